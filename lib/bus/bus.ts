@@ -1,0 +1,80 @@
+/**
+ * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, pg-boss (`pg-boss.ts`); both pass
+ * `contract.ts`.
+ *
+ * Delivery is at least once and in the order of publication per key. Whoever consumes makes its effects happen once.
+ */
+
+/** An event as it is published. */
+export interface BusEvent {
+  /** UUID of this event: the same when the same event is published again. */
+  id: string;
+  /** Full name of the protobuf message in `value`. */
+  type: string;
+  /** Events with the same key stay in order. At most 255 characters. */
+  key: string;
+  /** The protobuf message. */
+  value: Uint8Array;
+  /** Request id of the call that it comes from. */
+  requestId: string;
+}
+
+/** An event as it arrives. */
+export interface ReceivedEvent extends BusEvent {
+  topic: string;
+  partition: number;
+}
+
+export interface ConsumeOptions {
+  topics: readonly string[];
+  /** Consumers of one group share the work; each group sees every event. */
+  group: string;
+  /**
+   * Takes a batch of events of one partition, in order. A normal return acknowledges all of them. If it throws, none may
+   * have taken effect in a way that a repetition would double: the events come again, first together, then one at a time.
+   *
+   * A transient failure (`isTransient` of lib/errors) is tried again, with backoff, until it works or the consumer stops.
+   * Any other is tried `retry.attempts` times; then the event goes to the topic `<topic>.dead_letters` and the ones
+   * behind it go on. Meanwhile only this partition waits.
+   */
+  handle: (events: readonly ReceivedEvent[]) => Promise<void>;
+  /** Called, and tried until it works, before an event is put among the dead letters: ends what waits for the event. */
+  onDeadLetter?: (event: ReceivedEvent, error: unknown) => Promise<void>;
+  /** Default: 5 attempts, 100 ms doubling up to 5 s between them. */
+  retry?: { attempts: number; minDelay: number; maxDelay: number };
+  /** The most events that `handle` is given at once; 200 by default. */
+  batchSize?: number;
+}
+
+export interface Consumer {
+  /** Lets the running batch finish, acknowledges it and stops taking new ones. */
+  stop(): Promise<void>;
+}
+
+/** How far a group is behind on one partition. */
+export interface Lag {
+  partition: number;
+  /** Events published and not yet acknowledged. */
+  events: number;
+}
+
+export interface Bus {
+  /**
+   * Publishes events to one topic, in order. Returns once they are stored durably; makes the topic if it is missing.
+   *
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if that can't be had within 5 s: the events may or may not be there
+   */
+  publish(topic: string, events: readonly BusEvent[]): Promise<void>;
+  /** Starts to consume, at the first event that the group has not acknowledged. Recovers by itself from lost connections. */
+  consume(options: ConsumeOptions): Promise<Consumer>;
+  /**
+   * Whether the bus takes events now.
+   *
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` within 2 s
+   */
+  probe(): Promise<void>;
+  /** How far a group is behind on each partition of a topic. */
+  lag(topic: string, group: string): Promise<Lag[]>;
+  /** Stops all consumers, then closes all connections. */
+  stop(): Promise<void>;
+}

@@ -1,0 +1,23 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+/** What belongs to the call or event being worked on, wherever the code is. */
+export interface CallContext {
+  /** The client's request id, or the one made for it. */
+  requestId: string;
+  /** UUID of the message that the work is about, once known: shown in every log line from then on. */
+  messageId?: string;
+  /** When the caller stops waiting, in milliseconds since the epoch. */
+  deadline?: number;
+}
+
+const storage = new AsyncLocalStorage<CallContext>();
+
+/** Runs `work` with `context` as the current one. */
+export function withContext<T>(context: CallContext, work: () => T): T {
+  return storage.run(context, work);
+}
+
+/** The context of the current call or event, if there is one. */
+export function currentContext(): CallContext | undefined {
+  return storage.getStore();
+}
