@@ -35,17 +35,19 @@ export function integer(limits: { min: number; max: number }) {
     .string()
     .regex(/^\d+$/, 'must be a whole number')
     .transform(Number)
-    .refine(
-      (value) => value >= limits.min && value <= limits.max,
-      `must be from ${limits.min} to ${limits.max}`,
-    );
+    .refine((value) => value >= limits.min && value <= limits.max, `must be from ${limits.min} to ${limits.max}`);
 }
 
 /** A list with commas between its items; at least one. */
 export function list() {
   return z
     .string()
-    .transform((text) => text.split(',').map((item) => item.trim()).filter((item) => item !== ''))
+    .transform((text) =>
+      text
+        .split(',')
+        .map((item) => item.trim())
+        .filter((item) => item !== ''),
+    )
     .refine((items) => items.length > 0, 'must name at least one');
 }
 
