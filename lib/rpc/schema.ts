@@ -1,0 +1,103 @@
+import { readFileSync } from 'node:fs';
+import {
+  createFileRegistry,
+  fromBinary,
+  getOption,
+  type DescExtension,
+  type DescField,
+  type DescMessage,
+  type DescMethod,
+  type FileRegistry,
+} from '@bufbuild/protobuf';
+import { pathToString } from '@bufbuild/protobuf/reflect';
+import { FileDescriptorSetSchema, type FileDescriptorProto } from '@bufbuild/protobuf/wkt';
+import { createValidator } from '@bufbuild/protovalidate';
+import type { FieldViolation } from '../errors.ts';
+
+/** Who may call an RPC: the values of chat4all.options.v1.Access. */
+export type Access = 'PUBLIC' | 'USER' | 'ADMIN' | 'SERVICE';
+const accessByNumber: Record<number, Access> = { 1: 'PUBLIC', 2: 'USER', 3: 'ADMIN', 4: 'SERVICE' };
+
+const set = fromBinary(FileDescriptorSetSchema, readFileSync(new URL('../../gen/descriptors.binpb', import.meta.url)));
+
+/** Every proto file of the project, as buf compiled it. */
+export const files: readonly FileDescriptorProto[] = set.file;
+export const registry: FileRegistry = createFileRegistry(set);
+
+const validator = createValidator({ registry });
+const accessOption = extension('chat4all.options.v1.access');
+const fieldRules = extension('buf.validate.field');
+
+function extension(name: string): DescExtension {
+  const found = registry.getExtension(name);
+  if (found === undefined) throw new Error(`The descriptor set has no extension ${name}`);
+  return found;
+}
+
+/** An RPC, by its path `/<service>/<method>`. */
+export function method(path: string): DescMethod {
+  const [, service = '', name = ''] = path.split('/');
+  const found = registry.getService(service)?.methods.find((candidate) => candidate.name === name);
+  if (found === undefined) throw new Error(`The descriptor set has no RPC ${path}`);
+  return found;
+}
+
+/** The access rule of an RPC; undefined if its proto says none. */
+export function accessOf(rpc: DescMethod): Access | undefined {
+  return accessByNumber[getOption(rpc, accessOption) as number];
+}
+
+/** What is wrong with an encoded message by the rules in its proto (buf.validate); empty if nothing is. */
+export function validate(message: DescMessage, encoded: Uint8Array): FieldViolation[] {
+  const result = validator.validate(message, fromBinary(message, encoded));
+  if (result.kind === 'error') throw result.error;
+  if (result.kind === 'valid') return [];
+  return result.violations.map((violation) => ({
+    field: pathToString(violation.field),
+    // protovalidate says "value is required": the field is named beside it.
+    description: violation.message.replace(/^value /, ''),
+  }));
+}
+
+type Lowered = Record<string, unknown>;
+
+/**
+ * Makes a function that puts every UUID of a decoded message into lower case, in place: fields with the rule
+ * `string.uuid` are accepted in any case, and one spelling is kept. Undefined if the message has no such field.
+ */
+export function uuidLowering(message: DescMessage): ((decoded: object) => void) | undefined {
+  const steps: ((decoded: Lowered) => void)[] = [];
+  for (const field of message.fields) {
+    const name = field.localName;
+    if (hasUuidRule(field)) {
+      steps.push((decoded) => {
+        const value = decoded[name];
+        if (typeof value === 'string') decoded[name] = value.toLowerCase();
+        else if (Array.isArray(value)) decoded[name] = value.map((item: string) => item.toLowerCase());
+      });
+    } else if (field.fieldKind === 'message' && field.message !== message) {
+      const inner = uuidLowering(field.message);
+      if (inner !== undefined) {
+        steps.push((decoded) => {
+          const value = decoded[name];
+          if (value !== undefined && value !== null) inner(value);
+        });
+      }
+    }
+  }
+  if (steps.length === 0) return undefined;
+  return (decoded) => {
+    for (const step of steps) step(decoded as Lowered);
+  };
+}
+
+interface RuleCase {
+  case?: string;
+  value?: { wellKnown?: { case?: string; value?: unknown }; items?: { type?: RuleCase } };
+}
+
+function hasUuidRule(field: DescField): boolean {
+  const type = (getOption(field, fieldRules) as unknown as { type?: RuleCase }).type;
+  const strings = type?.case === 'repeated' ? type.value?.items?.type : type;
+  return strings?.case === 'string' && strings.value?.wellKnown?.case === 'uuid';
+}

@@ -1,0 +1,70 @@
+import { Metadata, status, type ServiceError, type StatusObject } from '@grpc/grpc-js';
+import { BadRequest, ErrorInfo, RetryInfo } from '#gen/google/rpc/error_details.ts';
+import { Status } from '#gen/google/rpc/status.ts';
+import type { Any } from '#gen/google/protobuf/any.ts';
+import { HubError, type ErrorKind, type FieldViolation } from '../errors.ts';
+
+/** The `domain` of our ErrorInfo: says whose reasons these are. */
+const domain = 'chat4all';
+const detailsKey = 'grpc-status-details-bin';
+const typePrefix = 'type.googleapis.com/';
+
+/** What goes over the wire for an error: status code, text, and its details as google.rpc.Status (AIP-193). */
+export function toStatus(error: HubError): Partial<StatusObject> {
+  const code = status[error.kind];
+  const details: Any[] = [
+    pack('google.rpc.ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain, metadata: {} }).finish()),
+  ];
+  if (error.fields.length > 0) {
+    details.push(pack('google.rpc.BadRequest', encodeViolations(error.fields)));
+  }
+  if (error.retryAfter !== undefined) {
+    const seconds = Math.floor(error.retryAfter);
+    const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((error.retryAfter - seconds) * 1e9) };
+    details.push(pack('google.rpc.RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
+  }
+  const metadata = new Metadata();
+  metadata.set(detailsKey, Buffer.from(Status.encode({ code, message: error.message, details }).finish()));
+  return { code, details: error.message, metadata };
+}
+
+/** The error that a call ended with, as the other side meant it. */
+export function fromServiceError(error: ServiceError): HubError {
+  const kind = (status[error.code] ?? 'INTERNAL') as ErrorKind;
+  let reason: string = kind;
+  let fields: FieldViolation[] = [];
+  let retryAfter = kind === 'UNAVAILABLE' ? 1 : undefined;
+  const [encoded] = error.metadata?.get(detailsKey) ?? [];
+  if (encoded instanceof Buffer) {
+    for (const { typeUrl, value } of Status.decode(encoded).details) {
+      if (typeUrl === `${typePrefix}google.rpc.ErrorInfo`) reason = ErrorInfo.decode(value).reason;
+      if (typeUrl === `${typePrefix}google.rpc.BadRequest`) fields = decodeViolations(value);
+      if (typeUrl === `${typePrefix}google.rpc.RetryInfo`) {
+        const { seconds, nanos } = RetryInfo.decode(value).retryDelay ?? { seconds: 1n, nanos: 0 };
+        retryAfter = Number(seconds) + nanos / 1e9;
+      }
+    }
+  }
+  return new HubError(kind, reason, error.details, { fields, retryAfter, cause: error });
+}
+
+/** Encodes wrong fields as google.rpc.BadRequest. */
+export function encodeViolations(fields: readonly FieldViolation[]): Uint8Array {
+  return BadRequest.encode({
+    fieldViolations: fields.map(({ field, description }) => ({
+      field,
+      description,
+      reason: '',
+      localizedMessage: undefined,
+    })),
+  }).finish();
+}
+
+/** Decodes google.rpc.BadRequest. */
+export function decodeViolations(encoded: Uint8Array): FieldViolation[] {
+  return BadRequest.decode(encoded).fieldViolations.map(({ field, description }) => ({ field, description }));
+}
+
+function pack(name: string, value: Uint8Array): Any {
+  return { typeUrl: `${typePrefix}${name}`, value: Buffer.from(value) };
+}
