@@ -1,7 +1,7 @@
 import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
 import { Migrator } from '@mikro-orm/migrations';
-import type { AnyEntity, EntitySchema, MigrationObject } from '@mikro-orm/core';
+import type { EntitySchema, MigrationObject } from '@mikro-orm/core';
 import { integer, text } from './config.ts';
 import { HubError } from './errors.ts';
 
@@ -16,7 +16,8 @@ export const databaseSettings = {
 /** What a service keeps, in a schema of its own that only its own role may use. */
 export interface DatabaseDefinition {
   schema: string;
-  entities: readonly EntitySchema<AnyEntity>[];
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a schema is invariant in its entity
+  entities: readonly EntitySchema<any>[];
   /** In the order in which they run. */
   migrations: readonly MigrationObject[];
 }
@@ -150,6 +151,16 @@ export async function migrateDatabase(definition: DatabaseDefinition, options: {
         client.release(true);
       }
     });
+  } finally {
+    await orm.close(true);
+  }
+}
+
+/** The SQL that would turn the schema as it is into the one that the entities describe; empty if they agree. */
+export async function schemaDrift(definition: DatabaseDefinition, options: { url: string }): Promise<string> {
+  const orm = new MikroORM(ormOptions(definition, options.url));
+  try {
+    return await orm.schema.getUpdateSchemaSQL({ wrap: false, safe: false });
   } finally {
     await orm.close(true);
   }

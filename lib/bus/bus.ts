@@ -13,10 +13,32 @@ export interface BusEvent {
   type: string;
   /** Events with the same key stay in order. At most 255 characters. */
   key: string;
-  /** The protobuf message. */
+  /** The protobuf message. At most 2 MiB. */
   value: Uint8Array;
   /** Request id of the call that it comes from. */
   requestId: string;
+  /** Only among dead letters: where the event comes from and why it is there. */
+  deadLetter?: DeadLetter;
+}
+
+/** Why an event was put among the dead letters of its topic. */
+export interface DeadLetter {
+  /** The topic and partition that it was consumed from. Publishing it there again, without `deadLetter`, replays it. */
+  topic: string;
+  partition: number;
+  /** The group that could not handle it. */
+  group: string;
+  /** The last error, as a line for an administrator. */
+  reason: string;
+  /** How often it was tried on its own. */
+  attempts: number;
+  /** When it was given up, in milliseconds since the epoch. */
+  failedAt: number;
+}
+
+/** The topic that takes the dead letters of `topic`. */
+export function deadLetterTopic(topic: string): string {
+  return `${topic}.dead_letters`;
 }
 
 /** An event as it arrives. */
@@ -34,8 +56,10 @@ export interface ConsumeOptions {
    * have taken effect in a way that a repetition would double: the events come again, first together, then one at a time.
    *
    * A transient failure (`isTransient` of lib/errors) is tried again, with backoff, until it works or the consumer stops.
-   * Any other is tried `retry.attempts` times; then the event goes to the topic `<topic>.dead_letters` and the ones
-   * behind it go on. Meanwhile only this partition waits.
+   * With any other, an event is tried `retry.attempts` times on its own; then it goes to the topic
+   * `<topic>.dead_letters` and the ones behind it go on. Meanwhile only this partition waits.
+   *
+   * A single event runs in its call's context (`currentContext` of lib/context); a batch, which mixes calls, in none.
    */
   handle: (events: readonly ReceivedEvent[]) => Promise<void>;
   /** Called, and tried until it works, before an event is put among the dead letters: ends what waits for the event. */
@@ -47,7 +71,7 @@ export interface ConsumeOptions {
 }
 
 export interface Consumer {
-  /** Lets the running batch finish, acknowledges it and stops taking new ones. */
+  /** Lets the running batch finish, acknowledges it and stops taking new ones. Gives a running batch at most 10 s. */
   stop(): Promise<void>;
 }
 
@@ -65,7 +89,12 @@ export interface Bus {
    * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if that can't be had within 5 s: the events may or may not be there
    */
   publish(topic: string, events: readonly BusEvent[]): Promise<void>;
-  /** Starts to consume, at the first event that the group has not acknowledged. Recovers by itself from lost connections. */
+  /**
+   * Starts to consume, at the first event that the group has not acknowledged. Recovers by itself from lost connections.
+   * What was published before a topic had any group is there for the first one.
+   *
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the bus is away at the start
+   */
   consume(options: ConsumeOptions): Promise<Consumer>;
   /**
    * Whether the bus takes events now.

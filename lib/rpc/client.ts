@@ -27,7 +27,7 @@ const longestCall = 5_000;
  *
  * Calls throw HubError: the other side's own, or UNAVAILABLE, or DEADLINE_EXCEEDED.
  */
-export function connect<D extends Record<string, MethodDefinition<never, unknown>>>(
+export function connect<D extends Record<string, MethodDefinition<unknown, unknown>>>(
   definition: D,
   { target, address, identities }: ConnectOptions,
 ): Connection<D> {

@@ -14,6 +14,7 @@ import { withContext, type CallContext } from '../context.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, ServiceIdentity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
+import { repeat } from '../loop.ts';
 import type { Methods, MethodDefinition } from './methods.ts';
 import { reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, method, uuidLowering, validate, type Access } from './schema.ts';
@@ -81,7 +82,7 @@ interface Serving {
 }
 
 /** Puts together a generated service definition, its handlers and its checks. */
-export function service<D extends Record<string, MethodDefinition<never, unknown>>>(
+export function service<D extends Record<string, MethodDefinition<unknown, unknown>>>(
   definition: D,
   handlers: Handlers<D>,
   checks: Checks<D> = {},
@@ -181,7 +182,7 @@ export async function serve({ config, identities, log, services, dependencies }:
     port: bound,
     async stop() {
       for (const name of ['', ...names]) health.setStatus(name, 'NOT_SERVING');
-      watch.stop();
+      await watch.stop();
       await new Promise<void>((resolve) => {
         const timer = setTimeout(() => {
           server.forceShutdown();
@@ -195,6 +196,8 @@ export async function serve({ config, identities, log, services, dependencies }:
     },
   };
 }
+
+const askEvery = 1_000;
 
 function watchDependencies(dependencies: ServeOptions['dependencies'], health: HealthImplementation, log: Logger) {
   const up = new Map<string, boolean>();
@@ -214,19 +217,10 @@ function watchDependencies(dependencies: ServeOptions['dependencies'], health: H
       }),
     );
   }
-  let stopped = false;
-  let timer: NodeJS.Timeout | undefined;
-  async function loop() {
+  return repeat('The watch over what is needed', log, async () => {
     await ask();
-    if (!stopped) timer = setTimeout(() => void loop(), 1_000);
-  }
-  void loop();
-  return {
-    stop() {
-      stopped = true;
-      clearTimeout(timer);
-    },
-  };
+    return askEvery;
+  });
 }
 
 /** Wraps a handler in all that every call needs. `name` is `<service>/<method>`. */

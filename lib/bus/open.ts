@@ -1,0 +1,39 @@
+import { ConfigError, integer, list, text, type Config } from '../config.ts';
+import type { Logger } from '../log.ts';
+import type { Bus } from './bus.ts';
+
+/** Settings of a process that publishes or consumes events: the bus is Kafka or a PostgreSQL database. */
+export const busSettings = {
+  KAFKA_BROKERS: list()
+    .optional()
+    .describe('addresses of Kafka brokers, host:port with commas between them; or set BUS_DATABASE_URL'),
+  BUS_DATABASE_URL: text()
+    .optional()
+    .describe('PostgreSQL URL of a role that owns the schema `bus`: a bus for a single machine, instead of Kafka'),
+  BUS_PARTITIONS: integer({ min: 1, max: 1_000 })
+    .default(8)
+    .describe('partitions of each topic: as many keys can be worked on at once. Must be the same in all processes'),
+};
+
+/**
+ * Opens the bus that the configuration names.
+ *
+ * @throws ConfigError unless exactly one of the two is named
+ * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`
+ */
+export async function openBus(
+  config: Config<typeof busSettings>,
+  { log, clientId }: { log: Logger; clientId: string },
+): Promise<Bus> {
+  const { KAFKA_BROKERS: brokers, BUS_DATABASE_URL: url, BUS_PARTITIONS: partitions } = config;
+  if ((brokers === undefined) === (url === undefined)) {
+    throw new ConfigError([`set one of KAFKA_BROKERS and BUS_DATABASE_URL${url === undefined ? '' : ', not both'}`]);
+  }
+  // Imported only now, so that a process loads the library of one engine.
+  if (brokers !== undefined) {
+    const { openKafkaBus } = await import('./kafka.ts');
+    return openKafkaBus({ brokers, partitions, clientId, log });
+  }
+  const { openPgBossBus } = await import('./pg-boss.ts');
+  return openPgBossBus({ url: url!, partitions, clientId, log });
+}

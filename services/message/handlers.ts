@@ -1,0 +1,114 @@
+import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import { MessageStatus, type MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
+import { currentContext } from '#lib/context.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Connection } from '#lib/rpc/client.ts';
+import type { Checks, Handlers, UserCall } from '#lib/rpc/server.ts';
+import type { Channels } from './channels.ts';
+import {
+  channelsMeant,
+  channelViolations,
+  contentViolations,
+  fingerprintOf,
+  pageOf,
+  recipientsMeant,
+  requireMember,
+  timesOf,
+  type Draft,
+} from './message.ts';
+import type { Relay } from './relay.ts';
+import type { Store } from './store.ts';
+import { contentOf, detailsOf, draftOf, messageOf, orderOf } from './wire.ts';
+
+export interface HandlerOptions {
+  store: Store;
+  relay: Relay;
+  channels: Channels;
+  conversations: Connection<typeof ConversationServiceService>;
+  /** How long after its acceptance a message is delivered or failed, in milliseconds. */
+  deadline: number;
+}
+
+const defaultLimit = 50;
+
+export function handlers(options: HandlerOptions): Handlers<typeof MessageServiceService> {
+  const { store, relay, channels, conversations, deadline } = options;
+
+  async function membersOf(conversationId: string): Promise<string[]> {
+    return (await conversations.getMembership({ conversationId })).memberIds;
+  }
+
+  async function accept(draft: Draft, call: UserCall, fingerprint: Buffer): Promise<void> {
+    relay.requireBus();
+    const installed = channels.require();
+    const recipientIds = recipientsMeant(draft, await membersOf(draft.conversationId));
+    const createdAt = new Date();
+    await store.append({
+      messageId: draft.messageId,
+      conversationId: draft.conversationId,
+      senderId: draft.senderId,
+      senderUsername: call.caller.username,
+      recipientIds,
+      channels: channelsMeant(draft.channels, installed),
+      content: draft.content,
+      priority: draft.priority,
+      fingerprint,
+      createdAt,
+      ...timesOf(createdAt, deadline),
+      requestId: call.requestId,
+    });
+    relay.wake();
+  }
+
+  return {
+    async sendMessage(request, call: UserCall) {
+      const draft = draftOf(request);
+      const context = currentContext();
+      if (context !== undefined) context.messageId = draft.messageId;
+      if (draft.senderId !== call.caller.userId) {
+        throw new HubError('PERMISSION_DENIED', 'SENDER_MISMATCH', 'Access denied: `from` has to be yourself');
+      }
+      const fingerprint = fingerprintOf(draft);
+      try {
+        await accept(draft, call, fingerprint);
+      } catch (refusal) {
+        // What was accepted stays so, whatever has changed since: a client that repeats a call is told the truth.
+        if (!(await store.accepted(draft.messageId, fingerprint))) throw refusal;
+      }
+      return { status: MessageStatus.MESSAGE_STATUS_ACCEPTED, messageId: draft.messageId };
+    },
+
+    async listMessages(request, call: UserCall) {
+      const { conversationId, offset } = request;
+      const limit = request.limit ?? defaultLimit;
+      requireMember(call.caller.userId, await membersOf(conversationId));
+      const order = orderOf(request.order);
+      const { total, ...range } = pageOf(await store.lastSeq(conversationId), {
+        afterSeq: Number(request.afterSeq ?? 0n),
+        beforeSeq: request.beforeSeq === undefined ? undefined : Number(request.beforeSeq),
+        limit,
+        offset,
+        order,
+      });
+      const messages = await store.list(conversationId, { ...range, order });
+      return { conversationId, messages: messages.map(messageOf), total: BigInt(total), limit, offset };
+    },
+
+    async getMessage({ messageId }, call: UserCall) {
+      const message = await store.find(messageId);
+      if (message === undefined) throw new HubError('NOT_FOUND', 'MESSAGE_NOT_FOUND', 'Message not found');
+      requireMember(call.caller.userId, await membersOf(message.conversationId));
+      return detailsOf(message);
+    },
+  };
+}
+
+/** What is wrong with a message that its proto can't say. */
+export function checks(channels: Channels): Checks<typeof MessageServiceService> {
+  return {
+    sendMessage: (request) => [
+      ...(request.payload === undefined ? [] : contentViolations(contentOf(request.payload))),
+      ...channelViolations(request.channels, channels.known() ?? request.channels),
+    ],
+  };
+}

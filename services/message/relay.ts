@@ -1,0 +1,102 @@
+import { v4 as uuid } from 'uuid';
+import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
+import type { Bus, BusEvent } from '#lib/bus/bus.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { repeat } from '#lib/loop.ts';
+import type { OutboxEntry, Store } from './store.ts';
+import { payloadOf, priorityOf } from './wire.ts';
+
+/** The relay is asked to look by `wake` after each commit; this is how soon it finds what another process has accepted. */
+const pollEvery = 100;
+const batchSize = 500;
+/** A relay that has stopped, or hangs, is replaced after this. */
+const leaseLength = 5_000;
+const superviseEvery = 500;
+/** An outbox that is this far behind means that the bus takes nothing: no more is accepted. */
+const longestWait = 3_000;
+
+/** Brings what was accepted to the bus, and tells whether the bus can take more. */
+export interface Relay {
+  /** Looks into the outbox at once: to be called after a commit. */
+  wake(): void;
+  /** @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` while the bus doesn't take events */
+  requireBus(): void;
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts to empty the outbox into `message_processing`. One process does it at a time, the one that has the lease, so
+ * that the order of a conversation is kept; every process watches how far behind it is.
+ *
+ * A relay that lost its lease while it was frozen may publish some events once more: whoever consumes knows them already.
+ */
+export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: Logger }): Relay {
+  const owner = uuid();
+  let lease: { owner: string; epoch: bigint } | undefined;
+  let unavailable: HubError | undefined;
+
+  const supervising = repeat('The lease of the relay', log, async () => {
+    try {
+      lease = await store.holdLease(owner, leaseLength);
+      const [age] = await Promise.all([store.outboxAge(), bus.probe()]);
+      unavailable = age > longestWait ? busUnavailable(`the oldest event has waited for ${age} ms`) : undefined;
+    } catch (error) {
+      unavailable = busUnavailable(error);
+      throw error;
+    }
+    return superviseEvery;
+  });
+
+  const relaying = repeat('The relay', log, async () => {
+    if (lease === undefined) return pollEvery;
+    const held = lease;
+    const entries = await store.unpublished(batchSize);
+    if (entries.length === 0) return pollEvery;
+    await bus.publish('message_processing', entries.map(eventOf));
+    await store.published(
+      entries.map((entry) => entry.id),
+      held,
+    );
+    return entries.length === batchSize ? 0 : pollEvery;
+  });
+
+  return {
+    wake: relaying.wake,
+    requireBus() {
+      if (unavailable !== undefined) throw unavailable;
+    },
+    async stop() {
+      await Promise.all([supervising.stop(), relaying.stop()]);
+      if (lease !== undefined) await store.releaseLease(owner).catch(() => {});
+    },
+  };
+}
+
+function busUnavailable(cause: unknown): HubError {
+  return new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'Messages can not be delivered at the moment: try again', {
+    retryAfter: 2,
+    cause,
+  });
+}
+
+function eventOf({ message, requestId }: OutboxEntry): BusEvent {
+  return {
+    id: message.messageId,
+    type: 'chat4all.message.v1.MessageAccepted',
+    key: message.conversationId,
+    requestId,
+    value: MessageAccepted.encode({
+      messageId: message.messageId,
+      conversationId: message.conversationId,
+      seq: BigInt(message.seq),
+      senderId: message.senderId,
+      recipientIds: message.recipientIds,
+      channels: message.channels,
+      payload: payloadOf(message.content),
+      priority: priorityOf(message.priority),
+      acceptedAt: message.createdAt,
+      deliverBy: message.deliverBy,
+    }).finish(),
+  };
+}

@@ -1,0 +1,472 @@
+import { defineEntity, p } from '@mikro-orm/core';
+import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
+import { HubError } from '#lib/errors.ts';
+import { settle, type Content, type DeliveryState, type Priority, type Report, type Status } from './message.ts';
+import { Messages } from './migrations/2026-11-21-messages.ts';
+
+const Message = defineEntity({
+  name: 'Message',
+  tableName: 'messages',
+  properties: {
+    messageId: p.uuid().primary(),
+    conversationId: p.uuid(),
+    seq: p.bigint('number'),
+    senderId: p.uuid(),
+    senderUsername: p.text(),
+    recipientIds: p.array((value) => value).columnType('uuid[]'),
+    channels: p.array((value) => value).columnType('text[]'),
+    payloadType: p.text().$type<Content['type']>(),
+    payloadText: p.text().nullable(),
+    payloadFileId: p.uuid().nullable(),
+    priority: p.text().$type<Priority>(),
+    status: p.text().$type<Status>(),
+    fingerprint: p.blob().$type<Buffer>(),
+    createdAt: p.datetime(3),
+    updatedAt: p.datetime(3),
+    deliverBy: p.datetime(3),
+    expiresAt: p.datetime(3),
+  },
+  uniques: [{ name: 'messages_conversation_id_seq_unique', properties: ['conversationId', 'seq'] }],
+  indexes: [
+    {
+      name: 'messages_open_index',
+      properties: ['expiresAt'],
+      where: `status in ('accepted', 'in_transit')`,
+    },
+  ],
+});
+
+const Delivery = defineEntity({
+  name: 'Delivery',
+  tableName: 'deliveries',
+  properties: {
+    messageId: p.uuid().primary(),
+    recipientId: p.uuid().primary(),
+    channel: p.text().primary(),
+    status: p.text().$type<Status>(),
+    attempts: p.integer(),
+    error: p.text(),
+    updatedAt: p.datetime(3),
+  },
+});
+
+const StatusChange = defineEntity({
+  name: 'StatusChange',
+  tableName: 'status_changes',
+  properties: {
+    id: p.bigint('number').primary().autoincrement(),
+    messageId: p.uuid().index('status_changes_message_id_index'),
+    status: p.text().$type<Status>(),
+    at: p.datetime(3),
+    note: p.text(),
+  },
+});
+
+const ConversationHead = defineEntity({
+  name: 'ConversationHead',
+  tableName: 'conversation_heads',
+  properties: { conversationId: p.uuid().primary(), lastSeq: p.bigint('number') },
+});
+
+const OutboxRow = defineEntity({
+  name: 'OutboxRow',
+  tableName: 'outbox',
+  properties: {
+    id: p.bigint('number').primary().autoincrement(),
+    messageId: p.uuid(),
+    requestId: p.text(),
+    createdAt: p.datetime(3),
+  },
+});
+
+const Lease = defineEntity({
+  name: 'Lease',
+  tableName: 'leases',
+  properties: {
+    name: p.text().primary(),
+    owner: p.uuid(),
+    epoch: p.bigint('number'),
+    expiresAt: p.datetime(3),
+  },
+});
+
+export const database: DatabaseDefinition = {
+  schema: 'message',
+  entities: [Message, Delivery, StatusChange, ConversationHead, OutboxRow, Lease],
+  migrations: [{ name: '2026-11-21-messages', class: Messages }],
+};
+
+/** A message as it is kept. */
+export interface StoredMessage {
+  messageId: string;
+  conversationId: string;
+  seq: number;
+  senderId: string;
+  senderUsername: string;
+  recipientIds: string[];
+  channels: string[];
+  content: Content;
+  priority: Priority;
+  status: Status;
+  createdAt: Date;
+  updatedAt: Date;
+  /** No delivery begins after this. */
+  deliverBy: Date;
+}
+
+/** A message to be kept. */
+export interface NewMessage extends Omit<StoredMessage, 'seq' | 'status' | 'updatedAt'> {
+  fingerprint: Buffer;
+  /** When what is still open is failed. */
+  expiresAt: Date;
+  requestId: string;
+}
+
+export interface MessageDetails extends StoredMessage {
+  history: { status: Status; at: Date; note: string }[];
+  deliveries: DeliveryState[];
+}
+
+/** A message that the bus has not been told of yet. */
+export interface OutboxEntry {
+  id: bigint;
+  message: StoredMessage;
+  requestId: string;
+}
+
+export type Store = ReturnType<typeof openStore>;
+
+export function openStore(database: Database) {
+  return {
+    /**
+     * Keeps a message, with its place in the conversation, its deliveries, the start of its history and its event for
+     * the bus: all of it or nothing, in one statement. A message that is there already is left as it is.
+     *
+     * @throws HubError ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id belongs to a message with another fingerprint
+     */
+    async append(message: NewMessage): Promise<void> {
+      const inserted = await insert(database, message).catch((error: unknown) => {
+        // Two calls with one new id at once: the second one waited for the first, and finds its message.
+        if (isUniqueViolation(error)) return false;
+        throw error;
+      });
+      if (inserted) return;
+      if (await this.accepted(message.messageId, message.fingerprint)) return;
+      throw new HubError('ABORTED', 'MESSAGE_ID_IN_USE', 'The message_id is being used by another call: try again');
+    },
+
+    /**
+     * Whether this very message was accepted before.
+     *
+     * @throws HubError ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id belongs to a message with another fingerprint
+     */
+    async accepted(messageId: string, fingerprint: Buffer): Promise<boolean> {
+      const [found] = await database.sql<{ fingerprint: Buffer }>(
+        'select fingerprint from messages where message_id = $1',
+        [messageId],
+      );
+      if (found === undefined) return false;
+      if (found.fingerprint.equals(fingerprint)) return true;
+      throw new HubError('ALREADY_EXISTS', 'MESSAGE_ID_REUSED', 'The message_id was used for another message');
+    },
+
+    /** The position of the newest message of a conversation; 0 if there is none. */
+    async lastSeq(conversationId: string): Promise<number> {
+      const [head] = await database.sql<{ last_seq: bigint }>(
+        'select last_seq from conversation_heads where conversation_id = $1',
+        [conversationId],
+      );
+      return Number(head?.last_seq ?? 0);
+    },
+
+    /** The messages of a conversation in a range of positions, both inclusive. */
+    async list(
+      conversationId: string,
+      range: { from: number; to: number; order: 'asc' | 'desc' },
+    ): Promise<StoredMessage[]> {
+      if (range.to < range.from) return [];
+      const rows = await database.sql<MessageRow>(
+        `select ${messageColumns} from messages m where conversation_id = $1 and seq between $2 and $3 order by seq`,
+        [conversationId, range.from, range.to],
+      );
+      const messages = rows.map(storedMessage);
+      return range.order === 'asc' ? messages : messages.reverse();
+    },
+
+    /** A message with its history and its deliveries, as they are at one moment. */
+    async find(messageId: string): Promise<MessageDetails | undefined> {
+      const [row] = await database.sql<MessageRow & { history: HistoryJson[]; deliveries: DeliveryJson[] }>(
+        `select ${messageColumns},
+          (select jsonb_agg(jsonb_build_object('status', h.status, 'at', h.at, 'note', h.note) order by h.id)
+            from status_changes h where h.message_id = m.message_id) as history,
+          (select jsonb_agg(to_jsonb(d) order by array_position(m.recipient_ids, d.recipient_id), d.channel)
+            from deliveries d where d.message_id = m.message_id) as deliveries
+        from messages m where m.message_id = $1`,
+        [messageId],
+      );
+      if (row === undefined) return undefined;
+      return {
+        ...storedMessage(row),
+        history: row.history.map((change) => ({ ...change, at: new Date(change.at) })),
+        deliveries: row.deliveries.map((delivery) => ({
+          recipientId: delivery.recipient_id,
+          channel: delivery.channel,
+          status: delivery.status,
+          attempts: delivery.attempts,
+          error: delivery.error,
+          updatedAt: new Date(delivery.updated_at),
+        })),
+      };
+    },
+
+    /** Applies what was reported of messages, in one transaction. Reports of unknown messages are returned, not applied. */
+    async applyReports(reports: ReadonlyMap<string, readonly Report[]>): Promise<{ unknown: string[] }> {
+      return database.transaction(async (transaction) => {
+        // In one order everywhere, so that two that apply at once wait for each other instead of blocking each other.
+        const open = await transaction.sql<OpenRow>(
+          `select message_id, status, updated_at from messages where message_id = any($1)
+            order by message_id for update`,
+          [[...reports.keys()]],
+        );
+        await write(transaction, open, (messageId) => reports.get(messageId) as readonly Report[]);
+        const known = new Set(open.map((row) => row.message_id));
+        return { unknown: [...reports.keys()].filter((messageId) => !known.has(messageId)) };
+      });
+    },
+
+    /** Fails what is still open of messages whose time is over, `limit` at a time. Returns how many there were. */
+    async expire(now: Date, reason: string, limit: number): Promise<number> {
+      return database.transaction(async (transaction) => {
+        const open = await transaction.sql<OpenRow>(
+          `select message_id, status, updated_at from messages
+            where status in ('accepted', 'in_transit') and expires_at <= $1
+            order by expires_at limit $2 for update skip locked`,
+          [now, limit],
+        );
+        await write(transaction, open, () => [{ kind: 'expired', at: now, reason }]);
+        return open.length;
+      });
+    },
+
+    /** The messages that the bus has not been told of yet, in the order in which it has to be. */
+    async unpublished(limit: number): Promise<OutboxEntry[]> {
+      const rows = await database.sql<MessageRow & { id: bigint; request_id: string }>(
+        `select o.id, o.request_id, ${messageColumns} from outbox o join messages m using (message_id)
+          order by o.id limit $1`,
+        [limit],
+      );
+      return rows.map((row) => ({ id: row.id, message: storedMessage(row), requestId: row.request_id }));
+    },
+
+    /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */
+    async published(ids: readonly bigint[], lease: { owner: string; epoch: bigint }): Promise<void> {
+      await database.sql(
+        `delete from outbox where id = any($1)
+          and exists (select from leases where name = 'relay' and owner = $2 and epoch = $3)`,
+        [ids, lease.owner, lease.epoch],
+      );
+    },
+
+    /** How long the oldest event has been waiting for the bus, in milliseconds; 0 if none is. */
+    async outboxAge(): Promise<number> {
+      const [oldest] = await database.sql<{ created_at: Date }>('select created_at from outbox order by id limit 1');
+      return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.created_at.getTime());
+    },
+
+    /** Takes or keeps the relay's lease for `milliseconds`; undefined while somebody else has it. */
+    async holdLease(owner: string, milliseconds: number): Promise<{ owner: string; epoch: bigint } | undefined> {
+      const [lease] = await database.sql<{ epoch: bigint }>(
+        `insert into leases as l (name, owner, epoch, expires_at)
+          values ('relay', $1, 1, now() + $2 * interval '1 millisecond')
+          on conflict (name) do update set
+            owner = excluded.owner,
+            epoch = case when l.owner = excluded.owner then l.epoch else l.epoch + 1 end,
+            expires_at = excluded.expires_at
+          where l.owner = excluded.owner or l.expires_at < now()
+          returning epoch`,
+        [owner, milliseconds],
+      );
+      return lease === undefined ? undefined : { owner, epoch: lease.epoch };
+    },
+
+    /** Lets go of the relay's lease, so that another process need not wait for its end. */
+    async releaseLease(owner: string): Promise<void> {
+      await database.sql(`update leases set expires_at = now() where name = 'relay' and owner = $1`, [owner]);
+    },
+  };
+}
+
+/** False if there was a message with that id already. */
+async function insert(database: Database, message: NewMessage): Promise<boolean> {
+  // The head's row stays locked until the end of the statement's transaction. That makes positions gapless, and rows of
+  // the outbox with greater ids come later in their conversation: the relay relies on it.
+  const rows = await database.sql(
+    `with head as (
+      insert into conversation_heads as h (conversation_id, last_seq)
+        select $2, 1 where not exists (select from messages where message_id = $1)
+        on conflict (conversation_id) do update set last_seq = h.last_seq + 1
+        returning last_seq
+    ), message as (
+      insert into messages (message_id, conversation_id, seq, sender_id, sender_username, recipient_ids, channels,
+          payload_type, payload_text, payload_file_id, priority, status, fingerprint, created_at, updated_at, deliver_by,
+          expires_at)
+        select $1, $2, last_seq, $3, $4, $5, $6, $7, $8, $9, $10, 'accepted', $11, $12, $12, $13, $14 from head
+        returning seq
+    ), ledger as (
+      insert into deliveries (message_id, recipient_id, channel, status, attempts, error, updated_at)
+        select $1, recipient, channel, 'accepted', 0, '', $12
+          from head, unnest($5::uuid[]) as recipient, unnest($6::text[]) as channel
+    ), history as (
+      insert into status_changes (message_id, status, at, note) select $1, 'accepted', $12, '' from head
+    ), event as (
+      insert into outbox (message_id, request_id, created_at) select $1, $15, $12 from head
+    )
+    select seq from message`,
+    [
+      message.messageId,
+      message.conversationId,
+      message.senderId,
+      message.senderUsername,
+      message.recipientIds,
+      message.channels,
+      message.content.type,
+      message.content.type === 'text' ? message.content.text : null,
+      message.content.type === 'file' ? message.content.fileId : null,
+      message.priority,
+      message.fingerprint,
+      message.createdAt,
+      message.deliverBy,
+      message.expiresAt,
+      message.requestId,
+    ],
+  );
+  return rows.length > 0;
+}
+
+/** Applies reports to messages that the transaction has locked, and writes what they change. */
+async function write(
+  transaction: SqlTransaction,
+  open: readonly OpenRow[],
+  reportsOf: (messageId: string) => readonly Report[],
+): Promise<void> {
+  if (open.length === 0) return;
+  const rows = await transaction.sql<DeliveryJson & { message_id: string; updated_at: Date }>(
+    'select message_id, recipient_id, channel, status, attempts, error, updated_at from deliveries where message_id = any($1)',
+    [open.map((row) => row.message_id)],
+  );
+  const deliveriesOf = Map.groupBy(rows, (row) => row.message_id);
+
+  const deliveries: (DeliveryState & { messageId: string })[] = [];
+  const history: { messageId: string; status: Status; at: Date; note: string }[] = [];
+  const latest: { messageId: string; status: Status; at: Date }[] = [];
+  for (const { message_id: messageId, status, updated_at: updatedAt } of open) {
+    const known = (deliveriesOf.get(messageId) ?? []).map((row) => ({
+      recipientId: row.recipient_id,
+      channel: row.channel,
+      status: row.status,
+      attempts: row.attempts,
+      error: row.error,
+      updatedAt: row.updated_at,
+    }));
+    const settlement = settle({ status, updatedAt, deliveries: known }, reportsOf(messageId));
+    deliveries.push(...settlement.deliveries.map((delivery) => ({ messageId, ...delivery })));
+    history.push(...settlement.history.map((change) => ({ messageId, ...change })));
+    const last = settlement.history.at(-1);
+    if (last !== undefined) latest.push({ messageId, status: last.status, at: last.at });
+  }
+
+  if (deliveries.length > 0) {
+    await transaction.sql(
+      `update deliveries d
+        set status = new.status, attempts = new.attempts, error = new.error, updated_at = new.updated_at
+        from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[], $7::timestamptz[])
+          as new (message_id, recipient_id, channel, status, attempts, error, updated_at)
+        where d.message_id = new.message_id and d.recipient_id = new.recipient_id and d.channel = new.channel`,
+      columns(deliveries, ['messageId', 'recipientId', 'channel', 'status', 'attempts', 'error', 'updatedAt']),
+    );
+  }
+  if (history.length > 0) {
+    await transaction.sql(
+      `insert into status_changes (message_id, status, at, note)
+        select * from unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[])`,
+      columns(history, ['messageId', 'status', 'at', 'note']),
+    );
+    await transaction.sql(
+      `update messages m set status = new.status, updated_at = new.at
+        from unnest($1::uuid[], $2::text[], $3::timestamptz[]) as new (message_id, status, at)
+        where m.message_id = new.message_id`,
+      columns(latest, ['messageId', 'status', 'at']),
+    );
+  }
+}
+
+/** Rows as arrays by column, the way that unnest takes them. */
+function columns<Row>(rows: readonly Row[], names: readonly (keyof Row)[]): unknown[][] {
+  return names.map((name) => rows.map((row) => row[name]));
+}
+
+interface OpenRow {
+  message_id: string;
+  status: Status;
+  updated_at: Date;
+}
+
+interface HistoryJson {
+  status: Status;
+  at: string;
+  note: string;
+}
+
+interface DeliveryJson {
+  recipient_id: string;
+  channel: string;
+  status: Status;
+  attempts: number;
+  error: string;
+  updated_at: string | Date;
+}
+
+interface MessageRow {
+  message_id: string;
+  conversation_id: string;
+  seq: bigint;
+  sender_id: string;
+  sender_username: string;
+  recipient_ids: string[];
+  channels: string[];
+  payload_type: Content['type'];
+  payload_text: string | null;
+  payload_file_id: string | null;
+  priority: Priority;
+  status: Status;
+  created_at: Date;
+  updated_at: Date;
+  deliver_by: Date;
+}
+
+const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
+  m.payload_type, m.payload_text, m.payload_file_id, m.priority, m.status, m.created_at, m.updated_at,
+  m.deliver_by`;
+
+function storedMessage(row: MessageRow): StoredMessage {
+  return {
+    messageId: row.message_id,
+    conversationId: row.conversation_id,
+    seq: Number(row.seq),
+    senderId: row.sender_id,
+    senderUsername: row.sender_username,
+    recipientIds: row.recipient_ids,
+    channels: row.channels,
+    content: { type: row.payload_type, text: row.payload_text ?? '', fileId: row.payload_file_id ?? '' },
+    priority: row.priority,
+    status: row.status,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+    deliverBy: row.deliver_by,
+  };
+}
+
+/** SQLSTATE 23505: a unique constraint refused the row. */
+function isUniqueViolation(error: unknown): boolean {
+  return (error as { code?: unknown }).code === '23505';
+}
