@@ -85,7 +85,9 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
     log.info({ port }, 'ready');
     if (process.connected) process.send?.({ ready: true, port } satisfies ReadyMessage);
   } catch (error) {
-    if (stopping === undefined) fail(error, 'failed to start');
+    if (stopping !== undefined) return;
+    if (error instanceof ConfigError) refuse(definition.name, error);
+    fail(error, 'failed to start');
   }
 }
 
@@ -99,8 +101,12 @@ function configure<S extends Settings>(definition: ProcessDefinition<S>) {
       shutdownTimeout: own.SHUTDOWN_TIMEOUT,
     };
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    console.error(`${definition.name}: ${error.message}`);
-    process.exit(configurationExitCode);
+    if (error instanceof ConfigError) refuse(definition.name, error);
+    throw error;
   }
+}
+
+function refuse(name: string, error: ConfigError): never {
+  console.error(`${name}: ${error.message}`);
+  process.exit(configurationExitCode);
 }

@@ -11,11 +11,13 @@ export interface Loop {
 
 const firstBackoff = 100;
 const longestBackoff = 2_000;
+/** While processes start or restart, others miss them for a moment: that is no news. */
+const patience = 3_000;
 
 /**
  * Does `work` again and again; it returns the pause until the next time, in milliseconds. After a failure the pause grows
- * from 100 ms to 2 s. The first failure of a row is logged, and that it works again: what is away for a while is no news
- * each time.
+ * from 100 ms to 2 s. A failure is logged once: at once if it looks like a bug, after 3 s if something is just away; and
+ * then, that it works again.
  */
 export function repeat(what: string, log: Logger, work: () => Promise<number>): Loop {
   let stopped = false;
@@ -24,15 +26,22 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
 
   async function run() {
     let failures = 0;
+    let failingSince = 0;
+    let logged = false;
     while (!stopped) {
       awake = false;
       let pause: number;
       try {
         pause = await work();
-        if (failures > 0) log.info(`${what}: works again`);
+        if (logged) log.info(`${what}: works again`);
         failures = 0;
+        logged = false;
       } catch (error) {
-        if (failures === 0) log[isTransient(error) ? 'warn' : 'error']({ err: error }, `${what}: doesn't work`);
+        if (failures === 0) failingSince = Date.now();
+        if (!logged && (!isTransient(error) || Date.now() - failingSince >= patience)) {
+          log[isTransient(error) ? 'warn' : 'error']({ err: error }, `${what}: doesn't work`);
+          logged = true;
+        }
         pause = Math.min(longestBackoff, firstBackoff * 2 ** failures);
         failures += 1;
         // Being woken is no reason to try sooner what has just failed.

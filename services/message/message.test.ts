@@ -1,0 +1,206 @@
+import test from 'ava';
+import {
+  channelsMeant,
+  channelViolations,
+  contentViolations,
+  fingerprintOf,
+  pageOf,
+  recipientsMeant,
+  settle,
+  timesOf,
+  type DeliveryState,
+  type Draft,
+  type MessageState,
+  type Report,
+} from './message.ts';
+
+const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, second));
+const [ana, bia, caio, davi] = ['a', 'b', 'c', 'd'].map((letter) => `${letter}0000000-0000-4000-8000-000000000000`) as [
+  string,
+  string,
+  string,
+  string,
+];
+
+const draft: Draft = {
+  messageId: '10000000-0000-4000-8000-000000000000',
+  conversationId: '20000000-0000-4000-8000-000000000000',
+  senderId: ana,
+  to: [],
+  channels: ['whatsapp'],
+  content: { type: 'text', text: 'Oi', fileId: '' },
+  priority: 'normal',
+};
+
+test('channels: `all` is every installed one, and a repeated one counts once', (t) => {
+  const installed = ['instagram', 'whatsapp'];
+  t.deepEqual(channelsMeant(['whatsapp', 'WhatsApp'], installed), ['whatsapp']);
+  t.deepEqual(channelsMeant(['whatsapp', 'all'], installed), installed);
+  t.deepEqual(channelViolations(['ALL', 'whatsapp', 'sms', 'fax'], installed), [
+    { field: 'channels[2]', description: 'must be one of instagram, whatsapp, all' },
+    { field: 'channels[3]', description: 'must be one of instagram, whatsapp, all' },
+  ]);
+});
+
+test('content: the field that belongs to the type has to be there', (t) => {
+  t.deepEqual(contentViolations({ type: 'text', text: '', fileId: 'x' }), [
+    { field: 'payload.text', description: 'is required' },
+  ]);
+  t.deepEqual(contentViolations({ type: 'text', text: 'Oi', fileId: '' }), []);
+  t.deepEqual(contentViolations({ type: 'file', text: 'Oi', fileId: '' }), [
+    { field: 'payload.file_id', description: 'is required' },
+  ]);
+});
+
+test('recipients: everyone else, or those named, once each', (t) => {
+  const members = [ana, bia, caio];
+  t.deepEqual(recipientsMeant(draft, members), [bia, caio]);
+  t.deepEqual(recipientsMeant({ ...draft, to: [caio, caio] }, members), [caio]);
+});
+
+test('recipients: outsiders, as sender or recipient, are refused', (t) => {
+  const refused = (work: () => unknown) => t.throws(work, { message: /^Access denied/ }) as { reason?: string };
+  t.is(refused(() => recipientsMeant({ ...draft, senderId: davi }, [ana, bia])).reason, 'NOT_A_MEMBER');
+  t.is(refused(() => recipientsMeant({ ...draft, to: [bia, davi] }, [ana, bia])).reason, 'NOT_A_MEMBER');
+  t.like(
+    t.throws(() => recipientsMeant(draft, [ana])),
+    { reason: 'NO_RECIPIENTS' },
+  );
+});
+
+test('fingerprint: changes with each thing that makes a message another one, and with nothing else', (t) => {
+  const same = (other: Partial<Draft>) => fingerprintOf({ ...draft, ...other }).equals(fingerprintOf(draft));
+  t.true(same({}));
+  t.true(same({ channels: ['WhatsApp', 'whatsapp'] }));
+  t.true(
+    fingerprintOf({ ...draft, to: [bia, caio] }).equals(fingerprintOf({ ...draft, to: [caio, bia, caio] })),
+    'order and repetition in `to`',
+  );
+  t.false(same({ senderId: bia }));
+  t.false(same({ conversationId: draft.messageId }));
+  t.false(same({ to: [bia] }));
+  t.false(same({ channels: ['instagram'] }));
+  t.false(same({ channels: ['all'] }));
+  t.false(same({ content: { type: 'text', text: 'Oi!', fileId: '' } }));
+  t.false(same({ content: { type: 'file', text: '', fileId: bia } }));
+  t.false(same({ priority: 'high' }));
+});
+
+test('times: no delivery begins so late that its report could come after the end, and the end keeps the promise', (t) => {
+  for (const deadline of [1_000, 30_000, 86_400_000]) {
+    const { deliverBy, expiresAt } = timesOf(at(0), deadline);
+    t.true(deliverBy > at(0) && deliverBy < expiresAt);
+    t.true(expiresAt.getTime() < at(0).getTime() + deadline);
+  }
+});
+
+function message(...recipients: string[]): MessageState {
+  return {
+    status: 'accepted',
+    updatedAt: at(0),
+    deliveries: recipients.map((recipientId) => ({
+      recipientId,
+      channel: 'whatsapp',
+      status: 'accepted',
+      attempts: 0,
+      error: '',
+      updatedAt: at(0),
+    })),
+  };
+}
+
+function ended(recipientId: string, second: number, error = ''): Report {
+  return {
+    kind: 'ended',
+    at: at(second),
+    recipientId,
+    channel: 'whatsapp',
+    delivered: error === '',
+    attempts: 1,
+    error,
+  };
+}
+
+/** The message after the reports, to apply more to it. */
+function after(state: MessageState, reports: Report[]): MessageState {
+  const { deliveries, history } = settle(state, reports);
+  const changed = (known: DeliveryState) =>
+    deliveries.find(({ recipientId, channel }) => recipientId === known.recipientId && channel === known.channel);
+  const last = history.at(-1);
+  return {
+    status: last?.status ?? state.status,
+    updatedAt: last?.at ?? state.updatedAt,
+    deliveries: state.deliveries.map((known) => changed(known) ?? known),
+  };
+}
+
+test('settle: accepted, in transit, delivered once every delivery is', (t) => {
+  const routed = settle(message(bia, caio), [{ kind: 'routed', at: at(1) }]);
+  t.deepEqual(routed.history, [{ status: 'in_transit', at: at(1), note: '' }]);
+  t.deepEqual(
+    routed.deliveries.map(({ status }) => status),
+    ['in_transit', 'in_transit'],
+  );
+
+  const half = after(message(bia, caio), [{ kind: 'routed', at: at(1) }, ended(bia, 2)]);
+  t.is(half.status, 'in_transit');
+  t.deepEqual(settle(half, [ended(caio, 3)]).history, [{ status: 'delivered', at: at(3), note: '' }]);
+});
+
+test('settle: failed only when all have ended and one failed, with the reasons in the note', (t) => {
+  const half = after(message(bia, caio), [ended(bia, 1, 'blocked')]);
+  t.is(half.status, 'in_transit');
+  t.deepEqual(settle(half, [ended(caio, 2)]).history, [
+    { status: 'failed', at: at(2), note: '1 of 2 deliveries failed: blocked' },
+  ]);
+  t.deepEqual(settle(message(bia), [ended(bia, 1, 'blocked')]).history, [
+    { status: 'in_transit', at: at(1), note: '' },
+    { status: 'failed', at: at(1), note: 'blocked' },
+  ]);
+});
+
+test('settle: what has ended stays so, whatever comes again or too late', (t) => {
+  const over = after(message(bia), [ended(bia, 1)]);
+  const nothing = { deliveries: [], history: [] };
+  t.deepEqual(settle(over, [ended(bia, 2)]), nothing);
+  t.deepEqual(settle(over, [ended(bia, 2, 'no')]), nothing);
+  t.deepEqual(settle(over, [{ kind: 'routed', at: at(2) }]), nothing);
+  t.deepEqual(settle(over, [{ kind: 'expired', at: at(2), reason: 'late' }]), nothing);
+
+  const half = after(message(bia, caio), [ended(bia, 1)]);
+  t.deepEqual(settle(half, [ended(bia, 2, 'no')]), nothing);
+  t.deepEqual(settle(half, [ended(davi, 2)]), nothing, 'a delivery that was never asked for');
+});
+
+test('settle: a rejected or expired message fails what is open and keeps what was delivered', (t) => {
+  t.deepEqual(settle(message(bia), [{ kind: 'rejected', at: at(1), reason: 'no route' }]).history, [
+    { status: 'failed', at: at(1), note: 'no route' },
+  ]);
+  const half = after(message(bia, caio), [ended(bia, 1)]);
+  const { deliveries, history } = settle(half, [{ kind: 'expired', at: at(9), reason: 'late' }]);
+  t.like(deliveries, { length: 1, 0: { recipientId: caio, status: 'failed', error: 'late' } });
+  t.is(history.at(-1)?.status, 'failed');
+});
+
+test('settle: history never runs backwards, whatever the clocks of others say', (t) => {
+  const { history } = settle(message(bia), [{ kind: 'routed', at: at(5) }, ended(bia, 3)]);
+  t.deepEqual(
+    history.map((change) => change.at),
+    [at(5), at(5)],
+  );
+});
+
+test('page: positions are arithmetic, in both orders and with both filters', (t) => {
+  const page = (changes: object) =>
+    pageOf(10, { afterSeq: 0, beforeSeq: undefined, limit: 3, offset: 0, order: 'desc', ...changes });
+  t.deepEqual(page({}), { total: 10, from: 8, to: 10 });
+  t.deepEqual(page({ offset: 9 }), { total: 10, from: 1, to: 1 });
+  t.deepEqual(page({ order: 'asc', offset: 2 }), { total: 10, from: 3, to: 5 });
+  t.deepEqual(page({ order: 'asc', offset: 9 }), { total: 10, from: 10, to: 10 });
+  t.deepEqual(page({ afterSeq: 4, beforeSeq: 7 }), { total: 2, from: 5, to: 6 });
+  t.deepEqual(page({ afterSeq: 4, order: 'asc' }), { total: 6, from: 5, to: 7 });
+  const { total, from, to } = page({ afterSeq: 20 });
+  t.is(total, 0);
+  t.true(to < from);
+  t.like(page({ beforeSeq: 0 }), { total: 0 });
+});

