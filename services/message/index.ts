@@ -30,30 +30,39 @@ export const settings = {
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  await using opened = new AsyncDisposableStack();
   const identities = openIdentities(config);
   const database = openDatabase(definition, {
     url: config.DATABASE_URL,
     poolSize: config.DATABASE_POOL,
     name: identities.name,
   });
+  opened.defer(() => database.close());
   const bus = await openBus(config, { log, clientId: identities.name });
+  opened.defer(() => bus.stop());
   const conversations = connect(ConversationServiceService, {
     target: 'conversation',
     address: config.CONVERSATION_ADDRESS,
     identities,
   });
+  opened.defer(() => conversations.close());
   const connectors = connect(ConnectorsServiceService, {
     target: 'connectors',
     address: config.CONNECTORS_ADDRESS,
     identities,
   });
+  opened.defer(() => connectors.close());
 
   const store = openStore(database);
   const deadline = config.DELIVERY_DEADLINE;
   const channels = watchChannels({ connectors, log });
-  const relay = startRelay({ store, bus, log });
+  opened.defer(() => channels.stop());
   const sweep = startSweep({ store, log, deadline });
+  opened.defer(() => sweep.stop());
+  const relay = startRelay({ store, bus, log });
+  opened.defer(() => relay.stop());
   const consumer = await consumeReports({ bus, store, log });
+  opened.defer(() => consumer.stop());
   const server = await serve({
     config,
     identities,
@@ -63,16 +72,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     ],
     dependencies: { database: database.ping, bus: async () => relay.requireBus() },
   });
+  opened.defer(() => server.stop());
 
-  return {
-    port: server.port,
-    async stop() {
-      await server.stop();
-      await Promise.all([consumer.stop(), relay.stop(), sweep.stop(), channels.stop()]);
-      conversations.close();
-      connectors.close();
-      await bus.stop();
-      await database.close();
-    },
-  };
+  const everything = opened.move();
+  return { port: server.port, stop: () => everything.disposeAsync() };
 }

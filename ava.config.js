@@ -1,0 +1,23 @@
+import { writeFileSync } from 'node:fs';
+
+/** What `test/run.ts` counts by: AVA's own statistics, written down as they change. */
+async function observeRun({ events }) {
+  const report = process.env.TEST_REPORT;
+  if (!report) return;
+  for await (const event of events) {
+    if (event.type !== 'stats') continue;
+    const { byFile: _, ...stats } = event.stats;
+    writeFileSync(report, JSON.stringify(stats));
+  }
+}
+
+export default {
+  files: ['{lib,services,gateway,dev,test}/**/*.test.ts'],
+  extensions: ['ts'],
+  // Processes, not threads: tests send signals, and native addons and timers end with their file.
+  workerThreads: false,
+  concurrency: 3,
+  timeout: '2m',
+  nonSemVerExperiments: { observeRunsFromConfig: true },
+  observeRun,
+};

@@ -1,0 +1,62 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { generate } from './generate.ts';
+
+/** `npm run check`: all that can be said of the tree without running it. Each check says what to do about it. */
+const checks: [name: string, run: () => Promise<void>][] = [
+  ['format (npm run format mends it)', () => command('prettier', ['--check', '--log-level', 'warn', '.'])],
+  ['lint and import rules', () => command('oxlint', ['--config', 'oxlint.config.ts'])],
+  ['types', () => command('tsc', ['-p', '.'])],
+  ['buf lint', () => command('buf', ['lint'])],
+  ['buf format (npm run format mends it)', () => command('buf', ['format', '-d', '--exit-code'])],
+  ['buf breaking, against main or the commit before', breaking],
+  ['generated code (npm run generate mends it)', generated],
+];
+
+let failed = 0;
+for (const [name, run] of checks) {
+  try {
+    await run();
+    console.log(`ok    ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${name}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+process.exitCode = failed === 0 ? 0 : 1;
+
+function command(name: string, args: string[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(name, args, { stdio: 'inherit' });
+    child.on('error', reject);
+    child.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`${name} ended with ${code}`))));
+  });
+}
+
+/** Compares with main, or on main itself with the commit before; a clone may know main only as the remote's. */
+async function breaking(): Promise<void> {
+  const commit = (ref: string) => {
+    try {
+      return execFileSync('git', ['rev-parse', '--verify', '--quiet', ref], { encoding: 'utf8' }).trim();
+    } catch {
+      return undefined;
+    }
+  };
+  const main = commit('refs/heads/main') ?? commit('refs/remotes/origin/main');
+  const base = main === commit('HEAD') ? commit('HEAD^') : main;
+  if (base === undefined) throw new Error('there is no earlier commit to compare with');
+  await command('buf', ['breaking', '--against', `.git#ref=${base}`]);
+}
+
+/** Generates into a scratch folder and compares, so that a check never changes the tree. */
+async function generated(): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'chat4all-gen-'));
+  try {
+    generate(folder);
+    await command('diff', ['-r', '--brief', 'gen', join(folder, 'gen')]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,311 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { duration } from '#lib/config.ts';
+import type { Logger } from '#lib/log.ts';
+import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
+import { startPostgres, type Postgres } from './engines/postgres.ts';
+import { freePorts, isFree } from './ports.ts';
+import { supervise, type ChildDefinition } from './supervisor.ts';
+
+const run = promisify(execFile);
+
+export interface HubOptions {
+  /** Where the data and the secrets are kept; made if it is missing. One hub at a time. */
+  dataDir: string;
+  /** Of the gateway; 0 takes a free one. */
+  port: number;
+  /** The first of the gRPC ports; 0 takes free ones. */
+  grpcPortBase: number;
+  /**
+   * Handed to every process. DATABASE_URL (of a role that may make roles and schemas) and KAFKA_BROKERS take the place of
+   * the embedded engines.
+   */
+  env: NodeJS.ProcessEnv;
+  log: Logger;
+  /** Gives up starting, once what has been started is stopped again. */
+  signal?: AbortSignal;
+}
+
+/** A whole hub: engines, services and gateway, each in a process of its own. */
+export interface Hub {
+  /** Of the gateway, without a slash at the end. */
+  url: string;
+  /** By service. */
+  grpcPorts: Record<string, number>;
+  /** Of an administrator of the database; contains the password. */
+  databaseUrl: string;
+  /** The processes that run now, by name: the services, `gateway` and, where it is embedded, `postgres`. */
+  pids(): Record<string, number>;
+  /** Sends a signal to one process. What ends by it is started again. */
+  kill(name: string, signal: NodeJS.Signals): void;
+  /** Stops the gateway, then the services, then the engines. */
+  stop(): Promise<void>;
+}
+
+/** A reason for people why the hub can't start: nothing to look for in the code. */
+export class StartError extends Error {
+  override name = 'StartError';
+}
+
+const root = path.resolve(import.meta.dirname, '..');
+/** gRPC ports are counted in this order; a service that isn't there leaves its number free. */
+const portOrder = ['auth', 'conversation', 'message', 'file', 'router', 'connectors'];
+const startLimit = 60_000;
+/** What the processes of a hub that was killed may take to end. */
+const abandonedLimit = 12_000;
+
+/**
+ * Starts a hub and waits until it is ready.
+ *
+ * @throws StartError if a port or the folder is taken, a process can't start, or it isn't ready within a minute
+ */
+export async function startHub(options: HubOptions): Promise<Hub> {
+  const { env, log, signal } = options;
+  const dataDir = path.resolve(options.dataDir);
+  await using started = new AsyncDisposableStack();
+
+  const services = await listServices();
+  const folder = await claimFolder(dataDir).catch((error: Error) => {
+    throw new StartError(error.message, { cause: error });
+  });
+  started.defer(() => folder.release());
+  const ports = await choosePorts(options, services, folder.abandoned);
+
+  const [secrets, database] = await Promise.all([
+    openSecrets(dataDir, [...services, 'bus', 'gateway']),
+    env.DATABASE_URL ? { url: env.DATABASE_URL } : embeddedDatabase(path.join(dataDir, 'postgres'), started, log),
+  ]);
+  signal?.throwIfAborted();
+
+  const cache = path.join(dataDir, 'compile-cache');
+  await mkdir(cache, { recursive: true });
+  const common: NodeJS.ProcessEnv = { SHUTDOWN_TIMEOUT: '5s', ...env, NODE_COMPILE_CACHE: cache };
+  await migrate(common, database.url, secrets, signal);
+
+  const children = childDefinitions({ env: common, services, ports, secrets, databaseUrl: database.url });
+  const stopTimeout = duration().safeParse(common.SHUTDOWN_TIMEOUT).data ?? 5_000;
+  const supervisor = supervise({ ...children, log, stopLimit: stopTimeout + 1_000 });
+  started.defer(() => supervisor.stop());
+  const url = `http://127.0.0.1:${ports.gateway}`;
+  await ready(supervisor.ready, url, signal);
+
+  const everything = started.move();
+  let stopping: Promise<void> | undefined;
+  return {
+    url,
+    grpcPorts: ports.services,
+    databaseUrl: database.url,
+    pids: () => ({ ...supervisor.pids(), ...('pids' in database ? database.pids() : {}) }),
+    kill(name, sent) {
+      if (name === 'postgres' && 'kill' in database) database.kill(sent);
+      else supervisor.kill(name, sent);
+    },
+    stop: () => (stopping ??= everything.disposeAsync()),
+  };
+}
+
+/** The services: the folders with an index.ts. */
+async function listServices(): Promise<string[]> {
+  const folder = path.join(root, 'services');
+  return (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();
+}
+
+interface Ports {
+  gateway: number;
+  services: Record<string, number>;
+}
+
+async function choosePorts(
+  { port, grpcPortBase, env }: HubOptions,
+  services: readonly string[],
+  abandoned: boolean,
+): Promise<Ports> {
+  const order = [...new Set([...portOrder, ...services])];
+  const free = await freePorts(order.length + 1);
+  const ports = {
+    gateway: port === 0 ? free.at(-1)! : port,
+    services: Object.fromEntries(
+      services.map((name) => {
+        const number = order.indexOf(name);
+        return [name, grpcPortBase === 0 ? free[number]! : grpcPortBase + number];
+      }),
+    ),
+  };
+
+  const giveUp = Date.now() + (abandoned ? abandonedLimit : 0);
+  const check = async (number: number, host: string | undefined, advice: string) => {
+    while (!(await isFree(number, host || '127.0.0.1'))) {
+      if (Date.now() >= giveUp) throw new StartError(`Port ${number} is taken by another program. ${advice}`);
+      await sleep(100);
+    }
+  };
+  await check(ports.gateway, env.HOST, 'Stop it, or choose another port: PORT=8001 npm start');
+  for (const [name, number] of Object.entries(ports.services)) {
+    await check(
+      number,
+      env.GRPC_HOST,
+      `The ${name} service needs it. Stop it, or choose other ports: GRPC_PORT_BASE=51051 npm start`,
+    );
+  }
+  return ports;
+}
+
+/** Keeps a PostgreSQL running: started again on the same port if it ends by itself. */
+async function embeddedDatabase(
+  dataDir: string,
+  started: AsyncDisposableStack,
+  log: Logger,
+): Promise<{ url: string; pids(): Record<string, number>; kill(signal: NodeJS.Signals): void }> {
+  const stopped = new AbortController();
+  let current: Postgres = await startPostgres({ dataDir }).catch((error: Error) => {
+    throw new StartError(error.message, { cause: error });
+  });
+  let alive = true;
+
+  const ended = (async () => {
+    for (;;) {
+      await current.exited;
+      alive = false;
+      let wait = 200;
+      while (!alive) {
+        if (stopped.signal.aborted) return;
+        log.warn(`postgres ended; it starts again in ${wait / 1000} s`);
+        await sleep(wait, undefined, { signal: stopped.signal }).catch(() => {});
+        if (stopped.signal.aborted) return;
+        wait = Math.min(wait * 2, 5_000);
+        try {
+          current = await startPostgres({ dataDir, port: current.port });
+          alive = true;
+        } catch (error) {
+          log.error({ err: error }, "postgres doesn't start");
+        }
+      }
+    }
+  })();
+  started.defer(async () => {
+    stopped.abort();
+    if (alive) await current.stop();
+    await ended;
+  });
+
+  return {
+    url: current.adminUrl,
+    pids: (): Record<string, number> => (alive ? { postgres: current.pid } : {}),
+    kill(signal: NodeJS.Signals) {
+      if (alive) process.kill(current.pid, signal);
+    },
+  };
+}
+
+async function migrate(env: NodeJS.ProcessEnv, databaseUrl: string, secrets: Secrets, signal?: AbortSignal) {
+  const passwords = Object.entries(secrets.databasePasswords).map(([name, password]) => [
+    `${name.toUpperCase()}_DATABASE_PASSWORD`,
+    password,
+  ]);
+  try {
+    await run(process.execPath, [path.join(root, 'services/migrate.ts')], {
+      env: { ...env, DATABASE_URL: databaseUrl, ...Object.fromEntries(passwords) },
+      timeout: startLimit,
+      signal,
+    });
+  } catch (error) {
+    signal?.throwIfAborted();
+    const { stderr } = error as { stderr?: string };
+    throw new StartError(`The database can't be prepared:\n${stderr?.trim() || String(error)}`, { cause: error });
+  }
+}
+
+function childDefinitions({
+  env,
+  services,
+  ports,
+  secrets,
+  databaseUrl,
+}: {
+  env: NodeJS.ProcessEnv;
+  services: readonly string[];
+  ports: Ports;
+  secrets: Secrets;
+  databaseUrl: string;
+}): { groups: ChildDefinition[][] } {
+  const roleUrl = (name: string) => {
+    const url = new URL(databaseUrl);
+    url.username = `chat4all_${name}`;
+    url.password = secrets.databasePasswords[name]!;
+    return url.href;
+  };
+  const address = (name: string) => `127.0.0.1:${ports.services[name]}`;
+  const { DATABASE_URL: _admin, ...rest } = env;
+  const shared: NodeJS.ProcessEnv = {
+    ...rest,
+    ...Object.fromEntries(services.map((name) => [`${name.toUpperCase()}_ADDRESS`, address(name)])),
+    TRUSTED_KEYS: secrets.trustedKeys,
+  };
+  const bus = env.KAFKA_BROKERS ? {} : { BUS_DATABASE_URL: roleUrl('bus') };
+
+  const gateway: ChildDefinition = {
+    name: 'gateway',
+    command: [path.join(root, 'gateway/main.ts')],
+    env: {
+      ...shared,
+      PORT: String(ports.gateway),
+      BACKENDS: services.map((name) => `chat4all.${name}.v1=${address(name)}`).join(','),
+      IDENTITY_KEY: secrets.privateKeys.gateway,
+    },
+  };
+  const backends = services.map((name) => ({
+    name,
+    command: [
+      // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
+      '--disable-warning=TimeoutNegativeWarning',
+      path.join(root, 'services/main.ts'),
+      name,
+    ],
+    env: {
+      ...(name === 'auth' ? { SEED_USERS: '5' } : {}),
+      ...shared,
+      ...bus,
+      GRPC_HOST: env.GRPC_HOST || '127.0.0.1',
+      GRPC_PORT: String(ports.services[name]),
+      DATABASE_URL: roleUrl(name),
+      IDENTITY_KEY: secrets.privateKeys[name],
+    },
+  }));
+  return { groups: [[gateway], backends] };
+}
+
+/** Waits until all processes are up and the gateway says that everything that it needs is, too. */
+async function ready(allUp: Promise<void>, url: string, signal?: AbortSignal): Promise<void> {
+  const limit = AbortSignal.timeout(startLimit);
+  const over = signal === undefined ? limit : AbortSignal.any([signal, limit]);
+  let last = 'not all processes have started';
+  try {
+    await Promise.race([allUp, rejectOn(over)]);
+    for (;;) {
+      over.throwIfAborted();
+      try {
+        const answer = await fetch(`${url}/ready`, { signal: AbortSignal.any([over, AbortSignal.timeout(2_000)]) });
+        last = await answer.text();
+        if (answer.ok) return;
+      } catch (error) {
+        last = String(error);
+      }
+      await sleep(20, undefined, { signal: over });
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!limit.aborted) throw new StartError((error as Error).message, { cause: error });
+    throw new StartError(`The hub isn't ready after ${startLimit / 1000} s: ${last}`, { cause: error });
+  }
+}
+
+function rejectOn(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
+}

@@ -1,0 +1,88 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { ConfigError, integer, loadConfig, port, text } from '#lib/config.ts';
+import { logSettings, openLog } from '#lib/log.ts';
+import { startHub, StartError } from './hub.ts';
+
+/** `npm start`: the whole hub on this machine, until Ctrl-C. */
+
+const root = path.resolve(import.meta.dirname, '..');
+
+const settings = {
+  ...logSettings,
+  PORT: port().default(8000).describe('where the gateway listens'),
+  GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
+    .default(50_051)
+    .describe('gRPC port of auth; conversation, message, file, router and connectors have the ones after it'),
+  DATA_DIR: text().default('.chat4all').describe('where npm start keeps its data'),
+};
+
+/** Ctrl-C under npm comes twice, from the terminal and from npm; only what comes later than this is meant as a second one. */
+const sameSignal = 500;
+
+const stop = new AbortController();
+const interrupted = new Promise<void>((resolve) => stop.signal.addEventListener('abort', () => resolve()));
+let firstSignal: number | undefined;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    // The processes notice that the supervisor is gone, and the database is stopped by its watcher.
+    if (firstSignal !== undefined && Date.now() - firstSignal > sameSignal) process.exit(1);
+    firstSignal ??= Date.now();
+    stop.abort();
+  });
+}
+if (process.env.npm_lifecycle_event !== undefined) {
+  // npm, or its shell, may be ended without passing that on.
+  const parent = process.ppid;
+  setInterval(() => process.ppid !== parent && stop.abort(), 250).unref();
+}
+// A closed terminal or pipe is no reason to stop without order.
+process.stdout.on('error', () => {});
+process.stderr.on('error', () => {});
+
+try {
+  const envFile = path.join(root, '.env');
+  if (existsSync(envFile)) process.loadEnvFile(envFile);
+  const config = loadConfig(settings);
+  const dataDir = path.resolve(root, config.DATA_DIR);
+  const log = openLog({ name: 'hub', format: config.LOG_FORMAT, level: config.LOG_LEVEL });
+
+  const hub = await startHub({
+    dataDir,
+    port: config.PORT,
+    grpcPortBase: config.GRPC_PORT_BASE,
+    env: process.env,
+    log,
+    signal: stop.signal,
+  });
+  console.log(banner(new URL(hub.url).port, hub.grpcPorts, dataDir));
+  await interrupted;
+  console.log('Stopping…');
+  await hub.stop();
+  process.exit(0);
+} catch (error) {
+  if (stop.signal.aborted && (error as Error).name === 'AbortError') process.exit(0);
+  console.error(error instanceof StartError || error instanceof ConfigError ? `\n${error.message}\n` : error);
+  process.exit(1);
+}
+
+function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: string): string {
+  const url = `http://localhost:${httpPort}`;
+  const users = Number(process.env.SEED_USERS || 5);
+  const grpc = Object.entries(grpcPorts).toSorted(([, a], [, b]) => a - b);
+  const lines = [
+    '',
+    `Chat4All is ready: ${url}`,
+    `  docs    ${url}/docs`,
+    `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
+    `  data    ${path.relative(process.cwd(), dataDir) || '.'}${process.env.DATABASE_URL ? ' and DATABASE_URL' : ''}`,
+  ];
+  if (users > 0) {
+    lines.push(
+      `  users   ${users === 1 ? 'user1' : `user1 to user${users}`}, password: password123`,
+      `  try     curl -s ${url}/auth/token -H 'Content-Type: application/json' -d '{"username":"user1","password":"password123"}'`,
+    );
+  }
+  lines.push('Ctrl-C stops everything.', '');
+  return lines.join('\n');
+}

@@ -1,0 +1,142 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { configurationExitCode, type ReadyMessage } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+
+export interface ChildDefinition {
+  name: string;
+  /** The program, run by this Node, and its arguments. It takes part in the protocol of lib/lifecycle.ts. */
+  command: readonly string[];
+  env: NodeJS.ProcessEnv;
+}
+
+export interface SupervisorOptions {
+  /** All start at once. They stop group by group, in this order. */
+  groups: readonly (readonly ChildDefinition[])[];
+  log: Logger;
+  /** Milliseconds that a child may take to stop before it is killed. */
+  stopLimit: number;
+}
+
+export interface Supervisor {
+  /**
+   * Settles once every child has been ready.
+   *
+   * @throws Error naming the child that can't start: its configuration is not usable, or it failed three times
+   */
+  ready: Promise<void>;
+  /** The processes that run now, by name. */
+  pids(): Record<string, number>;
+  /** Sends a signal to one child. What ends by it is started again. */
+  kill(name: string, signal: NodeJS.Signals): void;
+  /** Stops all children and starts none again. */
+  stop(): Promise<void>;
+}
+
+const backoff = { first: 200, most: 5_000 };
+/** A child that was up this long is healthy: if it crashes, it starts again without a long wait. */
+const healthyAfter = 10_000;
+const startAttempts = 3;
+
+/**
+ * Keeps processes running: one that ends is started again, after a wait that doubles from 0.2 s up to 5 s.
+ *
+ * Each has a process group of its own, so that the terminal's Ctrl-C reaches only the supervisor, and an IPC channel by
+ * which it notices when the supervisor is gone, however that ended, and stops itself.
+ */
+export function supervise({ groups, log, stopLimit }: SupervisorOptions): Supervisor {
+  const stopped = new AbortController();
+  const children = groups.map((group) => group.map((definition) => keepRunning(definition, log, stopped.signal)));
+  const all = children.flat();
+  const ready = Promise.all(all.map((child) => child.ready)).then(() => {});
+  // Whoever stops before it settles isn't waiting for it any more.
+  ready.catch(() => {});
+
+  let stopping: Promise<void> | undefined;
+  return {
+    ready,
+    pids: () =>
+      Object.fromEntries(
+        all.flatMap(({ name, process }) => (process()?.pid === undefined ? [] : [[name, process()!.pid!]])),
+      ),
+    kill(name, signal) {
+      const found = all.find((child) => child.name === name);
+      if (found === undefined) throw new Error(`no child is called ${name}`);
+      found.process()?.kill(signal);
+    },
+    stop() {
+      stopping ??= (async () => {
+        stopped.abort();
+        for (const group of children) await Promise.all(group.map((child) => child.stop(stopLimit)));
+      })();
+      return stopping;
+    },
+  };
+}
+
+function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSignal) {
+  const { name } = definition;
+  let current: ChildProcess | undefined;
+  let everReady = false;
+  const ready = Promise.withResolvers<void>();
+  ready.promise.catch(() => {});
+
+  const ended = (async () => {
+    let wait = backoff.first;
+    for (let attempt = 1; !stopped.aborted; attempt += 1) {
+      const started = Date.now();
+      const child = start(definition);
+      current = child;
+      child.on('message', (message) => {
+        if ((message as Partial<ReadyMessage> | null)?.ready !== true) return;
+        everReady = true;
+        ready.resolve();
+      });
+      const how = await exit(child);
+      current = undefined;
+      if (stopped.aborted) return;
+
+      if (!everReady && (how.code === configurationExitCode || attempt >= startAttempts)) {
+        ready.reject(new Error(`${name} doesn't start: ${how.text}. What it wrote above says why.`));
+      }
+      if (Date.now() - started >= healthyAfter) wait = backoff.first;
+      log.warn(`${name} ended (${how.text}); it starts again in ${wait / 1000} s`);
+      await sleep(wait, undefined, { signal: stopped }).catch(() => {});
+      wait = Math.min(wait * 2, backoff.most);
+    }
+  })();
+
+  return {
+    name,
+    ready: ready.promise,
+    process: () => current,
+    async stop(limit: number) {
+      const child = current;
+      if (child === undefined) return ended;
+      child.kill('SIGTERM');
+      // A frozen one couldn't take the signal.
+      if (process.platform !== 'win32') child.kill('SIGCONT');
+      const timer = setTimeout(() => {
+        log.error(`${name} didn't stop within ${limit / 1000} s: killed`);
+        child.kill('SIGKILL');
+      }, limit);
+      await ended;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function start({ command, env }: ChildDefinition): ChildProcess {
+  return spawn(process.execPath, [...command], {
+    env,
+    detached: true,
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+}
+
+function exit(child: ChildProcess): Promise<{ code: number | null; text: string }> {
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve({ code: null, text: error.message }));
+    child.once('exit', (code, signal) => resolve({ code, text: signal ?? `exit code ${code}` }));
+  });
+}

@@ -1,0 +1,54 @@
+import { randomUUID } from 'node:crypto';
+import { STATUS_CODES, type Server, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { Problem } from './problem.ts';
+
+/** A connection with the answer that Node is writing on it now, if any. */
+type Connection = Duplex & { _httpMessage?: ServerResponse | null };
+
+/**
+ * Answers what never becomes a request: bytes that are no HTTP, headers that are too large or too slow, CONNECT. The
+ * answers to requests that came before on the same connection go first.
+ */
+export function answerConnectionErrors(server: Server): void {
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Connection) => {
+    if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy();
+    else afterAnswers(socket, () => refuse(socket, problemOf(error.code)));
+  });
+  server.on('connect', (_request, socket: Connection) => {
+    refuse(socket, new Problem(405, 'METHOD_NOT_ALLOWED', 'This is no proxy', { headers: { Allow: 'GET, OPTIONS' } }));
+  });
+}
+
+function afterAnswers(socket: Connection, then: () => void): void {
+  const answer = socket._httpMessage;
+  if (answer === undefined || answer === null || answer.destroyed) then();
+  // The next answer takes its place only after its 'close'.
+  else answer.once('close', () => setImmediate(() => afterAnswers(socket, then)));
+}
+
+function problemOf(code: string | undefined): Problem {
+  if (code === 'HPE_HEADER_OVERFLOW') return new Problem(431, 'HEADERS_TOO_LARGE', 'The headers are too large');
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT')
+    return new Problem(408, 'REQUEST_TIMEOUT', 'The request took too long to arrive');
+  return new Problem(400, 'MALFORMED_REQUEST', 'This is not a valid HTTP request');
+}
+
+function refuse(socket: Duplex, problem: Problem): void {
+  if (!socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const requestId = randomUUID();
+  const body = problem.body(requestId);
+  const headers = {
+    ...problem.headers,
+    'Content-Length': Buffer.byteLength(body),
+    'X-Request-ID': requestId,
+    Connection: 'close',
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${lines.join('')}\r\n${body}`);
+  // What still arrives would keep the connection open.
+  socket.once('finish', () => socket.destroy());
+}

@@ -1,0 +1,209 @@
+import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import express, { type ErrorRequestHandler, type Request, type RequestHandler, type Response } from 'express';
+import { duration, integer, list, port, text, type Config } from '#lib/config.ts';
+import { withContext } from '#lib/context.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { answerNothing, answerProblem } from './answer.ts';
+import { Backends, type Backend, type BackendAddress } from './backends.ts';
+import { answerConnectionErrors } from './connection-errors.ts';
+import { requestIdOf } from './headers.ts';
+import { HealthAnswers } from './health.ts';
+import { Problem } from './problem.ts';
+import { rateLimits } from './rate-limit.ts';
+import { parseTemplate, RouteTable, type Route } from './routes.ts';
+import { readRoutes, Transcoder } from './transcode.ts';
+import { answerUnary } from './unary.ts';
+
+const root = path.join(import.meta.dirname, '..');
+
+/** Settings of the gateway. */
+export const settings = {
+  HOST: text().default('127.0.0.1').describe('address to serve HTTP on'),
+  PORT: port().default(8000).describe('port to serve HTTP on; 0 takes a free one'),
+  BACKENDS: list()
+    .refine(
+      (entries) => entries.every((entry) => /^[\w.]+=\S+$/.test(entry)),
+      'must be <package or service>=<host:port>, …',
+    )
+    .transform((entries) =>
+      entries.map((entry) => {
+        const equals = entry.indexOf('=');
+        return { prefix: entry.slice(0, equals), address: entry.slice(equals + 1) };
+      }),
+    )
+    .describe('gRPC servers: <package or full service name>=<host:port>, with commas; the longest name that fits wins'),
+  DESCRIPTOR_SET: text()
+    .default('gen/descriptors.binpb')
+    .transform((file) => path.resolve(root, file))
+    .describe('descriptor set of the services, from the project folder'),
+  REQUEST_TIMEOUT: duration({ max: 3_600_000 }).default(10_000).describe('how long a call may take'),
+  BODY_LIMIT: integer({ min: 1, max: 1024 ** 3 })
+    .default(1024 ** 2)
+    .describe('bytes that a JSON body may have'),
+  RATE_LIMIT: integer({ min: 0, max: 1_000_000_000 })
+    .default(2_000)
+    .describe('requests per second of one user or address before 429; 0 is no limit'),
+  TRUST_PROXY: text()
+    .default('false')
+    .transform((value) => (/^\d+$/.test(value) ? Number(value) : value === 'true' || (value !== 'false' && value)))
+    .describe("which proxies' X-Forwarded-For is believed: false, true, a number of hops, or addresses (Express)"),
+  HTTP_DRAIN: duration().default(5_000).describe('how long running requests may go on when the process stops'),
+};
+
+const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
+
+/** Answers a request to a route, or throws a Problem. */
+type Handler = (request: Request, response: Response, values: readonly string[], query: string) => Promise<void> | void;
+
+/** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
+export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
+  checkBackends(config.BACKENDS, registry);
+  const backends = new Backends(config.BACKENDS);
+  const table = new RouteTable([
+    ...unaryRoutes(config, registry, backends),
+    ...ownRoutes(new HealthAnswers(backends, version)),
+  ]);
+  const limits = rateLimits(config.RATE_LIMIT);
+  const state = { stopping: false };
+
+  const app = express();
+  app.disable('x-powered-by').disable('etag').set('trust proxy', config.TRUST_PROXY);
+  app.use(begin(log, state), ...limits.middleware, dispatch(table), answerErrors(log));
+
+  const server = createServer({ requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout: 15_000 }, app);
+  server.on('checkContinue', app).on('checkExpectation', app);
+  answerConnectionErrors(server);
+  await listen(server, config.PORT, config.HOST);
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    async stop() {
+      state.stopping = true;
+      const closed = new Promise((resolve) => server.close(resolve));
+      const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
+      await closed;
+      clearTimeout(timer);
+      limits.stop();
+      backends.close();
+    },
+  };
+}
+
+function checkBackends(addresses: readonly BackendAddress[], registry: FileRegistry): void {
+  const services = [...registry].filter((type) => type.kind === 'service').map((service) => service.typeName);
+  const unknown = addresses
+    .map(({ prefix }) => prefix)
+    .filter((prefix) => !services.some((name) => name === prefix || name.startsWith(`${prefix}.`)));
+  if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
+}
+
+function unaryRoutes(config: Config<typeof settings>, registry: FileRegistry, backends: Backends): Route<Handler>[] {
+  const transcoder = new Transcoder(registry);
+  return readRoutes(registry, (service) => backends.of(service) !== undefined).map(
+    ({ method, template, target: binding }) => {
+      const backend = backends.of(binding.method.parent.typeName) as Backend;
+      const options = { backend, binding, transcoder, timeout: config.REQUEST_TIMEOUT, bodyLimit: config.BODY_LIMIT };
+      const target: Handler = (request, response, values, query) => {
+        if (binding.method.methodKind !== 'unary')
+          throw new Problem(501, 'UNIMPLEMENTED', 'Streams are not implemented');
+        return answerUnary(request, response, values, query, options);
+      };
+      return { method, template, target };
+    },
+  );
+}
+
+function ownRoutes(answers: HealthAnswers): Route<Handler>[] {
+  const own: Record<string, Handler> = {
+    '/': (_request, response) => answers.health(response),
+    '/health': (_request, response) => answers.health(response),
+    '/ready': (_request, response) => answers.ready(response),
+  };
+  return Object.entries(own).map(([at, target]) => ({ method: 'GET', template: parseTemplate(at), target }));
+}
+
+/** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
+function begin(log: Logger, state: { stopping: boolean }): RequestHandler {
+  return (request, response, next) => {
+    const began = performance.now();
+    const requestId = requestIdOf(request.headers);
+    response.setHeader('X-Request-ID', requestId);
+    const context = { requestId };
+    response.on('close', () => {
+      const status = response.headersSent ? response.statusCode : 499;
+      const ms = Math.round((performance.now() - began) * 10) / 10;
+      const { pathname } = targetOf(request.url);
+      withContext(context, () => log.info({ method: request.method, path: pathname, status, ms }, 'http'));
+    });
+    const { expect, host } = request.headers;
+    // A client that was not told to go on may send its body or not: only a new connection tells the two apart.
+    if (state.stopping || expect !== undefined) response.setHeader('Connection', 'close');
+    withContext(context, () => {
+      if (host === undefined && request.httpVersion === '1.1') {
+        throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
+      }
+      if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
+        throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood');
+      }
+      next();
+    });
+  };
+}
+
+function dispatch(table: RouteTable<Handler>): RequestHandler {
+  return (request, response) => {
+    const { pathname, query } = targetOf(request.url);
+    const match = table.find(request.method, pathname);
+    switch (match.kind) {
+      case 'found':
+        return match.route.target(request, response, match.values, query);
+      case 'malformed path':
+        throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding');
+      case 'unknown path':
+        throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
+      case 'wrong method': {
+        const headers = { Allow: match.allow.join(', ') };
+        if (request.method === 'OPTIONS') return answerNothing(response, headers);
+        throw new Problem(405, 'METHOD_NOT_ALLOWED', `This path takes ${headers.Allow}`, { headers });
+      }
+    }
+  };
+}
+
+/** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
+function targetOf(url: string): { pathname: string; query: string } {
+  const target = url.startsWith('/') ? url : url.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
+  const mark = target.indexOf('?');
+  if (mark === -1) return { pathname: target || '/', query: '' };
+  return { pathname: target.slice(0, mark) || '/', query: target.slice(mark + 1) };
+}
+
+function answerErrors(log: Logger): ErrorRequestHandler {
+  // Express knows an error handler by its four parameters.
+  return (error: unknown, _request, response, _next) => {
+    const problem = error instanceof Problem ? error : unexpected(error);
+    if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
+    else if (problem.status > 500) log.warn({ err: problem.cause }, problem.message);
+    // Too late to say anything else.
+    if (response.headersSent) response.destroy();
+    else answerProblem(response, problem);
+  };
+}
+
+function unexpected(error: unknown): Problem {
+  return new Problem(500, 'INTERNAL', 'Something went wrong on our side', { cause: error });
+}
+
+function listen(server: Server, listenPort: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(new Error(`Can't serve HTTP on ${host}:${listenPort}: ${error.message}`)));
+    server.listen(listenPort, host, resolve);
+  });
+}

@@ -1,0 +1,152 @@
+import { STATUS_CODES } from 'node:http';
+import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import { HubError, type FieldViolation } from '#lib/errors.ts';
+import { fromServiceError } from '#lib/rpc/status.ts';
+import type { Reading } from './request-json.ts';
+
+export interface ProblemOptions {
+  /** What is wrong with each field, by the path that the client wrote. */
+  fieldErrors?: Readonly<Record<string, readonly string[]>>;
+  /** Whole seconds until it is worth trying again. */
+  retryAfter?: number;
+  headers?: Readonly<Record<string, string>>;
+  cause?: unknown;
+}
+
+/** A request that is answered with an error: RFC 9457. */
+export class Problem extends Error {
+  readonly status: number;
+  /** Stable UPPER_SNAKE name of what went wrong. */
+  readonly code: string;
+  readonly fieldErrors: Readonly<Record<string, readonly string[]>> | undefined;
+  readonly retryAfter: number | undefined;
+  readonly #headers: Readonly<Record<string, string>>;
+
+  /** @param detail a sentence for people; it is shown to them as it is */
+  constructor(httpStatus: number, code: string, detail: string, options: ProblemOptions = {}) {
+    super(detail, { cause: options.cause });
+    this.name = 'Problem';
+    this.status = httpStatus;
+    this.code = code;
+    this.fieldErrors = options.fieldErrors;
+    this.retryAfter = options.retryAfter;
+    this.#headers = options.headers ?? {};
+  }
+
+  get headers(): Record<string, string> {
+    const headers: Record<string, string> = { 'Content-Type': 'application/problem+json', ...this.#headers };
+    if (this.status === 401) headers['WWW-Authenticate'] = 'Bearer';
+    if (this.retryAfter !== undefined) headers['Retry-After'] = String(this.retryAfter);
+    return headers;
+  }
+
+  /** The answer's body. */
+  body(requestId: string): string {
+    return JSON.stringify({
+      type: `urn:error:${this.code.toLowerCase().replaceAll('_', '-')}`,
+      title: STATUS_CODES[this.status] ?? titles[this.status] ?? 'Error',
+      status: this.status,
+      detail: this.message,
+      error_code: this.code,
+      request_id: requestId,
+      field_errors: this.fieldErrors,
+      retry_after: this.retryAfter,
+    });
+  }
+}
+
+const titles: Record<number, string> = { 499: 'Client Closed Request' };
+
+/** The HTTP status of each gRPC status, as grpc-gateway has it. */
+const httpStatuses: Record<number, number> = {
+  [status.CANCELLED]: 499,
+  [status.UNKNOWN]: 500,
+  [status.INVALID_ARGUMENT]: 400,
+  [status.DEADLINE_EXCEEDED]: 504,
+  [status.NOT_FOUND]: 404,
+  [status.ALREADY_EXISTS]: 409,
+  [status.PERMISSION_DENIED]: 403,
+  [status.RESOURCE_EXHAUSTED]: 429,
+  [status.FAILED_PRECONDITION]: 400,
+  [status.ABORTED]: 409,
+  [status.OUT_OF_RANGE]: 400,
+  [status.UNIMPLEMENTED]: 501,
+  [status.INTERNAL]: 500,
+  [status.UNAVAILABLE]: 503,
+  [status.DATA_LOSS]: 500,
+  [status.UNAUTHENTICATED]: 401,
+};
+
+/** Said in place of a text that may be about our inside. */
+const brokenText = 'Something went wrong on our side';
+/** Said in place of the text of an error that may have been made here, by gRPC, and then names addresses. */
+const transportTexts: Record<string, string> = {
+  UNAVAILABLE: 'The service is not available at the moment: try again a little later',
+  DEADLINE_EXCEEDED: 'The answer took too long',
+  CANCELLED: 'The call was cancelled',
+  UNIMPLEMENTED: 'This is not implemented',
+};
+
+/** What to answer when a backend refused a call. */
+export function fromBackend(error: ServiceError, reading: Reading): Problem {
+  const failure = understood(error);
+  const httpStatus = httpStatuses[error.code] ?? 500;
+  if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });
+  // Without a reason of its own the error may come from gRPC rather than from the service.
+  const isBare = failure.reason === failure.kind;
+  let detail = (isBare ? transportTexts[failure.reason] : undefined) ?? (failure.message || brokenText);
+  if (httpStatus === 403 && !/^access denied/i.test(detail)) detail = `Access denied: ${detail}`;
+  const waits = httpStatus === 429 || httpStatus === 503 || failure.retryAfter !== undefined;
+  return new Problem(httpStatus, failure.reason, detail, {
+    fieldErrors: failure.fields.length > 0 ? fieldErrors(failure.fields, reading) : undefined,
+    retryAfter: waits ? Math.max(1, Math.ceil(failure.retryAfter ?? 1)) : undefined,
+    cause: error,
+  });
+}
+
+function understood(error: ServiceError): HubError {
+  try {
+    return fromServiceError(error);
+  } catch {
+    // Its details are no google.rpc.Status: what is left is its code and its text.
+    return fromServiceError({ ...error, message: error.message, name: error.name, metadata: new Metadata() });
+  }
+}
+
+/** The answer to a request that is wrong in ways that were found while it was read. */
+export function fromReading(reading: Reading): Problem {
+  const all = fieldErrors([], reading);
+  const message = `Some fields are not valid: ${Object.keys(all).join(', ')}`;
+  return new Problem(400, 'INVALID_ARGUMENT', message, { fieldErrors: all });
+}
+
+/**
+ * All wrong fields by the path that the client wrote: those found while the request was read, and those that the backend
+ * found. What the backend says of a field that could not be read, or of a part of it, is only a consequence.
+ */
+function fieldErrors(found: readonly FieldViolation[], reading: Reading): Record<string, string[]> {
+  const errors = new Map<string, Set<string>>();
+  const add = (sent: string, description: string) => {
+    const known = errors.get(sent);
+    if (known === undefined) errors.set(sent, new Set([description]));
+    else known.add(description);
+  };
+  for (const { sent, description } of reading.violations) add(sent, description);
+  const unread = new Set(reading.violations.map((violation) => violation.field));
+  for (const { field, description } of found) {
+    if (!isWithin(field, unread)) add(reading.asSent(field), description);
+  }
+  return Object.fromEntries([...errors].map(([sent, descriptions]) => [sent, [...descriptions]]));
+}
+
+function isWithin(field: string, unread: ReadonlySet<string>): boolean {
+  if (unread.size === 0) return false;
+  for (
+    let end = field.length;
+    end > 0;
+    end = Math.max(field.lastIndexOf('.', end - 1), field.lastIndexOf('[', end - 1))
+  ) {
+    if (unread.has(field.slice(0, end))) return true;
+  }
+  return false;
+}

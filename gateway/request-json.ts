@@ -1,0 +1,295 @@
+import { ScalarType, type Registry } from '@bufbuild/protobuf';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { Fault, messageType, type Field, type MessageType, type ValueType } from './schema.ts';
+import { enumFromJson, scalarFromJson, scalarFromText, scalarWires, zeroScalar, type Json } from './scalars.ts';
+import { maxDepth, wellKnownTypes } from './well-known.ts';
+
+/**
+ * A message on its way to a backend: the fields that are set, whatever they came from (body, query, path). A message of
+ * a well-known type is held as its bytes.
+ */
+export type Draft = Map<Field, unknown>;
+
+/** One wrong field: its path in proto names, and the path as the client wrote it. */
+export interface Violation {
+  field: string;
+  sent: string;
+  description: string;
+}
+
+/** Where a value is: in proto names, and in the names that the client used. */
+export interface Place {
+  field: string;
+  sent: string;
+}
+
+/** The most wrong fields that are named in one answer. */
+const maxViolations = 500;
+
+/** What is learned about a request while it is read: what is wrong with it, and how the client spelled its fields. */
+export class Reading {
+  readonly violations: Violation[] = [];
+  readonly #spellings = new Map<string, string>();
+
+  fail({ field, sent }: Place, description: string): void {
+    if (this.violations.length < maxViolations) this.violations.push({ field, sent, description });
+  }
+
+  /** Notes that the client wrote `sent` for `field`. */
+  spell({ field, sent }: Place): void {
+    if (field !== sent) this.#spellings.set(field, sent);
+  }
+
+  /** Forgets what was found out about a field, because its value now comes from elsewhere. */
+  forget(field: string): void {
+    this.#spellings.delete(field);
+    const others = this.violations.filter((violation) => violation.field !== field);
+    if (others.length < this.violations.length) this.violations.splice(0, Infinity, ...others);
+  }
+
+  /** A path in proto names as the client would write it: as it spelled the field, or else what holds the field. */
+  asSent(field: string): string {
+    if (this.#spellings.size === 0) return field;
+    for (let end = field.length; end > 0; end = lastStep(field, end)) {
+      const sent = this.#spellings.get(field.slice(0, end));
+      if (sent === undefined) continue;
+      const rest = field.slice(end);
+      // The content of a body that is itself a field has no name over HTTP.
+      return sent === '' ? rest.replace(/^\./, '') || field : sent + rest;
+    }
+    return field;
+  }
+}
+
+/** Where the last step of a path (`.name` or `[key]`) begins, looking at its first `end` characters. */
+function lastStep(path: string, end: number): number {
+  return Math.max(path.lastIndexOf('.', end - 1), path.lastIndexOf('[', end - 1), 0);
+}
+
+/** The top of a request. */
+export const root: Place = { field: '', sent: '' };
+
+/** The place of a field in the message at `parent`, which the client called `key`. */
+export function child(parent: Place, name: string, key: string): Place {
+  const field = parent.field === '' ? name : `${parent.field}.${name}`;
+  if (key === name && parent.sent === parent.field) return { field, sent: field };
+  return { field, sent: parent.sent === '' ? key : `${parent.sent}.${key}` };
+}
+
+function step(parent: Place, key: string): Place {
+  const field = parent.field + key;
+  return { field, sent: parent.sent === parent.field ? field : parent.sent + key };
+}
+
+/** Translates JSON into messages. Unknown fields are ignored, null is an unset field, every wrong field is noted. */
+export class RequestJson {
+  readonly #registry: Registry;
+
+  /** @param registry knows the types that a google.protobuf.Any may hold */
+  constructor(registry: Registry) {
+    this.#registry = registry;
+  }
+
+  /** Reads an object into `draft`. */
+  message(type: MessageType, json: Json, draft: Draft, reading: Reading, place: Place, depth = 0): void {
+    if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+      reading.fail(place, 'must be an object');
+      return;
+    }
+    if (depth >= maxDepth) {
+      reading.fail(place, 'must not be nested so deeply');
+      return;
+    }
+    const given = new Set<Field>();
+    for (const key of Object.keys(json)) {
+      const field = type.byName.get(key);
+      if (field === undefined) continue;
+      const value = (json as Record<string, Json>)[key];
+      if (given.has(field)) {
+        reading.fail(child(place, field.name, key), 'must be given once, not in two spellings');
+        continue;
+      }
+      given.add(field);
+      if (value === null && !hasNull(field)) continue;
+      const rival = field.siblings?.find((sibling) => draft.has(sibling));
+      if (rival !== undefined) {
+        reading.fail(child(place, field.name, key), `must not be given together with ${rival.name}`);
+        continue;
+      }
+      this.field(field, value, draft, reading, place, key, depth);
+    }
+  }
+
+  /** Reads the value of one field, which the client called `key`, into `draft`. */
+  field(field: Field, json: Json, draft: Draft, reading: Reading, parent: Place, key: string, depth = 0): void {
+    const place = child(parent, field.name, key);
+    if (key !== field.name) reading.spell(place);
+    if (field.shape === 'single') {
+      const value = this.#value(field.value, json, reading, place, depth);
+      if (value !== undefined) draft.set(field, value);
+    } else if (field.shape === 'list') {
+      draft.set(field, this.#list(field, json, reading, place, depth));
+    } else {
+      draft.set(field, this.#map(field, json, reading, place, depth));
+    }
+  }
+
+  #list(field: Field, json: Json, reading: Reading, place: Place, depth: number): unknown[] {
+    const single = !Array.isArray(json);
+    return (single ? [json] : json).map((item, index) => {
+      const here = single ? { field: `${place.field}[0]`, sent: place.sent } : step(place, `[${index}]`);
+      if (single) reading.spell(here);
+      return this.#item(field, item, reading, here, depth);
+    });
+  }
+
+  #map(field: Field, json: Json, reading: Reading, place: Place, depth: number): Map<unknown, unknown> {
+    const entries = new Map<unknown, unknown>();
+    if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+      reading.fail(place, 'must be an object');
+      return entries;
+    }
+    for (const [text, item] of Object.entries(json)) {
+      const key = scalarFromText(field.key, text);
+      const here = step(place, `[${field.key === ScalarType.STRING ? JSON.stringify(text) : text}]`);
+      if (key instanceof Fault) reading.fail(here, `must have a key that fits: it ${key.description}`);
+      else entries.set(key, this.#item(field, item, reading, here, depth));
+    }
+    return entries;
+  }
+
+  /** An item of a list or map. A wrong one leaves a zero behind, so that the others keep their places. */
+  #item(field: Field, json: Json, reading: Reading, place: Place, depth: number): unknown {
+    if (json === null && !hasNull(field)) {
+      reading.fail(place, 'must not be null');
+      return zero(field.value);
+    }
+    return this.#value(field.value, json, reading, place, depth) ?? zero(field.value);
+  }
+
+  #value(type: ValueType, json: Json, reading: Reading, place: Place, depth: number): unknown {
+    if (type.kind === 'message' && isOwnForm(type.message)) {
+      const draft: Draft = new Map();
+      this.message(type.message, json, draft, reading, place, depth + 1);
+      return draft;
+    }
+    const value = this.#convert(type, json, reading, place, depth);
+    if (!(value instanceof Fault)) return value;
+    reading.fail(place, value.description);
+    return undefined;
+  }
+
+  #convert(type: ValueType, json: Json, reading: Reading, place: Place, depth: number): unknown {
+    if (type.kind === 'scalar') return scalarFromJson(type.scalar, json);
+    if (type.kind === 'enum') {
+      return json === null && type.names.typeName === nullValue ? 0 : enumFromJson(type.names, json);
+    }
+    if (type.message.typeName === any) return this.#any(json, reading, place, depth);
+    return wellKnownTypes.get(type.message.typeName)?.fromJson(json);
+  }
+
+  #any(json: Json, reading: Reading, place: Place, depth: number): Uint8Array | Fault {
+    if (typeof json !== 'object' || json === null || Array.isArray(json)) return new Fault('must be an object');
+    const { '@type': url, ...content } = json as Record<string, Json>;
+    if (url === undefined && Object.keys(content).length === 0) return new Uint8Array();
+    const desc = typeof url === 'string' ? this.#registry.getMessage(url.slice(url.lastIndexOf('/') + 1)) : undefined;
+    if (desc === undefined) return new Fault('must name a known type in @type');
+    const type = messageType(desc);
+    const value = this.#value(
+      { kind: 'message', message: type },
+      isOwnForm(type) ? content : content['value'],
+      reading,
+      place,
+      depth + 1,
+    );
+    const bytes = value instanceof Map ? writeDraft(value) : (value as Uint8Array | undefined);
+    const writer = new BinaryWriter().tag(1, WireType.LengthDelimited).string(url as string);
+    if (bytes !== undefined) writer.tag(2, WireType.LengthDelimited).bytes(bytes);
+    return writer.finish();
+  }
+}
+
+const any = 'google.protobuf.Any';
+const nullValue = 'google.protobuf.NullValue';
+
+/** Whether a message is an object with its fields in JSON. */
+function isOwnForm(type: MessageType): boolean {
+  return type.typeName !== any && !wellKnownTypes.has(type.typeName);
+}
+
+function hasNull({ value }: Field): boolean {
+  if (value.kind === 'message') return wellKnownTypes.get(value.message.typeName)?.hasNull === true;
+  return value.kind === 'enum' && value.names.typeName === nullValue;
+}
+
+/** What stands for a wrong item of a list. */
+export function zero(type: ValueType): unknown {
+  if (type.kind === 'scalar') return zeroScalar(type.scalar);
+  if (type.kind === 'enum') return 0;
+  return isOwnForm(type.message) ? new Map() : new Uint8Array();
+}
+
+/** A single value from a query parameter or a path; undefined if it can't be given as text. */
+export function valueFromText(type: ValueType, text: string): unknown {
+  if (type.kind === 'scalar') return scalarFromText(type.scalar, text);
+  if (type.kind === 'enum') return enumFromJson(type.names, text);
+  return wellKnownTypes.get(type.message.typeName)?.fromText(text);
+}
+
+/** Whether a single value of the type can be given as text. */
+export function fitsText(type: ValueType): boolean {
+  return type.kind !== 'message' || wellKnownTypes.has(type.message.typeName);
+}
+
+/** The bytes of a message. */
+export function writeDraft(draft: Draft): Uint8Array {
+  const writer = new BinaryWriter();
+  writeFields(writer, draft);
+  return writer.finish();
+}
+
+function writeFields(writer: BinaryWriter, draft: Draft): void {
+  for (const [field, value] of draft) {
+    if (field.shape === 'single') writeValue(writer, field.value, field.number, value, field.delimited);
+    else if (field.shape === 'map') writeMap(writer, field, value as Map<unknown, unknown>);
+    else writeList(writer, field, value as unknown[]);
+  }
+}
+
+function writeList(writer: BinaryWriter, field: Field, items: unknown[]): void {
+  if (field.packed && items.length > 0 && field.value.kind !== 'message') {
+    const { write } = scalarWires[field.value.kind === 'enum' ? ScalarType.INT32 : field.value.scalar];
+    writer.tag(field.number, WireType.LengthDelimited).fork();
+    for (const item of items) write(writer, item as never);
+    writer.join();
+  } else {
+    for (const item of items) writeValue(writer, field.value, field.number, item, field.delimited);
+  }
+}
+
+function writeMap(writer: BinaryWriter, field: Field, entries: Map<unknown, unknown>): void {
+  for (const [key, item] of entries) {
+    writer.tag(field.number, WireType.LengthDelimited).fork();
+    writeValue(writer, { kind: 'scalar', scalar: field.key }, 1, key, false);
+    writeValue(writer, field.value, 2, item, false);
+    writer.join();
+  }
+}
+
+function writeValue(writer: BinaryWriter, type: ValueType, number: number, value: unknown, delimited: boolean): void {
+  if (type.kind !== 'message') {
+    const { wire, write } = scalarWires[type.kind === 'enum' ? ScalarType.INT32 : type.scalar];
+    write(writer.tag(number, wire), value as never);
+  } else if (delimited) {
+    writer.tag(number, WireType.StartGroup);
+    if (value instanceof Uint8Array) writer.raw(value);
+    else writeFields(writer, value as Draft);
+    writer.tag(number, WireType.EndGroup);
+  } else if (value instanceof Uint8Array) {
+    writer.tag(number, WireType.LengthDelimited).bytes(value);
+  } else {
+    writer.tag(number, WireType.LengthDelimited).fork();
+    writeFields(writer, value as Draft);
+    writer.join();
+  }
+}

@@ -1,0 +1,145 @@
+import { ScalarType, type Registry } from '@bufbuild/protobuf';
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { messageType, type Field, type MessageType, type ValueType } from './schema.ts';
+import { scalarWires, zeroJson, type Json } from './scalars.ts';
+import { wellKnownTypes } from './well-known.ts';
+
+type JsonObject = Record<string, Json>;
+
+/** Translates messages into JSON. Every field is there: with its zero, an empty list or map, or null where it is unset. */
+export class ResponseJson {
+  readonly #registry: Registry;
+  readonly #templates = new WeakMap<MessageType, { unset: JsonObject; lists: Field[]; maps: Field[] }>();
+
+  /** @param registry knows the types that a google.protobuf.Any may hold */
+  constructor(registry: Registry) {
+    this.#registry = registry;
+  }
+
+  /** @throws Error if the bytes are no such message */
+  message(type: MessageType, bytes: Uint8Array): Json {
+    const wellKnown = wellKnownTypes.get(type.typeName);
+    if (wellKnown !== undefined) return wellKnown.toJson(bytes);
+    if (type.typeName === 'google.protobuf.Any') return this.#any(bytes);
+    return this.#fields(new BinaryReader(bytes), type, bytes.length, this.#empty(type));
+  }
+
+  #any(bytes: Uint8Array): Json {
+    const reader = new BinaryReader(bytes);
+    let url = '';
+    let content: Uint8Array = new Uint8Array();
+    while (reader.pos < reader.len) {
+      const [number, wire] = reader.tag();
+      if (number === 1) url = reader.string();
+      else if (number === 2) content = reader.bytes();
+      else reader.skip(wire, number);
+    }
+    if (url === '') return {};
+    const desc = this.#registry.getMessage(url.slice(url.lastIndexOf('/') + 1));
+    // A type that nobody described can still be passed on.
+    if (desc === undefined) return { '@type': url, value: Buffer.from(content).toString('base64') };
+    const json = this.message(messageType(desc), content);
+    const special = wellKnownTypes.has(desc.typeName) || desc.typeName === 'google.protobuf.Any';
+    return special ? { '@type': url, value: json } : { '@type': url, ...(json as JsonObject) };
+  }
+
+  /** An object with every field of the type unset. */
+  #empty(type: MessageType): JsonObject {
+    let template = this.#templates.get(type);
+    if (template === undefined) {
+      const unset: JsonObject = {};
+      for (const field of type.fields) if (field.siblings === undefined) unset[field.name] = unsetJson(field);
+      const shaped = (shape: Field['shape']) => type.fields.filter((field) => field.shape === shape);
+      template = { unset, lists: shaped('list'), maps: shaped('map') };
+      this.#templates.set(type, template);
+    }
+    const json = { ...template.unset };
+    for (const field of template.lists) json[field.name] = [];
+    for (const field of template.maps) json[field.name] = Object.create(null);
+    return json;
+  }
+
+  /** Reads fields into `json` up to `end`, or up to the end of group `group`. */
+  #fields(reader: BinaryReader, type: MessageType, end: number, json: JsonObject, group?: number): JsonObject {
+    while (reader.pos < end) {
+      const [number, wire] = reader.tag();
+      if (wire === WireType.EndGroup && number === group) return json;
+      const field = type.byNumber.get(number);
+      if (field === undefined) reader.skip(wire, number);
+      else if (field.shape === 'single') this.#single(reader, field, json);
+      else if (field.shape === 'list') this.#list(reader, field, wire, json[field.name] as Json[]);
+      else this.#entry(reader, field, json[field.name] as JsonObject);
+    }
+    return json;
+  }
+
+  #single(reader: BinaryReader, field: Field, json: JsonObject): void {
+    if (field.siblings !== undefined) for (const sibling of field.siblings) delete json[sibling.name];
+    // A message that comes in two parts is one message.
+    const before = field.value.kind === 'message' ? json[field.name] : undefined;
+    json[field.name] = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
+  }
+
+  #list(reader: BinaryReader, field: Field, wire: WireType, items: Json[]): void {
+    const { value: type } = field;
+    const packed = wire === WireType.LengthDelimited && isNumeric(type);
+    if (!packed) {
+      items.push(this.#value(reader, type, field.delimited ? field.number : undefined));
+      return;
+    }
+    const length = reader.uint32();
+    const end = reader.pos + length;
+    while (reader.pos < end) items.push(this.#value(reader, type, undefined));
+  }
+
+  #entry(reader: BinaryReader, field: Field, entries: JsonObject): void {
+    const length = reader.uint32();
+    const end = reader.pos + length;
+    let key = zeroJson(field.key);
+    let value: Json;
+    let found = false;
+    while (reader.pos < end) {
+      const [number, wire] = reader.tag();
+      if (number === 1) key = scalarWires[field.key].read(reader);
+      else if (number === 2) {
+        value = this.#value(reader, field.value, undefined);
+        found = true;
+      } else reader.skip(wire, number);
+    }
+    const name = typeof key === 'object' ? (key as { rawJSON: string }).rawJSON : String(key);
+    entries[name] = found ? value : this.#zero(field.value);
+  }
+
+  #value(reader: BinaryReader, type: ValueType, group: number | undefined, before?: Json): Json {
+    if (type.kind === 'scalar') return scalarWires[type.scalar].read(reader);
+    if (type.kind === 'enum') {
+      const number = reader.int32();
+      const name = type.names.shown.get(number);
+      return name === undefined ? number : name;
+    }
+    const { message } = type;
+    if (group !== undefined) return this.#fields(reader, message, reader.len, this.#empty(message), group);
+    if (wellKnownTypes.has(message.typeName) || message.typeName === 'google.protobuf.Any') {
+      return this.message(message, reader.bytes());
+    }
+    const length = reader.uint32();
+    return this.#fields(reader, message, reader.pos + length, (before as JsonObject | null) ?? this.#empty(message));
+  }
+
+  #zero(type: ValueType): Json {
+    if (type.kind === 'scalar') return zeroJson(type.scalar);
+    if (type.kind === 'enum') return type.names.shown.get(0) ?? null;
+    return this.message(type.message, new Uint8Array());
+  }
+}
+
+function unsetJson(field: Field): Json {
+  if (field.shape !== 'single' || !field.implicit) return null;
+  if (field.value.kind === 'scalar') return zeroJson(field.value.scalar);
+  return field.value.kind === 'enum' ? (field.value.names.shown.get(0) ?? null) : null;
+}
+
+function isNumeric(type: ValueType): boolean {
+  if (type.kind === 'message') return false;
+  return type.kind === 'enum' || (type.scalar !== ScalarType.STRING && type.scalar !== ScalarType.BYTES);
+}

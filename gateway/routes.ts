@@ -1,0 +1,293 @@
+/** A step of a path template: a literal (decoded), one segment (`*`), or any number of segments (`**`). */
+type Step = { kind: 'literal'; text: string } | { kind: 'one' } | { kind: 'rest' };
+
+/** A variable of a template: the steps `from` to `to` (exclusive) of it are the value of the field at `path`. */
+export interface Variable {
+  /** Names of fields, from the request message down. */
+  path: readonly string[];
+  from: number;
+  to: number;
+  /** Whether the value may hold several segments: then an encoded slash in it stays encoded. */
+  several: boolean;
+}
+
+/** A path template of google.api.http, such as `/v1/{name=shelves/*}/books:archive`. */
+export interface Template {
+  text: string;
+  steps: readonly Step[];
+  verb: string | undefined;
+  variables: readonly Variable[];
+}
+
+/** The rules of a route table are not usable. The message names the routes. */
+export class RouteError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'RouteError';
+  }
+}
+
+/**
+ * Reads a path template:
+ *
+ *     Template = "/" Segments [ ":" literal ];  Segments = Segment { "/" Segment };
+ *     Segment = "*" | "**" | literal | "{" name { "." name } [ "=" Segments ] "}"
+ *
+ * @throws RouteError naming what is wrong with it
+ */
+export function parseTemplate(text: string): Template {
+  const fail = (what: string) => new RouteError(`The path template ${text} ${what}`);
+  if (!text.startsWith('/')) throw fail('must begin with a slash');
+  const steps: Step[] = [];
+  const variables: Variable[] = [];
+  let position = 1;
+
+  const literal = () => {
+    const [found] = /^[^/*{}:=]+/.exec(text.slice(position)) ?? [];
+    if (found === undefined) throw fail(`is not understood at character ${position + 1}`);
+    position += found.length;
+    try {
+      return decodeURIComponent(found);
+    } catch {
+      throw fail('has a wrong percent-encoding');
+    }
+  };
+  const accept = (token: string) => {
+    const found = text.startsWith(token, position);
+    if (found) position += token.length;
+    return found;
+  };
+  const segment = (nested: boolean) => {
+    if (accept('**')) steps.push({ kind: 'rest' });
+    else if (accept('*')) steps.push({ kind: 'one' });
+    else if (!nested && accept('{')) variable();
+    else steps.push({ kind: 'literal', text: literal() });
+  };
+  const segments = (nested: boolean) => {
+    do segment(nested);
+    while (accept('/'));
+  };
+  const variable = () => {
+    const from = steps.length;
+    const path = literal().split('.');
+    if (!path.every((name) => /^[A-Za-z_]\w*$/.test(name))) throw fail('has a variable that is no field path');
+    if (accept('=')) segments(true);
+    else steps.push({ kind: 'one' });
+    if (!accept('}')) throw fail('has a brace that is not closed');
+    const own = steps.slice(from);
+    variables.push({ path, from, to: steps.length, several: own.length > 1 || own[0]?.kind === 'rest' });
+  };
+
+  // The root has no segment at all.
+  if (text !== '/') segments(false);
+  const verb = accept(':') ? literal() : undefined;
+  if (position < text.length) throw fail(`is not understood at character ${position + 1}`);
+  if (steps.filter((step) => step.kind === 'rest').length > 1) throw fail('has more than one **');
+  const names = variables.map((own) => own.path.join('.'));
+  if (new Set(names).size < names.length) throw fail('binds a field twice');
+  return { text, steps, verb, variables };
+}
+
+/** A path as it was requested: not decoded, split at its slashes. */
+interface Path {
+  segments: readonly string[];
+  decoded: readonly string[];
+}
+
+/** Where in the path each step begins, and where the last one ends; undefined if the path doesn't match. */
+function matchSteps(steps: readonly Step[], segments: readonly string[]): number[] | undefined {
+  const rest = steps.findIndex((step) => step.kind === 'rest');
+  const spare = segments.length - steps.length;
+  if (rest === -1 ? spare !== 0 : spare < -1) return undefined;
+  const bounds: number[] = [];
+  let at = 0;
+  for (const step of steps) {
+    bounds.push(at);
+    if (step.kind === 'rest') {
+      const end = at + spare + 1;
+      for (; at < end; at++) if (segments[at] === '') return undefined;
+      continue;
+    }
+    const segment = segments[at];
+    if (step.kind === 'literal' ? segment !== step.text : segment === '') return undefined;
+    at += 1;
+  }
+  bounds.push(at);
+  return bounds;
+}
+
+/** Every path of `general` with `count` segments for its `**`; a `*` is undefined. */
+function expand(template: Template, count: number): (string | undefined)[] {
+  return template.steps.flatMap((step) =>
+    step.kind === 'literal' ? [step.text] : new Array<undefined>(step.kind === 'one' ? 1 : count).fill(undefined),
+  );
+}
+
+/** Numbers of segments for a template's `**` that tell all cases apart against another template. */
+function counts(template: Template, other: Template): number[] {
+  if (!template.steps.some((step) => step.kind === 'rest')) return [0];
+  return Array.from({ length: other.steps.length + 2 }, (_, count) => count);
+}
+
+/** Whether every path that matches `special` also matches `general`. */
+function covers(general: Template, special: Template): boolean {
+  if (general.verb !== special.verb) return false;
+  // Stands for any segment: no literal equals it, since it holds a slash.
+  const anything = '/';
+  return counts(special, general).every(
+    (count) =>
+      matchSteps(
+        general.steps,
+        expand(special, count).map((segment) => segment ?? anything),
+      ) !== undefined,
+  );
+}
+
+/** Whether some path matches both. */
+function overlap(a: Template, b: Template): boolean {
+  if (a.verb !== b.verb) return false;
+  return counts(a, b).some((count) => {
+    const one = expand(a, count);
+    return counts(b, a).some((other) => {
+      const two = expand(b, other);
+      return (
+        one.length === two.length &&
+        one.every((segment, index) => segment === undefined || two[index] === undefined || segment === two[index])
+      );
+    });
+  });
+}
+
+/** A route: a method (`*` is any), a template and what it leads to. */
+export interface Route<T> {
+  method: string;
+  template: Template;
+  target: T;
+}
+
+/** What a request leads to. */
+export type Match<T> =
+  | { kind: 'found'; route: Route<T>; values: readonly string[] }
+  | { kind: 'wrong method'; allow: readonly string[] }
+  | { kind: 'unknown path' }
+  | { kind: 'malformed path' };
+
+/**
+ * Routes by path and method. The path decides first: of the templates that match it the most specific ones are looked
+ * at (a literal beats a variable), and a method that none of them has is a wrong method.
+ */
+export class RouteTable<T> {
+  readonly #byLength = new Map<number, Route<T>[]>();
+  readonly #openEnded: Route<T>[] = [];
+  readonly #beaten = new Map<Route<T>, Set<Route<T>>>();
+  readonly #verbs = new Set<string>();
+
+  /** @throws RouteError if two routes match the same request and neither is more specific */
+  constructor(routes: readonly Route<T>[]) {
+    const ambiguous: string[] = [];
+    for (const [index, route] of routes.entries()) {
+      const { template } = route;
+      if (template.verb !== undefined) this.#verbs.add(template.verb);
+      if (template.steps.some((step) => step.kind === 'rest')) this.#openEnded.push(route);
+      else this.#sameLength(template.steps.length).push(route);
+      const beaten = new Set<Route<T>>();
+      this.#beaten.set(route, beaten);
+      for (const [at, other] of routes.entries()) {
+        if (at === index || !overlap(template, other.template)) continue;
+        const isSpecial = covers(other.template, template);
+        const isGeneral = covers(template, other.template);
+        if (isSpecial && !isGeneral) beaten.add(other);
+        const sameMethod = route.method === other.method || route.method === '*' || other.method === '*';
+        if (at > index && isSpecial === isGeneral && sameMethod) {
+          ambiguous.push(`${describe(route)} and ${describe(other)}`);
+        }
+      }
+    }
+    if (ambiguous.length > 0) throw new RouteError(`Routes match the same requests: ${ambiguous.join('; ')}`);
+  }
+
+  #sameLength(length: number): Route<T>[] {
+    let routes = this.#byLength.get(length);
+    if (routes === undefined) this.#byLength.set(length, (routes = []));
+    return routes;
+  }
+
+  /** Finds the route of a request. `path` is as the client sent it, still encoded, without the query. */
+  find(method: string, path: string): Match<T> {
+    const segments = path === '/' ? [] : path.slice(1).split('/');
+    let decoded: readonly string[] = segments;
+    if (path.includes('%')) {
+      try {
+        decoded = segments.map((segment) => decodeURIComponent(segment));
+      } catch {
+        return { kind: 'malformed path' };
+      }
+    }
+    return this.#withVerb(method, { segments, decoded }) ?? this.#match(method, { segments, decoded }, undefined);
+  }
+
+  #withVerb(method: string, { segments, decoded }: Path): Match<T> | undefined {
+    const last = segments.at(-1);
+    const colon = last?.lastIndexOf(':') ?? -1;
+    if (last === undefined || colon === -1) return undefined;
+    const verb = safeDecode(last.slice(colon + 1));
+    if (verb === undefined || !this.#verbs.has(verb)) return undefined;
+    const bare = last.slice(0, colon);
+    const match = this.#match(
+      method,
+      { segments: segments.with(-1, bare), decoded: decoded.with(-1, safeDecode(bare) ?? bare) },
+      verb,
+    );
+    return match.kind === 'unknown path' ? undefined : match;
+  }
+
+  #match(method: string, path: Path, verb: string | undefined): Match<T> {
+    const matching: { route: Route<T>; bounds: number[] }[] = [];
+    const consider = (route: Route<T>) => {
+      if (route.template.verb !== verb) return;
+      const bounds = matchSteps(route.template.steps, path.decoded);
+      if (bounds !== undefined) matching.push({ route, bounds });
+    };
+    this.#byLength.get(path.segments.length)?.forEach(consider);
+    this.#openEnded.forEach(consider);
+    if (matching.length === 0) return { kind: 'unknown path' };
+    const best = matching.filter(({ route }) => !matching.some((other) => this.#beaten.get(other.route)?.has(route)));
+    for (const { route, bounds } of best) {
+      if (route.method !== method && route.method !== '*') continue;
+      return { kind: 'found', route, values: route.template.variables.map((own) => valueOf(own, bounds, path)) };
+    }
+    const allow = new Set(best.map(({ route }) => route.method));
+    if (allow.has('GET')) {
+      if (method === 'HEAD') return this.#match('GET', path, verb);
+      allow.add('HEAD');
+    }
+    return { kind: 'wrong method', allow: [...allow, 'OPTIONS'].sort() };
+  }
+}
+
+function valueOf(variable: Variable, bounds: readonly number[], path: Path): string {
+  const from = bounds[variable.from] as number;
+  const to = bounds[variable.to] as number;
+  if (!variable.several) return path.decoded[from] as string;
+  return path.segments
+    .slice(from, to)
+    .map((segment) =>
+      segment
+        .split(/(%2f)/i)
+        .map((part, index) => (index % 2 === 1 ? part : decodeURIComponent(part)))
+        .join(''),
+    )
+    .join('/');
+}
+
+function safeDecode(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function describe(route: Route<unknown>): string {
+  return `${route.method} ${route.template.text}`;
+}

@@ -1,0 +1,333 @@
+import {
+  getOption,
+  hasOption,
+  ScalarType,
+  type DescExtension,
+  type DescMethod,
+  type Message,
+  type Registry,
+} from '@bufbuild/protobuf';
+import { messageType, Fault, type Field, type MessageType } from './schema.ts';
+import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
+import {
+  fitsText,
+  Reading,
+  RequestJson,
+  root,
+  valueFromText,
+  writeDraft,
+  zero,
+  type Draft,
+  type Place,
+} from './request-json.ts';
+import { ResponseJson } from './response-json.ts';
+
+/** How one HTTP rule maps onto an RPC. */
+export interface Binding {
+  method: DescMethod;
+  /** `/package.Service/Method`, as gRPC calls it. */
+  rpcPath: string;
+  template: Template;
+  input: MessageType;
+  output: MessageType;
+  /** The fields that the template's variables bind, each as the way down from the request message. */
+  variables: readonly (readonly Field[])[];
+  /** What the HTTP body holds: the whole request, one field of it, or nothing. */
+  body: 'all' | 'none' | Field;
+  /** The field that is answered in place of the whole response. */
+  responseBody: Field | undefined;
+  /** The HTTP status of a success. */
+  successStatus: number;
+  /**
+   * Whether the method's server takes notice of `x-field-violations-bin`: those that state an access rule of ours do.
+   * Only such a method may be called with a request that is known to be wrong.
+   */
+  reportsViolations: boolean;
+}
+
+/** The HttpRule of google.api.http, as protobuf-es shows it when it only has the descriptor. */
+interface HttpRule extends Message {
+  pattern: { case?: string; value?: string | { kind: string; path: string } };
+  body: string;
+  responseBody: string;
+  additionalBindings: HttpRule[];
+}
+
+function httpRules(rule: HttpRule): HttpRule[] {
+  return [rule, ...rule.additionalBindings];
+}
+
+/**
+ * The routes of every RPC that `serves` says yes to and that has an HTTP rule.
+ *
+ * @throws RouteError if a rule is not usable
+ */
+export function readRoutes(registry: Registry, serves: (service: string) => boolean): Route<Binding>[] {
+  const http = registry.getExtension('google.api.http');
+  const status = registry.getExtension('chat4all.options.v1.http_success_status');
+  const access = registry.getExtension('chat4all.options.v1.access');
+  if (http === undefined) return [];
+  const routes: Route<Binding>[] = [];
+  for (const service of registry) {
+    if (service.kind !== 'service' || !serves(service.typeName)) continue;
+    for (const method of service.methods) {
+      if (!hasOption(method, http)) continue;
+      const options = {
+        successStatus: (optionOf(method, status) as number | undefined) ?? 200,
+        reportsViolations: optionOf(method, access) !== undefined,
+      };
+      for (const rule of httpRules(getOption(method, http) as unknown as HttpRule)) {
+        routes.push(readRule(method, rule, options));
+      }
+    }
+  }
+  return routes;
+}
+
+function optionOf(method: DescMethod, extension: DescExtension | undefined): unknown {
+  return extension !== undefined && hasOption(method, extension) ? getOption(method, extension) : undefined;
+}
+
+function readRule(
+  method: DescMethod,
+  rule: HttpRule,
+  options: Pick<Binding, 'successStatus' | 'reportsViolations'>,
+): Route<Binding> {
+  const name = `${method.parent.typeName}.${method.name}`;
+  const fail = (what: string) => new RouteError(`The HTTP rule of ${name} ${what}`);
+  const { pattern } = rule;
+  if (pattern.case === undefined || pattern.value === undefined) throw fail('has no path');
+  const custom = typeof pattern.value === 'string' ? undefined : pattern.value;
+  const template = parseTemplate(custom?.path ?? (pattern.value as string));
+  const input = messageType(method.input);
+  const output = messageType(method.output);
+
+  const variables = template.variables.map(({ path }) => {
+    const fields = fieldsAt(input, path);
+    const last = fields?.at(-1);
+    if (last === undefined || last.shape !== 'single' || !fitsText(last.value)) {
+      throw fail(`binds ${path.join('.')}, which is no single value of ${input.typeName}`);
+    }
+    return fields as Field[];
+  });
+  const named = (message: MessageType, field: string) => {
+    const found = message.fields.find((candidate) => candidate.name === field);
+    if (found === undefined) throw fail(`names ${field}, which is no field of ${message.typeName}`);
+    return found;
+  };
+  return {
+    method: custom?.kind ?? pattern.case.toUpperCase(),
+    template,
+    target: {
+      method,
+      rpcPath: `/${method.parent.typeName}/${method.name}`,
+      template,
+      input,
+      output,
+      variables,
+      body: rule.body === '' ? 'none' : rule.body === '*' ? 'all' : named(input, rule.body),
+      responseBody: rule.responseBody === '' ? undefined : named(output, rule.responseBody),
+      ...options,
+    },
+  };
+}
+
+/** The fields on the way down a path of names in either spelling; undefined if there is none such. */
+function fieldsAt(type: MessageType, path: readonly string[]): Field[] | undefined {
+  const fields: Field[] = [];
+  let here: MessageType | undefined = type;
+  for (const name of path) {
+    const field: Field | undefined = here?.byName.get(name);
+    if (field === undefined) return undefined;
+    fields.push(field);
+    here = field.shape === 'single' && field.value.kind === 'message' ? field.value.message : undefined;
+  }
+  return fields;
+}
+
+/** Translates HTTP requests into the messages of RPCs, and their answers into JSON. */
+export class Transcoder {
+  readonly #requests: RequestJson;
+  readonly #responses: ResponseJson;
+
+  constructor(registry: Registry) {
+    this.#requests = new RequestJson(registry);
+    this.#responses = new ResponseJson(registry);
+  }
+
+  /**
+   * Makes the request message from the body's JSON (undefined if there was no body), the query string and the values of
+   * the template's variables. What is wrong with it is noted in `reading`; the message then holds the rest.
+   */
+  request(
+    binding: Binding,
+    json: { value: unknown } | undefined,
+    query: string,
+    values: readonly string[],
+    reading: Reading,
+  ): Uint8Array {
+    const draft: Draft = new Map();
+    const { body } = binding;
+    if (json !== undefined && body !== 'none') {
+      if (body === 'all') this.#requests.message(binding.input, json.value, draft, reading, root);
+      else if (json.value !== null) this.#bodyField(body, json.value, draft, reading);
+    }
+    if (query !== '' && body !== 'all') new QueryReader(binding, draft, reading).read(query);
+    for (const [index, fields] of binding.variables.entries()) {
+      bindVariable(fields, values[index] as string, draft, reading);
+    }
+    return writeDraft(draft);
+  }
+
+  #bodyField(field: Field, json: unknown, draft: Draft, reading: Reading): void {
+    reading.spell({ field: field.name, sent: '' });
+    this.#requests.field(field, json, draft, reading, root, field.name);
+  }
+
+  /** The JSON of a response message. */
+  response(binding: Binding, bytes: Uint8Array): string {
+    const json = this.#responses.message(binding.output, bytes);
+    const shown =
+      binding.responseBody === undefined ? json : (json as Record<string, unknown>)[binding.responseBody.name];
+    return JSON.stringify(shown ?? null);
+  }
+}
+
+function bindVariable(fields: readonly Field[], text: string, draft: Draft, reading: Reading): void {
+  const field = fields.at(-1) as Field;
+  const path = fields.map((own) => own.name).join('.');
+  reading.forget(path);
+  const value = valueFromText(field.value, text);
+  if (value instanceof Fault) {
+    reading.fail({ field: path, sent: path }, value.description);
+    return;
+  }
+  const holder = holderOf(fields, draft);
+  for (const sibling of field.siblings ?? []) holder.delete(sibling);
+  holder.set(field, value);
+}
+
+/** The message that holds the last of `fields`, made where it is missing. */
+function holderOf(fields: readonly Field[], draft: Draft): Draft {
+  let here = draft;
+  for (const field of fields.slice(0, -1)) {
+    let inner = here.get(field) as Draft | undefined;
+    if (!(inner instanceof Map)) here.set(field, (inner = new Map()));
+    here = inner;
+  }
+  return here;
+}
+
+/** Reads a query string: every field that is neither in the path nor in the body, however deep, may be in it. */
+class QueryReader {
+  readonly #binding: Binding;
+  readonly #draft: Draft;
+  readonly #reading: Reading;
+  /** The query's own values by the path of the field in proto names: how it was spelled, and how often it came. */
+  readonly #seen = new Map<string, { key: string; count: number }>();
+
+  constructor(binding: Binding, draft: Draft, reading: Reading) {
+    this.#binding = binding;
+    this.#draft = draft;
+    this.#reading = reading;
+  }
+
+  read(query: string): void {
+    for (const pair of query.split('&')) {
+      if (pair === '') continue;
+      const equals = pair.indexOf('=');
+      const key = decodeQuery(equals === -1 ? pair : pair.slice(0, equals));
+      if (key !== undefined) this.#parameter(key, decodeQuery(equals === -1 ? '' : pair.slice(equals + 1)));
+    }
+  }
+
+  #parameter(key: string, text: string | undefined): void {
+    const [, name, entry] = /^([^[]*)(?:\[(.*)\])?$/s.exec(key) ?? [];
+    const fields = name === undefined ? undefined : fieldsAt(this.#binding.input, name.split('.'));
+    const field = fields?.at(-1);
+    if (fields === undefined || field === undefined || this.#isElsewhere(fields)) return;
+    if ((entry !== undefined) !== (field.shape === 'map')) return;
+    const path = fields.map((own) => own.name).join('.');
+    const known = this.#seen.get(path) ?? { key, count: 0 };
+    this.#seen.set(path, { key, count: known.count + 1 });
+    let place: Place = { field: path, sent: key };
+    if (field.shape === 'list') place = { field: `${path}[${known.count}]`, sent: key };
+    if (field.shape === 'map') {
+      place = { field: `${path}[${field.key === ScalarType.STRING ? JSON.stringify(entry) : entry}]`, sent: key };
+    }
+    this.#reading.spell(place);
+    // A rule about the list as a whole is told under its name, too.
+    if (field.shape !== 'single') this.#reading.spell({ field: path, sent: name as string });
+    if (field.shape === 'single' && known.count > 0) {
+      if (known.count === 1) this.#reading.fail(place, 'must be given once');
+      return;
+    }
+    this.#set(fields, field, entry, text, place);
+  }
+
+  #set(
+    fields: readonly Field[],
+    field: Field,
+    entry: string | undefined,
+    text: string | undefined,
+    place: Place,
+  ): void {
+    const value =
+      text === undefined
+        ? new Fault('must be percent-encoded UTF-8')
+        : fitsText(field.value)
+          ? valueFromText(field.value, text)
+          : new Fault('must be given by its fields, each a parameter of its own');
+    const rival = this.#rival(fields);
+    const fault = value instanceof Fault ? value.description : rival && `must not be given together with ${rival}`;
+    if (fault !== undefined) this.#reading.fail(place, fault);
+    if (fault !== undefined && field.shape !== 'list') return;
+    const holder = holderOf(fields, this.#draft);
+    if (field.shape === 'single') {
+      holder.set(field, value);
+    } else if (field.shape === 'list') {
+      const items = (holder.get(field) ?? []) as unknown[];
+      // A wrong item leaves a zero behind, so that the others keep their places.
+      items.push(fault === undefined ? value : zero(field.value));
+      holder.set(field, items);
+    } else {
+      const key = valueFromText({ kind: 'scalar', scalar: field.key }, entry as string);
+      if (key instanceof Fault) {
+        this.#reading.fail(place, `must have a key that fits: it ${key.description}`);
+        return;
+      }
+      const entries = (holder.get(field) ?? new Map()) as Map<unknown, unknown>;
+      entries.set(key, value);
+      holder.set(field, entries);
+    }
+  }
+
+  /** The other member of a oneof that is already set, on the way down. */
+  #rival(fields: readonly Field[]): string | undefined {
+    let here: Draft | undefined = this.#draft;
+    for (const field of fields) {
+      const rival = field.siblings?.find((sibling) => here?.has(sibling));
+      if (rival !== undefined) return rival.name;
+      here = here?.get(field) as Draft | undefined;
+      if (!(here instanceof Map)) return undefined;
+    }
+    return undefined;
+  }
+
+  #isElsewhere(fields: readonly Field[]): boolean {
+    const { body, variables } = this.#binding;
+    if (fields[0] === body) return true;
+    return variables.some(
+      (bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]),
+    );
+  }
+}
+
+function decodeQuery(text: string): string | undefined {
+  if (!text.includes('%') && !text.includes('+')) return text;
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return undefined;
+  }
+}

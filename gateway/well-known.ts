@@ -1,0 +1,227 @@
+import {
+  fromBinary,
+  fromJson,
+  ScalarType,
+  toBinary,
+  toJson,
+  type DescMessage,
+  type JsonValue,
+} from '@bufbuild/protobuf';
+import { ListValueSchema, StructSchema, ValueSchema } from '@bufbuild/protobuf/wkt';
+import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { Fault } from './schema.ts';
+import { scalarFromJson, scalarFromText, scalarWires, zeroJson, type Json, type Scalar } from './scalars.ts';
+
+/** The JSON form of a message type for which proto3 JSON has a form of its own. */
+export interface WellKnownType {
+  /** From JSON to the message's bytes. */
+  fromJson(json: Json): Uint8Array | Fault;
+  /** From a query parameter or a path to the message's bytes. */
+  fromText(text: string): Uint8Array | Fault;
+  toJson(bytes: Uint8Array): Json;
+  /** Whether null is a value of it rather than the absence of one. */
+  hasNull?: boolean;
+}
+
+/** How deep JSON may nest. */
+export const maxDepth = 100;
+
+function wrapper(scalar: ScalarType): WellKnownType {
+  const { wire, write, read } = scalarWires[scalar];
+  const encode = (value: Scalar | Fault) => {
+    if (value instanceof Fault) return value;
+    const writer = new BinaryWriter();
+    write(writer.tag(1, wire), value as never);
+    return writer.finish();
+  };
+  return {
+    fromJson: (json) => encode(scalarFromJson(scalar, json)),
+    fromText: (text) => encode(scalarFromText(scalar, text)),
+    toJson: (bytes) => {
+      const reader = new BinaryReader(bytes);
+      let value = zeroJson(scalar);
+      while (reader.pos < reader.len) {
+        const [number, type] = reader.tag();
+        if (number === 1) value = read(reader);
+        else reader.skip(type, number);
+      }
+      return value;
+    },
+  };
+}
+
+interface SecondsAndNanos {
+  seconds: bigint;
+  nanos: number;
+}
+
+function writeSeconds({ seconds, nanos }: SecondsAndNanos): Uint8Array {
+  const writer = new BinaryWriter();
+  if (seconds !== 0n) writer.tag(1, WireType.Varint).int64(seconds);
+  if (nanos !== 0) writer.tag(2, WireType.Varint).int32(nanos);
+  return writer.finish();
+}
+
+function readSeconds(bytes: Uint8Array): SecondsAndNanos {
+  const reader = new BinaryReader(bytes);
+  let seconds = 0n;
+  let nanos = 0;
+  while (reader.pos < reader.len) {
+    const [number, type] = reader.tag();
+    if (number === 1) seconds = BigInt(reader.int64());
+    else if (number === 2) nanos = reader.int32();
+    else reader.skip(type, number);
+  }
+  return { seconds, nanos };
+}
+
+/** A fraction of a second with 0, 3, 6 or 9 digits, as many as it needs. */
+function fraction(nanos: number): string {
+  if (nanos === 0) return '';
+  const digits = String(nanos).padStart(9, '0');
+  return `.${digits.endsWith('000000') ? digits.slice(0, 3) : digits.endsWith('000') ? digits.slice(0, 6) : digits}`;
+}
+
+const rfc3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))$/;
+
+const earliest = Date.parse('0001-01-01T00:00:00Z');
+const latest = Date.parse('9999-12-31T23:59:59Z');
+
+function timestampFromText(text: string): Uint8Array | Fault {
+  const fault = new Fault('must be an RFC 3339 time');
+  const match = rfc3339.exec(text);
+  if (match === null) return fault;
+  const [, year, month, day, hour, minute, second, digits = '', sign, zoneHour = '0', zoneMinute = '0'] = match;
+  const local = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
+  // Date.parse takes 24:00:00, and makes 1 March of 30 February.
+  if (Number.isNaN(local) || new Date(local).getUTCDate() !== Number(day) || hour === '24') return fault;
+  if (Number(zoneHour) > 23 || Number(zoneMinute) > 59) return fault;
+  const offset = (Number(zoneHour) * 60 + Number(zoneMinute)) * (sign === '-' ? -60_000 : 60_000);
+  const utc = local - offset;
+  if (utc < earliest || utc > latest) return fault;
+  return writeSeconds({ seconds: BigInt(utc / 1000), nanos: Number(digits.padEnd(9, '0')) });
+}
+
+const timestamp: WellKnownType = {
+  fromJson: (json) => (typeof json === 'string' ? timestampFromText(json) : new Fault('must be an RFC 3339 time')),
+  fromText: timestampFromText,
+  toJson: (bytes) => {
+    const { seconds, nanos } = readSeconds(bytes);
+    return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}${fraction(nanos)}Z`;
+  },
+};
+
+const maxDurationSeconds = 315_576_000_000n;
+
+function durationFromText(text: string): Uint8Array | Fault {
+  const match = /^(-?)(\d{1,12})(?:\.(\d{1,9}))?s$/.exec(text);
+  const seconds = match === null ? undefined : BigInt(match[2] as string);
+  if (match === null || seconds === undefined || seconds > maxDurationSeconds) {
+    return new Fault('must be a number of seconds such as 1.5s');
+  }
+  const nanos = Number((match[3] ?? '').padEnd(9, '0'));
+  const negative = match[1] === '-';
+  return writeSeconds({ seconds: negative ? -seconds : seconds, nanos: negative && nanos !== 0 ? -nanos : nanos });
+}
+
+const durationType: WellKnownType = {
+  fromJson: (json) =>
+    typeof json === 'string' ? durationFromText(json) : new Fault('must be a number of seconds such as 1.5s'),
+  fromText: durationFromText,
+  toJson: (bytes) => {
+    const { seconds, nanos } = readSeconds(bytes);
+    const sign = seconds < 0n || nanos < 0 ? '-' : '';
+    return `${sign}${seconds < 0n ? -seconds : seconds}${fraction(Math.abs(nanos))}s`;
+  },
+};
+
+function fieldMaskFromText(text: string): Uint8Array | Fault {
+  const writer = new BinaryWriter();
+  for (const path of text === '' ? [] : text.split(',')) {
+    if (!/^[A-Za-z_][\w.]*$/.test(path)) return new Fault('must be names of fields with commas between them');
+    const snake = path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    writer.tag(1, WireType.LengthDelimited).string(snake);
+  }
+  return writer.finish();
+}
+
+const fieldMask: WellKnownType = {
+  fromJson: (json) =>
+    typeof json === 'string'
+      ? fieldMaskFromText(json)
+      : new Fault('must be a string: names of fields with commas between them'),
+  fromText: fieldMaskFromText,
+  toJson: (bytes) => {
+    const reader = new BinaryReader(bytes);
+    const paths: string[] = [];
+    while (reader.pos < reader.len) {
+      const [number, type] = reader.tag();
+      if (number === 1)
+        paths.push(reader.string().replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()));
+      else reader.skip(type, number);
+    }
+    return paths.join(',');
+  },
+};
+
+function dynamic(desc: DescMessage, description: string, hasNull: boolean): WellKnownType {
+  const fault = new Fault(description);
+  const fromValue = (json: Json) => {
+    if (!isOrdinary(json, 0)) return new Fault('must be valid Unicode and not nested too deeply');
+    try {
+      return toBinary(desc, fromJson(desc, json as JsonValue));
+    } catch {
+      return fault;
+    }
+  };
+  return {
+    fromJson: (json) => fromValue(withoutBigints(json)),
+    fromText: (text) => {
+      try {
+        return fromValue(JSON.parse(text));
+      } catch {
+        return fault;
+      }
+    },
+    toJson: (bytes) => toJson(desc, fromBinary(desc, bytes)),
+    hasNull,
+  };
+}
+
+/** Whether JSON nests no deeper than it may, and has no lone surrogate. */
+function isOrdinary(json: Json, depth: number): boolean {
+  if (typeof json === 'string') return json.isWellFormed();
+  if (typeof json !== 'object' || json === null) return true;
+  if (depth >= maxDepth) return false;
+  for (const [key, value] of Object.entries(json)) {
+    if (!key.isWellFormed() || !isOrdinary(value, depth + 1)) return false;
+  }
+  return true;
+}
+
+/** Long numbers as doubles: a dynamic value knows no other number. */
+function withoutBigints(json: Json, depth = 0): Json {
+  if (typeof json === 'bigint') return Number(json);
+  if (typeof json !== 'object' || json === null || depth > maxDepth) return json;
+  if (Array.isArray(json)) return json.map((item) => withoutBigints(item, depth + 1));
+  return Object.fromEntries(Object.entries(json).map(([key, value]) => [key, withoutBigints(value, depth + 1)]));
+}
+
+/** The well-known types by full name. `google.protobuf.Any` isn't among them: its form depends on what it holds. */
+export const wellKnownTypes: ReadonlyMap<string, WellKnownType> = new Map([
+  ['google.protobuf.Timestamp', timestamp],
+  ['google.protobuf.Duration', durationType],
+  ['google.protobuf.FieldMask', fieldMask],
+  ['google.protobuf.Struct', dynamic(StructSchema, 'must be an object', false)],
+  ['google.protobuf.ListValue', dynamic(ListValueSchema, 'must be a list', false)],
+  ['google.protobuf.Value', dynamic(ValueSchema, 'must be JSON', true)],
+  ['google.protobuf.DoubleValue', wrapper(ScalarType.DOUBLE)],
+  ['google.protobuf.FloatValue', wrapper(ScalarType.FLOAT)],
+  ['google.protobuf.Int64Value', wrapper(ScalarType.INT64)],
+  ['google.protobuf.UInt64Value', wrapper(ScalarType.UINT64)],
+  ['google.protobuf.Int32Value', wrapper(ScalarType.INT32)],
+  ['google.protobuf.UInt32Value', wrapper(ScalarType.UINT32)],
+  ['google.protobuf.BoolValue', wrapper(ScalarType.BOOL)],
+  ['google.protobuf.StringValue', wrapper(ScalarType.STRING)],
+  ['google.protobuf.BytesValue', wrapper(ScalarType.BYTES)],
+]);

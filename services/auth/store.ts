@@ -1,0 +1,178 @@
+import { defineEntity, p } from '@mikro-orm/core';
+import { v4 as uuid } from 'uuid';
+import type { Database, DatabaseDefinition } from '#lib/database.ts';
+import type { LoginPair } from './auth.ts';
+import { Users } from './migrations/0001-users.ts';
+
+const UserEntity = defineEntity({
+  name: 'User',
+  tableName: 'users',
+  properties: {
+    id: p.uuid().primary(),
+    username: p.text().unique(),
+    passwordHash: p.text().lazy(),
+    isAdmin: p.boolean().default(false),
+    createdAt: p.datetime(3),
+  },
+});
+
+const AuthSessionEntity = defineEntity({
+  name: 'AuthSession',
+  tableName: 'auth_sessions',
+  properties: {
+    id: p.uuid().primary(),
+    userId: p.uuid().index(),
+    createdAt: p.datetime(3),
+    expiresAt: p.datetime(3).index(),
+  },
+});
+
+const LoginFailureEntity = defineEntity({
+  name: 'LoginFailure',
+  tableName: 'login_failures',
+  indexes: [{ properties: ['username', 'address', 'failedAt'] }],
+  properties: {
+    id: p.uuid().primary(),
+    username: p.text(),
+    address: p.text(),
+    failedAt: p.datetime(3).index(),
+  },
+});
+
+export const database: DatabaseDefinition = {
+  schema: 'auth',
+  entities: [UserEntity, AuthSessionEntity, LoginFailureEntity],
+  migrations: [{ name: '0001-users', class: Users }],
+};
+
+export interface User {
+  id: string;
+  username: string;
+  createdAt: Date;
+}
+
+export interface Credentials {
+  id: string;
+  username: string;
+  passwordHash: string;
+  isAdmin: boolean;
+}
+
+export interface Session {
+  /** UUID. */
+  id: string;
+  userId: string;
+  createdAt: Date;
+  expiresAt: Date;
+}
+
+export type Store = ReturnType<typeof openStore>;
+
+/** The queries of the auth service. */
+export function openStore(db: Database) {
+  return {
+    async findCredentials(username: string): Promise<Credentials | undefined> {
+      const [found] = await db.sql<Credentials>(
+        'select id, username, password_hash as "passwordHash", is_admin as "isAdmin" from users where username = $1',
+        [username],
+      );
+      return found;
+    },
+
+    async findUser(id: string): Promise<User | undefined> {
+      return (await db.entities((em) => em.findOne(UserEntity, { id }))) ?? undefined;
+    },
+
+    /** A page of users by username, and how many match in all. No `username` matches everybody. */
+    async listUsers(page: { username?: string; limit: number; offset: number }): Promise<[User[], number]> {
+      const { username, limit, offset } = page;
+      return db.entities((em) =>
+        em.findAndCount(UserEntity, username === undefined ? {} : { username }, {
+          orderBy: { username: 'asc' },
+          limit,
+          offset,
+        }),
+      );
+    },
+
+    /** Those users that have one of the ids or usernames. */
+    async lookupUsers(ids: readonly string[], usernames: readonly string[]): Promise<User[]> {
+      return db.sql<User>(
+        `select id, username, created_at as "createdAt" from users
+          where id = any($1::uuid[]) or username = any($2::text[])`,
+        [ids, usernames],
+      );
+    },
+
+    /** When the failure happened that filled the limit, if at least `failures` of the pair are not older than `since`. */
+    async limitFilledAt(pair: LoginPair, failures: number, since: Date): Promise<Date | undefined> {
+      const [found] = await db.sql<{ failedAt: Date }>(
+        `select failed_at as "failedAt" from login_failures
+          where username = $1 and address = $2 and failed_at > $3
+          order by failed_at desc offset $4 limit 1`,
+        [pair.username, pair.address, since, failures - 1],
+      );
+      return found?.failedAt;
+    },
+
+    async recordFailure(pair: LoginPair, failedAt: Date): Promise<void> {
+      await db.sql('insert into login_failures (id, username, address, failed_at) values ($1, $2, $3, $4)', [
+        uuid(),
+        pair.username,
+        pair.address,
+        failedAt,
+      ]);
+    },
+
+    /** Records a session; the pair that logged in has a clean slate. */
+    async openSession(session: Session, pair: LoginPair): Promise<void> {
+      await db.sql(
+        `with forgiven as (delete from login_failures where username = $5 and address = $6)
+         insert into auth_sessions (id, user_id, created_at, expires_at) values ($1, $2, $3, $4)`,
+        [session.id, session.userId, session.createdAt, session.expiresAt, pair.username, pair.address],
+      );
+    },
+
+    /** Deletes at most `most` sessions that ended before `now`. @returns how many */
+    async sweepSessions(now: Date, most: number): Promise<number> {
+      const rows = await db.sql(
+        `delete from auth_sessions where id in (
+           select id from auth_sessions where expires_at <= $1 order by expires_at limit $2 for update skip locked
+         ) returning 1`,
+        [now, most],
+      );
+      return rows.length;
+    },
+
+    /** Deletes at most `most` failures from before `until`. @returns how many */
+    async sweepFailures(until: Date, most: number): Promise<number> {
+      const rows = await db.sql(
+        `delete from login_failures where id in (
+           select id from login_failures where failed_at <= $1 order by failed_at limit $2 for update skip locked
+         ) returning 1`,
+        [until, most],
+      );
+      return rows.length;
+    },
+
+    /** How many of the users `user1` to `user<count>` are missing. */
+    async countMissingSeeds(count: number): Promise<number> {
+      const [row] = await db.sql<{ missing: bigint }>(
+        `select count(*) as missing from generate_series(1, $1::int) as n
+          where not exists (select from users where username = 'user' || n)`,
+        [count],
+      );
+      return Number(row?.missing);
+    },
+
+    /** Makes those of the users `user1` to `user<count>` that are missing. */
+    async seedUsers(count: number, passwordHash: string, createdAt: Date): Promise<void> {
+      await db.sql(
+        `insert into users (id, username, password_hash, created_at)
+         select gen_random_uuid(), 'user' || n, $2, $3 from generate_series(1, $1::int) as n
+         on conflict (username) do nothing`,
+        [count, passwordHash, createdAt],
+      );
+    },
+  };
+}

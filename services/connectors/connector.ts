@@ -1,0 +1,59 @@
+import type { Logger } from '#lib/log.ts';
+
+/**
+ * A network that messages can be delivered over: the port that each folder beside this file implements, exporting it as
+ * `connector` from its index.ts. A new folder is found at the next start; no other file changes.
+ *
+ * This is all that every network has to be able to do, and `contract.ts` holds it to it. What only some can do (receipts,
+ * typing, edits) is to be an interface of its own here, next to a function that tells by the presence of its methods
+ * whether a connector has it; nobody else then has to implement it.
+ */
+export interface Connector {
+  /** As in `channels` of a message: the name of the folder. Lower-case letters, digits, `_`, `-`; a letter first. */
+  readonly name: string;
+  /** For people. */
+  readonly title: string;
+  /** Gets ready to deliver. Again, while it is started, it does nothing; after `stop` it starts anew. */
+  start(): Promise<void>;
+  /** Lets go of everything. Until it is started again, deliveries are refused as UNAVAILABLE. May be repeated. */
+  stop(): Promise<void>;
+  /**
+   * Hands a message to the network, and returns once the network has it. Called for any number of deliveries at once, but
+   * within a conversation for one after the other.
+   *
+   * A delivery may be asked for again with the same idempotency key, because nobody knows whether it got through: the
+   * network must then have it once.
+   *
+   * @throws HubError if it can't be delivered. A transient one (`isTransient` of lib/errors) is tried again, not before
+   *   its `retryAfter`; any other is final, and its message is the reason that the sender reads
+   */
+  deliver(delivery: DeliveryToMake, context: DeliveryContext): Promise<void>;
+}
+
+/** A message for one person. */
+export interface DeliveryToMake {
+  messageId: string;
+  conversationId: string;
+  /** Position in the conversation. */
+  seq: bigint;
+  senderId: string;
+  recipientId: string;
+  content:
+    | { type: 'text'; text: string }
+    | { type: 'file'; fileId: string; filename: string; fileSize: bigint; contentType: string };
+  priority: 'low' | 'normal' | 'high';
+  /** From this moment on it must not begin. */
+  deliverBy: Date;
+}
+
+export interface DeliveryContext {
+  /** UUID, the same for each try of this delivery. */
+  idempotencyKey: string;
+  /** Aborted when nobody waits for the outcome any more. */
+  signal: AbortSignal;
+  /** Its lines carry the request id and the message id. */
+  log: Logger;
+}
+
+/** What a connector may be called: also part of the name of its topic. */
+export const connectorName = /^[a-z][a-z0-9_-]{0,62}$/;

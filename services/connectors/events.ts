@@ -1,0 +1,271 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { v4 as uuid, v5 as uuidOf } from 'uuid';
+import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import { withContext } from '#lib/context.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Connector, DeliveryToMake } from './connector.ts';
+import { makeDelivery, type Outcome } from './delivery.ts';
+import type { Claim, EndedDelivery, Store } from './store.ts';
+import { encodeEnded, readRequested } from './wire.ts';
+
+const statusTopic = 'message_status';
+
+/** Ids of reports are made in here from what they report on, so that a repeated report has the same id. */
+const reportNamespace = '8e0f6f2b-1f60-4a52-9d0c-3b7c2a4f9e55';
+
+/** Conversations of one batch that are worked on at once. */
+const conversationsAtOnce = 32;
+/** Milliseconds between two records of what has ended meanwhile. */
+const recordEvery = 100;
+/**
+ * Milliseconds that a claim lasts unless it is renewed: so long the deliveries of a process that crashed stay untouched.
+ * A process whose own clock says that its claim has run out begins no delivery any more; with this margin it knows so first.
+ */
+const defaultLease = 5_000;
+const leaseMargin = 500;
+/** Milliseconds after which an outcome that could not be recorded is forgotten: by then its event has come again, or has gone elsewhere. */
+const longestUnrecorded = 3_600_000;
+
+export interface DeliveringOptions {
+  connector: Connector;
+  store: Pick<Store, 'claim' | 'record' | 'release'>;
+  publish: Bus['publish'];
+  log: Logger;
+  /** Once aborted, no attempt begins any more. */
+  stopping: AbortSignal;
+  lease?: number;
+}
+
+/** Delivers what the router asks for, over one connector. */
+export async function consumeDeliveries({
+  bus,
+  ...options
+}: Omit<DeliveringOptions, 'publish' | 'stopping'> & { bus: Bus }): Promise<Consumer> {
+  const { name } = options.connector;
+  const stopping = new AbortController();
+  const consumer = await bus.consume({
+    topics: [`${name}_outgoing`],
+    group: `${name}_connector`,
+    handle: delivering({ ...options, publish: bus.publish, stopping: stopping.signal }),
+    onDeadLetter: giveUp(name, bus.publish),
+  });
+  return {
+    stop() {
+      stopping.abort();
+      return consumer.stop();
+    },
+  };
+}
+
+/** A delivery with the event that asks for it. */
+interface Job {
+  event: ReceivedEvent;
+  delivery: DeliveryToMake;
+}
+
+interface Ended {
+  event: ReceivedEvent;
+  delivery: EndedDelivery;
+  /** Whether the outcome is on record already, and only its report may be missing. */
+  recorded: boolean;
+}
+
+/**
+ * Makes the handler of a batch: claims the deliveries, makes them, records how they ended and reports that.
+ *
+ * Two processes may be given the same events for a while. Whoever claims a delivery first makes it; the other one gets
+ * nothing behind it in that conversation done either, so that the order stays, and comes back later. After a crash the
+ * claim runs out, and the next process tries again with the same idempotency key.
+ */
+export function delivering(options: DeliveringOptions) {
+  const own: OwnWork = { owner: uuid(), unrecorded: new Map() };
+  const turns = new Map<string, Promise<void>>();
+  return async (events: readonly ReceivedEvent[]): Promise<void> => {
+    // A claim keeps out other processes; within this one the events of a partition take turns.
+    const partition = `${events[0]?.topic}/${events[0]?.partition}`;
+    const turn = (turns.get(partition) ?? Promise.resolve()).then(() => deliverBatch(options, own, events));
+    const settled = turn.catch(() => {});
+    turns.set(partition, settled);
+    try {
+      await turn;
+    } finally {
+      if (turns.get(partition) === settled) turns.delete(partition);
+    }
+  };
+}
+
+/** What a process knows of its own deliveries, beyond what is on record. */
+interface OwnWork {
+  /** UUID that its claims are made in the name of. */
+  owner: string;
+  /** Deliveries that have ended while the database was away: they are recorded when their events come again. */
+  unrecorded: Map<string, Outcome>;
+}
+
+async function deliverBatch(
+  { connector, store, publish, log, stopping, lease = defaultLease }: DeliveringOptions,
+  { owner, unrecorded }: OwnWork,
+  events: readonly ReceivedEvent[],
+): Promise<void> {
+  const channel = connector.name;
+  const forgotten = Date.now() - longestUnrecorded;
+  for (const [id, { endedAt }] of unrecorded) if (endedAt.getTime() < forgotten) unrecorded.delete(id);
+  const open = new Map<string, Job>();
+  for (const event of events) {
+    const delivery = readRequested(event, channel);
+    if (!open.has(idOf(delivery))) open.set(idOf(delivery), { event, delivery });
+  }
+  const conversations = [...Map.groupBy(open.values(), ({ delivery }) => delivery.conversationId).values()];
+
+  const claims = new Map<Job, Claim>();
+  let claimedAt = 0;
+  async function claim(): Promise<void> {
+    const jobs = [...open.values()];
+    const asked = performance.now();
+    const answers = await store.claim(
+      jobs.map(({ event, delivery }) => ({ ...keyOf(delivery, channel), ...delivery, idempotencyKey: event.id })),
+      owner,
+      lease,
+    );
+    jobs.forEach((job, index) => claims.set(job, answers[index]!));
+    claimedAt = asked;
+  }
+
+  const halt = new AbortController();
+  const halted = AbortSignal.any([stopping, halt.signal]);
+  const isOurs = (job: Job) => claims.get(job)?.state === 'ours' && performance.now() < claimedAt + lease - leaseMargin;
+  const ended: Ended[] = [];
+
+  /** False if it is still to be made, by whomever. */
+  async function deliver(job: Job): Promise<boolean> {
+    const { event, delivery } = job;
+    const id = idOf(delivery);
+    const key = keyOf(delivery, channel);
+    const claim = claims.get(job)!;
+    if (claim.state === 'theirs') return false;
+    if (claim.state === 'ended') {
+      ended.push({ event, delivery: { ...key, ...claim.outcome }, recorded: true });
+    } else {
+      const outcome = unrecorded.get(id) ?? (await make(job, claim.idempotencyKey));
+      if (outcome === undefined) return false;
+      unrecorded.set(id, outcome);
+      ended.push({ event, delivery: { ...key, ...outcome }, recorded: false });
+    }
+    open.delete(id);
+    return true;
+  }
+
+  function make(job: Job, idempotencyKey: string): Promise<Outcome | undefined> {
+    const { event, delivery } = job;
+    const { messageId, recipientId, deliverBy } = delivery;
+    return withContext({ requestId: event.requestId, messageId, deadline: deliverBy.getTime() }, async () => {
+      const mayTry = () => !halted.aborted && isOurs(job);
+      const outcome = await makeDelivery(connector, delivery, { idempotencyKey, log, mayTry, halted });
+      if (outcome?.delivered === false) {
+        const { attempts, error } = outcome;
+        log.warn({ recipient_id: recipientId, channel, attempts, reason: error }, 'delivery failed');
+      }
+      return outcome;
+    });
+  }
+
+  async function deliverAll(): Promise<void> {
+    const waiting = conversations.values();
+    const worker = async () => {
+      for (const conversation of waiting) {
+        for (const job of conversation) if (!(await deliver(job))) break;
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(conversationsAtOnce, conversations.length) }, worker));
+  }
+
+  async function report(): Promise<void> {
+    const some = ended.splice(0);
+    if (some.length === 0) return;
+    const fresh = some.filter(({ recorded }) => !recorded);
+    const standing = fresh.length === 0 ? [] : await store.record(fresh.map(({ delivery }) => delivery));
+    fresh.forEach((each, index) => {
+      each.delivery = standing[index]!;
+      unrecorded.delete(idOf(each.delivery));
+    });
+    await publish(
+      statusTopic,
+      some.map(({ event, delivery }) => reportOf(event, delivery)),
+    );
+  }
+
+  await claim();
+  let done = false;
+  const working = deliverAll().finally(() => (done = true));
+  try {
+    while (!done) {
+      await settledWithin(recordEvery, working);
+      await report();
+      if (!done && performance.now() - claimedAt > lease / 3) await claim();
+    }
+    await working;
+    await report();
+  } catch (error) {
+    halt.abort();
+    await working.catch(() => {});
+    throw error;
+  }
+  if (open.size === 0) return;
+  if (stopping.aborted) {
+    const mine = [...open.values()].filter((job) => claims.get(job)?.state === 'ours');
+    await store.release(
+      mine.map(({ delivery }) => keyOf(delivery, channel)),
+      owner,
+    );
+  }
+  throw new HubError('UNAVAILABLE', 'DELIVERIES_LEFT', 'Some deliveries are left: they are being made elsewhere', {
+    retryAfter: 1,
+  });
+}
+
+/** Of a delivery over the one channel that is worked on here. */
+function idOf({ messageId, recipientId }: { messageId: string; recipientId: string }): string {
+  return `${messageId}/${recipientId}`;
+}
+
+function keyOf({ messageId, recipientId }: DeliveryToMake, channel: string) {
+  return { messageId, recipientId, channel };
+}
+
+/** Waits for `work`, but not longer than that; throws if it does. */
+async function settledWithin(milliseconds: number, work: Promise<void>): Promise<void> {
+  const timer = new AbortController();
+  try {
+    await Promise.race([work, sleep(milliseconds, undefined, { signal: timer.signal }).catch(() => {})]);
+  } finally {
+    timer.abort();
+  }
+}
+
+function reportOf(cause: ReceivedEvent, delivery: EndedDelivery): BusEvent {
+  const { messageId, recipientId, channel } = delivery;
+  return {
+    id: uuidOf(`${messageId}/${recipientId}/${channel}`, reportNamespace),
+    type: 'chat4all.message.v1.DeliveryEnded',
+    key: cause.key,
+    value: encodeEnded(delivery),
+    requestId: cause.requestId,
+  };
+}
+
+/** Says that a delivery whose event is given up has failed, if it can be told which one that is. Needs nothing but the bus. */
+export function giveUp(channel: string, publish: Bus['publish']) {
+  return async (event: ReceivedEvent, error: unknown): Promise<void> => {
+    let delivery: DeliveryToMake;
+    try {
+      delivery = readRequested(event, channel);
+    } catch {
+      // Nobody can say whose it is: the message's own deadline ends it.
+      return;
+    }
+    const reason = error instanceof HubError ? error.message : 'Something went wrong while it was delivered';
+    const outcome = { delivered: false, attempts: 0, error: reason, endedAt: new Date() };
+    await publish(statusTopic, [reportOf(event, { ...keyOf(delivery, channel), ...outcome })]);
+  };
+}

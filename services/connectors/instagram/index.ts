@@ -1,0 +1,3 @@
+import { mockConnector } from '../mock.ts';
+
+export const connector = mockConnector({ name: 'instagram', title: 'Instagram' });

@@ -1,0 +1,88 @@
+import { HubError, type FieldViolation } from '#lib/errors.ts';
+
+export type ConversationKind = 'private' | 'group';
+
+/** A user that exists. */
+export interface KnownUser {
+  /** UUID in lower case. */
+  userId: string;
+  username: string;
+}
+
+/** A moment at which something happened in a conversation. */
+export interface Activity {
+  conversationId: string;
+  at: Date;
+}
+
+const sizes = {
+  private: { least: 2, most: 2, rule: 'must name exactly 2 people for a private conversation' },
+  group: { least: 3, most: 100, rule: 'must name 3 to 100 people for a group' },
+} as const;
+
+const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/**
+ * The ids and the usernames to look up for what members are called by. A name that looks like an id may be either.
+ */
+export function possibleUsers(named: readonly string[]): { userIds: string[]; usernames: string[] } {
+  const ids = named.map((name) => name.toLowerCase()).filter((name) => uuidPattern.test(name));
+  return { userIds: [...new Set(ids)], usernames: [...new Set(named)] };
+}
+
+/**
+ * Who the members of a new conversation are, in the order in which they were named, and everything that is wrong with
+ * them: how many they are, who doesn't exist, who is named again by whatever name.
+ *
+ * @param known the users found for `possibleUsers(named)`
+ */
+export function chooseMembers(
+  kind: ConversationKind,
+  named: readonly string[],
+  known: readonly KnownUser[],
+): { userIds: string[]; problems: FieldViolation[] } {
+  const problems: FieldViolation[] = [];
+  const size = sizes[kind];
+  if (named.length < size.least || named.length > size.most) {
+    problems.push({ field: 'members', description: size.rule });
+  }
+  const byId = new Map(known.map((user) => [user.userId, user.userId]));
+  const byName = new Map(known.map((user) => [user.username, user.userId]));
+  const firstPlace = new Map<string, number>();
+  for (const [place, name] of named.entries()) {
+    const field = `members[${place}]`;
+    const userId = byId.get(name.toLowerCase()) ?? byName.get(name);
+    if (userId === undefined) {
+      problems.push({ field, description: 'is neither the id nor the name of a user' });
+      continue;
+    }
+    const earlier = firstPlace.get(userId);
+    if (earlier === undefined) firstPlace.set(userId, place);
+    else problems.push({ field, description: `names the same person as members[${earlier}]` });
+  }
+  return { userIds: [...firstPlace.keys()], problems };
+}
+
+/** The latest activity of each conversation. */
+export function latestActivity(activities: readonly Activity[]): Activity[] {
+  const latest = new Map<string, Activity>();
+  for (const activity of activities) {
+    const known = latest.get(activity.conversationId);
+    if (known === undefined || known.at < activity.at) latest.set(activity.conversationId, activity);
+  }
+  return [...latest.values()];
+}
+
+export function conversationNotFound(): HubError {
+  return new HubError('NOT_FOUND', 'CONVERSATION_NOT_FOUND', 'Conversation not found');
+}
+
+/** For somebody who asks for a conversation that is not theirs. */
+export function notAMember(): HubError {
+  return new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'Access denied: you are not a member of this conversation');
+}
+
+/** For somebody who opens a conversation between others. */
+export function notAmongMembers(): HubError {
+  return new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'Access denied: you must be one of the members yourself');
+}

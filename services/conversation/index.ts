@@ -1,0 +1,51 @@
+import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
+import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
+import { text, type Config } from '#lib/config.ts';
+import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { identitySettings, openIdentities } from '#lib/identity.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { connect } from '#lib/rpc/client.ts';
+import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { followActivity } from './events.ts';
+import { openHandlers } from './handlers.ts';
+import { database, openStore } from './store.ts';
+
+export { database };
+
+export const settings = {
+  ...serverSettings,
+  ...identitySettings,
+  ...databaseSettings,
+  ...busSettings,
+  AUTH_ADDRESS: text().describe('host:port of the auth service'),
+};
+
+export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  await using opened = new AsyncDisposableStack();
+  const identities = openIdentities(config);
+  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'conversation' });
+  opened.defer(() => db.close());
+  const store = openStore(db);
+  const auth = connect(AuthServiceService, { target: 'auth', address: config.AUTH_ADDRESS, identities });
+  opened.defer(() => auth.close());
+
+  const activity = await followActivity({
+    openBus: () => openBus(config, { log, clientId: 'conversation' }),
+    store,
+    log,
+  });
+  opened.defer(() => activity.stop());
+  const server = await serve({
+    config,
+    identities,
+    log,
+    services: [service(ConversationServiceService, openHandlers({ store, auth }))],
+    dependencies: { database: () => db.ping() },
+  });
+  opened.defer(() => server.stop());
+
+  const everything = opened.move();
+  return { port: server.port, stop: () => everything.disposeAsync() };
+}

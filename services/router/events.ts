@@ -1,0 +1,162 @@
+import { v5 as uuidOf } from 'uuid';
+import { MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import { withContext } from '#lib/context.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { copiesOf, decide, type Copy, type Route } from './router.ts';
+import type { Store } from './store.ts';
+
+const processingTopic = 'message_processing';
+const statusTopic = 'message_status';
+const accepted = 'chat4all.message.v1.MessageAccepted';
+
+/** Ids of events are made in here from what the events say, so that a repeated event has the same id. */
+const eventNamespace = 'c4c3b8d0-54f5-4b4d-8a3e-6a1f2f1d7c10';
+
+/** PostgreSQL's idea of a UUID, as the clients' ids are: of any version. */
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** A text goes to up to 99 people over each channel: not everything of a batch may be in memory, or published, at once. */
+const largestPublication = 2 * 1024 * 1024;
+
+export interface RoutingOptions {
+  store: Pick<Store, 'record'>;
+  publish: Bus['publish'];
+  log: Logger;
+}
+
+/** Routes accepted messages, as they come over the bus. */
+export function consumeMessages({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
+  return bus.consume({
+    topics: [processingTopic],
+    group: 'router',
+    handle: routing({ store, publish: bus.publish, log }),
+    onDeadLetter: rejection(bus.publish),
+  });
+}
+
+/**
+ * Makes the handler of a batch. Its effects come in an order that may be cut off anywhere and then repeated: the decision
+ * is recorded, then said on `message_status`, and only then are the copies sent out, so that no report of a copy comes
+ * before it.
+ */
+export function routing({ store, publish, log }: RoutingOptions) {
+  return async (events: readonly ReceivedEvent[]): Promise<void> => {
+    const messages = new Map(events.map((event) => [event.id, readAccepted(event)]));
+    const now = new Date();
+    const standing = await store.record([...messages.values()].map(({ message }) => decide(message, now)));
+    const routed = [...messages.values()].map((each) => ({ ...each, route: standing.get(each.message.messageId)! }));
+
+    await publish(
+      statusTopic,
+      routed.map(({ event, route }) => decisionEvent(event, route)),
+    );
+    for (const { event, route } of routed) {
+      const context = { requestId: event.requestId, messageId: route.messageId };
+      withContext(context, () => {
+        if (route.rejectedReason === null) log.debug('routed');
+        else log.warn({ reason: route.rejectedReason }, 'rejected');
+      });
+    }
+
+    const copies = routed.flatMap((each) => copiesOf(each.route).map((copy) => ({ ...each, copy })));
+    const byTopic = Map.groupBy(copies, ({ copy }) => copy.topic);
+    await Promise.all(
+      [...byTopic].map(async ([topic, some]) => {
+        let run: BusEvent[] = [];
+        let bytes = 0;
+        for (const { event, message, copy } of some) {
+          const next = requestEvent(event, message, copy);
+          if (bytes + next.value.byteLength > largestPublication && run.length > 0) {
+            await publish(topic, run);
+            run = [];
+            bytes = 0;
+          }
+          run.push(next);
+          bytes += next.value.byteLength;
+        }
+        await publish(topic, run);
+      }),
+    );
+  };
+}
+
+/** Says that a message which can't be routed has failed. Needs nothing but the bus, whatever it was that failed. */
+export function rejection(publish: Bus['publish']) {
+  return async (event: ReceivedEvent, error: unknown): Promise<void> => {
+    const reason = error instanceof HubError ? error.message : 'Something went wrong while it was routed';
+    await publish(statusTopic, [rejectedEvent(event, { messageId: event.id, at: new Date(), reason })]);
+  };
+}
+
+interface Accepted {
+  event: ReceivedEvent;
+  message: MessageAccepted & { deliverBy: Date };
+}
+
+/** @throws HubError INVALID_ARGUMENT for an event that doesn't say what has to be known */
+function readAccepted(event: ReceivedEvent): Accepted {
+  const unreadable = (what: string, cause?: unknown) =>
+    new HubError('INVALID_ARGUMENT', 'UNREADABLE_EVENT', `The event could not be read: ${what}`, { cause });
+  if (event.type !== accepted) throw unreadable(`its type is ${event.type}`);
+  let message: MessageAccepted;
+  try {
+    message = MessageAccepted.decode(event.value);
+  } catch (error) {
+    throw unreadable(`it is no ${accepted}`, error);
+  }
+  const { deliverBy } = message;
+  if (message.messageId !== event.id || !uuidPattern.test(event.id)) throw unreadable('message_id is not its id');
+  if (message.conversationId !== event.key || !uuidPattern.test(event.key)) {
+    throw unreadable('conversation_id is not its key');
+  }
+  message.recipientIds.forEach((id, index) => {
+    if (!uuidPattern.test(id)) throw unreadable(`recipient_ids[${index}] is no UUID`);
+  });
+  if (deliverBy === undefined) throw unreadable('deliver_by is missing');
+  return { event, message: { ...message, deliverBy } };
+}
+
+function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejectedReason }: Route): BusEvent {
+  if (rejectedReason !== null) return rejectedEvent(cause, { messageId, at, reason: rejectedReason });
+  return {
+    id: uuidOf(`${messageId}/routed`, eventNamespace),
+    type: 'chat4all.message.v1.MessageRouted',
+    key: cause.key,
+    value: MessageRouted.encode({ messageId, at }).finish(),
+    requestId: cause.requestId,
+  };
+}
+
+function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEvent {
+  return {
+    id: uuidOf(`${rejected.messageId}/rejected`, eventNamespace),
+    type: 'chat4all.message.v1.MessageRejected',
+    key: cause.key,
+    value: MessageRejected.encode(rejected).finish(),
+    requestId: cause.requestId,
+  };
+}
+
+function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientId, channel }: Copy): BusEvent {
+  const { messageId, conversationId, seq, senderId, payload, priority, deliverBy } = message;
+  return {
+    id: uuidOf(`${messageId}/${recipientId}/${channel}`, eventNamespace),
+    type: 'chat4all.router.v1.DeliveryRequested',
+    key: cause.key,
+    value: DeliveryRequested.encode({
+      messageId,
+      conversationId,
+      seq,
+      senderId,
+      recipientId,
+      channel,
+      payload,
+      priority,
+      deliverBy,
+    }).finish(),
+    requestId: cause.requestId,
+  };
+}

@@ -1,0 +1,44 @@
+import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
+import type { Config } from '#lib/config.ts';
+import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { identitySettings, openIdentities } from '#lib/identity.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { consumeMessages } from './events.ts';
+import { handlers } from './handlers.ts';
+import { database, openStore } from './store.ts';
+
+export { database };
+
+export const settings = {
+  ...serverSettings,
+  ...identitySettings,
+  ...databaseSettings,
+  ...busSettings,
+};
+
+export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  await using opened = new AsyncDisposableStack();
+  const identities = openIdentities(config);
+  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'router' });
+  opened.defer(() => db.close());
+  const bus = await openBus(config, { log, clientId: 'router' });
+  opened.defer(() => bus.stop());
+  const store = openStore(db);
+
+  const server = await serve({
+    config,
+    identities,
+    log,
+    services: [service(RouterServiceService, handlers(store))],
+    dependencies: { database: db.ping, bus: bus.probe },
+  });
+  opened.defer(() => server.stop());
+  const consumer = await consumeMessages({ bus, store, log });
+  opened.defer(() => consumer.stop());
+
+  const everything = opened.move();
+  return { port: server.port, stop: () => everything.disposeAsync() };
+}

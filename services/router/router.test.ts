@@ -1,0 +1,319 @@
+import test from 'ava';
+import { v4 as uuid } from 'uuid';
+import { MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import { PayloadType, Priority } from '#gen/chat4all/message/v1/message.ts';
+import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
+import type { BusEvent, ReceivedEvent } from '#lib/bus/bus.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
+import { loadConfig } from '#lib/config.ts';
+import { openDatabase } from '#lib/database.ts';
+import { HubError } from '#lib/errors.ts';
+import { openLog } from '#lib/log.ts';
+import { openHarness } from '../../test/harness.ts';
+import { rejection, routing } from './events.ts';
+import { copiesOf, decide } from './router.ts';
+import { database, openStore } from './store.ts';
+
+const harness = await openHarness();
+const log = openLog({ name: 'router', format: 'json', level: 'silent' });
+const db = openDatabase(database, { url: harness.databaseUrl('router'), poolSize: 5, name: 'router test' });
+test.after.always('the database is closed', () => db.close());
+const store = openStore(db);
+
+const soon = () => new Date(Date.now() + 25_000);
+
+function acceptedMessage(given: Partial<MessageAccepted> = {}): MessageAccepted {
+  return {
+    messageId: uuid(),
+    conversationId: uuid(),
+    seq: 1n,
+    senderId: uuid(),
+    recipientIds: [uuid()],
+    channels: ['whatsapp'],
+    payload: {
+      type: PayloadType.PAYLOAD_TYPE_TEXT,
+      text: 'olá',
+      fileId: '',
+      filename: '',
+      fileSize: 0n,
+      contentType: '',
+    },
+    priority: Priority.PRIORITY_NORMAL,
+    acceptedAt: new Date(),
+    deliverBy: soon(),
+    ...given,
+  };
+}
+
+function received(message: MessageAccepted, given: Partial<ReceivedEvent> = {}): ReceivedEvent {
+  return {
+    id: message.messageId,
+    type: 'chat4all.message.v1.MessageAccepted',
+    key: message.conversationId,
+    value: MessageAccepted.encode(message).finish(),
+    requestId: `request of ${message.messageId}`,
+    topic: 'message_processing',
+    partition: 0,
+    ...given,
+  };
+}
+
+/** Keeps what is published, in order; `failing` names a topic that can't be published on. */
+function recordingBus() {
+  const published: { topic: string; events: readonly BusEvent[] }[] = [];
+  const bus = {
+    published,
+    failing: undefined as string | undefined,
+    async publish(topic: string, events: readonly BusEvent[]) {
+      if (topic === bus.failing) throw new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'away');
+      published.push({ topic, events });
+    },
+    on: (topic: string) => published.filter((each) => each.topic === topic).flatMap((each) => each.events),
+  };
+  return bus;
+}
+
+const requestsOf = (events: readonly BusEvent[]) => events.map((event) => DeliveryRequested.decode(event.value));
+
+test('decide: each recipient gets a copy over each channel, whatever was named twice', (t) => {
+  const message = { ...acceptedMessage(), recipientIds: ['a', 'b', 'a'], channels: ['x', 'y', 'x'], deliverBy: soon() };
+  const route = decide(message, new Date());
+  t.is(route.rejectedReason, null);
+  t.deepEqual(copiesOf(route), [
+    { recipientId: 'a', channel: 'x', topic: 'x_outgoing' },
+    { recipientId: 'b', channel: 'x', topic: 'x_outgoing' },
+    { recipientId: 'a', channel: 'y', topic: 'y_outgoing' },
+    { recipientId: 'b', channel: 'y', topic: 'y_outgoing' },
+  ]);
+});
+
+test('decide: what can be delivered to nobody is rejected with the reason', (t) => {
+  const now = new Date();
+  const reason = (given: object) => decide({ ...acceptedMessage(), deliverBy: soon(), ...given }, now).rejectedReason;
+  t.is(reason({ deliverBy: now }), 'The delivery deadline had passed before it could be routed');
+  t.is(reason({ recipientIds: [] }), 'It has no recipients');
+  t.is(reason({ channels: [] }), 'It has no channels');
+  for (const channel of ['', 'WhatsApp', '1st', 'a.b', 'a b', 'a'.repeat(64), '../x']) {
+    t.is(reason({ channels: ['whatsapp', channel] }), `There is no channel ${JSON.stringify(channel)}`);
+  }
+  t.is(reason({ channels: ['a'.repeat(63), 'sms-2_b'] }), null);
+  t.deepEqual(copiesOf(decide({ ...acceptedMessage(), channels: ['A'], deliverBy: soon() }, now)), []);
+});
+
+test('routing: says that a message is routed before it asks for its deliveries, topic by topic', async (t) => {
+  const bus = recordingBus();
+  const recipientIds = [uuid(), uuid()];
+  const message = acceptedMessage({ recipientIds, channels: ['whatsapp', 'instagram'], seq: 7n });
+  await routing({ store, publish: bus.publish, log })([received(message)]);
+
+  t.is(bus.published[0]!.topic, 'message_status');
+  t.deepEqual(bus.published.map((each) => each.topic).toSorted(), [
+    'instagram_outgoing',
+    'message_status',
+    'whatsapp_outgoing',
+  ]);
+  const [routed] = bus.on('message_status');
+  t.is(routed!.type, 'chat4all.message.v1.MessageRouted');
+  t.is(MessageRouted.decode(routed!.value).messageId, message.messageId);
+  for (const channel of ['whatsapp', 'instagram']) {
+    const events = bus.on(`${channel}_outgoing`);
+    t.deepEqual(
+      requestsOf(events),
+      recipientIds.map((recipientId) => ({
+        messageId: message.messageId,
+        conversationId: message.conversationId,
+        seq: 7n,
+        senderId: message.senderId,
+        recipientId,
+        channel,
+        payload: message.payload,
+        priority: message.priority,
+        deliverBy: message.deliverBy,
+      })),
+    );
+  }
+  for (const event of bus.published.flatMap((each) => each.events)) {
+    t.is(event.key, message.conversationId);
+    t.is(event.requestId, `request of ${message.messageId}`);
+  }
+});
+
+test('routing: a batch keeps the order of its messages, and is one publication for each topic', async (t) => {
+  const bus = recordingBus();
+  const conversationId = uuid();
+  const messages = Array.from({ length: 50 }, (_, index) =>
+    acceptedMessage({ conversationId, seq: BigInt(index + 1) }),
+  );
+  await routing({ store, publish: bus.publish, log })(messages.map((message) => received(message)));
+  t.is(bus.published.length, 2);
+  t.deepEqual(
+    requestsOf(bus.on('whatsapp_outgoing')).map(({ seq }) => seq),
+    messages.map(({ seq }) => seq),
+  );
+});
+
+test('routing: long texts for many people are not published all at once', async (t) => {
+  const bus = recordingBus();
+  const text = { ...acceptedMessage().payload!, text: 'x'.repeat(65_536) };
+  const recipientIds = Array.from({ length: 99 }, () => uuid());
+  await routing({ store, publish: bus.publish, log })([received(acceptedMessage({ recipientIds, payload: text }))]);
+  const publications = bus.published.filter(({ topic }) => topic === 'whatsapp_outgoing');
+  for (const { events } of publications) {
+    t.true(events.reduce((bytes, event) => bytes + event.value.byteLength, 0) <= 2 * 1024 * 1024);
+  }
+  t.deepEqual(
+    requestsOf(bus.on('whatsapp_outgoing')).map(({ recipientId }) => recipientId),
+    recipientIds,
+  );
+});
+
+test('routing: the same batch again is the same decisions and the same events', async (t) => {
+  const ids = { messageId: '11111111-1111-1111-1111-111111111111', conversationId: uuid() };
+  const batch = [
+    received(acceptedMessage({ ...ids, channels: ['whatsapp', 'instagram'] })),
+    received(acceptedMessage({ channels: ['No Channel'] })),
+  ];
+  const [first, second] = [recordingBus(), recordingBus()];
+  await routing({ store, publish: first.publish, log })([...batch, ...batch]);
+  const decided = await store.find(ids.messageId);
+  await routing({ store, publish: second.publish, log })(batch);
+  t.deepEqual(second.published, first.published);
+  t.is(first.on('message_status').length, 2);
+  t.deepEqual(await store.find(ids.messageId), decided);
+  t.is(new Set(first.published.flatMap(({ events }) => events.map(({ id }) => id))).size, 4);
+});
+
+for (const topic of ['message_status', 'whatsapp_outgoing', 'instagram_outgoing']) {
+  test(`routing: cut off while it publishes on ${topic}, it does everything when the batch comes again`, async (t) => {
+    const bus = recordingBus();
+    bus.failing = topic;
+    const message = acceptedMessage({ channels: ['whatsapp', 'instagram'] });
+    const handle = routing({ store, publish: bus.publish, log });
+    await t.throwsAsync(handle([received(message)]), { instanceOf: HubError });
+    const decided = await store.find(message.messageId);
+    t.truthy(decided);
+    if (topic === 'message_status') t.deepEqual(bus.published, []);
+
+    bus.failing = undefined;
+    bus.published.length = 0;
+    await handle([received(message)]);
+    t.deepEqual(
+      bus.published.map((each) => each.topic),
+      ['message_status', 'whatsapp_outgoing', 'instagram_outgoing'],
+    );
+    t.deepEqual(MessageRouted.decode(bus.on('message_status')[0]!.value).at, decided!.routedAt);
+  });
+}
+
+test('routing: the first decision stands, also when the deadline has passed before the repetition', async (t) => {
+  const [first, second] = [recordingBus(), recordingBus()];
+  const message = acceptedMessage();
+  await routing({ store, publish: first.publish, log })([received(message)]);
+  const late = { ...message, deliverBy: new Date(Date.now() - 1) };
+  await routing({ store, publish: second.publish, log })([received(late)]);
+  t.is(second.on('message_status')[0]!.type, 'chat4all.message.v1.MessageRouted');
+  t.is(second.on('whatsapp_outgoing').length, 1);
+});
+
+test('routing: a message past its deadline is rejected and asks for no delivery', async (t) => {
+  const bus = recordingBus();
+  const message = acceptedMessage({ deliverBy: new Date(Date.now() - 1) });
+  await routing({ store, publish: bus.publish, log })([received(message)]);
+  t.deepEqual(
+    bus.published.map((each) => each.topic),
+    ['message_status'],
+  );
+  const [event] = bus.on('message_status');
+  t.is(event!.type, 'chat4all.message.v1.MessageRejected');
+  const { messageId, reason } = MessageRejected.decode(event!.value);
+  t.is(messageId, message.messageId);
+  t.is(reason, 'The delivery deadline had passed before it could be routed');
+});
+
+test('routing: an event that can not be read has no effect, and says what is wrong with it', async (t) => {
+  const bus = recordingBus();
+  const good = acceptedMessage();
+  const bad: [ReceivedEvent, RegExp][] = [
+    [received(good, { type: 'chat4all.message.v1.MessageRouted' }), /its type is/],
+    [received(good, { value: Buffer.from([255, 255, 255]) }), /it is no chat4all/],
+    [received(good, { id: uuid() }), /message_id/],
+    [received(acceptedMessage({ messageId: 'x' })), /message_id/],
+    [received(good, { key: uuid() }), /conversation_id/],
+    [received(acceptedMessage({ recipientIds: [uuid(), 'y'] })), /recipient_ids\[1\]/],
+    [received(acceptedMessage({ deliverBy: undefined })), /deliver_by/],
+  ];
+  const handle = routing({ store, publish: bus.publish, log });
+  for (const [event, message] of bad) {
+    const error = await t.throwsAsync(handle([received(good), event]), { instanceOf: HubError, message });
+    t.is((error as HubError).kind, 'INVALID_ARGUMENT');
+  }
+  t.deepEqual(bus.published, []);
+  t.is(await store.find(good.messageId), undefined);
+});
+
+test('rejection: whoever waits for an event that was given up learns why', async (t) => {
+  const bus = recordingBus();
+  const message = acceptedMessage();
+  const event = received(message, { value: Buffer.from([255]) });
+  await rejection(bus.publish)(event, new HubError('INVALID_ARGUMENT', 'UNREADABLE_EVENT', 'No good'));
+  await rejection(bus.publish)(event, new Error('internal text'));
+  const [known, unknown] = bus.on('message_status');
+  t.like(MessageRejected.decode(known!.value), { messageId: message.messageId, reason: 'No good' });
+  t.is(MessageRejected.decode(unknown!.value).reason, 'Something went wrong while it was routed');
+  t.is(known!.key, message.conversationId);
+});
+
+test('the router routes what comes over the bus, and answers for it over gRPC', async (t) => {
+  const router = await harness.startService('router');
+  const client = harness.client(RouterServiceService, router.address, {
+    token: await harness.serviceToken('message', 'router'),
+  });
+  const bus = await openBus(loadConfig(busSettings, { BUS_DATABASE_URL: harness.databaseUrl('bus') }), {
+    log,
+    clientId: 'test',
+  });
+  t.teardown(() => bus.stop());
+  const message = acceptedMessage({ channels: ['whatsapp'] });
+  const unreadable = acceptedMessage();
+  const reports = Promise.withResolvers<void>();
+  const requested = Promise.withResolvers<DeliveryRequested>();
+  const reported = new Map<string, string>();
+  await bus.consume({
+    topics: ['message_status'],
+    group: 'test',
+    async handle(events) {
+      for (const { type, value } of events) reported.set(MessageRouted.decode(value).messageId, type);
+      if (reported.size === 2) reports.resolve();
+    },
+  });
+  await bus.consume({
+    topics: ['whatsapp_outgoing'],
+    group: 'test',
+    async handle([event]) {
+      requested.resolve(DeliveryRequested.decode(event!.value));
+    },
+  });
+
+  await t.throwsAsync(client.getRoute({ messageId: message.messageId }), { message: /Nothing was decided/ });
+  const asPublished = ({ topic: _topic, partition: _partition, ...event }: ReceivedEvent): BusEvent => event;
+  await bus.publish('message_processing', [
+    asPublished(received(unreadable, { value: Buffer.from([255]) })),
+    asPublished(received(message)),
+  ]);
+  t.is((await requested.promise).messageId, message.messageId);
+  await reports.promise;
+  t.deepEqual(
+    reported,
+    new Map([
+      [message.messageId, 'chat4all.message.v1.MessageRouted'],
+      [unreadable.messageId, 'chat4all.message.v1.MessageRejected'],
+    ]),
+  );
+  const route = await client.getRoute({ messageId: message.messageId.toUpperCase() });
+  t.is(route.conversationId, message.conversationId);
+  t.is(route.rejectedReason, '');
+  t.deepEqual(route.deliveries, [
+    { recipientId: message.recipientIds[0]!, channel: 'whatsapp', topic: 'whatsapp_outgoing' },
+  ]);
+});

@@ -1,0 +1,65 @@
+/** A message, as far as deciding about it goes. Ids in lower case. */
+export interface MessageToRoute {
+  messageId: string;
+  conversationId: string;
+  recipientIds: readonly string[];
+  channels: readonly string[];
+  /** From this moment on no delivery may begin. */
+  deliverBy: Date;
+}
+
+/** What was decided for a message. The first decision stands. */
+export interface Route {
+  messageId: string;
+  conversationId: string;
+  recipientIds: readonly string[];
+  channels: readonly string[];
+  routedAt: Date;
+  /** Why it goes nowhere, for people; null if it goes to each recipient over each channel. */
+  rejectedReason: string | null;
+}
+
+/** One copy of a message: to one person over one channel. */
+export interface Copy {
+  recipientId: string;
+  channel: string;
+  topic: string;
+}
+
+/** Whatever else a channel is called can't be part of a topic's name, so nobody can listen there. */
+const channelName = /^[a-z][a-z0-9_-]{0,62}$/;
+
+/** Decides where a message goes. A recipient or channel that is named twice counts once. */
+export function decide(message: MessageToRoute, now: Date): Route {
+  const recipientIds = [...new Set(message.recipientIds)];
+  const channels = [...new Set(message.channels)];
+  return {
+    messageId: message.messageId,
+    conversationId: message.conversationId,
+    recipientIds,
+    channels,
+    routedAt: now,
+    rejectedReason: objection(recipientIds, channels, message.deliverBy, now),
+  };
+}
+
+function objection(
+  recipientIds: readonly string[],
+  channels: readonly string[],
+  deliverBy: Date,
+  now: Date,
+): string | null {
+  if (now >= deliverBy) return 'The delivery deadline had passed before it could be routed';
+  if (recipientIds.length === 0) return 'It has no recipients';
+  if (channels.length === 0) return 'It has no channels';
+  const unknown = channels.filter((channel) => !channelName.test(channel));
+  return unknown.length === 0 ? null : `There is no channel ${unknown.map((name) => JSON.stringify(name)).join(', ')}`;
+}
+
+/** The copies that a message is sent out in: by channel, then by recipient. None if it was rejected. */
+export function copiesOf({ recipientIds, channels, rejectedReason }: Route): Copy[] {
+  if (rejectedReason !== null) return [];
+  return channels.flatMap((channel) =>
+    recipientIds.map((recipientId) => ({ recipientId, channel, topic: `${channel}_outgoing` })),
+  );
+}

@@ -1,0 +1,324 @@
+import { existsSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import pg from 'pg';
+import { v4 as uuid } from 'uuid';
+import { openBus } from '#lib/bus/open.ts';
+import { loadConfig, type Config, type Settings } from '#lib/config.ts';
+import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { generateKeys, identitySettings, openIdentities, type Identities } from '#lib/identity.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import { openLog, type Logger } from '#lib/log.ts';
+import type { MethodDefinition, Methods } from '#lib/rpc/methods.ts';
+import { fromServiceError } from '#lib/rpc/status.ts';
+
+const root = path.resolve(import.meta.dirname, '..');
+
+/** The services of the project: the folders with an index.ts. */
+export const serviceNames: readonly string[] = readdirSync(path.join(root, 'services'))
+  .filter((name) => existsSync(path.join(root, 'services', name, 'index.ts')))
+  .toSorted();
+
+interface ProcessModule {
+  settings: Settings;
+  database?: DatabaseDefinition;
+  start(config: Config<Settings>, log: Logger): Promise<Running>;
+}
+
+/** A service or gateway that runs in this process. */
+export interface StartedProcess {
+  port: number;
+  /** host:port. */
+  address: string;
+  /** Its log, line by line, as JSON. */
+  lines: string[];
+  stop(): Promise<void>;
+}
+
+/** A user, for tokens. */
+export interface TestUser {
+  userId: string;
+  username: string;
+  admin?: boolean;
+}
+
+export interface ClientOptions {
+  token?: string;
+  /** Further metadata. */
+  metadata?: Record<string, string>;
+  /** Milliseconds; 10,000 by default. */
+  timeout?: number;
+}
+
+/** What a test file needs to run services: a database of its own, keys, and whatever is started with them. */
+export interface Harness {
+  /** By service; `gateway` as well. */
+  identities: Record<string, Identities>;
+  /** PostgreSQL URL of a service's own role (`auth`, …, or `bus`) in this file's database. */
+  databaseUrl(role: string): string;
+  /** PostgreSQL URL of the superuser in this file's database. */
+  adminDatabaseUrl: string;
+  /** Starts a service on a free port; with the addresses of those started before. Over the defaults goes `env`. */
+  startService(name: string, env?: NodeJS.ProcessEnv): Promise<StartedProcess>;
+  /** Starts the gateway in front of the services started before. */
+  startGateway(env?: NodeJS.ProcessEnv): Promise<StartedProcess>;
+  /** A token as AuthService issues it, valid for an hour or until `expiresAt`. */
+  userToken(user: TestUser, expiresAt?: Date): Promise<string>;
+  /** A token of the service `name` for calls to `audience`. */
+  serviceToken(name: string, audience: string): Promise<string>;
+  /** The RPCs of a service as functions that throw HubError. */
+  client<D extends Record<string, MethodDefinition<unknown, unknown>>>(
+    definition: D,
+    address: string,
+    options?: ClientOptions,
+  ): Methods<D, []>;
+  /** Stops what was started, the last first, and drops the database. */
+  stop(): Promise<void>;
+}
+
+export interface MeshOptions {
+  /** On which engine the events go. */
+  bus: 'embedded' | 'kafka';
+  /** All services by default. */
+  services?: readonly string[];
+  /** For all processes, over the defaults. */
+  env?: NodeJS.ProcessEnv;
+}
+
+/** Services and gateway, all in this process. */
+export interface Mesh extends Harness {
+  /** Of the gateway, without a slash at the end. */
+  url: string;
+  services: Record<string, StartedProcess>;
+  gateway: StartedProcess;
+}
+
+/** Cheap logins, users to log in as, and engines that give way quickly at the end. */
+const defaultEnv: NodeJS.ProcessEnv = {
+  BCRYPT_COST: '10',
+  GRPC_HOST: '127.0.0.1',
+  GRPC_DRAIN: '1s',
+  DATABASE_POOL: '5',
+};
+
+/** Whether there is a Kafka to test against. */
+export const kafkaIsThere: boolean = (process.env.TEST_KAFKA_BROKERS ?? '') !== '';
+
+/**
+ * Opens a harness. AVA wants hooks and tests declared at once, so await this, and what is to be started with it, first;
+ * then declare `test.after.always(() => hub.stop())`.
+ *
+ * @param bus on which engine the events go
+ */
+export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus'] } = {}): Promise<Harness> {
+  await using starting = new AsyncDisposableStack();
+  const database = await createDatabase();
+  starting.defer(() => database.drop());
+  const keyNames = [...serviceNames, 'gateway'];
+  const { privateKeys, trusted } = await generateKeys(keyNames);
+  const configOf = (name: string) =>
+    loadConfig(identitySettings, { IDENTITY_KEY: privateKeys[name], TRUSTED_KEYS: trusted });
+  const identities = Object.fromEntries(keyNames.map((name) => [name, openIdentities(configOf(name))]));
+
+  const started = starting.move();
+  const addresses = new Map<string, string>();
+  const busEnv =
+    bus === 'kafka'
+      ? { KAFKA_BROKERS: process.env.TEST_KAFKA_BROKERS, BUS_PREFIX: `${database.name}.` }
+      : { BUS_DATABASE_URL: database.url('bus') };
+
+  async function start(name: string, module: ProcessModule, env: NodeJS.ProcessEnv): Promise<StartedProcess> {
+    const config = loadConfig(module.settings, {
+      ...Object.fromEntries(serviceNames.map((other) => [addressVariable(other), addresses.get(other) ?? nowhere])),
+      ...defaultEnv,
+      ...busEnv,
+      DATABASE_URL: database.url(name),
+      IDENTITY_KEY: privateKeys[name],
+      TRUSTED_KEYS: trusted,
+      ...env,
+    });
+    const lines: string[] = [];
+    const log = openLog({
+      name,
+      format: 'json',
+      level: 'info',
+      destination: { write: (line) => void lines.push(line) },
+    });
+    const running = await module.start(config, log);
+    let stopping: Promise<void> | undefined;
+    const stop = () => (stopping ??= running.stop());
+    started.defer(stop);
+    return { port: running.port, address: `127.0.0.1:${running.port}`, lines, stop };
+  }
+
+  return {
+    identities,
+    databaseUrl: database.url,
+    adminDatabaseUrl: database.adminUrl,
+
+    async startService(name, env = {}) {
+      const process = await start(name, await loadService(name), { GRPC_PORT: '0', ...env });
+      addresses.set(name, process.address);
+      return process;
+    },
+
+    async startGateway(env = {}) {
+      const module = (await import('../gateway/index.ts' as string)) as ProcessModule;
+      const backends = [...addresses].map(([name, address]) => `chat4all.${name}.v1=${address}`).join(',');
+      return start('gateway', module, { HOST: '127.0.0.1', PORT: '0', BACKENDS: backends, ...env });
+    },
+
+    async userToken({ userId, username, admin = false }, expiresAt = new Date(Date.now() + 3_600_000)) {
+      return identities.auth!.userToken({ userId, username, admin, sessionId: uuid(), expiresAt });
+    },
+
+    async serviceToken(name, audience) {
+      return identities[name]!.serviceToken(audience);
+    },
+
+    client(definition, address, { token, metadata = {}, timeout = 10_000 } = {}) {
+      const client = new Client(address, credentials.createInsecure());
+      started.defer(() => client.close());
+      const sent = new Metadata();
+      if (token !== undefined) sent.set('authorization', `Bearer ${token}`);
+      for (const [key, value] of Object.entries(metadata)) sent.set(key, value);
+      const call = (rpc: MethodDefinition<unknown, unknown>) => (request: unknown) =>
+        new Promise((resolve, reject) => {
+          client.makeUnaryRequest(
+            rpc.path,
+            rpc.requestSerialize,
+            rpc.responseDeserialize,
+            request,
+            sent,
+            { deadline: Date.now() + timeout },
+            (error: ServiceError | null, response: unknown) => {
+              if (error === null) resolve(response);
+              else reject(fromServiceError(error));
+            },
+          );
+        });
+      return Object.fromEntries(Object.entries(definition).map(([key, rpc]) => [key, call(rpc)])) as Methods<
+        typeof definition,
+        []
+      >;
+    },
+
+    stop: () => started.disposeAsync(),
+  };
+}
+
+/** Starts services with the gateway in front of them, each after those that it calls. Users user1 to user5 are there. */
+export async function startMesh({ bus, services: names = serviceNames, env = {} }: MeshOptions): Promise<Mesh> {
+  const harness = await openHarness({ bus });
+  try {
+    return await fillMesh(harness, names, env);
+  } catch (error) {
+    await harness.stop();
+    throw error;
+  }
+}
+
+async function fillMesh(harness: Harness, names: readonly string[], env: NodeJS.ProcessEnv): Promise<Mesh> {
+  const modules = new Map(await Promise.all(names.map(async (name) => [name, await loadService(name)] as const)));
+  const starting = new Map<string, Promise<StartedProcess>>();
+  const start = (name: string, callers: readonly string[]): Promise<StartedProcess> => {
+    if (callers.includes(name))
+      throw new Error(`Services call each other in a circle: ${[...callers, name].join(' → ')}`);
+    let process = starting.get(name);
+    if (process === undefined) {
+      const called = names.filter((other) => addressVariable(other) in modules.get(name)!.settings);
+      const before = called.map((other) => start(other, [...callers, name]));
+      process = Promise.all(before).then(() => harness.startService(name, { SEED_USERS: '5', ...env }));
+      starting.set(name, process);
+    }
+    return process;
+  };
+  const services = Object.fromEntries(
+    await Promise.all(names.map(async (name) => [name, await start(name, [])] as const)),
+  );
+  const gateway = await harness.startGateway(env);
+  return { ...harness, url: `http://${gateway.address}`, services, gateway };
+}
+
+/** Nothing listens there: a service that wasn't started. */
+const nowhere = '127.0.0.1:1';
+
+function addressVariable(name: string): string {
+  return `${name.toUpperCase()}_ADDRESS`;
+}
+
+async function loadService(name: string): Promise<ProcessModule> {
+  return (await import(`../services/${name}/index.ts`)) as ProcessModule;
+}
+
+const template = 'chat4all_template';
+/** Of all roles: they exist as long as the run's own PostgreSQL does. */
+const rolePassword = 'test';
+
+/** A database of this file's own, a copy of one in which everything is migrated. */
+async function createDatabase() {
+  const adminUrl = process.env.TEST_DATABASE_ADMIN_URL;
+  if (!adminUrl) throw new Error('There is no database to test with: run `npm test`, or `node test/run.ts <file>`');
+  const name = `test_${uuid().replaceAll('-', '').slice(0, 12)}`;
+  await withAdmin(adminUrl, async (client) => {
+    // One of the test files makes the template while the others wait; copies of one template can't be made at once either.
+    await client.query('select pg_advisory_lock(4)');
+    const { rows } = await client.query('select datistemplate from pg_database where datname = $1', [template]);
+    if (rows[0]?.datistemplate !== true) {
+      await client.query(`drop database if exists ${template}`);
+      await client.query(`create database ${template}`);
+      await prepare(withDatabase(adminUrl, template));
+      await client.query(`alter database ${template} is_template true allow_connections false`);
+    }
+    await client.query(`create database ${name} template ${template} strategy file_copy`);
+  });
+  const url = withDatabase(adminUrl, name);
+  return {
+    name,
+    adminUrl: url,
+    url: (role: string) => withRole(url, role),
+    drop: () => withAdmin(adminUrl, async (client) => void (await client.query(`drop database ${name} with (force)`))),
+  };
+}
+
+/** Makes all roles, schemas and tables, those of the bus included. */
+async function prepare(url: string): Promise<void> {
+  await provisionDatabase(url, { schema: 'bus', role: 'chat4all_bus', password: rolePassword });
+  for (const name of serviceNames) {
+    const { database } = await loadService(name);
+    if (database === undefined) continue;
+    await provisionDatabase(url, { schema: database.schema, role: `chat4all_${name}`, password: rolePassword });
+    await migrateDatabase(database, { url: withRole(url, name) });
+  }
+  const log = openLog({ name: 'bus', format: 'json', level: 'silent' });
+  const config = {
+    KAFKA_BROKERS: undefined,
+    BUS_DATABASE_URL: withRole(url, 'bus'),
+    BUS_PARTITIONS: 8,
+    BUS_PREFIX: '',
+  };
+  await (await openBus(config, { log, clientId: 'template' })).stop();
+}
+
+async function withAdmin(url: string, work: (client: pg.Client) => Promise<void>): Promise<void> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  await client.connect();
+  try {
+    await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+function withDatabase(url: string, name: string): string {
+  const changed = new URL(url);
+  changed.pathname = `/${name}`;
+  return changed.href;
+}
+
+function withRole(url: string, name: string): string {
+  const changed = new URL(url);
+  changed.username = `chat4all_${name}`;
+  changed.password = rolePassword;
+  return changed.href;
+}
