@@ -37,6 +37,7 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
   let running = 0;
 
   async function enter(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw goneAway();
     if (running < atOnce) {
       running += 1;
       return;
@@ -53,7 +54,7 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
       };
       const leave = () => {
         queue.delete(go);
-        reject(new HubError('CANCELLED', 'CANCELLED', 'The caller has stopped waiting'));
+        reject(goneAway());
       };
       queue.add(go);
       signal.addEventListener('abort', leave, { once: true });
@@ -80,4 +81,8 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
       }
     },
   };
+}
+
+function goneAway(): HubError {
+  return new HubError('CANCELLED', 'CANCELLED', 'The caller has stopped waiting');
 }

@@ -1,0 +1,245 @@
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { credentials, loadPackageDefinition, Metadata, type Client, type ServiceError } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { v4 as uuid } from 'uuid';
+import { generateKeys, identitySettings, openIdentities } from '#lib/identity.ts';
+import { loadConfig } from '#lib/config.ts';
+import type { HubError } from '#lib/errors.ts';
+import type { MethodDefinition } from '#lib/rpc/methods.ts';
+import { accessOf, registry, type Access } from '#lib/rpc/schema.ts';
+import { fromServiceError } from '#lib/rpc/status.ts';
+import { openHarness, serviceNames, type StartedProcess } from './harness.ts';
+
+/**
+ * Every RPC of every service × every kind of caller, over the generated definitions and over those that grpc-js's
+ * proto-loader makes of the proto sources.
+ *
+ * What counts is who gets past the door. So the requests are empty: who is let in is told what is wrong with his request,
+ * or gets an answer; nobody else may learn even that.
+ */
+
+/** Who may call what: written down apart from the protos, so that no change there opens an RPC unnoticed. */
+const expected: Record<string, Access> = {
+  '/chat4all.auth.v1.AuthService/IssueToken': 'PUBLIC',
+  '/chat4all.auth.v1.AuthService/GetCurrentUser': 'USER',
+  '/chat4all.auth.v1.AuthService/ListUsers': 'USER',
+  '/chat4all.auth.v1.AuthService/LookupUsers': 'SERVICE',
+  '/chat4all.conversation.v1.ConversationService/CreateConversation': 'USER',
+  '/chat4all.conversation.v1.ConversationService/ListConversations': 'USER',
+  '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
+  '/chat4all.conversation.v1.ConversationService/LeaveConversation': 'USER',
+  '/chat4all.conversation.v1.ConversationService/GetMembership': 'SERVICE',
+  '/chat4all.message.v1.MessageService/SendMessage': 'USER',
+  '/chat4all.message.v1.MessageService/ListMessages': 'USER',
+  '/chat4all.message.v1.MessageService/GetMessage': 'USER',
+  '/chat4all.router.v1.RouterService/GetRoute': 'SERVICE',
+  '/chat4all.connectors.v1.ConnectorsService/ListChannels': 'SERVICE',
+  '/chat4all.connectors.v1.ConnectorsService/ListAttempts': 'SERVICE',
+};
+
+/** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */
+interface CallerKind {
+  name: string;
+  token: (service: string) => Promise<string | undefined>;
+  refusedBy: Record<Access, string | undefined>;
+}
+
+const missing = 'UNAUTHENTICATED TOKEN_MISSING';
+const invalid = 'UNAUTHENTICATED TOKEN_INVALID';
+const expired = 'UNAUTHENTICATED TOKEN_EXPIRED';
+const denied = 'PERMISSION_DENIED ACCESS_DENIED';
+/** Refused alike by every rule that asks who calls. */
+const alike = (reason: string) => ({ PUBLIC: undefined, USER: reason, ADMIN: reason, SERVICE: reason });
+const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: denied };
+
+const hub = await openHarness();
+const started = new Map<string, StartedProcess>();
+for (const name of serviceNames) started.set(name, await hub.startService(name));
+
+const user = { userId: uuid(), username: 'somebody' };
+/** Signs like auth, with a key that nobody trusts. */
+const stranger = await generateKeys(['auth']).then(({ privateKeys, trusted }) =>
+  openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys.auth, TRUSTED_KEYS: trusted })),
+);
+const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 60_000) };
+const someOther = (service: string) => (service === 'auth' ? 'message' : 'auth');
+
+const callers: CallerKind[] = [
+  { name: 'no token', token: async () => undefined, refusedBy: alike(missing) },
+  { name: 'a token that is none', token: async () => 'nonsense', refusedBy: alike(invalid) },
+  { name: 'a token signed by a stranger', token: () => stranger.userToken(claims), refusedBy: alike(invalid) },
+  {
+    name: "an administrator's token signed by another service than auth",
+    token: () => hub.identities.message!.userToken(claims),
+    refusedBy: alike(invalid),
+  },
+  {
+    name: 'an expired user token',
+    token: () => hub.userToken(user, new Date(Date.now() - 5_000)),
+    refusedBy: alike(expired),
+  },
+  { name: 'a user token', token: () => hub.userToken(user), refusedBy: forUsers },
+  {
+    name: 'an administrator token',
+    token: () => hub.userToken({ ...user, admin: true }),
+    refusedBy: { ...forUsers, ADMIN: undefined },
+  },
+  {
+    name: 'a service token',
+    token: (service) => hub.serviceToken('gateway', service),
+    refusedBy: { PUBLIC: undefined, USER: denied, ADMIN: denied, SERVICE: undefined },
+  },
+  {
+    name: 'a service token for another service',
+    token: (service) => hub.serviceToken('gateway', someOther(service)),
+    refusedBy: alike(invalid),
+  },
+];
+
+/** The RPCs of a service folder, with their access rule, by the descriptor set. */
+function rpcsOf(folder: string) {
+  return [...registry]
+    .filter((type) => type.kind === 'service')
+    .filter((type) => type.typeName.startsWith(`chat4all.${folder}.`))
+    .flatMap((service) => service.methods)
+    .map((rpc) => ({ path: `/${rpc.parent.typeName}/${rpc.name}`, access: accessOf(rpc) }));
+}
+
+/** Calls an RPC with an empty request. @returns the error that it ends with, if it does */
+type EmptyCall = (rpc: string, token: string | undefined) => Promise<HubError | undefined>;
+
+function metadataOf(token: string | undefined): Metadata {
+  const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}
+
+/** Of all services, as ts-proto generated them, by path. */
+async function generatedDefinitions(): Promise<Map<string, MethodDefinition<unknown, unknown>>> {
+  const definitions = new Map<string, MethodDefinition<unknown, unknown>>();
+  for (const folder of serviceNames) {
+    const module = (await import(`#gen/chat4all/${folder}/v1/${folder}.ts`)) as Record<string, unknown>;
+    for (const [name, exported] of Object.entries(module)) {
+      if (!name.endsWith('ServiceService')) continue;
+      for (const rpc of Object.values(exported as Record<string, MethodDefinition<unknown, unknown>>)) {
+        definitions.set(rpc.path, rpc);
+      }
+    }
+  }
+  return definitions;
+}
+
+const generated = await generatedDefinitions();
+
+function generatedCall(address: string): EmptyCall {
+  return async (rpc, token) => {
+    const definition = generated.get(rpc);
+    if (definition === undefined) throw new Error(`There is no generated definition of ${rpc}`);
+    const client = hub.client({ rpc: definition }, address, token === undefined ? {} : { token });
+    // A decoded nothing is the empty request, with each of its fields there.
+    const empty = definition.requestDeserialize(Buffer.alloc(0));
+    return client.rpc(empty).then(
+      () => undefined,
+      (error: HubError) => error,
+    );
+  };
+}
+
+const root = path.resolve(import.meta.dirname, '..');
+const dynamic = loadPackageDefinition(
+  loadSync(
+    serviceNames.flatMap((folder) =>
+      readdirSync(path.join(root, 'proto/chat4all', folder, 'v1')).map((file) => `chat4all/${folder}/v1/${file}`),
+    ),
+    { includeDirs: [path.join(root, 'proto'), path.join(root, 'third_party')], keepCase: true, longs: String },
+  ),
+);
+
+function dynamicCall(address: string): EmptyCall {
+  return async (rpc, token) => {
+    const [, service = '', name = ''] = rpc.split('/');
+    type Found = { [name: string]: Found } & (new (
+      address: string,
+      credentials: unknown,
+    ) => Client & Record<string, Function>);
+    const Service = service.split('.').reduce<Found>((found, part) => found[part] as Found, dynamic as never);
+    const client = new Service(address, credentials.createInsecure());
+    try {
+      return await new Promise((resolve) => {
+        const options = { deadline: Date.now() + 10_000 };
+        client[name]!({}, metadataOf(token), options, (error: ServiceError | null) => {
+          resolve(error === null ? undefined : fromServiceError(error));
+        });
+      });
+    } finally {
+      client.close();
+    }
+  };
+}
+
+/** What an RPC may end with once the caller is in: an answer, or what is said of the empty request. */
+function isLetIn(error: HubError | undefined, access: Access): boolean {
+  if (error === undefined) return true;
+  // Of a public RPC that logs in, the empty password is what is wrong, never the lack of a token.
+  if (error.kind === 'INVALID_ARGUMENT') return error.fields.length > 0;
+  // The caller's identity was believed, but there is no such user in the database.
+  return access !== 'PUBLIC' && error.reason === 'TOKEN_INVALID' && /user no longer exists/.test(error.message);
+}
+
+async function checkRpc(t: ExecutionContext, folder: string, rpc: string, call: EmptyCall): Promise<void> {
+  const access = expected[rpc];
+  if (access === undefined) return t.fail(`nobody has written down who may call ${rpc}`);
+  for (const { name, token, refusedBy } of callers) {
+    const error = await call(rpc, await token(folder));
+    const got = error === undefined ? 'an answer' : `${error.kind} ${error.reason}`;
+    const refusal: string | undefined = refusedBy[access];
+    if (refusal === undefined) t.true(isLetIn(error, access), `with ${name}: ${got}`);
+    else t.is(got, refusal, `with ${name}`);
+  }
+}
+
+test.after.always(() => hub.stop());
+
+for (const folder of serviceNames) {
+  const { address } = started.get(folder)!;
+  for (const { path: rpc, access } of rpcsOf(folder)) {
+    test(`${rpc}: its proto names those who may call it`, (t) => t.is(access, expected[rpc]));
+    for (const [kind, call] of [
+      ['generated', generatedCall(address)],
+      ['dynamic', dynamicCall(address)],
+    ] as const) {
+      test(`${rpc}: lets in whom its access rule names and nobody else (${kind} client)`, (t) =>
+        checkRpc(t, folder, rpc, call));
+    }
+  }
+}
+
+test('the header must be `Bearer <token>`, whatever the case of the scheme', async (t) => {
+  const { address } = started.get('auth')!;
+  const rpc = generated.get('/chat4all.auth.v1.AuthService/ListUsers')!;
+  const token = await hub.userToken(user);
+  const withHeader = (authorization: string) =>
+    hub
+      .client({ rpc }, address, { metadata: { authorization } })
+      .rpc(rpc.requestDeserialize(Buffer.alloc(0)))
+      .then(
+        () => 'an answer',
+        (error: HubError) => `${error.kind} ${error.reason}`,
+      );
+  t.is(await withHeader(`bearer ${token}`), 'an answer');
+  t.is(await withHeader(`BEARER  ${token}`), 'an answer');
+  t.is(await withHeader(token), invalid);
+  t.is(await withHeader(`Basic ${token}`), invalid);
+  t.is(await withHeader('Bearer'), invalid);
+});
+
+test('every service of the descriptor set has a folder, and every folder a service with RPCs', (t) => {
+  const described = [...registry]
+    .filter((type) => type.kind === 'service')
+    .map((type) => type.typeName)
+    .filter((name) => name.startsWith('chat4all.'))
+    .map((name) => name.split('.')[1]);
+  t.deepEqual([...new Set(described)].toSorted(), [...serviceNames]);
+});
