@@ -1,17 +1,15 @@
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
 import { freePorts, isFree } from './ports.ts';
 import { supervise, type ChildDefinition } from './supervisor.ts';
-
-const run = promisify(execFile);
 
 export interface HubOptions {
   /** Where the data and the secrets are kept; made if it is missing. One hub at a time. */
@@ -75,22 +73,25 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   started.defer(() => folder.release());
   const ports = await choosePorts(options, services, folder.abandoned);
 
-  const [secrets, database] = await Promise.all([
-    openSecrets(dataDir, [...services, 'bus', 'gateway']),
-    env.DATABASE_URL ? { url: env.DATABASE_URL } : embeddedDatabase(path.join(dataDir, 'postgres'), started, log),
-  ]);
-  signal?.throwIfAborted();
-
+  const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
   const cache = path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
   const common: NodeJS.ProcessEnv = { SHUTDOWN_TIMEOUT: '5s', ...env, NODE_COMPILE_CACHE: cache };
-  await migrate(common, database.url, secrets, signal);
+
+  // Loading its code takes as long as making a database does.
+  const migration = startMigration(common, secrets, started);
+  const database = env.DATABASE_URL
+    ? { url: env.DATABASE_URL }
+    : await embeddedDatabase(path.join(dataDir, 'postgres'), started, log);
+  signal?.throwIfAborted();
+  await migration.run(database.url, signal);
 
   const children = childDefinitions({ env: common, services, ports, secrets, databaseUrl: database.url });
   const stopTimeout = duration().safeParse(common.SHUTDOWN_TIMEOUT).data ?? 5_000;
   const supervisor = supervise({ ...children, log, stopLimit: stopTimeout + 1_000 });
   started.defer(() => supervisor.stop());
-  const url = `http://127.0.0.1:${ports.gateway}`;
+  const host = ['', '0.0.0.0', '::'].includes(env.HOST ?? '') ? '127.0.0.1' : env.HOST!;
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
   await ready(supervisor.ready, url, signal);
 
   const everything = started.move();
@@ -143,12 +144,12 @@ async function choosePorts(
       await sleep(100);
     }
   };
-  await check(ports.gateway, env.HOST, 'Stop it, or choose another port: PORT=8001 npm start');
+  await check(ports.gateway, env.HOST, `Stop it, or choose another port: PORT=${ports.gateway + 1} npm start`);
   for (const [name, number] of Object.entries(ports.services)) {
     await check(
       number,
       env.GRPC_HOST,
-      `The ${name} service needs it. Stop it, or choose other ports: GRPC_PORT_BASE=51051 npm start`,
+      `The ${name} service needs it. Stop it, or choose other ports: GRPC_PORT_BASE=${grpcPortBase + 1_000} npm start`,
     );
   }
   return ports;
@@ -180,6 +181,7 @@ async function embeddedDatabase(
         try {
           current = await startPostgres({ dataDir, port: current.port });
           alive = true;
+          if (stopped.signal.aborted) await current.stop();
         } catch (error) {
           log.error({ err: error }, "postgres doesn't start");
         }
@@ -201,22 +203,37 @@ async function embeddedDatabase(
   };
 }
 
-async function migrate(env: NodeJS.ProcessEnv, databaseUrl: string, secrets: Secrets, signal?: AbortSignal) {
+/** Runs services/migrate.ts, in a process of its own: it loads the code of all services. */
+function startMigration(env: NodeJS.ProcessEnv, secrets: Secrets, started: AsyncDisposableStack) {
   const passwords = Object.entries(secrets.databasePasswords).map(([name, password]) => [
     `${name.toUpperCase()}_DATABASE_PASSWORD`,
     password,
   ]);
-  try {
-    await run(process.execPath, [path.join(root, 'services/migrate.ts')], {
-      env: { ...env, DATABASE_URL: databaseUrl, ...Object.fromEntries(passwords) },
-      timeout: startLimit,
-      signal,
-    });
-  } catch (error) {
-    signal?.throwIfAborted();
-    const { stderr } = error as { stderr?: string };
-    throw new StartError(`The database can't be prepared:\n${stderr?.trim() || String(error)}`, { cause: error });
-  }
+  const child = spawn(process.execPath, [path.join(root, 'services/migrate.ts')], {
+    env: { ...env, ...Object.fromEntries(passwords) },
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    timeout: 2 * startLimit,
+    detached: true,
+  });
+  let errors = '';
+  child.stderr!.on('data', (data) => (errors += String(data)));
+  const ended = Promise.all([once(child, 'exit'), once(child.stderr!, 'end')]).then(
+    ([[code]]) => code as number | null,
+  );
+  // Whoever gives up before it has run doesn't hear of it.
+  ended.catch(() => {});
+  started.defer(async () => {
+    child.kill('SIGKILL');
+    await ended.catch(() => {});
+  });
+  return {
+    async run(databaseUrl: string, signal?: AbortSignal): Promise<void> {
+      // It may have failed already: then the exit code tells.
+      child.send({ DATABASE_URL: databaseUrl }, () => {});
+      const code = await (signal === undefined ? ended : Promise.race([ended, rejectOn(signal)]));
+      if (code !== 0) throw new StartError(`The database can't be prepared:\n${errors.trim() || `exit code ${code}`}`);
+    },
+  };
 }
 
 function childDefinitions({

@@ -1,21 +1,13 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { ConfigError, integer, loadConfig, port, text } from '#lib/config.ts';
-import { logSettings, openLog } from '#lib/log.ts';
+import { ConfigError, loadConfig } from '#lib/config.ts';
+import { openLog } from '#lib/log.ts';
 import { startHub, StartError } from './hub.ts';
+import { settings } from './settings.ts';
 
 /** `npm start`: the whole hub on this machine, until Ctrl-C. */
 
 const root = path.resolve(import.meta.dirname, '..');
-
-const settings = {
-  ...logSettings,
-  PORT: port().default(8000).describe('where the gateway listens'),
-  GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
-    .default(50_051)
-    .describe('gRPC port of auth; conversation, message, file, router and connectors have the ones after it'),
-  DATA_DIR: text().default('.chat4all').describe('where npm start keeps its data'),
-};
 
 /** Ctrl-C under npm comes twice, from the terminal and from npm; only what comes later than this is meant as a second one. */
 const sameSignal = 500;
@@ -75,7 +67,7 @@ function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: st
     `Chat4All is ready: ${url}`,
     `  docs    ${url}/docs`,
     `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
-    `  data    ${path.relative(process.cwd(), dataDir) || '.'}${process.env.DATABASE_URL ? ' and DATABASE_URL' : ''}`,
+    `  data    ${dataDir}${process.env.DATABASE_URL ? ', and the database at DATABASE_URL' : ''}`,
   ];
   if (users > 0) {
     lines.push(

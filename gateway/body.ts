@@ -22,17 +22,21 @@ export async function readBody(request: IncomingMessage, response: ServerRespons
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
-    const stop = (problem: Problem) => {
-      request.off('data', onData).off('end', onEnd).off('close', onClose);
-      reject(problem);
-    };
+    const stop = () => request.off('data', onData).off('end', onEnd).off('close', onClose);
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      if (size <= limit) chunks.push(chunk);
-      else stop(tooLarge());
+      if (size <= limit) {
+        chunks.push(chunk);
+        return;
+      }
+      stop();
+      reject(tooLarge());
     };
-    const onEnd = () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size));
-    const onClose = () => stop(new Problem(400, 'INCOMPLETE_BODY', 'The body ended before its time'));
+    const onEnd = () => {
+      stop();
+      resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size));
+    };
+    const onClose = () => reject(new Problem(400, 'INCOMPLETE_BODY', 'The body ended before its time'));
     request.on('data', onData).on('end', onEnd).on('close', onClose);
   });
 }

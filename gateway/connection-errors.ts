@@ -22,7 +22,9 @@ export function answerConnectionErrors(server: Server): void {
 
 function afterAnswers(socket: Connection, then: () => void): void {
   const answer = socket._httpMessage;
-  if (answer === undefined || answer === null || answer.destroyed) then();
+  // A request of which the rest can't be read any more is not waited for: the error is its answer.
+  const isWhole = answer?.req.complete ?? false;
+  if (answer === undefined || answer === null || answer.destroyed || !isWhole) then();
   // The next answer takes its place only after its 'close'.
   else answer.once('close', () => setImmediate(() => afterAnswers(socket, then)));
 }
@@ -34,8 +36,8 @@ function problemOf(code: string | undefined): Problem {
   return new Problem(400, 'MALFORMED_REQUEST', 'This is not a valid HTTP request');
 }
 
-function refuse(socket: Duplex, problem: Problem): void {
-  if (!socket.writable) {
+function refuse(socket: Connection, problem: Problem): void {
+  if (!socket.writable || socket._httpMessage?.headersSent === true) {
     socket.destroy();
     return;
   }

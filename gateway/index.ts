@@ -71,11 +71,11 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     ...ownRoutes(new HealthAnswers(backends, version)),
   ]);
   const limits = rateLimits(config.RATE_LIMIT);
-  const state = { stopping: false };
+  const open: OpenAnswers = { answers: new Set(), stopping: false };
 
   const app = express();
   app.disable('x-powered-by').disable('etag').set('trust proxy', config.TRUST_PROXY);
-  app.use(begin(log, state), ...limits.middleware, dispatch(table), answerErrors(log));
+  app.use(begin(log, open), ...limits.middleware, dispatch(table), answerErrors(log));
 
   const server = createServer({ requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout: 15_000 }, app);
   server.on('checkContinue', app).on('checkExpectation', app);
@@ -85,7 +85,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   return {
     port: (server.address() as AddressInfo).port,
     async stop() {
-      state.stopping = true;
+      open.stopping = true;
+      for (const answer of open.answers) closeAfter(answer);
       const closed = new Promise((resolve) => server.close(resolve));
       const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
       await closed;
@@ -129,14 +130,27 @@ function ownRoutes(answers: HealthAnswers): Route<Handler>[] {
   return Object.entries(own).map(([at, target]) => ({ method: 'GET', template: parseTemplate(at), target }));
 }
 
+/** The answers that are not finished. */
+interface OpenAnswers {
+  answers: Set<Response>;
+  /** Whether their connections are to be closed behind them. */
+  stopping: boolean;
+}
+
+function closeAfter(answer: Response): void {
+  if (!answer.headersSent) answer.setHeader('Connection', 'close');
+}
+
 /** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
-function begin(log: Logger, state: { stopping: boolean }): RequestHandler {
+function begin(log: Logger, open: OpenAnswers): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
     const requestId = requestIdOf(request.headers);
     response.setHeader('X-Request-ID', requestId);
     const context = { requestId };
+    open.answers.add(response);
     response.on('close', () => {
+      open.answers.delete(response);
       const status = response.headersSent ? response.statusCode : 499;
       const ms = Math.round((performance.now() - began) * 10) / 10;
       const { pathname } = targetOf(request.url);
@@ -144,7 +158,7 @@ function begin(log: Logger, state: { stopping: boolean }): RequestHandler {
     });
     const { expect, host } = request.headers;
     // A client that was not told to go on may send its body or not: only a new connection tells the two apart.
-    if (state.stopping || expect !== undefined) response.setHeader('Connection', 'close');
+    if (open.stopping || expect !== undefined) closeAfter(response);
     withContext(context, () => {
       if (host === undefined && request.httpVersion === '1.1') {
         throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
@@ -190,11 +204,16 @@ function answerErrors(log: Logger): ErrorRequestHandler {
   return (error: unknown, _request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
     if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
-    else if (problem.status > 500) log.warn({ err: problem.cause }, problem.message);
+    else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.
     if (response.headersSent) response.destroy();
     else answerProblem(response, problem);
   };
+}
+
+/** What gRPC itself says of a failure. */
+function causeOf({ cause }: Problem): string | undefined {
+  return cause instanceof Error ? cause.message : undefined;
 }
 
 function unexpected(error: unknown): Problem {

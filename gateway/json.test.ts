@@ -69,7 +69,7 @@ function random(next: () => number, depth = 0): { [name: string]: JsonValue } {
   const map = (key: () => string | number | boolean, item: () => JsonValue) =>
     Object.fromEntries(list(() => [String(key()), item()]) as [string, JsonValue][]);
   const value = (level: number): JsonValue =>
-    pick<() => JsonValue>(
+    pick<(() => JsonValue)[]>(
       () => null,
       text,
       () => next(),
@@ -115,7 +115,7 @@ function random(next: () => number, depth = 0): { [name: string]: JsonValue } {
     detail: () =>
       depth > 1
         ? {}
-        : pick<() => JsonValue>(
+        : pick<(() => JsonValue)[]>(
             () => ({ '@type': 'type.googleapis.com/google.protobuf.Duration', value: length() }),
             () => ({ '@type': 'type.googleapis.com/transcoding.v1.Everything', ...random(next, depth + 1) }),
           )(),
@@ -136,7 +136,7 @@ function random(next: () => number, depth = 0): { [name: string]: JsonValue } {
     if (name === 'by') {
       Object.assign(
         json,
-        pick<() => JsonValue>(
+        pick<(() => JsonValue)[]>(
           () => ({ by_name: text() }),
           () => ({ by_number: int64() }),
           () => ({ by_message: nested(1) }),
@@ -307,7 +307,7 @@ test('requests: numbers may be text, and 64 bits are exact either way', (t) => {
   });
   const long = parseJson(
     Buffer.from('{"int64_value": 9223372036854775807, "uint64_value": "18446744073709551615"}'),
-    '',
+    undefined,
   );
   t.deepEqual(understood(long), { int64_value: '9223372036854775807', uint64_value: '18446744073709551615' });
 });

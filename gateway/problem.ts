@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
-import { HubError, type FieldViolation } from '#lib/errors.ts';
+import type { FieldViolation, HubError } from '#lib/errors.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import type { Reading } from './request-json.ts';
 
@@ -109,7 +109,8 @@ function understood(error: ServiceError): HubError {
     return fromServiceError(error);
   } catch {
     // Its details are no google.rpc.Status: what is left is its code and its text.
-    return fromServiceError({ ...error, message: error.message, name: error.name, metadata: new Metadata() });
+    error.metadata = new Metadata();
+    return fromServiceError(error);
   }
 }
 

@@ -32,7 +32,7 @@ export class Reading {
   readonly #spellings = new Map<string, string>();
 
   fail({ field, sent }: Place, description: string): void {
-    if (this.violations.length < maxViolations) this.violations.push({ field, sent, description });
+    if (this.violations.length < maxViolations) this.violations.push({ field, sent: sent || field, description });
   }
 
   /** Notes that the client wrote `sent` for `field`. */
@@ -54,8 +54,7 @@ export class Reading {
       const sent = this.#spellings.get(field.slice(0, end));
       if (sent === undefined) continue;
       const rest = field.slice(end);
-      // The content of a body that is itself a field has no name over HTTP.
-      return sent === '' ? rest.replace(/^\./, '') || field : sent + rest;
+      return sent === nameless ? rest.replace(/^\./, '') || field : sent + rest;
     }
     return field;
   }
@@ -65,6 +64,9 @@ export class Reading {
 function lastStep(path: string, end: number): number {
   return Math.max(path.lastIndexOf('.', end - 1), path.lastIndexOf('[', end - 1), 0);
 }
+
+/** How a client spells a field that is itself the body: only what is in it has a name. */
+export const nameless = '';
 
 /** The top of a request. */
 export const root: Place = { field: '', sent: '' };

@@ -106,7 +106,7 @@ export class ResponseJson {
         found = true;
       } else reader.skip(wire, number);
     }
-    const name = typeof key === 'object' ? (key as { rawJSON: string }).rawJSON : String(key);
+    const name = typeof key === 'string' ? key : JSON.stringify(key);
     entries[name] = found ? value : this.#zero(field.value);
   }
 

@@ -119,7 +119,7 @@ function matchSteps(steps: readonly Step[], segments: readonly string[]): number
 /** Every path of `general` with `count` segments for its `**`; a `*` is undefined. */
 function expand(template: Template, count: number): (string | undefined)[] {
   return template.steps.flatMap((step) =>
-    step.kind === 'literal' ? [step.text] : new Array<undefined>(step.kind === 'one' ? 1 : count).fill(undefined),
+    step.kind === 'literal' ? [step.text] : Array.from({ length: step.kind === 'one' ? 1 : count }, () => undefined),
   );
 }
 
@@ -233,11 +233,11 @@ export class RouteTable<T> {
     const verb = safeDecode(last.slice(colon + 1));
     if (verb === undefined || !this.#verbs.has(verb)) return undefined;
     const bare = last.slice(0, colon);
-    const match = this.#match(
-      method,
-      { segments: segments.with(-1, bare), decoded: decoded.with(-1, safeDecode(bare) ?? bare) },
-      verb,
-    );
+    const path = {
+      segments: [...segments.slice(0, -1), bare],
+      decoded: [...decoded.slice(0, -1), safeDecode(bare) ?? bare],
+    };
+    const match = this.#match(method, path, verb);
     return match.kind === 'unknown path' ? undefined : match;
   }
 

@@ -11,7 +11,7 @@ import { messageType, Fault, type Field, type MessageType } from './schema.ts';
 import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
 import {
   fitsText,
-  Reading,
+  nameless,
   RequestJson,
   root,
   valueFromText,
@@ -19,6 +19,7 @@ import {
   zero,
   type Draft,
   type Place,
+  type Reading,
 } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
 
@@ -170,18 +171,13 @@ export class Transcoder {
     const { body } = binding;
     if (json !== undefined && body !== 'none') {
       if (body === 'all') this.#requests.message(binding.input, json.value, draft, reading, root);
-      else if (json.value !== null) this.#bodyField(body, json.value, draft, reading);
+      else if (json.value !== null) this.#requests.field(body, json.value, draft, reading, root, nameless);
     }
     if (query !== '' && body !== 'all') new QueryReader(binding, draft, reading).read(query);
     for (const [index, fields] of binding.variables.entries()) {
       bindVariable(fields, values[index] as string, draft, reading);
     }
     return writeDraft(draft);
-  }
-
-  #bodyField(field: Field, json: unknown, draft: Draft, reading: Reading): void {
-    reading.spell({ field: field.name, sent: '' });
-    this.#requests.field(field, json, draft, reading, root, field.name);
   }
 
   /** The JSON of a response message. */

@@ -1,15 +1,15 @@
+import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { ConfigError, loadConfig, text, type Settings } from '#lib/config.ts';
 import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { HubError } from '#lib/errors.ts';
 import { configurationExitCode } from '#lib/lifecycle.ts';
 
 /**
  * Brings a PostgreSQL database up to date, before the services start: for each service its role `chat4all_<service>`,
  * its schema and its tables; for the bus its role and schema, unless there is a Kafka. Safe to repeat.
  */
-
-const busSchema = 'bus';
 
 const definitions: { name: string; database: DatabaseDefinition }[] = [];
 for (const name of readdirSync(import.meta.dirname).toSorted()) {
@@ -18,21 +18,36 @@ for (const name of readdirSync(import.meta.dirname).toSorted()) {
   if (service.database !== undefined) definitions.push({ name, database: service.database });
 }
 
+const bus = { name: 'bus', schema: 'bus' };
+const owners = [...definitions.map(({ name, database }) => ({ name, schema: database.schema })), bus];
 const passwordVariable = (name: string) => `${name.toUpperCase()}_DATABASE_PASSWORD`;
 const role = (name: string) => `chat4all_${name}`;
 
-try {
-  const owners = definitions.map(({ name, database }) => ({ name, schema: database.schema }));
-  if ((process.env.KAFKA_BROKERS ?? '') === '') owners.push({ name: 'bus', schema: busSchema });
-  const config = loadConfig({
-    DATABASE_URL: text().describe('PostgreSQL URL of a role that may make roles, and schemas in this database'),
-    ...Object.fromEntries(
-      owners.map(({ name }) => [passwordVariable(name), text().describe(`the password of the role ${role(name)}`)]),
-    ),
-  } as Settings) as Record<string, string>;
+const settingsFor = (some: typeof owners): Settings => ({
+  DATABASE_URL: text().describe('PostgreSQL URL of a role that may make roles, and schemas in this database'),
+  ...Object.fromEntries(
+    some.map(({ name }) => [passwordVariable(name), text().describe(`the password of the role ${role(name)}`)]),
+  ),
+});
+
+/** All that the migration may ask for: the bus's only where there is no Kafka. */
+export const settings = settingsFor(owners);
+
+/** `npm start` starts this process together with the database, and sends the URL when the database is there. */
+async function sentEnvironment(): Promise<NodeJS.ProcessEnv> {
+  if (!process.connected) return {};
+  const [message] = (await once(process, 'message')) as [NodeJS.ProcessEnv];
+  process.disconnect();
+  return message;
+}
+
+async function migrate(): Promise<void> {
+  const env = { ...process.env, ...(await sentEnvironment()) };
+  const wanted = env.KAFKA_BROKERS ? owners.filter((owner) => owner !== bus) : owners;
+  const config = loadConfig(settingsFor(wanted), env) as Record<string, string>;
   const adminUrl = config.DATABASE_URL!;
 
-  for (const { name, schema } of owners) {
+  for (const { name, schema } of wanted) {
     await provisionDatabase(adminUrl, { schema, role: role(name), password: config[passwordVariable(name)]! });
   }
   await Promise.all(
@@ -44,12 +59,20 @@ try {
       console.log(`${name}: up to date`);
     }),
   );
-} catch (error) {
-  if (error instanceof ConfigError) {
-    console.error(`migrate: ${error.message}`);
-    process.exitCode = configurationExitCode;
-  } else {
-    console.error('migrate: failed:', error);
-    process.exitCode = 1;
+}
+
+if (import.meta.main) {
+  try {
+    await migrate();
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      console.error(`migrate: ${error.message}`);
+      process.exitCode = configurationExitCode;
+    } else {
+      // That the database is away is said by the cause: who refused what.
+      const away = error instanceof HubError && error.cause instanceof Error;
+      console.error('migrate: failed:', away ? String(error.cause) : error);
+      process.exitCode = 1;
+    }
   }
 }

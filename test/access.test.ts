@@ -168,7 +168,7 @@ function dynamicCall(address: string): EmptyCall {
     const client = new Service(address, credentials.createInsecure());
     try {
       return await new Promise((resolve) => {
-        const options = { deadline: Date.now() + 10_000 };
+        const options = { deadline: Date.now() + 30_000 };
         client[name]!({}, metadataOf(token), options, (error: ServiceError | null) => {
           resolve(error === null ? undefined : fromServiceError(error));
         });

@@ -5,13 +5,13 @@ import {
   Metadata,
   Server,
   ServerCredentials,
-  status,
   type sendUnaryData,
   type ServerUnaryCall,
   type ServiceDefinition,
+  type status,
 } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
-import { HubError, invalidFields, type FieldViolation } from '#lib/errors.ts';
+import { invalidFields, type FieldViolation, type HubError } from '#lib/errors.ts';
 import { decodeViolations, toStatus } from '#lib/rpc/status.ts';
 
 /** The descriptor set of the services in test/protos. */

@@ -46,7 +46,7 @@ export interface ClientOptions {
   token?: string;
   /** Further metadata. */
   metadata?: Record<string, string>;
-  /** Milliseconds; 10,000 by default. */
+  /** Milliseconds; 30,000 by default. */
   timeout?: number;
 }
 
@@ -142,7 +142,7 @@ export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus
       name,
       format: 'json',
       level: 'info',
-      destination: { write: (line) => void lines.push(line) },
+      destination: { write: (line) => void lines.push(line.trimEnd()) },
     });
     const running = await module.start(config, log);
     let stopping: Promise<void> | undefined;
@@ -176,7 +176,7 @@ export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus
       return identities[name]!.serviceToken(audience);
     },
 
-    client(definition, address, { token, metadata = {}, timeout = 10_000 } = {}) {
+    client(definition, address, { token, metadata = {}, timeout = 30_000 } = {}) {
       const client = new Client(address, credentials.createInsecure());
       started.defer(() => client.close());
       const sent = new Metadata();

@@ -51,6 +51,7 @@ try {
 }
 
 async function run(): Promise<number> {
+  const withKafka = needsKafka();
   await using started = new AsyncDisposableStack();
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-test-'));
   started.defer(() => rm(folder, { recursive: true, force: true }));
@@ -63,7 +64,7 @@ async function run(): Promise<number> {
       started.defer(() => postgres.stop());
       env.TEST_DATABASE_ADMIN_URL = postgres.adminUrl;
     }),
-    needsKafka() &&
+    withKafka &&
       startKafka({ dataDir: path.join(folder, 'kafka'), log: console.log }).then((kafka) => {
         started.defer(() => kafka.stop());
         env.TEST_KAFKA_BROKERS = kafka.brokers;

@@ -217,7 +217,9 @@ async function initialise(options: {
     await run(file, args, { ...user, cwd: dataDir, env: serverEnvironment(), timeout: startLimit });
   } catch (error) {
     const { stderr } = error as { stderr?: string };
-    throw new Error(`PostgreSQL's initdb failed in ${dataDir}:\n${lastLines(stderr || String(error))}`);
+    throw new Error(`PostgreSQL's initdb failed in ${dataDir}:\n${lastLines(stderr || String(error))}`, {
+      cause: error,
+    });
   }
   await rename(unfinished, cluster);
   return password;
@@ -356,6 +358,8 @@ async function stopServer(server: ChildProcess, exited: Promise<void>): Promise<
     ['SIGKILL', 3_000],
   ] as const) {
     server.kill(signal);
+    // A frozen one couldn't take the signal.
+    if (process.platform !== 'win32') server.kill('SIGCONT');
     const timer = new AbortController();
     const stopped = await Promise.race([
       exited.then(() => true),

@@ -3,7 +3,6 @@ import {
   logLevel,
   PartitionAssigners,
   Partitioners,
-  type Admin,
   type Broker,
   type Cluster,
   type Consumer as KafkaConsumer,
@@ -27,8 +26,16 @@ export interface KafkaBusOptions {
 }
 
 /** Milliseconds. */
-const limits = { store: 4_500, probe: 2_000, admin: 5_000, consume: 10_000, stop: 10_000, disconnect: 5_000 };
-const group = {
+const limits = {
+  store: 4_500,
+  topic: 9_000,
+  probe: 2_000,
+  admin: 5_000,
+  consume: 10_000,
+  stop: 10_000,
+  disconnect: 5_000,
+};
+const membership = {
   session: 8_000,
   rebalance: 10_000,
   heartbeat: 2_000,
@@ -73,9 +80,12 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
     if (topic.endsWith('.dead_letters')) {
       configEntries.push({ name: 'retention.ms', value: String(deadLetterRetention) });
     }
-    await admin.use(limits.store, (client) =>
-      client.createTopics({ topics: [{ topic, numPartitions: partitions, configEntries }], waitForLeaders: true }),
-    );
+    await admin.use(limits.topic, async (client) => {
+      const wanted = { topic, numPartitions: partitions, configEntries };
+      await client.createTopics({ topics: [wanted], waitForLeaders: false });
+      // A topic has no leaders for a moment, and a broker may not even have heard of it.
+      await untilSettled(limits.topic, () => client.fetchTopicMetadata({ topics: [topic] }));
+    });
     madeTopics.add(topic);
   }
 
@@ -93,18 +103,26 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
     async consume(options) {
       checkName('group', options.group);
       options.topics.forEach((topic) => checkName('topic', topic));
-      const started = (async () => {
-        for (const topic of options.topics) await makeTopic(topic);
-        return consumeTopics({ kafka, options, partitions, publish, log });
-      })();
-      const consumer = await answersWithin(limits.consume, started);
-      consumers.add(consumer);
-      return {
-        async stop() {
-          consumers.delete(consumer);
-          await consumer.stop();
-        },
-      };
+      const starting = options.topics.map(async (topic) => {
+        await makeTopic(topic);
+        const consumer = await consumeTopic({ kafka, topic, options, partitions, publish, log });
+        consumers.add(consumer);
+        return consumer;
+      });
+      async function stop(): Promise<void> {
+        for (const outcome of await Promise.allSettled(starting)) {
+          if (outcome.status === 'rejected') continue;
+          consumers.delete(outcome.value);
+          await outcome.value.stop();
+        }
+      }
+      try {
+        await answersWithin(limits.consume, Promise.all(starting));
+      } catch (error) {
+        void stop();
+        throw error;
+      }
+      return { stop };
     },
     async probe() {
       await admin.use(limits.probe, async (client) => {
@@ -112,13 +130,16 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
         if (alive.length === 0) throw new Error('no broker is there');
       });
     },
-    async lag(topic, groupId) {
+    async lag(topic, group) {
       checkName('topic', topic);
-      checkName('group', groupId);
+      checkName('group', group);
       await makeTopic(topic);
       return admin.use(limits.admin, async (client) => {
         const ends = await client.fetchTopicOffsets(topic);
-        const [committed] = await committedOffsets(client, groupId, topic);
+        // A new or moving group has no coordinator for a moment.
+        const [committed] = await untilSettled(limits.admin, () =>
+          client.fetchOffsets({ groupId: groupOf(topic, group), topics: [topic] }),
+        );
         const positions = new Map(committed?.partitions.map(({ partition, offset }) => [partition, Number(offset)]));
         return ends
           .map(({ partition, high, low }) => {
@@ -136,11 +157,11 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
   };
 }
 
-/** A new or moving group has no coordinator for a moment, and kafkajs doesn't try this again by itself. */
-async function committedOffsets(admin: Admin, groupId: string, topic: string) {
-  for (const giveUp = performance.now() + limits.admin; ; await wait(200)) {
+/** Asks again while Kafka says that it can't tell yet: the admin client of kafkajs doesn't by itself. */
+async function untilSettled<T>(limit: number, ask: () => Promise<T>): Promise<T> {
+  for (const giveUp = performance.now() + limit; ; await wait(100)) {
     try {
-      return await admin.fetchOffsets({ groupId, topics: [topic] });
+      return await ask();
     } catch (error) {
       if ((error as { retriable?: boolean }).retriable !== true || performance.now() > giveUp) throw error;
     }
@@ -195,27 +216,33 @@ interface PartitionWork {
 }
 
 /**
- * Consumes topics for one group. kafkajs only fetches: it would let a batch that takes long, or is tried again and again,
- * hold up all partitions of its broker. Each partition is worked on apart, and commits for itself.
+ * Consumes one topic for one group, which is a Kafka group of its own: kafkajs divides a group's partitions well only if
+ * all its members take the same topics.
+ *
+ * kafkajs only fetches: it would let a batch that takes long, or is tried again and again, hold up all partitions of its
+ * broker. Each partition is worked on apart, and commits for itself.
  */
-async function consumeTopics({
+async function consumeTopic({
   kafka,
+  topic,
   options,
   partitions,
   publish,
   log,
 }: {
   kafka: Kafka;
+  topic: string;
   options: ConsumeOptions;
   partitions: number;
   publish: Bus['publish'];
   log: Logger;
 }): Promise<Consumer> {
   const stopping = new AbortController();
-  const where = { topics: options.topics, group: options.group };
-  const works = new Map<string, PartitionWork>();
+  const where = { topic, group: options.group };
+  const groupId = groupOf(topic, options.group);
+  const works = new Map<number, PartitionWork>();
   /** By partition: settles once nothing is being handled any more. Outlives a `PartitionWork` that was dropped. */
-  const busy = new Map<string, Promise<void>>();
+  const busy = new Map<number, Promise<void>>();
   let memberId: string | undefined;
   let lastSign = performance.now();
 
@@ -228,11 +255,11 @@ async function consumeTopics({
   async function start(): Promise<Running> {
     let cluster: Cluster | undefined;
     const consumer = kafka.consumer({
-      groupId: options.group,
-      sessionTimeout: group.session,
-      rebalanceTimeout: group.rebalance,
-      heartbeatInterval: group.heartbeat,
-      maxWaitTimeInMs: group.fetchWait,
+      groupId,
+      sessionTimeout: membership.session,
+      rebalanceTimeout: membership.rebalance,
+      heartbeatInterval: membership.heartbeat,
+      maxWaitTimeInMs: membership.fetchWait,
       allowAutoTopicCreation: false,
       retry: { ...retry, restartOnFailure: async () => false },
       partitionAssigners: [
@@ -248,13 +275,13 @@ async function consumeTopics({
     consumer.on('consumer.fetch', signOfLife);
     consumer.on('consumer.group_join', ({ payload }) => {
       signOfLife();
-      joined(consumer, payload.memberId, payload.memberAssignment);
+      joined(consumer, payload.memberId, payload.memberAssignment[topic] ?? []);
     });
     consumer.on('consumer.crash', ({ payload }) => void restart(running, payload.error));
     try {
       await consumer.connect();
       if (memberId !== undefined && cluster !== undefined) await leaveGroup(cluster, memberId);
-      await consumer.subscribe({ topics: [...options.topics], fromBeginning: true });
+      await consumer.subscribe({ topic, fromBeginning: true });
     } catch (error) {
       running.ended = true;
       await disconnect(consumer);
@@ -276,8 +303,8 @@ async function consumeTopics({
   async function leaveGroup(cluster: Cluster, member: string): Promise<void> {
     type Leavable = Broker & { leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown> };
     try {
-      const coordinator = (await cluster.findGroupCoordinator({ groupId: options.group })) as Leavable;
-      await coordinator.leaveGroup({ groupId: options.group, memberId: member });
+      const coordinator = (await cluster.findGroupCoordinator({ groupId })) as Leavable;
+      await coordinator.leaveGroup({ groupId, memberId: member });
     } catch (error) {
       log.debug({ ...where, err: error }, 'the earlier member could not be taken out of the group');
     }
@@ -296,7 +323,7 @@ async function consumeTopics({
 
   async function again(running: Running, error: unknown): Promise<void> {
     log.warn({ ...where, err: error }, 'the consumer lost Kafka; trying again');
-    for (const key of works.keys()) drop(running.consumer, key);
+    for (const partition of works.keys()) drop(running.consumer, partition);
     await disconnect(running.consumer);
     while (!stopping.signal.aborted) {
       try {
@@ -305,34 +332,32 @@ async function consumeTopics({
         return;
       } catch (failure) {
         log.debug({ ...where, err: failure }, 'the consumer does not reach Kafka yet');
-        await wait(group.restartPause, undefined, { signal: stopping.signal }).catch(() => {});
+        await wait(membership.restartPause, undefined, { signal: stopping.signal }).catch(() => {});
       }
     }
   }
 
   /** After a rebalance: what this member keeps goes on; all else is dropped, uncommitted. */
-  function joined(consumer: KafkaConsumer, member: string, assignment: Record<string, number[]>): void {
-    const assigned = new Set(
-      Object.entries(assignment).flatMap(([topic, some]) => some.map((partition) => keyOf(topic, partition))),
-    );
+  function joined(consumer: KafkaConsumer, member: string, assigned: readonly number[]): void {
     // As a new member it may have missed that its partitions were somebody else's for a while.
     const sameMember = member === memberId;
     memberId = member;
-    for (const key of works.keys()) if (!sameMember || !assigned.has(key)) drop(consumer, key);
+    for (const partition of works.keys()) {
+      if (!sameMember || !assigned.includes(partition)) drop(consumer, partition);
+    }
   }
 
-  function drop(consumer: KafkaConsumer, key: string): void {
-    const work = works.get(key);
+  function drop(consumer: KafkaConsumer, partition: number): void {
+    const work = works.get(partition);
     if (work === undefined) return;
-    works.delete(key);
+    works.delete(partition);
     work.lost.abort();
-    if (work.paused) resume(consumer, key);
+    if (work.paused) resume(consumer, partition);
   }
 
-  function resume(consumer: KafkaConsumer, key: string): void {
-    const [topic = '', partition] = key.split('/');
+  function resume(consumer: KafkaConsumer, partition: number): void {
     try {
-      consumer.resume([{ topic, partitions: [Number(partition)] }]);
+      consumer.resume([{ topic, partitions: [partition] }]);
     } catch {
       // It has ended; its successor begins with nothing paused.
     }
@@ -340,12 +365,11 @@ async function consumeTopics({
 
   /** Takes what kafkajs has fetched of a partition, and returns at once. */
   function take(consumer: KafkaConsumer, { batch, pause }: EachBatchPayload): void {
-    const { topic, partition } = batch;
-    const key = keyOf(topic, partition);
-    let work = works.get(key);
+    const { partition } = batch;
+    let work = works.get(partition);
     if (work === undefined) {
       work = { messages: [], bytes: 0, next: 0n, paused: false, running: false, lost: new AbortController() };
-      works.set(key, work);
+      works.set(partition, work);
     }
     for (const message of batch.messages) {
       const offset = BigInt(message.offset);
@@ -361,24 +385,18 @@ async function consumeTopics({
     if (work.running || work.messages.length === 0) return;
     work.running = true;
     const running = work;
-    const done = (busy.get(key) ?? Promise.resolve())
-      .then(() => workOff(consumer, topic, partition, running))
+    const done = (busy.get(partition) ?? Promise.resolve())
+      .then(() => workOff(consumer, partition, running))
       .catch((error: unknown) =>
         log.error({ ...where, partition, err: error }, 'a partition is not worked on any more'),
       )
       .finally(() => {
-        running.running = false;
-        if (busy.get(key) === done) busy.delete(key);
+        if (busy.get(partition) === done) busy.delete(partition);
       });
-    busy.set(key, done);
+    busy.set(partition, done);
   }
 
-  async function workOff(
-    consumer: KafkaConsumer,
-    topic: string,
-    partition: number,
-    work: PartitionWork,
-  ): Promise<void> {
+  async function workOff(consumer: KafkaConsumer, partition: number, work: PartitionWork): Promise<void> {
     const signal = AbortSignal.any([stopping.signal, work.lost.signal]);
     while (work.messages.length > 0 && !signal.aborted) {
       const messages = work.messages.splice(0, options.batchSize ?? 200);
@@ -400,15 +418,17 @@ async function consumeTopics({
       for (const message of messages) work.bytes -= sizeOf(message);
       if (work.paused && work.messages.length < most.events / 2 && work.bytes < most.bytes / 2) {
         work.paused = false;
-        resume(consumer, keyOf(topic, partition));
+        resume(consumer, partition);
       }
     }
+    // In the same turn as the last look at `messages`, so that what is fetched from now on begins anew.
+    work.running = false;
   }
 
   let restarting = Promise.resolve();
   let current = await start();
   const watch = setInterval(() => {
-    if (performance.now() - lastSign < group.silence) return;
+    if (performance.now() - lastSign < membership.silence) return;
     lastSign = performance.now();
     void restart(current, new Error('nothing was heard from Kafka for too long'));
   }, 5_000);
@@ -423,8 +443,8 @@ async function consumeTopics({
   };
 }
 
-function keyOf(topic: string, partition: number): string {
-  return `${topic}/${partition}`;
+function groupOf(topic: string, group: string): string {
+  return `${group}.${topic}`;
 }
 
 function sizeOf(message: KafkaMessage): number {

@@ -47,7 +47,12 @@ export async function openBus(
 /** A bus whose topics and groups have other names than its users give them. */
 function withPrefix(prefix: string, bus: Bus): Bus {
   if (prefix === '') return bus;
-  const plain = (event: ReceivedEvent) => ({ ...event, topic: event.topic.slice(prefix.length) });
+  const cut = (name: string) => name.slice(prefix.length);
+  function plain({ topic, deadLetter, ...event }: ReceivedEvent): ReceivedEvent {
+    if (deadLetter === undefined) return { ...event, topic: cut(topic) };
+    const origin = { ...deadLetter, topic: cut(deadLetter.topic), group: cut(deadLetter.group) };
+    return { ...event, topic: cut(topic), deadLetter: origin };
+  }
   return {
     publish: (topic, events) => bus.publish(prefix + topic, events),
     consume({ topics, group, handle, onDeadLetter, ...options }) {

@@ -30,31 +30,67 @@ export async function answersWithin<T>(limit: number, work: Promise<T>): Promise
   }
 }
 
+/** A call of `publish` whose turn has not come. */
+interface Waiting {
+  events: readonly BusEvent[];
+  /** Fulfilled once the events are stored. */
+  stored: PromiseWithResolvers<void>;
+  /** Its caller has been told that it failed: storing it now would only put it behind what came after it. */
+  late: boolean;
+}
+
 /**
  * Makes `publish` of a bus out of the adapter's way to store events: checks them, keeps the publications to one topic in
- * the order of the calls, and answers in time.
+ * the order of the calls, and answers in time. What comes while another call is being stored is stored together after it.
  */
 export function publisher(store: (topic: string, events: readonly BusEvent[]) => Promise<void>): Bus['publish'] {
-  const last = new Map<string, Promise<void>>();
+  const queues = new Map<string, Waiting[]>();
+
+  async function storeAll(topic: string, queue: Waiting[]): Promise<void> {
+    while (queue.length > 0) {
+      const calls = takeSome(queue);
+      try {
+        const events = calls.flatMap((call) => call.events);
+        if (events.length > 0) await answersWithin(publishLimit, store(topic, events));
+        for (const call of calls) call.stored.resolve();
+      } catch (error) {
+        for (const call of calls) call.stored.reject(error);
+      }
+    }
+    queues.delete(topic);
+  }
+
   return async function publish(topic, events) {
     checkName('topic', topic);
     events.forEach(checkEvent);
     if (events.length === 0) return;
-    let given = true;
-    const turn = (last.get(topic) ?? Promise.resolve()).then(async () => {
-      // Who waited too long has been told that it failed: storing it now would only put it behind what came after it.
-      if (given) await store(topic, events);
-    });
-    last.set(
-      topic,
-      turn.catch(() => {}),
-    );
+    const call: Waiting = { events, stored: Promise.withResolvers(), late: false };
+    const queue = queues.get(topic);
+    if (queue === undefined) {
+      const begun = [call];
+      queues.set(topic, begun);
+      void storeAll(topic, begun);
+    } else {
+      queue.push(call);
+    }
     try {
-      await answersWithin(publishLimit, turn);
+      await answersWithin(publishLimit, call.stored.promise);
     } finally {
-      given = false;
+      call.late = true;
     }
   };
+}
+
+/** Takes the next calls out of the queue, as many as make up a good size to store at once. */
+function takeSome(queue: Waiting[]): Waiting[] {
+  const calls: Waiting[] = [];
+  for (let events = 0; queue.length > 0 && events < 1_000;) {
+    const call = queue.shift()!;
+    if (call.late) continue;
+    calls.push(call);
+    events += call.events.length;
+  }
+  return calls;
 }
 
 /** Topics and groups are named so that both engines take the name. */

@@ -9,7 +9,7 @@ const UserEntity = defineEntity({
   tableName: 'users',
   properties: {
     id: p.uuid().primary(),
-    username: p.text().unique(),
+    username: p.text().collation('C').unique(),
     passwordHash: p.text().lazy(),
     isAdmin: p.boolean().default(false),
     createdAt: p.datetime(3),
@@ -21,7 +21,7 @@ const AuthSessionEntity = defineEntity({
   tableName: 'auth_sessions',
   properties: {
     id: p.uuid().primary(),
-    userId: p.uuid().index(),
+    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
     createdAt: p.datetime(3),
     expiresAt: p.datetime(3).index(),
   },
@@ -33,7 +33,7 @@ const LoginFailureEntity = defineEntity({
   indexes: [{ properties: ['username', 'address', 'failedAt'] }],
   properties: {
     id: p.uuid().primary(),
-    username: p.text(),
+    username: p.text().collation('C'),
     address: p.text(),
     failedAt: p.datetime(3).index(),
   },

@@ -2,7 +2,7 @@ import { HubError } from '#lib/errors.ts';
 import type { Connector } from './connector.ts';
 
 /** How many deliveries a network remembers, to recognise those that are repeated. */
-const remembered = 100_000;
+const remembered = 10_000;
 
 /** A network that isn't there: it takes every message and says so in the log. */
 export function mockConnector({ name, title }: { name: string; title: string }): Connector {

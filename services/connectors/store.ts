@@ -19,6 +19,7 @@ const DeliveryEntity = defineEntity({
     error: p.text().nullable(),
     endedAt: p.datetime(3).nullable(),
   },
+  checks: [{ name: 'deliveries_outcome', expression: 'num_nulls(delivered, attempts, error, ended_at) in (0, 4)' }],
 });
 
 export const database: DatabaseDefinition = {

@@ -7,6 +7,7 @@ import { Conversations } from './migrations/0001-conversations.ts';
 const ConversationEntity = defineEntity({
   name: 'Conversation',
   tableName: 'conversations',
+  checks: [{ name: 'conversations_type_check', expression: `type in ('private', 'group')` }],
   properties: {
     id: p.uuid().primary(),
     type: p.text().$type<ConversationKind>(),
@@ -20,8 +21,13 @@ const ConversationEntity = defineEntity({
 const MemberEntity = defineEntity({
   name: 'Member',
   tableName: 'members',
+  checks: [{ name: 'members_status_check', expression: `status in ('active', 'left')` }],
+  indexes: [
+    { name: 'members_active_user_index', properties: ['userId', 'conversationId'], where: `status = 'active'` },
+  ],
   properties: {
-    conversationId: p.uuid().primary(),
+    conversationId: () =>
+      p.manyToOne(ConversationEntity).fieldName('conversation_id').mapToPk().primary().deleteRule('cascade'),
     userId: p.uuid().primary(),
     position: p.smallint(),
     status: p.text().$type<'active' | 'left'>(),

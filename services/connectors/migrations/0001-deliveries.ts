@@ -17,7 +17,7 @@ export class Deliveries extends Migration {
         ended_at timestamptz(3),
         primary key (message_id, recipient_id, channel),
         constraint deliveries_outcome check (num_nulls(delivered, attempts, error, ended_at) in (0, 4))
-      ) with (fillfactor = 80)`);
+      )`);
   }
 
   override down(): void {

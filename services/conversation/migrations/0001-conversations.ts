@@ -13,7 +13,7 @@ export class Conversations extends Migration {
       )`);
     this.addSql(`
       create table conversation.members (
-        conversation_id uuid not null references conversation.conversations on delete cascade,
+        conversation_id uuid not null constraint members_conversation_id_foreign references conversation.conversations on delete cascade,
         user_id uuid not null,
         position smallint not null,
         status text not null check (status in ('active', 'left')),
@@ -22,7 +22,7 @@ export class Conversations extends Migration {
         primary key (conversation_id, user_id)
       )`);
     this.addSql(`
-      create index members_active_user on conversation.members (user_id, conversation_id) where status = 'active'`);
+      create index members_active_user_index on conversation.members (user_id, conversation_id) where status = 'active'`);
   }
 
   override down(): void {

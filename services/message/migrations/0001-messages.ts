@@ -70,4 +70,7 @@ export class Messages extends Migration {
         expires_at timestamptz(3) not null
       )`);
   }
+  override down(): void {
+    this.addSql('drop table leases, outbox, conversation_heads, status_changes, deliveries, messages');
+  }
 }

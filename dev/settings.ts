@@ -1,0 +1,12 @@
+import { integer, port, text } from '#lib/config.ts';
+import { logSettings } from '#lib/log.ts';
+
+/** Settings of `npm start` itself. It hands its whole environment on to the processes that it starts. */
+export const settings = {
+  ...logSettings,
+  PORT: port().default(8000).describe('where the gateway listens'),
+  GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
+    .default(50_051)
+    .describe('gRPC port of auth; conversation, message, file, router and connectors have the ones after it'),
+  DATA_DIR: text().default('.chat4all').describe('where npm start keeps its data'),
+};

@@ -1,0 +1,198 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import type { ServerUnaryCall } from '@grpc/grpc-js';
+import test from 'ava';
+import { fixture } from '../test/echo-gateway.ts';
+
+/** A connection on which bytes are written as they are. */
+async function dial(port: number): Promise<{ socket: Socket; until(found: RegExp | 'end'): Promise<string> }> {
+  const socket = connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  let received = '';
+  let ended = false;
+  let wake = () => {};
+  socket.on('data', (chunk: Buffer) => {
+    received += chunk.toString();
+    wake();
+  });
+  socket.on('error', () => {});
+  socket.on('close', () => {
+    ended = true;
+    wake();
+  });
+  return {
+    socket,
+    async until(found) {
+      while (found === 'end' ? !ended : !found.test(received)) {
+        if (ended) throw new Error(`The connection ended after ${JSON.stringify(received)}`);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+      return received;
+    },
+  };
+}
+
+for (const [what, bytes, status, code] of [
+  ['no HTTP at all', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['an unknown method', 'FOO / HTTP/1.1\r\nHost: a\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a header without a colon', 'GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a space in the path', 'GET /a b HTTP/1.1\r\nHost: a\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  [
+    'two lengths',
+    'POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}',
+    400,
+    'MALFORMED_REQUEST',
+  ],
+  [
+    'a length and chunks',
+    'POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}',
+    400,
+    'MALFORMED_REQUEST',
+  ],
+  ['huge headers', `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`, 431, 'HEADERS_TOO_LARGE'],
+  ['a huge path', `GET /${'x'.repeat(20_000)} HTTP/1.1\r\nHost: a\r\n\r\n`, 431, 'HEADERS_TOO_LARGE'],
+  ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n', 405, 'METHOD_NOT_ALLOWED'],
+  ['no Host', 'GET /health HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a strange expectation', 'GET /health HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n', 417, 'EXPECTATION_FAILED'],
+] as const) {
+  test(`connection: ${what} is answered with ${status} as a problem`, async (t) => {
+    const { gateway } = await fixture(t);
+    const { socket, until } = await dial(gateway.port);
+    socket.write(bytes);
+    const [head = '', body = ''] = (await until('end')).split('\r\n\r\n');
+    t.regex(head, new RegExp(`^HTTP/1.1 ${status} `));
+    t.regex(head, /^content-type: application\/problem\+json\r?$/im);
+    const problem = JSON.parse(body) as Record<string, unknown>;
+    t.like(problem, { status, error_code: code });
+    t.true(head.toLowerCase().includes(`x-request-id: ${String(problem['request_id'])}`));
+  });
+}
+
+test('connection: HTTP/1.0 without Host is served', async (t) => {
+  const { gateway } = await fixture(t);
+  const { socket, until } = await dial(gateway.port);
+  socket.write('GET /health HTTP/1.0\r\n\r\n');
+  t.regex(await until('end'), /^HTTP\/1\.1 200 /);
+});
+
+test('connection: pipelined requests are answered in order, also before something malformed', async (t) => {
+  const { backend, gateway } = await fixture(t);
+  let first = () => {};
+  backend.handler = (call, callback) => {
+    const echo = () => callback(null, call.request);
+    if (backend.calls.length === 1) {
+      first = echo;
+      return;
+    }
+    echo();
+    first();
+  };
+  const { socket, until } = await dial(gateway.port);
+  const get = (id: string) => `GET /v1/things/${id} HTTP/1.1\r\nHost: a\r\nX-Request-ID: ${id}\r\n\r\n`;
+  socket.write(`${get('one')}${get('two')}garbage\r\n\r\n`);
+  const answers = await until('end');
+  t.deepEqual(
+    [...answers.matchAll(/HTTP\/1\.1 (\d+)|x-request-id: (one|two)/gi)].map((match) => match[1] ?? match[2]),
+    ['200', 'one', '200', 'two', '400'],
+  );
+});
+
+test('connection: a body that is too large is answered at once, and the connection goes on', async (t) => {
+  const { gateway } = await fixture(t, { BODY_LIMIT: '100' });
+  const { socket, until } = await dial(gateway.port);
+  const post = (length: number) =>
+    `POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${length}\r\n\r\n`;
+  socket.write(post(100_000));
+  t.regex(await until(/PAYLOAD_TOO_LARGE/), /^HTTP\/1\.1 413 /);
+  socket.write(' '.repeat(100_000));
+  socket.write(`${post(2)}{}`);
+  await until(/HTTP\/1\.1 201 /);
+  socket.destroy();
+  t.pass();
+});
+
+test('connection: Expect: 100-continue is answered before the body, with what is wrong or with 100', async (t) => {
+  const { gateway } = await fixture(t, { BODY_LIMIT: '100' });
+  const post = (path: string, length: number) =>
+    `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: ${length}\r\n\r\n`;
+  for (const [path, length, status] of [
+    ['/v1/everything', 101, 413],
+    ['/v1/nope', 2, 404],
+  ] as const) {
+    const { socket, until } = await dial(gateway.port);
+    socket.write(post(path, length));
+    t.regex(await until('end'), new RegExp(`^HTTP/1.1 ${status} `));
+  }
+  const { socket, until } = await dial(gateway.port);
+  socket.write(post('/v1/everything', 2));
+  await until(/HTTP\/1\.1 100 Continue\r\n\r\n/);
+  socket.write('{}');
+  t.regex(await until('end'), /HTTP\/1\.1 201 /);
+});
+
+test('connection: a client that goes away cancels the call', async (t) => {
+  const { backend, gateway, lines } = await fixture(t);
+  const arrived = Promise.withResolvers<ServerUnaryCall<Buffer, Buffer>>();
+  backend.handler = (call) => arrived.resolve(call);
+  const { socket } = await dial(gateway.port);
+  socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
+  const call = await arrived.promise;
+  const cancelled = once(call, 'cancelled');
+  socket.destroy();
+  await cancelled;
+  t.true(call.cancelled);
+  while (lines.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  t.like(lines[0], { msg: 'http', status: 499 });
+});
+
+test('connection: chunks that are malformed are answered, also behind another request', async (t) => {
+  const { gateway } = await fixture(t);
+  for (const before of ['', 'GET /health HTTP/1.1\r\nHost: a\r\n\r\n']) {
+    const { socket, until } = await dial(gateway.port);
+    socket.write(`${before}POST /v1/everything HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n`);
+    const codes = [...(await until('end')).matchAll(/HTTP\/1\.1 (\d+)/g)].map((match) => match[1]);
+    t.deepEqual(codes, before === '' ? ['400'] : ['200', '400']);
+  }
+});
+
+test('connection: a client that goes away in the middle of a body leaves nothing behind', async (t) => {
+  const { backend, gateway, lines } = await fixture(t);
+  const { socket } = await dial(gateway.port);
+  socket.write('POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{');
+  socket.end();
+  while (lines.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  t.deepEqual(backend.calls, []);
+});
+
+test('stop: running requests finish, idle connections are closed and new ones refused', async (t) => {
+  const { backend, gateway } = await fixture(t);
+  const arrived = Promise.withResolvers<() => void>();
+  backend.handler = (call, callback) => arrived.resolve(() => callback(null, call.request));
+  const idle = await dial(gateway.port);
+  idle.socket.write('GET /health HTTP/1.1\r\nHost: a\r\n\r\n');
+  await idle.until(/"version":"[^"]*"\}/);
+  const busy = await dial(gateway.port);
+  busy.socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
+  const release = await arrived.promise;
+  const stopped = gateway.stop();
+  await idle.until('end');
+  await t.throwsAsync(dial(gateway.port));
+  release();
+  const answer = await busy.until('end');
+  t.regex(answer, /^HTTP\/1\.1 200 /);
+  t.regex(answer, /^connection: close/im);
+  await stopped;
+});
+
+test('stop: a request that does not finish in time is cut off', async (t) => {
+  const { backend, gateway } = await fixture(t, { HTTP_DRAIN: '50ms' });
+  const arrived = Promise.withResolvers<void>();
+  backend.handler = () => arrived.resolve();
+  const { socket, until } = await dial(gateway.port);
+  socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
+  await arrived.promise;
+  await gateway.stop();
+  t.is(await until('end'), '');
+});

@@ -1,0 +1,113 @@
+import test, { type ExecutionContext } from 'ava';
+import { z } from 'zod';
+import { ConfigError, duration, integer, list, loadConfig, port, text, type Settings } from './config.ts';
+
+/** The lines that a ConfigError lists, without its first one. */
+function problems(t: ExecutionContext, settings: Settings, env: NodeJS.ProcessEnv): string[] {
+  const error = t.throws(() => loadConfig(settings, env), { instanceOf: ConfigError });
+  const [first, ...rest] = (error as ConfigError).message.split('\n');
+  t.is(first, 'The configuration is not usable:');
+  return rest.map((line) => line.trim());
+}
+
+/** What each text of a variable is read as; undefined for one that is refused. */
+function readings(schema: z.ZodType, texts: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(texts.map((given) => [given, schema.safeParse(given).data]));
+}
+
+test('loadConfig: values have their types, and what is not set has its default', (t) => {
+  const settings = {
+    WAIT: duration().default(30_000),
+    POOL: integer({ min: 1, max: 50 }).default(10),
+    BROKERS: list().optional(),
+    NAME: text(),
+    PORT: port(),
+  };
+  const config = loadConfig(settings, { WAIT: '5m', NAME: 'hub', PORT: '0', OTHER: 'ignored' });
+  t.deepEqual(config, { WAIT: 300_000, POOL: 10, BROKERS: undefined, NAME: 'hub', PORT: 0 });
+});
+
+test('loadConfig: names all bad variables at once', (t) => {
+  const settings = {
+    WAIT: duration({ max: 60_000 }),
+    POOL: integer({ min: 1, max: 50 }),
+    BROKERS: list(),
+    FORMAT: z.enum(['text', 'json']),
+    NAME: text(),
+    FINE: text(),
+  };
+  const env = { WAIT: '2h', POOL: '51', BROKERS: ' , ', FORMAT: 'xml', FINE: 'fine' };
+  t.deepEqual(problems(t, settings, env), [
+    'WAIT must be at most 60000ms',
+    'POOL must be from 1 to 50',
+    'BROKERS must name at least one',
+    'FORMAT Invalid option: expected one of "text"|"json"',
+    'NAME is required',
+  ]);
+});
+
+test('loadConfig: an error shows no value, since it may be a secret', (t) => {
+  const secret = 'hunter2-hunter2';
+  const settings = {
+    WAIT: duration(),
+    POOL: integer({ min: 1, max: 50 }),
+    FORMAT: z.enum(['text', 'json']),
+    URL: z.url(),
+    KEY: z.string().length(3),
+  };
+  const env = Object.fromEntries(Object.keys(settings).map((name) => [name, secret]));
+  const error = t.throws(() => loadConfig(settings, env), { instanceOf: ConfigError }) as ConfigError;
+  for (const name of Object.keys(settings)) t.regex(error.message, new RegExp(`^  ${name} `, 'm'));
+  t.notRegex(error.message, /hunter2/);
+});
+
+test('loadConfig: an empty variable counts as not set', (t) => {
+  const settings = { POOL: integer({ min: 1, max: 50 }).default(10), BROKERS: list().optional(), NAME: text() };
+  const config = loadConfig(settings, { POOL: '', BROKERS: '', NAME: 'hub' });
+  t.deepEqual(config, { POOL: 10, BROKERS: undefined, NAME: 'hub' });
+  t.deepEqual(problems(t, settings, { NAME: '' }), ['NAME is required']);
+});
+
+test('duration: a whole number with a unit, in milliseconds', (t) => {
+  t.deepEqual(readings(duration(), ['1ms', '500ms', '30s', '15m', '24h', '7d']), {
+    '1ms': 1,
+    '500ms': 500,
+    '30s': 30_000,
+    '15m': 900_000,
+    '24h': 86_400_000,
+    '7d': 604_800_000,
+  });
+  for (const wrong of ['30', 's', '1.5s', '-1s', '30 s', '1S', '1m30s', '5w', '0s']) {
+    t.false(duration().safeParse(wrong).success, wrong);
+  }
+});
+
+test('duration: both limits are allowed, what is beyond them is not', (t) => {
+  const limited = duration({ min: 1_000, max: 60_000 });
+  t.deepEqual(readings(limited, ['999ms', '1s', '1m', '60001ms']), {
+    '999ms': undefined,
+    '1s': 1_000,
+    '1m': 60_000,
+    '60001ms': undefined,
+  });
+});
+
+test('integer: digits only, from the least to the most', (t) => {
+  const wrong = ['-1', '+5', '1.0', '1e1', '0x10', ' 5', '5 ', 'five', '101', '99999999999999999999'];
+  const right = { '0': 0, '007': 7, '100': 100 };
+  const read = readings(integer({ min: 0, max: 100 }), [...Object.keys(right), ...wrong]);
+  t.deepEqual(read, { ...right, ...Object.fromEntries(wrong.map((given) => [given, undefined])) });
+});
+
+test('port: 0 to 65535', (t) => {
+  t.deepEqual(readings(port(), ['0', '65535', '65536']), { '0': 0, '65535': 65_535, '65536': undefined });
+});
+
+test('list: items between commas, without the blanks around them, at least one', (t) => {
+  t.deepEqual(readings(list(), ['a:1', ' a:1 , b:2,', ',', ' ']), {
+    'a:1': ['a:1'],
+    ' a:1 , b:2,': ['a:1', 'b:2'],
+    ',': undefined,
+    ' ': undefined,
+  });
+});

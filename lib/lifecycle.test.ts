@@ -1,0 +1,122 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+
+/** A process of ours; what it does is in HABIT. */
+const program = `
+  import { z } from ${JSON.stringify(import.meta.resolve('zod'))};
+  import { runProcess } from ${JSON.stringify(import.meta.resolve('#lib/lifecycle.ts'))};
+  const habits = (process.env.HABIT ?? '').split(',');
+  await runProcess({
+    name: 'sample',
+    settings: habits.includes('settings') ? { FIRST: z.string(), SECOND: z.string() } : {},
+    async start(config, log) {
+      if (habits.includes('fails')) throw new Error('no luck');
+      const alive = setInterval(() => {}, 1000);
+      if (habits.includes('throws')) setTimeout(() => { throw new Error('a bug'); }, 10);
+      if (habits.includes('rejects')) setTimeout(() => void Promise.reject(new Error('a bug')), 10);
+      return {
+        port: 4711,
+        async stop() {
+          log.info('letting go');
+          if (habits.includes('hangs')) await new Promise(() => {});
+          clearInterval(alive);
+        },
+      };
+    },
+  });`;
+
+test('runProcess: says that it is ready, with its port, and stops in order at SIGTERM and SIGINT', async (t) => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    const sample = start(t);
+    t.deepEqual(await sample.ready, { ready: true, port: 4711 });
+    sample.child.kill(signal);
+    t.deepEqual(await sample.ended, [0, null]);
+    const texts = sample.lines().map(({ msg }) => msg);
+    t.deepEqual(texts, ['ready', `stopping: ${signal}`, 'letting go', 'stopped']);
+  }
+});
+
+test('runProcess: names all settings that are missing or wrong and exits with 78', async (t) => {
+  const sample = start(t, 'settings', { SHUTDOWN_TIMEOUT: 'soon' });
+  t.deepEqual(await sample.ended, [78, null]);
+  t.regex(sample.errors(), /^sample: The configuration is not usable/);
+  for (const name of ['FIRST is required', 'SECOND is required', 'SHUTDOWN_TIMEOUT must be']) {
+    t.true(sample.errors().includes(name), name);
+  }
+});
+
+test('runProcess: a failed start is logged and exits with 1', async (t) => {
+  const sample = start(t, 'fails');
+  t.deepEqual(await sample.ended, [1, null]);
+  t.like(sample.lines(), [{ level: 60, msg: 'failed to start', err: { message: 'no luck' } }]);
+});
+
+test('runProcess: an error or a rejection that nothing caught is logged and exits with 1', async (t) => {
+  for (const habit of ['throws', 'rejects']) {
+    const sample = start(t, habit);
+    t.deepEqual(await sample.ended, [1, null]);
+    t.like(sample.lines().at(-1), { level: 60, err: { message: 'a bug' } });
+  }
+});
+
+test('runProcess: work that does not end within SHUTDOWN_TIMEOUT is ended', async (t) => {
+  const sample = start(t, 'hangs', { SHUTDOWN_TIMEOUT: '200ms' });
+  await sample.ready;
+  sample.child.kill('SIGTERM');
+  t.deepEqual(await sample.ended, [1, null]);
+  t.regex(sample.lines().at(-1)!.msg, /not stopped after 0\.2 s/);
+});
+
+test('runProcess: the same signal twice at once is one, a later one ends the process at once', async (t) => {
+  const sample = start(t, 'hangs', { SHUTDOWN_TIMEOUT: '60s' });
+  await sample.ready;
+  sample.child.kill('SIGINT');
+  await sample.wrote('letting go');
+  sample.child.kill('SIGINT');
+  // Longer than the two signals of one Ctrl-C are apart, and longer than an exit takes.
+  await sleep(1_500);
+  t.is(sample.child.exitCode, null);
+  sample.child.kill('SIGINT');
+  t.deepEqual(await sample.ended, [1, null]);
+});
+
+test('runProcess: stops when the supervisor is gone', async (t) => {
+  const sample = start(t);
+  await sample.ready;
+  sample.child.disconnect();
+  t.deepEqual(await sample.ended, [0, null]);
+  t.true(sample.lines().some(({ msg }) => msg === 'letting go'));
+});
+
+function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}) {
+  const child: ChildProcess = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    env: { HABIT: habit, LOG_FORMAT: 'json', ...env },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  let output = '';
+  let errors = '';
+  child.stdout!.on('data', (data) => (output += String(data)));
+  child.stderr!.on('data', (data) => (errors += String(data)));
+  const lines = () =>
+    output
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as { level: number; msg: string });
+  return {
+    child,
+    ready: once(child, 'message').then(([message]) => message as unknown),
+    // `close` isn't emitted once the parent has disconnected.
+    ended: Promise.all([once(child, 'exit'), once(child.stdout!, 'end'), once(child.stderr!, 'end')]).then(
+      ([exit]) => exit as unknown,
+    ),
+    lines,
+    errors: () => errors,
+    async wrote(text: string) {
+      for (const limit = Date.now() + 30_000; Date.now() < limit; await sleep(20)) if (output.includes(text)) return;
+      throw new Error(`"${text}" was not written within 30 s`);
+    },
+  };
+}

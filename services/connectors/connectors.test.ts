@@ -1,0 +1,598 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { PassThrough } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { v4 as uuid } from 'uuid';
+import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
+import { DeliveryEnded } from '#gen/chat4all/message/v1/events.ts';
+import { MessageStatus, PayloadType, Priority } from '#gen/chat4all/message/v1/message.ts';
+import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import type { BusEvent, ReceivedEvent } from '#lib/bus/bus.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
+import { loadConfig } from '#lib/config.ts';
+import { openDatabase } from '#lib/database.ts';
+import { HubError, isTransient } from '#lib/errors.ts';
+import { openLog } from '#lib/log.ts';
+import { openHarness } from '../../test/harness.ts';
+import type { Connector, DeliveryContext, DeliveryToMake } from './connector.ts';
+import { connectorContract, sampleDelivery } from './contract.ts';
+import { makeDelivery } from './delivery.ts';
+import { delivering, giveUp, type DeliveringOptions } from './events.ts';
+import { installedConnectors } from './installed.ts';
+import { database, openStore, type Store } from './store.ts';
+
+const harness = await openHarness();
+const installed = await installedConnectors();
+const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
+const db = openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'connectors test' });
+test.after.always('everything that was started stops', async () => {
+  await db.close();
+  await harness.stop();
+});
+const store = openStore(db);
+
+const lines: Record<string, (delivery: { messageId: string; recipientId: string }) => string> = {
+  whatsapp: ({ messageId, recipientId }) =>
+    `INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no WhatsApp`,
+  instagram: ({ messageId, recipientId }) =>
+    `INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no Instagram`,
+};
+
+for (const connector of installed) {
+  connectorContract(test, connector, { folder: connector.name, line: lines[connector.name] });
+}
+
+test('the installed connectors are found in their folders, by name', (t) => {
+  t.deepEqual(
+    installed.map(({ name, title }) => ({ name, title })),
+    [
+      { name: 'instagram', title: 'Instagram' },
+      { name: 'whatsapp', title: 'WhatsApp' },
+    ],
+  );
+});
+
+test('a folder whose connector has another name, or none, is named at the start', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-connectors-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const install = async (name: string, text: string) => {
+    await mkdir(path.join(folder, name));
+    await writeFile(path.join(folder, name, 'index.ts'), text);
+  };
+  await install('sms', `export const connector = { name: 'sms', title: 'SMS' };`);
+  await mkdir(path.join(folder, 'migrations'));
+  t.deepEqual(
+    (await installedConnectors(folder)).map(({ name }) => name),
+    ['sms'],
+  );
+  await install('mail', `export const connector = { name: 'sms', title: 'Mail' };`);
+  await t.throwsAsync(installedConnectors(folder), { message: /connectors\/mail\/index\.ts must export/ });
+});
+
+test.serial('each line of a delivery is the same in the text log', async (t) => {
+  for (const connector of installed) {
+    const destination = new PassThrough({ encoding: 'utf8' });
+    const text = openLog({ name: 'connectors', format: 'text', level: 'info', destination });
+    const delivery = sampleDelivery();
+    await connector.start();
+    await connector.deliver(delivery, { idempotencyKey: uuid(), signal: new AbortController().signal, log: text });
+    await connector.stop();
+    text.info('the end');
+    let written = '';
+    for await (const chunk of destination) {
+      written += chunk;
+      if (written.includes('the end')) break;
+    }
+    const line = lines[connector.name]!(delivery);
+    t.is(written.split('\n').filter((each) => each.includes(line)).length, 1, written);
+  }
+});
+
+/** A network that does what `answer` says, and remembers what it was asked. */
+function network(
+  answer: (delivery: DeliveryToMake, context: DeliveryContext, attempt: number) => Promise<void> | void,
+) {
+  const asked: { delivery: DeliveryToMake; key: string }[] = [];
+  const connector: Connector = {
+    name: 'net',
+    title: 'Net',
+    async start() {},
+    async stop() {},
+    async deliver(delivery, context) {
+      asked.push({ delivery, key: context.idempotencyKey });
+      await answer(delivery, context, asked.filter((each) => each.key === context.idempotencyKey).length);
+    },
+  };
+  return { connector, asked, recipients: () => asked.map(({ delivery }) => delivery.recipientId) };
+}
+
+const away = (retryAfter?: number) => new HubError('UNAVAILABLE', 'NET_AWAY', 'Net is away', { retryAfter });
+const making = () => ({
+  idempotencyKey: uuid() as string,
+  log,
+  mayTry: () => true,
+  halted: new AbortController().signal,
+});
+const inMilliseconds = (milliseconds: number) => new Date(Date.now() + milliseconds);
+
+test('makeDelivery: a network that is away is tried again, with the same key, and each attempt counts', async (t) => {
+  const net = network((_delivery, _context, attempt) => {
+    if (attempt < 3) throw away();
+  });
+  const outcome = await makeDelivery(net.connector, sampleDelivery(), making());
+  t.like(outcome, { delivered: true, attempts: 3, error: '' });
+  t.is(new Set(net.asked.map(({ key }) => key)).size, 1);
+});
+
+test('makeDelivery: a refusal is final, and its message is the reason', async (t) => {
+  const net = network(() => {
+    throw new HubError('FAILED_PRECONDITION', 'BLOCKED', 'The recipient has blocked\0 you');
+  });
+  const outcome = await makeDelivery(net.connector, sampleDelivery(), making());
+  t.like(outcome, { delivered: false, attempts: 1, error: 'The recipient has blocked you' });
+});
+
+test('makeDelivery: a bug of a connector is a failure that shows no internal text', async (t) => {
+  const net = network(() => {
+    throw new TypeError('x is undefined');
+  });
+  const outcome = await makeDelivery(net.connector, sampleDelivery(), making());
+  t.like(outcome, { delivered: false, attempts: 1, error: 'Net failed in an unexpected way' });
+});
+
+test('makeDelivery: past the deadline nothing is tried', async (t) => {
+  const net = network(() => {});
+  const outcome = await makeDelivery(net.connector, sampleDelivery({ deliverBy: inMilliseconds(0) }), making());
+  t.like(outcome, { delivered: false, attempts: 0, error: 'The delivery deadline had passed' });
+  t.is(net.asked.length, 0);
+});
+
+test('makeDelivery: it is not tried again where the wait would end after the deadline', async (t) => {
+  const net = network(() => {
+    throw away(20);
+  });
+  const outcome = await makeDelivery(net.connector, sampleDelivery({ deliverBy: inMilliseconds(10_000) }), making());
+  t.like(outcome, { delivered: false, attempts: 1 });
+  t.is(outcome?.error, 'The delivery deadline had passed; the last answer was: Net is away');
+});
+
+test('makeDelivery: a network that never answers is called off at the deadline', async (t) => {
+  let signal: AbortSignal | undefined;
+  const net = network((_delivery, context) => {
+    signal = context.signal;
+    return new Promise(() => {});
+  });
+  const outcome = await makeDelivery(net.connector, sampleDelivery({ deliverBy: inMilliseconds(100) }), making());
+  t.like(outcome, { delivered: false, attempts: 1 });
+  t.regex(outcome!.error, /Net did not answer in time/);
+  t.true(signal?.aborted);
+});
+
+test('makeDelivery: halted between two attempts, it leaves the delivery undone', async (t) => {
+  const halt = new AbortController();
+  const net = network(() => {
+    halt.abort();
+    throw away(10);
+  });
+  const mayTry = () => !halt.signal.aborted;
+  t.is(await makeDelivery(net.connector, sampleDelivery(), { ...making(), mayTry, halted: halt.signal }), undefined);
+  t.is(net.asked.length, 1);
+});
+
+/** An event that asks for a delivery over the channel `net`. */
+function requested(given: Partial<DeliveryRequested> = {}, channel = 'net'): ReceivedEvent {
+  const { content: _, ...sample } = sampleDelivery();
+  const request: DeliveryRequested = {
+    ...sample,
+    channel,
+    payload: {
+      type: PayloadType.PAYLOAD_TYPE_TEXT,
+      text: 'Olá',
+      fileId: '',
+      filename: '',
+      fileSize: 0n,
+      contentType: '',
+    },
+    priority: Priority.PRIORITY_HIGH,
+    ...given,
+  };
+  return {
+    id: uuid(),
+    type: 'chat4all.router.v1.DeliveryRequested',
+    key: request.conversationId,
+    value: DeliveryRequested.encode(request).finish(),
+    requestId: `request of ${request.messageId}`,
+    topic: `${channel}_outgoing`,
+    partition: 0,
+  };
+}
+
+const requestOf = (event: ReceivedEvent) => DeliveryRequested.decode(event.value);
+const recipientsOf = (events: readonly ReceivedEvent[]) => events.map((event) => requestOf(event).recipientId);
+
+/** A worker on a channel, with the reports that it publishes. `handled` does as the bus: again, while the failure is transient. */
+function worker(connector: Connector, given: Partial<DeliveringOptions> = {}) {
+  const reports: BusEvent[] = [];
+  const handle = delivering({
+    connector,
+    store,
+    log,
+    stopping: new AbortController().signal,
+    async publish(topic, events) {
+      if (topic === 'message_status') reports.push(...events);
+    },
+    ...given,
+  });
+  return {
+    reports,
+    ended: () => reports.map((report) => DeliveryEnded.decode(report.value)),
+    handle,
+    async handled(events: readonly ReceivedEvent[]) {
+      for (;;) {
+        try {
+          return await handle(events);
+        } catch (error) {
+          if (!isTransient(error)) throw error;
+          await sleep(20);
+        }
+      }
+    },
+  };
+}
+
+test('delivering: each delivery is made, recorded and reported, in order', async (t) => {
+  const net = network(() => {});
+  const { handle, reports, ended } = worker(net.connector);
+  const conversationId = uuid();
+  const events = Array.from({ length: 20 }, (_, index) => requested({ conversationId, seq: BigInt(index + 1) }));
+  await handle(events);
+
+  t.deepEqual(net.recipients(), recipientsOf(events));
+  t.like(net.asked[0]!.delivery, { content: { type: 'text', text: 'Olá' }, priority: 'high', seq: 1n });
+  t.is(ended().length, events.length);
+  t.like(
+    ended(),
+    events.map(requestOf).map(({ messageId, recipientId }) => ({
+      messageId,
+      recipientId,
+      channel: 'net',
+      status: MessageStatus.MESSAGE_STATUS_DELIVERED,
+      attempts: 1,
+      error: '',
+    })),
+  );
+  t.deepEqual(
+    reports.map(({ key, requestId, type }) => ({ key, requestId, type })),
+    events.map(({ key, requestId }) => ({ key, requestId, type: 'chat4all.message.v1.DeliveryEnded' })),
+  );
+  const [recorded] = await store.listEnded(requestOf(events[0]!).messageId);
+  t.like(recorded, { delivered: true, attempts: 1, error: '', endedAt: ended()[0]!.at });
+});
+
+test('delivering: the same batch again delivers nothing and reports the same', async (t) => {
+  const net = network(({ seq }) => {
+    if (seq === 2n) throw new HubError('FAILED_PRECONDITION', 'BLOCKED', 'Blocked');
+  });
+  const events = [requested(), requested({ seq: 2n }), requested()];
+  const [first, second] = [worker(net.connector), worker(net.connector)];
+  await first.handle([...events, ...events]);
+  await second.handle(events);
+  t.is(net.asked.length, 3);
+  const byId = (reports: BusEvent[]) => reports.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+  t.is(first.reports.length, 3);
+  t.deepEqual(byId(second.reports), byId(first.reports));
+  t.is(first.ended().find((each) => each.error !== '')?.error, 'Blocked');
+});
+
+test('delivering: conversations go on beside each other, each in its own order', async (t) => {
+  const [slow, quick] = [uuid(), uuid()];
+  const done = Promise.withResolvers<void>();
+  const net = network(async ({ conversationId, seq }) => {
+    if (conversationId === slow && seq === 1n) await done.promise;
+    if (conversationId === quick && seq === 3n) done.resolve();
+  });
+  const events = [1n, 2n, 3n].flatMap((seq) => [
+    requested({ conversationId: slow, seq }),
+    requested({ conversationId: quick, seq }),
+  ]);
+  await worker(net.connector).handle(events);
+  for (const conversationId of [slow, quick]) {
+    const seqs = net.asked.filter(({ delivery }) => delivery.conversationId === conversationId);
+    t.deepEqual(
+      seqs.map(({ delivery }) => delivery.seq),
+      [1n, 2n, 3n],
+    );
+  }
+});
+
+test('delivering: what has ended is reported while a slow delivery goes on', async (t) => {
+  const [slow, quick] = [requested(), requested()];
+  const reported = Promise.withResolvers<void>();
+  const net = network(async ({ messageId }) => {
+    if (messageId === requestOf(slow).messageId) await reported.promise;
+  });
+  const published: string[] = [];
+  const { handle } = worker(net.connector, {
+    async publish(_topic, events) {
+      published.push(...events.map((event) => DeliveryEnded.decode(event.value).messageId));
+      reported.resolve();
+    },
+  });
+  await handle([slow, quick]);
+  t.deepEqual(published, [requestOf(quick).messageId, requestOf(slow).messageId]);
+});
+
+test('delivering: past its deadline a delivery fails and is never made', async (t) => {
+  const net = network(() => {});
+  const { handle, ended } = worker(net.connector);
+  await handle([requested({ deliverBy: inMilliseconds(-1) })]);
+  t.is(net.asked.length, 0);
+  t.like(ended()[0], {
+    status: MessageStatus.MESSAGE_STATUS_FAILED,
+    attempts: 0,
+    error: 'The delivery deadline had passed',
+  });
+});
+
+test('delivering: two processes with the same batch make each delivery once, in order', async (t) => {
+  const net = network(() => sleep(5));
+  const conversations = [uuid(), uuid(), uuid()];
+  const events = Array.from({ length: 30 }, (_, index) => requested({ conversationId: conversations[index % 3] }));
+  const workers = [worker(net.connector), worker(net.connector), worker(net.connector)];
+  await Promise.all(workers.map((each) => each.handled(events)));
+  t.deepEqual(net.recipients().toSorted(), recipientsOf(events).toSorted());
+  for (const conversationId of conversations) {
+    t.deepEqual(
+      net.asked
+        .filter((each) => each.delivery.conversationId === conversationId)
+        .map((each) => each.delivery.messageId),
+      events
+        .map(requestOf)
+        .filter((each) => each.conversationId === conversationId)
+        .map((each) => each.messageId),
+    );
+  }
+  for (const { reports } of workers) t.is(new Set(reports.map(({ id }) => id)).size, events.length);
+});
+
+test('delivering: one process that is given a batch twice at once makes each delivery once', async (t) => {
+  const net = network(() => sleep(5));
+  const events = [requested(), requested()];
+  const { handle } = worker(net.connector);
+  await Promise.all([handle(events), handle(events)]);
+  t.is(net.asked.length, 2);
+});
+
+const claimOf = (event: ReceivedEvent) => ({ ...requestOf(event), idempotencyKey: event.id });
+
+test('delivering: behind a delivery that another process makes, its conversation waits and others go on', async (t) => {
+  const net = network(() => {});
+  const conversationId = uuid();
+  const [theirs, behind, other] = [requested({ conversationId }), requested({ conversationId }), requested()];
+  t.deepEqual(await store.claim([claimOf(theirs)], uuid(), 60_000), [{ state: 'ours', idempotencyKey: theirs.id }]);
+  const { handle, ended } = worker(net.connector);
+  const error = await t.throwsAsync(handle([theirs, behind, other]));
+  t.true(isTransient(error));
+  t.deepEqual(net.recipients(), recipientsOf([other]));
+  t.is(ended().length, 1);
+
+  const { messageId, recipientId } = requestOf(theirs);
+  const outcome = { delivered: true, attempts: 1, error: '', endedAt: new Date() };
+  await store.record([{ messageId, recipientId, channel: 'net', ...outcome }]);
+  await handle([theirs, behind, other]);
+  t.deepEqual(net.recipients(), recipientsOf([other, behind]));
+});
+
+test('delivering: the claim of a process that crashed runs out, and the next one uses the same key', async (t) => {
+  const net = network(() => {});
+  const first = requested();
+  await store.claim([claimOf(first)], uuid(), 100);
+  const again = { ...first, id: uuid() };
+  const { handled, ended } = worker(net.connector);
+  await handled([again]);
+  t.deepEqual(
+    net.asked.map(({ key }) => key),
+    [first.id],
+  );
+  t.is(ended()[0]!.status, MessageStatus.MESSAGE_STATUS_DELIVERED);
+});
+
+/** The store, with some of it replaced. */
+const storeWith = (given: Partial<Store>): Store => ({ ...store, ...given });
+const databaseAway = () => new HubError('UNAVAILABLE', 'DATABASE_UNAVAILABLE', 'away');
+
+test('delivering: a claim that can not be renewed in time begins nothing any more', async (t) => {
+  const conversationId = uuid();
+  const events = [requested({ conversationId }), requested({ conversationId })];
+  const lost = Promise.withResolvers<void>();
+  const net = network(() => lost.promise);
+  let claims = 0;
+  const failing = storeWith({
+    async claim(...given) {
+      claims += 1;
+      if (claims === 1) return store.claim(...given);
+      lost.resolve();
+      throw databaseAway();
+    },
+  });
+  const { handle } = worker(net.connector, { store: failing, lease: 900 });
+  await t.throwsAsync(handle(events), { message: 'away' });
+  t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
+});
+
+test('delivering: a delivery that takes longer than a claim stays claimed', async (t) => {
+  const event = requested();
+  const lease = 900;
+  let renewed = 0;
+  const finish = Promise.withResolvers<void>();
+  const net = network(() => finish.promise);
+  const counting = storeWith({
+    async claim(...given) {
+      const claims = await store.claim(...given);
+      renewed += 1;
+      if (renewed === 5) finish.resolve();
+      return claims;
+    },
+  });
+  const [holder, other] = [worker(net.connector, { store: counting, lease }), worker(net.connector)];
+  const holding = holder.handle([event]);
+  while (renewed < 4) {
+    if (renewed > 0) await t.throwsAsync(other.handle([event]), { instanceOf: HubError });
+    await sleep(50);
+  }
+  await holding;
+  t.is(net.asked.length, 1);
+  t.is(holder.reports.length, 1);
+});
+
+test('delivering: an outcome that could not be recorded is recorded when the batch comes again', async (t) => {
+  const event = requested();
+  const net = network(() => {});
+  let failures = 0;
+  const failing = storeWith({
+    async record(ended) {
+      if (failures++ === 0) throw databaseAway();
+      return store.record(ended);
+    },
+  });
+  const { handle, handled, ended } = worker(net.connector, { store: failing });
+  await t.throwsAsync(handle([event]), { message: 'away' });
+  await handled([event]);
+  t.is(net.asked.length, 1);
+  t.is(ended().length, 1);
+  t.is((await store.listEnded(requestOf(event).messageId)).length, 1);
+});
+
+test('delivering: a report that could not be published is published when the batch comes again', async (t) => {
+  const event = requested();
+  const net = network(() => {});
+  const reports: BusEvent[] = [];
+  let failures = 0;
+  const { handle } = worker(net.connector, {
+    async publish(_topic, events) {
+      if (failures++ === 0) throw new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'away');
+      reports.push(...events);
+    },
+  });
+  await t.throwsAsync(handle([event]), { message: 'away' });
+  await handle([event]);
+  t.is(net.asked.length, 1);
+  t.is(reports.length, 1);
+});
+
+test('delivering: told to stop, it begins nothing more and leaves the rest to others at once', async (t) => {
+  const conversationId = uuid();
+  const events = [requested({ conversationId }), requested({ conversationId })];
+  const stop = new AbortController();
+  const net = network(() => stop.abort());
+  const stopped = worker(net.connector, { stopping: stop.signal, lease: 60_000 });
+  t.true(isTransient(await t.throwsAsync(stopped.handle(events))));
+  t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
+  t.is(stopped.reports.length, 1);
+  await worker(net.connector).handled(events);
+  t.deepEqual(net.recipients(), recipientsOf(events));
+});
+
+test('delivering: an event that can not be read has no effect, and says what is wrong with it', async (t) => {
+  const net = network(() => {});
+  const { handle, reports } = worker(net.connector);
+  const bad: [ReceivedEvent, RegExp][] = [
+    [{ ...requested(), type: 'x' }, /its type is x/],
+    [{ ...requested(), value: Buffer.from([255]) }, /it is no chat4all/],
+    [{ ...requested(), id: 'x' }, /its id/],
+    [{ ...requested(), key: uuid() }, /conversation_id/],
+    [requested({ messageId: 'x' }), /message_id/],
+    [requested({ recipientId: 'x' }), /recipient_id/],
+    [requested({ channel: 'other' }), /its channel is "other"/],
+    [requested({ payload: undefined }), /payload/],
+    [requested({ deliverBy: undefined }), /deliver_by/],
+  ];
+  for (const [event, message] of bad) {
+    await t.throwsAsync(handle([requested(), event]), { instanceOf: HubError, message });
+  }
+  t.is(net.asked.length, 0);
+  t.is(reports.length, 0);
+});
+
+test('giveUp: whoever waits for a delivery that was given up learns why', async (t) => {
+  const event = requested();
+  const { messageId, recipientId } = requestOf(event);
+  const reports: BusEvent[] = [];
+  const publish = async (_topic: string, events: readonly BusEvent[]) => void reports.push(...events);
+  await giveUp('net', publish)(event, new Error('internal text'));
+  await giveUp('net', publish)({ ...event, value: Buffer.from([255]) }, new Error('internal text'));
+  t.is(reports.length, 1);
+  t.like(DeliveryEnded.decode(reports[0]!.value), {
+    messageId,
+    recipientId,
+    status: MessageStatus.MESSAGE_STATUS_FAILED,
+    error: 'Something went wrong while it was delivered',
+  });
+});
+
+test('record: the first outcome of a delivery stands', async (t) => {
+  const event = requested();
+  const { messageId, recipientId } = requestOf(event);
+  await store.claim([claimOf(event)], uuid(), 1_000);
+  const key = { messageId, recipientId, channel: 'net' };
+  const failed = { ...key, delivered: false, attempts: 0, error: 'late', endedAt: new Date() };
+  const delivered = { ...key, delivered: true, attempts: 1, error: '', endedAt: inMilliseconds(1_000) };
+  t.deepEqual(await store.record([failed]), [failed]);
+  t.deepEqual(await store.record([delivered]), [failed]);
+});
+
+test.serial('the connectors deliver what comes over the bus, and answer for it over gRPC', async (t) => {
+  const connectors = await harness.startService('connectors');
+  const client = harness.client(ConnectorsServiceService, connectors.address, {
+    token: await harness.serviceToken('message', 'connectors'),
+  });
+  t.deepEqual(await client.listChannels({}), {
+    channels: [
+      { name: 'instagram', title: 'Instagram' },
+      { name: 'whatsapp', title: 'WhatsApp' },
+    ],
+  });
+
+  const bus = await openBus(loadConfig(busSettings, { BUS_DATABASE_URL: harness.databaseUrl('bus') }), {
+    log,
+    clientId: 'test',
+  });
+  t.teardown(() => bus.stop());
+  const [messageId, conversationId, recipientId] = [uuid(), uuid(), uuid()];
+  const channels = ['instagram', 'whatsapp'];
+  const reported = new Set<string>();
+  const all = Promise.withResolvers<void>();
+  await bus.consume({
+    topics: ['message_status'],
+    group: 'test',
+    async handle(events) {
+      for (const { value } of events) {
+        const report = DeliveryEnded.decode(value);
+        if (report.status === MessageStatus.MESSAGE_STATUS_DELIVERED) reported.add(report.channel);
+      }
+      if (reported.size === channels.length) all.resolve();
+    },
+  });
+  for (const channel of channels) {
+    const event = requested({ messageId, conversationId, recipientId }, channel);
+    const { topic, partition: _, ...published } = event;
+    await bus.publish(topic, [published, published]);
+  }
+  await all.promise;
+
+  const { attempts } = await client.listAttempts({ messageId: messageId.toUpperCase() });
+  t.is(attempts.length, channels.length);
+  t.like(
+    attempts,
+    channels.map((channel) => ({ recipientId, channel, delivered: true, attempts: 1, error: '' })),
+  );
+  await connectors.stop();
+  const written = connectors.lines.map((text) => JSON.parse(text) as Record<string, string>);
+  for (const channel of channels) {
+    const found = written.filter(({ msg }) => msg === lines[channel]!({ messageId, recipientId }));
+    t.is(found.length, 1);
+    t.like(found[0], { request_id: `request of ${messageId}`, message_id: messageId });
+  }
+});

@@ -1,0 +1,43 @@
+import { startHub, type Hub } from '../../dev/hub.ts';
+import { openLog } from '#lib/log.ts';
+import { answer } from './remote.ts';
+
+/** The hub of the benchmark: what `npm start` does, in a process of its own, so that its output can go to a file. */
+
+export interface StartArgument {
+  dataDir: string;
+  /** Over the environment of this process; undefined takes a variable away. */
+  env: Record<string, string | undefined>;
+}
+
+export interface StartedHub {
+  url: string;
+  grpcPorts: Record<string, number>;
+}
+
+const stopped = new AbortController();
+let hub: Hub | undefined;
+
+async function start({ dataDir, env }: StartArgument): Promise<StartedHub> {
+  hub = await startHub({
+    dataDir,
+    port: 0,
+    grpcPortBase: 0,
+    env: { ...process.env, ...env },
+    log: openLog({ name: 'hub', format: 'text', level: 'info' }),
+    signal: stopped.signal,
+  });
+  return { url: hub.url, grpcPorts: hub.grpcPorts };
+}
+
+/** The processes that run now, by name: also `hub`, this one. */
+async function pids(): Promise<Record<string, number>> {
+  return { ...hub?.pids(), hub: process.pid };
+}
+
+export const commands = { start, pids };
+
+answer(commands, async () => {
+  stopped.abort();
+  await hub?.stop();
+});

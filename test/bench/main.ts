@@ -1,0 +1,330 @@
+import { mkdirSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { kafkaAvailable, startKafka } from '../../dev/engines/kafka.ts';
+import type { commands as hubCommands, StartedHub } from './hub.ts';
+import type { commands as loadCommands, RunArgument } from './load.ts';
+import { printProfiles } from './profile.ts';
+import { openRemote, type Remote } from './remote.ts';
+import { printEngine, type EngineReport, type Report, type RunReport } from './report.ts';
+import { usageOf, type Usage } from './usage.ts';
+
+const usage = `npm run bench -- [options]: how fast a hub on this machine is, and what a message costs
+
+  --engine embedded|kafka|both   which engines; both by default, Kafka where Java and Maven are
+  --seconds <1-600>              how long each run sends; 15 by default
+  --users <4-1000>               how many users send at once; 50 by default
+  --rate <1-10000>               messages a second of the runs at a steady rate; 100 by default
+  --json <file>                  where the figures go; .chat4all/bench/<time>.json by default
+  --profile <folder>             one run only, in which each process keeps a CPU profile there
+
+Exit code 1 if a message was lost, doubled, failed or refused, or nothing was measured. Figures that aren't reached are
+only named.`;
+
+const root = path.resolve(import.meta.dirname, '../..');
+const bench = path.join(root, '.chat4all/bench');
+const settleTime = 3_000;
+const idleTime = 5_000;
+const warmUpSeconds = 2;
+const startLimit = 70_000;
+const prepareLimit = 120_000;
+/** What a run may take beyond its sending: all messages end within 30 s. */
+const endLimit = 90_000;
+const checkLimit = 180_000;
+/** Of these the processes below count, too. */
+const trees = ['postgres'];
+
+interface Options {
+  engines: EngineReport['engine'][];
+  seconds: number;
+  users: number;
+  rate: number;
+  json: string;
+  profile: string | undefined;
+}
+
+const stopped = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopped.abort(new Error(signal)));
+
+try {
+  process.exitCode = await main(readOptions());
+} catch (error) {
+  console.error(stopped.signal.aborted ? `Stopped: ${(stopped.signal.reason as Error).message}` : error);
+  process.exitCode = 1;
+}
+
+function readOptions(): Options {
+  const names = ['engine', 'seconds', 'users', 'rate', 'json', 'profile'] as const;
+  try {
+    const options = Object.fromEntries(names.map((name) => [name, { type: 'string' as const }]));
+    const values = parseArgs({ options: { ...options, help: { type: 'boolean' } } }).values as Partial<
+      Record<(typeof names)[number], string> & { help: boolean }
+    >;
+    if (values.help === true) {
+      console.log(usage);
+      process.exit(0);
+    }
+    const number = (name: 'seconds' | 'users' | 'rate', fallback: number, least: number, most: number) => {
+      const value = values[name] ?? String(fallback);
+      if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+      throw new Error(`--${name} must be a whole number from ${least} to ${most}`);
+    };
+    const engine = values.engine ?? 'both';
+    if (!['embedded', 'kafka', 'both'].includes(engine)) throw new Error('--engine must be embedded, kafka or both');
+    return {
+      engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
+      seconds: number('seconds', 15, 1, 600),
+      users: number('users', 50, 4, 1_000),
+      rate: number('rate', 100, 1, 10_000),
+      json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
+      profile: values.profile === undefined ? undefined : path.resolve(values.profile),
+    };
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(64);
+  }
+}
+
+async function main(options: Options): Promise<number> {
+  const { seconds, users, rate } = options;
+  if (process.platform === 'win32') throw new Error('The benchmark reads the use of CPU as Linux and macOS tell it');
+  const [loadAverage] = os.loadavg() as [number, number, number];
+  const report: Report = {
+    date: new Date().toISOString(),
+    machine: {
+      cpus: os.availableParallelism(),
+      model: os.cpus()[0]?.model ?? '',
+      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+      system: `${os.type()} ${os.release()}`,
+      node: process.version,
+      loadAverageBefore: loadAverage,
+    },
+    options: { seconds, users, rate },
+    engines: [],
+  };
+  const { cpus, model } = report.machine;
+  console.log(`${cpus} cores (${model}), Node ${process.version}, ${users} users, ${seconds} s a run`);
+  if (loadAverage > cpus / 4) {
+    console.log(`Something else is at work on this machine (load average ${loadAverage}): the figures will be worse.`);
+  }
+
+  for (const engine of options.engines) {
+    if (engine === 'kafka' && !kafkaAvailable()) {
+      report.leftOut = 'Kafka is left out: it needs Java 17 or later (java) and Maven (mvn) on the PATH.';
+      console.log(`\n${report.leftOut}`);
+      continue;
+    }
+    const measured = await measureEngine(engine, options);
+    report.engines.push(measured);
+    printEngine(measured, users);
+  }
+  if (report.engines.length === 0) return 1;
+
+  await mkdir(path.dirname(options.json), { recursive: true });
+  await writeFile(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  console.log(`\nWritten to ${path.relative(process.cwd(), options.json)}`);
+
+  const problems = report.engines.flatMap(({ engine, runs }) =>
+    runs.flatMap((run) => run.problems.map((problem) => `${engine}, ${run.name}: ${problem}`)),
+  );
+  if (problems.length === 0) return 0;
+  console.error(`\nFAILED: not every message arrived as it should\n${problems.map((each) => `  ${each}\n`).join('')}`);
+  return 1;
+}
+
+/** A hub on empty folders, all runs against it, and everything gone again. */
+async function measureEngine(engine: EngineReport['engine'], options: Options): Promise<EngineReport> {
+  await using started = new AsyncDisposableStack();
+  // On the disk that `npm start` uses: a /tmp in memory would make commits cheap.
+  await mkdir(bench, { recursive: true });
+  const folder = await mkdtemp(path.join(bench, 'run-'));
+  started.defer(() => rm(folder, { recursive: true, force: true }));
+  // PostgreSQL runs as another user where we are root.
+  await chmod(folder, 0o755);
+
+  const kafka =
+    engine === 'kafka' ? await startKafka({ dataDir: path.join(folder, 'kafka'), log: console.log }) : undefined;
+  if (kafka !== undefined) started.defer(() => kafka.stop());
+  const env = {
+    DATABASE_URL: undefined,
+    KAFKA_BROKERS: kafka?.brokers,
+    BUS_PREFIX: undefined,
+    LOG_FORMAT: 'text',
+    LOG_LEVEL: 'info',
+    SEED_USERS: String(options.users),
+    // Logins come before the runs: the least that is allowed.
+    BCRYPT_COST: '10',
+    ...(options.profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${options.profile}` }),
+  };
+  if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true });
+
+  const emptyFolder = await startHub(folder, env);
+  await emptyFolder.remote.stop();
+  const hub = await startHub(folder, env);
+  started.defer(() => hub.remote.stop());
+  stopped.signal.throwIfAborted();
+
+  const load = openRemote<typeof loadCommands>(path.join(import.meta.dirname, 'load.ts'), 'inherit', stopped.signal);
+  started.defer(() => load.stop());
+  const { users, seconds, rate, profile } = options;
+  const messageAddress = `127.0.0.1:${hub.grpcPorts.message}`;
+  await load.ask('prepare', { url: hub.url, messageAddress, users }, prepareLimit);
+
+  const processes = async () => ({
+    ...(await hub.remote.ask('pids', undefined, 5_000)),
+    ...(kafka === undefined ? {} : { kafka: kafka.pid }),
+  });
+  await sleep(settleTime, undefined, { signal: stopped.signal });
+  const idle = await between(processes, () => sleep(idleTime, undefined, { signal: stopped.signal }));
+
+  const measure = async (argument: RunArgument): Promise<RunReport> => {
+    stopped.signal.throwIfAborted();
+    const limit = argument.seconds * 1_000 + endLimit;
+    const all = async () => ({ ...(await processes()), load: load.pid });
+    const used = await between(all, () => load.ask('run', argument, limit));
+    const checked = await load.ask('check', undefined, checkLimit);
+    return runReport(argument, used, checked);
+  };
+  const runs: RunArgument[] = [
+    { mode: 'closed', kind: 'one', via: 'rest', seconds, rate },
+    { mode: 'steady', kind: 'one', via: 'rest', seconds, rate },
+    { mode: 'closed', kind: 'mixed', via: 'rest', seconds, rate },
+    { mode: 'steady', kind: 'mixed', via: 'rest', seconds, rate },
+    { mode: 'closed', kind: 'one', via: 'grpc', seconds, rate },
+  ];
+  const warmUp = await measure({ ...runs[0]!, seconds: warmUpSeconds });
+  const reports: RunReport[] = [];
+  const begun = Number(process.hrtime.bigint() / 1_000n);
+  for (const argument of profile === undefined ? runs : runs.slice(0, 1)) reports.push(await measure(argument));
+
+  reports[0]!.problems.unshift(...warmUp.problems.map((problem) => `while it warmed up, ${problem}`));
+
+  if (profile !== undefined) {
+    const pids = await processes();
+    const window = { from: begun, to: begun + seconds * 1_000_000 };
+    await hub.remote.stop();
+    await printProfiles(profile, pids, window, reports[0]!.accepted);
+  }
+  return {
+    engine,
+    readyMs: { emptyFolder: emptyFolder.readyMs, again: hub.readyMs },
+    idlePercent: mapValues(idle.cpu, (cpu) => (cpu / idle.seconds) * 100),
+    idleMemoryMiB: idle.memoryMiB,
+    runs: reports,
+  };
+}
+
+type HubRemote = Remote<typeof hubCommands>;
+
+async function startHub(
+  folder: string,
+  env: Record<string, string | undefined>,
+): Promise<StartedHub & { remote: HubRemote; readyMs: number }> {
+  const logFile = path.join(folder, 'hub.log');
+  const log = await open(logFile, 'a');
+  const began = performance.now();
+  const remote: HubRemote = openRemote(path.join(import.meta.dirname, 'hub.ts'), log.fd, stopped.signal);
+  await log.close();
+  try {
+    const hub = await remote.ask('start', { dataDir: path.join(folder, 'data'), env }, startLimit);
+    return { ...hub, remote, readyMs: performance.now() - began };
+  } catch (error) {
+    await remote.stop();
+    const written = (await readFile(logFile, 'utf8')).trim().split('\n').slice(-30).join('\n');
+    throw new Error(`The hub doesn't start. The end of its output:\n${written}`, { cause: error });
+  }
+}
+
+interface Used<T> {
+  result: T;
+  seconds: number;
+  /** Seconds, by process. */
+  cpu: Record<string, number>;
+  /** At the end, by process. */
+  memoryMiB: Record<string, number>;
+  /** Those that ended meanwhile. */
+  restarted: string[];
+  /** Seconds of CPU that everything on the machine used, these processes included. */
+  machineCpu: number;
+}
+
+/** What the processes use while `work` is done. */
+async function between<T>(processes: () => Promise<Record<string, number>>, work: () => Promise<T>): Promise<Used<T>> {
+  const before = await processes();
+  const usedBefore = await usageOf(before, trees);
+  const machineBefore = machineCpu();
+  const began = performance.now();
+  const result = await work();
+  const seconds = (performance.now() - began) / 1000;
+  const machine = machineCpu() - machineBefore;
+  const after = await processes();
+  const used = await usageOf(after, trees);
+  const restarted = Object.keys({ ...before, ...after }).filter((name) => before[name] !== after[name]);
+  const since = (name: string, { cpu }: Usage) =>
+    restarted.includes(name) ? cpu : cpu - (usedBefore[name] as Usage).cpu;
+  return {
+    result,
+    seconds,
+    cpu: Object.fromEntries(Object.entries(used).map(([name, each]) => [name, since(name, each)])),
+    memoryMiB: mapValues(used, ({ memory }) => memory / 2 ** 20),
+    restarted,
+    machineCpu: machine,
+  };
+}
+
+/** Seconds of CPU that everything on this machine has used. */
+function machineCpu(): number {
+  const milliseconds = os.cpus().map(({ times: { user, nice, sys, irq } }) => user + nice + sys + irq);
+  return milliseconds.reduce((sum, each) => sum + each, 0) / 1000;
+}
+
+function runReport(
+  argument: RunArgument,
+  {
+    result,
+    seconds,
+    cpu,
+    memoryMiB,
+    restarted,
+    machineCpu: machine,
+  }: Used<Awaited<ReturnType<(typeof loadCommands)['run']>>>,
+  checked: Awaited<ReturnType<(typeof loadCommands)['check']>>,
+): RunReport {
+  const { mode, kind, via, rate } = argument;
+  const { delivered, deliveries, deliveredSeconds, problems } = checked;
+  return {
+    ...argument,
+    name: [
+      mode === 'closed' ? 'as fast as it goes' : `${rate}/s`,
+      kind === 'one' ? '1 delivery' : 'mixed',
+      ...(via === 'grpc' ? ['gRPC'] : []),
+    ].join(', '),
+    refused: result.refused,
+    accepted: result.accepted,
+    delivered,
+    deliveries,
+    acceptedPerSecond: result.accepted / result.sendingSeconds,
+    deliveredPerSecond: delivered / deliveredSeconds,
+    deliveriesPerSecond: deliveries / deliveredSeconds,
+    acceptMs: result.accept,
+    acceptToDeliveredMs: checked.delivery,
+    acceptToSeenMs: result.seen,
+    cpuSecondsPer1000: mapValues(cpu, (each) => (each / result.accepted) * 1000),
+    loadPercent: ((cpu.load ?? 0) / seconds) * 100,
+    othersPercent: Math.max(0, ((machine - Object.values(cpu).reduce((sum, each) => sum + each, 0)) / seconds) * 100),
+    memoryMiB: Object.fromEntries(Object.entries(memoryMiB).filter(([name]) => name !== 'load')),
+    problems: [
+      ...problems,
+      ...Object.entries(result.refused).map(([why, count]) => `${count} × a send that was refused: ${why}`),
+      ...restarted.map((name) => `${name} ended and was started again`),
+      ...(result.accepted === 0 ? ['no message was accepted'] : []),
+    ],
+  };
+}
+
+function mapValues<T, U>(values: Record<string, T>, change: (value: T) => U): Record<string, U> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
+}

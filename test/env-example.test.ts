@@ -1,0 +1,99 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import test from 'ava';
+import type { z } from 'zod';
+import { lifecycleSettings } from '#lib/lifecycle.ts';
+import { logSettings } from '#lib/log.ts';
+import { serviceNames } from './harness.ts';
+
+const root = path.resolve(import.meta.dirname, '..');
+const read = (file: string) => readFileSync(path.join(root, file), 'utf8');
+
+interface ShownSetting {
+  /** What stands as its value. */
+  value: string;
+  description: string;
+}
+
+/** Of all processes: what each variable is declared as, by its name. */
+async function declarations(): Promise<Map<string, z.ZodType[]>> {
+  const files = [
+    ...serviceNames.map((name) => `services/${name}/index.ts`),
+    'services/migrate.ts',
+    'gateway/index.ts',
+    'dev/settings.ts',
+  ];
+  const modules: { settings: Record<string, z.ZodType> }[] = await Promise.all(
+    files.map((file) => import(path.join(root, file))),
+  );
+  const all = [logSettings, lifecycleSettings, ...modules.map(({ settings }) => settings)];
+  const entries = all.flatMap((settings) => Object.entries<z.ZodType>(settings));
+  return new Map(
+    [...Map.groupBy(entries, ([name]) => name)].map(([name, some]) => [name, some.map(([, schema]) => schema)]),
+  );
+}
+
+/** What docker-compose.yml takes from `.env` for itself. */
+function composeVariables(): Set<string> {
+  return new Set([...read('docker-compose.yml').matchAll(/\$\{([A-Z_]+)/g)].map(([, name]) => name as string));
+}
+
+/** The settings in `.env.example`: `# NAME=value`, with the lines of its description above. */
+function shownInExample(): Map<string, ShownSetting> {
+  const shown = new Map<string, ShownSetting>();
+  for (const block of read('.env.example').split(/\n{2,}/)) {
+    const lines = block.trim().split('\n');
+    const [, name, value] = /^# ([A-Z][A-Z0-9_]*)=(.*)$/.exec(lines.at(-1) ?? '') ?? [];
+    if (name === undefined || value === undefined) continue;
+    const description = lines.slice(0, -1).map((line) => line.replace(/^# ?/, ''));
+    shown.set(name, { value, description: description.join(' ') });
+  }
+  return shown;
+}
+
+/** The settings in the README's table: | `NAME` | `value` or nothing | description | */
+function shownInReadme(): Map<string, ShownSetting> {
+  const rows = read('README.md').matchAll(/^\| `([A-Z][A-Z0-9_]*)` +\| (?:`([^`|]*)`)? *\| (.*) \|$/gm);
+  return new Map([...rows].map(([, name, value = '', description]) => [name!, { value, description: description! }]));
+}
+
+for (const [file, shownIn] of [
+  ['.env.example', shownInExample],
+  ['README.md', shownInReadme],
+] as const) {
+  test(`${file}: names exactly the variables that there are`, async (t) => {
+    const names = [...(await declarations()).keys()].filter((name) => !composeVariables().has(name));
+    const shown = [...shownIn().keys()].filter((name) => !composeVariables().has(name));
+    t.deepEqual(shown.toSorted(), names.toSorted());
+  });
+
+  test(`${file}: shows the default of each variable, and nothing where there is none`, async (t) => {
+    const shown = shownIn();
+    for (const [name, schemas] of await declarations()) {
+      for (const schema of schemas) {
+        const value = shown.get(name)?.value;
+        const standard = schema.safeParse(undefined).data;
+        if (standard === undefined) t.is(value, '', `${name} has no default`);
+        else t.deepEqual(schema.safeParse(value).data, standard, `the default of ${name}`);
+      }
+    }
+  });
+}
+
+test('.env.example: describes each variable as the code does', async (t) => {
+  const shown = shownInExample();
+  for (const [name, schemas] of await declarations()) {
+    const descriptions = schemas.map((schema) => schema.description ?? '');
+    t.true(
+      descriptions.some((each) => each !== '' && shown.get(name)?.description.includes(each)),
+      `the comment above ${name} should contain: ${descriptions.join(' | ')}`,
+    );
+  }
+});
+
+test('.env.example: names what docker-compose.yml requires, and gives away no password', (t) => {
+  const shown = shownInExample();
+  t.true(composeVariables().size > 0);
+  for (const name of composeVariables()) t.is(shown.get(name)?.value, '', name);
+  for (const line of read('.env.example').split('\n')) t.true(line === '' || line.startsWith('#'), line);
+});

@@ -1,0 +1,10 @@
+import test from 'ava';
+import { openConversation, startMeshes } from './meshes.ts';
+const meshes = await startMeshes(['embedded', 'kafka'], { people: 101 });
+for (const mesh of meshes) {
+  const r = await Promise.allSettled([1,2,3].map(() => openConversation(mesh.people.slice(0,3))));
+  console.log(mesh.bus, r.map(x=>x.status));
+  for (const p of [mesh.gateway, ...Object.values(mesh.services)]) for (const l of p.lines) if (JSON.parse(l).level >= 50) console.log(l);
+}
+test('x', (t) => t.pass());
+test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));

@@ -1,0 +1,120 @@
+import { v4 as uuid } from 'uuid';
+import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
+import { eventually } from '../eventually.ts';
+import { kafkaIsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
+import { openRest, type Conversation, type MessageDetails, type MessagePage, type Rest } from '../rest.ts';
+
+/** Somebody who uses the hub. */
+export interface Person extends TestUser {
+  rest: Rest;
+}
+
+/** A whole mesh on one of the engines, with people who have tokens. */
+export interface FlowMesh extends Mesh {
+  /** Stands before the titles of its tests. */
+  bus: 'embedded' | 'kafka';
+  /** user1, user2, … */
+  people: readonly Person[];
+  /** Calls without a token. */
+  anonymous: Rest;
+}
+
+/** Starts a mesh on each of these engines that is there. Await this first, then declare the tests. */
+export async function startMeshes(
+  buses: readonly FlowMesh['bus'][],
+  options: { people?: number; env?: NodeJS.ProcessEnv } = {},
+): Promise<FlowMesh[]> {
+  const there = buses.filter((bus) => bus !== 'kafka' || kafkaIsThere);
+  const outcomes = await Promise.allSettled(there.map((bus) => startFlowMesh(bus, options)));
+  const started = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+  if (failed === undefined) return started;
+  await Promise.all(started.map((mesh) => mesh.stop()));
+  throw failed.reason;
+}
+
+/** Starts a mesh on one engine. */
+export async function startFlowMesh(
+  bus: FlowMesh['bus'],
+  { people = 5, env = {} }: { people?: number; env?: NodeJS.ProcessEnv } = {},
+): Promise<FlowMesh> {
+  const mesh = await startMesh({ bus, env: { SEED_USERS: String(people), ...env } });
+  const usernames = Array.from({ length: people }, (_, index) => `user${index + 1}`);
+  const auth = mesh.client(AuthServiceService, mesh.services.auth!.address, {
+    token: await mesh.serviceToken('conversation', 'auth'),
+  });
+  const { users } = await auth.lookupUsers({ userIds: [], usernames });
+  const found = new Map(users.map(({ username, userId }) => [username, userId]));
+  return {
+    ...mesh,
+    bus,
+    anonymous: openRest(mesh.url),
+    people: await Promise.all(
+      usernames.map(async (username) => {
+        const userId = found.get(username)!;
+        return { userId, username, rest: openRest(mesh.url, await mesh.userToken({ userId, username })) };
+      }),
+    ),
+  };
+}
+
+/** Opens a conversation of these people; the first of them does it. Two make it private, more a group. */
+export async function openConversation(people: readonly Person[]): Promise<string> {
+  const { conversation_id: id } = await people[0]!.rest.post<Conversation>('/v1/conversations', {
+    type: people.length === 2 ? 'private' : 'group',
+    members: people.map((person) => person.userId),
+  });
+  return id;
+}
+
+/** The body of a message: a text over WhatsApp with a new id. What is said in `changes` comes in place of that. */
+export function messageOf(sender: Person, conversationId: string, changes: object = {}) {
+  return {
+    message_id: uuid(),
+    conversation_id: conversationId,
+    from: sender.userId,
+    channels: ['whatsapp'],
+    payload: { type: 'text', text: 'Oi' },
+    ...changes,
+  };
+}
+
+/** Sends a message and returns its id. */
+export async function send(sender: Person, conversationId: string, changes: object = {}): Promise<string> {
+  const message = messageOf(sender, conversationId, changes);
+  await sender.rest.post('/v1/messages', message);
+  return message.message_id;
+}
+
+/** The message once it is delivered or failed. */
+export function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
+  return eventually(
+    `message ${messageId} has ended`,
+    () => reader.rest.get<MessageDetails>(`/v1/messages/${messageId}`),
+    ({ status }) => status === 'delivered' || status === 'failed',
+    limit,
+  );
+}
+
+/** Every message of a conversation, oldest first, read in pages. */
+export async function everyMessage(reader: Person, conversationId: string): Promise<MessagePage['messages']> {
+  const all: MessagePage['messages'] = [];
+  for (;;) {
+    const path = `/v1/conversations/${conversationId}/messages?order=asc&limit=100&offset=${all.length}`;
+    const { messages, total } = await reader.rest.get<MessagePage>(path);
+    all.push(...messages);
+    if (messages.length === 0 || all.length >= total) return all;
+  }
+}
+
+/** The lines of a service's log in which one of its deliveries is told, as people read them. */
+export function deliveryLines(mesh: Mesh, messageId: string): string[] {
+  return mesh.services
+    .connectors!.lines.map((line) => (JSON.parse(line) as { msg?: string }).msg ?? '')
+    .filter((text) => text.startsWith(`INFO: Mensagem ${messageId} `));
+}
+
+/** The line that a mock connector writes when it delivers. */
+export function deliveryLine(messageId: string, recipientId: string, network: 'WhatsApp' | 'Instagram'): string {
+  return `INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${network}`;
+}

@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+
+/** An error as the contract has it (RFC 9457). */
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  error_code: string;
+  request_id: string;
+  field_errors?: Record<string, string[]>;
+  retry_after?: number;
+}
+
+export interface Token {
+  token: string;
+  access_token: string;
+  token_type: string;
+  expires_in: number;
+  expires_at: string;
+  user_id: string;
+  username: string;
+}
+
+export interface Conversation {
+  conversation_id: string;
+  type: 'private' | 'group';
+  members: string[];
+  metadata: { name: string; description: string };
+  created_at: string;
+}
+
+export interface ConversationPage {
+  conversations: Conversation[];
+  total: number;
+  limit: number;
+  offset: number;
+}
+
+export type Status = 'accepted' | 'in_transit' | 'delivered' | 'failed';
+
+export interface Message {
+  message_id: string;
+  conversation_id: string;
+  seq: number;
+  from: string;
+  sender: { user_id: string; username: string };
+  to: string[];
+  channels: string[];
+  payload: { type: string; text: string; file_id: string; filename: string; file_size: number; content_type: string };
+  priority: string;
+  status: Status;
+  created_at: string;
+  updated_at: string;
+}
+
+export interface MessagePage {
+  conversation_id: string;
+  messages: Message[];
+  total: number;
+  limit: number;
+  offset: number;
+}
+
+export interface MessageDetails extends Message {
+  history: { status: Status; at: string; note: string }[];
+  deliveries: {
+    recipient: string;
+    channel: string;
+    status: Status;
+    attempts: number;
+    error: string;
+    updated_at: string;
+  }[];
+}
+
+export interface Call {
+  /** Sent as JSON. */
+  json?: unknown;
+  /** Sent as it is, in place of `json`. */
+  body?: string | Uint8Array<ArrayBuffer>;
+  headers?: Record<string, string>;
+  /** Milliseconds; 20,000 by default. */
+  timeout?: number;
+}
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  /** The JSON of the body. */
+  body: unknown;
+  requestId: string;
+}
+
+/** The REST API as one user, or nobody, calls it. Each response is checked for what the contract says of all of them. */
+export interface Rest {
+  /** Whatever comes back. Throws only if nothing does, or if it breaks the contract. */
+  call(method: string, path: string, call?: Call): Promise<Answer>;
+  /** The body of a success. */
+  get<Body>(path: string): Promise<Body>;
+  /** The body of a success. */
+  post<Body>(path: string, json: unknown): Promise<Body>;
+  /** The problem of a refusal with this status. */
+  refused(status: number, method: string, path: string, call?: Call): Promise<Problem & { headers: Headers }>;
+}
+
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
+const codePattern = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
+
+/** @param url of the gateway, without a slash at the end */
+export function openRest(url: string, token?: string): Rest {
+  async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
+    const { json, body, headers = {}, timeout = 20_000 } = given;
+    const sent = new Headers(headers);
+    if (token !== undefined && !sent.has('authorization')) sent.set('authorization', `Bearer ${token}`);
+    if (json !== undefined && !sent.has('content-type')) sent.set('content-type', 'application/json');
+    const response = await fetch(`${url}${path}`, {
+      method,
+      headers: sent,
+      body: json === undefined ? body : JSON.stringify(json),
+      signal: AbortSignal.timeout(timeout),
+    });
+    const text = await response.text();
+    const what = `${method} ${path}: ${response.status} ${text.slice(0, 1_000)}`;
+    const requestId = response.headers.get('x-request-id') ?? '';
+    assert.match(requestId, requestIdPattern, `X-Request-ID of ${what}`);
+    const answer = {
+      status: response.status,
+      headers: response.headers,
+      body: text === '' ? undefined : (JSON.parse(text) as unknown),
+      requestId,
+    };
+    if (answer.status >= 400) checkProblem(answer, what);
+    else if (text !== '') assert.equal(response.headers.get('content-type'), 'application/json', what);
+    return answer;
+  }
+
+  async function success(method: string, path: string, given?: Call): Promise<unknown> {
+    const answer = await call(method, path, given);
+    if (answer.status < 300) return answer.body;
+    throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  }
+
+  return {
+    call,
+    get: async <Body>(path: string) => (await success('GET', path)) as Body,
+    post: async <Body>(path: string, json: unknown) => (await success('POST', path, { json })) as Body,
+    async refused(status, method, path, given) {
+      const { body, ...answer } = await call(method, path, given);
+      assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(body).slice(0, 1_000)}`);
+      return { ...(body as Problem), headers: answer.headers };
+    },
+  };
+}
+
+/** What the contract says of every error. */
+function checkProblem({ status, headers, body, requestId }: Answer, what: string): void {
+  assert.equal(headers.get('content-type'), 'application/problem+json', what);
+  const problem = body as Problem;
+  for (const member of ['type', 'title', 'detail', 'error_code'] as const) {
+    assert.ok(typeof problem[member] === 'string' && problem[member] !== '', `${member} of ${what}`);
+  }
+  assert.equal(problem.status, status, what);
+  assert.equal(problem.request_id, requestId, what);
+  assert.match(problem.error_code, codePattern, what);
+  if (problem.field_errors !== undefined) {
+    const descriptions = Object.values(problem.field_errors);
+    assert.ok(descriptions.length > 0 && descriptions.every((each) => Array.isArray(each) && each.length > 0), what);
+  }
+  const retryAfter = headers.get('retry-after');
+  assert.equal(problem.retry_after, retryAfter === null ? undefined : Number(retryAfter), `retry_after of ${what}`);
+  if (status === 429 || status === 503) assert.ok((problem.retry_after ?? 0) >= 1, `retry_after of ${what}`);
+  if (status === 401) assert.equal(headers.get('www-authenticate'), 'Bearer', what);
+  if (status === 403) assert.match(problem.detail, /^Access denied/, what);
+  if (status === 405) assert.ok(headers.get('allow'), `Allow of ${what}`);
+  assert.ok(status !== 500, what);
+}
