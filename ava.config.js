@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 
 /** What `test/run.ts` counts by: AVA's own statistics, written down as they change. */
 async function observeRun({ events }) {
+  // oxlint-disable-next-line node/no-process-env -- AVA's configuration is no part of the hub
   const report = process.env.TEST_REPORT;
   if (!report) return;
   for await (const event of events) {

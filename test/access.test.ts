@@ -240,6 +240,6 @@ test('every service of the descriptor set has a folder, and every folder a servi
     .filter((type) => type.kind === 'service')
     .map((type) => type.typeName)
     .filter((name) => name.startsWith('chat4all.'))
-    .map((name) => name.split('.')[1]);
+    .map((name) => name.split('.')[1] ?? '');
   t.deepEqual([...new Set(described)].toSorted(), [...serviceNames]);
 });

@@ -41,7 +41,7 @@ const seedPassword = 'password123';
 /** libuv has four threads: one stays free for everything else. */
 const hashesAtOnce = Math.min(availableParallelism(), 3);
 /** At a quarter of a second for each, the last one waits as long as its caller does. */
-const hashesWaiting = 100;
+const hashesWaiting = 64;
 const sweep = { every: 60_000, batch: 1_000, pause: 100 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
