@@ -167,7 +167,12 @@ test('body of one field: the rest comes from path and query, and one field is an
   const answer = await send('PATCH /v1/nested/a?int32Value=4&nested.count=9', { body: { name: 'n', tags: 'x' } });
   t.is(answer.status, 200);
   t.deepEqual(answer.json, { name: 'n', count: 0, inner: null, tags: ['x'] });
-  t.deepEqual(backend.calls[0]?.request, { textValue: 'a', int32Value: 4, nested: { name: 'n', tags: ['x'] } });
+  t.deepEqual(backend.calls[0]?.request, {
+    textValue: 'a',
+    int32Value: 4,
+    nested: { name: 'n', tags: ['x'] },
+    updateMask: 'name,tags',
+  });
   t.is((await send('PATCH /v1/nested/a')).text, 'null');
   const wrong = await send('PATCH /v1/nested/a?int32Value=x', { body: { name: 1, inner: { tags: [1] } } });
   t.deepEqual(wrong.json['field_errors'], {
@@ -178,6 +183,21 @@ test('body of one field: the rest comes from path and query, and one field is an
   backend.violations = [{ field: 'nested.inner.name', description: 'is required' }];
   const refused = await send('PATCH /v1/nested/a', { body: { name: 'n' } });
   t.deepEqual(refused.json['field_errors'], { 'inner.name': ['is required'] });
+});
+
+test('PATCH of one field: the update mask names what is in the body, unless the client gives one', async (t) => {
+  const { backend, send } = await fixture(t);
+  const mask = async (body: unknown, query = '') => {
+    await send(`PATCH /v1/nested/a${query}`, { body });
+    return (backend.calls.at(-1)?.request as { updateMask?: string } | undefined)?.updateMask;
+  };
+  t.is(
+    await mask({ name: null, inner: { count: 0, inner: { tags: [] }, nope: 1 } }),
+    'name,inner.count,inner.inner.tags',
+  );
+  t.is(await mask({ inner: {} }), 'inner');
+  t.is(await mask({}), undefined);
+  t.is(await mask({ name: 'a', count: 1 }, '?update_mask=name'), 'name');
 });
 
 test('body of one field: it may be a list', async (t) => {
@@ -244,6 +264,15 @@ test('wrong fields: hundreds of them are named', async (t) => {
   const answer = await send('POST /v1/everything', { body: { texts: Array.from({ length: 300 }, () => 1) } });
   t.is(answer.status, 400);
   t.is(Object.keys(answer.json['field_errors'] as object).length, 300);
+});
+
+test('wrong fields: a path that is very long goes to the backend in part, and back to the client whole', async (t) => {
+  const { backend, send } = await fixture(t);
+  const key = '😀'.repeat(50_000);
+  const answer = await send('POST /v1/everything', { body: { labels: { [key]: 1 } } });
+  t.is(answer.status, 400);
+  t.is(backend.calls.length, 1);
+  t.deepEqual(answer.json['field_errors'], { [`labels["${key}"]`]: ['must be a string'] });
 });
 
 test('errors: each gRPC status has its HTTP status', async (t) => {
@@ -568,6 +597,13 @@ test('settings: a backend that no descriptor knows is refused', async (t) => {
   });
   const log = openLog({ name: 'gateway', format: 'json', level: 'silent' });
   await t.throwsAsync(start(config, log), { message: /transcoding\.v2/ });
+  const proxies = loadConfig(settings, {
+    PORT: '0',
+    BACKENDS: 'transcoding.v1=localhost:1',
+    DESCRIPTOR_SET: descriptorSet,
+    TRUST_PROXY: 'nobody',
+  });
+  await t.throwsAsync(start(proxies, log), { message: /^TRUST_PROXY is not usable: / });
   t.throws(() => loadConfig(settings, { BACKENDS: 'transcoding.v1' }), { message: /BACKENDS must be/ });
   t.throws(() => loadConfig(settings, {}), { message: /BACKENDS is required/ });
 });

@@ -66,6 +66,11 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
   checkBackends(config.BACKENDS, registry);
   const backends = new Backends(config.BACKENDS);
+  const unserved = readRoutes(registry, (service) => backends.of(service) === undefined);
+  if (unserved.length > 0) {
+    const services = [...new Set(unserved.map(({ target }) => target.method.parent.typeName))];
+    log.warn({ services }, 'services with HTTP rules have no backend: their paths are not served');
+  }
   const table = new RouteTable([
     ...unaryRoutes(config, registry, backends),
     ...ownRoutes(new HealthAnswers(backends, version)),
@@ -74,7 +79,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
   const app = express();
-  app.disable('x-powered-by').disable('etag').set('trust proxy', config.TRUST_PROXY);
+  app.disable('x-powered-by').disable('etag');
+  try {
+    app.set('trust proxy', config.TRUST_PROXY);
+  } catch (error) {
+    throw new Error(`TRUST_PROXY is not usable: ${(error as Error).message}`, { cause: error });
+  }
   app.use(begin(log, open), ...limits.middleware, dispatch(table), answerErrors(log));
 
   const server = createServer({ requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout: 15_000 }, app);

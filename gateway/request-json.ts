@@ -10,7 +10,7 @@ import { maxDepth, wellKnownTypes } from './well-known.ts';
  */
 export type Draft = Map<Field, unknown>;
 
-/** One wrong field: its path in proto names, and the path as the client wrote it. */
+/** One wrong field: its path in proto names (of a very long one the beginning), and the path as the client wrote it. */
 export interface Violation {
   field: string;
   sent: string;
@@ -25,6 +25,8 @@ export interface Place {
 
 /** The most wrong fields that are named in one answer. */
 const maxViolations = 500;
+/** The characters of a path in proto names that are kept: it goes to backends in a header, and may hold a key of a map. */
+const maxPath = 200;
 
 /** What is learned about a request while it is read: what is wrong with it, and how the client spelled its fields. */
 export class Reading {
@@ -32,7 +34,8 @@ export class Reading {
   readonly #spellings = new Map<string, string>();
 
   fail({ field, sent }: Place, description: string): void {
-    if (this.violations.length < maxViolations) this.violations.push({ field, sent: sent || field, description });
+    if (this.violations.length >= maxViolations) return;
+    this.violations.push({ field: field.slice(0, maxPath).toWellFormed(), sent: sent || field, description });
   }
 
   /** Notes that the client wrote `sent` for `field`. */

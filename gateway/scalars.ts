@@ -81,8 +81,12 @@ export function enumFromJson(names: EnumNames, json: Json): number | Fault {
   return number instanceof Fault ? unknownName(names) : number;
 }
 
+/** The most names of an enum that are listed. */
+const maxChoices = 20;
+
 function unknownName(names: EnumNames): Fault {
-  return new Fault(`must be one of ${names.choices.join(', ')}`);
+  const more = names.choices.length > maxChoices ? ', …' : '';
+  return new Fault(`must be one of ${names.choices.slice(0, maxChoices).join(', ')}${more}`);
 }
 
 function boolFromText(text: string): boolean | Fault {

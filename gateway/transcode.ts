@@ -22,6 +22,7 @@ import {
   type Reading,
 } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
+import { maxDepth } from './well-known.ts';
 
 /** How one HTTP rule maps onto an RPC. */
 export interface Binding {
@@ -37,6 +38,8 @@ export interface Binding {
   body: 'all' | 'none' | Field;
   /** The field that is answered in place of the whole response. */
   responseBody: Field | undefined;
+  /** The field mask that a PATCH of one field fills with the names in its body, unless the client gives one. */
+  updateMask: Field | undefined;
   /** The HTTP status of a success. */
   successStatus: number;
   /**
@@ -116,6 +119,7 @@ function readRule(
     if (found === undefined) throw fail(`names ${field}, which is no field of ${message.typeName}`);
     return found;
   };
+  const body = rule.body === '' ? 'none' : rule.body === '*' ? 'all' : named(input, rule.body);
   return {
     method: custom?.kind ?? pattern.case.toUpperCase(),
     template,
@@ -126,7 +130,8 @@ function readRule(
       input,
       output,
       variables,
-      body: rule.body === '' ? 'none' : rule.body === '*' ? 'all' : named(input, rule.body),
+      body,
+      updateMask: pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body) : undefined,
       responseBody: rule.responseBody === '' ? undefined : named(output, rule.responseBody),
       ...options,
     },
@@ -174,6 +179,7 @@ export class Transcoder {
       else if (json.value !== null) this.#requests.field(body, json.value, draft, reading, root, nameless);
     }
     if (query !== '' && body !== 'all') new QueryReader(binding, draft, reading).read(query);
+    if (json !== undefined) fillMask(binding, json.value, draft);
     for (const [index, fields] of binding.variables.entries()) {
       bindVariable(fields, values[index] as string, draft, reading);
     }
@@ -187,6 +193,35 @@ export class Transcoder {
       binding.responseBody === undefined ? json : (json as Record<string, unknown>)[binding.responseBody.name];
     return JSON.stringify(shown ?? null);
   }
+}
+
+function updateMaskOf(input: MessageType, body: Field): Field | undefined {
+  const mask = input.byName.get('update_mask');
+  const isMask = mask?.value.kind === 'message' && mask.value.message.typeName === 'google.protobuf.FieldMask';
+  return isMask && mask.shape === 'single' && isPlainMessage(body) ? mask : undefined;
+}
+
+function isPlainMessage(field: Field): boolean {
+  return field.shape === 'single' && !fitsText(field.value);
+}
+
+function fillMask({ body, updateMask }: Binding, json: unknown, draft: Draft): void {
+  if (updateMask === undefined || typeof body !== 'object' || (draft.get(updateMask) as Uint8Array)?.length > 0) return;
+  const paths = namesIn(body, json, 0);
+  if (paths.length > 0) draft.set(updateMask, valueFromText(updateMask.value, paths.join(',')));
+}
+
+/** The paths of all fields that a JSON object names, down to those that are no messages or have nothing in them. */
+function namesIn(field: Field, json: unknown, depth: number): string[] {
+  if (field.value.kind !== 'message' || depth > maxDepth) return [];
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return [];
+  const { byName } = field.value.message;
+  return Object.entries(json).flatMap(([key, value]) => {
+    const named = byName.get(key);
+    if (named === undefined) return [];
+    const inner = isPlainMessage(named) ? namesIn(named, value, depth + 1) : [];
+    return inner.length === 0 ? [named.name] : inner.map((path) => `${named.name}.${path}`);
+  });
 }
 
 function bindVariable(fields: readonly Field[], text: string, draft: Draft, reading: Reading): void {

@@ -21,7 +21,7 @@ export interface UnaryOptions {
 }
 
 /** Of the wrong fields that were found here, as many are told to a backend as fit into a header. */
-const maxToldViolations = 50;
+const maxToldViolations = 30;
 
 /**
  * Answers a request with what a unary RPC answers.

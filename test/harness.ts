@@ -233,8 +233,13 @@ async function fillMesh(harness: Harness, names: readonly string[], env: NodeJS.
     }
     return process;
   };
+  const outcomes = await Promise.allSettled(names.map(async (name) => [name, await start(name, [])] as const));
+  // Only once all have ended one way or the other, so that what did start can be stopped.
   const services = Object.fromEntries(
-    await Promise.all(names.map(async (name) => [name, await start(name, [])] as const)),
+    outcomes.map((outcome) => {
+      if (outcome.status === 'rejected') throw outcome.reason;
+      return outcome.value;
+    }),
   );
   const gateway = await harness.startGateway(env);
   return { ...harness, url: `http://${gateway.address}`, services, gateway };

@@ -80,10 +80,14 @@ async function run(): Promise<number> {
   return report(JSON.parse(stats) as Report, code);
 }
 
-/** Whether to start Kafka: not for files that never speak of it, and not where it can't run unless it must. */
+/** Whether to start Kafka: not for files that make no use of it, and not where it can't run unless it must. */
 function needsKafka(): boolean {
   const files = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
-  if (files.length > 0 && !files.some((file) => /kafka/i.test(readFileSync(file, 'utf8')))) return false;
+  if (
+    files.length > 0 &&
+    !files.some((file) => /'kafka'|kafkaIsThere|TEST_KAFKA_BROKERS/.test(readFileSync(file, 'utf8')))
+  )
+    return false;
   if (kafkaAvailable()) return true;
   const missing = 'Kafka needs Java 17 or later and Maven, and they are not there';
   if (process.env.CI === 'true') throw new Error(`${missing}: with CI=true its tests may not be left out`);

@@ -1,4 +1,3 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
@@ -9,6 +8,7 @@ import { openBus } from '#lib/bus/open.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
+import { eventually } from '../../test/eventually.ts';
 import { openHarness, type TestUser } from '../../test/harness.ts';
 import { chooseMembers, latestActivity, possibleUsers } from './conversation.ts';
 import { database, openStore } from './store.ts';
@@ -58,13 +58,6 @@ async function badFields(t: ExecutionContext, call: Promise<unknown>): Promise<s
   const { kind, fields } = await refusal(t, call);
   t.is(kind, 'INVALID_ARGUMENT');
   return fields.map(({ field }) => field);
-}
-
-async function eventually(t: ExecutionContext, what: string, isTrue: () => Promise<boolean>): Promise<void> {
-  for (const limit = Date.now() + 20_000; !(await isTrue()); await wait(50)) {
-    if (Date.now() > limit) return t.fail(`not within 20 s: ${what}`);
-  }
-  t.pass();
 }
 
 const ada = { userId: '00000000-0000-4000-8000-00000000000a', username: 'ada' };
@@ -219,6 +212,17 @@ test('createConversation: says that nobody can be looked up while the auth servi
   t.is(refused.reason, 'SERVICE_UNAVAILABLE');
 });
 
+test('start: the service works while the bus is away', async (t) => {
+  const alone = await hub.startService('conversation', { KAFKA_BROKERS: '127.0.0.1:1', BUS_DATABASE_URL: '' });
+  const client = hub.client(ConversationServiceService, alone.address, { token: await hub.userToken(user(51)) });
+  const members = ['user51', 'user52'];
+  const { conversation } = await client.createConversation({ type: privately, members, metadata: undefined });
+  t.deepEqual(conversation!.members, ids(51, 52));
+  const warned = (lines: string[]) => lines.some((line) => line.includes('stands still until the bus is back'));
+  await eventually('its log', () => alone.lines, warned);
+  await alone.stop();
+});
+
 test('getConversation: 404 if there is none, 403 for an outsider', async (t) => {
   const { conversationId } = await open(user(1), privately, ['user1', 'user2']);
   const outsider = await as(user(3));
@@ -292,7 +296,7 @@ test('activity: a message moves its conversation to the top, and one that comes 
   const first = async () => (await client.listConversations({ limit: 1, offset: 0 })).conversations[0]!.conversationId;
   t.is(await first(), newer);
   await bus.publish('message_processing', [accepted(older, new Date(Date.now() + 60_000))]);
-  await eventually(t, 'the conversation with the message is first', async () => (await first()) === older);
+  await eventually('the first conversation', first, (id) => id === older);
 
   const later = new Date(Date.now() + 120_000);
   await bus.publish('message_processing', [
@@ -301,9 +305,11 @@ test('activity: a message moves its conversation to the top, and one that comes 
     accepted(older, new Date(0)),
     accepted(newer, later),
   ]);
-  await eventually(t, 'the other one is first again', async () => (await first()) === newer);
-  await eventually(t, 'every event is done with', async () =>
-    (await bus.lag('message_processing', 'conversation')).every(({ events }) => events === 0),
+  await eventually('the first conversation', first, (id) => id === newer);
+  await eventually(
+    'what the conversation service has still to read',
+    async () => bus.lag('message_processing', 'conversation'),
+    (lags) => lags.every(({ events }) => events === 0),
   );
   const rows = await db.sql<{ last_activity_at: Date }>('select last_activity_at from conversations where id = $1', [
     newer,

@@ -12,7 +12,9 @@ export interface ActivityOptions {
   log: Logger;
 }
 
+/** Milliseconds. */
 const retryDelay = 1_000;
+const stopLimit = 2_000;
 
 /**
  * Follows the messages that are accepted, so that the conversation with the newest one is listed first. Only that order
@@ -23,39 +25,38 @@ const retryDelay = 1_000;
 export async function followActivity({ openBus, store, log }: ActivityOptions): Promise<{ stop(): Promise<void> }> {
   const stopped = new AbortController();
   let bus: Bus | undefined;
+  try {
+    bus = await openBus();
+  } catch (error) {
+    if (!isTransient(error)) throw error;
+  }
 
-  async function follow(): Promise<boolean> {
-    try {
-      bus ??= await openBus();
-      await bus.consume({
-        topics: ['message_processing'],
-        group: 'conversation',
-        handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
-      });
-      return true;
-    } catch (error) {
-      if (!isTransient(error)) throw error;
-      log.warn({ err: error }, 'the order of conversations stands still until the bus is back');
-      return false;
-    }
+  async function follow(): Promise<void> {
+    bus ??= await openBus();
+    await bus.consume({
+      topics: ['message_processing'],
+      group: 'conversation',
+      handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
+    });
   }
 
   async function keepTrying(): Promise<void> {
-    do {
-      await wait(retryDelay, undefined, { signal: stopped.signal }).catch(() => {});
-    } while (!stopped.signal.aborted && !(await follow()));
+    while (!stopped.signal.aborted) {
+      try {
+        return await follow();
+      } catch (error) {
+        log.warn({ err: error }, 'the order of conversations stands still until the bus is back');
+        await wait(retryDelay, undefined, { signal: stopped.signal }).catch(() => {});
+      }
+    }
   }
 
-  let trying = Promise.resolve();
-  if (!(await follow())) {
-    trying = keepTrying().catch((error: unknown) => {
-      log.error({ err: error }, "the order of conversations stands still: the bus can't be read");
-    });
-  }
+  const trying = keepTrying();
   return {
     async stop() {
       stopped.abort();
-      await trying;
+      // An attempt on a bus that is away may take longer than is left.
+      await Promise.race([trying, wait(stopLimit, undefined, { ref: false })]);
       await bus?.stop();
     },
   };

@@ -22,12 +22,17 @@ export interface Window {
 const shown = 12;
 const idle = new Set(['(idle)', '(root)']);
 
-/** Prints where the time of each process went, by package and by function, in milliseconds of CPU for 1,000 messages. */
+/**
+ * Prints where the CPU time of each process went, by package and by function: its milliseconds for 1,000 messages, in the
+ * proportions of the profile. That samples by the clock, so on a busy machine it shows where a process was made to wait, too.
+ *
+ * @param cpuSecondsPer1000 by process, as measured
+ */
 export async function printProfiles(
   folder: string,
   pids: Readonly<Record<string, number>>,
   window: Window,
-  messages: number,
+  cpuSecondsPer1000: Readonly<Record<string, number>>,
 ): Promise<void> {
   const files = await readdir(folder);
   for (const [name, pid] of Object.entries(pids)) {
@@ -56,15 +61,16 @@ export async function printProfiles(
       while (isNode(node.callFrame.url) && parents.has(node.id)) node = parents.get(node.id)!;
       add(byPackage, node.callFrame.url === '' ? functionName : ownerOf(node.callFrame.url), delta);
     });
-    const perThousand = (microseconds: number) => (microseconds / messages).toFixed(0).padStart(6);
-    console.log(`\n${name}: ${perThousand(all).trim()} ms per 1,000 messages`);
+    const measured = (cpuSecondsPer1000[name] ?? 0) * 1_000;
+    const perThousand = (part: number) => ((part / all) * measured).toFixed(0).padStart(6);
+    console.log(`\n${name}: ${measured.toFixed(0)} ms of CPU for 1,000 messages`);
     for (const [title, sums] of [
       ['with what Node does for it', byPackage],
       ['by itself', byFunction],
     ] as const) {
       console.log(`  ${title}`);
-      for (const [what, microseconds] of [...sums].toSorted(([, a], [, b]) => b - a).slice(0, shown)) {
-        console.log(`  ${perThousand(microseconds)}  ${what}`);
+      for (const [what, part] of [...sums].toSorted(([, a], [, b]) => b - a).slice(0, shown)) {
+        console.log(`  ${perThousand(part)}  ${what}`);
       }
     }
   }

@@ -45,14 +45,18 @@ export async function startFlowMesh(
   });
   const { users } = await auth.lookupUsers({ userIds: [], usernames });
   const found = new Map(users.map(({ username, userId }) => [username, userId]));
+  const logOf = (requestId: string) =>
+    [mesh.gateway, ...Object.values(mesh.services)]
+      .flatMap((process) => process.lines.filter((line) => line.includes(`"${requestId}"`)))
+      .join('');
   return {
     ...mesh,
     bus,
-    anonymous: openRest(mesh.url),
+    anonymous: openRest(mesh.url, undefined, logOf),
     people: await Promise.all(
       usernames.map(async (username) => {
         const userId = found.get(username)!;
-        return { userId, username, rest: openRest(mesh.url, await mesh.userToken({ userId, username })) };
+        return { userId, username, rest: openRest(mesh.url, await mesh.userToken({ userId, username }), logOf) };
       }),
     ),
   };
@@ -107,11 +111,17 @@ export async function everyMessage(reader: Person, conversationId: string): Prom
   }
 }
 
-/** The lines of a service's log in which one of its deliveries is told, as people read them. */
+/** What the mock connectors say that they have delivered, line by line, by message. */
+export function everyDeliveryLine(lines: readonly string[]): Map<string, string[]> {
+  const told = lines
+    .filter((line) => line.includes('INFO: Mensagem '))
+    .map((line) => (JSON.parse(line) as { msg: string }).msg);
+  return Map.groupBy(told, (text) => text.split(' ')[2]!);
+}
+
+/** What the mock connectors of a mesh say that they have delivered of one message. */
 export function deliveryLines(mesh: Mesh, messageId: string): string[] {
-  return mesh.services
-    .connectors!.lines.map((line) => (JSON.parse(line) as { msg?: string }).msg ?? '')
-    .filter((text) => text.startsWith(`INFO: Mensagem ${messageId} `));
+  return everyDeliveryLine(mesh.services.connectors!.lines).get(messageId) ?? [];
 }
 
 /** The line that a mock connector writes when it delivers. */

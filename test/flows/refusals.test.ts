@@ -4,8 +4,6 @@ import { openRest, type Call, type Conversation, type Problem } from '../rest.ts
 import { ended, everyMessage, messageOf, openConversation, send, startMeshes, type Person } from './meshes.ts';
 
 const meshes = await startMeshes(['embedded', 'kafka'], { people: 101 });
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
-
 /** Conversations that all tests of a mesh share. */
 const scenes = await Promise.all(
   meshes.map(async (mesh) => {
@@ -18,6 +16,8 @@ const scenes = await Promise.all(
     return { mesh, pair, trio, theirs };
   }),
 );
+
+test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 
 /** The paths of the wrong fields, in order. */
 function wrong({ field_errors: errors = {} }: Problem): string[] {
