@@ -2,7 +2,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { generate } from './generate.ts';
+import { generate, made, testProtos } from './generate.ts';
 
 /** `npm run check`: all that can be said of the tree without running it. Each check says what to do about it. */
 const checks: [name: string, run: () => Promise<void>][] = [
@@ -11,8 +11,9 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['types', () => command('tsc', ['-p', '.'])],
   ['buf lint', () => command('buf', ['lint'])],
   ['buf format (npm run format mends it)', () => command('buf', ['format', '-d', '--exit-code'])],
+  ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
   ['buf breaking, against main or the commit before', breaking],
-  ['generated code (npm run generate mends it)', generated],
+  ['generated code (npm run generate mends it)', compareGenerated],
 ];
 
 let failed = 0;
@@ -51,11 +52,11 @@ async function breaking(): Promise<void> {
 }
 
 /** Generates into a scratch folder and compares, so that a check never changes the tree. */
-async function generated(): Promise<void> {
+async function compareGenerated(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'chat4all-gen-'));
   try {
     generate(folder);
-    await command('diff', ['-r', '--brief', 'gen', join(folder, 'gen')]);
+    for (const path of made) await command('diff', ['-r', '--brief', path, join(folder, path)]);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

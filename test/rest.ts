@@ -109,7 +109,7 @@ const codePattern = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
 
 /**
  * @param url of the gateway, without a slash at the end
- * @param logOf what the services wrote about a request, to be shown when they failed as they never should
+ * @param logOf what the services wrote about a request, to be shown when it fails unexpectedly
  */
 export function openRest(url: string, token?: string, logOf: (requestId: string) => string = () => ''): Rest {
   async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
@@ -142,7 +142,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
   async function success(method: string, path: string, given?: Call): Promise<unknown> {
     const answer = await call(method, path, given);
     if (answer.status < 300) return answer.body;
-    throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}\n${logOf(answer.requestId)}`);
   }
 
   return {

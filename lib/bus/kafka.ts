@@ -479,8 +479,8 @@ function toEvent(topic: string, partition: number, message: KafkaMessage): Recei
  */
 function logTo(log: Logger): logCreator {
   return () =>
-    ({ namespace, level, log: { message, timestamp: _, logger: __, stack: ___, ...details } }) => {
-      const line = { kafkajs: namespace, ...details };
+    ({ namespace, level, log: { message, broker, groupId, error } }) => {
+      const line = { kafkajs: namespace, broker, groupId, error: error as unknown };
       if (level === logLevel.ERROR) log.debug(line, message);
       else log.trace(line, message);
     };

@@ -51,10 +51,14 @@ export type ServiceCall = Call<ServiceIdentity>;
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- who calls is settled by the access rule, at run time
 export type Handlers<D> = Methods<D, [call: Call<any>]>;
 
-/** For some RPCs what is wrong with a request beyond the rules in its proto, so that all wrong fields are named at once. */
+/**
+ * For some RPCs what is wrong with a request beyond the rules in its proto, so that all wrong fields are named at once.
+ * `found` is what those rules and the gateway have found; a handler that finds the rest by itself need only be helped
+ * out where there is some.
+ */
 export type Checks<D> = {
   [K in keyof D]?: D[K] extends MethodDefinition<infer Request, infer _>
-    ? (request: Request) => FieldViolation[]
+    ? (request: Request, found: readonly FieldViolation[]) => FieldViolation[] | Promise<FieldViolation[]>
     : never;
 };
 
@@ -65,6 +69,7 @@ export interface ServedService {
   implementation: (serving: Serving) => Record<string, UnaryHandler>;
 }
 
+type Check = (request: object, found: readonly FieldViolation[]) => FieldViolation[] | Promise<FieldViolation[]>;
 type UnaryHandler = (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => void;
 
 /** A request as the deserialiser hands it over: it must not throw, so what is wrong travels with the request. */
@@ -96,23 +101,21 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
     const access = accessOf(description);
     if (access === undefined) throw new Error(`${rpc.path} doesn't say who may call it`);
     const lower = uuidLowering(description.input);
-    const check = checks[key] as ((request: object) => FieldViolation[]) | undefined;
+    const check = checks[key] as Check | undefined;
     wrapped[key] = {
       ...rpc,
       requestDeserialize(encoded: Buffer): Decoded {
         try {
           const request = rpc.requestDeserialize(encoded) as object;
           lower?.(request);
-          const violations = validate(description.input, encoded);
-          if (check !== undefined) violations.push(...withoutRepeats(check(request), violations));
-          return { request, violations };
+          return { request, violations: validate(description.input, encoded) };
         } catch {
           return { request: undefined, violations: [] };
         }
       },
     };
     const handler = handlers[key as keyof D] as (request: object, call: Call) => Promise<object>;
-    wrappers[key] = (serving) => unary(rpc.path.slice(1), access, handler, serving);
+    wrappers[key] = (serving) => unary(rpc.path.slice(1), access, handler, check, serving);
   }
   return {
     name,
@@ -228,6 +231,7 @@ function unary(
   name: string,
   access: Access,
   handler: (request: object, call: Call) => Promise<object>,
+  check: Check | undefined,
   { identities, log, defaultDeadline, trustedProxies }: Serving,
 ): UnaryHandler {
   return (call, callback) => {
@@ -242,19 +246,18 @@ function unary(
       try {
         caller = await identify(call.metadata, access, identities);
         const { request, violations } = call.request;
-        if (request === undefined) {
+        const told = toldBy(call.metadata);
+        if (request === undefined || told === undefined) {
           throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
         }
-        const decoding = call.metadata.get(violationsKey);
-        if (decoding.length > 0) {
-          const found = decodeViolations(decoding[0] as Buffer);
-          throw invalidFields([...found, ...withoutRepeats(violations, found)]);
-        }
-        if (violations.length > 0) throw invalidFields(violations);
-        const answer = await withDeadline(context.deadline as number, (signal) => {
-          call.on('cancelled', () => signal.abort());
+        const answer = await withDeadline(context.deadline as number, async (abort) => {
+          call.on('cancelled', () => abort.abort());
+          const found = [...told, ...withoutRepeats(violations, told)];
+          const more = check === undefined ? [] : await check(request, found);
+          const wrong = [...found, ...withoutRepeats(more, found)];
+          if (wrong.length > 0) throw invalidFields(wrong);
           const address = addressOf(call.getPeer(), call.metadata, trustedProxies);
-          return handler(request, { caller, requestId: context.requestId, address, signal: signal.signal });
+          return handler(request, { caller, requestId: context.requestId, address, signal: abort.signal });
         });
         callback(null, answer);
       } catch (error) {
@@ -279,8 +282,19 @@ function unary(
   };
 }
 
-/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: the call is then refused, with all of them. */
 const violationsKey = 'x-field-violations-bin';
+/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: the call is refused with all of them. */
+function toldBy(metadata: Metadata): FieldViolation[] | undefined {
+  const [encoded] = metadata.get(violationsKey);
+  if (encoded === undefined) return [];
+  try {
+    const told = decodeViolations(encoded as Buffer);
+    return told.length > 0 ? told : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 
 function requestIdOf(metadata: Metadata): string {

@@ -175,6 +175,22 @@ test('createConversation: names unknown and repeated members and a wrong number 
   t.deepEqual(await badFields(t, create(0, ['', 'user1'])), ['type', 'members[0]']);
 });
 
+test('createConversation: a name that is too long and members that are wrong are named together', async (t) => {
+  const client = await as(user(1));
+  const refused = await t.throwsAsync(
+    client.createConversation({
+      type: privately,
+      members: ['user1', 'user2', 'nobody'],
+      metadata: { name: 'x'.repeat(256), description: '' },
+    }),
+    { instanceOf: HubError },
+  );
+  t.deepEqual(
+    refused?.fields.map(({ field }) => field),
+    ['metadata.name', 'members', 'members[2]'],
+  );
+});
+
 test('createConversation: a group of 100 is possible', async (t) => {
   const everybody = range(101, 200);
   const conversation = await open(

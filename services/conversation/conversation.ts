@@ -34,16 +34,17 @@ export function possibleUsers(named: readonly string[]): { userIds: string[]; us
  * Who the members of a new conversation are, in the order in which they were named, and everything that is wrong with
  * them: how many they are, who doesn't exist, who is named again by whatever name.
  *
+ * @param kind undefined if that is wrong itself: then any number is right
  * @param known the users found for `possibleUsers(named)`
  */
 export function chooseMembers(
-  kind: ConversationKind,
+  kind: ConversationKind | undefined,
   named: readonly string[],
   known: readonly KnownUser[],
 ): { userIds: string[]; problems: FieldViolation[] } {
   const problems: FieldViolation[] = [];
-  const size = sizes[kind];
-  if (named.length < size.least || named.length > size.most) {
+  const size = kind === undefined ? undefined : sizes[kind];
+  if (size !== undefined && (named.length < size.least || named.length > size.most)) {
     problems.push({ field: 'members', description: size.rule });
   }
   const byId = new Map(known.map((user) => [user.userId, user.userId]));

@@ -6,8 +6,15 @@ import {
 } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { invalidFields } from '#lib/errors.ts';
 import type { Connection } from '#lib/rpc/client.ts';
-import type { Handlers, UserCall } from '#lib/rpc/server.ts';
-import { chooseMembers, conversationNotFound, notAmongMembers, notAMember, possibleUsers } from './conversation.ts';
+import type { Checks, Handlers, UserCall } from '#lib/rpc/server.ts';
+import {
+  chooseMembers,
+  conversationNotFound,
+  notAmongMembers,
+  notAMember,
+  possibleUsers,
+  type ConversationKind,
+} from './conversation.ts';
 import type { Conversation, Store } from './store.ts';
 
 export interface HandlerOptions {
@@ -20,10 +27,10 @@ const defaultLimit = 50;
 export function openHandlers({ store, auth }: HandlerOptions): Handlers<ConversationServiceService> {
   return {
     async createConversation({ type, members, metadata }, { caller }: UserCall) {
-      const kind = type === ConversationType.CONVERSATION_TYPE_PRIVATE ? 'private' : 'group';
+      const kind = kindOf(type);
       const { users } = await auth.lookupUsers(possibleUsers(members));
       const { userIds, problems } = chooseMembers(kind, members, users);
-      if (problems.length > 0) throw invalidFields(problems);
+      if (kind === undefined || problems.length > 0) throw invalidFields(problems);
       if (!userIds.includes(caller.userId)) throw notAmongMembers();
       const { name = '', description = '' } = metadata ?? {};
       return {
@@ -54,6 +61,22 @@ export function openHandlers({ store, auth }: HandlerOptions): Handlers<Conversa
       return { memberIds };
     },
   };
+}
+
+/** What is wrong with the members, beside what is wrong already: by itself the handler says it. */
+export function openChecks({ auth }: Pick<HandlerOptions, 'auth'>): Checks<ConversationServiceService> {
+  return {
+    async createConversation({ type, members }, found) {
+      if (found.length === 0 || found.some(({ field }) => field === 'members')) return [];
+      const { users } = await auth.lookupUsers(possibleUsers(members));
+      return chooseMembers(kindOf(type), members, users).problems;
+    },
+  };
+}
+
+function kindOf(type: ConversationType): ConversationKind | undefined {
+  if (type === ConversationType.CONVERSATION_TYPE_PRIVATE) return 'private';
+  return type === ConversationType.CONVERSATION_TYPE_GROUP ? 'group' : undefined;
 }
 
 function toMessage({ id, type, name, description, createdAt, memberIds }: Conversation): ConversationMessage {

@@ -9,7 +9,7 @@ import type { Logger } from '#lib/log.ts';
 import { connect } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { followActivity } from './events.ts';
-import { openHandlers } from './handlers.ts';
+import { openChecks, openHandlers } from './handlers.ts';
 import { database, openStore } from './store.ts';
 
 export { database };
@@ -41,7 +41,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     config,
     identities,
     log,
-    services: [service(ConversationServiceService, openHandlers({ store, auth }))],
+    services: [service(ConversationServiceService, openHandlers({ store, auth }), openChecks({ auth }))],
     dependencies: { database: () => db.ping() },
   });
   opened.defer(() => server.stop());

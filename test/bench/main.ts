@@ -21,6 +21,9 @@ const usage = `npm run bench -- [options]: how fast a hub on this machine is, an
   --json <file>                  where the figures go; .chat4all/bench/<time>.json by default
   --profile <folder>             one run only, in which each process keeps a CPU profile there
 
+Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so DATABASE_URL and
+KAFKA_BROKERS: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing else to do.
+
 Exit code 1 if a message was lost, doubled, failed or refused, or nothing was measured. Figures that aren't reached are
 only named.`;
 
@@ -153,8 +156,6 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
     DATABASE_URL: undefined,
     KAFKA_BROKERS: kafka?.brokers,
     BUS_PREFIX: undefined,
-    LOG_FORMAT: 'text',
-    LOG_LEVEL: 'info',
     SEED_USERS: String(options.users),
     // Logins come before the runs: the least that is allowed.
     BCRYPT_COST: '10',
