@@ -102,6 +102,8 @@ export default defineConfig({
     'import/no-default-export': 'error',
     'node/no-process-env': 'error',
     // Here these rules find no mistakes, only style that we mean.
+    'no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_', ignoreRestSiblings: true }],
+    'typescript/no-unnecessary-type-arguments': 'off',
     'no-await-in-loop': 'off',
     'no-shadow': 'off',
     'no-underscore-dangle': 'off',

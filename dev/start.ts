@@ -65,7 +65,6 @@ function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: st
   const lines = [
     '',
     `Chat4All is ready: ${url}`,
-    `  docs    ${url}/docs`,
     `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
     `  data    ${dataDir}${process.env.DATABASE_URL ? ', and the database at DATABASE_URL' : ''}`,
   ];

@@ -151,6 +151,8 @@ function closeAfter(answer: Response): void {
   if (!answer.headersSent) answer.setHeader('Connection', 'close');
 }
 
+const watched = new Set(['/', '/health', '/ready']);
+
 /** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
 function begin(log: Logger, open: OpenAnswers): RequestHandler {
   return (request, response, next) => {
@@ -164,7 +166,9 @@ function begin(log: Logger, open: OpenAnswers): RequestHandler {
       const status = response.headersSent ? response.statusCode : 499;
       const ms = Math.round((performance.now() - began) * 10) / 10;
       const { pathname } = targetOf(request.url);
-      withContext(context, () => log.info({ method: request.method, path: pathname, status, ms }, 'http'));
+      // Those who watch over it ask every second: that is no news.
+      const level = watched.has(pathname) ? 'debug' : 'info';
+      withContext(context, () => log[level]({ method: request.method, path: pathname, status, ms }, 'http'));
     });
     const { expect, host } = request.headers;
     // A client that was not told to go on may send its body or not: only a new connection tells the two apart.

@@ -71,6 +71,8 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
     }),
   );
   const admin = replaceable(() => kafka.admin({ retry }));
+  // A client of its own: a probe that is late must not cut off what the other one is doing.
+  const prober = replaceable(() => kafka.admin({ retry }));
   const consumers = new Set<Consumer>();
 
   const madeTopics = new Set<string>();
@@ -125,7 +127,7 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
       return { stop };
     },
     async probe() {
-      await admin.use(limits.probe, async (client) => {
+      await prober.use(limits.probe, async (client) => {
         const { brokers: alive } = await client.describeCluster();
         if (alive.length === 0) throw new Error('no broker is there');
       });
@@ -152,7 +154,7 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
     async stop() {
       await Promise.all([...consumers].map((consumer) => consumer.stop()));
       consumers.clear();
-      await Promise.all([producer.close(), admin.close()]);
+      await Promise.all([producer.close(), admin.close(), prober.close()]);
     },
   };
 }

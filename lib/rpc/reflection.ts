@@ -12,6 +12,13 @@ import { registry } from './schema.ts';
 /** Both versions of the reflection service: the older one has the same messages and is what older tools ask for. */
 export const reflectionServices = [ServerReflectionService, ServerReflectionServiceAlpha];
 
+/** What every server serves beside its own services. */
+export const ownServices = [
+  'grpc.health.v1.Health',
+  'grpc.reflection.v1.ServerReflection',
+  'grpc.reflection.v1alpha.ServerReflection',
+];
+
 /**
  * gRPC server reflection (github.com/grpc/grpc/blob/master/doc/server-reflection.md) over the project's descriptors.
  * Own code, since @grpc/reflection fails on well-known types.

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import {
-  Metadata,
+  type Metadata,
   Server,
   ServerCredentials,
   type sendUnaryData,
@@ -16,7 +16,7 @@ import type { Identities, Identity, ServiceIdentity, UserIdentity } from '../ide
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import type { Methods, MethodDefinition } from './methods.ts';
-import { reflectionHandler, reflectionServices } from './reflection.ts';
+import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, method, uuidLowering, validate, type Access } from './schema.ts';
 import { decodeViolations, toStatus } from './status.ts';
 
@@ -163,7 +163,7 @@ export async function serve({ config, identities, log, services, dependencies }:
 
   const names = services.map((each) => each.name);
   for (const reflection of reflectionServices) {
-    server.addService(reflection as unknown as ServiceDefinition, reflectionHandler(names));
+    server.addService(reflection as unknown as ServiceDefinition, reflectionHandler([...names, ...ownServices]));
   }
   const health = new HealthImplementation(
     Object.fromEntries([

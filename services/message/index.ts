@@ -54,14 +54,22 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => connectors.close());
 
   const store = openStore(database);
+  // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
+  const background = openDatabase(definition, {
+    url: config.DATABASE_URL,
+    poolSize: 3,
+    name: `${identities.name} events`,
+  });
+  opened.defer(() => background.close());
+  const backgroundStore = openStore(background);
   const deadline = config.DELIVERY_DEADLINE;
   const channels = watchChannels({ connectors, log });
   opened.defer(() => channels.stop());
-  const sweep = startSweep({ store, log, deadline });
+  const sweep = startSweep({ store: backgroundStore, log, deadline });
   opened.defer(() => sweep.stop());
-  const relay = startRelay({ store, bus, log });
+  const relay = startRelay({ store: backgroundStore, bus, log });
   opened.defer(() => relay.stop());
-  const consumer = await consumeReports({ bus, store, log });
+  const consumer = await consumeReports({ bus, store: backgroundStore, log });
   opened.defer(() => consumer.stop());
   const server = await serve({
     config,

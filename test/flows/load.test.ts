@@ -6,7 +6,7 @@ import {
   everyDeliveryLine,
   everyMessage,
   openConversation,
-  send,
+  sendPatiently,
   startMeshes,
   type Person,
 } from './meshes.ts';
@@ -44,7 +44,7 @@ for (const mesh of meshes) {
           t.is(own.length, 2);
           for (let count = 0; count < messagesEach; count++) {
             const id = own[count % own.length]!;
-            const messageId = await send(person, id, {
+            const messageId = await sendPatiently(person, id, {
               payload: { type: 'text', text: `${person.username} ${count}` },
             });
             const key = `${id} ${person.userId}`;

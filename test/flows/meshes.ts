@@ -1,8 +1,16 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { eventually } from '../eventually.ts';
 import { kafkaIsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
-import { openRest, type Conversation, type MessageDetails, type MessagePage, type Rest } from '../rest.ts';
+import {
+  openRest,
+  type Conversation,
+  type MessageDetails,
+  type MessagePage,
+  type Problem,
+  type Rest,
+} from '../rest.ts';
 
 /** Somebody who uses the hub. */
 export interface Person extends TestUser {
@@ -90,6 +98,17 @@ export async function send(sender: Person, conversationId: string, changes: obje
   return message.message_id;
 }
 
+/** Sends a message, again and again while the hub says that it can't take it now, and returns its id. */
+export async function sendPatiently(sender: Person, conversationId: string, changes: object = {}): Promise<string> {
+  const json = messageOf(sender, conversationId, changes);
+  for (;;) {
+    const { status, body } = await sender.rest.call('POST', '/v1/messages', { json });
+    if (status === 200) return json.message_id;
+    if (status !== 503) throw new Error(`POST /v1/messages: ${status} ${JSON.stringify(body)}`);
+    await sleep((body as Problem).retry_after! * 1_000);
+  }
+}
+
 /** The message once it is delivered or failed. */
 export function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
   return eventually(
@@ -125,6 +144,6 @@ export function deliveryLines(mesh: Mesh, messageId: string): string[] {
 }
 
 /** The line that a mock connector writes when it delivers. */
-export function deliveryLine(messageId: string, recipientId: string, network: 'WhatsApp' | 'Instagram'): string {
+export function deliveryLine(messageId: string, recipientId: string, network: string): string {
   return `INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${network}`;
 }

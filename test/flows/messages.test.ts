@@ -1,6 +1,7 @@
 import test from 'ava';
 import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
 import { eventually } from '../eventually.ts';
+import { installedConnectors } from '../../services/connectors/installed.ts';
 import { openRest, type Conversation, type Message, type MessagePage, type Token } from '../rest.ts';
 import {
   deliveryLine,
@@ -14,8 +15,12 @@ import {
   type Person,
 } from './meshes.ts';
 
+const connectors = await installedConnectors();
 const meshes = await startMeshes(['embedded', 'kafka'], { people: 13 });
 test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+
+/** What people call the networks, by the names of their channels. */
+const titles = new Map(connectors.map(({ name, title }) => [name, title]));
 
 for (const mesh of meshes) {
   const { bus, people, anonymous } = mesh;
@@ -54,7 +59,10 @@ for (const mesh of meshes) {
       ],
     );
     const times = seen.history.map(({ at }) => Date.parse(at));
-    t.deepEqual(times, times.toSorted());
+    t.deepEqual(
+      times,
+      times.toSorted((a, b) => a - b),
+    );
     t.is(seen.history[0]!.at, seen.created_at);
     t.is(seen.history[2]!.at, seen.updated_at);
     t.is(seen.deliveries.length, 1);
@@ -144,7 +152,7 @@ for (const mesh of meshes) {
     { channels: ['whatsapp'], over: ['whatsapp'] },
     { channels: ['instagram'], over: ['instagram'] },
     { channels: ['whatsapp', 'instagram'], over: ['instagram', 'whatsapp'] },
-    { channels: ['all'], over: ['instagram', 'whatsapp'] },
+    { channels: ['all'], over: [...titles.keys()] },
     { channels: ['WhatsApp', 'whatsapp', 'whatsapp'], over: ['whatsapp'] },
   ];
   for (const { channels, over } of selections) {
@@ -168,12 +176,11 @@ for (const mesh of meshes) {
         message.deliveries.map(({ channel, recipient, status }) => `${channel} ${recipient} ${status}`).toSorted(),
         pairs.map((pair) => `${pair} delivered`).toSorted(),
       );
-      const networks = { whatsapp: 'WhatsApp', instagram: 'Instagram' } as const;
       t.deepEqual(
         deliveryLines(mesh, messageId).toSorted(),
         pairs
-          .map((pair) => pair.split(' ') as ['whatsapp' | 'instagram', string])
-          .map(([channel, userId]) => deliveryLine(messageId, userId, networks[channel]))
+          .map((pair) => pair.split(' ') as [string, string])
+          .map(([channel, userId]) => deliveryLine(messageId, userId, titles.get(channel)!))
           .toSorted(),
       );
     });

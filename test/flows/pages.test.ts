@@ -1,6 +1,6 @@
 import test from 'ava';
 import { type Conversation, type ConversationPage, type MessagePage } from '../rest.ts';
-import { everyMessage, openConversation, send, startMeshes, type Person } from './meshes.ts';
+import { everyMessage, openConversation, send, sendPatiently, startMeshes, type Person } from './meshes.ts';
 
 const meshes = await startMeshes(['embedded', 'kafka'], { people: 12 });
 test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
@@ -19,7 +19,7 @@ for (const { bus, people } of meshes) {
       ['', 'after_seq=0', 'after_seq=3', 'after_seq=9', 'before_seq=7', 'before_seq=0', 'after_seq=2&before_seq=6']
         .concat(['after_seq=5&before_seq=5', 'before_seq=9223372036854775807'])
         .flatMap((filter) =>
-          ['', 'limit=3', 'limit=3&offset=2', 'offset=4', 'limit=100&offset=9'].map((page) =>
+          ['', 'limit=3&offset=2', 'limit=100&offset=4'].map((page) =>
             [order, filter, page].filter((part) => part !== '').join('&'),
           ),
         ),
@@ -56,16 +56,19 @@ for (const { bus, people } of meshes) {
 
   test(`${bus}: pages of a conversation that grows hold each message once when they go by seq`, async (t) => {
     const id = await openConversation([user1, user2, user3]);
+    let written = false;
     const writing = Promise.all(
       [user1, user2, user3].map(async (sender) => {
-        for (let count = 0; count < 15; count++) await send(sender, id);
+        for (let count = 0; count < 15; count++) await sendPatiently(sender, id);
       }),
-    );
+    ).finally(() => (written = true));
     const seen: number[] = [];
-    while (seen.length < 45) {
+    for (let complete = false; !complete;) {
+      complete = written;
       const query = `order=asc&limit=4&after_seq=${seen.at(-1) ?? 0}`;
       const { messages } = await user2.rest.get<MessagePage>(`/v1/conversations/${id}/messages?${query}`);
       seen.push(...messages.map((message) => message.seq));
+      if (messages.length > 0) complete = false;
     }
     await writing;
     t.deepEqual(
