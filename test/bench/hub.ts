@@ -16,10 +16,10 @@ export interface StartedHub {
 }
 
 const stopped = new AbortController();
-let hub: Hub | undefined;
+let hub: Promise<Hub> | undefined;
 
 async function start({ dataDir, env }: StartArgument): Promise<StartedHub> {
-  hub = await startHub({
+  hub = startHub({
     dataDir,
     port: 0,
     grpcPortBase: 0,
@@ -27,17 +27,20 @@ async function start({ dataDir, env }: StartArgument): Promise<StartedHub> {
     log: openLog({ name: 'hub', format: 'text', level: 'info' }),
     signal: stopped.signal,
   });
-  return { url: hub.url, grpcPorts: hub.grpcPorts };
+  const { url, grpcPorts } = await hub;
+  return { url, grpcPorts };
 }
 
 /** The processes that run now, by name: also `hub`, this one. */
 async function pids(): Promise<Record<string, number>> {
-  return { ...hub?.pids(), hub: process.pid };
+  return { ...(await hub)?.pids(), hub: process.pid };
 }
 
 export const commands = { start, pids };
 
 answer(commands, async () => {
   stopped.abort();
-  await hub?.stop();
+  // One that didn't start has stopped what it had begun.
+  const started = await hub?.catch(() => undefined);
+  await started?.stop();
 });

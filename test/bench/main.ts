@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -51,7 +50,7 @@ interface Options {
 }
 
 const stopped = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopped.abort(new Error(signal)));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopped.abort(new Error(signal)));
 
 try {
   process.exitCode = await main(readOptions());
@@ -161,7 +160,7 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
     BCRYPT_COST: '10',
     ...(options.profile === undefined ? {} : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${options.profile}` }),
   };
-  if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true });
+  if (options.profile !== undefined) await mkdir(options.profile, { recursive: true });
 
   const emptyFolder = await startHub(folder, env);
   await emptyFolder.remote.stop();

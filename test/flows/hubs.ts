@@ -19,7 +19,7 @@ export interface ProcessHub {
 }
 
 const startLimit = 90_000;
-const passwords = 'password123';
+const password = 'password123';
 
 /** Starts a hub with its data in `folder`. What `env` leaves out is embedded. */
 export async function startProcessHub(folder: string, env: Record<string, string>): Promise<ProcessHub> {
@@ -65,7 +65,7 @@ export async function startProcessHub(folder: string, env: Record<string, string
 }
 
 async function login(url: string, username: string): Promise<Person> {
-  const { token, user_id: userId } = await openRest(url).post<Token>('/auth/token', { username, password: passwords });
+  const { token, user_id: userId } = await openRest(url).post<Token>('/auth/token', { username, password });
   return { userId, username, rest: openRest(url, token) };
 }
 
@@ -90,11 +90,11 @@ export interface Senders {
   stop(): Promise<void>;
 }
 
-const pace = 150;
+const pace = 250;
 const patience = 60_000;
 
 /**
- * Lets user1 write to each of the others, a message every 150 ms or so. What is refused with 503 or 504 is sent again,
+ * Lets user1 write to each of the others, a message every 250 ms or so. What is refused with 503 or 504 is sent again,
  * with its id, until it is accepted.
  */
 export async function startSenders(people: readonly Person[]): Promise<Senders> {

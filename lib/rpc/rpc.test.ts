@@ -1,0 +1,338 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import test, { type ExecutionContext } from 'ava';
+import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
+import {
+  ServerReflectionClient,
+  type ServerReflectionRequest,
+  type ServerReflectionResponse,
+} from '#gen/grpc/reflection/v1/reflection.ts';
+import { eventually } from '../../test/eventually.ts';
+import { loadConfig } from '../config.ts';
+import { currentContext, withContext } from '../context.ts';
+import { HubError } from '../errors.ts';
+import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
+import { openLog } from '../log.ts';
+import { connect } from './client.ts';
+import { serve, service, serverSettings, type Checks, type Handlers } from './server.ts';
+import { encodeViolations, fromServiceError } from './status.ts';
+
+const { privateKeys, trusted } = await generateKeys(['auth', 'message']);
+const identitiesOf = (name: string) =>
+  openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys[name], TRUSTED_KEYS: trusted }));
+const message = identitiesOf('message');
+
+type Definition = AuthServiceService;
+const uuid = 'ABCDEF00-0000-4000-8000-000000000000';
+
+const unused = async () => {
+  throw new Error('nobody asks for this');
+};
+
+/** Serves the auth service with the given lookup, and opens what tests call it with. */
+async function open(
+  t: ExecutionContext,
+  lookupUsers: Handlers<Definition>['lookupUsers'],
+  {
+    checks,
+    env,
+    dependencies = {},
+  }: { checks?: Checks<Definition>; env?: NodeJS.ProcessEnv; dependencies?: Record<string, () => Promise<void>> } = {},
+) {
+  const lines: Record<string, unknown>[] = [];
+  const log = openLog({
+    name: 'auth',
+    format: 'json',
+    level: 'info',
+    destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
+  });
+  const server = await serve({
+    config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '2s', ...env }),
+    identities: identitiesOf('auth'),
+    log,
+    services: [
+      service(
+        AuthServiceService,
+        { issueToken: unused, getCurrentUser: unused, listUsers: unused, lookupUsers },
+        checks,
+      ),
+    ],
+    dependencies,
+  });
+  const address = `127.0.0.1:${server.port}`;
+  const connection = connect(AuthServiceService, { target: 'auth', address, identities: message });
+  const client = new Client(address, credentials.createInsecure());
+  t.teardown(async () => {
+    connection.close();
+    client.close();
+    await server.stop();
+  });
+
+  /** Any bytes, with any metadata. */
+  async function raw(bytes: Buffer, metadata: Record<string, string | Buffer> = {}): Promise<Buffer> {
+    const sent = new Metadata();
+    sent.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+    for (const [key, value] of Object.entries(metadata)) sent.set(key, value);
+    const asIs = (value: Buffer) => value;
+    return new Promise((resolve, reject) => {
+      client.makeUnaryRequest(
+        AuthServiceService.lookupUsers.path,
+        asIs,
+        asIs,
+        bytes,
+        sent,
+        { deadline: Date.now() + 10_000 },
+        (error: ServiceError | null, answer?: Buffer) => {
+          if (error === null) resolve(answer as Buffer);
+          else reject(fromServiceError(error));
+        },
+      );
+    });
+  }
+  return { server, address, connection, client, raw, lines };
+}
+
+const nobody = { users: [] };
+
+test('a call arrives with UUIDs in lower case, the caller, the request id, and a shorter deadline', async (t) => {
+  const seen: unknown[] = [];
+  const { connection, lines } = await open(t, async (request, call) => {
+    seen.push(request.userIds, call.caller, call.requestId, currentContext()?.deadline);
+    return nobody;
+  });
+  const deadline = Date.now() + 3_000;
+  await withContext({ requestId: 'request:1', deadline }, () =>
+    connection.lookupUsers({ userIds: [uuid], usernames: [] }),
+  );
+  t.deepEqual(seen.slice(0, 3), [[uuid.toLowerCase()], { kind: 'service', name: 'message' }, 'request:1']);
+  const inner = seen[3] as number;
+  // What is left travels as a length of time, so the way there is added to it; without a deadline it would be 5 s.
+  t.true(inner > deadline - 1_000 && inner < deadline + 1_000, `${inner - deadline} ms after the caller's`);
+  t.like(lines.at(-1), {
+    rpc: 'chat4all.auth.v1.AuthService/LookupUsers',
+    code: 'OK',
+    request_id: 'request:1',
+    by: 'message',
+  });
+});
+
+test('a request id that is none is replaced', async (t) => {
+  const ids: string[] = [];
+  const { raw } = await open(t, async (_request, call) => {
+    ids.push(call.requestId);
+    return nobody;
+  });
+  await raw(Buffer.alloc(0), { 'x-request-id': 'x'.repeat(129) });
+  t.regex(ids[0] as string, /^[0-9a-f-]{36}$/);
+});
+
+test('what a handler refuses arrives as it was meant, across two services', async (t) => {
+  const refusal = new HubError('NOT_FOUND', 'USER_NOT_FOUND', 'User not found', {
+    fields: [{ field: 'user_ids[0]', description: 'is nobody' }],
+    retryAfter: 2.5,
+  });
+  const { connection } = await open(t, async () => {
+    throw refusal;
+  });
+  const error = await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] }));
+  const { kind, reason, message: text, fields, retryAfter } = refusal;
+  t.like(error, { kind, reason, message: text, retryAfter });
+  t.deepEqual((error as HubError).fields, fields);
+});
+
+test('a bug is logged, and its text is not sent', async (t) => {
+  const { connection, lines } = await open(t, async () => {
+    throw new Error('select secret from secrets');
+  });
+  const error = await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] }));
+  t.like(error, { kind: 'INTERNAL', reason: 'INTERNAL' });
+  t.notRegex(error.message, /secret/);
+  t.true(lines.some((line) => line.level === 50 && JSON.stringify(line).includes('select secret')));
+});
+
+test('wrong fields are named at once: by the proto, by checks, and by a gateway', async (t) => {
+  let handled = 0;
+  const checks: Checks<Definition> = {
+    lookupUsers: async () => [
+      { field: 'usernames[0]', description: 'is silly' },
+      { field: 'user_ids[0]', description: 'is named already' },
+    ],
+  };
+  const lookup = async () => {
+    handled += 1;
+    return nobody;
+  };
+  const { raw } = await open(t, lookup, { checks });
+  const encoded = AuthServiceService.lookupUsers.requestSerialize({ userIds: ['x'], usernames: ['y'] });
+  const told = encodeViolations([{ field: 'limit', description: 'must be a number' }]);
+  const error = await t.throwsAsync(raw(encoded, { 'x-field-violations-bin': Buffer.from(told) }));
+  t.deepEqual((error as HubError).fields, [
+    { field: 'limit', description: 'must be a number' },
+    { field: 'user_ids[0]', description: 'must be a valid UUID' },
+    { field: 'usernames[0]', description: 'is silly' },
+  ]);
+  t.is(handled, 0);
+});
+
+test('a request that a gateway could not read is never handled, even if it says nothing of why', async (t) => {
+  let handled = 0;
+  const { raw } = await open(t, async () => {
+    handled += 1;
+    return nobody;
+  });
+  for (const told of [Buffer.alloc(0), Buffer.from('no message'), Buffer.from(encodeViolations([]))]) {
+    const error = await t.throwsAsync(raw(Buffer.alloc(0), { 'x-field-violations-bin': told }));
+    t.like(error, { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+  }
+  t.is(handled, 0);
+});
+
+test('bytes that are no request are INVALID_ARGUMENT', async (t) => {
+  const { raw } = await open(t, async () => nobody);
+  const error = await t.throwsAsync(raw(Buffer.from([0x0a, 0xff])));
+  t.like(error, { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+});
+
+test('a call without a deadline gets one', async (t) => {
+  const { client } = await open(t, () => new Promise(() => {}), { env: { GRPC_DEADLINE: '200ms' } });
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+  const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
+  const error = await new Promise<ServiceError | null>((resolve) => {
+    client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      { userIds: [], usernames: [] },
+      metadata,
+      resolve,
+    );
+  });
+  t.like(fromServiceError(error as ServiceError), { kind: 'DEADLINE_EXCEEDED' });
+});
+
+test('a handler learns that its caller has gone', async (t) => {
+  let signal: AbortSignal | undefined;
+  const { client } = await open(t, (_request, call) => {
+    signal = call.signal;
+    return new Promise(() => {});
+  });
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+  const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
+  const call = client.makeUnaryRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    { userIds: [], usernames: [] },
+    metadata,
+    () => {},
+  );
+  await eventually(
+    'the call',
+    () => signal,
+    (found) => found !== undefined,
+  );
+  call.cancel();
+  if (!signal?.aborted) await once(signal as AbortSignal, 'abort');
+  t.true(signal?.aborted);
+});
+
+test('a service that is not there is UNAVAILABLE in our own words, and found again when it is back', async (t) => {
+  const first = await open(t, async () => nobody);
+  await first.server.stop();
+  const error = await t.throwsAsync(first.connection.lookupUsers({ userIds: [], usernames: [] }));
+  t.like(error, { kind: 'UNAVAILABLE', reason: 'SERVICE_UNAVAILABLE', retryAfter: 1 });
+  t.notRegex(error.message, /127\.0\.0\.1/);
+  await open(t, async () => nobody, { env: { GRPC_PORT: String(first.server.port) } });
+  const again = () => first.connection.lookupUsers({ userIds: [], usernames: [] }).catch(() => undefined);
+  t.deepEqual(await eventually('an answer', again, (found) => found !== undefined), nobody);
+});
+
+test('stop: running calls end well, new ones are refused', async (t) => {
+  const began = Promise.withResolvers<void>();
+  const { server, connection } = await open(t, async () => {
+    began.resolve();
+    await sleep(200);
+    return nobody;
+  });
+  const running = connection.lookupUsers({ userIds: [], usernames: [] });
+  await began.promise;
+  const stopped = server.stop();
+  t.deepEqual(await running, nobody);
+  await stopped;
+  t.like(await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] })), { kind: 'UNAVAILABLE' });
+});
+
+test('health: for the server, each service, and what it depends on', async (t) => {
+  let isUp = false;
+  const { client } = await open(t, async () => nobody, {
+    dependencies: {
+      async database() {
+        if (!isUp) throw new HubError('UNAVAILABLE', 'AWAY', 'away');
+      },
+    },
+  });
+  const check = (name: string) =>
+    new Promise<string | number>((resolve) => {
+      client.makeUnaryRequest(
+        '/grpc.health.v1.Health/Check',
+        (text: string) => Buffer.concat([Buffer.from([0x0a, text.length]), Buffer.from(text)]),
+        (bytes: Buffer) => ['UNKNOWN', 'SERVING', 'NOT_SERVING'][bytes[1] as number] as string,
+        name,
+        (error: ServiceError | null, status?: string) => resolve(error?.code ?? (status as string)),
+      );
+    });
+  t.is(await check(''), 'SERVING');
+  t.is(await check('chat4all.auth.v1.AuthService'), 'SERVING');
+  t.is(await check('database'), 'NOT_SERVING');
+  t.is(await check('nothing'), 5);
+  isUp = true;
+  await eventually(
+    'the health of the database',
+    () => check('database'),
+    (found) => found === 'SERVING',
+  );
+});
+
+test('reflection: lists what is served, and describes it with all that it needs', async (t) => {
+  const { address } = await open(t, async () => nobody);
+  const reflection = new ServerReflectionClient(address, credentials.createInsecure());
+  t.teardown(() => reflection.close());
+  const ask = (messageRequest: ServerReflectionRequest['messageRequest']) =>
+    new Promise<ServerReflectionResponse['messageResponse']>((resolve, reject) => {
+      const stream = reflection.serverReflectionInfo();
+      stream.on('data', (answer: ServerReflectionResponse) => resolve(answer.messageResponse));
+      stream.on('error', reject);
+      stream.end({ host: '', messageRequest });
+    });
+
+  const listed = await ask({ $case: 'listServices', value: '' });
+  t.deepEqual(listed?.$case === 'listServicesResponse' && listed.value.service.map(({ name }) => name), [
+    'chat4all.auth.v1.AuthService',
+    'grpc.health.v1.Health',
+    'grpc.reflection.v1.ServerReflection',
+    'grpc.reflection.v1alpha.ServerReflection',
+  ]);
+
+  const described = async (symbol: string) => {
+    const answer = await ask({ $case: 'fileContainingSymbol', value: symbol });
+    return answer?.$case === 'fileDescriptorResponse'
+      ? Buffer.concat(answer.value.fileDescriptorProto).toString('latin1')
+      : answer?.$case;
+  };
+  for (const symbol of [
+    'chat4all.auth.v1.AuthService',
+    'chat4all.auth.v1.AuthService.IssueToken',
+    'chat4all.auth.v1.User',
+    'chat4all.auth.v1.User.created_at',
+  ]) {
+    const files = await described(symbol);
+    t.regex(files as string, /chat4all\/auth\/v1\/auth\.proto/, symbol);
+    t.regex(files as string, /google\/protobuf\/timestamp\.proto/, symbol);
+  }
+  t.is(await described('chat4all.nothing.v1.Nothing'), 'errorResponse');
+  const byName = await ask({ $case: 'fileByFilename', value: 'google/protobuf/timestamp.proto' });
+  t.is(byName?.$case, 'fileDescriptorResponse');
+});
