@@ -72,13 +72,14 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
   const pool = new pg.Pool({ ...connection, max: 8, idleTimeoutMillis: 60_000 });
   pool.on('error', (error) => log.debug({ err: error }, 'an idle bus connection was lost'));
 
+  const query = preparing();
   const consumers = new Set<QueueConsumer>();
   const wake = (queue?: string) => {
     for (const consumer of consumers) if (queue === undefined || consumer.queue === queue) consumer.wake();
   };
 
   const database: Db = {
-    executeSql: (text, values) => pool.query(text, values),
+    executeSql: (text, values) => query(pool, text, values),
     listen: async (channel) => listen(connection, channel, wake, log),
   };
   const boss = new PgBoss({
@@ -121,7 +122,7 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
     try {
       const lock = change === 'change' ? 'pg_advisory_xact_lock' : 'pg_advisory_xact_lock_shared';
       await client.query(`begin; select ${lock}(hashtext('${schema} ${topic}'))`);
-      const { rows } = await client.query(`select name from ${schema}.subscription where event = $1`, [topic]);
+      const { rows } = await query(client, `select name from ${schema}.subscription where event = $1`, [topic]);
       const result = await work(
         rows.map((row) => row.name as string),
         client,
@@ -156,7 +157,7 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
       })),
     );
     await withGroups(topic, 'keep', async (queues, client) => {
-      const db: Db = { executeSql: (text, values) => client.query(text, values) };
+      const db: Db = { executeSql: (text, values) => query(client, text, values) };
       for (const queue of queues.length === 0 ? [topic] : queues) await boss.insert(queue, inserts, { db });
     });
   });
@@ -179,7 +180,7 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
     topics.forEach((topic) => checkName('topic', topic));
     await answersWithin(stopLimit, Promise.all(topics.map((topic) => subscribe(topic, queueOf(topic, group)))));
     const started = topics.map((topic) =>
-      consumeQueue({ boss, pool, topic, queue: queueOf(topic, group), options, log, publish }),
+      consumeQueue({ boss, pool, query, topic, queue: queueOf(topic, group), options, log, publish }),
     );
     for (const consumer of started) consumers.add(consumer);
     return {
@@ -226,6 +227,30 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
   };
 }
 
+type Query = <Row extends pg.QueryResultRow>(
+  client: pg.Pool | pg.PoolClient,
+  text: string,
+  values?: unknown[],
+) => Promise<pg.QueryResult<Row>>;
+
+/** Far more than there are: pg-boss makes the text of a statement from the names of queues. */
+const mostPrepared = 500;
+
+/**
+ * Sends statements so that each connection plans them once: planning one of pg-boss's takes longer than running it. What
+ * has no parameters may be several statements at once, which can't be prepared.
+ */
+function preparing(): Query {
+  const names = new Map<string, string>();
+  return (client, text, values = []) => {
+    let name = names.get(text);
+    if (name === undefined && values.length > 0 && names.size < mostPrepared) {
+      names.set(text, (name = `bus${names.size}`));
+    }
+    return client.query({ name, text, values });
+  };
+}
+
 function queueOf(topic: string, group: string): string {
   return `${topic}/${group}`;
 }
@@ -245,6 +270,7 @@ interface QueueConsumer {
 function consumeQueue({
   boss,
   pool,
+  query,
   topic,
   queue,
   options,
@@ -253,6 +279,7 @@ function consumeQueue({
 }: {
   boss: PgBoss;
   pool: pg.Pool;
+  query: Query;
   topic: string;
   queue: string;
   options: ConsumeOptions;
@@ -280,7 +307,8 @@ function consumeQueue({
         do {
           fetched = await boss.fetch<Batch>(queue, { batchSize: claimsAtOnce, includeMetadata: true });
           for (const job of fetched) begin(job);
-        } while (fetched.length > 0 && !stopping.signal.aborted);
+          // Fewer than were asked for means that there are no more for now.
+        } while (fetched.length === claimsAtOnce && !stopping.signal.aborted);
         if (away) log.info(where, 'the bus is back');
         away = false;
       } catch (error) {
@@ -336,7 +364,8 @@ function consumeQueue({
   async function waitingBehind(job: JobWithMetadata<Batch>): Promise<{ id: string; data: Batch }[]> {
     let room = (options.batchSize ?? 200) - job.data.events.length;
     if (room <= 0) return [];
-    const { rows } = await pool.query<{ id: string; data: Batch }>(
+    const { rows } = await query<{ id: string; data: Batch }>(
+      pool,
       `select id, data from (
          select id, data, created_on, sum(pg_column_size(data)) over (order by created_on, id) as bytes from (
            select id, data, created_on from ${jobs}
@@ -352,7 +381,8 @@ function consumeQueue({
 
   /** Deletes the claimed job and those taken along. False if it is somebody else's claim by now. */
   async function acknowledge(claim: Claim, others: readonly string[]): Promise<boolean> {
-    const { rows } = await pool.query(
+    const { rows } = await query(
+      pool,
       `with claimed as (
          delete from ${jobs} where name = $1 and id = $2 and retry_count = $3 and state = 'active' returning 1
        ), others as (
@@ -365,7 +395,8 @@ function consumeQueue({
 
   /** Changes the claimed job. False if it is somebody else's claim by now. */
   async function update(claim: Claim, change: string, value?: object): Promise<boolean> {
-    const { rowCount } = await pool.query(
+    const { rowCount } = await query(
+      pool,
       `update ${jobs} set heartbeat_on = now(), ${change}
         where name = $1 and id = $2 and retry_count = $3 and state = 'active'`,
       [queue, claim.id, claim.epoch, ...(value === undefined ? [] : [JSON.stringify(value)])],
@@ -376,7 +407,8 @@ function consumeQueue({
   async function renewClaims(): Promise<void> {
     const held = [...claims.keys()];
     if (held.length === 0) return;
-    const { rows } = await pool.query<{ id: string }>(
+    const { rows } = await query<{ id: string }>(
+      pool,
       `update ${jobs} as job set heartbeat_on = now()
          from unnest($2::uuid[], $3::int[]) as claim (id, epoch)
         where job.name = $1 and job.id = claim.id and job.retry_count = claim.epoch and job.state = 'active'
@@ -392,7 +424,8 @@ function consumeQueue({
   }
 
   async function freeStaleClaims(): Promise<void> {
-    const { rowCount } = await pool.query(
+    const { rowCount } = await query(
+      pool,
       `update ${jobs} set state = 'retry'
         where name = $1 and policy = 'key_strict_fifo' and state = 'active'
           and heartbeat_on < now() - $2 * interval '1 ms'`,

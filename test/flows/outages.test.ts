@@ -137,15 +137,13 @@ async function nothingIsLost(t: ExecutionContext, hub: ProcessHub, { accepted, r
 
 test('embedded: what is killed starts again, PostgreSQL included, and nothing accepted is lost', async (t) => {
   t.timeout(testLimit);
-  const began = Date.now(); const lap = (what: string) => console.log('LAP', t.title.slice(0,9), what, Date.now() - began);
   const senders = await startSenders(embedded.people);
   t.is((await senders.oneMore()).status, 'delivered');
   for (const names of [['router'], ['connectors'], ['message', 'conversation'], ['postgres']]) {
     await Promise.all(names.map((name) => embedded.kill(name)));
     t.is((await senders.oneMore()).status, 'delivered', `after the end of ${names.join(' and ')}`);
- lap('one more');
   }
-  lap('going to stop'); await senders.stop(); lap('senders stopped');
+  await senders.stop();
   await nothingIsLost(t, embedded, senders);
 });
 
@@ -155,11 +153,9 @@ if (real !== undefined) {
   test('kafka: away for 15 s under load, sends are refused and reads go on; back, all is delivered; and so after other crashes', async (t) => {
     t.timeout(testLimit);
     t.teardown(outage.readyHub);
-  const began = Date.now(); const lap = (what: string) => console.log('LAP', t.title.slice(0,9), what, Date.now() - began);
     const senders = await startSenders(hub.people);
     const { attempts, reader } = senders;
     t.is((await senders.oneMore()).status, 'delivered');
- lap('one more');
 
     outage.readyHub();
     const begun = await outage.begins;
@@ -173,7 +169,7 @@ if (real !== undefined) {
       reads += 1;
       await sleep(100);
     }
-    const back = await ends; lap('kafka back');
+    const back = await ends;
     t.true(reads > 20);
     const during = attempts.filter(({ at }) => at > begun + noticeLimit && at < back);
     t.true(during.length > 20);
@@ -182,17 +178,14 @@ if (real !== undefined) {
       [],
     );
     t.is((await senders.oneMore()).status, 'delivered');
- lap('one more');
 
     for (const names of [['router'], ['connectors', 'message']]) {
       await Promise.all(names.map((name) => hub.kill(name)));
       t.is((await senders.oneMore()).status, 'delivered', `after the end of ${names.join(' and ')}`);
- lap('one more');
     }
     await restartPostgres();
     t.is((await senders.oneMore()).status, 'delivered', 'after a restart of PostgreSQL');
- lap('one more');
-    lap('going to stop'); await senders.stop(); lap('senders stopped');
+    await senders.stop();
     await nothingIsLost(t, hub, senders);
   });
 
@@ -212,31 +205,36 @@ if (real !== undefined) {
     t.is((await ended(writer, sent[0]!)).status, 'delivered');
 
     outage.readyMesh();
+    while ((await sendNow()) === 200) await sleep(20);
     const begun = await outage.begins;
-    while ((await sendNow()) === 200) await sleep(50);
-    const late = sent.slice(1);
-    t.true(late.length > 0);
     const failures: MessageDetails[] = [];
-    for (const messageId of late) {
+    for (const messageId of sent) {
       const message = await ended(writer, messageId);
-      failures.push(message);
-      t.is(message.status, 'failed');
-      const { at, note } = message.history.at(-1)!;
-      t.is(note, `Not delivered within ${shortDeadline / 1000} s`);
-      t.true(Date.parse(at) <= Date.parse(message.created_at) + shortDeadline);
-      t.like(message.deliveries, { length: 1, 0: { status: 'failed', error: note } });
+      if (message.status === 'failed') failures.push(message);
     }
-    t.true(Date.now() < begun + outageLength, 'they failed while Kafka was still away');
+    t.true(Date.now() < begun + outageLength, 'they have ended while Kafka is still away');
+    t.true(failures.length > 0);
+    for (const { history, deliveries, created_at: createdAt } of failures) {
+      const { at, note } = history.at(-1)!;
+      t.is(note, `Not delivered within ${shortDeadline / 1000} s`);
+      t.true(Date.parse(at) <= Date.parse(createdAt) + shortDeadline);
+      t.like(deliveries, { length: 1, 0: { status: 'failed', error: note } });
+    }
 
     await outage.ends;
     // The first ones may still be too early for consumers that have not found back.
     const next = async () => ((await sendNow()) === 200 ? ended(writer, sent.at(-1)!) : undefined);
-    const after = await eventually('a message is delivered again', next, (found) => found?.status === 'delivered', 60_000);
+    const after = await eventually('one is delivered again', next, (found) => found?.status === 'delivered', 60_000);
     t.deepEqual(deliveryLines(mesh, after!.message_id), [deliveryLine(after!.message_id, other.userId, 'WhatsApp')]);
     // All of them are of one conversation: what came before the last one has been dealt with.
     for (const failure of failures) {
-      t.deepEqual(deliveryLines(mesh, failure.message_id), []);
+      const tellsOf = (line: string) => line.includes(`INFO: Mensagem ${failure.message_id} `);
+      // What was delivered just before Kafka went away, and could not be reported any more, may have such a line.
+      for (const line of mesh.services.connectors!.lines.filter(tellsOf)) {
+        t.true((JSON.parse(line) as { time: number }).time < begun);
+      }
       t.deepEqual(await writer.rest.get(`/v1/messages/${failure.message_id}`), failure);
     }
+    t.log(`${failures.length} of ${sent.length} messages failed`);
   });
 }
