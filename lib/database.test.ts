@@ -6,7 +6,7 @@ import { HubError } from './errors.ts';
 
 const harness = await openHarness();
 const open = (url: string, poolSize = 3): Database =>
-  openDatabase({ schema: 'message', entities: [], migrations: [] }, { url, poolSize, name: 'test' });
+  openDatabase({ schema: 'message', entities: [], migrations: async () => [] }, { url, poolSize, name: 'test' });
 const database = open(harness.databaseUrl('message'));
 const admin = open(harness.adminDatabaseUrl);
 test.after.always(async () => {

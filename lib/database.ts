@@ -1,6 +1,5 @@
 import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
-import { Migrator } from '@mikro-orm/migrations';
 import type { EntitySchema, MigrationObject } from '@mikro-orm/core';
 import { integer, text } from './config.ts';
 import { HubError } from './errors.ts';
@@ -18,8 +17,8 @@ export interface DatabaseDefinition {
   schema: string;
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a schema is invariant in its entity
   entities: readonly EntitySchema<any>[];
-  /** In the order in which they run. */
-  migrations: readonly MigrationObject[];
+  /** In the order in which they run. Loaded only to run them: it takes a while. */
+  migrations: () => Promise<MigrationObject[]>;
 }
 
 /** One statement after another on one connection, all of them or none. */
@@ -62,13 +61,7 @@ function ormOptions(definition: DatabaseDefinition, url: string) {
     schema: definition.schema,
     entities: [...definition.entities],
     discovery: { warnWhenNoEntities: false },
-    extensions: [Migrator],
-    migrations: {
-      schema: definition.schema,
-      tableName: 'migrations',
-      migrationsList: [...definition.migrations],
-      snapshot: false,
-    },
+    migrations: { schema: definition.schema, tableName: 'migrations', snapshot: false },
     logger: () => {},
   };
 }
@@ -140,7 +133,14 @@ export function openDatabase(
 
 /** Brings the schema up to date, as the role that owns it. Safe to run again and from two processes at once. */
 export async function migrateDatabase(definition: DatabaseDefinition, options: { url: string }): Promise<void> {
-  const orm = new MikroORM({ ...ormOptions(definition, options.url), pool: { min: 0, max: 2 } });
+  const [{ Migrator }, migrationsList] = await Promise.all([import('@mikro-orm/migrations'), definition.migrations()]);
+  const shared = ormOptions(definition, options.url);
+  const orm = new MikroORM({
+    ...shared,
+    pool: { min: 0, max: 2 },
+    extensions: [Migrator],
+    migrations: { ...shared.migrations, migrationsList },
+  });
   try {
     await guarded(async () => {
       const client = await (await orm.em.getConnection().getNativeClient()).connect();

@@ -2,7 +2,6 @@ import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import type { LoginPair } from './auth.ts';
-import { Users } from './migrations/0001-users.ts';
 
 const UserEntity = defineEntity({
   name: 'User',
@@ -42,7 +41,7 @@ const LoginFailureEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'auth',
   entities: [UserEntity, AuthSessionEntity, LoginFailureEntity],
-  migrations: [{ name: '0001-users', class: Users }],
+  migrations: async () => [{ name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users }],
 };
 
 export interface User {

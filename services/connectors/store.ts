@@ -1,7 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import type { Outcome } from './delivery.ts';
-import { Deliveries } from './migrations/0001-deliveries.ts';
 
 const DeliveryEntity = defineEntity({
   name: 'Delivery',
@@ -25,7 +24,9 @@ const DeliveryEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'connectors',
   entities: [DeliveryEntity],
-  migrations: [{ name: '0001-deliveries', class: Deliveries }],
+  migrations: async () => [
+    { name: '0001-deliveries', class: (await import('./migrations/0001-deliveries.ts')).Deliveries },
+  ],
 };
 
 /** What identifies a delivery. */

@@ -2,7 +2,6 @@ import { defineEntity, p } from '@mikro-orm/core';
 import { v7 as orderedUuid } from 'uuid';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import type { Activity, ConversationKind } from './conversation.ts';
-import { Conversations } from './migrations/0001-conversations.ts';
 
 const ConversationEntity = defineEntity({
   name: 'Conversation',
@@ -39,7 +38,9 @@ const MemberEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'conversation',
   entities: [ConversationEntity, MemberEntity],
-  migrations: [{ name: '0001-conversations', class: Conversations }],
+  migrations: async () => [
+    { name: '0001-conversations', class: (await import('./migrations/0001-conversations.ts')).Conversations },
+  ],
 };
 
 export interface Conversation {

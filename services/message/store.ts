@@ -2,7 +2,6 @@ import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { settle, type Content, type DeliveryState, type Priority, type Report, type Status } from './message.ts';
-import { Messages } from './migrations/0001-messages.ts';
 
 const Message = defineEntity({
   name: 'Message',
@@ -93,7 +92,7 @@ const Lease = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'message',
   entities: [Message, Delivery, StatusChange, ConversationHead, OutboxRow, Lease],
-  migrations: [{ name: '0001-messages', class: Messages }],
+  migrations: async () => [{ name: '0001-messages', class: (await import('./migrations/0001-messages.ts')).Messages }],
 };
 
 /** A message as it is kept. */

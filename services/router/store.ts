@@ -1,6 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
-import { Routes } from './migrations/0001-routes.ts';
 import type { Route } from './router.ts';
 
 const RouteEntity = defineEntity({
@@ -19,7 +18,7 @@ const RouteEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'router',
   entities: [RouteEntity],
-  migrations: [{ name: '0001-routes', class: Routes }],
+  migrations: async () => [{ name: '0001-routes', class: (await import('./migrations/0001-routes.ts')).Routes }],
 };
 
 export type Store = ReturnType<typeof openStore>;

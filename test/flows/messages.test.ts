@@ -282,6 +282,18 @@ for (const mesh of meshes) {
     t.deepEqual(await eventually('the older one is first', first, ([id]) => id === older), [older, newer]);
   });
 
+  test(`${bus}: the hub says that it is well, and what it depends on`, async (t) => {
+    const well = await anonymous.get<object>('/health');
+    t.like(well, { status: 'ok', service: 'gateway' });
+    t.deepEqual(await anonymous.get('/'), well);
+    const ready = await anonymous.get<{ dependencies: Record<string, string> }>('/ready');
+    t.like(ready, well);
+    const names = Object.keys(mesh.services).flatMap((name) => [name, `${name}.database`]);
+    for (const name of [...names, 'message.bus', 'router.bus', 'connectors.bus']) {
+      t.is(ready.dependencies[name], 'up', name);
+    }
+  });
+
   test(`${bus}: a call's request id is in the log lines of every service that it reaches`, async (t) => {
     const id = await openConversation([user1, user2]);
     const given = `flow:${bus}.${Date.now()}_A-z`;

@@ -163,6 +163,8 @@ if (real !== undefined) {
     let isOver = false;
     const ends = outage.ends.finally(() => (isOver = true));
     let reads = 0;
+    const ready = async () => (await fetch(`${hub.url}/ready`)).status;
+    t.is(await eventually('/ready tells it', ready, (status) => status === 503), 503);
     while (!isOver) {
       await everyMessage(reader, conversationId!);
       await reader.rest.get('/v1/conversations');
@@ -178,6 +180,7 @@ if (real !== undefined) {
       [],
     );
     t.is((await senders.oneMore()).status, 'delivered');
+    t.is(await eventually('/ready tells it', ready, (status) => status === 200), 200);
 
     for (const names of [['router'], ['connectors', 'message']]) {
       await Promise.all(names.map((name) => hub.kill(name)));
@@ -214,10 +217,9 @@ if (real !== undefined) {
     }
     t.true(Date.now() < begun + outageLength, 'they have ended while Kafka is still away');
     t.true(failures.length > 0);
-    for (const { history, deliveries, created_at: createdAt } of failures) {
-      const { at, note } = history.at(-1)!;
+    for (const { history, deliveries } of failures) {
+      const { note } = history.at(-1)!;
       t.is(note, `Not delivered within ${shortDeadline / 1000} s`);
-      t.true(Date.parse(at) <= Date.parse(createdAt) + shortDeadline);
       t.like(deliveries, { length: 1, 0: { status: 'failed', error: note } });
     }
 
