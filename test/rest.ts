@@ -80,7 +80,7 @@ export interface Call {
   /** Sent as it is, in place of `json`. */
   body?: string | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
-  /** Milliseconds; 20,000 by default. */
+  /** Milliseconds; 30,000 by default. */
   timeout?: number;
 }
 
@@ -113,7 +113,7 @@ const codePattern = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
  */
 export function openRest(url: string, token?: string, logOf: (requestId: string) => string = () => ''): Rest {
   async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
-    const { json, body, headers = {}, timeout = 20_000 } = given;
+    const { json, body, headers = {}, timeout = 30_000 } = given;
     const sent = new Headers(headers);
     if (token !== undefined && !sent.has('authorization')) sent.set('authorization', `Bearer ${token}`);
     if (json !== undefined && !sent.has('content-type')) sent.set('content-type', 'application/json');

@@ -172,7 +172,7 @@ async function untilSettled<T>(limit: number, ask: () => Promise<T>): Promise<T>
 
 /** A client that connects when it is first used and is replaced after a failure: kafkajs's own don't always recover. */
 function replaceable<Client extends { connect(): Promise<void>; disconnect(): Promise<void> }>(make: () => Client) {
-  let current: { client: Client; connected: Promise<void> } | undefined;
+  let current: { client: Client; connected: Promise<void>; running: Set<Promise<unknown>> } | undefined;
 
   async function discard(client: Client): Promise<void> {
     await Promise.race([client.disconnect().catch(() => {}), wait(limits.disconnect, undefined, { ref: false })]);
@@ -183,18 +183,23 @@ function replaceable<Client extends { connect(): Promise<void>; disconnect(): Pr
     async use<T>(limit: number, work: (client: Client) => Promise<T>): Promise<T> {
       if (current === undefined) {
         const client = make();
-        current = { client, connected: client.connect() };
+        current = { client, connected: client.connect(), running: new Set() };
       }
       const used = current;
+      const running = answersWithin(
+        limit,
+        used.connected.then(() => work(used.client)),
+      );
+      used.running.add(running);
       try {
-        return await answersWithin(
-          limit,
-          used.connected.then(() => work(used.client)),
-        );
+        return await running;
       } catch (error) {
         if (current === used) current = undefined;
-        void discard(used.client);
+        // What others still do with it has its own limit, and may well succeed.
+        void Promise.allSettled(used.running).then(() => discard(used.client));
         throw error;
+      } finally {
+        used.running.delete(running);
       }
     },
     async close(): Promise<void> {

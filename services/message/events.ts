@@ -50,15 +50,17 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
   }
 }
 
+/** Milliseconds; for short deadlines more often, so that the end comes in time. */
 const sweepEvery = 250;
 const sweepBatch = 500;
 
 /** Fails what is still open when its time is over, so that every message ends. */
 export function startSweep({ store, log, deadline }: { store: Store; log: Logger; deadline: number }): Loop {
+  const pause = Math.min(sweepEvery, deadline / 40);
   const reason = `Not delivered within ${deadline / 1000} s`;
   return repeat('The sweep for messages whose time is over', log, async () => {
     const expired = await store.expire(new Date(), reason, sweepBatch);
     if (expired > 0) log.warn({ expired }, 'Messages failed at their deadline');
-    return expired === sweepBatch ? 0 : sweepEvery;
+    return expired === sweepBatch ? 0 : pause;
   });
 }

@@ -106,7 +106,7 @@ export function fingerprintOf(draft: Draft): Buffer {
  */
 export function timesOf(acceptedAt: Date, deadline: number): { deliverBy: Date; expiresAt: Date } {
   const after = (milliseconds: number) => new Date(acceptedAt.getTime() + Math.floor(milliseconds));
-  const slack = Math.min(1_000, deadline * 0.05);
+  const slack = Math.min(1_000, deadline * 0.1);
   return { deliverBy: after(deadline - 3 * slack), expiresAt: after(deadline - slack) };
 }
 

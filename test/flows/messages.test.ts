@@ -26,7 +26,7 @@ for (const mesh of meshes) {
   const { bus, people, anonymous } = mesh;
   const [user1, user2, user3] = people as [Person, Person, Person];
 
-  test(`${bus}: user1 logs in, writes to user2 over WhatsApp, and sees it delivered`, async (t) => {
+  test.serial(`${bus}: user1 logs in, writes to user2 over WhatsApp, and sees it delivered`, async (t) => {
     const login = await anonymous.post<Token>('/auth/token', { username: 'user1', password: 'password123' });
     t.is(login.token, login.access_token);
     t.is(login.token_type, 'bearer');
@@ -101,7 +101,7 @@ for (const mesh of meshes) {
     t.is(deliveryLines(mesh, message.message_id).length, 1);
   });
 
-  test(`${bus}: in a group of ten everybody reads what all have written, in one order`, async (t) => {
+  test.serial(`${bus}: in a group of ten everybody reads what all have written, in one order`, async (t) => {
     const members = people.slice(0, 10);
     const outsider = people[10]!;
     const id = await openConversation(members);
@@ -156,7 +156,7 @@ for (const mesh of meshes) {
     { channels: ['WhatsApp', 'whatsapp', 'whatsapp'], over: ['whatsapp'] },
   ];
   for (const { channels, over } of selections) {
-    test(`${bus}: ${JSON.stringify(channels)} goes over ${over.join(' and ')}, and nothing else`, async (t) => {
+    test.serial(`${bus}: ${JSON.stringify(channels)} goes over ${over.join(' and ')}, and nothing else`, async (t) => {
       const router = mesh.client(RouterServiceService, mesh.services.router!.address, {
         token: await mesh.serviceToken('message', 'router'),
       });
@@ -186,7 +186,7 @@ for (const mesh of meshes) {
     });
   }
 
-  test(`${bus}: only those in \`to\` get the message, and \`to\` may be a single id`, async (t) => {
+  test.serial(`${bus}: only those in \`to\` get the message, and \`to\` may be a single id`, async (t) => {
     const id = await openConversation([user1, user2, user3]);
     const messageId = await send(user1, id, { to: user3.userId, channels: 'whatsapp' });
     const message = await ended(user2, messageId);
@@ -201,66 +201,72 @@ for (const mesh of meshes) {
     t.deepEqual((await ended(user1, twice)).to, [user3.userId]);
   });
 
-  test(`${bus}: ids are taken in any case and answered in lower case, enums are taken in any case`, async (t) => {
-    const members = [user1.userId.toUpperCase(), 'user2', user3.userId];
-    const conversation = await user1.rest.post<Conversation>('/v1/conversations', { type: 'GROUP', members });
-    t.is(conversation.type, 'group');
-    t.deepEqual(conversation.members, [user1.userId, user2.userId, user3.userId]);
-    const id = conversation.conversation_id;
-    const message = messageOf(user1, id.toUpperCase(), {
-      from: user1.userId.toUpperCase(),
-      to: [user2.userId.toUpperCase()],
-      channels: ['WHATSAPP'],
-      payload: { type: 'Text', text: 'Oi' },
-      priority: 'High',
-    });
-    const upper = message.message_id.toUpperCase();
-    const sent = await user1.rest.post('/v1/messages', { ...message, message_id: upper });
-    t.deepEqual(sent, { status: 'accepted', message_id: message.message_id });
-    t.deepEqual(await user1.rest.post('/v1/messages', { ...message, priority: 'PRIORITY_HIGH' }), sent);
+  test.serial(
+    `${bus}: ids are taken in any case and answered in lower case, enums are taken in any case`,
+    async (t) => {
+      const members = [user1.userId.toUpperCase(), 'user2', user3.userId];
+      const conversation = await user1.rest.post<Conversation>('/v1/conversations', { type: 'GROUP', members });
+      t.is(conversation.type, 'group');
+      t.deepEqual(conversation.members, [user1.userId, user2.userId, user3.userId]);
+      const id = conversation.conversation_id;
+      const message = messageOf(user1, id.toUpperCase(), {
+        from: user1.userId.toUpperCase(),
+        to: [user2.userId.toUpperCase()],
+        channels: ['WHATSAPP'],
+        payload: { type: 'Text', text: 'Oi' },
+        priority: 'High',
+      });
+      const upper = message.message_id.toUpperCase();
+      const sent = await user1.rest.post('/v1/messages', { ...message, message_id: upper });
+      t.deepEqual(sent, { status: 'accepted', message_id: message.message_id });
+      t.deepEqual(await user1.rest.post('/v1/messages', { ...message, priority: 'PRIORITY_HIGH' }), sent);
 
-    await ended(user1, message.message_id);
-    const seen = await user1.rest.get<Message>(`/v1/messages/${upper}`);
-    t.like(seen, {
-      message_id: message.message_id,
-      conversation_id: id,
-      from: user1.userId,
-      to: [user2.userId],
-      channels: ['whatsapp'],
-      priority: 'high',
-    });
-    const page = await user1.rest.get<MessagePage>(`/v1/conversations/${id.toUpperCase()}/messages?order=ASC`);
-    t.is(page.conversation_id, id);
-    t.is(page.total, 1);
-  });
+      await ended(user1, message.message_id);
+      const seen = await user1.rest.get<Message>(`/v1/messages/${upper}`);
+      t.like(seen, {
+        message_id: message.message_id,
+        conversation_id: id,
+        from: user1.userId,
+        to: [user2.userId],
+        channels: ['whatsapp'],
+        priority: 'high',
+      });
+      const page = await user1.rest.get<MessagePage>(`/v1/conversations/${id.toUpperCase()}/messages?order=ASC`);
+      t.is(page.conversation_id, id);
+      t.is(page.total, 1);
+    },
+  );
 
-  test(`${bus}: whoever has left a conversation neither writes to it, nor reads it, nor gets anything`, async (t) => {
-    const id = await openConversation([user1, user2, user3]);
-    const before = await send(user1, id);
-    t.is((await ended(user3, before)).deliveries.length, 2);
-    t.deepEqual(await user3.rest.post(`/v1/conversations/${id}/leave`, {}), {});
+  test.serial(
+    `${bus}: whoever has left a conversation neither writes to it, nor reads it, nor gets anything`,
+    async (t) => {
+      const id = await openConversation([user1, user2, user3]);
+      const before = await send(user1, id);
+      t.is((await ended(user3, before)).deliveries.length, 2);
+      t.deepEqual(await user3.rest.post(`/v1/conversations/${id}/leave`, {}), {});
 
-    const path = `/v1/conversations/${id}`;
-    const attempts = [
-      user3.rest.refused(403, 'POST', '/v1/messages', { json: messageOf(user3, id) }),
-      user3.rest.refused(403, 'GET', path),
-      user3.rest.refused(403, 'GET', `${path}/messages`),
-      user3.rest.refused(403, 'GET', `/v1/messages/${before}`),
-      user3.rest.refused(403, 'POST', `${path}/leave`, { json: {} }),
-      user1.rest.refused(403, 'POST', '/v1/messages', { json: messageOf(user1, id, { to: [user3.userId] }) }),
-    ];
-    for (const refused of await Promise.all(attempts)) t.is(refused.error_code, 'NOT_A_MEMBER');
+      const path = `/v1/conversations/${id}`;
+      const attempts = [
+        user3.rest.refused(403, 'POST', '/v1/messages', { json: messageOf(user3, id) }),
+        user3.rest.refused(403, 'GET', path),
+        user3.rest.refused(403, 'GET', `${path}/messages`),
+        user3.rest.refused(403, 'GET', `/v1/messages/${before}`),
+        user3.rest.refused(403, 'POST', `${path}/leave`, { json: {} }),
+        user1.rest.refused(403, 'POST', '/v1/messages', { json: messageOf(user1, id, { to: [user3.userId] }) }),
+      ];
+      for (const refused of await Promise.all(attempts)) t.is(refused.error_code, 'NOT_A_MEMBER');
 
-    const after = await send(user1, id);
-    const message = await ended(user1, after);
-    t.deepEqual(message.to, [user2.userId]);
-    t.deepEqual(deliveryLines(mesh, after), [deliveryLine(after, user2.userId, 'WhatsApp')]);
-    t.deepEqual((await user1.rest.get<Conversation>(path)).members, [user1.userId, user2.userId]);
-    const { conversations } = await user3.rest.get<{ conversations: Conversation[] }>('/v1/conversations?limit=100');
-    t.false(conversations.some((conversation) => conversation.conversation_id === id));
-  });
+      const after = await send(user1, id);
+      const message = await ended(user1, after);
+      t.deepEqual(message.to, [user2.userId]);
+      t.deepEqual(deliveryLines(mesh, after), [deliveryLine(after, user2.userId, 'WhatsApp')]);
+      t.deepEqual((await user1.rest.get<Conversation>(path)).members, [user1.userId, user2.userId]);
+      const { conversations } = await user3.rest.get<{ conversations: Conversation[] }>('/v1/conversations?limit=100');
+      t.false(conversations.some((conversation) => conversation.conversation_id === id));
+    },
+  );
 
-  test(`${bus}: what was accepted stays so for who repeats it after leaving`, async (t) => {
+  test.serial(`${bus}: what was accepted stays so for who repeats it after leaving`, async (t) => {
     const id = await openConversation([user1, user2, user3]);
     const message = messageOf(user3, id);
     const first = await user3.rest.post('/v1/messages', message);
@@ -269,7 +275,7 @@ for (const mesh of meshes) {
     t.is((await everyMessage(user1, id)).length, 1);
   });
 
-  test(`${bus}: the conversation with the newest message is listed first`, async (t) => {
+  test.serial(`${bus}: the conversation with the newest message is listed first`, async (t) => {
     const [reader, other, third] = people.slice(10, 13) as [Person, Person, Person];
     const older = await openConversation([reader, other]);
     const newer = await openConversation([reader, third]);
@@ -282,7 +288,7 @@ for (const mesh of meshes) {
     t.deepEqual(await eventually('the older one is first', first, ([id]) => id === older), [older, newer]);
   });
 
-  test(`${bus}: the hub says that it is well, and what it depends on`, async (t) => {
+  test.serial(`${bus}: the hub says that it is well, and what it depends on`, async (t) => {
     const well = await anonymous.get<object>('/health');
     t.like(well, { status: 'ok', service: 'gateway' });
     t.deepEqual(await anonymous.get('/'), well);
@@ -294,7 +300,7 @@ for (const mesh of meshes) {
     }
   });
 
-  test(`${bus}: a call's request id is in the log lines of every service that it reaches`, async (t) => {
+  test.serial(`${bus}: a call's request id is in the log lines of every service that it reaches`, async (t) => {
     const id = await openConversation([user1, user2]);
     const given = `flow:${bus}.${Date.now()}_A-z`;
     const message = messageOf(user1, id);

@@ -50,9 +50,11 @@ async function startHub(name: string, env: Record<string, string>): Promise<Proc
 
 /** Kafka and PostgreSQL that are not the hub's own, a hub on them, and a mesh with a short deadline on the same Kafka. */
 async function startOnRealEngines() {
-  let kafka = await startKafka({ dataDir: path.join(root, 'kafka') });
+  let [kafka, postgres] = await Promise.all([
+    startKafka({ dataDir: path.join(root, 'kafka') }),
+    startPostgres({ dataDir: path.join(root, 'postgres') }),
+  ]);
   started.defer(() => kafka.stop());
-  let postgres = await startPostgres({ dataDir: path.join(root, 'postgres') });
   started.defer(() => postgres.stop());
   const brokers = { KAFKA_BROKERS: kafka.brokers };
   const [hub, mesh] = await Promise.all([
@@ -182,10 +184,8 @@ if (real !== undefined) {
     t.is((await senders.oneMore()).status, 'delivered');
     t.is(await eventually('/ready tells it', ready, (status) => status === 200), 200);
 
-    for (const names of [['router'], ['connectors', 'message']]) {
-      await Promise.all(names.map((name) => hub.kill(name)));
-      t.is((await senders.oneMore()).status, 'delivered', `after the end of ${names.join(' and ')}`);
-    }
+    await Promise.all(['router', 'connectors', 'message'].map((name) => hub.kill(name)));
+    t.is((await senders.oneMore()).status, 'delivered', 'after the end of all that consumes');
     await restartPostgres();
     t.is((await senders.oneMore()).status, 'delivered', 'after a restart of PostgreSQL');
     await senders.stop();

@@ -8,7 +8,7 @@ test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 for (const { bus, people } of meshes) {
   const [user1, user2, user3] = people as [Person, Person, Person];
 
-  test(`${bus}: a list of messages is what its filters, order, limit and offset say`, async (t) => {
+  test.serial(`${bus}: a list of messages is what its filters, order, limit and offset say`, async (t) => {
     const id = await openConversation([user1, user2]);
     const empty = { conversation_id: id, messages: [], total: 0, limit: 50, offset: 0 };
     t.deepEqual(await user1.rest.get(`/v1/conversations/${id}/messages`), empty);
@@ -54,7 +54,7 @@ for (const { bus, people } of meshes) {
     );
   });
 
-  test(`${bus}: pages of a conversation that grows hold each message once when they go by seq`, async (t) => {
+  test.serial(`${bus}: pages of a conversation that grows hold each message once when they go by seq`, async (t) => {
     const id = await openConversation([user1, user2, user3]);
     let written = false;
     const writing = Promise.all(
@@ -78,7 +78,7 @@ for (const { bus, people } of meshes) {
     t.is((await everyMessage(user1, id)).length, 45);
   });
 
-  test(`${bus}: everybody lists their own conversations, in pages`, async (t) => {
+  test.serial(`${bus}: everybody lists their own conversations, in pages`, async (t) => {
     const [reader, other, third] = people.slice(9, 12) as [Person, Person, Person];
     const opened: string[] = [];
     for (let count = 0; count < 5; count++) opened.unshift(await openConversation([reader, other]));
@@ -111,7 +111,7 @@ for (const { bus, people } of meshes) {
     }
   });
 
-  test(`${bus}: users are listed by name, one of them or all`, async (t) => {
+  test.serial(`${bus}: users are listed by name, one of them or all`, async (t) => {
     const me = await user2.rest.get<{ user_id: string; username: string; created_at: string }>('/v1/users/me');
     t.like(me, { user_id: user2.userId, username: 'user2' });
     t.true(Date.parse(me.created_at) <= Date.now());

@@ -32,7 +32,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
   const badMessage = (json: unknown) => mine.refused(400, 'POST', '/v1/messages', { json });
   const badConversation = (json: unknown) => mine.refused(400, 'POST', '/v1/conversations', { json });
 
-  test(`${bus}: a wrong password and an unknown user get the same answer`, async (t) => {
+  test.serial(`${bus}: a wrong password and an unknown user get the same answer`, async (t) => {
     const login = (username: string, password: string) =>
       anonymous.refused(401, 'POST', '/auth/token', { json: { username, password } });
     const [known, unknown] = await Promise.all([login('user4', 'password124'), login('nobody', 'password123')]);
@@ -42,7 +42,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     }
   });
 
-  test(`${bus}: a login with missing, malformed or too long fields names each of them`, async (t) => {
+  test.serial(`${bus}: a login with missing, malformed or too long fields names each of them`, async (t) => {
     const refused = (json: unknown) => anonymous.refused(400, 'POST', '/auth/token', { json });
     t.deepEqual((await refused({})).field_errors, { username: ['is required'], password: ['is required'] });
     t.deepEqual(wrong(await refused({ username: 5, password: ['x'] })), ['password', 'username']);
@@ -50,20 +50,23 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.deepEqual(wrong(await refused({ username: 'user\0', password: 'x' })), ['username']);
   });
 
-  test(`${bus}: the twenty-first failed login for a name is turned away for a while, and nobody else's`, async (t) => {
-    const login = (username: string, password: string) =>
-      anonymous.call('POST', '/auth/token', { json: { username, password } });
-    const failures = Array.from({ length: 20 }, () => login('user5', 'wrong'));
-    for (const { status } of await Promise.all(failures)) t.is(status, 401);
-    const late = await login('user5', 'password123');
-    t.is(late.status, 429);
-    t.is((late.body as Problem).error_code, 'TOO_MANY_LOGIN_FAILURES');
-    const wait = (late.body as Problem).retry_after!;
-    t.true(wait > 0 && wait <= 900);
-    t.is((await login('user3', 'password123')).status, 200);
-  });
+  test.serial(
+    `${bus}: the twenty-first failed login for a name is turned away for a while, and nobody else's`,
+    async (t) => {
+      const login = (username: string, password: string) =>
+        anonymous.call('POST', '/auth/token', { json: { username, password } });
+      const failures = Array.from({ length: 20 }, () => login('user5', 'wrong'));
+      for (const { status } of await Promise.all(failures)) t.is(status, 401);
+      const late = await login('user5', 'password123');
+      t.is(late.status, 429);
+      t.is((late.body as Problem).error_code, 'TOO_MANY_LOGIN_FAILURES');
+      const wait = (late.body as Problem).retry_after!;
+      t.true(wait > 0 && wait <= 900);
+      t.is((await login('user3', 'password123')).status, 200);
+    },
+  );
 
-  test(`${bus}: every call but the login needs a valid token, whatever else is wrong with it`, async (t) => {
+  test.serial(`${bus}: every call but the login needs a valid token, whatever else is wrong with it`, async (t) => {
     const { userId, username } = user1;
     const messageId = await send(user1, pair);
     const tokens: [token: string | undefined, code: string][] = [
@@ -109,7 +112,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.is((await anonymous.refused(401, 'GET', '/v1/users/me', basic)).error_code, 'TOKEN_INVALID');
   });
 
-  test(`${bus}: a conversation or message that isn't there is 404, one of others is 403`, async (t) => {
+  test.serial(`${bus}: a conversation or message that isn't there is 404, one of others is 403`, async (t) => {
     const unknown = uuid();
     const nowhere = [
       mine.refused(404, 'GET', `/v1/conversations/${unknown}`),
@@ -133,7 +136,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     for (const refused of await Promise.all(elsewhere)) t.is(refused.error_code, 'NOT_A_MEMBER');
   });
 
-  test(`${bus}: a message in somebody else's name, or to an outsider, is 403`, async (t) => {
+  test.serial(`${bus}: a message in somebody else's name, or to an outsider, is 403`, async (t) => {
     const forbidden = (changes: object) =>
       mine.refused(403, 'POST', '/v1/messages', { json: messageOf(user1, trio, changes) });
     t.is((await forbidden({ from: user2.userId })).error_code, 'SENDER_MISMATCH');
@@ -142,7 +145,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.is((await forbidden({ to: uuid() })).error_code, 'NOT_A_MEMBER');
   });
 
-  test(`${bus}: every wrong field of a message is named at once, by its own path`, async (t) => {
+  test.serial(`${bus}: every wrong field of a message is named at once, by its own path`, async (t) => {
     const required = ['is required'];
     t.deepEqual((await badMessage({})).field_errors, {
       message_id: required,
@@ -209,14 +212,14 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     ['a file that nobody has uploaded', content({ type: 'file', file_id: uuid() }), ['payload.file_id']],
   ];
   for (const [title, message, fields] of wrongContents) {
-    test(`${bus}: refused, and named: ${title}`, async (t) => {
+    test.serial(`${bus}: refused, and named: ${title}`, async (t) => {
       t.deepEqual(wrong(await badMessage(message)), fields);
       const { message_id: id } = message as { message_id: string };
       await mine.refused(404, 'GET', `/v1/messages/${id}`);
     });
   }
 
-  test(`${bus}: a text of 65,536 bytes arrives as it was, and so does any other character`, async (t) => {
+  test.serial(`${bus}: a text of 65,536 bytes arrives as it was, and so does any other character`, async (t) => {
     for (const text of ['a'.repeat(65_536), 'ç'.repeat(32_768), '👩‍👩‍👧 "\\ \u0001\u2028 \ufeff', ' ']) {
       const { payload, status } = await ended(user2, await send(user1, pair, { payload: { type: 'text', text } }));
       t.is(status, 'delivered');
@@ -224,31 +227,34 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     }
   });
 
-  test(`${bus}: a private conversation has exactly 2 members, a group 3 to 100, nobody twice, all of them known`, async (t) => {
-    const ids = people.map((person) => person.userId);
-    const open = (type: string, members: unknown) => badConversation({ type, members });
-    for (const members of [ids.slice(0, 1), ids.slice(0, 3), ids]) {
-      t.deepEqual(wrong(await open('private', members)), ['members']);
-    }
-    for (const members of [ids.slice(0, 2), ids]) t.deepEqual(wrong(await open('group', members)), ['members']);
-    t.is(ids.length, 101);
-    const largest = await mine.post<Conversation>('/v1/conversations', { type: 'group', members: ids.slice(0, 100) });
-    t.deepEqual(largest.members, ids.slice(0, 100));
+  test.serial(
+    `${bus}: a private conversation has exactly 2 members, a group 3 to 100, nobody twice, all of them known`,
+    async (t) => {
+      const ids = people.map((person) => person.userId);
+      const open = (type: string, members: unknown) => badConversation({ type, members });
+      for (const members of [ids.slice(0, 1), ids.slice(0, 3), ids]) {
+        t.deepEqual(wrong(await open('private', members)), ['members']);
+      }
+      for (const members of [ids.slice(0, 2), ids]) t.deepEqual(wrong(await open('group', members)), ['members']);
+      t.is(ids.length, 101);
+      const largest = await mine.post<Conversation>('/v1/conversations', { type: 'group', members: ids.slice(0, 100) });
+      t.deepEqual(largest.members, ids.slice(0, 100));
 
-    t.deepEqual(wrong(await open('group', [...ids.slice(0, 3), 'user2', ids[0]!.toUpperCase()])), [
-      'members[3]',
-      'members[4]',
-    ]);
-    t.deepEqual(wrong(await open('private', [user1.userId, user1.userId])), ['members[1]']);
-    t.deepEqual(wrong(await open('group', [user1.userId, uuid(), 'nobody', 'user1'])), [
-      'members[1]',
-      'members[2]',
-      'members[3]',
-    ]);
-    t.deepEqual(wrong(await open('group', ['user1', 'nobody'])), ['members', 'members[1]']);
-  });
+      t.deepEqual(wrong(await open('group', [...ids.slice(0, 3), 'user2', ids[0]!.toUpperCase()])), [
+        'members[3]',
+        'members[4]',
+      ]);
+      t.deepEqual(wrong(await open('private', [user1.userId, user1.userId])), ['members[1]']);
+      t.deepEqual(wrong(await open('group', [user1.userId, uuid(), 'nobody', 'user1'])), [
+        'members[1]',
+        'members[2]',
+        'members[3]',
+      ]);
+      t.deepEqual(wrong(await open('group', ['user1', 'nobody'])), ['members', 'members[1]']);
+    },
+  );
 
-  test(`${bus}: every wrong field of a conversation is named at once`, async (t) => {
+  test.serial(`${bus}: every wrong field of a conversation is named at once`, async (t) => {
     t.deepEqual((await badConversation({})).field_errors, { type: ['is required'], members: ['is required'] });
     const everything = await badConversation({
       type: 'public',
@@ -270,12 +276,12 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     ]);
   });
 
-  test(`${bus}: nobody opens a conversation between others`, async (t) => {
+  test.serial(`${bus}: nobody opens a conversation between others`, async (t) => {
     const json = { type: 'group', members: ['user2', 'user3', 'user4'] };
     t.is((await mine.refused(403, 'POST', '/v1/conversations', { json })).error_code, 'NOT_A_MEMBER');
   });
 
-  test(`${bus}: an id that was used is refused for anything else, and what it was used for stays`, async (t) => {
+  test.serial(`${bus}: an id that was used is refused for anything else, and what it was used for stays`, async (t) => {
     const original = messageOf(user1, trio, {
       to: [user2.userId, user3.userId],
       channels: ['whatsapp', 'instagram'],
@@ -311,7 +317,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.is(all.filter((message) => message.message_id === original.message_id).length, 1);
   });
 
-  test(`${bus}: calls with one new id at once are one message, or all but one are refused`, async (t) => {
+  test.serial(`${bus}: calls with one new id at once are one message, or all but one are refused`, async (t) => {
     const message = messageOf(user1, pair);
     const same = Array.from({ length: 8 }, () => mine.call('POST', '/v1/messages', { json: message }));
     for (const { status } of await Promise.all(same)) t.is(status, 200);
@@ -336,22 +342,25 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.is(payload.text, texts[statuses.indexOf(200)]!);
   });
 
-  test(`${bus}: malformed ids in a path are 400 under the field's own name, together with what is wrong in the query`, async (t) => {
-    const field = async (path: string) => wrong(await mine.refused(400, 'GET', path));
-    t.deepEqual(await field('/v1/conversations/x'), ['conversation_id']);
-    t.deepEqual(await field('/v1/messages/x'), ['message_id']);
-    t.deepEqual(await field(`/v1/messages/${uuid()}0`), ['message_id']);
-    t.deepEqual(await field('/v1/conversations/x/messages?limit=0&offset=-1&order=up&after_seq=-1&before_seq=many'), [
-      'after_seq',
-      'before_seq',
-      'conversation_id',
-      'limit',
-      'offset',
-      'order',
-    ]);
-  });
+  test.serial(
+    `${bus}: malformed ids in a path are 400 under the field's own name, together with what is wrong in the query`,
+    async (t) => {
+      const field = async (path: string) => wrong(await mine.refused(400, 'GET', path));
+      t.deepEqual(await field('/v1/conversations/x'), ['conversation_id']);
+      t.deepEqual(await field('/v1/messages/x'), ['message_id']);
+      t.deepEqual(await field(`/v1/messages/${uuid()}0`), ['message_id']);
+      t.deepEqual(await field('/v1/conversations/x/messages?limit=0&offset=-1&order=up&after_seq=-1&before_seq=many'), [
+        'after_seq',
+        'before_seq',
+        'conversation_id',
+        'limit',
+        'offset',
+        'order',
+      ]);
+    },
+  );
 
-  test(`${bus}: a limit is 1 to 100 and an offset not negative, on every list`, async (t) => {
+  test.serial(`${bus}: a limit is 1 to 100 and an offset not negative, on every list`, async (t) => {
     const lists = ['/v1/users', '/v1/conversations', `/v1/conversations/${pair}/messages`];
     const bad = ['0', '101', '-1', '1.5', 'ten', '', '99999999999', '1e9', '5&limit=5'];
     await Promise.all(
@@ -371,7 +380,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     );
   });
 
-  test(`${bus}: fields and parameters that nobody knows are ignored`, async (t) => {
+  test.serial(`${bus}: fields and parameters that nobody knows are ignored`, async (t) => {
     const message = messageOf(user1, pair, {
       color: 'red',
       payload: { type: 'text', text: 'Oi', size: { big: true } },
@@ -381,7 +390,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.like(await mine.get(`/v1/conversations/${pair}?verbose=1&x[y]=z`), { conversation_id: pair });
   });
 
-  test(`${bus}: an unknown path is 404, a wrong method 405 with those that are right`, async (t) => {
+  test.serial(`${bus}: an unknown path is 404, a wrong method 405 with those that are right`, async (t) => {
     for (const path of ['/v1', '/v1/nothing', '/v1/messages/x/y', '/v2/messages', '/%2e%2e/etc/passwd']) {
       t.is((await anonymous.refused(404, 'GET', path)).error_code, 'ROUTE_NOT_FOUND');
       t.is((await mine.refused(404, 'POST', path, { json: {} })).error_code, 'ROUTE_NOT_FOUND');
@@ -404,7 +413,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     }
   });
 
-  test(`${bus}: a body of 1 MiB is read, one byte more is 413`, async (t) => {
+  test.serial(`${bus}: a body of 1 MiB is read, one byte more is 413`, async (t) => {
     const bodyOf = (bytes: number) => {
       const body = JSON.stringify({ ...messageOf(user1, pair), padding: '' });
       return body.replace('"padding":""', `"padding":"${' '.repeat(bytes - body.length)}"`);
@@ -417,7 +426,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.is(refused.error_code, 'PAYLOAD_TOO_LARGE');
   });
 
-  test(`${bus}: what isn't JSON is 415 by its type, and 400 by its content`, async (t) => {
+  test.serial(`${bus}: what isn't JSON is 415 by its type, and 400 by its content`, async (t) => {
     const body = JSON.stringify(messageOf(user1, pair));
     const post = (status: number, call: Call) => mine.refused(status, 'POST', '/v1/messages', call);
     for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/json; charset=latin1']) {
@@ -438,7 +447,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     t.false(JSON.stringify(refused).includes('hunter2'));
   });
 
-  test(`${bus}: a request id is the client's own, or a new one if that is not usable`, async (t) => {
+  test.serial(`${bus}: a request id is the client's own, or a new one if that is not usable`, async (t) => {
     const answered = async (given: string, path: string) => {
       const { requestId } = await mine.call('GET', path, { headers: { 'X-Request-ID': given } });
       return requestId;
@@ -451,7 +460,7 @@ for (const { mesh, pair, trio, theirs } of scenes) {
     }
   });
 
-  test(`${bus}: no password and no token is in any log line`, async (t) => {
+  test.serial(`${bus}: no password and no token is in any log line`, async (t) => {
     const password = `secret-${uuid()}`;
     await anonymous.refused(401, 'POST', '/auth/token', { json: { username: 'user1', password } });
     const token = await mesh.userToken(user5);
