@@ -66,6 +66,12 @@ export interface ConsumeOptions {
   onDeadLetter?: (event: ReceivedEvent, error: unknown) => Promise<void>;
   /** Default: 5 attempts, 100 ms doubling up to 5 s between them. */
   retry?: { attempts: number; minDelay: number; maxDelay: number };
+  /**
+   * The shortest time between two batches of a partition, in milliseconds; 30 by default. After a quiet moment an event is
+   * handled at once; while more come, they are handled together, and a batch costs hardly more than one event. For
+   * effects that nobody waits for, choose more. Kafka gathers by itself: there it means nothing.
+   */
+  interval?: number;
   /** The most events that `handle` is given at once; 200 by default. */
   batchSize?: number;
 }

@@ -36,6 +36,7 @@ const jobs = `${schema}.job_common`;
 const lease = { lasts: 6_000, renewed: 2_000 };
 /** Behind the notifications: how long what nobody was notified of may wait, and how often dead holders are looked for. */
 const pollInterval = 1_000;
+const defaultInterval = 30;
 const stopLimit = 10_000;
 const largestJob = { events: 200, bytes: 1024 * 1024 };
 /** How many claims are asked for at once: few, so that the consumers of a group get a share each. */
@@ -56,6 +57,8 @@ interface Claim {
   epoch: number;
   /** Aborted once the claim is known to be somebody else's. */
   lost: AbortController;
+  /** Whether it is being given up, so that it may be gone at any moment. */
+  ending: boolean;
 }
 
 /** Opens the bus on the database at `url`, whose role owns the schema `bus` or may make it. */
@@ -121,10 +124,13 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
     client.on('error', onError);
     try {
       const lock = change === 'change' ? 'pg_advisory_xact_lock' : 'pg_advisory_xact_lock_shared';
-      await client.query(`begin; select ${lock}(hashtext('${schema} ${topic}'))`);
-      const { rows } = await query(client, `select name from ${schema}.subscription where event = $1`, [topic]);
+      // Several statements at once take no parameters; what a topic may be called needs no escaping.
+      const results: unknown = await client.query(
+        `begin; select ${lock}(hashtext('${schema} ${topic}')); select name from ${schema}.subscription where event = '${topic}'`,
+      );
+      const { rows } = (results as pg.QueryResult<{ name: string }>[])[2]!;
       const result = await work(
-        rows.map((row) => row.name as string),
+        rows.map((row) => row.name),
         client,
       );
       await client.query('commit');
@@ -298,6 +304,7 @@ function consumeQueue({
     while (!stopping.signal.aborted) {
       due = Promise.withResolvers();
       const timer = setTimeout(wake, pollInterval);
+      const lookedAt = performance.now();
       try {
         if (performance.now() >= staleFrom) {
           staleFrom = performance.now() + pollInterval;
@@ -320,11 +327,13 @@ function consumeQueue({
       }
       await due.promise;
       clearTimeout(timer);
+      const early = (options.interval ?? defaultInterval) - (performance.now() - lookedAt);
+      if (early > 0) await wait(early, undefined, { signal: stopping.signal }).catch(() => {});
     }
   }
 
   function begin(job: JobWithMetadata<Batch>): void {
-    const claim: Claim = { id: job.id, epoch: job.retryCount, lost: new AbortController() };
+    const claim: Claim = { id: job.id, epoch: job.retryCount, lost: new AbortController(), ending: false };
     const work = workOn(claim, job)
       .catch((error: unknown) => log.warn({ ...where, err: error }, 'a batch was left to be taken over'))
       .finally(() => {
@@ -381,6 +390,7 @@ function consumeQueue({
 
   /** Deletes the claimed job and those taken along. False if it is somebody else's claim by now. */
   async function acknowledge(claim: Claim, others: readonly string[]): Promise<boolean> {
+    claim.ending = true;
     const { rows } = await query(
       pool,
       `with claimed as (
@@ -417,7 +427,7 @@ function consumeQueue({
     );
     const renewed = new Set(rows.map((row) => row.id));
     for (const claim of held) {
-      if (renewed.has(claim.id) || !claims.has(claim)) continue;
+      if (renewed.has(claim.id) || claim.ending || !claims.has(claim)) continue;
       log.warn(where, 'a batch that took too long was taken over by another consumer');
       claim.lost.abort();
     }

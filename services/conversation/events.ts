@@ -15,6 +15,8 @@ export interface ActivityOptions {
 /** Milliseconds. */
 const retryDelay = 1_000;
 const stopLimit = 2_000;
+/** Nobody waits for the order of conversations, and each message changes it: many changes are made at once. */
+const activityInterval = 1_000;
 
 /**
  * Follows the messages that are accepted, so that the conversation with the newest one is listed first. Only that order
@@ -36,6 +38,7 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     await bus.consume({
       topics: ['message_processing'],
       group: 'conversation',
+      interval: activityInterval,
       handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
     });
   }

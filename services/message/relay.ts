@@ -10,8 +10,11 @@ import { payloadOf, priorityOf } from './wire.ts';
 /** The relay is asked to look by `wake` after each commit; this is how soon it finds what another process has accepted. */
 const pollEvery = 100;
 const batchSize = 500;
-/** Milliseconds that a woken relay waits for more: at the price of so little delay, everything behind it works in batches. */
-const gatherFor = 5;
+/**
+ * The shortest time from one look into the outbox to the next. What comes after a quiet moment goes at once; while more
+ * comes, it goes in batches, and so does everything behind the relay.
+ */
+const lookInterval = 20;
 /** A relay that has stopped, or hangs, is replaced after this. */
 const leaseLength = 5_000;
 const superviseEvery = 500;
@@ -38,6 +41,7 @@ export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: L
   let lease: { owner: string; epoch: bigint } | undefined;
   let unavailable: HubError | undefined;
   let gathering: NodeJS.Timeout | undefined;
+  let lookedAt = 0;
 
   const supervising = repeat('The lease of the relay', log, async () => {
     try {
@@ -54,6 +58,7 @@ export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: L
   const relaying = repeat('The relay', log, async () => {
     if (lease === undefined) return pollEvery;
     const held = lease;
+    lookedAt = performance.now();
     const entries = await store.unpublished(batchSize);
     if (entries.length === 0) return pollEvery;
     await bus.publish('message_processing', entries.map(eventOf));
@@ -66,10 +71,13 @@ export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: L
 
   return {
     wake() {
-      gathering ??= setTimeout(() => {
-        gathering = undefined;
-        relaying.wake();
-      }, gatherFor);
+      gathering ??= setTimeout(
+        () => {
+          gathering = undefined;
+          relaying.wake();
+        },
+        Math.max(0, lookInterval - (performance.now() - lookedAt)),
+      );
     },
     requireBus() {
       if (unavailable !== undefined) throw unavailable;
