@@ -9,7 +9,9 @@ export const databaseSettings = {
   DATABASE_URL: text().describe(
     "PostgreSQL URL of this service's own role: postgres://role:password@host:5432/database",
   ),
-  DATABASE_POOL: integer({ min: 1, max: 200 }).default(10).describe('the most connections of one process'),
+  DATABASE_POOL: integer({ min: 1, max: 200 })
+    .default(10)
+    .describe('the most connections that one process has for its calls'),
 };
 
 /** What a service keeps, in a schema of its own that only its own role may use. */

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { freePorts } from '../ports.ts';
+import { lastLines, stopServer, watchServer } from './server-process.ts';
 
 const run = promisify(execFile);
 
@@ -37,7 +38,10 @@ const home = path.resolve(import.meta.dirname, `../../.chat4all/engines/kafka-${
 const leastJava = 17;
 const startLimit = 60_000;
 const downloadLimit = 10 * 60_000;
-const stopLimit = 20_000;
+const stopSignals = [
+  ['SIGTERM', 20_000],
+  ['SIGKILL', 3_000],
+] as const;
 const startedMessage = 'Kafka Server started';
 
 /** Whether `startKafka` can work on this machine: it needs Java 17 and, for the first time, Maven. */
@@ -86,7 +90,7 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
     port,
     pid: server.pid!,
     exited,
-    stop: () => stopServer(server, exited),
+    stop: () => stopServer(server, exited, stopSignals),
     async kill() {
       server.kill('SIGKILL');
       await exited;
@@ -221,7 +225,7 @@ async function startServer(options: {
     server.once('exit', end);
   });
   await log.close();
-  watch(server, exited);
+  watchServer(server, exited, 'kill "$1"');
 
   const written = async () => (await readFile(logFile)).subarray(logStart).toString();
   const giveUp = Date.now() + startLimit;
@@ -229,41 +233,8 @@ async function startServer(options: {
     if ((await stat(logFile)).size > logStart && (await written()).includes(startedMessage)) return { server, exited };
     await Promise.race([sleep(50), exited]);
   }
-  if (!gone) await stopServer(server, exited);
+  if (!gone) await stopServer(server, exited, stopSignals);
   throw new Error(
     `Kafka doesn't start on port ${options.port} in ${dataDir}. The end of its log:\n${lastLines(await written())}`,
   );
-}
-
-/** Stops the broker when this process is gone, however it ended: the pipe then closes. */
-function watch(server: ChildProcess, exited: Promise<void>): void {
-  if (process.platform === 'win32' || server.pid === undefined) return;
-  const watcher = spawn('sh', ['-c', 'read -r _; kill "$1"', 'sh', String(server.pid)], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-  });
-  watcher.on('error', () => {});
-  watcher.unref();
-  (watcher.stdin as unknown as { unref(): void }).unref();
-  void exited.then(() => watcher.kill('SIGKILL'));
-}
-
-async function stopServer(server: ChildProcess, exited: Promise<void>): Promise<void> {
-  for (const [signal, limit] of [
-    ['SIGTERM', stopLimit],
-    ['SIGKILL', 3_000],
-  ] as const) {
-    server.kill(signal);
-    const timer = new AbortController();
-    const stopped = await Promise.race([
-      exited.then(() => true),
-      sleep(limit, false, { signal: timer.signal }).catch(() => false),
-    ]);
-    timer.abort();
-    if (stopped) return;
-  }
-}
-
-function lastLines(text: string): string {
-  return text.trim().split('\n').slice(-15).join('\n');
 }

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { freePorts } from '../ports.ts';
+import { lastLines, stopServer, watchServer } from './server-process.ts';
 
 const run = promisify(execFile);
 
@@ -49,6 +50,14 @@ const serverSettings: Record<string, string> = {
 
 const startLimit = 60_000;
 const stopLimit = 10_000;
+/** Fast shutdown, then immediate shutdown. */
+const stopSignals = [
+  ['SIGINT', stopLimit],
+  ['SIGQUIT', 3_000],
+  ['SIGKILL', 3_000],
+] as const;
+/** A little later than at once, so that the processes that use the database can finish first. */
+const stopLater = 'sleep 3; if [ "$(head -n 1 "$2")" = "$1" ]; then kill -INT "$1"; fi';
 const largestLog = 1024 * 1024;
 
 /**
@@ -79,7 +88,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
         port,
         pid: server.pid!,
         exited,
-        stop: () => stopServer(server, exited),
+        stop: () => stopServer(server, exited, stopSignals),
         async kill() {
           server.kill('SIGKILL');
           await exited;
@@ -324,52 +333,12 @@ async function startServer(options: {
   while (!gone && Date.now() < options.giveUp) {
     const found = await readPidFile(cluster);
     if (found?.pid === server.pid && found?.ready) {
-      watch(server, cluster, exited);
+      watchServer(server, exited, stopLater, [path.join(cluster, 'postmaster.pid')]);
       return { server, exited };
     }
     await Promise.race([sleep(10), exited]);
   }
-  if (!gone) await stopServer(server, exited);
+  if (!gone) await stopServer(server, exited, stopSignals);
   const written = (await readFile(logFile)).subarray(logStart).toString();
   return { log: lastLines(written.trim() || String(failure ?? 'nothing was written')) };
-}
-
-/**
- * Stops the server when this process is gone, however it ended: the pipe then closes. A little later than at once, so
- * that the processes that use the database can finish first.
- */
-function watch(server: ChildProcess, cluster: string, exited: Promise<void>): void {
-  if (process.platform === 'win32') return;
-  const script = 'read -r _; sleep 3; if [ "$(head -n 1 "$2")" = "$1" ]; then kill -INT "$1"; fi';
-  const watcher = spawn('sh', ['-c', script, 'sh', String(server.pid), path.join(cluster, 'postmaster.pid')], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-  });
-  watcher.on('error', () => {});
-  watcher.unref();
-  (watcher.stdin as unknown as { unref(): void }).unref();
-  void exited.then(() => watcher.kill('SIGKILL'));
-}
-
-async function stopServer(server: ChildProcess, exited: Promise<void>): Promise<void> {
-  for (const [signal, limit] of [
-    ['SIGINT', stopLimit],
-    ['SIGQUIT', 3_000],
-    ['SIGKILL', 3_000],
-  ] as const) {
-    server.kill(signal);
-    // A frozen one couldn't take the signal.
-    if (process.platform !== 'win32') server.kill('SIGCONT');
-    const timer = new AbortController();
-    const stopped = await Promise.race([
-      exited.then(() => true),
-      sleep(limit, false, { signal: timer.signal }).catch(() => false),
-    ]);
-    timer.abort();
-    if (stopped) return;
-  }
-}
-
-function lastLines(text: string): string {
-  return text.trim().split('\n').slice(-15).join('\n');
 }

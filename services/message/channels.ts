@@ -4,7 +4,7 @@ import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 
-const refreshEvery = 10_000;
+const refreshEvery = 60_000;
 
 /** The channels that are installed, as the connectors last said. */
 export interface Channels {

@@ -12,6 +12,7 @@ import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { watchChannels } from './channels.ts';
 import { consumeReports, startSweep } from './events.ts';
 import { checks, handlers } from './handlers.ts';
+import { openOutbox } from './outbox.ts';
 import { startRelay } from './relay.ts';
 import { database as definition, openStore } from './store.ts';
 
@@ -67,7 +68,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => channels.stop());
   const sweep = startSweep({ store: backgroundStore, log, deadline });
   opened.defer(() => sweep.stop());
-  const relay = startRelay({ store: backgroundStore, bus, log });
+  const relay = startRelay({ outbox: openOutbox(background), bus, log });
   opened.defer(() => relay.stop());
   const consumer = await consumeReports({ bus, store: backgroundStore, log });
   opened.defer(() => consumer.stop());

@@ -4,7 +4,7 @@ import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import type { OutboxEntry, Store } from './store.ts';
+import type { Lease, Outbox, OutboxEntry } from './outbox.ts';
 import { payloadOf, priorityOf } from './wire.ts';
 
 /** The relay is asked to look by `wake` after each commit; this is how soon it finds what another process has accepted. */
@@ -36,17 +36,17 @@ export interface Relay {
  *
  * A relay that lost its lease while it was frozen may publish some events once more: whoever consumes knows them already.
  */
-export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: Logger }): Relay {
+export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log: Logger }): Relay {
   const owner = uuid();
-  let lease: { owner: string; epoch: bigint } | undefined;
+  let lease: Lease | undefined;
   let unavailable: HubError | undefined;
   let gathering: NodeJS.Timeout | undefined;
   let lookedAt = 0;
 
   const supervising = repeat('The lease of the relay', log, async () => {
     try {
-      lease = await store.holdLease(owner, leaseLength);
-      const [age] = await Promise.all([store.outboxAge(), bus.probe()]);
+      lease = await outbox.holdLease(owner, leaseLength);
+      const [age] = await Promise.all([outbox.age(), bus.probe()]);
       unavailable = age > longestWait ? busUnavailable(`the oldest event has waited for ${age} ms`) : undefined;
     } catch (error) {
       unavailable = busUnavailable(error);
@@ -59,10 +59,10 @@ export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: L
     if (lease === undefined) return pollEvery;
     const held = lease;
     lookedAt = performance.now();
-    const entries = await store.unpublished(batchSize);
+    const entries = await outbox.unpublished(batchSize);
     if (entries.length === 0) return pollEvery;
     await bus.publish('message_processing', entries.map(eventOf));
-    await store.published(
+    await outbox.published(
       entries.map((entry) => entry.id),
       held,
     );
@@ -85,7 +85,7 @@ export function startRelay({ store, bus, log }: { store: Store; bus: Bus; log: L
     async stop() {
       clearTimeout(gathering);
       await Promise.all([supervising.stop(), relaying.stop()]);
-      if (lease !== undefined) await store.releaseLease(owner).catch(() => {});
+      if (lease !== undefined) await outbox.releaseLease(owner).catch(() => {});
     },
   };
 }

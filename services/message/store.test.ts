@@ -3,6 +3,7 @@ import test from 'ava';
 import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
 import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
+import { openOutbox, type Lease } from './outbox.ts';
 import { database as definition, openStore, type NewMessage } from './store.ts';
 
 const harness = await openHarness();
@@ -12,6 +13,7 @@ test.after.always(async () => {
   await harness.stop();
 });
 const store = openStore(database);
+const outbox = openOutbox(database);
 
 const ana = randomUUID();
 const bia = randomUUID();
@@ -123,7 +125,7 @@ test('outbox: the order of each conversation is the order of its positions', asy
     newMessage({ conversationId: conversations[index % conversations.length] as string }),
   );
   await Promise.all(messages.map((message) => store.append(message)));
-  const entries = await store.unpublished(100_000);
+  const entries = await outbox.unpublished(100_000);
   for (const conversationId of conversations) {
     t.deepEqual(
       entries.filter(({ message }) => message.conversationId === conversationId).map(({ message }) => message.seq),
@@ -135,25 +137,25 @@ test('outbox: the order of each conversation is the order of its positions', asy
 
 test.serial('lease: one owner at a time, a new epoch for each, and only the holder takes events out', async (t) => {
   const [first, second] = [randomUUID(), randomUUID()];
-  const held = await store.holdLease(first, 60_000);
+  const held = await outbox.holdLease(first, 60_000);
   t.truthy(held);
-  t.is(await store.holdLease(second, 60_000), undefined);
-  t.deepEqual(await store.holdLease(first, 60_000), held, 'keeping it is no new epoch');
+  t.is(await outbox.holdLease(second, 60_000), undefined);
+  t.deepEqual(await outbox.holdLease(first, 60_000), held, 'keeping it is no new epoch');
 
   const message = newMessage();
   await store.append(message);
   const entryOf = async () =>
-    (await store.unpublished(100_000)).find((entry) => entry.message.messageId === message.messageId);
+    (await outbox.unpublished(100_000)).find((entry) => entry.message.messageId === message.messageId);
   const id = (await entryOf())?.id as bigint;
 
-  await store.releaseLease(first);
-  const taken = await store.holdLease(second, 60_000);
+  await outbox.releaseLease(first);
+  const taken = await outbox.holdLease(second, 60_000);
   t.is(taken?.epoch, (held?.epoch as bigint) + 1n);
-  await store.published([id], held as { owner: string; epoch: bigint });
+  await outbox.published([id], held as Lease);
   t.truthy(await entryOf(), 'the former holder takes nothing out');
-  await store.published([id], taken as { owner: string; epoch: bigint });
+  await outbox.published([id], taken as Lease);
   t.is(await entryOf(), undefined);
-  await store.releaseLease(second);
+  await outbox.releaseLease(second);
 });
 
 test('applyReports: ledger, history and status follow, and a repetition changes nothing', async (t) => {

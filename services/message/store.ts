@@ -126,13 +126,6 @@ export interface MessageDetails extends StoredMessage {
   deliveries: DeliveryState[];
 }
 
-/** A message that the bus has not been told of yet. */
-export interface OutboxEntry {
-  id: bigint;
-  message: StoredMessage;
-  requestId: string;
-}
-
 export type Store = ReturnType<typeof openStore>;
 
 export function openStore(database: Database) {
@@ -245,52 +238,6 @@ export function openStore(database: Database) {
         await write(transaction, open, () => [{ kind: 'expired', at: now, reason }]);
         return open.length;
       });
-    },
-
-    /** The messages that the bus has not been told of yet, in the order in which it has to be. */
-    async unpublished(limit: number): Promise<OutboxEntry[]> {
-      const rows = await database.sql<MessageRow & { id: bigint; request_id: string }>(
-        `select o.id, o.request_id, ${messageColumns} from outbox o join messages m using (message_id)
-          order by o.id limit $1`,
-        [limit],
-      );
-      return rows.map((row) => ({ id: row.id, message: storedMessage(row), requestId: row.request_id }));
-    },
-
-    /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */
-    async published(ids: readonly bigint[], lease: { owner: string; epoch: bigint }): Promise<void> {
-      await database.sql(
-        `delete from outbox where id = any($1)
-          and exists (select from leases where name = 'relay' and owner = $2 and epoch = $3)`,
-        [ids, lease.owner, lease.epoch],
-      );
-    },
-
-    /** How long the oldest event has been waiting for the bus, in milliseconds; 0 if none is. */
-    async outboxAge(): Promise<number> {
-      const [oldest] = await database.sql<{ created_at: Date }>('select created_at from outbox order by id limit 1');
-      return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.created_at.getTime());
-    },
-
-    /** Takes or keeps the relay's lease for `milliseconds`; undefined while somebody else has it. */
-    async holdLease(owner: string, milliseconds: number): Promise<{ owner: string; epoch: bigint } | undefined> {
-      const [lease] = await database.sql<{ epoch: bigint }>(
-        `insert into leases as l (name, owner, epoch, expires_at)
-          values ('relay', $1, 1, now() + $2 * interval '1 millisecond')
-          on conflict (name) do update set
-            owner = excluded.owner,
-            epoch = case when l.owner = excluded.owner then l.epoch else l.epoch + 1 end,
-            expires_at = excluded.expires_at
-          where l.owner = excluded.owner or l.expires_at < now()
-          returning epoch`,
-        [owner, milliseconds],
-      );
-      return lease === undefined ? undefined : { owner, epoch: lease.epoch };
-    },
-
-    /** Lets go of the relay's lease, so that another process need not wait for its end. */
-    async releaseLease(owner: string): Promise<void> {
-      await database.sql(`update leases set expires_at = now() where name = 'relay' and owner = $1`, [owner]);
     },
   };
 }
@@ -425,7 +372,8 @@ interface DeliveryJson {
   updated_at: string | Date;
 }
 
-interface MessageRow {
+/** A row as `messageColumns` gives it. */
+export interface MessageRow {
   message_id: string;
   conversation_id: string;
   seq: bigint;
@@ -443,11 +391,12 @@ interface MessageRow {
   deliver_by: Date;
 }
 
-const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
+/** What there is to know of a message `m`. */
+export const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
   m.payload_type, m.payload_text, m.payload_file_id, m.priority, m.status, m.created_at, m.updated_at,
   m.deliver_by`;
 
-function storedMessage(row: MessageRow): StoredMessage {
+export function storedMessage(row: MessageRow): StoredMessage {
   return {
     messageId: row.message_id,
     conversationId: row.conversation_id,
