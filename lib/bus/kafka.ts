@@ -137,8 +137,8 @@ export async function openKafkaBus({ brokers, partitions, clientId, log }: Kafka
       checkName('group', group);
       await makeTopic(topic);
       return admin.use(limits.admin, async (client) => {
-        const ends = await client.fetchTopicOffsets(topic);
-        // A new or moving group has no coordinator for a moment.
+        // A new topic has no leaders for a moment, and a new or moving group no coordinator.
+        const ends = await untilSettled(limits.admin, () => client.fetchTopicOffsets(topic));
         const [committed] = await untilSettled(limits.admin, () =>
           client.fetchOffsets({ groupId: groupOf(topic, group), topics: [topic] }),
         );
@@ -165,9 +165,15 @@ async function untilSettled<T>(limit: number, ask: () => Promise<T>): Promise<T>
     try {
       return await ask();
     } catch (error) {
-      if ((error as { retriable?: boolean }).retriable !== true || performance.now() > giveUp) throw error;
+      if (!isPassing(error) || performance.now() > giveUp) throw error;
     }
   }
+}
+
+/** Whether kafkajs says that trying again may help; when it has itself tried often enough, it says so of the cause only. */
+function isPassing(error: unknown): boolean {
+  const { retriable, cause } = error as { retriable?: boolean; cause?: { retriable?: boolean } };
+  return retriable === true || cause?.retriable === true;
 }
 
 /** A client that connects when it is first used and is replaced after a failure: kafkajs's own don't always recover. */
