@@ -17,7 +17,7 @@ export default {
   extensions: ['ts'],
   // Processes, not threads: tests send signals, and native addons and timers end with their file.
   workerThreads: false,
-  concurrency: 3,
+  concurrency: 2,
   timeout: '2m',
   // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
   nodeArguments: ['--disable-warning=TimeoutNegativeWarning'],

@@ -99,7 +99,7 @@ export interface Bus {
    * Starts to consume, at the first event that the group has not acknowledged. Recovers by itself from lost connections.
    * What was published before a topic had any group is there for the first one.
    *
-   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the bus is away at the start
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the bus is away at the start, and stays so for a while
    */
   consume(options: ConsumeOptions): Promise<Consumer>;
   /**

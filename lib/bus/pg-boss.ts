@@ -38,6 +38,7 @@ const lease = { lasts: 6_000, renewed: 2_000 };
 const pollInterval = 1_000;
 const defaultInterval = 30;
 const stopLimit = 10_000;
+const startLimit = 30_000;
 const largestJob = { events: 200, bytes: 1024 * 1024 };
 /** How many claims are asked for at once: few, so that the consumers of a group get a share each. */
 const claimsAtOnce = 4;
@@ -180,11 +181,23 @@ export async function openPgBossBus({ url, partitions, clientId, log }: PgBossBu
     });
   }
 
+  /** A database that is busy while everything starts is no reason to give up. */
+  async function insistOn(work: () => Promise<void>): Promise<void> {
+    for (const giveUp = performance.now() + startLimit; ; await wait(500)) {
+      try {
+        return await answersWithin(stopLimit, work());
+      } catch (error) {
+        if (performance.now() > giveUp) throw error;
+        log.debug({ err: error }, 'a consumer could not start yet; trying again');
+      }
+    }
+  }
+
   async function consume(options: ConsumeOptions): Promise<Consumer> {
     const { topics, group } = options;
     checkName('group', group);
     topics.forEach((topic) => checkName('topic', topic));
-    await answersWithin(stopLimit, Promise.all(topics.map((topic) => subscribe(topic, queueOf(topic, group)))));
+    await Promise.all(topics.map((topic) => insistOn(() => subscribe(topic, queueOf(topic, group)))));
     const started = topics.map((topic) =>
       consumeQueue({ boss, pool, query, topic, queue: queueOf(topic, group), options, log, publish }),
     );
