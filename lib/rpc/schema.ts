@@ -10,7 +10,7 @@ import {
   type FileRegistry,
 } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
-import { FileDescriptorSetSchema, type FileDescriptorProto } from '@bufbuild/protobuf/wkt';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { createValidator } from '@bufbuild/protovalidate';
 import type { FieldViolation } from '../errors.ts';
 
@@ -21,7 +21,6 @@ const accessByNumber: Record<number, Access> = { 1: 'PUBLIC', 2: 'USER', 3: 'ADM
 const set = fromBinary(FileDescriptorSetSchema, readFileSync(new URL('../../gen/descriptors.binpb', import.meta.url)));
 
 /** Every proto file of the project, as buf compiled it. */
-export const files: readonly FileDescriptorProto[] = set.file;
 export const registry: FileRegistry = createFileRegistry(set);
 
 const validator = createValidator({ registry });

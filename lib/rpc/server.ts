@@ -12,7 +12,7 @@ import { v4 as uuid } from 'uuid';
 import { duration, list, port, text } from '../config.ts';
 import { withContext, type CallContext } from '../context.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
-import type { Identities, Identity, ServiceIdentity, UserIdentity } from '../identity.ts';
+import type { Identities, Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import type { Methods, MethodDefinition } from './methods.ts';
@@ -44,8 +44,6 @@ export interface Call<Caller = unknown> {
 
 /** A call by a user: RPCs with the access rule USER or ADMIN. */
 export type UserCall = Call<UserIdentity>;
-/** A call by another service: RPCs with the access rule SERVICE. */
-export type ServiceCall = Call<ServiceIdentity>;
 
 /** For each RPC of a service what answers it. It answers by returning, and refuses by throwing a HubError. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- who calls is settled by the access rule, at run time
