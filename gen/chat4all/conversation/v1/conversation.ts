@@ -137,6 +137,20 @@ export interface GetMembershipResponse {
   memberIds: string[];
 }
 
+/** Whose memberships, and where. */
+export interface FilterMembershipsRequest {
+  /** User id. */
+  userId: string;
+  /** UUIDs of conversations. */
+  conversationIds: string[];
+}
+
+/** Where somebody is a member. */
+export interface FilterMembershipsResponse {
+  /** UUIDs of those of the conversations that the user is an active member of. */
+  conversationIds: string[];
+}
+
 function createBaseConversationMetadata(): ConversationMetadata {
   return { name: "", description: "" };
 }
@@ -928,6 +942,128 @@ export const GetMembershipResponse: MessageFns<GetMembershipResponse> = {
   },
 };
 
+function createBaseFilterMembershipsRequest(): FilterMembershipsRequest {
+  return { userId: "", conversationIds: [] };
+}
+
+export const FilterMembershipsRequest: MessageFns<FilterMembershipsRequest> = {
+  encode(message: FilterMembershipsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    for (const v of message.conversationIds) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FilterMembershipsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFilterMembershipsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.conversationIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FilterMembershipsRequest>): FilterMembershipsRequest {
+    return FilterMembershipsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FilterMembershipsRequest>): FilterMembershipsRequest {
+    const message = createBaseFilterMembershipsRequest();
+    message.userId = object.userId ?? "";
+    message.conversationIds = object.conversationIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseFilterMembershipsResponse(): FilterMembershipsResponse {
+  return { conversationIds: [] };
+}
+
+export const FilterMembershipsResponse: MessageFns<FilterMembershipsResponse> = {
+  encode(message: FilterMembershipsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.conversationIds) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FilterMembershipsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFilterMembershipsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<FilterMembershipsResponse>): FilterMembershipsResponse {
+    return FilterMembershipsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FilterMembershipsResponse>): FilterMembershipsResponse {
+    const message = createBaseFilterMembershipsResponse();
+    message.conversationIds = object.conversationIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
 /** Opens conversations, lists them, and answers who is in them. */
 export type ConversationServiceService = typeof ConversationServiceService;
 export const ConversationServiceService = {
@@ -1008,6 +1144,18 @@ export const ConversationServiceService = {
       Buffer.from(GetMembershipResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetMembershipResponse => GetMembershipResponse.decode(value),
   },
+  /** In which of these conversations somebody is an active member. */
+  filterMemberships: {
+    path: "/chat4all.conversation.v1.ConversationService/FilterMemberships" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: FilterMembershipsRequest): Buffer =>
+      Buffer.from(FilterMembershipsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): FilterMembershipsRequest => FilterMembershipsRequest.decode(value),
+    responseSerialize: (value: FilterMembershipsResponse): Buffer =>
+      Buffer.from(FilterMembershipsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): FilterMembershipsResponse => FilterMembershipsResponse.decode(value),
+  },
 } as const;
 
 export interface ConversationServiceServer extends UntypedServiceImplementation {
@@ -1039,6 +1187,8 @@ export interface ConversationServiceServer extends UntypedServiceImplementation 
    * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`.
    */
   getMembership: handleUnaryCall<GetMembershipRequest, GetMembershipResponse>;
+  /** In which of these conversations somebody is an active member. */
+  filterMemberships: handleUnaryCall<FilterMembershipsRequest, FilterMembershipsResponse>;
 }
 
 export interface ConversationServiceClient extends Client {
@@ -1139,6 +1289,22 @@ export interface ConversationServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetMembershipResponse) => void,
+  ): ClientUnaryCall;
+  /** In which of these conversations somebody is an active member. */
+  filterMemberships(
+    request: FilterMembershipsRequest,
+    callback: (error: ServiceError | null, response: FilterMembershipsResponse) => void,
+  ): ClientUnaryCall;
+  filterMemberships(
+    request: FilterMembershipsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: FilterMembershipsResponse) => void,
+  ): ClientUnaryCall;
+  filterMemberships(
+    request: FilterMembershipsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: FilterMembershipsResponse) => void,
   ): ClientUnaryCall;
 }
 
