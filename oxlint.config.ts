@@ -6,6 +6,9 @@ const homes: Record<string, readonly string[]> = {
   'grpc-health-check': ['lib/rpc', 'gateway'],
   '@grpc/proto-loader': ['gateway'],
   express: ['gateway'],
+  busboy: ['gateway'],
+  'content-disposition': ['gateway'],
+  minio: ['storage'],
   '@mikro-orm/*': ['lib/database', 'store', 'migrations'],
   pg: ['lib/database', 'lib/bus'],
   kafkajs: ['lib/bus'],
@@ -50,6 +53,11 @@ const areas: Area[] = [
   { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
   { name: 'services/auth', files: ['services/auth/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'storage',
+    files: ['services/file/storage/**'],
+    never: [onlyOwnFolder, noService, noGateway, [['#gen/**'], 'a store of contents knows bytes, not messages']],
+  },
   {
     name: 'domain',
     files: ['auth', 'conversation', 'message', 'file', 'router', 'connectors'].map(

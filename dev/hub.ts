@@ -19,8 +19,8 @@ export interface HubOptions {
   /** The first of the gRPC ports; 0 takes free ones. */
   grpcPortBase: number;
   /**
-   * Handed to every process. DATABASE_URL (of a role that may make roles and schemas) and KAFKA_BROKERS take the place of
-   * the embedded engines.
+   * Handed to every process. DATABASE_URL (of a role that may make roles and schemas), KAFKA_BROKERS and S3_ENDPOINT take
+   * the place of the embedded engines.
    */
   env: NodeJS.ProcessEnv;
   log: Logger;
@@ -86,7 +86,8 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   signal?.throwIfAborted();
   await migration.run(database.url, signal);
 
-  const children = childDefinitions({ env: common, services, ports, secrets, databaseUrl: database.url });
+  const filesDir = path.join(dataDir, 'files');
+  const children = childDefinitions({ env: common, services, ports, secrets, databaseUrl: database.url, filesDir });
   const stopTimeout = duration().safeParse(common.SHUTDOWN_TIMEOUT).data ?? 5_000;
   const supervisor = supervise({ ...children, log, stopLimit: stopTimeout + 1_000 });
   started.defer(() => supervisor.stop());
@@ -242,12 +243,15 @@ function childDefinitions({
   ports,
   secrets,
   databaseUrl,
+  filesDir,
 }: {
   env: NodeJS.ProcessEnv;
   services: readonly string[];
   ports: Ports;
   secrets: Secrets;
   databaseUrl: string;
+  /** Where files are kept that no other store is named for. */
+  filesDir: string;
 }): { groups: ChildDefinition[][] } {
   const roleUrl = (name: string) => {
     const url = new URL(databaseUrl);
@@ -284,6 +288,7 @@ function childDefinitions({
     ],
     env: {
       ...(name === 'auth' ? { SEED_USERS: '5' } : {}),
+      ...(name === 'file' && !env.S3_ENDPOINT ? { FILES_DIR: filesDir } : {}),
       ...shared,
       ...bus,
       GRPC_HOST: env.GRPC_HOST || '127.0.0.1',

@@ -61,12 +61,16 @@ try {
 function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: string): string {
   const url = `http://localhost:${httpPort}`;
   const users = Number(process.env.SEED_USERS || 5);
+  const elsewhere = [
+    ...(process.env.DATABASE_URL ? ['the database at DATABASE_URL'] : []),
+    ...(process.env.S3_ENDPOINT ? [`the files at ${process.env.S3_ENDPOINT}`] : []),
+  ];
   const grpc = Object.entries(grpcPorts).toSorted(([, a], [, b]) => a - b);
   const lines = [
     '',
     `Chat4All is ready: ${url}`,
     `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
-    `  data    ${dataDir}${process.env.DATABASE_URL ? ', and the database at DATABASE_URL' : ''}`,
+    `  data    ${[dataDir, ...elsewhere].join(', and ')}`,
   ];
   if (users > 0) {
     lines.push(

@@ -1,5 +1,6 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Problem } from './problem.ts';
+import { sendWhole } from './unread.ts';
 
 /** The id of the request that is being answered: its answer carries it from the start. */
 export function requestIdIn(response: ServerResponse): string {
@@ -16,12 +17,12 @@ export function answerJson(
   if (response.headersSent || response.destroyed) return;
   headers['Content-Type'] ??= 'application/json';
   headers['Content-Length'] = Buffer.byteLength(json);
-  response.writeHead(status, headers).end(json);
+  sendWhole(response, status, headers, json);
 }
 
 /** Answers without a body, unless the client has gone. */
 export function answerNothing(response: ServerResponse, headers: OutgoingHttpHeaders): void {
-  if (!response.headersSent && !response.destroyed) response.writeHead(204, headers).end();
+  if (!response.headersSent && !response.destroyed) sendWhole(response, 204, headers);
 }
 
 /** Answers with an error. */

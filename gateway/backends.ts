@@ -14,22 +14,34 @@ export interface Backend {
   /** Short name, for people: `shop` for `acme.shop.v1`. */
   name: string;
   client: Client;
+  /** For calls that stream: they have a connection of their own, so that bulk doesn't hold up the others. */
+  streams: Client;
 }
 
 /** How a backend, or something that it depends on, is. */
 export type Health = 'up' | 'down';
 
 /** What a backend may say of itself beyond its own health, by the names under which its health service knows it. */
-const innerDependencies = ['database', 'bus'];
+const innerDependencies = ['database', 'bus', 'store'];
 
 const healthDeadline = 1_000;
 /** A list of a hundred long texts is more than the 4 MiB that gRPC takes by default. */
 const maxAnswer = 32 * 1024 * 1024;
+/** Bytes that a backend may send ahead on one stream: at the 64 KiB of HTTP/2, each round trip would be waited for. */
+const window = 256 * 1024;
 
-/** The gRPC servers behind the gateway, with one connection to each address. */
+/** How every connection is made. */
+const common = {
+  // A backend that was restarted is found again soon.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+};
+
+/** The gRPC servers behind the gateway, with the same connections for the same address. */
 export class Backends {
   readonly #byPrefix: ReadonlyMap<string, Backend>;
-  readonly #clients = new Map<string, Client>();
+  readonly #clients = new Map<string, Pick<Backend, 'client' | 'streams'>>();
 
   constructor(addresses: readonly BackendAddress[]) {
     const names = addresses.map(({ prefix }) => shortName(prefix));
@@ -37,24 +49,27 @@ export class Backends {
       addresses.map(({ prefix, address }, index) => {
         const short = names[index] as string;
         const name = names.indexOf(short) === names.lastIndexOf(short) ? short : prefix;
-        return [prefix, { name, client: this.#connect(address) }];
+        return [prefix, { name, ...this.#connect(address) }];
       }),
     );
   }
 
-  #connect(address: string): Client {
-    let client = this.#clients.get(address);
-    if (client === undefined) {
-      client = new Client(address, credentials.createInsecure(), {
-        'grpc.max_receive_message_length': maxAnswer,
-        // A backend that was restarted is found again soon.
-        'grpc.initial_reconnect_backoff_ms': 100,
-        'grpc.max_reconnect_backoff_ms': 1_000,
-        'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
-      });
-      this.#clients.set(address, client);
+  #connect(address: string): Pick<Backend, 'client' | 'streams'> {
+    let clients = this.#clients.get(address);
+    if (clients === undefined) {
+      const insecure = credentials.createInsecure();
+      clients = {
+        client: new Client(address, insecure, { ...common, 'grpc.max_receive_message_length': maxAnswer }),
+        streams: new Client(address, insecure, {
+          ...common,
+          'grpc-node.flow_control_window': window,
+          // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.
+          'grpc.enable_retries': 0,
+        }),
+      };
+      this.#clients.set(address, clients);
     }
-    return client;
+    return clients;
   }
 
   /** The server of a service: that with the longest prefix of its full name. */
@@ -86,7 +101,10 @@ export class Backends {
   }
 
   close(): void {
-    for (const client of this.#clients.values()) client.close();
+    for (const { client, streams } of this.#clients.values()) {
+      client.close();
+      streams.close();
+    }
   }
 }
 

@@ -1,44 +1,72 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Problem } from './problem.ts';
+import { askForBody } from './unread.ts';
 
 /**
  * Reads a request's body whole.
  *
- * @throws Problem 413 if it has more than `limit` bytes; the rest of it is then not waited for
+ * @throws Problem 413 if it has more than `limit` bytes, 408 if it takes longer than `timeout` milliseconds; the rest of it
+ *   is then not waited for
  * @throws Problem 415 if it is compressed
  */
-export async function readBody(request: IncomingMessage, response: ServerResponse, limit: number): Promise<Buffer> {
+export async function readBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  limit: number,
+  timeout: number,
+): Promise<Buffer> {
   const tooLarge = () => new Problem(413, 'PAYLOAD_TOO_LARGE', `The body must not have more than ${limit} bytes`);
-  const { 'content-length': length, 'content-encoding': encoding, expect } = request.headers;
+  const { 'content-length': length } = request.headers;
   if (length === undefined && request.headers['transfer-encoding'] === undefined) return Buffer.alloc(0);
   if (Number(length) > limit) throw tooLarge();
-  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
-    throw new Problem(415, 'UNSUPPORTED_MEDIA_TYPE', 'The body must not be compressed', {
-      headers: { 'Accept-Encoding': 'identity' },
-    });
-  }
-  if (expect !== undefined) response.writeContinue();
+  refuseCompressed(request);
+  askForBody(response);
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
-    const stop = () => request.off('data', onData).off('end', onEnd).off('close', onClose);
+    const stop = () => {
+      clearTimeout(timer);
+      request.off('data', onData).off('end', onEnd).off('close', onClose);
+    };
+    const fail = (problem: Problem) => {
+      stop();
+      reject(problem);
+    };
+    const timer = setTimeout(() => fail(tooSlow()), timeout);
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      if (size <= limit) {
-        chunks.push(chunk);
-        return;
-      }
-      stop();
-      reject(tooLarge());
+      if (size <= limit) chunks.push(chunk);
+      else fail(tooLarge());
     };
     const onEnd = () => {
       stop();
       resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size));
     };
-    const onClose = () => reject(new Problem(400, 'INCOMPLETE_BODY', 'The body ended before its time'));
+    const onClose = () => fail(incomplete());
     request.on('data', onData).on('end', onEnd).on('close', onClose);
   });
+}
+
+/** @throws Problem 415 if the body of a request is compressed */
+export function refuseCompressed({ headers }: IncomingMessage): void {
+  const encoding = headers['content-encoding'];
+  if (encoding === undefined || encoding.toLowerCase() === 'identity') return;
+  throw new Problem(415, 'UNSUPPORTED_MEDIA_TYPE', 'The body must not be compressed', {
+    headers: { 'Accept-Encoding': 'identity' },
+  });
+}
+
+/** The body doesn't come, or not as fast as it must. */
+export function tooSlow(): Problem {
+  return new Problem(408, 'REQUEST_TIMEOUT', 'The request took too long to arrive', {
+    headers: { Connection: 'close' },
+  });
+}
+
+/** The client has gone before the end of the body. */
+export function incomplete(): Problem {
+  return new Problem(400, 'INCOMPLETE_BODY', 'The body ended before its time');
 }
 
 /**
@@ -72,17 +100,25 @@ function place(error: unknown): string {
   return at === undefined ? '' : ` at position ${at}`;
 }
 
+/** Whether a content type is JSON, of whatever charset. */
+export function isJson(contentType: string | undefined): boolean {
+  return /^application\/([\w.-]+\+)?json$/.test(mediaType(contentType));
+}
+
+/** A content type in lower case, without its parameters. */
+export function mediaType(contentType: string | undefined): string {
+  return contentType?.split(';', 1)[0]?.trim().toLowerCase() ?? '';
+}
+
 function requireJson(contentType: string | undefined): void {
   if (contentType === undefined || contentType === 'application/json') return;
-  const [type = '', ...parameters] = contentType
-    .toLowerCase()
-    .split(';')
-    .map((part) => part.trim());
   const fail = (detail: string) =>
     new Problem(415, 'UNSUPPORTED_MEDIA_TYPE', detail, { headers: { Accept: 'application/json' } });
-  if (!/^application\/([\w.-]+\+)?json$/.test(type)) {
-    throw fail(`Send JSON, with the header Content-Type: application/json; this is ${type || 'of no type'}`);
+  if (!isJson(contentType)) {
+    const type = mediaType(contentType) || 'of no type';
+    throw fail(`Send JSON, with the header Content-Type: application/json; this is ${type}`);
   }
-  const charset = parameters.find((parameter) => parameter.startsWith('charset='))?.slice('charset='.length);
-  if (charset !== undefined && !/^"?utf-?8"?$/.test(charset)) throw fail('Send JSON in UTF-8');
+  const parameters = contentType.toLowerCase().split(';').slice(1);
+  const charset = parameters.map((parameter) => parameter.trim()).find((parameter) => parameter.startsWith('charset='));
+  if (charset !== undefined && !/^charset="?utf-?8"?$/.test(charset)) throw fail('Send JSON in UTF-8');
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http';
 import { Metadata } from '@grpc/grpc-js';
+import type { Request } from 'express';
 import { Problem } from './problem.ts';
 
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -14,10 +15,19 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, and a client can't say in its place. */
 const reserved =
-  /^(grpc-|authorization$|x-request-id$|x-forwarded-for$|x-field-violations-bin$|content-type$|te$|user-agent$)/;
+  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|content-type$|te$|user-agent$)/;
 
-/** The metadata of a call: who calls, from where, under which id, and whatever came as `Grpc-Metadata-*`. */
-export function metadataOf(headers: IncomingHttpHeaders, requestId: string, address: string | undefined): Metadata {
+/** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
+const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
+
+/**
+ * The metadata of a call: who calls, from where, to which address of ours, under which id, and whatever came as
+ * `Grpc-Metadata-*`.
+ */
+export function metadataOf(request: Request, requestId: string): Metadata {
+  const { headers, ip, protocol } = request;
+  // Express leaves it out where HTTP/1.0 does.
+  const host = request.host as string | undefined;
   const metadata = new Metadata();
   for (const name in headers) {
     if (!name.startsWith(metadataPrefix)) continue;
@@ -39,7 +49,10 @@ export function metadataOf(headers: IncomingHttpHeaders, requestId: string, addr
     }
   }
   metadata.set('x-request-id', requestId);
-  if (address !== undefined) metadata.set('x-forwarded-for', address);
+  if (ip !== undefined) metadata.set('x-forwarded-for', ip);
+  if (host !== undefined && hostPattern.test(host)) metadata.set('x-forwarded-host', host);
+  // A proxy may have said anything.
+  if (protocol === 'http' || protocol === 'https') metadata.set('x-forwarded-proto', protocol);
   return metadata;
 }
 

@@ -4,21 +4,21 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import express, { type ErrorRequestHandler, type Request, type RequestHandler, type Response } from 'express';
+import express, { type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
 import { duration, integer, list, port, text, type Config } from '#lib/config.ts';
 import { withContext } from '#lib/context.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { answerNothing, answerProblem } from './answer.ts';
-import { Backends, type Backend, type BackendAddress } from './backends.ts';
+import { Backends, type BackendAddress } from './backends.ts';
+import { readRoutes } from './bindings.ts';
 import { answerConnectionErrors } from './connection-errors.ts';
 import { requestIdOf } from './headers.ts';
 import { HealthAnswers } from './health.ts';
 import { Problem } from './problem.ts';
 import { rateLimits } from './rate-limit.ts';
 import { parseTemplate, RouteTable, type Route } from './routes.ts';
-import { readRoutes, Transcoder } from './transcode.ts';
-import { answerUnary } from './unary.ts';
+import { longestUpload, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
 
 const root = path.join(import.meta.dirname, '..');
 
@@ -58,11 +58,17 @@ export const settings = {
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Answers a request to a route, or throws a Problem. */
-type Handler = (request: Request, response: Response, values: readonly string[], query: string) => Promise<void> | void;
+/** Milliseconds after which a client is given up that sends nothing of a body, or takes nothing of one. */
+const patience = { uploadIdle: 30_000, downloadIdle: 60_000 };
+/** Milliseconds in which the headers of a request have to arrive. */
+const headersTimeout = 15_000;
 
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
-export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+export async function start(
+  config: Config<typeof settings>,
+  log: Logger,
+  { uploadIdle, downloadIdle } = patience,
+): Promise<Running> {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
   checkBackends(config.BACKENDS, registry);
   const backends = new Backends(config.BACKENDS);
@@ -71,11 +77,19 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const services = [...new Set(unserved.map(({ target }) => target.method.parent.typeName))];
     log.warn({ services }, 'services with HTTP rules have no backend: their paths are not served');
   }
+  const bindings = readRoutes(registry, (service) => backends.of(service) !== undefined);
+  const limits: Limits = {
+    timeout: config.REQUEST_TIMEOUT,
+    bodyLimit: config.BODY_LIMIT,
+    bodyTimeout: config.REQUEST_TIMEOUT,
+    uploadIdle,
+    downloadIdle,
+  };
   const table = new RouteTable([
-    ...unaryRoutes(config, registry, backends),
+    ...rpcRoutes(bindings, registry, backends, limits),
     ...ownRoutes(new HealthAnswers(backends, version)),
   ]);
-  const limits = rateLimits(config.RATE_LIMIT);
+  const rates = rateLimits(config.RATE_LIMIT);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
   const app = express();
@@ -85,9 +99,14 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   } catch (error) {
     throw new Error(`TRUST_PROXY is not usable: ${(error as Error).message}`, { cause: error });
   }
-  app.use(begin(log, open), ...limits.middleware, dispatch(table), answerErrors(log));
+  app.use(begin(log, open), ...rates.middleware, dispatch(table), answerErrors(log));
 
-  const server = createServer({ requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout: 15_000 }, app);
+  // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
+  const requestTimeout = headersTimeout + longestUpload(bindings, limits);
+  const server = createServer(
+    { requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout, requestTimeout },
+    app,
+  );
   server.on('checkContinue', app).on('checkExpectation', app);
   answerConnectionErrors(server);
   await listen(server, config.PORT, config.HOST);
@@ -101,7 +120,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
       await closed;
       clearTimeout(timer);
-      limits.stop();
+      rates.stop();
       backends.close();
     },
   };
@@ -113,22 +132,6 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
     .map(({ prefix }) => prefix)
     .filter((prefix) => !services.some((name) => name === prefix || name.startsWith(`${prefix}.`)));
   if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
-}
-
-function unaryRoutes(config: Config<typeof settings>, registry: FileRegistry, backends: Backends): Route<Handler>[] {
-  const transcoder = new Transcoder(registry);
-  return readRoutes(registry, (service) => backends.of(service) !== undefined).map(
-    ({ method, template, target: binding }) => {
-      const backend = backends.of(binding.method.parent.typeName) as Backend;
-      const options = { backend, binding, transcoder, timeout: config.REQUEST_TIMEOUT, bodyLimit: config.BODY_LIMIT };
-      const target: Handler = (request, response, values, query) => {
-        if (binding.method.methodKind !== 'unary')
-          throw new Problem(501, 'UNIMPLEMENTED', 'Streams are not implemented');
-        return answerUnary(request, response, values, query, options);
-      };
-      return { method, template, target };
-    },
-  );
 }
 
 function ownRoutes(answers: HealthAnswers): Route<Handler>[] {
@@ -171,14 +174,15 @@ function begin(log: Logger, open: OpenAnswers): RequestHandler {
       withContext(context, () => log[level]({ method: request.method, path: pathname, status, ms }, 'http'));
     });
     const { expect, host } = request.headers;
-    // A client that was not told to go on may send its body or not: only a new connection tells the two apart.
-    if (open.stopping || expect !== undefined) closeAfter(response);
+    if (open.stopping) closeAfter(response);
     withContext(context, () => {
       if (host === undefined && request.httpVersion === '1.1') {
         throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
       }
       if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
-        throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood');
+        throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
+          headers: { Connection: 'close' },
+        });
       }
       next();
     });

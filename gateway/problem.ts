@@ -87,10 +87,14 @@ const transportTexts: Record<string, string> = {
   UNIMPLEMENTED: 'This is not implemented',
 };
 
-/** What to answer when a backend refused a call. */
-export function fromBackend(error: ServiceError, reading: Reading): Problem {
+/**
+ * What to answer when a backend refused a call.
+ *
+ * @param statuses the HTTP status of errors that have one of their own, by their reason
+ */
+export function fromBackend(error: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
   const failure = understood(error);
-  const httpStatus = httpStatuses[error.code] ?? 500;
+  const httpStatus = statuses.get(failure.reason) ?? httpStatuses[error.code] ?? 500;
   if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });
   // Without a reason of its own the error may come from gRPC rather than from the service.
   const isBare = failure.reason === failure.kind;

@@ -246,6 +246,11 @@ export function fitsText(type: ValueType): boolean {
   return type.kind !== 'message' || wellKnownTypes.has(type.message.typeName);
 }
 
+/** Whether a field is a single message whose fields have names of their own. */
+export function isPlainMessage(field: Field): boolean {
+  return field.shape === 'single' && !fitsText(field.value);
+}
+
 /** The bytes of a message. */
 export function writeDraft(draft: Draft): Uint8Array {
   const writer = new BinaryWriter();

@@ -82,6 +82,19 @@ export function messageType(desc: DescMessage): MessageType {
   return type;
 }
 
+/** The fields on the way down a path of names in either spelling; undefined if there is none such. */
+export function fieldsAt(type: MessageType, path: readonly string[]): Field[] | undefined {
+  const fields: Field[] = [];
+  let here: MessageType | undefined = type;
+  for (const name of path) {
+    const field: Field | undefined = here?.byName.get(name);
+    if (field === undefined) return undefined;
+    fields.push(field);
+    here = field.shape === 'single' && field.value.kind === 'message' ? field.value.message : undefined;
+  }
+  return fields;
+}
+
 function describeField(field: DescField): Field {
   const common = {
     name: field.name,

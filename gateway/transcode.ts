@@ -1,16 +1,9 @@
-import {
-  getOption,
-  hasOption,
-  ScalarType,
-  type DescExtension,
-  type DescMethod,
-  type Message,
-  type Registry,
-} from '@bufbuild/protobuf';
-import { messageType, Fault, type Field, type MessageType } from './schema.ts';
-import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
+import type { IncomingHttpHeaders } from 'node:http';
+import { ScalarType, type Registry } from '@bufbuild/protobuf';
+import type { Binding } from './bindings.ts';
 import {
   fitsText,
+  isPlainMessage,
   nameless,
   RequestJson,
   root,
@@ -22,133 +15,20 @@ import {
   type Reading,
 } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
+import type { Json } from './scalars.ts';
+import { Fault, fieldsAt, type Field } from './schema.ts';
 import { maxDepth } from './well-known.ts';
 
-/** How one HTTP rule maps onto an RPC. */
-export interface Binding {
-  method: DescMethod;
-  /** `/package.Service/Method`, as gRPC calls it. */
-  rpcPath: string;
-  template: Template;
-  input: MessageType;
-  output: MessageType;
-  /** The fields that the template's variables bind, each as the way down from the request message. */
-  variables: readonly (readonly Field[])[];
-  /** What the HTTP body holds: the whole request, one field of it, or nothing. */
-  body: 'all' | 'none' | Field;
-  /** The field that is answered in place of the whole response. */
-  responseBody: Field | undefined;
-  /** The field mask that a PATCH of one field fills with the names in its body, unless the client gives one. */
-  updateMask: Field | undefined;
-  /** The HTTP status of a success. */
-  successStatus: number;
-  /**
-   * Whether the method's server takes notice of `x-field-violations-bin`: those that state an access rule of ours do.
-   * Only such a method may be called with a request that is known to be wrong.
-   */
-  reportsViolations: boolean;
-}
-
-/** The HttpRule of google.api.http, as protobuf-es shows it when it only has the descriptor. */
-interface HttpRule extends Message {
-  pattern: { case?: string; value?: string | { kind: string; path: string } };
-  body: string;
-  responseBody: string;
-  additionalBindings: HttpRule[];
-}
-
-function httpRules(rule: HttpRule): HttpRule[] {
-  return [rule, ...rule.additionalBindings];
-}
-
-/**
- * The routes of every RPC that `serves` says yes to and that has an HTTP rule.
- *
- * @throws RouteError if a rule is not usable
- */
-export function readRoutes(registry: Registry, serves: (service: string) => boolean): Route<Binding>[] {
-  const http = registry.getExtension('google.api.http');
-  const status = registry.getExtension('chat4all.options.v1.http_success_status');
-  const access = registry.getExtension('chat4all.options.v1.access');
-  if (http === undefined) return [];
-  const routes: Route<Binding>[] = [];
-  for (const service of registry) {
-    if (service.kind !== 'service' || !serves(service.typeName)) continue;
-    for (const method of service.methods) {
-      if (!hasOption(method, http)) continue;
-      const options = {
-        successStatus: (optionOf(method, status) as number | undefined) ?? 200,
-        reportsViolations: optionOf(method, access) !== undefined,
-      };
-      for (const rule of httpRules(getOption(method, http) as unknown as HttpRule)) {
-        routes.push(readRule(method, rule, options));
-      }
-    }
-  }
-  return routes;
-}
-
-function optionOf(method: DescMethod, extension: DescExtension | undefined): unknown {
-  return extension !== undefined && hasOption(method, extension) ? getOption(method, extension) : undefined;
-}
-
-function readRule(
-  method: DescMethod,
-  rule: HttpRule,
-  options: Pick<Binding, 'successStatus' | 'reportsViolations'>,
-): Route<Binding> {
-  const name = `${method.parent.typeName}.${method.name}`;
-  const fail = (what: string) => new RouteError(`The HTTP rule of ${name} ${what}`);
-  const { pattern } = rule;
-  if (pattern.case === undefined || pattern.value === undefined) throw fail('has no path');
-  const custom = typeof pattern.value === 'string' ? undefined : pattern.value;
-  const template = parseTemplate(custom?.path ?? (pattern.value as string));
-  const input = messageType(method.input);
-  const output = messageType(method.output);
-
-  const variables = template.variables.map(({ path }) => {
-    const fields = fieldsAt(input, path);
-    const last = fields?.at(-1);
-    if (last === undefined || last.shape !== 'single' || !fitsText(last.value)) {
-      throw fail(`binds ${path.join('.')}, which is no single value of ${input.typeName}`);
-    }
-    return fields as Field[];
-  });
-  const named = (message: MessageType, field: string) => {
-    const found = message.fields.find((candidate) => candidate.name === field);
-    if (found === undefined) throw fail(`names ${field}, which is no field of ${message.typeName}`);
-    return found;
-  };
-  const body = rule.body === '' ? 'none' : rule.body === '*' ? 'all' : named(input, rule.body);
-  return {
-    method: custom?.kind ?? pattern.case.toUpperCase(),
-    template,
-    target: {
-      method,
-      rpcPath: `/${method.parent.typeName}/${method.name}`,
-      template,
-      input,
-      output,
-      variables,
-      body,
-      updateMask: pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body) : undefined,
-      responseBody: rule.responseBody === '' ? undefined : named(output, rule.responseBody),
-      ...options,
-    },
-  };
-}
-
-/** The fields on the way down a path of names in either spelling; undefined if there is none such. */
-function fieldsAt(type: MessageType, path: readonly string[]): Field[] | undefined {
-  const fields: Field[] = [];
-  let here: MessageType | undefined = type;
-  for (const name of path) {
-    const field: Field | undefined = here?.byName.get(name);
-    if (field === undefined) return undefined;
-    fields.push(field);
-    here = field.shape === 'single' && field.value.kind === 'message' ? field.value.message : undefined;
-  }
-  return fields;
+/** Where the fields of a request are. */
+export interface Sent {
+  /** The values of the template's variables. */
+  values: readonly string[];
+  /** The query string. */
+  query: string;
+  /** The JSON of the body; undefined if there was none. */
+  json?: { value: unknown } | undefined;
+  /** The headers, where some of them are fields. */
+  headers?: IncomingHttpHeaders;
 }
 
 /** Translates HTTP requests into the messages of RPCs, and their answers into JSON. */
@@ -161,17 +41,8 @@ export class Transcoder {
     this.#responses = new ResponseJson(registry);
   }
 
-  /**
-   * Makes the request message from the body's JSON (undefined if there was no body), the query string and the values of
-   * the template's variables. What is wrong with it is noted in `reading`; the message then holds the rest.
-   */
-  request(
-    binding: Binding,
-    json: { value: unknown } | undefined,
-    query: string,
-    values: readonly string[],
-    reading: Reading,
-  ): Uint8Array {
+  /** Makes the request message. What is wrong with it is noted in `reading`; the message then holds the rest. */
+  request(binding: Binding, { values, query, json, headers = {} }: Sent, reading: Reading): Uint8Array {
     const draft: Draft = new Map();
     const { body } = binding;
     if (json !== undefined && body !== 'none') {
@@ -180,6 +51,10 @@ export class Transcoder {
     }
     if (query !== '' && body !== 'all') new QueryReader(binding, draft, reading).read(query);
     if (json !== undefined) fillMask(binding, json.value, draft);
+    for (const { header, field } of binding.rawBody?.requestHeaders ?? []) {
+      const text = headers[header];
+      if (text !== undefined) setField(field, String(text), { field: field.name, sent: header }, draft, reading);
+    }
     for (const [index, fields] of binding.variables.entries()) {
       bindVariable(fields, values[index] as string, draft, reading);
     }
@@ -193,16 +68,19 @@ export class Transcoder {
       binding.responseBody === undefined ? json : (json as Record<string, unknown>)[binding.responseBody.name];
     return JSON.stringify(shown ?? null);
   }
+
+  /** The fields of a response message by their names, each as its JSON. */
+  fields(binding: Binding, bytes: Uint8Array): Record<string, Json> {
+    return this.#responses.message(binding.output, bytes) as Record<string, Json>;
+  }
 }
 
-function updateMaskOf(input: MessageType, body: Field): Field | undefined {
-  const mask = input.byName.get('update_mask');
-  const isMask = mask?.value.kind === 'message' && mask.value.message.typeName === 'google.protobuf.FieldMask';
-  return isMask && mask.shape === 'single' && isPlainMessage(body) ? mask : undefined;
-}
-
-function isPlainMessage(field: Field): boolean {
-  return field.shape === 'single' && !fitsText(field.value);
+/** Sets a field of the message itself from a header. */
+function setField(field: Field, text: string, place: Place, draft: Draft, reading: Reading): void {
+  reading.spell(place);
+  const value = valueFromText(field.value, text);
+  if (value instanceof Fault) reading.fail(place, value.description);
+  else draft.set(field, value);
 }
 
 function fillMask({ body, updateMask }: Binding, json: unknown, draft: Draft): void {
@@ -249,7 +127,7 @@ function holderOf(fields: readonly Field[], draft: Draft): Draft {
   return here;
 }
 
-/** Reads a query string: every field that is neither in the path nor in the body, however deep, may be in it. */
+/** Reads a query string: every field that isn't in the path, the body or a header, however deep, may be in it. */
 class QueryReader {
   readonly #binding: Binding;
   readonly #draft: Draft;
@@ -346,8 +224,9 @@ class QueryReader {
   }
 
   #isElsewhere(fields: readonly Field[]): boolean {
-    const { body, variables } = this.#binding;
+    const { body, variables, rawBody } = this.#binding;
     if (fields[0] === body) return true;
+    if (rawBody?.requestHeaders.some(({ field }) => field === fields[0]) === true) return true;
     return variables.some(
       (bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]),
     );

@@ -1,3 +1,4 @@
+import { hkdfSync } from 'node:crypto';
 import {
   createLocalJWKSet,
   errors,
@@ -58,6 +59,8 @@ export interface Identities {
   serviceToken(audience: string): Promise<string>;
   /** A token for a user. Tokens of other services than auth are refused everywhere. */
   userToken(claims: UserClaims): Promise<string>;
+  /** A secret of 32 bytes that only this service can know, one for each purpose: the same in all its processes. */
+  deriveKey(purpose: string): Buffer;
   /** @throws HubError UNAUTHENTICATED `TOKEN_INVALID` or `TOKEN_EXPIRED` */
   verify(token: string): Promise<Identity>;
 }
@@ -102,6 +105,11 @@ export function openIdentities(config: { IDENTITY_KEY: JWK; TRUSTED_KEYS: JSONWe
         .setJti(sessionId)
         .setExpirationTime(Math.floor(expiresAt.getTime() / 1000))
         .sign(await signingKey);
+    },
+
+    deriveKey(purpose) {
+      const secret = Buffer.from(config.IDENTITY_KEY.d as string, 'base64url');
+      return Buffer.from(hkdfSync('sha256', secret, '', `${name} ${purpose}`, 32));
     },
 
     async verify(token) {

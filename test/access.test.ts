@@ -7,7 +7,7 @@ import { v4 as uuid } from 'uuid';
 import { generateKeys, identitySettings, openIdentities } from '#lib/identity.ts';
 import { loadConfig } from '#lib/config.ts';
 import type { HubError } from '#lib/errors.ts';
-import type { MethodDefinition } from '#lib/rpc/methods.ts';
+import type { UnaryMethod } from '#lib/rpc/methods.ts';
 import { accessOf, registry, type Access } from '#lib/rpc/schema.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import { openHarness, serviceNames, type StartedProcess } from './harness.ts';
@@ -31,6 +31,17 @@ const expected: Record<string, Access> = {
   '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/LeaveConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/GetMembership': 'SERVICE',
+  '/chat4all.conversation.v1.ConversationService/FilterMemberships': 'SERVICE',
+  '/chat4all.file.v1.FileService/InitiateUpload': 'USER',
+  '/chat4all.file.v1.FileService/UploadChunk': 'USER',
+  '/chat4all.file.v1.FileService/UploadSignedChunk': 'PUBLIC',
+  '/chat4all.file.v1.FileService/GetChunkUploadUrl': 'USER',
+  '/chat4all.file.v1.FileService/CompleteUpload': 'USER',
+  '/chat4all.file.v1.FileService/GetFile': 'USER',
+  '/chat4all.file.v1.FileService/DownloadFile': 'USER',
+  '/chat4all.file.v1.FileService/DeleteFile': 'USER',
+  '/chat4all.file.v1.FileService/ShareFile': 'SERVICE',
+  '/chat4all.file.v1.FileService/VerifyFile': 'SERVICE',
   '/chat4all.message.v1.MessageService/SendMessage': 'USER',
   '/chat4all.message.v1.MessageService/ListMessages': 'USER',
   '/chat4all.message.v1.MessageService/GetMessage': 'USER',
@@ -116,14 +127,14 @@ function metadataOf(token: string | undefined): Metadata {
   return metadata;
 }
 
-/** Of all services, as ts-proto generated them, by path. */
-async function generatedDefinitions(): Promise<Map<string, MethodDefinition<unknown, unknown>>> {
-  const definitions = new Map<string, MethodDefinition<unknown, unknown>>();
+/** Of all services, as ts-proto generated them, by path. To call a streaming RPC with one message is the same on the wire. */
+async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, unknown>>> {
+  const definitions = new Map<string, UnaryMethod<unknown, unknown>>();
   for (const folder of serviceNames) {
     const module = (await import(`#gen/chat4all/${folder}/v1/${folder}.ts`)) as Record<string, unknown>;
     for (const [name, exported] of Object.entries(module)) {
       if (!name.endsWith('ServiceService')) continue;
-      for (const rpc of Object.values(exported as Record<string, MethodDefinition<unknown, unknown>>)) {
+      for (const rpc of Object.values(exported as Record<string, UnaryMethod<unknown, unknown>>)) {
         definitions.set(rpc.path, rpc);
       }
     }

@@ -1,17 +1,33 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createFileRegistry, fromBinary, toJson, type JsonValue } from '@bufbuild/protobuf';
+import {
+  createFileRegistry,
+  fromBinary,
+  fromJson,
+  toBinary,
+  toJson,
+  type DescField,
+  type DescMessage,
+  type DescMethod,
+  type JsonValue,
+} from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import {
   Metadata,
   Server,
   ServerCredentials,
   type sendUnaryData,
+  type ServerReadableStream,
   type ServerUnaryCall,
+  type ServerWritableStream,
   type ServiceDefinition,
   type status,
+  type StatusObject,
+  type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import { invalidFields, type FieldViolation, type HubError } from '#lib/errors.ts';
+import { bytesIn } from '#lib/rpc/raw-body.ts';
 import { decodeViolations, toStatus } from '#lib/rpc/status.ts';
 
 /** The descriptor set of the services in test/protos. */
@@ -22,24 +38,44 @@ export const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, r
 export interface EchoCall {
   /** The RPC's name. */
   method: string;
-  /** The request, as protobuf-es prints it (canonical ProtoJSON). */
+  /** The request, of a stream its first message, as protobuf-es prints it (canonical ProtoJSON). */
   request: JsonValue;
   metadata: Metadata;
   deadline: number;
 }
 
+/** An upload as far as it has arrived. */
+export interface EchoUpload extends EchoCall {
+  stream: ServerReadableStream<Buffer, Buffer>;
+  /** How many bytes of the body are in each message, the first one included. */
+  pieces: number[];
+  /** Whether its end has come, as that of a body which is whole. */
+  isWhole: boolean;
+  isCancelled: boolean;
+  answer: sendUnaryData<Buffer>;
+}
+
 type Handler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
 
-/** A gRPC server that answers each call of test/protos with the request. */
+/**
+ * A gRPC server that answers each call of test/protos with the request, an upload with what it received, and a download
+ * with `hello`.
+ */
 export interface EchoBackend {
   /** host:port. */
   address: string;
   /** What arrived, oldest first. */
   calls: EchoCall[];
+  /** The streams among them that carry a body. */
+  uploads: EchoUpload[];
   /** What the server finds wrong with every request, as validation rules would. */
   violations: FieldViolation[];
   /** Answers calls in place of the echo. */
   handler: Handler | undefined;
+  /** Is told of each upload after its first message, before it asks for more. Returns whether it is to answer itself. */
+  receiver: ((upload: EchoUpload) => boolean) | undefined;
+  /** Sends downloads in place of the greeting. */
+  sender: ((call: ServerWritableStream<Buffer, Buffer>) => void) | undefined;
   health: HealthImplementation;
   stop(): void;
 }
@@ -52,38 +88,33 @@ export async function startEchoBackend(port = 0): Promise<EchoBackend> {
   const backend: EchoBackend = {
     address: '',
     calls: [],
+    uploads: [],
     violations: [],
     handler: undefined,
+    receiver: undefined,
+    sender: undefined,
     health,
     stop: () => server.forceShutdown(),
   };
   for (const type of registry) {
     if (type.kind !== 'service' || !type.typeName.startsWith('transcoding.')) continue;
     const definition: Record<string, unknown> = {};
-    const handlers: Record<string, Handler> = {};
+    const handlers: Record<string, UntypedServiceImplementation[string]> = {};
     for (const method of type.methods) {
+      const isUpload = method.methodKind === 'client_streaming';
+      const isDownload = method.methodKind === 'server_streaming';
       definition[method.name] = {
         path: `/${type.typeName}/${method.name}`,
-        requestStream: false,
-        responseStream: false,
+        requestStream: isUpload,
+        responseStream: isDownload,
         requestSerialize: asIs,
         requestDeserialize: asIs,
         responseSerialize: asIs,
         responseDeserialize: asIs,
       };
-      handlers[method.name] = (call, callback) => {
-        backend.calls.push({
-          method: method.name,
-          request: toJson(method.input, fromBinary(method.input, call.request), { registry }),
-          metadata: call.metadata,
-          deadline: Number(call.getDeadline()),
-        });
-        const [found] = call.metadata.get('x-field-violations-bin');
-        const fields = [...(found === undefined ? [] : decodeViolations(found as Buffer)), ...backend.violations];
-        if (fields.length > 0) callback({ ...toStatus(invalidFields(fields)) });
-        else if (backend.handler !== undefined) backend.handler(call, callback);
-        else callback(null, call.request);
-      };
+      if (isUpload) handlers[method.name] = uploadHandler(backend, method);
+      else if (isDownload) handlers[method.name] = downloadHandler(backend, method);
+      else handlers[method.name] = unaryHandler(backend, method);
     }
     server.addService(definition as unknown as ServiceDefinition, handlers);
   }
@@ -94,6 +125,97 @@ export async function startEchoBackend(port = 0): Promise<EchoBackend> {
   });
   backend.address = `127.0.0.1:${bound}`;
   return backend;
+}
+
+type AnyCall = Pick<ServerUnaryCall<Buffer, Buffer>, 'metadata' | 'getDeadline'>;
+
+function callOf(method: DescMethod, request: Buffer, call: AnyCall): EchoCall {
+  return {
+    method: method.name,
+    request: toJson(method.input, fromBinary(method.input, request), { registry }),
+    metadata: call.metadata,
+    deadline: Number(call.getDeadline()),
+  };
+}
+
+/** All that is wrong with a request. */
+function violationsOf(backend: EchoBackend, { metadata }: AnyCall): Partial<StatusObject> | undefined {
+  const [found] = metadata.get('x-field-violations-bin');
+  const fields = [...(found === undefined ? [] : decodeViolations(found as Buffer)), ...backend.violations];
+  return fields.length > 0 ? { ...toStatus(invalidFields(fields)) } : undefined;
+}
+
+function unaryHandler(backend: EchoBackend, method: DescMethod): Handler {
+  return (call, callback) => {
+    backend.calls.push(callOf(method, call.request, call));
+    const wrong = violationsOf(backend, call);
+    if (wrong !== undefined) callback(wrong);
+    else if (backend.handler !== undefined) backend.handler(call, callback);
+    else if (method.input === method.output) callback(null, call.request);
+    else callback(null, Buffer.alloc(0));
+  };
+}
+
+function uploadHandler(backend: EchoBackend, method: DescMethod) {
+  const field = method.input.field['data'] as DescField;
+  return (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
+    const hash = createHash('sha256');
+    const pieces: number[] = [];
+    let upload: EchoUpload | undefined;
+    let isEchoed = true;
+    // A call that is cancelled is seen by its own event.
+    call.on('error', () => {});
+    call.on('cancelled', () => {
+      if (upload !== undefined) upload.isCancelled = true;
+    });
+    call.on('data', (bytes: Buffer) => {
+      const data = bytesIn(field, bytes);
+      pieces.push(data?.length ?? 0);
+      if (data !== undefined) hash.update(data);
+      if (upload !== undefined) return;
+      upload = { ...callOf(method, bytes, call), stream: call, pieces, isWhole: false, isCancelled: false, answer };
+      backend.calls.push(upload);
+      backend.uploads.push(upload);
+      const wrong = violationsOf(backend, call);
+      if (wrong !== undefined) answer(wrong);
+      isEchoed = wrong === undefined && backend.receiver?.(upload) !== true;
+      if (isEchoed) call.sendMetadata(new Metadata());
+    });
+    call.on('end', () => {
+      if (upload === undefined || call.cancelled) return;
+      upload.isWhole = true;
+      if (!isEchoed) return;
+      const { name = '' } = upload.request as { name?: string };
+      const size = pieces.reduce((sum, length) => sum + length, 0);
+      answer(null, encode(method.output, { name, size, sha256: hash.digest('hex') }));
+    });
+  };
+}
+
+function downloadHandler(backend: EchoBackend, method: DescMethod) {
+  return (call: ServerWritableStream<Buffer, Buffer>) => {
+    backend.calls.push(callOf(method, call.request, call));
+    const wrong = violationsOf(backend, call);
+    if (wrong !== undefined) {
+      call.destroy(Object.assign(new Error(), wrong));
+    } else if (backend.sender !== undefined) {
+      backend.sender(call);
+    } else {
+      call.write(content({ contentType: 'text/plain', length: 5, etag: 'abc' }));
+      call.end(content({}, Buffer.from('hello')));
+    }
+  };
+}
+
+/** The bytes of a message from its ProtoJSON. */
+export function encode(type: DescMessage, json: JsonValue): Buffer {
+  return Buffer.from(toBinary(type, fromJson(type, json)));
+}
+
+/** The bytes of a transcoding.v1.RawContent. */
+export function content(fields: Record<string, JsonValue>, data?: Buffer): Buffer {
+  const type = registry.getMessage('transcoding.v1.RawContent') as DescMessage;
+  return encode(type, data === undefined ? fields : { ...fields, data: data.toString('base64') });
 }
 
 function asIs(bytes: Buffer): Buffer {

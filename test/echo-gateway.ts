@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { connect, type Socket } from 'node:net';
 import type { ExecutionContext } from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
@@ -6,10 +8,11 @@ import { openLog } from '#lib/log.ts';
 import { settings, start } from '../gateway/index.ts';
 import { descriptorSet, startEchoBackend, type EchoBackend } from './echo-backend.ts';
 
-/** What was answered; an answer without a body has an empty object for `json`. */
+/** What was answered; an answer without a body, or with one of another type, has an empty object for `json`. */
 export interface Answer {
   status: number;
   headers: IncomingHttpHeaders;
+  bytes: Buffer;
   text: string;
   json: Record<string, unknown>;
 }
@@ -29,7 +32,11 @@ export interface Fixture {
 }
 
 /** A gateway in front of an echoing backend, until the test ends. */
-export async function fixture(t: ExecutionContext, env: NodeJS.ProcessEnv = {}): Promise<Fixture> {
+export async function fixture(
+  t: ExecutionContext,
+  env: NodeJS.ProcessEnv = {},
+  patience?: { uploadIdle: number; downloadIdle: number },
+): Promise<Fixture> {
   const backend = await startEchoBackend();
   const lines: Record<string, unknown>[] = [];
   const log = openLog({
@@ -44,12 +51,42 @@ export async function fixture(t: ExecutionContext, env: NodeJS.ProcessEnv = {}):
     DESCRIPTOR_SET: descriptorSet,
     ...env,
   });
-  const gateway = await start(config, log);
+  const gateway = await start(config, log, patience);
   t.teardown(async () => {
     await gateway.stop();
     backend.stop();
   });
   return { backend, gateway, lines, send: (line, send) => exchange(gateway.port, line, send) };
+}
+
+/** A connection on which bytes are written as they are. */
+export async function dial(port: number): Promise<{ socket: Socket; until(found: RegExp | 'end'): Promise<string> }> {
+  const socket = connect(port, '127.0.0.1');
+  await once(socket, 'connect');
+  let received = '';
+  let ended = false;
+  let wake = () => {};
+  socket.on('data', (chunk: Buffer) => {
+    received += chunk.toString('latin1');
+    wake();
+  });
+  socket.on('error', () => {});
+  socket.on('close', () => {
+    ended = true;
+    wake();
+  });
+  return {
+    socket,
+    async until(found) {
+      while (found === 'end' ? !ended : !found.test(received)) {
+        if (ended) throw new Error(`The connection ended after ${JSON.stringify(received)}`);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+      return received;
+    },
+  };
 }
 
 /** Sends one request on a connection of its own. */
@@ -71,9 +108,11 @@ export function exchange(port: number, line: string, { body, headers = {} }: Sen
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.on('error', reject);
         response.on('end', () => {
-          const text = Buffer.concat(chunks).toString();
-          const json = text === '' ? {} : (JSON.parse(text) as Record<string, unknown>);
-          resolve({ status: response.statusCode as number, headers: response.headers, text, json });
+          const bytes = Buffer.concat(chunks);
+          const text = bytes.toString();
+          const isJson = text !== '' && /json/.test(response.headers['content-type'] ?? '');
+          const json = isJson ? (JSON.parse(text) as Record<string, unknown>) : {};
+          resolve({ status: response.statusCode as number, headers: response.headers, bytes, text, json });
         });
       },
     );

@@ -1,4 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import pg from 'pg';
@@ -72,12 +74,18 @@ export interface Harness {
     address: string,
     options?: ClientOptions,
   ): Methods<D, []>;
-  /** Stops what was started, the last first, and drops the database. */
+  /** Stops what was started, the last first, and drops the database and the files. */
   stop(): Promise<void>;
 }
 
-export interface MeshOptions {
-  /** On which engine the events go. */
+export interface HarnessOptions {
+  /** On which engine the events go; `embedded` by default. */
+  bus?: 'embedded' | 'kafka';
+  /** Where files are kept; on `disk` by default. */
+  files?: 'disk' | 's3';
+}
+
+export interface MeshOptions extends HarnessOptions {
   bus: 'embedded' | 'kafka';
   /** All services by default. */
   services?: readonly string[];
@@ -103,17 +111,19 @@ const defaultEnv: NodeJS.ProcessEnv = {
 
 /** Whether there is a Kafka to test against. */
 export const kafkaIsThere: boolean = (process.env.TEST_KAFKA_BROKERS ?? '') !== '';
+/** Whether there is an S3 to test against. */
+export const s3IsThere: boolean = (process.env.TEST_S3_ENDPOINT ?? '') !== '';
 
 /**
  * Opens a harness. AVA wants hooks and tests declared at once, so await this, and what is to be started with it, first;
  * then declare `test.after.always(() => hub.stop())`.
- *
- * @param bus on which engine the events go
  */
-export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus'] } = {}): Promise<Harness> {
+export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessOptions = {}): Promise<Harness> {
   await using starting = new AsyncDisposableStack();
   const database = await createDatabase();
   starting.defer(() => database.drop());
+  const store = files === 's3' ? nameBucket(database.name) : await createFolder();
+  starting.defer(() => store.drop());
   const keyNames = [...serviceNames, 'gateway'];
   const { privateKeys, trusted } = await generateKeys(keyNames);
   const configOf = (name: string) =>
@@ -132,6 +142,7 @@ export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus
       ...Object.fromEntries(serviceNames.map((other) => [addressVariable(other), addresses.get(other) ?? nowhere])),
       ...defaultEnv,
       ...busEnv,
+      ...store.env,
       DATABASE_URL: database.url(name),
       IDENTITY_KEY: privateKeys[name],
       TRUSTED_KEYS: trusted,
@@ -208,8 +219,8 @@ export async function openHarness({ bus = 'embedded' }: { bus?: MeshOptions['bus
 }
 
 /** Starts services with the gateway in front of them, each after those that it calls. Users user1 to user5 are there. */
-export async function startMesh({ bus, services: names = serviceNames, env = {} }: MeshOptions): Promise<Mesh> {
-  const harness = await openHarness({ bus });
+export async function startMesh({ services: names = serviceNames, env = {}, ...options }: MeshOptions): Promise<Mesh> {
+  const harness = await openHarness(options);
   try {
     return await fillMesh(harness, names, env);
   } catch (error) {
@@ -283,6 +294,45 @@ async function createDatabase() {
     adminUrl: url,
     url: (role: string) => withRole(url, role),
     drop: () => withAdmin(adminUrl, async (client) => void (await client.query(`drop database ${name} with (force)`))),
+  };
+}
+
+/** What a file service keeps its files in: how it is told, and how to get rid of it. */
+interface FileStore {
+  env: NodeJS.ProcessEnv;
+  drop(): Promise<void>;
+}
+
+async function createFolder(): Promise<FileStore> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-files-'));
+  return { env: { FILES_DIR: folder }, drop: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** A bucket of this harness's own, which the file service makes. */
+function nameBucket(databaseName: string): FileStore {
+  if (!s3IsThere) throw new Error('There is no S3 to test with: run `npm test`, or `node test/run.ts <file>`');
+  const endpoint = process.env.TEST_S3_ENDPOINT!;
+  const accessKey = process.env.TEST_S3_ACCESS_KEY!;
+  const secretKey = process.env.TEST_S3_SECRET_KEY!;
+  // A name with an underscore is none for a bucket.
+  const bucket = databaseName.replaceAll('_', '-');
+  return {
+    env: { S3_ENDPOINT: endpoint, S3_ACCESS_KEY: accessKey, S3_SECRET_KEY: secretKey, S3_BUCKET: bucket },
+    async drop() {
+      const { Client: S3 } = await import('minio');
+      const { hostname: endPoint, port, protocol } = new URL(endpoint);
+      const s3 = new S3({ endPoint, port: Number(port), useSSL: protocol === 'https:', accessKey, secretKey });
+      if (!(await s3.bucketExists(bucket))) return;
+      // They would outlive their bucket.
+      for await (const upload of s3.listIncompleteUploads(bucket, '', true)) {
+        const { key, uploadId } = upload as { key: string; uploadId: string };
+        await s3.abortMultipartUpload(bucket, key, uploadId);
+      }
+      const names: string[] = [];
+      for await (const { name } of s3.listObjectsV2(bucket, '', true)) names.push(name as string);
+      if (names.length > 0) await s3.removeObjects(bucket, names);
+      await s3.removeBucket(bucket);
+    },
   };
 }
 

@@ -5,19 +5,19 @@ import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { kafkaAvailable, startKafka } from '../dev/engines/kafka.ts';
+import { kafka, minio, type NativeEngine } from '../dev/engines/native.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 
 /**
  * `node test/run.ts [file or pattern…] [AVA's options]`: starts the engines that the tests need, runs AVA, stops the
  * engines. The last line is `<n> passed, <n> failed`, with `, <n> skipped` behind it if any were.
  *
- * One PostgreSQL and, where Java and Maven are there, one Kafka serve all test files. With CI=true a missing Kafka is a
- * failure.
+ * One PostgreSQL and, where Java and Maven are there, one Kafka, and where Go is there, one MinIO serve all test files. With
+ * CI=true a missing engine is a failure.
  */
 
 const root = path.resolve(import.meta.dirname, '..');
-/** Milliseconds after which the run as a whole has failed. */
+/** Milliseconds after which the tests as a whole have failed. */
 const longestRun = 20 * 60_000;
 /** What AVA may take to end its workers. */
 const stopLimit = 10_000;
@@ -37,11 +37,14 @@ interface Report {
   todoTests: number;
 }
 
+const usesKafka = (text: string) => /'kafka'|kafkaIsThere|TEST_KAFKA_BROKERS/.test(text);
+/** Who uses S3 or builds MinIO; meshes on Kafka keep their files in it. */
+const usesMinio = (text: string) =>
+  /'s3'|s3IsThere|TEST_S3_|startMinio/.test(text) || (/start(Meshes|FlowMesh)/.test(text) && usesKafka(text));
+
 const given = process.argv.slice(2);
 const stopped = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stopped.abort(new Error(signal)));
-const tooLong = setTimeout(() => stopped.abort(new Error(`not done after ${longestRun / 60_000} minutes`)), longestRun);
-tooLong.unref();
 
 try {
   process.exitCode = await run();
@@ -51,7 +54,12 @@ try {
 }
 
 async function run(): Promise<number> {
-  const withKafka = needsKafka();
+  const native = [
+    { engine: kafka, isUsedBy: usesKafka },
+    { engine: minio, isUsedBy: usesMinio },
+  ].filter(({ engine, isUsedBy }) => isNeeded(engine, isUsedBy));
+  // Before anything is started: a build takes all that the machine has.
+  for (const { engine } of native) await engine.install({ log: console.log, signal: stopped.signal });
   await using started = new AsyncDisposableStack();
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-test-'));
   started.defer(() => rm(folder, { recursive: true, force: true }));
@@ -64,32 +72,33 @@ async function run(): Promise<number> {
       started.defer(() => postgres.stop());
       env.TEST_DATABASE_ADMIN_URL = postgres.adminUrl;
     }),
-    withKafka &&
-      startKafka({ dataDir: path.join(folder, 'kafka'), log: console.log }).then((kafka) => {
-        started.defer(() => kafka.stop());
-        env.TEST_KAFKA_BROKERS = kafka.brokers;
-      }),
+    ...native.map(async ({ engine }) => {
+      const dataDir = path.join(folder, engine.name.toLowerCase());
+      const { server, env: settings } = await engine.start({ dataDir, signal: stopped.signal });
+      started.defer(() => server.stop());
+      for (const [name, value] of Object.entries(settings)) env[`TEST_${name}`] = value;
+    }),
   ]);
   for (const engine of engines) if (engine.status === 'rejected') throw engine.reason;
   stopped.signal.throwIfAborted();
 
+  // Only now: the first run on a machine downloads and builds, with limits of its own.
+  const tooLong = new Error(`not done after ${longestRun / 60_000} minutes`);
+  const limit = setTimeout(() => stopped.abort(tooLong), longestRun).unref();
   const code = await runAva(env);
+  clearTimeout(limit);
   stopped.signal.throwIfAborted();
   const stats = await readFile(env.TEST_REPORT!, 'utf8').catch(() => undefined);
   if (stats === undefined) throw new Error(`AVA ran no test file (exit code ${code})`);
   return report(JSON.parse(stats) as Report, code);
 }
 
-/** Whether to start Kafka: not for files that make no use of it, and not where it can't run unless it must. */
-function needsKafka(): boolean {
+/** Whether to start an engine: not for files that make no use of it, and not where it can't run unless it must. */
+function isNeeded(engine: NativeEngine, isUsedBy: (text: string) => boolean): boolean {
   const files = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
-  if (
-    files.length > 0 &&
-    !files.some((file) => /'kafka'|kafkaIsThere|TEST_KAFKA_BROKERS/.test(readFileSync(file, 'utf8')))
-  )
-    return false;
-  if (kafkaAvailable()) return true;
-  const missing = 'Kafka needs Java 17 or later and Maven, and they are not there';
+  if (files.length > 0 && !files.some((file) => isUsedBy(readFileSync(file, 'utf8')))) return false;
+  if (engine.isAvailable()) return true;
+  const missing = `${engine.name} needs ${engine.needs}, and that is not there`;
   if (process.env.CI === 'true') throw new Error(`${missing}: with CI=true its tests may not be left out`);
   console.log(`${missing}: its tests are left out.`);
   return false;

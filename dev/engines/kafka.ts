@@ -1,41 +1,30 @@
-import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { accessSync, constants, existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { freePorts } from '../ports.ts';
-import { lastLines, stopServer, watchServer } from './server-process.ts';
+import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from './install.ts';
+import { startServer, type Server } from './server-process.ts';
 
-const run = promisify(execFile);
-
-export interface KafkaOptions {
+export interface KafkaOptions extends InstallOptions {
   /** Where topics and the server's log are kept. Made if it is missing. */
   dataDir: string;
   /** A free one by default. */
-  port?: number;
-  /** Told what takes long: the download at the first start. */
-  log?: (line: string) => void;
+  port?: number | undefined;
 }
 
-/** A Kafka broker of our own, a single node, on loopback only. To restart it, start again on the same folder and port. */
-export interface Kafka {
+/** A Kafka broker of our own, a single node. */
+export interface Kafka extends Server {
   /** As KAFKA_BROKERS wants it. */
   brokers: string;
-  port: number;
-  pid: number;
-  /** Settles when the broker is gone, for whatever reason. */
-  exited: Promise<void>;
-  /** Stops in order; after 20 s by force. */
-  stop(): Promise<void>;
-  /** SIGKILL: what a crash does. Returns once it is gone. */
-  kill(): Promise<void>;
 }
 
 const version = '4.1.0';
-const home = path.resolve(import.meta.dirname, `../../.chat4all/engines/kafka-${version}`);
+const home = engineHome('kafka', version);
 const leastJava = 17;
+/** What the machine must have for it. */
+export const kafkaNeeds = `Java ${leastJava} or later (java) and, to be downloaded, Maven (mvn) on the PATH`;
 const startLimit = 60_000;
 const downloadLimit = 10 * 60_000;
 const stopSignals = [
@@ -52,17 +41,6 @@ export function kafkaAvailable(): boolean {
   return Number(/version "(\d+)/.exec(stderr)?.[1] ?? 0) >= leastJava;
 }
 
-function isOnPath(program: string): boolean {
-  return (process.env['PATH'] ?? '').split(path.delimiter).some((folder) => {
-    try {
-      accessSync(path.join(folder, program), constants.X_OK);
-      return folder !== '';
-    } catch {
-      return false;
-    }
-  });
-}
-
 /**
  * Starts a Kafka on `dataDir`. The first start on a machine downloads it (54 MB).
  *
@@ -70,9 +48,9 @@ function isOnPath(program: string): boolean {
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   if (!kafkaAvailable()) {
-    throw new Error(`Kafka needs Java ${leastJava} or later (java) and, to be downloaded, Maven (mvn) on the PATH.`);
+    throw new Error(`Kafka needs ${kafkaNeeds}.`);
   }
-  await download(options.log ?? (() => {}));
+  await installKafka(options);
   const dataDir = path.resolve(options.dataDir);
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   const [freePort, controllerPort] = await freePorts(2);
@@ -83,19 +61,21 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   await writeFile(logging, loggingProperties);
 
   const java = ['-Xmx384m', '-XX:+UseSerialGC', `-Dlog4j2.configurationFile=${logging}`, '-cp', path.join(home, '*')];
-  if (!existsSync(path.join(dataDir, 'topics', 'meta.properties'))) await format({ java, configuration });
-  const { server, exited } = await startServer({ dataDir, java, configuration, port });
-  return {
-    brokers: `127.0.0.1:${port}`,
+  if (!existsSync(path.join(dataDir, 'topics', 'meta.properties'))) {
+    await format({ java, configuration, signal: options.signal });
+  }
+  const server = await startServer({
+    name: 'Kafka',
+    program: 'java',
+    args: [...java, 'kafka.Kafka', configuration],
+    dataDir,
     port,
-    pid: server.pid!,
-    exited,
-    stop: () => stopServer(server, exited, stopSignals),
-    async kill() {
-      server.kill('SIGKILL');
-      await exited;
-    },
-  };
+    isReady: async (written) => (await written()).includes(startedMessage),
+    startLimit,
+    stopSignals,
+    signal: options.signal,
+  });
+  return { ...server, brokers: `127.0.0.1:${port}` };
 }
 
 function properties(given: { dataDir: string; port: number; controllerPort: number }): string {
@@ -138,31 +118,21 @@ logger.server.name=kafka.server.KafkaRaftServer
 logger.server.level=INFO
 `;
 
-/** Fetches Kafka's jars with Maven into a folder beside the right one first: one that was interrupted is never used. */
-async function download(log: (line: string) => void): Promise<void> {
-  if (existsSync(home)) return;
-  log(`Downloading Kafka ${version} with Maven: about 54 MB, only this once.`);
-  const unfinished = `${home}.${process.pid}-${randomBytes(4).toString('hex')}`;
-  await mkdir(unfinished, { recursive: true });
-  try {
+/** Fetches Kafka's jars with Maven, unless they are there: what the first `startKafka` on a machine does. */
+export async function installKafka({ log, signal }: InstallOptions = {}): Promise<void> {
+  await installOnce(home, async (unfinished) => {
+    log?.(`Downloading Kafka ${version} with Maven: about 54 MB, only this once.`);
     const pom = path.join(unfinished, 'pom.xml');
     await writeFile(pom, pomXml);
     const goal = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies';
-    const args = ['--batch-mode', '--quiet', '--file', pom, goal, `-DoutputDirectory=${unfinished}`];
-    await run('mvn', args, { timeout: downloadLimit, maxBuffer: 16 * 1024 * 1024 }).catch((error: unknown) => {
-      const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
-      throw new Error(
+    await runTool('mvn', ['--batch-mode', '--quiet', '--file', pom, goal, `-DoutputDirectory=${unfinished}`], {
+      limit: downloadLimit,
+      failure:
         `Kafka ${version} could not be downloaded with Maven. Is there a network, and a Maven mirror in ` +
-          `~/.m2/settings.xml if you need one? The end of Maven's output:\n${lastLines(stdout + stderr || String(error))}`,
-      );
+        '~/.m2/settings.xml if you need one?',
+      signal,
     });
-    await rename(unfinished, home).catch((error: NodeJS.ErrnoException) => {
-      // Another process was faster.
-      if (!existsSync(home)) throw error;
-    });
-  } finally {
-    await rm(unfinished, { recursive: true, force: true });
-  }
+  });
 }
 
 // The last one is what Kafka's own distribution logs with; without it the broker says nothing.
@@ -189,52 +159,17 @@ const pomXml = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 `;
 
-async function format({ java, configuration }: { java: string[]; configuration: string }): Promise<void> {
-  // A cluster id is a UUID in base64; a leading hyphen would be taken for an option.
-  const id = `A${randomBytes(16).toString('base64url').slice(1)}`;
-  const args = [...java, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', configuration];
-  await run('java', args, { timeout: startLimit }).catch((error: unknown) => {
-    const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
-    throw new Error(`Kafka's storage could not be formatted:\n${lastLines(stdout + stderr || String(error))}`);
-  });
-}
-
-async function startServer(options: {
-  dataDir: string;
+async function format(options: {
   java: string[];
   configuration: string;
-  port: number;
-}): Promise<{ server: ChildProcess; exited: Promise<void> }> {
-  const { dataDir, java, configuration } = options;
-  const logFile = path.join(dataDir, 'server.log');
-  const log = await open(logFile, 'a', 0o600);
-  const logStart = (await log.stat()).size;
-  // A process group of its own: Ctrl-C in the terminal must not stop it before those that use it.
-  const server = spawn('java', [...java, 'kafka.Kafka', configuration], {
-    cwd: dataDir,
-    stdio: ['ignore', log.fd, log.fd],
-    detached: true,
+  signal: AbortSignal | undefined;
+}): Promise<void> {
+  // A cluster id is a UUID in base64; a leading hyphen would be taken for an option.
+  const id = `A${randomBytes(16).toString('base64url').slice(1)}`;
+  const args = [...options.java, 'kafka.tools.StorageTool', 'format', '-t', id, '-c', options.configuration];
+  await runTool('java', args, {
+    limit: startLimit,
+    failure: "Kafka's storage could not be formatted.",
+    signal: options.signal,
   });
-  let gone = false;
-  const exited = new Promise<void>((resolve) => {
-    const end = () => {
-      gone = true;
-      resolve();
-    };
-    server.once('error', end);
-    server.once('exit', end);
-  });
-  await log.close();
-  watchServer(server, exited, 'kill "$1"');
-
-  const written = async () => (await readFile(logFile)).subarray(logStart).toString();
-  const giveUp = Date.now() + startLimit;
-  while (!gone && Date.now() < giveUp) {
-    if ((await stat(logFile)).size > logStart && (await written()).includes(startedMessage)) return { server, exited };
-    await Promise.race([sleep(50), exited]);
-  }
-  if (!gone) await stopServer(server, exited, stopSignals);
-  throw new Error(
-    `Kafka doesn't start on port ${options.port} in ${dataDir}. The end of its log:\n${lastLines(await written())}`,
-  );
 }

@@ -1,24 +1,75 @@
 import path from 'node:path';
-import { startKafka } from './kafka.ts';
+import { kafka, minio, type NativeEngine } from './native.ts';
 
-/** `npm run engines`: the real engines, natively, until Ctrl-C. Prints the environment that makes the services use them. */
+/**
+ * `npm run engines`: the real engines, natively, until Ctrl-C. Prints the environment that makes the services use them. An
+ * engine that this machine can't run is left out.
+ */
+const engines = [
+  { engine: kafka, port: 9092, folder: 'kafka-data' },
+  { engine: minio, port: 9000, folder: 'minio-data' },
+];
 const data = path.resolve(import.meta.dirname, '../../.chat4all/engines');
 
-const stop = new Promise<void>((resolve) => {
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
-});
+// Under npm a Ctrl-C comes twice, from the terminal and from npm: the second one must not end this before the engines.
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
 
 try {
-  const kafka = await startKafka({ dataDir: path.join(data, 'kafka-data'), port: 9092, log: console.log });
-  console.log('Kafka is ready. To use it:\n');
-  console.log(`export KAFKA_BROKERS=${kafka.brokers}\n`);
-  console.log('Ctrl-C stops it; what is in it stays.');
-  const died = kafka.exited.then(() => 'died');
-  if ((await Promise.race([stop, died])) === 'died') {
-    throw new Error(`Kafka ended by itself. Its log: ${path.join(data, 'kafka-data', 'server.log')}`);
-  }
-  await kafka.stop();
+  await run();
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  if (!stop.signal.aborted) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
+}
+
+async function run(): Promise<void> {
+  const there: typeof engines = [];
+  for (const each of engines) if (await isInstalled(each.engine)) there.push(each);
+  if (there.length === 0) throw new Error('None of the engines can run here.');
+
+  await using started = new AsyncDisposableStack();
+  const outcomes = await Promise.allSettled(
+    there.map(async ({ engine, port, folder }) => {
+      const dataDir = path.join(data, folder);
+      const { server, env } = await engine.start({ dataDir, port, signal: stop.signal });
+      started.defer(() => server.stop());
+      const died = server.exited.then(() => {
+        throw new Error(`${engine.name} ended by itself. Its log: ${path.join(dataDir, 'server.log')}`);
+      });
+      // Also while the other one still starts; whoever waits below hears of it.
+      died.catch(() => {});
+      return { env, died };
+    }),
+  );
+  // Only once all have ended one way or the other, so that what did start is stopped.
+  const running = outcomes.map((outcome) => {
+    if (outcome.status === 'rejected') throw outcome.reason;
+    return outcome.value;
+  });
+
+  const names = there.map(({ engine }) => engine.name).join(' and ');
+  const lines = running.flatMap(({ env }) => Object.entries(env)).map(([name, value]) => `export ${name}=${value}`);
+  console.log(`${names} ${there.length === 1 ? 'is' : 'are'} ready. To use ${there.length === 1 ? 'it' : 'them'}:\n`);
+  console.log(`${lines.join('\n')}\n`);
+  console.log('Ctrl-C stops everything; what is in it stays.');
+  const stopped = new Promise<void>((resolve) => stop.signal.addEventListener('abort', () => resolve()));
+  if (!stop.signal.aborted) await Promise.race([stopped, ...running.map(({ died }) => died)]);
+}
+
+/** Installs an engine, or says why it is left out. */
+async function isInstalled(engine: NativeEngine): Promise<boolean> {
+  if (!engine.isAvailable()) {
+    console.log(`${engine.name} is left out: it needs ${engine.needs}.`);
+    return false;
+  }
+  try {
+    await engine.install({ log: console.log, signal: stop.signal });
+    return true;
+  } catch (error) {
+    stop.signal.throwIfAborted();
+    console.error(`${engine.name} is left out. ${(error as Error).message}`);
+    return false;
+  }
 }

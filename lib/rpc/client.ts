@@ -13,7 +13,7 @@ export interface ConnectOptions {
   identities: Identities;
 }
 
-/** The RPCs of another service, and the connection to it. */
+/** The unary RPCs of another service, and the connection to it. */
 export type Connection<D> = Methods<D, []> & { close(): void };
 
 /** An inner call gives up this much before its caller does, so that the caller still hears why (as boulder does it). */
@@ -50,7 +50,8 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
       ],
     }),
   });
-  const methods = Object.entries(definition).map(([key, rpc]) => {
+  const unaryMethods = Object.entries(definition).filter(([, rpc]) => !rpc.requestStream && !rpc.responseStream);
+  const methods = unaryMethods.map(([key, rpc]) => {
     const serialize = rpc.requestSerialize as (value: unknown) => Buffer;
     const call = async (request: unknown): Promise<unknown> => {
       const metadata = new Metadata();

@@ -1,17 +1,45 @@
-/** One RPC of a service definition that ts-proto generated for grpc-js. */
-export interface MethodDefinition<Request, Response> {
+interface Codec<Request, Response> {
   path: string;
-  requestStream: false;
-  responseStream: false;
   requestSerialize(value: Request): Buffer;
   requestDeserialize(encoded: Buffer): Request;
   responseSerialize(value: Response): Buffer;
   responseDeserialize(encoded: Buffer): Response;
 }
 
-/** The RPCs of a service definition as functions that return promises; `Extra` are parameters behind the request. */
+/** A unary RPC of a service definition that ts-proto generated for grpc-js. */
+export interface UnaryMethod<Request, Response> extends Codec<Request, Response> {
+  requestStream: false;
+  responseStream: false;
+}
+
+/** A client-streaming RPC whose stream is a request and then bytes (`raw_body` of chat4all.options.v1). */
+export interface UploadMethod<Request, Response> extends Codec<Request, Response> {
+  requestStream: true;
+  responseStream: false;
+}
+
+/** A server-streaming RPC whose stream is a response and then bytes (`raw_body` of chat4all.options.v1). */
+export interface DownloadMethod<Request, Response> extends Codec<Request, Response> {
+  requestStream: false;
+  responseStream: true;
+}
+
+/** An RPC of a service definition that ts-proto generated for grpc-js. */
+export type MethodDefinition<Request, Response> =
+  UnaryMethod<Request, Response> | UploadMethod<Request, Response> | DownloadMethod<Request, Response>;
+
+/** Bytes as they come. A piece may be reused by whoever yields it once the next one is asked for. */
+export type Bytes = AsyncIterable<Uint8Array>;
+
+/** What a server-streaming RPC answers: the first message, and the bytes that follow it. */
+export interface Download<Response> {
+  head: Response;
+  body: Bytes;
+}
+
+/** The unary RPCs of a service definition as functions that return promises; `Extra` are parameters behind the request. */
 export type Methods<D, Extra extends unknown[]> = {
-  [K in keyof D]: D[K] extends MethodDefinition<infer Request, infer Response>
+  [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
     ? (request: Request, ...extra: Extra) => Promise<Response>
     : never;
 };

@@ -3,6 +3,8 @@ import {
   createFileRegistry,
   fromBinary,
   getOption,
+  hasOption,
+  ScalarType,
   type DescExtension,
   type DescField,
   type DescMessage,
@@ -25,6 +27,9 @@ export const registry: FileRegistry = createFileRegistry(set);
 
 const validator = createValidator({ registry });
 const accessOption = extension('chat4all.options.v1.access');
+const timeoutOption = extension('chat4all.options.v1.timeout_seconds');
+const rawBodyOption = extension('chat4all.options.v1.raw_body');
+const httpOption = extension('google.api.http');
 const fieldRules = extension('buf.validate.field');
 
 function extension(name: string): DescExtension {
@@ -44,6 +49,26 @@ export function method(path: string): DescMethod {
 /** The access rule of an RPC; undefined if its proto says none. */
 export function accessOf(rpc: DescMethod): Access | undefined {
   return accessByNumber[getOption(rpc, accessOption) as number];
+}
+
+/** Milliseconds that a call may take whose caller sets no deadline; undefined if its proto says nothing of it. */
+export function timeoutOf(rpc: DescMethod): number | undefined {
+  return hasOption(rpc, timeoutOption) ? (getOption(rpc, timeoutOption) as number) * 1_000 : undefined;
+}
+
+/**
+ * The field of an RPC's streamed message that holds the bytes of an HTTP body.
+ *
+ * @throws Error if its proto doesn't say so: other streams are not served
+ */
+export function rawBodyOf(rpc: DescMethod): DescField {
+  const { body, responseBody } = getOption(rpc, httpOption) as unknown as { body: string; responseBody: string };
+  const [message, name] = rpc.methodKind === 'client_streaming' ? [rpc.input, body] : [rpc.output, responseBody];
+  const field = message.fields.find((candidate) => candidate.name === name);
+  if (!hasOption(rpc, rawBodyOption) || field?.fieldKind !== 'scalar' || field.scalar !== ScalarType.BYTES) {
+    throw new Error(`${rpc.parent.typeName}/${rpc.name} is a stream, but not one of the bytes of an HTTP body`);
+  }
+  return field;
 }
 
 /** What is wrong with an encoded message by the rules in its proto (buf.validate); empty if nothing is. */

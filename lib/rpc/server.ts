@@ -1,24 +1,26 @@
-import { performance } from 'node:perf_hooks';
 import {
-  type Metadata,
+  Metadata,
   Server,
   ServerCredentials,
   type sendUnaryData,
+  type ServerReadableStream,
   type ServerUnaryCall,
+  type ServerWritableStream,
   type ServiceDefinition,
 } from '@grpc/grpc-js';
+import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
-import { v4 as uuid } from 'uuid';
 import { duration, list, port, text } from '../config.ts';
-import { withContext, type CallContext } from '../context.ts';
-import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
-import type { Identities, Identity, UserIdentity } from '../identity.ts';
+import type { FieldViolation } from '../errors.ts';
+import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
-import type { Methods, MethodDefinition } from './methods.ts';
+import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
+import type { Bytes, Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadMethod } from './methods.ts';
+import { bytesIn, bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
-import { accessOf, method, uuidLowering, validate, type Access } from './schema.ts';
-import { decodeViolations, toStatus } from './status.ts';
+import { accessOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
+import { toStatus } from './status.ts';
 
 /** Settings of every process that serves gRPC. */
 export const serverSettings = {
@@ -28,26 +30,28 @@ export const serverSettings = {
   GRPC_DRAIN: duration().default(5_000).describe('how long running calls may go on when the process stops'),
   TRUSTED_PROXIES: list()
     .default(['127.0.0.1', '::1'])
-    .describe('addresses of gateways, whose x-forwarded-for is believed'),
+    .describe('addresses of gateways, whose x-forwarded-for and x-forwarded-host are believed'),
 };
 
-/** What a handler knows about its call. */
-export interface Call<Caller = unknown> {
-  /** Who calls, as far as the access rule of the RPC makes sure of it. */
-  caller: Caller;
-  requestId: string;
-  /** The client's address, for limits by address. */
-  address: string;
-  /** Aborted when the caller has gone or its deadline has passed. */
-  signal: AbortSignal;
-}
-
-/** A call by a user: RPCs with the access rule USER or ADMIN. */
-export type UserCall = Call<UserIdentity>;
-
-/** For each RPC of a service what answers it. It answers by returning, and refuses by throwing a HubError. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- who calls is settled by the access rule, at run time
-export type Handlers<D> = Methods<D, [call: Call<any>]>;
+type CallOfRpc = Call<any>;
+
+/**
+ * For each RPC of a service what answers it. It answers by returning, and refuses by throwing a HubError.
+ *
+ * An upload is the request and the bytes behind it. A client that goes in the middle aborts the signal, but its bytes may
+ * just end before that, since Node's HTTP/2 client ends a stream before it resets it: whoever needs all of them has to know
+ * how many they are. A download returns its first message and the bytes behind it.
+ */
+export type Handlers<D> = {
+  [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
+    ? (request: Request, call: CallOfRpc) => Promise<Response>
+    : D[K] extends UploadMethod<infer Request, infer Response>
+      ? (request: Request, call: CallOfRpc, body: Bytes) => Promise<Response>
+      : D[K] extends DownloadMethod<infer Request, infer Response>
+        ? (request: Request, call: CallOfRpc) => Promise<Download<Response>>
+        : never;
+};
 
 /**
  * For some RPCs what is wrong with a request beyond the rules in its proto, so that all wrong fields are named at once.
@@ -56,7 +60,11 @@ export type Handlers<D> = Methods<D, [call: Call<any>]>;
  */
 export type Checks<D> = {
   [K in keyof D]?: D[K] extends MethodDefinition<infer Request, infer _>
-    ? (request: Request, found: readonly FieldViolation[]) => FieldViolation[] | Promise<FieldViolation[]>
+    ? (
+        request: Request,
+        found: readonly FieldViolation[],
+        caller: Identity | undefined,
+      ) => FieldViolation[] | Promise<FieldViolation[]>
     : never;
 };
 
@@ -64,25 +72,11 @@ export type Checks<D> = {
 export interface ServedService {
   name: string;
   definition: ServiceDefinition;
-  implementation: (serving: Serving) => Record<string, UnaryHandler>;
+  implementation: (serving: Serving) => Record<string, ServerHandler>;
 }
 
-type Check = (request: object, found: readonly FieldViolation[]) => FieldViolation[] | Promise<FieldViolation[]>;
-type UnaryHandler = (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => void;
-
-/** A request as the deserialiser hands it over: it must not throw, so what is wrong travels with the request. */
-interface Decoded {
-  /** Undefined if the bytes were no message of that type. */
-  request: object | undefined;
-  violations: FieldViolation[];
-}
-
-interface Serving {
-  identities: Identities;
-  log: Logger;
-  defaultDeadline: number;
-  trustedProxies: ReadonlySet<string>;
-}
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- grpc-js gives each kind of RPC a signature of its own
+type ServerHandler = (call: any, callback: any) => void;
 
 /** Puts together a generated service definition, its handlers and its checks. */
 export function service<D extends Record<string, MethodDefinition<unknown, unknown>>>(
@@ -91,29 +85,49 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
   checks: Checks<D> = {},
 ): ServedService {
   const wrapped: Record<string, unknown> = {};
-  const wrappers: Record<string, (serving: Serving) => UnaryHandler> = {};
+  const wrappers: Record<string, (serving: Serving) => ServerHandler> = {};
   let name = '';
-  for (const [key, rpc] of Object.entries(definition)) {
-    const description = method(rpc.path);
+  for (const [key, method_] of Object.entries(definition)) {
+    const description = method(method_.path);
     name = description.parent.typeName;
     const access = accessOf(description);
-    if (access === undefined) throw new Error(`${rpc.path} doesn't say who may call it`);
+    if (access === undefined) throw new Error(`${method_.path} doesn't say who may call it`);
     const lower = uuidLowering(description.input);
-    const check = checks[key] as Check | undefined;
-    wrapped[key] = {
-      ...rpc,
-      requestDeserialize(encoded: Buffer): Decoded {
+    const rpc: Rpc = {
+      name: method_.path.slice(1),
+      access,
+      description,
+      timeout: timeoutOf(description),
+      check: checks[key] as Check | undefined,
+    };
+    const requestDeserialize = (encoded: Buffer): Decoded => ({
+      encoded,
+      request() {
         try {
-          const request = rpc.requestDeserialize(encoded) as object;
+          const request = method_.requestDeserialize(encoded) as object;
           lower?.(request);
-          return { request, violations: validate(description.input, encoded) };
+          return request;
         } catch {
-          return { request: undefined, violations: [] };
+          return undefined;
         }
       },
-    };
-    const handler = handlers[key as keyof D] as (request: object, call: Call) => Promise<object>;
-    wrappers[key] = (serving) => unary(rpc.path.slice(1), access, handler, check, serving);
+    });
+    const handler = handlers[key as keyof D];
+    if (method_.requestStream) {
+      const body = rawBodyOf(description);
+      wrapped[key] = { ...method_, requestDeserialize };
+      wrappers[key] = (serving) => upload(rpc, body, handler as unknown as UploadHandler, serving);
+    } else if (method_.responseStream) {
+      const body = rawBodyOf(description);
+      // Pieces of the body come as the bytes of their messages already.
+      const responseSerialize = (value: object) =>
+        value instanceof Uint8Array ? value : method_.responseSerialize(value);
+      wrapped[key] = { ...method_, requestDeserialize, responseSerialize };
+      wrappers[key] = (serving) => download(rpc, body, handler as unknown as DownloadHandler, serving);
+    } else {
+      wrapped[key] = { ...method_, requestDeserialize };
+      wrappers[key] = (serving) => unary(rpc, handler as unknown as UnaryHandler, serving);
+    }
   }
   return {
     name,
@@ -224,131 +238,57 @@ function watchDependencies(dependencies: ServeOptions['dependencies'], health: H
   });
 }
 
-/** Wraps a handler in all that every call needs. `name` is `<service>/<method>`. */
-function unary(
-  name: string,
-  access: Access,
-  handler: (request: object, call: Call) => Promise<object>,
-  check: Check | undefined,
-  { identities, log, defaultDeadline, trustedProxies }: Serving,
-): UnaryHandler {
-  return (call, callback) => {
-    const began = performance.now();
-    const context: CallContext = {
-      requestId: requestIdOf(call.metadata),
-      deadline: deadlineOf(call.getDeadline(), defaultDeadline),
-    };
-    void withContext(context, async () => {
-      let caller: Identity | undefined;
-      let failure: HubError | undefined;
-      try {
-        caller = await identify(call.metadata, access, identities);
-        const { request, violations } = call.request;
-        const told = toldBy(call.metadata);
-        if (request === undefined || told === undefined) {
-          throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
-        }
-        const answer = await withDeadline(context.deadline as number, async (abort) => {
-          call.on('cancelled', () => abort.abort());
-          const found = [...told, ...withoutRepeats(violations, told)];
-          const more = check === undefined ? [] : await check(request, found);
-          const wrong = [...found, ...withoutRepeats(more, found)];
-          if (wrong.length > 0) throw invalidFields(wrong);
-          const address = addressOf(call.getPeer(), call.metadata, trustedProxies);
-          return handler(request, { caller, requestId: context.requestId, address, signal: abort.signal });
-        });
-        callback(null, answer);
-      } catch (error) {
-        if (error instanceof HubError) {
-          failure = error;
-        } else {
-          log.error({ err: error, rpc: name }, 'An RPC failed in a way that it should not');
-          failure = new HubError('INTERNAL', 'INTERNAL', 'Something went wrong on our side');
-        }
-        callback({ ...toStatus(failure) });
-      }
-      const line = {
-        rpc: name,
-        code: failure?.kind ?? 'OK',
-        reason: failure?.reason,
-        ms: Math.round((performance.now() - began) * 10) / 10,
-        by: caller?.kind === 'user' ? caller.userId : caller?.name,
-      };
-      if (failure?.kind === 'UNAVAILABLE') log.warn({ ...line, err: failure.cause }, failure.message);
-      else log.info(line, 'rpc');
-    });
+type UnaryHandler = (request: object, call: Call) => Promise<object>;
+type UploadHandler = (request: object, call: Call, body: Bytes) => Promise<object>;
+type DownloadHandler = (request: object, call: Call) => Promise<Download<object>>;
+
+async function respond(callback: sendUnaryData<object>, ending: Promise<Outcome>): Promise<void> {
+  const outcome = await ending;
+  if ('failure' in outcome) callback({ ...toStatus(outcome.failure) });
+  else callback(null, outcome.answer);
+}
+
+function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
+  return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
+    const answer = (request: object, about: Call) => handler(request, about);
+    void respond(
+      callback,
+      seeThrough(rpc, serving, call, async () => call.request, answer),
+    );
   };
 }
 
-const violationsKey = 'x-field-violations-bin';
-/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: the call is refused with all of them. */
-function toldBy(metadata: Metadata): FieldViolation[] | undefined {
-  const [encoded] = metadata.get(violationsKey);
-  if (encoded === undefined) return [];
-  try {
-    const told = decodeViolations(encoded as Buffer);
-    return told.length > 0 ? told : undefined;
-  } catch {
-    return undefined;
-  }
+function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serving): ServerHandler {
+  return (call: ServerReadableStream<Decoded, object>, callback: sendUnaryData<object>) => {
+    widenWindow(call);
+    // What happens to the stream is seen by whoever reads it.
+    call.on('error', () => {});
+    const messages = call.iterator({ destroyOnReturn: false });
+    let first: Decoded | undefined;
+    const request = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
+    const answer = (asked: object, about: Call) => {
+      const rest = receivedBytes(messages, (message) => bytesIn(body, message.encoded), {
+        first,
+        // Tells a gateway that the request is in order and the bytes are wanted.
+        begin: () => call.sendMetadata(new Metadata()),
+      });
+      return handler(asked, about, rest);
+    };
+    void respond(callback, seeThrough(rpc, serving, call, request, answer));
+  };
 }
 
-const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
-
-function requestIdOf(metadata: Metadata): string {
-  const [given] = metadata.get('x-request-id');
-  return typeof given === 'string' && requestIdPattern.test(given) ? given : uuid();
-}
-
-/** Milliseconds since the epoch. */
-function deadlineOf(given: Date | number, fallback: number): number {
-  const at = given instanceof Date ? given.getTime() : given;
-  return Number.isFinite(at) ? at : Date.now() + fallback;
-}
-
-/** The address that the nearest trusted proxy saw, or that of the peer itself. */
-function addressOf(peer: string, metadata: Metadata, trustedProxies: ReadonlySet<string>): string {
-  const direct = peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
-  const [forwarded] = metadata.get('x-forwarded-for');
-  if (typeof forwarded !== 'string' || !trustedProxies.has(direct)) return direct;
-  return forwarded.split(',').at(-1)?.trim() || direct;
-}
-
-/** Who calls, if they may. */
-async function identify(metadata: Metadata, access: Access, identities: Identities): Promise<Identity | undefined> {
-  if (access === 'PUBLIC') return undefined;
-  const [header] = metadata.get('authorization');
-  const token = typeof header === 'string' ? /^bearer +(\S+)$/i.exec(header)?.[1] : undefined;
-  if (token === undefined) {
-    throw header === undefined
-      ? new HubError('UNAUTHENTICATED', 'TOKEN_MISSING', 'This call needs a bearer token: log in first')
-      : new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The authorization must be `Bearer <token>`');
-  }
-  const caller = await identities.verify(token);
-  const allowed =
-    access === 'SERVICE' ? caller.kind === 'service' : caller.kind === 'user' && (access === 'USER' || caller.admin);
-  if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
-  return caller;
-}
-
-/** Of `found`, what is not already said of the same field. */
-function withoutRepeats(found: readonly FieldViolation[], said: readonly FieldViolation[]): FieldViolation[] {
-  const named = new Set(said.map((violation) => violation.field));
-  return found.filter((violation) => !named.has(violation.field));
-}
-
-async function withDeadline<T>(deadline: number, work: (signal: AbortController) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      controller.abort();
-      reject(new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline'));
-    }, deadline - Date.now());
-  });
-  try {
-    return await Promise.race([work(controller), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: Serving): ServerHandler {
+  return (call: ServerWritableStream<Decoded, object>) => {
+    const answer = async (request: object, about: Call) => {
+      const { head, body: bytes } = await handler(request, about);
+      await writeBytes(call, head, bytes, (piece) => bytesMessage(body, piece), about.signal);
+      return {};
+    };
+    void seeThrough(rpc, serving, call, async () => call.request, answer).then((outcome) => {
+      // How grpc-js is told the status of a stream that is a Writable to us.
+      if ('failure' in outcome) call.emit('error', toStatus(outcome.failure));
+      else call.end();
+    });
+  };
 }

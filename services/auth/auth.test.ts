@@ -60,7 +60,7 @@ function recordingHandlers({ failures = limit, atOnce = 2 } = {}) {
   const login = (username: string, given: string, address: string) =>
     handlers.issueToken(
       { username, password: given },
-      { caller: undefined, requestId: 'test', address, signal: new AbortController().signal },
+      { caller: undefined, requestId: 'test', address, origin: undefined, signal: new AbortController().signal },
     );
   return { compared, login };
 }

@@ -1,7 +1,8 @@
 import { v4 as uuid } from 'uuid';
 import type { AuthServiceService, User as UserMessage } from '#gen/chat4all/auth/v1/auth.ts';
 import type { Identities } from '#lib/identity.ts';
-import type { Handlers, UserCall } from '#lib/rpc/server.ts';
+import type { UserCall } from '#lib/rpc/call.ts';
+import type { Handlers } from '#lib/rpc/server.ts';
 import {
   failuresCountFrom,
   invalidCredentials,

@@ -6,7 +6,8 @@ import {
 } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { invalidFields } from '#lib/errors.ts';
 import type { Connection } from '#lib/rpc/client.ts';
-import type { Checks, Handlers, UserCall } from '#lib/rpc/server.ts';
+import type { UserCall } from '#lib/rpc/call.ts';
+import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import {
   chooseMembers,
   conversationNotFound,
@@ -59,6 +60,10 @@ export function openHandlers({ store, auth }: HandlerOptions): Handlers<Conversa
       const memberIds = await store.findMembership(conversationId);
       if (memberIds === undefined) throw conversationNotFound();
       return { memberIds };
+    },
+
+    async filterMemberships({ userId, conversationIds }) {
+      return { conversationIds: await store.filterMemberships(userId, conversationIds) };
     },
   };
 }

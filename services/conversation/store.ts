@@ -101,6 +101,16 @@ export function openStore(db: Database) {
       return found?.memberIds;
     },
 
+    /** The ids of those of the conversations in which somebody is active. */
+    async filterMemberships(userId: string, conversationIds: readonly string[]): Promise<string[]> {
+      const rows = await db.sql<{ id: string }>(
+        `select conversation_id as id from members
+          where user_id = $1 and status = 'active' and conversation_id = any($2::uuid[])`,
+        [userId, conversationIds],
+      );
+      return rows.map(({ id }) => id);
+    },
+
     /** A page of the conversations in which `userId` is active, newest activity first, and how many there are in all. */
     async listConversations(
       userId: string,

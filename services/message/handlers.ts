@@ -1,19 +1,23 @@
 import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageStatus, type MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { currentContext } from '#lib/context.ts';
-import { HubError } from '#lib/errors.ts';
+import { HubError, invalidFields, isTransient } from '#lib/errors.ts';
 import type { Connection } from '#lib/rpc/client.ts';
-import type { Checks, Handlers, UserCall } from '#lib/rpc/server.ts';
+import type { UserCall } from '#lib/rpc/call.ts';
+import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Channels } from './channels.ts';
 import {
   channelsMeant,
   channelViolations,
   contentViolations,
+  fileViolation,
   fingerprintOf,
   pageOf,
   recipientsMeant,
   requireMember,
   timesOf,
+  type Content,
   type Draft,
 } from './message.ts';
 import type { Relay } from './relay.ts';
@@ -25,14 +29,18 @@ export interface HandlerOptions {
   relay: Relay;
   channels: Channels;
   conversations: Connection<typeof ConversationServiceService>;
+  files: Files;
   /** How long after its acceptance a message is delivered or failed, in milliseconds. */
   deadline: number;
 }
 
+/** What of the file service is needed here. */
+export type Files = Pick<Connection<typeof FileServiceService>, 'shareFile'>;
+
 const defaultLimit = 50;
 
 export function handlers(options: HandlerOptions): Handlers<typeof MessageServiceService> {
-  const { store, relay, channels, conversations, deadline } = options;
+  const { store, relay, channels, conversations, files, deadline } = options;
 
   async function membersOf(conversationId: string): Promise<string[]> {
     return (await conversations.getMembership({ conversationId })).memberIds;
@@ -42,6 +50,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
     relay.requireBus();
     const installed = channels.require();
     const recipientIds = recipientsMeant(draft, await membersOf(draft.conversationId));
+    const content = await sharedContent(draft, files);
     const createdAt = new Date();
     await store.append({
       messageId: draft.messageId,
@@ -50,7 +59,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
       senderUsername: call.caller.username,
       recipientIds,
       channels: channelsMeant(draft.channels, installed),
-      content: draft.content,
+      content,
       priority: draft.priority,
       fingerprint,
       createdAt,
@@ -103,12 +112,49 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
   };
 }
 
+/**
+ * The content as it is stored. A file is shared with the conversation first: whoever reads of it may fetch it at once.
+ *
+ * @throws HubError INVALID_ARGUMENT that names `payload.file_id` if the sender may not send that file
+ */
+async function sharedContent({ content, senderId, conversationId }: Draft, files: Files): Promise<Content> {
+  if (content.type === 'text') return content;
+  try {
+    const { filename, fileSize, contentType } = await files.shareFile({
+      fileId: content.fileId,
+      senderId,
+      conversationId,
+    });
+    return { ...content, label: { filename, fileSize: Number(fileSize), contentType } };
+  } catch (error) {
+    throw isRefusal(error) ? invalidFields([fileViolation()]) : error;
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof HubError && ['NOT_FOUND', 'PERMISSION_DENIED', 'ABORTED'].includes(error.kind);
+}
+
 /** What is wrong with a message that its proto can't say. */
-export function checks(channels: Channels): Checks<typeof MessageServiceService> {
+export function checks(channels: Channels, files: Files): Checks<typeof MessageServiceService> {
   return {
-    sendMessage: (request) => [
-      ...(request.payload === undefined ? [] : contentViolations(contentOf(request.payload))),
-      ...channelViolations(request.channels, channels.known() ?? request.channels),
-    ],
+    async sendMessage(request, found, caller) {
+      const content = request.payload === undefined ? undefined : contentOf(request.payload);
+      const wrong = [
+        ...(content === undefined ? [] : contentViolations(content)),
+        ...channelViolations(request.channels, channels.known() ?? request.channels),
+      ];
+      const isKnownWrong = [...found, ...wrong].some(({ field }) => field === 'payload.file_id');
+      // A request with nothing else wrong is told about its file when it is to be accepted.
+      if (content?.type !== 'file' || found.length + wrong.length === 0 || isKnownWrong) return wrong;
+      const senderId = caller?.kind === 'user' ? caller.userId : '';
+      try {
+        await files.shareFile({ fileId: content.fileId, senderId, conversationId: '' });
+      } catch (error) {
+        if (isRefusal(error)) wrong.push(fileViolation());
+        else if (!isTransient(error)) throw error;
+      }
+      return wrong;
+    },
   };
 }

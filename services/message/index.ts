@@ -1,5 +1,6 @@
 import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, text, type Config } from '#lib/config.ts';
@@ -24,6 +25,7 @@ export const settings = {
   ...databaseSettings,
   ...busSettings,
   CONVERSATION_ADDRESS: text().describe('host:port of the conversation service'),
+  FILE_ADDRESS: text().describe('host:port of the file service'),
   CONNECTORS_ADDRESS: text().describe('host:port of the connectors service'),
   DELIVERY_DEADLINE: duration({ min: 1_000, max: 7 * 86_400_000 })
     .default(30_000)
@@ -54,6 +56,9 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   });
   opened.defer(() => connectors.close());
 
+  const files = connect(FileServiceService, { target: 'file', address: config.FILE_ADDRESS, identities });
+  opened.defer(() => files.close());
+
   const store = openStore(database);
   // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
   const background = openDatabase(definition, {
@@ -77,7 +82,11 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     identities,
     log,
     services: [
-      service(MessageServiceService, handlers({ store, relay, channels, conversations, deadline }), checks(channels)),
+      service(
+        MessageServiceService,
+        handlers({ store, relay, channels, conversations, files, deadline }),
+        checks(channels, files),
+      ),
     ],
     dependencies: { database: database.ping, bus: async () => relay.requireBus() },
   });

@@ -4,11 +4,21 @@ import { HubError, type FieldViolation } from '#lib/errors.ts';
 /** How far a message or a delivery has come; it only moves to the right, and the last two are ends. */
 export type Status = 'accepted' | 'in_transit' | 'delivered' | 'failed';
 
+/** What people see of a file. */
+export interface FileLabel {
+  filename: string;
+  /** Bytes. */
+  fileSize: number;
+  contentType: string;
+}
+
 /** The content of a message. */
 export interface Content {
   type: 'text' | 'file';
   text: string;
   fileId: string;
+  /** Of a file that is known to be there. */
+  label?: FileLabel;
 }
 
 export type Priority = 'low' | 'normal' | 'high';
@@ -32,8 +42,12 @@ export function contentViolations(content: Content): FieldViolation[] {
   if (content.type === 'text') {
     return content.text === '' ? [{ field: 'payload.text', description: 'is required' }] : [];
   }
-  if (content.fileId === '') return [{ field: 'payload.file_id', description: 'is required' }];
-  return [{ field: 'payload.file_id', description: 'is not a file that you may send' }];
+  return content.fileId === '' ? [{ field: 'payload.file_id', description: 'is required' }] : [];
+}
+
+/** What is wrong with a file that is unknown, not completed, or not the sender's to send. */
+export function fileViolation(): FieldViolation {
+  return { field: 'payload.file_id', description: 'is not a completed file that you may send' };
 }
 
 /** Names each channel that is not installed. */

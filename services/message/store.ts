@@ -1,7 +1,15 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
-import { settle, type Content, type DeliveryState, type Priority, type Report, type Status } from './message.ts';
+import {
+  settle,
+  type Content,
+  type DeliveryState,
+  type FileLabel,
+  type Priority,
+  type Report,
+  type Status,
+} from './message.ts';
 
 const Message = defineEntity({
   name: 'Message',
@@ -17,6 +25,7 @@ const Message = defineEntity({
     payloadType: p.text().$type<Content['type']>(),
     payloadText: p.text().nullable(),
     payloadFileId: p.uuid().nullable(),
+    payloadLabel: p.json<FileLabel>().nullable(),
     priority: p.text().$type<Priority>(),
     status: p.text().$type<Status>(),
     fingerprint: p.blob().$type<Buffer>(),
@@ -92,7 +101,10 @@ const Lease = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'message',
   entities: [Message, Delivery, StatusChange, ConversationHead, OutboxRow, Lease],
-  migrations: async () => [{ name: '0001-messages', class: (await import('./migrations/0001-messages.ts')).Messages }],
+  migrations: async () => [
+    { name: '0001-messages', class: (await import('./migrations/0001-messages.ts')).Messages },
+    { name: '0002-file-labels', class: (await import('./migrations/0002-file-labels.ts')).FileLabels },
+  ],
 };
 
 /** A message as it is kept. */
@@ -254,9 +266,9 @@ async function insert(database: Database, message: NewMessage): Promise<boolean>
         returning last_seq
     ), message as (
       insert into messages (message_id, conversation_id, seq, sender_id, sender_username, recipient_ids, channels,
-          payload_type, payload_text, payload_file_id, priority, status, fingerprint, created_at, updated_at, deliver_by,
+          payload_type, payload_text, payload_file_id, payload_label, priority, status, fingerprint, created_at, updated_at, deliver_by,
           expires_at)
-        select $1, $2, last_seq, $3, $4, $5, $6, $7, $8, $9, $10, 'accepted', $11, $12, $12, $13, $14 from head
+        select $1, $2, last_seq, $3, $4, $5, $6, $7, $8, $9, $16, $10, 'accepted', $11, $12, $12, $13, $14 from head
         returning seq
     ), ledger as (
       insert into deliveries (message_id, recipient_id, channel, status, attempts, error, updated_at)
@@ -284,6 +296,7 @@ async function insert(database: Database, message: NewMessage): Promise<boolean>
       message.deliverBy,
       message.expiresAt,
       message.requestId,
+      message.content.label === undefined ? null : JSON.stringify(message.content.label),
     ],
   );
   return rows.length > 0;
@@ -384,6 +397,7 @@ export interface MessageRow {
   payload_type: Content['type'];
   payload_text: string | null;
   payload_file_id: string | null;
+  payload_label: FileLabel | null;
   priority: Priority;
   status: Status;
   created_at: Date;
@@ -393,7 +407,7 @@ export interface MessageRow {
 
 /** What there is to know of a message `m`. */
 export const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
-  m.payload_type, m.payload_text, m.payload_file_id, m.priority, m.status, m.created_at, m.updated_at,
+  m.payload_type, m.payload_text, m.payload_file_id, m.payload_label, m.priority, m.status, m.created_at, m.updated_at,
   m.deliver_by`;
 
 export function storedMessage(row: MessageRow): StoredMessage {
@@ -405,7 +419,12 @@ export function storedMessage(row: MessageRow): StoredMessage {
     senderUsername: row.sender_username,
     recipientIds: row.recipient_ids,
     channels: row.channels,
-    content: { type: row.payload_type, text: row.payload_text ?? '', fileId: row.payload_file_id ?? '' },
+    content: {
+      type: row.payload_type,
+      text: row.payload_text ?? '',
+      fileId: row.payload_file_id ?? '',
+      ...(row.payload_label === null ? {} : { label: row.payload_label }),
+    },
     priority: row.priority,
     status: row.status,
     createdAt: row.created_at,

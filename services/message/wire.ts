@@ -45,14 +45,14 @@ export function contentOf(payload: Payload | undefined): Content {
     : { type: 'text', text: payload?.text ?? '', fileId: '' };
 }
 
-export function payloadOf({ type, text, fileId }: Content): Payload {
+export function payloadOf({ type, text, fileId, label }: Content): Payload {
   return {
     type: type === 'file' ? PayloadType.PAYLOAD_TYPE_FILE : PayloadType.PAYLOAD_TYPE_TEXT,
     text,
     fileId,
-    filename: '',
-    fileSize: 0n,
-    contentType: '',
+    filename: label?.filename ?? '',
+    fileSize: BigInt(label?.fileSize ?? 0),
+    contentType: label?.contentType ?? '',
   };
 }
 

@@ -1,16 +1,20 @@
 import { v5 as uuidOf } from 'uuid';
 import { MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
+import { PayloadType } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import type { Connection } from '#lib/rpc/client.ts';
 import { copiesOf, decide, type Copy, type Route } from './router.ts';
 import type { Store } from './store.ts';
 
 const processingTopic = 'message_processing';
 const statusTopic = 'message_status';
 const accepted = 'chat4all.message.v1.MessageAccepted';
+const missingFile = 'The file is not in the store';
 
 /** Ids of events are made in here from what the events say, so that a repeated event has the same id. */
 const eventNamespace = 'c4c3b8d0-54f5-4b4d-8a3e-6a1f2f1d7c10';
@@ -23,16 +27,21 @@ const largestPublication = 2 * 1024 * 1024;
 
 export interface RoutingOptions {
   store: Pick<Store, 'record'>;
+  files: Files;
   publish: Bus['publish'];
   log: Logger;
 }
 
+/** What of the file service is needed here. */
+export type Files = Pick<Connection<typeof FileServiceService>, 'verifyFile'>;
+
 /** Routes accepted messages, as they come over the bus. */
-export function consumeMessages({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
+export function consumeMessages(options: { bus: Bus; store: Store; files: Files; log: Logger }): Promise<Consumer> {
+  const { bus, store, files, log } = options;
   return bus.consume({
     topics: [processingTopic],
     group: 'router',
-    handle: routing({ store, publish: bus.publish, log }),
+    handle: routing({ store, files, publish: bus.publish, log }),
     onDeadLetter: rejection(bus.publish),
   });
 }
@@ -42,11 +51,16 @@ export function consumeMessages({ bus, store, log }: { bus: Bus; store: Store; l
  * is recorded, then said on `message_status`, and only then are the copies sent out, so that no report of a copy comes
  * before it.
  */
-export function routing({ store, publish, log }: RoutingOptions) {
+export function routing({ store, files, publish, log }: RoutingOptions) {
   return async (events: readonly ReceivedEvent[]): Promise<void> => {
     const messages = new Map(events.map((event) => [event.id, readAccepted(event)]));
     const now = new Date();
-    const standing = await store.record([...messages.values()].map(({ message }) => decide(message, now)));
+    const fileProblems = await problemsOf([...messages.values()], files, now);
+    const standing = await store.record(
+      [...messages.values()].map(({ message }) =>
+        decide(message, now, fileProblems.get(message.payload?.fileId ?? '')),
+      ),
+    );
     const routed = [...messages.values()].map((each) => ({ ...each, route: standing.get(each.message.messageId)! }));
 
     await publish(
@@ -57,6 +71,7 @@ export function routing({ store, publish, log }: RoutingOptions) {
       const context = { requestId: event.requestId, messageId: route.messageId };
       withContext(context, () => {
         if (route.rejectedReason === null) log.debug('routed');
+        else if (route.rejectedReason === missingFile) log.error({ reason: route.rejectedReason }, 'rejected');
         else log.warn({ reason: route.rejectedReason }, 'rejected');
       });
     }
@@ -81,6 +96,29 @@ export function routing({ store, publish, log }: RoutingOptions) {
       }),
     );
   };
+}
+
+/**
+ * What is wrong with the files that messages carry, by the file's id. Files of messages whose time is over are not looked at.
+ *
+ * @throws HubError that is transient while that can't be found out
+ */
+async function problemsOf(messages: readonly Accepted[], files: Files, now: Date): Promise<Map<string, string>> {
+  const fileIds = messages.flatMap(({ message: { payload, deliverBy } }) =>
+    payload?.type === PayloadType.PAYLOAD_TYPE_FILE && now < deliverBy ? [payload.fileId] : [],
+  );
+  const problems = new Map<string, string>();
+  await Promise.all(
+    [...new Set(fileIds)].map(async (fileId) => {
+      try {
+        await files.verifyFile({ fileId });
+      } catch (error) {
+        if (!(error instanceof HubError) || (error.kind !== 'NOT_FOUND' && error.kind !== 'ABORTED')) throw error;
+        problems.set(fileId, missingFile);
+      }
+    }),
+  );
+  return problems;
 }
 
 /** Says that a message which can't be routed has failed. Needs nothing but the bus, whatever it was that failed. */

@@ -1,10 +1,12 @@
+import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import type { Config } from '#lib/config.ts';
+import { text, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { connect } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { consumeMessages } from './events.ts';
 import { handlers } from './handlers.ts';
@@ -17,6 +19,7 @@ export const settings = {
   ...identitySettings,
   ...databaseSettings,
   ...busSettings,
+  FILE_ADDRESS: text().describe('host:port of the file service'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
@@ -26,6 +29,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => db.close());
   const bus = await openBus(config, { log, clientId: 'router' });
   opened.defer(() => bus.stop());
+  const files = connect(FileServiceService, { target: 'file', address: config.FILE_ADDRESS, identities });
+  opened.defer(() => files.close());
   const store = openStore(db);
 
   const server = await serve({
@@ -36,7 +41,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     dependencies: { database: db.ping, bus: bus.probe },
   });
   opened.defer(() => server.stop());
-  const consumer = await consumeMessages({ bus, store, log });
+  const consumer = await consumeMessages({ bus, store, files, log });
   opened.defer(() => consumer.stop());
 
   const everything = opened.move();

@@ -11,7 +11,7 @@ import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { openHarness } from '../../test/harness.ts';
-import { rejection, routing } from './events.ts';
+import { rejection, routing, type Files } from './events.ts';
 import { copiesOf, decide } from './router.ts';
 import { database, openStore } from './store.ts';
 
@@ -23,6 +23,9 @@ test.after.always('everything that was started stops', async () => {
   await harness.stop();
 });
 const store = openStore(db);
+
+/** A file service in which every file is there. */
+const files: Files = { verifyFile: async () => ({}) };
 
 const soon = () => new Date(Date.now() + 25_000);
 
@@ -108,7 +111,7 @@ test('routing: says that a message is routed before it asks for its deliveries, 
   const bus = recordingBus();
   const recipientIds = [uuid(), uuid()];
   const message = acceptedMessage({ recipientIds, channels: ['whatsapp', 'instagram'], seq: 7n });
-  await routing({ store, publish: bus.publish, log })([received(message)]);
+  await routing({ store, files, publish: bus.publish, log })([received(message)]);
 
   t.is(bus.published[0]!.topic, 'message_status');
   t.deepEqual(bus.published.map((each) => each.topic).toSorted(), [
@@ -148,7 +151,7 @@ test('routing: a batch keeps the order of its messages, and is one publication f
   const messages = Array.from({ length: 50 }, (_, index) =>
     acceptedMessage({ conversationId, seq: BigInt(index + 1) }),
   );
-  await routing({ store, publish: bus.publish, log })(messages.map((message) => received(message)));
+  await routing({ store, files, publish: bus.publish, log })(messages.map((message) => received(message)));
   t.is(bus.published.length, 2);
   t.deepEqual(
     requestsOf(bus.on('whatsapp_outgoing')).map(({ seq }) => seq),
@@ -160,7 +163,9 @@ test('routing: long texts for many people are not published all at once', async 
   const bus = recordingBus();
   const text = { ...acceptedMessage().payload!, text: 'x'.repeat(65_536) };
   const recipientIds = Array.from({ length: 99 }, () => uuid());
-  await routing({ store, publish: bus.publish, log })([received(acceptedMessage({ recipientIds, payload: text }))]);
+  await routing({ store, files, publish: bus.publish, log })([
+    received(acceptedMessage({ recipientIds, payload: text })),
+  ]);
   const publications = bus.published.filter(({ topic }) => topic === 'whatsapp_outgoing');
   for (const { events } of publications) {
     t.true(events.reduce((bytes, event) => bytes + event.value.byteLength, 0) <= 2 * 1024 * 1024);
@@ -178,9 +183,9 @@ test('routing: the same batch again is the same decisions and the same events', 
     received(acceptedMessage({ channels: ['No Channel'] })),
   ];
   const [first, second] = [recordingBus(), recordingBus()];
-  await routing({ store, publish: first.publish, log })([...batch, ...batch]);
+  await routing({ store, files, publish: first.publish, log })([...batch, ...batch]);
   const decided = await store.find(ids.messageId);
-  await routing({ store, publish: second.publish, log })(batch);
+  await routing({ store, files, publish: second.publish, log })(batch);
   t.deepEqual(second.published, first.published);
   t.is(first.on('message_status').length, 2);
   t.deepEqual(await store.find(ids.messageId), decided);
@@ -192,7 +197,7 @@ for (const topic of ['message_status', 'whatsapp_outgoing', 'instagram_outgoing'
     const bus = recordingBus();
     bus.failing = topic;
     const message = acceptedMessage({ channels: ['whatsapp', 'instagram'] });
-    const handle = routing({ store, publish: bus.publish, log });
+    const handle = routing({ store, files, publish: bus.publish, log });
     await t.throwsAsync(handle([received(message)]), { instanceOf: HubError });
     const decided = await store.find(message.messageId);
     t.truthy(decided);
@@ -212,9 +217,9 @@ for (const topic of ['message_status', 'whatsapp_outgoing', 'instagram_outgoing'
 test('routing: the first decision stands, also when the deadline has passed before the repetition', async (t) => {
   const [first, second] = [recordingBus(), recordingBus()];
   const message = acceptedMessage();
-  await routing({ store, publish: first.publish, log })([received(message)]);
+  await routing({ store, files, publish: first.publish, log })([received(message)]);
   const late = { ...message, deliverBy: new Date(Date.now() - 1) };
-  await routing({ store, publish: second.publish, log })([received(late)]);
+  await routing({ store, files, publish: second.publish, log })([received(late)]);
   t.is(second.on('message_status')[0]!.type, 'chat4all.message.v1.MessageRouted');
   t.is(second.on('whatsapp_outgoing').length, 1);
 });
@@ -222,7 +227,7 @@ test('routing: the first decision stands, also when the deadline has passed befo
 test('routing: a message past its deadline is rejected and asks for no delivery', async (t) => {
   const bus = recordingBus();
   const message = acceptedMessage({ deliverBy: new Date(Date.now() - 1) });
-  await routing({ store, publish: bus.publish, log })([received(message)]);
+  await routing({ store, files, publish: bus.publish, log })([received(message)]);
   t.deepEqual(
     bus.published.map((each) => each.topic),
     ['message_status'],
@@ -246,13 +251,57 @@ test('routing: an event that can not be read has no effect, and says what is wro
     [received(acceptedMessage({ recipientIds: [uuid(), 'y'] })), /recipient_ids\[1\]/],
     [received(acceptedMessage({ deliverBy: undefined })), /deliver_by/],
   ];
-  const handle = routing({ store, publish: bus.publish, log });
+  const handle = routing({ store, files, publish: bus.publish, log });
   for (const [event, message] of bad) {
     const error = await t.throwsAsync(handle([received(good), event]), { instanceOf: HubError, message });
     t.is((error as HubError).kind, 'INVALID_ARGUMENT');
   }
   t.deepEqual(bus.published, []);
   t.is(await store.find(good.messageId), undefined);
+});
+
+test('routing: a message whose file is not there is rejected, with the reason and an error in the log', async (t) => {
+  const bus = recordingBus();
+  const lines: { level: number; msg: string; reason: string }[] = [];
+  const destination = { write: (line: string) => void lines.push(JSON.parse(line)) };
+  const fileId = uuid();
+  const payload = { ...acceptedMessage().payload!, type: PayloadType.PAYLOAD_TYPE_FILE, text: '', fileId };
+  const [lost, whole] = [acceptedMessage({ payload }), acceptedMessage()];
+  const missing: Files = {
+    async verifyFile(request) {
+      t.is(request.fileId, fileId);
+      throw new HubError('NOT_FOUND', 'CONTENT_MISSING', 'gone');
+    },
+  };
+  const errors = openLog({ name: 'router', format: 'json', level: 'info', destination });
+  await routing({ store, files: missing, publish: bus.publish, log: errors })([received(lost), received(whole)]);
+  const reason = 'The file is not in the store';
+  t.is((await store.find(lost.messageId))?.rejectedReason, reason);
+  t.is((await store.find(whole.messageId))?.rejectedReason, null);
+  t.like(MessageRejected.decode(bus.on('message_status')[0]!.value), { messageId: lost.messageId, reason });
+  t.is(bus.on('whatsapp_outgoing').length, 1);
+  t.deepEqual(
+    lines.map(({ level, msg, reason: why }) => [level, msg, why]),
+    [[50, 'rejected', reason]],
+  );
+});
+
+test('routing: nothing is decided while the file service is away; a message whose time is over is not asked about', async (t) => {
+  const bus = recordingBus();
+  const payload = { ...acceptedMessage().payload!, type: PayloadType.PAYLOAD_TYPE_FILE, fileId: uuid() };
+  const away: Files = {
+    async verifyFile() {
+      throw new HubError('UNAVAILABLE', 'SERVICE_UNAVAILABLE', 'away');
+    },
+  };
+  const handle = routing({ store, files: away, publish: bus.publish, log });
+  const waiting = acceptedMessage({ payload });
+  t.like(await t.throwsAsync(handle([received(waiting)])), { kind: 'UNAVAILABLE' });
+  t.is(await store.find(waiting.messageId), undefined);
+  t.deepEqual(bus.published, []);
+  const late = acceptedMessage({ payload, deliverBy: new Date(Date.now() - 1_000) });
+  await handle([received(late)]);
+  t.regex((await store.find(late.messageId))!.rejectedReason!, /deadline/);
 });
 
 test('rejection: whoever waits for an event that was given up learns why', async (t) => {

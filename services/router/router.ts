@@ -29,8 +29,12 @@ export interface Copy {
 /** Whatever else a channel is called can't be part of a topic's name, so nobody can listen there. */
 const channelName = /^[a-z][a-z0-9_-]{0,62}$/;
 
-/** Decides where a message goes. A recipient or channel that is named twice counts once. */
-export function decide(message: MessageToRoute, now: Date): Route {
+/**
+ * Decides where a message goes. A recipient or channel that is named twice counts once.
+ *
+ * @param fileProblem why the file that it carries can't be delivered, for people; nothing if nothing is known against it
+ */
+export function decide(message: MessageToRoute, now: Date, fileProblem?: string): Route {
   const recipientIds = [...new Set(message.recipientIds)];
   const channels = [...new Set(message.channels)];
   return {
@@ -39,7 +43,7 @@ export function decide(message: MessageToRoute, now: Date): Route {
     recipientIds,
     channels,
     routedAt: now,
-    rejectedReason: objection(recipientIds, channels, message.deliverBy, now),
+    rejectedReason: objection(recipientIds, channels, message.deliverBy, now) ?? fileProblem ?? null,
   };
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { eventually } from '../eventually.ts';
-import { kafkaIsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
+import { kafkaIsThere, s3IsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
 import {
   openRest,
   type Conversation,
@@ -41,12 +41,13 @@ export async function startMeshes(
   throw failed.reason;
 }
 
-/** Starts a mesh on one engine. */
+/** Starts a mesh on one engine, with its files in S3 beside Kafka where that is there, and else on disk. */
 export async function startFlowMesh(
   bus: FlowMesh['bus'],
   { people = 5, env = {} }: { people?: number; env?: NodeJS.ProcessEnv } = {},
 ): Promise<FlowMesh> {
-  const mesh = await startMesh({ bus, env: { SEED_USERS: String(people), ...env } });
+  const files = bus === 'kafka' && s3IsThere ? 's3' : 'disk';
+  const mesh = await startMesh({ bus, files, env: { SEED_USERS: String(people), ...env } });
   const usernames = Array.from({ length: people }, (_, index) => `user${index + 1}`);
   const auth = mesh.client(AuthServiceService, mesh.services.auth!.address, {
     token: await mesh.serviceToken('conversation', 'auth'),

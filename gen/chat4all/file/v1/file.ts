@@ -316,10 +316,8 @@ export interface ShareFileRequest {
   fileId: string;
   /** User id of who sends it. */
   senderId: string;
-  /** UUID of the conversation that it is sent to. */
+  /** UUID of the conversation that it is sent to. If it is empty, nothing is shared: the answer only says whether it could be. */
   conversationId: string;
-  /** UUID of the message that carries it. If it is empty, nothing is shared: the answer only says whether it could be. */
-  messageId: string;
 }
 
 /** The file, as a message shows it. */
@@ -330,16 +328,6 @@ export interface ShareFileResponse {
   fileSize: bigint;
   /** Its media type. */
   contentType: string;
-}
-
-/** Which message was not accepted. */
-export interface UnshareFileRequest {
-  /** UUID of the message. */
-  messageId: string;
-}
-
-/** Nothing is shared for that message any more. */
-export interface UnshareFileResponse {
 }
 
 /** Which file. */
@@ -2038,7 +2026,7 @@ export const DeleteFileResponse: MessageFns<DeleteFileResponse> = {
 };
 
 function createBaseShareFileRequest(): ShareFileRequest {
-  return { fileId: "", senderId: "", conversationId: "", messageId: "" };
+  return { fileId: "", senderId: "", conversationId: "" };
 }
 
 export const ShareFileRequest: MessageFns<ShareFileRequest> = {
@@ -2051,9 +2039,6 @@ export const ShareFileRequest: MessageFns<ShareFileRequest> = {
     }
     if (message.conversationId !== "") {
       writer.uint32(26).string(message.conversationId);
-    }
-    if (message.messageId !== "") {
-      writer.uint32(34).string(message.messageId);
     }
     return writer;
   },
@@ -2095,14 +2080,6 @@ export const ShareFileRequest: MessageFns<ShareFileRequest> = {
             message.conversationId = reader.string();
             continue;
           }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.messageId = reader.string();
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2123,7 +2100,6 @@ export const ShareFileRequest: MessageFns<ShareFileRequest> = {
     message.fileId = object.fileId ?? "";
     message.senderId = object.senderId ?? "";
     message.conversationId = object.conversationId ?? "";
-    message.messageId = object.messageId ?? "";
     return message;
   },
 };
@@ -2206,104 +2182,6 @@ export const ShareFileResponse: MessageFns<ShareFileResponse> = {
     message.filename = object.filename ?? "";
     message.fileSize = (object.fileSize !== undefined && object.fileSize !== null) ? BigInt(object.fileSize) : 0n;
     message.contentType = object.contentType ?? "";
-    return message;
-  },
-};
-
-function createBaseUnshareFileRequest(): UnshareFileRequest {
-  return { messageId: "" };
-}
-
-export const UnshareFileRequest: MessageFns<UnshareFileRequest> = {
-  encode(message: UnshareFileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.messageId !== "") {
-      writer.uint32(10).string(message.messageId);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): UnshareFileRequest {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseUnshareFileRequest();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.messageId = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<UnshareFileRequest>): UnshareFileRequest {
-    return UnshareFileRequest.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<UnshareFileRequest>): UnshareFileRequest {
-    const message = createBaseUnshareFileRequest();
-    message.messageId = object.messageId ?? "";
-    return message;
-  },
-};
-
-function createBaseUnshareFileResponse(): UnshareFileResponse {
-  return {};
-}
-
-export const UnshareFileResponse: MessageFns<UnshareFileResponse> = {
-  encode(_: UnshareFileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): UnshareFileResponse {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseUnshareFileResponse();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<UnshareFileResponse>): UnshareFileResponse {
-    return UnshareFileResponse.fromPartial(base ?? {});
-  },
-  fromPartial(_: DeepPartial<UnshareFileResponse>): UnshareFileResponse {
-    const message = createBaseUnshareFileResponse();
     return message;
   },
 };
@@ -2432,8 +2310,8 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): InitiateUploadResponse => InitiateUploadResponse.decode(value),
   },
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one and carries no data, the ones after it
-   * carry the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
+   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
+   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
    *
@@ -2549,7 +2427,7 @@ export const FileServiceService = {
   },
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept. Repeated for the same message it changes nothing.
+   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
    *
    * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
    * `FILE_NOT_COMPLETED`.
@@ -2562,16 +2440,6 @@ export const FileServiceService = {
     requestDeserialize: (value: Buffer): ShareFileRequest => ShareFileRequest.decode(value),
     responseSerialize: (value: ShareFileResponse): Buffer => Buffer.from(ShareFileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShareFileResponse => ShareFileResponse.decode(value),
-  },
-  /** Takes back what ShareFile did for a message, because it was not accepted after all. */
-  unshareFile: {
-    path: "/chat4all.file.v1.FileService/UnshareFile" as const,
-    requestStream: false as const,
-    responseStream: false as const,
-    requestSerialize: (value: UnshareFileRequest): Buffer => Buffer.from(UnshareFileRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): UnshareFileRequest => UnshareFileRequest.decode(value),
-    responseSerialize: (value: UnshareFileResponse): Buffer => Buffer.from(UnshareFileResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): UnshareFileResponse => UnshareFileResponse.decode(value),
   },
   /**
    * Looks whether a file's content is really in the store, whole.
@@ -2599,8 +2467,8 @@ export interface FileServiceServer extends UntypedServiceImplementation {
    */
   initiateUpload: handleUnaryCall<InitiateUploadRequest, InitiateUploadResponse>;
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one and carries no data, the ones after it
-   * carry the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
+   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
+   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
    *
@@ -2653,14 +2521,12 @@ export interface FileServiceServer extends UntypedServiceImplementation {
   deleteFile: handleUnaryCall<DeleteFileRequest, DeleteFileResponse>;
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept. Repeated for the same message it changes nothing.
+   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
    *
    * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
    * `FILE_NOT_COMPLETED`.
    */
   shareFile: handleUnaryCall<ShareFileRequest, ShareFileResponse>;
-  /** Takes back what ShareFile did for a message, because it was not accepted after all. */
-  unshareFile: handleUnaryCall<UnshareFileRequest, UnshareFileResponse>;
   /**
    * Looks whether a file's content is really in the store, whole.
    *
@@ -2693,8 +2559,8 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: InitiateUploadResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one and carries no data, the ones after it
-   * carry the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
+   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
+   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
    *
@@ -2841,7 +2707,7 @@ export interface FileServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept. Repeated for the same message it changes nothing.
+   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
    *
    * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
    * `FILE_NOT_COMPLETED`.
@@ -2860,22 +2726,6 @@ export interface FileServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShareFileResponse) => void,
-  ): ClientUnaryCall;
-  /** Takes back what ShareFile did for a message, because it was not accepted after all. */
-  unshareFile(
-    request: UnshareFileRequest,
-    callback: (error: ServiceError | null, response: UnshareFileResponse) => void,
-  ): ClientUnaryCall;
-  unshareFile(
-    request: UnshareFileRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: UnshareFileResponse) => void,
-  ): ClientUnaryCall;
-  unshareFile(
-    request: UnshareFileRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: UnshareFileResponse) => void,
   ): ClientUnaryCall;
   /**
    * Looks whether a file's content is really in the store, whole.

@@ -1,0 +1,89 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { lastLines } from './server-process.ts';
+
+const execute = promisify(execFile);
+
+export interface InstallOptions {
+  /** Told what takes long. */
+  log?: (line: string) => void;
+  /** Gives up when it is aborted. */
+  signal?: AbortSignal;
+}
+
+/** Where an engine of this version is installed, once for all that use this checkout. */
+export function engineHome(name: string, version: string): string {
+  return path.resolve(import.meta.dirname, `../../.chat4all/engines/${name}-${version}`);
+}
+
+/** Whether there is such a program on the PATH. */
+export function isOnPath(program: string): boolean {
+  return (process.env['PATH'] ?? '').split(path.delimiter).some((folder) => {
+    try {
+      accessSync(path.join(folder, program), constants.X_OK);
+      return folder !== '';
+    } catch {
+      return false;
+    }
+  });
+}
+
+/**
+ * Makes the folder `home` unless it is there. `make` fills a folder beside it, which gets its name only then: what was
+ * interrupted is never used, and of several processes that do this at once the first one wins.
+ */
+export async function installOnce(home: string, make: (unfinished: string) => Promise<void>): Promise<void> {
+  if (existsSync(home)) return;
+  const unfinished = `${home}.${process.pid}-${randomBytes(4).toString('hex')}`;
+  await mkdir(unfinished, { recursive: true });
+  try {
+    await make(unfinished);
+    await rename(unfinished, home).catch((error: NodeJS.ErrnoException) => {
+      // Another process was faster.
+      if (!existsSync(home)) throw error;
+    });
+  } finally {
+    await rm(unfinished, { recursive: true, force: true });
+  }
+}
+
+export interface ToolOptions {
+  /** Milliseconds that it may take. */
+  limit: number;
+  /** What to say if it fails; the end of its output follows. */
+  failure: string;
+  cwd?: string;
+  /** Over the environment of this process. */
+  env?: NodeJS.ProcessEnv;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Runs a program that ends by itself. Its output is for errors only.
+ *
+ * @throws Error with `failure` and the end of the output; or an AbortError
+ */
+export async function runTool(program: string, args: readonly string[], options: ToolOptions): Promise<void> {
+  const { limit, failure, cwd, env, signal } = options;
+  try {
+    await execute(program, args, {
+      cwd,
+      env: { ...process.env, ...env },
+      signal,
+      timeout: limit,
+      maxBuffer: 16 * 1024 * 1024,
+    });
+  } catch (error) {
+    // The signal may have come to the program itself, too, by Ctrl-C in the terminal.
+    signal?.throwIfAborted();
+    const { stdout = '', stderr = '', killed } = error as { stdout?: string; stderr?: string; killed?: boolean };
+    const late = killed ? `It was not done after ${limit / 1_000} s. ` : '';
+    throw new Error(`${failure} ${late}The end of its output:\n${lastLines(stdout + stderr || String(error))}`, {
+      cause: error,
+    });
+  }
+}

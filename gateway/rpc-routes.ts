@@ -1,0 +1,97 @@
+import type { Request, Response } from 'express';
+import type { Registry } from '@bufbuild/protobuf';
+import type { Backend, Backends } from './backends.ts';
+import type { Binding } from './bindings.ts';
+import { isJson } from './body.ts';
+import { answerDownload } from './download.ts';
+import { Problem } from './problem.ts';
+import type { Route } from './routes.ts';
+import { Transcoder } from './transcode.ts';
+import { answerUnary } from './unary.ts';
+import { answerUpload } from './upload.ts';
+
+/** Answers a request to a route, or throws a Problem. */
+export type Handler = (
+  request: Request,
+  response: Response,
+  values: readonly string[],
+  query: string,
+) => Promise<void> | void;
+
+/** What calls may take, in milliseconds and bytes. */
+export interface Limits {
+  /** How long a call may take whose RPC says nothing of it. */
+  timeout: number;
+  /** Bytes that a JSON body may have, and how long it may take to arrive. */
+  bodyLimit: number;
+  bodyTimeout: number;
+  /** How long a client that sends a raw body may send nothing, and one that is sent one take nothing. */
+  uploadIdle: number;
+  downloadIdle: number;
+}
+
+/** The routes to RPCs. */
+export function rpcRoutes(
+  routes: readonly Route<Binding>[],
+  registry: Registry,
+  backends: Backends,
+  limits: Limits,
+): Route<Handler>[] {
+  const transcoder = new Transcoder(registry);
+  const taken = new Set<Route<Binding>>();
+  const found = routes.map((route) => {
+    const handler = handlerOf(route.target, transcoder, backends, limits);
+    const sibling = jsonSibling(route, routes);
+    if (sibling === undefined) return { route, target: handler };
+    taken.add(sibling);
+    const json = handlerOf(sibling.target, transcoder, backends, limits);
+    const target: Handler = (request, ...rest) =>
+      (isJson(request.headers['content-type']) ? json : handler)(request, ...rest);
+    return { route, target };
+  });
+  return found
+    .filter(({ route }) => !taken.has(route))
+    .map(({ route: { method, template }, target }) => ({ method, template, target }));
+}
+
+/** The longest that a request may take to arrive. */
+export function longestUpload(routes: readonly Route<Binding>[], limits: Limits): number {
+  const uploads = routes.filter(({ target }) => isUpload(target)).map(({ target }) => target.timeout ?? limits.timeout);
+  return Math.max(limits.bodyTimeout, ...uploads);
+}
+
+function isUpload({ method, rawBody }: Binding): boolean {
+  return rawBody !== undefined && method.methodKind === 'client_streaming';
+}
+
+/** Of an upload the route with the same method and path that takes the requests with a JSON body, if there is just one. */
+function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): Route<Binding> | undefined {
+  if (!isUpload(route.target)) return undefined;
+  const others = routes.filter(
+    (other) => other !== route && other.method === route.method && other.template.text === route.template.text,
+  );
+  const [sibling] = others;
+  const takesJson = sibling?.target.method.methodKind === 'unary' && sibling.target.body !== 'none';
+  return others.length === 1 && takesJson ? sibling : undefined;
+}
+
+function handlerOf(binding: Binding, transcoder: Transcoder, backends: Backends, limits: Limits): Handler {
+  const { method, rawBody } = binding;
+  const backend = backends.of(method.parent.typeName) as Backend;
+  const common = { backend, binding, transcoder, timeout: binding.timeout ?? limits.timeout };
+  if (method.methodKind === 'unary') {
+    const options = { ...common, bodyLimit: limits.bodyLimit, bodyTimeout: limits.bodyTimeout };
+    return (request, response, values, query) => answerUnary(request, response, values, query, options);
+  }
+  if (rawBody === undefined) {
+    return () => {
+      throw new Problem(501, 'UNIMPLEMENTED', 'Streams are not implemented');
+    };
+  }
+  if (method.methodKind === 'client_streaming') {
+    const options = { ...common, rawBody, idle: limits.uploadIdle };
+    return (request, response, values, query) => answerUpload(request, response, values, query, options);
+  }
+  const options = { ...common, rawBody, idle: limits.downloadIdle };
+  return (request, response, values, query) => answerDownload(request, response, values, query, options);
+}

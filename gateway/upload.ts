@@ -1,0 +1,173 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Request, Response } from 'express';
+import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { bytesMessage } from '#lib/rpc/raw-body.ts';
+import type { RawBody } from './bindings.ts';
+import { openPieces, partName, type Pieces } from './body-pieces.ts';
+import { incomplete, tooSlow } from './body.ts';
+import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
+import { cut } from './cut.ts';
+import { Problem } from './problem.ts';
+import { askForBody } from './unread.ts';
+
+/** What an upload needs. */
+export interface UploadOptions extends CallOptions {
+  rawBody: RawBody;
+  /** Milliseconds without a byte after which the client isn't waited for any longer. */
+  idle: number;
+}
+
+/** Bytes that a message carries at most. */
+const maxPiece = 1024 * 1024;
+/** Milliseconds before its deadline at which an upload that isn't whole is given up. */
+const deadlineMargin = 20;
+
+/**
+ * Answers a request with what a client-streaming RPC answers that is sent the body, piece by piece, at its own pace.
+ *
+ * A body that is cut off cancels the call: to the backend it never looks complete. What the backend answers before the
+ * end of the body is answered at once.
+ *
+ * @throws Problem
+ */
+export async function answerUpload(
+  request: Request,
+  response: Response,
+  values: readonly string[],
+  query: string,
+  options: UploadOptions,
+): Promise<void> {
+  const outgoing = new Outgoing(request, response, options);
+  const body = openPieces(request);
+  const message = outgoing.message({ values, query, headers: headersOf(request, body) });
+  const answer = outgoing.isWrong ? undefined : await send(request, response, options, outgoing, message, body);
+  if (outgoing.isWrong) {
+    // The backend has the last word on what is wrong, without the body.
+    await send(request, response, options, outgoing, message, undefined);
+    throw outgoing.wrong();
+  }
+  answerMessage(response, options, answer as Answer);
+}
+
+/** The headers that may be fields. */
+function headersOf({ headers }: Request, { isForm }: Pieces): IncomingHttpHeaders {
+  if (!isForm) return headers;
+  const { 'content-length': _ofTheForm, ...others } = headers;
+  return others;
+}
+
+/** Streams a message and a body to a backend. @returns its answer; undefined if the body turned out to be wrong */
+function send(
+  request: Request,
+  response: Response,
+  { backend, binding, rawBody, idle }: UploadOptions,
+  outgoing: Outgoing,
+  message: Buffer,
+  body: Pieces | undefined,
+): Promise<Answer | undefined> {
+  return new Promise((resolve, reject) => {
+    let metadata: Metadata | undefined;
+    let isOpen = true;
+    let isWhole = body === undefined;
+    let isPaused = false;
+    // A client that waits to be asked for its body has nothing to send before.
+    let isAsked = request.headers.expect === undefined;
+
+    const upstream = backend.streams.makeClientStreamRequest(
+      binding.rpcPath,
+      asIs,
+      asIs,
+      outgoing.metadata,
+      { deadline: outgoing.deadline },
+      (error: ServiceError | null, bytes?: Buffer) => {
+        close(() => (error === null ? resolve({ bytes: bytes as Buffer, metadata }) : reject(outgoing.refusal(error))));
+      },
+    );
+    const close = (then: () => void) => {
+      if (!isOpen) return;
+      isOpen = false;
+      clearTimeout(timer);
+      clearTimeout(late);
+      body?.stop();
+      request.off('data', onProgress).off('close', onCut);
+      response.off('close', onGone);
+      then();
+    };
+    const abandon = (then: () => void) => {
+      close(() => {
+        cut(upstream);
+        then();
+      });
+    };
+    const fail = (problem: Problem) => abandon(() => reject(problem));
+
+    const onProgress = () => timer.refresh();
+    const onGone = () => fail(incomplete());
+    const onCut = () => {
+      if (!request.readableEnded) fail(incomplete());
+    };
+    const timer = setTimeout(() => {
+      if (isWhole) return;
+      if (isAsked && !isPaused) fail(tooSlow());
+      else timer.refresh();
+    }, idle);
+    // By itself grpc-js would cancel it, with an end that looks like that of the body.
+    const late = setTimeout(
+      () => {
+        if (!isWhole) fail(new Problem(504, 'DEADLINE_EXCEEDED', 'The request took longer than it may'));
+      },
+      outgoing.deadline - Date.now() - deadlineMargin,
+    );
+
+    upstream.on('metadata', (received: Metadata) => {
+      metadata = received;
+      if (isWhole || !isOpen) return;
+      askForBody(response);
+      isAsked = true;
+      timer.refresh();
+    });
+    upstream.on('drain', () => {
+      if (!isOpen) return;
+      isPaused = false;
+      timer.refresh();
+      body?.resume();
+    });
+    // The callback hears of it, too.
+    upstream.on('error', () => {});
+    response.on('close', onGone);
+    upstream.write(message);
+    if (body === undefined) {
+      upstream.end();
+      return;
+    }
+
+    request.on('close', onCut);
+    body.start({
+      piece(bytes) {
+        if (!isOpen) return true;
+        isAsked = true;
+        for (let at = 0; at < bytes.length; at += maxPiece) {
+          isPaused = !upstream.write(bytesMessage(rawBody.bytes, bytes.subarray(at, at + maxPiece)));
+        }
+        return !isPaused;
+      },
+      end() {
+        if (!isOpen) return;
+        isWhole = true;
+        upstream.end();
+      },
+      wrong(description) {
+        abandon(() => {
+          try {
+            outgoing.fail(rawBody.bytes.name, partName, description);
+            resolve(undefined);
+          } catch (error) {
+            reject(error as Problem);
+          }
+        });
+      },
+      fail,
+    });
+    request.on('data', onProgress);
+  });
+}

@@ -1,0 +1,226 @@
+import { performance } from 'node:perf_hooks';
+import type { DescMethod } from '@bufbuild/protobuf';
+import type { Metadata } from '@grpc/grpc-js';
+import { v4 as uuid } from 'uuid';
+import { withContext, type CallContext } from '../context.ts';
+import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
+import type { Identities, Identity, UserIdentity } from '../identity.ts';
+import type { Logger } from '../log.ts';
+import { validate, type Access } from './schema.ts';
+import { decodeViolations } from './status.ts';
+
+/** What a handler knows about its call. */
+export interface Call<Caller = unknown> {
+  /** Who calls, as far as the access rule of the RPC makes sure of it. */
+  caller: Caller;
+  requestId: string;
+  /** The client's address, for limits by address. */
+  address: string;
+  /** Under which URL the client reached a gateway, without a slash at the end; undefined if it didn't come through one. */
+  origin: string | undefined;
+  /** Aborted when the caller has gone or its deadline has passed. */
+  signal: AbortSignal;
+}
+
+/** A call by a user: RPCs with the access rule USER or ADMIN. */
+export type UserCall = Call<UserIdentity>;
+
+/** What is wrong with a request beyond the rules in its proto. */
+export type Check = (
+  request: object,
+  found: readonly FieldViolation[],
+  caller: Identity | undefined,
+) => FieldViolation[] | Promise<FieldViolation[]>;
+/** A request as the deserialiser hands it over: it must not throw, so what is wrong is found later. */
+export interface Decoded {
+  encoded: Buffer;
+  /** Undefined if the bytes were no message of that type. */
+  request: () => object | undefined;
+}
+
+/** An RPC with all that is known of it before it is called. */
+export interface Rpc {
+  /** `<service>/<method>` */
+  name: string;
+  access: Access;
+  description: DescMethod;
+  /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
+  timeout: number | undefined;
+  check: Check | undefined;
+}
+
+/** What a server has for every call. */
+export interface Serving {
+  identities: Identities;
+  log: Logger;
+  defaultDeadline: number;
+  trustedProxies: ReadonlySet<string>;
+}
+
+/** What calls of every kind have in common. */
+interface ServerCall {
+  metadata: Metadata;
+  getDeadline(): Date | number;
+  getPeer(): string;
+  on(event: 'cancelled', listener: () => void): unknown;
+}
+
+/** How a call ended. */
+export type Outcome = { answer: object } | { failure: HubError };
+
+/**
+ * Sees a call through, with all that every call needs: who may, what is wrong with the request, a deadline, an error
+ * boundary and a log line.
+ */
+export async function seeThrough(
+  rpc: Rpc,
+  { identities, log, defaultDeadline, trustedProxies }: Serving,
+  call: ServerCall,
+  read: () => Promise<Decoded | undefined>,
+  handler: (request: object, about: Call) => Promise<object>,
+): Promise<Outcome> {
+  const began = performance.now();
+  const { metadata } = call;
+  const context: CallContext = {
+    requestId: requestIdOf(metadata),
+    deadline: deadlineOf(call.getDeadline(), rpc.timeout ?? defaultDeadline),
+  };
+  return withContext(context, async () => {
+    let caller: Identity | undefined;
+    let outcome: Outcome;
+    const abort = new AbortController();
+    call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
+    try {
+      caller = await identify(metadata, rpc.access, identities);
+      const answer = await withDeadline(context.deadline as number, abort, async () => {
+        const decoded = await read();
+        const request = decoded?.request();
+        const told = toldBy(metadata);
+        if (decoded === undefined || request === undefined || told === undefined) {
+          throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
+        }
+        const found = [...told, ...withoutRepeats(validate(rpc.description.input, decoded.encoded), told)];
+        const more = rpc.check === undefined ? [] : await rpc.check(request, found, caller);
+        const wrong = [...found, ...withoutRepeats(more, found)];
+        if (wrong.length > 0) throw invalidFields(wrong);
+        const isTrusted = trustedProxies.has(directAddress(call.getPeer()));
+        return handler(request, {
+          caller,
+          requestId: context.requestId,
+          address: addressOf(call.getPeer(), metadata, isTrusted),
+          origin: isTrusted ? originOf(metadata) : undefined,
+          signal: abort.signal,
+        });
+      });
+      outcome = { answer };
+    } catch (error) {
+      outcome = { failure: refusal(error, rpc, abort.signal, log) };
+    }
+    const failure = 'failure' in outcome ? outcome.failure : undefined;
+    const line = {
+      rpc: rpc.name,
+      code: failure?.kind ?? 'OK',
+      reason: failure?.reason,
+      ms: Math.round((performance.now() - began) * 10) / 10,
+      by: caller?.kind === 'user' ? caller.userId : caller?.name,
+    };
+    if (failure?.kind === 'UNAVAILABLE') log.warn({ ...line, err: failure.cause }, failure.message);
+    else log.info(line, 'rpc');
+    return outcome;
+  });
+}
+
+/** What a caller is told of an error; one that nobody meant for callers is a bug, unless the caller has gone. */
+function refusal(error: unknown, rpc: Rpc, signal: AbortSignal, log: Logger): HubError {
+  if (error instanceof HubError) return error;
+  // A stream that is cut off fails in ways of its own.
+  if (signal.aborted && signal.reason instanceof HubError) return signal.reason;
+  log.error({ err: error, rpc: rpc.name }, 'An RPC failed in a way that it should not');
+  return new HubError('INTERNAL', 'INTERNAL', 'Something went wrong on our side');
+}
+
+const violationsKey = 'x-field-violations-bin';
+/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: the call is refused with all of them. */
+function toldBy(metadata: Metadata): FieldViolation[] | undefined {
+  const [encoded] = metadata.get(violationsKey);
+  if (encoded === undefined) return [];
+  try {
+    const told = decodeViolations(encoded as Buffer);
+    return told.length > 0 ? told : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
+
+function requestIdOf(metadata: Metadata): string {
+  const [given] = metadata.get('x-request-id');
+  return typeof given === 'string' && requestIdPattern.test(given) ? given : uuid();
+}
+
+/** Milliseconds since the epoch. */
+function deadlineOf(given: Date | number, fallback: number): number {
+  const at = given instanceof Date ? given.getTime() : given;
+  return Number.isFinite(at) ? at : Date.now() + fallback;
+}
+
+function directAddress(peer: string): string {
+  return peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+}
+
+/** The address that the nearest trusted proxy saw, or that of the peer itself. */
+function addressOf(peer: string, metadata: Metadata, isTrusted: boolean): string {
+  const direct = directAddress(peer);
+  const [forwarded] = metadata.get('x-forwarded-for');
+  if (typeof forwarded !== 'string' || !isTrusted) return direct;
+  return forwarded.split(',').at(-1)?.trim() || direct;
+}
+
+/** The URL that a gateway says it was reached under. */
+function originOf(metadata: Metadata): string | undefined {
+  const [host] = metadata.get('x-forwarded-host');
+  const [protocol = 'http'] = metadata.get('x-forwarded-proto');
+  if (typeof host !== 'string' || !/^(http|https)$/.test(String(protocol))) return undefined;
+  // Whatever else a Host header may hold makes no URL of it.
+  return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? `${String(protocol)}://${host}` : undefined;
+}
+
+/** Who calls, if they may. */
+async function identify(metadata: Metadata, access: Access, identities: Identities): Promise<Identity | undefined> {
+  if (access === 'PUBLIC') return undefined;
+  const [header] = metadata.get('authorization');
+  const token = typeof header === 'string' ? /^bearer +(\S+)$/i.exec(header)?.[1] : undefined;
+  if (token === undefined) {
+    throw header === undefined
+      ? new HubError('UNAUTHENTICATED', 'TOKEN_MISSING', 'This call needs a bearer token: log in first')
+      : new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The authorization must be `Bearer <token>`');
+  }
+  const caller = await identities.verify(token);
+  const allowed =
+    access === 'SERVICE' ? caller.kind === 'service' : caller.kind === 'user' && (access === 'USER' || caller.admin);
+  if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
+  return caller;
+}
+
+/** Of `found`, what is not already said of the same field. */
+function withoutRepeats(found: readonly FieldViolation[], said: readonly FieldViolation[]): FieldViolation[] {
+  const named = new Set(said.map((violation) => violation.field));
+  return found.filter((violation) => !named.has(violation.field));
+}
+
+async function withDeadline<T>(deadline: number, abort: AbortController, work: () => Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const error = new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline');
+      abort.abort(error);
+      reject(error);
+    }, deadline - Date.now());
+  });
+  try {
+    return await Promise.race([work(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,315 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, credentials, Metadata, type ClientWritableStream, type ServiceError } from '@grpc/grpc-js';
+import test, { type ExecutionContext } from 'ava';
+import {
+  DownloadFileResponse,
+  FileServiceService,
+  UploadChunkRequest,
+  type UploadChunkResponse,
+} from '#gen/chat4all/file/v1/file.ts';
+import { eventually } from '../../test/eventually.ts';
+import { loadConfig } from '../config.ts';
+import { HubError } from '../errors.ts';
+import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
+import { openLog } from '../log.ts';
+import type { Bytes } from './methods.ts';
+import { bytesIn, bytesMessage } from './raw-body.ts';
+import { rawBodyOf, method } from './schema.ts';
+import { serve, serverSettings, service, type Handlers } from './server.ts';
+import { fromServiceError } from './status.ts';
+
+const { privateKeys, trusted } = await generateKeys(['auth', 'file']);
+const identitiesOf = (name: string) =>
+  openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys[name], TRUSTED_KEYS: trusted }));
+const fileId = 'abcdef00-0000-4000-8000-000000000000';
+const token = await identitiesOf('auth').userToken({
+  userId: fileId,
+  username: 'somebody',
+  admin: false,
+  sessionId: fileId,
+  expiresAt: new Date(Date.now() + 600_000),
+});
+
+const first = UploadChunkRequest.encode({
+  fileId: fileId.toUpperCase(),
+  chunkId: 0,
+  contentDigest: '',
+  contentLength: undefined,
+  data: Buffer.alloc(0),
+}).finish();
+const data = rawBodyOf(method(FileServiceService.uploadChunk.path));
+const answer: UploadChunkResponse = { fileId, chunkId: 0, status: 2, receivedBytes: 0n, nextUploadUrl: undefined };
+
+type Given = Partial<Handlers<typeof FileServiceService>>;
+
+async function open(t: ExecutionContext, given: Given) {
+  const unused = async (): Promise<never> => {
+    throw new Error('nobody asks for this');
+  };
+  const handlers = Object.fromEntries(Object.keys(FileServiceService).map((key) => [key, unused]));
+  const lines: Record<string, unknown>[] = [];
+  const server = await serve({
+    config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1s' }),
+    identities: identitiesOf('file'),
+    log: openLog({
+      name: 'file',
+      format: 'json',
+      level: 'info',
+      destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
+    }),
+    services: [service(FileServiceService, { ...handlers, ...given } as Handlers<typeof FileServiceService>)],
+    dependencies: {},
+  });
+  const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
+  t.teardown(async () => {
+    client.close();
+    await server.stop();
+  });
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${token}`);
+  return { client, metadata, lines };
+}
+
+const asIs = (bytes: Buffer) => bytes;
+
+/** Begins an upload. */
+function upload({ client, metadata }: { client: Client; metadata: Metadata }) {
+  const ended = Promise.withResolvers<Buffer>();
+  ended.promise.catch(() => {});
+  const call: ClientWritableStream<Buffer> = client.makeClientStreamRequest(
+    FileServiceService.uploadChunk.path,
+    asIs,
+    asIs,
+    metadata,
+    { deadline: Date.now() + 20_000 },
+    (error: ServiceError | null, bytes?: Buffer) => {
+      if (error === null) ended.resolve(bytes as Buffer);
+      else ended.reject(fromServiceError(error));
+    },
+  );
+  return { call, ended: ended.promise };
+}
+
+const piece = (text: string) => bytesMessage(data, Buffer.from(text));
+
+async function textOf(bytes: Bytes): Promise<string> {
+  let text = '';
+  for await (const some of bytes) text += Buffer.from(some).toString();
+  return text;
+}
+
+test('a bytes field is found in any message and written as one, whatever its length', (t) => {
+  for (const length of [0, 1, 127, 128, 16_384, 300_000]) {
+    const bytes = Buffer.alloc(length, 7);
+    const message = UploadChunkRequest.decode(bytesMessage(data, bytes));
+    t.deepEqual(message.data, bytes);
+    t.is(message.fileId, '');
+    const whole = UploadChunkRequest.encode({ ...message, fileId, chunkId: 9 }).finish();
+    t.deepEqual(Buffer.from(bytesIn(data, whole) ?? []), bytes);
+  }
+});
+
+test('an upload arrives as a request and the bytes behind it, those of the first message included', async (t) => {
+  const seen: string[] = [];
+  const fixture = await open(t, {
+    async uploadChunk(request, call, body) {
+      seen.push(request.fileId, call.caller.username, await textOf(body));
+      return answer;
+    },
+  });
+  const { call, ended } = upload(fixture);
+  call.write(Buffer.concat([first, piece('one ')]));
+  call.write(piece('two '));
+  call.write(piece(''));
+  call.write(piece('three'));
+  call.end();
+  await ended;
+  t.deepEqual(seen, [fileId, 'somebody', 'one two three']);
+});
+
+test('an upload is refused before its bytes are asked for: without a token, with a wrong request, with none', async (t) => {
+  const fixture = await open(t, {
+    async uploadChunk() {
+      t.fail('it got through');
+      return answer;
+    },
+  });
+  const refusals = async (metadata: Metadata, message?: Buffer | Uint8Array) => {
+    const { call, ended } = upload({ client: fixture.client, metadata });
+    if (message !== undefined) call.write(Buffer.from(message));
+    else call.end();
+    return (await t.throwsAsync(ended)) as HubError;
+  };
+  t.like(await refusals(new Metadata(), first), { kind: 'UNAUTHENTICATED', reason: 'TOKEN_MISSING' });
+  const wrong = await refusals(fixture.metadata, piece('no request'));
+  t.deepEqual(
+    wrong.fields.map(({ field }) => field),
+    ['file_id', 'chunk_id'],
+  );
+  t.like(await refusals(fixture.metadata), { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+});
+
+test('the initial metadata says that the bytes are wanted, and comes only then', async (t) => {
+  const mayGoOn = Promise.withResolvers<void>();
+  const fixture = await open(t, {
+    async uploadChunk(_request, _call, body) {
+      await mayGoOn.promise;
+      await textOf(body);
+      return answer;
+    },
+  });
+  const { call, ended } = upload(fixture);
+  let told = false;
+  call.on('metadata', () => (told = true));
+  call.write(Buffer.from(first));
+  await sleep(100);
+  t.false(told);
+  mayGoOn.resolve();
+  await once(call, 'metadata');
+  call.end();
+  await ended;
+});
+
+test('a client that goes in the middle aborts the signal, and its call is no bug', async (t) => {
+  const aborted = Promise.withResolvers<string>();
+  const fixture = await open(t, {
+    async uploadChunk(_request, call, body) {
+      call.signal.addEventListener('abort', () => aborted.resolve((call.signal.reason as HubError).kind));
+      // Read to an end that is none, or thrown out of: either may be.
+      await textOf(body);
+      await aborted.promise;
+      throw new Error('what a stream that is cut off throws');
+    },
+  });
+  const { call } = upload(fixture);
+  call.write(Buffer.from(first));
+  call.write(piece('half of it'));
+  await once(call, 'metadata');
+  call.cancel();
+  t.is(await aborted.promise, 'CANCELLED');
+  const logged = await eventually(
+    'its log line',
+    () => fixture.lines.find((line) => line.code !== undefined || line.level === 50),
+    (line) => line !== undefined,
+  );
+  t.like(logged, { code: 'CANCELLED', level: 30 });
+});
+
+test('a refusal in the middle of an upload reaches the client while it still sends', async (t) => {
+  const fixture = await open(t, {
+    async uploadChunk(_request, _call, body) {
+      for await (const some of body) if (some.length > 0) break;
+      throw new HubError('INVALID_ARGUMENT', 'CHUNK_SIZE_MISMATCH', 'too much');
+    },
+  });
+  const { call, ended } = upload(fixture);
+  call.on('error', () => {});
+  call.write(Buffer.from(first));
+  const sending = setInterval(() => call.write(piece('more')), 5);
+  t.like(await t.throwsAsync(ended), { reason: 'CHUNK_SIZE_MISMATCH' });
+  clearInterval(sending);
+});
+
+function download({ client, metadata }: { client: Client; metadata: Metadata }) {
+  const request = FileServiceService.downloadFile.requestSerialize({ fileId, range: '', ifRange: '' });
+  return client.makeServerStreamRequest(FileServiceService.downloadFile.path, asIs, asIs, request, metadata, {
+    deadline: Date.now() + 20_000,
+  });
+}
+
+const head: DownloadFileResponse = {
+  data: Buffer.alloc(0),
+  filename: 'a file',
+  contentType: 'text/plain',
+  checksum: '',
+  contentLength: 6n,
+  contentRange: '',
+  acceptRanges: 'bytes',
+};
+
+test('a download is its first message and then the bytes, also where the pieces are made in one buffer', async (t) => {
+  const fixture = await open(t, {
+    async downloadFile() {
+      return {
+        head,
+        body: (async function* () {
+          const reused = Buffer.alloc(3);
+          for (const text of ['abc', 'def']) {
+            reused.write(text);
+            yield reused;
+          }
+        })(),
+      };
+    },
+  });
+  const messages: DownloadFileResponse[] = [];
+  for await (const message of download(fixture)) messages.push(DownloadFileResponse.decode(message as Buffer));
+  t.deepEqual(messages[0], head);
+  t.is(messages.map((message) => String(message.data)).join('|'), '|abc|def');
+});
+
+test('a download that can not begin is an error without a first message, one that breaks off ends with an error', async (t) => {
+  let good = 0;
+  const fixture = await open(t, {
+    async downloadFile() {
+      return {
+        head,
+        body: (async function* () {
+          for (; good > 0; good--) yield Buffer.from('abc');
+          throw new HubError('UNAVAILABLE', 'STORE_UNAVAILABLE', 'away', { retryAfter: 1 });
+        })(),
+      };
+    },
+  });
+  const outcome = async () => {
+    const call = download(fixture);
+    let messages = 0;
+    call.on('data', () => messages++);
+    const [error] = (await once(call, 'error').catch((caught: unknown) => [caught])) as [ServiceError];
+    return [messages, fromServiceError(error).reason];
+  };
+  t.deepEqual(await outcome(), [0, 'STORE_UNAVAILABLE']);
+  good = 2;
+  t.deepEqual(await outcome(), [3, 'STORE_UNAVAILABLE']);
+});
+
+test('a download is read no faster than its client reads, and no more once the client has gone', async (t) => {
+  let made = 0;
+  let left = false;
+  const fixture = await open(t, {
+    async downloadFile() {
+      return {
+        head,
+        body: (async function* () {
+          try {
+            for (; made < 10_000; made++) yield Buffer.alloc(64 * 1024);
+          } finally {
+            left = true;
+          }
+        })(),
+      };
+    },
+  });
+  const call = download(fixture);
+  call.on('error', () => {});
+  await once(call, 'readable');
+  let before = -1;
+  await eventually(
+    'nothing more is made',
+    async () => {
+      before = made;
+      await sleep(200);
+      return made === before;
+    },
+    (stands) => stands,
+  );
+  t.true(made < 200, `${made} pieces were made for nobody`);
+  t.false(left);
+  call.cancel();
+  await eventually(
+    'the body is left',
+    () => left,
+    (isLeft) => isLeft,
+  );
+});

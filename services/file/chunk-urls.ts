@@ -1,0 +1,41 @@
+import { signatureOf, sizeOfChunk, type File } from './file.ts';
+import type { Storage } from './storage/storage.ts';
+
+/** Makes URLs to which a chunk can be put without a token. */
+export interface ChunkUrls {
+  /** @param origin of a gateway, for stores that can't take chunks from clients themselves */
+  of(file: File, chunkId: number, origin: string): Promise<string>;
+}
+
+/** @param lifetime of a URL, in milliseconds */
+export function openChunkUrls({
+  storage,
+  key,
+  lifetime,
+}: {
+  storage: Storage;
+  key: Buffer;
+  lifetime: number;
+}): ChunkUrls {
+  const seconds = Math.ceil(lifetime / 1_000);
+  return {
+    async of(file, chunkId, origin) {
+      const { fileId, uploadId } = file;
+      if (storage.partUrl !== undefined && uploadId !== null) {
+        return storage.partUrl({ key: fileId, uploadId }, chunkId, sizeOfChunk(file, chunkId), seconds);
+      }
+      const claims = {
+        fileId,
+        chunkId: String(chunkId),
+        expires: String(Math.ceil(Date.now() / 1_000) + seconds),
+      };
+      const query = new URLSearchParams({
+        file_id: claims.fileId,
+        chunk_id: claims.chunkId,
+        expires: claims.expires,
+        signature: signatureOf(claims, key).toString('base64url'),
+      });
+      return `${origin}/v1/files/upload?${query.toString()}`;
+    },
+  };
+}

@@ -1,0 +1,131 @@
+import { z } from 'zod';
+import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
+import { ConfigError, duration, integer, text, type Config } from '#lib/config.ts';
+import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { identitySettings, openIdentities } from '#lib/identity.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { connect } from '#lib/rpc/client.ts';
+import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { openChunkUrls } from './chunk-urls.ts';
+import { startRemoving, startSweep } from './cleaning.ts';
+import type { Limits } from './file.ts';
+import { openHandlers } from './handlers.ts';
+import { openStorage, storageSettings } from './storage/open.ts';
+import { database, openStore } from './store.ts';
+import { openUploads } from './uploads.ts';
+
+export { database };
+
+const mebibyte = 1024 ** 2;
+const hour = 3_600_000;
+/** S3 takes no more parts than this. */
+const mostChunks = 10_000;
+
+export const settings = {
+  ...serverSettings,
+  ...identitySettings,
+  ...databaseSettings,
+  ...storageSettings,
+  CONVERSATION_ADDRESS: text().describe('host:port of the conversation service'),
+  PUBLIC_URL: z
+    .url({ protocol: /^https?$/ })
+    .transform((url) => url.replace(/\/+$/, ''))
+    .optional()
+    .describe(
+      'URL of the gateway, for the URLs that clients are given; by default the one that the client used itself',
+    ),
+  MAX_FILE_SIZE: integer({ min: 1, max: 1024 ** 4 })
+    .default(2 * 1024 ** 3)
+    .describe('bytes that a file may have'),
+  CHUNK_SIZE: integer({ min: 1, max: 1024 * mebibyte })
+    .default(16 * mebibyte)
+    .describe('bytes of a chunk where the client does not choose'),
+  MIN_CHUNK_SIZE: integer({ min: 1, max: 1024 * mebibyte })
+    .default(5 * mebibyte)
+    .describe('the fewest bytes that a client may choose for a chunk; S3 takes no less than 5 MiB'),
+  MAX_CHUNK_SIZE: integer({ min: 1, max: 1024 * mebibyte })
+    .default(64 * mebibyte)
+    .describe('the most bytes that a client may choose for a chunk'),
+  MAX_OPEN_UPLOADS: integer({ min: 1, max: 10_000 }).default(10).describe('how many open uploads one user may have'),
+  UPLOAD_TTL: duration({ min: 1_000, max: 30 * 24 * hour })
+    .default(24 * hour)
+    .describe('how long an upload stays open without activity before it is aborted and its chunks are removed'),
+  UPLOAD_URL_TTL: duration({ min: 1_000, max: 24 * hour })
+    .default(hour)
+    .describe('how long a URL to put a chunk to is valid'),
+};
+
+export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  await using opened = new AsyncDisposableStack();
+  const identities = openIdentities(config);
+  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'file' });
+  opened.defer(() => db.close());
+  const storage = await openStorage(config, { log });
+  opened.defer(() => storage.close());
+  const limits = limitsOf(config, storage.smallestPart);
+  const conversations = connect(ConversationServiceService, {
+    target: 'conversation',
+    address: config.CONVERSATION_ADDRESS,
+    identities,
+  });
+  opened.defer(() => conversations.close());
+
+  const store = openStore(db);
+  const removing = startRemoving({ store, storage, log });
+  opened.defer(() => removing.stop());
+  const onRemoval = () => removing.wake();
+  const uploads = openUploads({ store, storage, limits, log, onRemoval });
+  opened.defer(() => uploads.stop());
+  const lifetime = config.UPLOAD_TTL;
+  const sweep = startSweep({ store, uploads, log, lifetime });
+  opened.defer(() => sweep.stop());
+
+  const urlKey = identities.deriveKey('upload URLs');
+  const urls = openChunkUrls({ storage, key: urlKey, lifetime: config.UPLOAD_URL_TTL });
+  const handlers = openHandlers({
+    store,
+    storage,
+    uploads,
+    urls,
+    conversations,
+    limits,
+    urlKey,
+    lifetime,
+    publicUrl: config.PUBLIC_URL,
+    onRemoval,
+  });
+  const server = await serve({
+    config,
+    identities,
+    log,
+    services: [service(FileServiceService, handlers)],
+    dependencies: { database: () => db.ping(), store: () => storage.ping() },
+  });
+  opened.defer(() => server.stop());
+
+  const everything = opened.move();
+  return { port: server.port, stop: () => everything.disposeAsync() };
+}
+
+/** @throws ConfigError naming sizes that don't go together */
+function limitsOf(config: Config<typeof settings>, smallestPart: number): Limits {
+  const { MAX_FILE_SIZE, CHUNK_SIZE, MIN_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_OPEN_UPLOADS } = config;
+  const problems = [];
+  if (MIN_CHUNK_SIZE < smallestPart)
+    problems.push(`MIN_CHUNK_SIZE must be at least ${smallestPart}: the store takes no less`);
+  if (CHUNK_SIZE < MIN_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at least MIN_CHUNK_SIZE');
+  if (CHUNK_SIZE > MAX_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at most MAX_CHUNK_SIZE');
+  if (MAX_FILE_SIZE > MIN_CHUNK_SIZE * mostChunks) {
+    problems.push(`MAX_FILE_SIZE must be at most ${mostChunks} times MIN_CHUNK_SIZE`);
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return {
+    largestFile: MAX_FILE_SIZE,
+    smallestChunk: MIN_CHUNK_SIZE,
+    largestChunk: MAX_CHUNK_SIZE,
+    usualChunk: CHUNK_SIZE,
+    openUploads: MAX_OPEN_UPLOADS,
+  };
+}

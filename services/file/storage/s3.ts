@@ -1,0 +1,364 @@
+import { EventEmitter } from 'node:events';
+import http, { type Agent, type IncomingMessage } from 'node:http';
+import https from 'node:https';
+import { Client, S3Error } from 'minio';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
+import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
+import type { OpenUpload, Storage, StoredPart } from './storage.ts';
+import { openAgent, receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
+import { openUploadCredentials } from './upload-credentials.ts';
+
+/** Milliseconds that a request without a body of its own may take. */
+const callLimit = 5_000;
+/** To assemble an object, a store may have to do some work. */
+const assembleLimit = 60_000;
+const pingLimit = 2_000;
+
+const mebibyte = 1024 * 1024;
+/** Seconds that a URL may be valid. */
+const longestLifetime = 7 * 24 * 3600;
+/** How often parts are listed anew because others replace them while they are assembled. */
+const assembleAttempts = 5;
+
+/** Error codes that will pass. MinIO's own begin with XMinio: full, not ready, too few disks. */
+const passing =
+  /^(XMinio.*|SlowDown.*|ServiceUnavailable|InternalError|RequestTimeout|TooManyRequests|OperationAborted|NoSuchBucket)$/;
+/** Answers without a body have no code but these of minio's. */
+const notFound = new Set(['NotFound', 'NoSuchKey', 'NoSuchUpload']);
+
+export interface S3Options {
+  /** http(s)://host:port of the S3, and the same as clients reach it. */
+  endpoint: URL;
+  publicEndpoint: URL;
+  region: string;
+  bucket: string;
+  credentials: Credentials;
+  /** Sign upload URLs; without them temporary ones do. They should be allowed nothing but to write. */
+  uploadCredentials?: Credentials;
+  log: Logger;
+}
+
+/**
+ * Keeps contents in a bucket of S3: an upload is a multipart upload, part n of ours its part n + 1. The bucket is made at the
+ * first use if it is missing.
+ *
+ * Credentials that are wrong, or allow too little, make every method throw an ordinary error that says so.
+ */
+export function openS3Storage(options: S3Options): Storage {
+  const { endpoint, publicEndpoint, region, bucket, credentials, log } = options;
+  const scope: SigningScope = { region, service: 's3' };
+  const agent = openAgent(endpoint);
+  const client = openClient(options, agent, callLimit);
+  const patientClient = openClient(options, agent, assembleLimit);
+  const impatientClient = openClient(options, agent, pingLimit);
+  const uploadCredentials = openUploadCredentials(options);
+  let bucketIsThere = false;
+
+  async function ensureBucket(through = client): Promise<void> {
+    if (bucketIsThere) return;
+    if (!(await through.bucketExists(bucket))) {
+      try {
+        await through.makeBucket(bucket, region);
+        log.info({ bucket }, 'made the bucket for contents');
+      } catch (error) {
+        // Another process was faster.
+        if (!codeOf(error).startsWith('BucketAlready')) throw error;
+      }
+    }
+    bucketIsThere = true;
+  }
+
+  function signedRequest(
+    method: string,
+    key: string,
+    headers: Record<string, string>,
+    upload?: PartOfUpload,
+  ): SignedRequest {
+    const url = objectUrl(endpoint, bucket, key, upload);
+    return { method, url, headers: authorize(method, url, headers, credentials, scope) };
+  }
+
+  /** The parts of an upload as S3 numbers them, with the tags by which they are told apart. */
+  async function listParts({ key, uploadId }: OpenUpload): Promise<S3Part[] | undefined> {
+    try {
+      return await client.listUploadedParts(bucket, key, uploadId);
+    } catch (error) {
+      if (codeOf(error) === 'NoSuchUpload') return undefined;
+      throw error;
+    }
+  }
+
+  async function sizeOf(key: string): Promise<number | undefined> {
+    try {
+      return (await client.statObject(bucket, key)).size;
+    } catch (error) {
+      if (!notFound.has(codeOf(error))) throw error;
+      // The answer is the same if the bucket is missing: then the store isn't ours, or it has been lost.
+      if (await client.bucketExists(bucket)) return undefined;
+      throw unavailable(error);
+    }
+  }
+
+  async function put(
+    upload: OpenUpload,
+    part: number,
+    size: number,
+    bytes: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ) {
+    const place = { uploadId: upload.uploadId, partNumber: part };
+    const request = signedRequest('PUT', upload.key, { 'content-length': String(size) }, place);
+    try {
+      await send(agent, request, size, bytes, signal);
+    } catch (error) {
+      if (error instanceof Refusal) throw error.code === 'NoSuchUpload' ? uploadClosed() : meaning(error);
+      throw error;
+    }
+  }
+
+  async function abortUploads(key: string): Promise<void> {
+    let [keyMarker, uploadIdMarker] = ['', ''];
+    for (let more = true; more;) {
+      const page = await client.listIncompleteUploadsQuery(bucket, key, keyMarker, uploadIdMarker, '');
+      // S3 lists by prefix.
+      for (const upload of page.uploads.filter((upload) => upload.key === key)) {
+        await client.abortMultipartUpload(bucket, key, upload.uploadId).catch((error: unknown) => {
+          if (codeOf(error) !== 'NoSuchUpload') throw error;
+        });
+      }
+      more = page.isTruncated;
+      [keyMarker, uploadIdMarker] = [page.nextKeyMarker, page.nextUploadIdMarker];
+    }
+  }
+
+  return {
+    smallestPart: 5 * mebibyte,
+
+    async open(key) {
+      checkKey(key);
+      return translated(async () => {
+        for (;;) {
+          const trusted = bucketIsThere;
+          await ensureBucket();
+          try {
+            return await client.initiateNewMultipartUpload(bucket, key, {});
+          } catch (error) {
+            // It has been deleted since we saw it.
+            if (codeOf(error) !== 'NoSuchBucket' || !trusted) throw error;
+            bucketIsThere = false;
+          }
+        }
+      });
+    },
+
+    async writePart(upload, number, size, bytes, signal) {
+      checkKey(upload.key);
+      await put(upload, number + 1, size, bytes, signal);
+    },
+
+    async parts(upload) {
+      checkKey(upload.key);
+      const parts = await translated(() => listParts(upload));
+      return parts?.map(({ part, size, lastModified }): StoredPart => ({
+        number: part - 1,
+        size,
+        storedAt: lastModified,
+      }));
+    },
+
+    async assemble(upload, count) {
+      checkKey(upload.key);
+      await translated(async () => {
+        for (let attempt = 1; ; attempt++) {
+          const parts = await listParts(upload);
+          if (parts === undefined) {
+            if ((await sizeOf(upload.key)) === undefined) throw uploadClosed();
+            return;
+          }
+          if (count === 0 && !(parts[0]?.part === 1 && parts[0].size === 0)) {
+            // An upload can't end without a part, but with an empty one. If it is closed by now, the next round finds out.
+            await put(upload, 1, 0, nothing(), AbortSignal.timeout(assembleLimit)).catch((error: unknown) => {
+              if (!(error instanceof HubError && error.reason === 'UPLOAD_CLOSED')) throw error;
+            });
+            if (attempt < assembleAttempts) continue;
+          }
+          const chosen = parts.slice(0, Math.max(count, 1));
+          const wrong = chosen.findIndex(({ part }, index) => part !== index + 1);
+          if (wrong !== -1 || chosen.length < count)
+            throw partMissing(upload.key, wrong === -1 ? chosen.length : wrong);
+          try {
+            await patientClient.completeMultipartUpload(bucket, upload.key, upload.uploadId, chosen);
+            return;
+          } catch (error) {
+            // A part was replaced after it was listed, or another process was faster. S3 may say so in an answer of status
+            // 200, of which minio gives no code.
+            const code = codeOf(error);
+            const changed =
+              error instanceof S3Error && (code === '' || code === 'InvalidPart' || code === 'NoSuchUpload');
+            if (!changed || attempt === assembleAttempts) throw error;
+          }
+        }
+      });
+    },
+
+    async size(key) {
+      checkKey(key);
+      return translated(() => sizeOf(key));
+    },
+
+    async *read(key, { start, end }, signal) {
+      checkKey(key);
+      signal.throwIfAborted();
+      if (start >= end) {
+        const size = await translated(() => sizeOf(key));
+        if (size === undefined || size < end) throw contentMissing();
+        return;
+      }
+      const request = signedRequest('GET', key, { range: `bytes=${start}-${end - 1}` });
+      try {
+        yield* receive(agent, request, end - start, signal);
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        throw error.code === 'NoSuchKey' || error.code === 'InvalidRange' ? contentMissing() : meaning(error);
+      }
+    },
+
+    async remove(key) {
+      checkKey(key);
+      await translated(async () => {
+        await ensureBucket();
+        // The uploads first: after that, nobody makes an object of them any more.
+        await abortUploads(key);
+        await client.removeObject(bucket, key);
+      });
+    },
+
+    async partUrl({ key, uploadId }, number, size, lifetime) {
+      checkKey(key);
+      if (!(lifetime >= 1 && lifetime <= longestLifetime))
+        throw new RangeError(`${lifetime} s is no lifetime of a URL`);
+      const url = objectUrl(publicEndpoint, bucket, key, { uploadId, partNumber: number + 1 });
+      const signer = await uploadCredentials(lifetime);
+      return presign('PUT', url, { 'content-length': String(size) }, signer, scope, lifetime);
+    },
+
+    async ping() {
+      await translated(async () => {
+        // Asks even if the bucket was seen before.
+        if (bucketIsThere && !(await impatientClient.bucketExists(bucket))) bucketIsThere = false;
+        await ensureBucket(impatientClient);
+      });
+    },
+
+    async close() {
+      agent.destroy();
+    },
+  };
+}
+
+/** Which part of which upload, as S3 counts them. */
+interface PartOfUpload {
+  uploadId: string;
+  partNumber: number;
+}
+
+interface S3Part {
+  part: number;
+  size: number;
+  etag: string;
+  lastModified: Date;
+}
+
+/** Where something is, in the style that every S3 knows: with the bucket in the path. */
+function objectUrl(endpoint: URL, bucket: string, key: string, part?: PartOfUpload): URL {
+  const url = new URL(`/${bucket}/${key}`, endpoint);
+  if (part !== undefined) {
+    url.searchParams.set('partNumber', String(part.partNumber));
+    url.searchParams.set('uploadId', part.uploadId);
+  }
+  return url;
+}
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+/** minio's client, with the listing of parts, which it has but keeps for itself. */
+class S3Client extends Client {
+  async listUploadedParts(bucket: string, key: string, uploadId: string): Promise<S3Part[]> {
+    const parts = await this.listParts(bucket, key, uploadId);
+    return parts
+      .map((part) => ({ ...part, lastModified: part.lastModified ?? new Date(0) }))
+      .toSorted((one, other) => one.part - other.part);
+  }
+}
+
+/** A client whose requests take at most `limit` milliseconds each, and are made once. */
+function openClient({ endpoint, region, credentials }: S3Options, agent: Agent, limit: number): S3Client {
+  const { request } = endpoint.protocol === 'https:' ? https : http;
+  return new S3Client({
+    endPoint: endpoint.hostname,
+    ...(endpoint.port !== '' && { port: Number(endpoint.port) }),
+    useSSL: endpoint.protocol === 'https:',
+    region,
+    accessKey: credentials.accessKey,
+    secretKey: credentials.secretKey,
+    transportAgent: agent,
+    // It would repeat requests within a time that isn't ours, and tell the console.
+    retryOptions: { disableRetry: true },
+    transport: { request: within(limit, request) },
+  });
+}
+
+/**
+ * `request`, with a limit of time for all of it. Answers that say that the store can't do it now end in an error: minio
+ * would leave them unread, and with them the connection open. A connection that turns out to be closed is replaced: whatever
+ * we ask for may be asked twice.
+ */
+function within(limit: number, request: typeof http.request): typeof http.request {
+  type Callback = (response: IncomingMessage) => void;
+  return ((options: http.RequestOptions, callback: Callback) => {
+    const signal = AbortSignal.timeout(limit);
+    // What minio uses of a request.
+    const made = Object.assign(new EventEmitter(), { end: (body: string | Buffer) => begin(body, options.agent) });
+    function begin(body: string | Buffer, agent: http.RequestOptions['agent']): void {
+      const attempt = request({ ...options, agent, signal }, (response) => {
+        const status = response.statusCode!;
+        if (status < 500 && status !== 408 && status !== 429) return callback(response);
+        attempt.destroy(unavailable(new Error(`HTTP status ${status}`)));
+      });
+      attempt.on('error', (error) => {
+        if (wasClosed(attempt, error)) begin(body, false);
+        else made.emit('error', error);
+      });
+      attempt.end(body);
+    }
+    return made;
+  }) as unknown as typeof http.request;
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof S3Error || error instanceof Refusal ? (error.code ?? '') : '';
+}
+
+/** Does something with the store, and says what its failure means for the caller. */
+async function translated<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw meaning(error);
+  }
+}
+
+function meaning(error: unknown): unknown {
+  if (error instanceof HubError) return error;
+  if (error instanceof S3Error || error instanceof Refusal) {
+    const code = codeOf(error);
+    if (passing.test(code) || (error instanceof Refusal && error.status >= 500)) return unavailable(error);
+    // Only its text: the rest of what S3 answers repeats what was signed.
+    return new Error(`The S3 store refused a request: ${code} ${error.message}`.trimEnd());
+  }
+  // From the network, or an abort of ours when the time was up.
+  const fromBelow = error instanceof Error && ('code' in error || error.name === 'TimeoutError');
+  return fromBelow ? unavailable(error) : error;
+}

@@ -1,0 +1,97 @@
+import { unavailable } from './failures.ts';
+import { authorize, type Credentials } from './signature.ts';
+
+/** Milliseconds that the store may take to give out credentials. */
+const limit = 5_000;
+/** Seconds: what MinIO gives them at least and at most. */
+const shortest = 900;
+const longest = 7 * 24 * 3600;
+
+/**
+ * What the holder of a part's URL may come to do at the very worst: write to the bucket.
+ *
+ * Reading must be out: MinIO lets an unsigned `x-amz-copy-source` header turn a PUT of a part into a copy of any object that
+ * the key may read. The second rule is against CVE-2026-41145, of which the last public MinIO suffers: with this header it
+ * checks no signature at all.
+ */
+function policyFor(bucket: string): string {
+  const writing = { Action: ['s3:PutObject'], Resource: [`arn:aws:s3:::${bucket}/*`] };
+  return JSON.stringify({
+    Version: '2012-10-17',
+    Statement: [
+      { Effect: 'Allow', ...writing },
+      {
+        Effect: 'Deny',
+        ...writing,
+        Condition: { StringLike: { 's3:x-amz-content-sha256': ['STREAMING-UNSIGNED-*'] } },
+      },
+    ],
+  });
+}
+
+export interface UploadCredentialsOptions {
+  endpoint: URL;
+  region: string;
+  bucket: string;
+  credentials: Credentials;
+  uploadCredentials?: Credentials;
+}
+
+/**
+ * Gives credentials that sign URLs for clients, and live at least `lifetime` seconds more: the given ones, or temporary ones
+ * from MinIO's AssumeRole.
+ */
+export function openUploadCredentials(options: UploadCredentialsOptions): (lifetime: number) => Promise<Credentials> {
+  const { uploadCredentials } = options;
+  if (uploadCredentials !== undefined) return async () => uploadCredentials;
+  let current: { credentials: Promise<Credentials>; until: number } | undefined;
+  return async (lifetime) => {
+    const now = Date.now();
+    if (current === undefined || current.until < now + lifetime * 1000) {
+      // Well above, so that one set serves many URLs.
+      const duration = Math.min(Math.max(2 * lifetime, 3600, shortest), longest);
+      // A minute less, for what clocks differ by and an answer takes.
+      const asked = {
+        credentials: assumeRole(options, duration),
+        until: now + Math.max(duration - 60, lifetime) * 1000,
+      };
+      current = asked;
+      asked.credentials.catch(() => {
+        if (current === asked) current = undefined;
+      });
+    }
+    return current.credentials;
+  };
+}
+
+/** https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, without a role, as MinIO has it. */
+async function assumeRole(options: UploadCredentialsOptions, duration: number): Promise<Credentials> {
+  const { endpoint, region, bucket, credentials } = options;
+  const body = new URLSearchParams({
+    Action: 'AssumeRole',
+    Version: '2011-06-15',
+    DurationSeconds: String(duration),
+    Policy: policyFor(bucket),
+  }).toString();
+  const url = new URL('/', endpoint);
+  const given = { 'content-type': 'application/x-www-form-urlencoded' };
+  const headers = authorize('POST', url, given, credentials, { region, service: 'sts' }, body);
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(limit) });
+    text = await response.text();
+  } catch (error) {
+    throw unavailable(error);
+  }
+  if (response.status >= 500) throw unavailable(new Error(`HTTP status ${response.status}`));
+  const field = (name: string) => new RegExp(`<${name}>([^<]+)</${name}>`).exec(text)?.[1];
+  const [accessKey, secretKey, sessionToken] = [field('AccessKeyId'), field('SecretAccessKey'), field('SessionToken')];
+  if (response.status !== 200 || accessKey === undefined || secretKey === undefined || sessionToken === undefined) {
+    const reason = `${field('Code') ?? ''} ${field('Message') ?? `HTTP status ${response.status}`}`.trim();
+    throw new Error(
+      `The S3 store gives out no temporary credentials for upload URLs (${reason}): set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY`,
+    );
+  }
+  return { accessKey, secretKey, sessionToken };
+}

@@ -1,0 +1,408 @@
+import { defineEntity, p } from '@mikro-orm/core';
+import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
+import type { File, Status } from './file.ts';
+
+const ContentEntity = defineEntity({
+  name: 'Content',
+  tableName: 'contents',
+  properties: {
+    checksum: p.text().primary(),
+    storageKey: p.text(),
+    size: p.bigint('number'),
+    createdAt: p.datetime(3),
+  },
+});
+
+const FileEntity = defineEntity({
+  name: 'FileMetadata',
+  tableName: 'files',
+  checks: [{ name: 'files_status_check', expression: `status in ('initiated', 'in_progress', 'completed', 'failed')` }],
+  indexes: [
+    { name: 'files_open_owner_index', properties: ['ownerId'], where: `status in ('initiated', 'in_progress')` },
+    { name: 'files_open_index', properties: ['updatedAt'], where: `status in ('initiated', 'in_progress')` },
+  ],
+  properties: {
+    fileId: p.uuid().primary(),
+    ownerId: p.uuid(),
+    filename: p.text(),
+    fileSize: p.bigint('number'),
+    contentType: p.text(),
+    expectedChecksum: p.text().nullable(),
+    chunkSize: p.integer(),
+    chunkCount: p.integer(),
+    status: p.text().$type<Status>(),
+    error: p.text(),
+    uploadId: p.text().nullable(),
+    checksum: () =>
+      p
+        .manyToOne(ContentEntity)
+        .fieldName('checksum')
+        .mapToPk()
+        .nullable()
+        .deleteRule('no action')
+        .index('files_checksum_index'),
+    completingBy: p.uuid().nullable(),
+    completingUntil: p.datetime(3).nullable(),
+    createdAt: p.datetime(3),
+    updatedAt: p.datetime(3),
+  },
+});
+
+const ChunkEntity = defineEntity({
+  name: 'FileChunk',
+  tableName: 'chunks',
+  properties: {
+    fileId: () => p.manyToOne(FileEntity).fieldName('file_id').mapToPk().primary().deleteRule('cascade'),
+    chunkId: p.integer().primary(),
+    size: p.bigint('number'),
+    uploadedAt: p.datetime(3),
+  },
+});
+
+const ShareEntity = defineEntity({
+  name: 'Share',
+  tableName: 'shares',
+  properties: {
+    fileId: () => p.manyToOne(FileEntity).fieldName('file_id').mapToPk().primary(),
+    conversationId: p.uuid().primary(),
+    sharedAt: p.datetime(3),
+  },
+});
+
+const RemovalEntity = defineEntity({
+  name: 'Removal',
+  tableName: 'removals',
+  properties: { storageKey: p.text().primary(), dueAt: p.datetime(3) },
+});
+
+export const database: DatabaseDefinition = {
+  schema: 'file',
+  entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity],
+  migrations: async () => [{ name: '0001-files', class: (await import('./migrations/0001-files.ts')).Files }],
+};
+
+/** A file that an upload begins with. */
+export type NewFile = Omit<File, 'status' | 'error' | 'uploadId' | 'checksum' | 'completingUntil' | 'updatedAt'>;
+
+export interface Chunk {
+  chunkId: number;
+  /** Bytes. */
+  size: number;
+  uploadedAt: Date;
+}
+
+/** Who completes an upload: nobody else does until then. */
+export interface Lease {
+  by: string;
+  /** Milliseconds. */
+  length: number;
+}
+
+export type Store = ReturnType<typeof openStore>;
+
+const open = `status in ('initiated', 'in_progress')`;
+const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size::float8 as "fileSize",
+  content_type as "contentType", expected_checksum as "expectedChecksum", chunk_size as "chunkSize",
+  chunk_count as "chunkCount", status, error, upload_id as "uploadId", checksum, completing_until as "completingUntil",
+  created_at as "createdAt", updated_at as "updatedAt"`;
+
+/**
+ * The queries of the file service. What the store of contents is to lose is written down in the transaction that makes it
+ * useless (`removals`), so that nothing is left behind however this process ends.
+ *
+ * A file's own upload is kept in the store of contents under its id. Files with the same content share one object, that of
+ * the first of them.
+ */
+export function openStore(db: Database) {
+  return {
+    /** Keeps a new file, unless its owner has `limit` open uploads. @returns false if that is so */
+    async begin(file: NewFile, limit: number): Promise<boolean> {
+      return db.transaction(async ({ sql }) => {
+        // Two that begin at once are counted one after the other.
+        await sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [file.ownerId]);
+        const begun = await sql(
+          `insert into files (file_id, owner_id, filename, file_size, content_type, expected_checksum, chunk_size,
+              chunk_count, status, error, created_at, updated_at)
+            select $1, $2, $3, $4, $5, $6, $7, $8, 'initiated', '', $9, $9
+              where (select count(*) from files where owner_id = $2 and ${open}) < $10
+            returning 1`,
+          [
+            file.fileId,
+            file.ownerId,
+            file.filename,
+            file.fileSize,
+            file.contentType,
+            file.expectedChecksum,
+            file.chunkSize,
+            file.chunkCount,
+            file.createdAt,
+            limit,
+          ],
+        );
+        return begun.length > 0;
+      });
+    },
+
+    /** Records that the store takes the upload. @returns false if the file is not open any more */
+    async opened(fileId: string, uploadId: string): Promise<boolean> {
+      const rows = await db.sql(`update files set upload_id = $2 where file_id = $1 and ${open} returning 1`, [
+        fileId,
+        uploadId,
+      ]);
+      return rows.length > 0;
+    },
+
+    /** Forgets a file whose upload could not be opened. */
+    async forget(fileId: string): Promise<void> {
+      await db.transaction(async (transaction) => {
+        await transaction.sql('delete from files where file_id = $1', [fileId]);
+        await remove(transaction, [fileId]);
+      });
+    },
+
+    async find(fileId: string): Promise<File | undefined> {
+      const [found] = await db.sql<File>(`select ${columns} from files where file_id = $1`, [fileId]);
+      return found;
+    },
+
+    async chunks(fileId: string): Promise<Chunk[]> {
+      return chunksOf(db, fileId);
+    },
+
+    /**
+     * Records that the store has a chunk.
+     *
+     * @returns all chunks that are there; undefined if the file is not open any more: then what was stored is removed again
+     */
+    async recordChunk(fileId: string, chunk: Chunk): Promise<Chunk[] | undefined> {
+      return db.transaction(async (transaction) => {
+        const touched = await transaction.sql(
+          `update files set status = 'in_progress', updated_at = greatest(updated_at, $2)
+            where file_id = $1 and ${open} returning 1`,
+          [fileId, chunk.uploadedAt],
+        );
+        if (touched.length === 0) {
+          await transaction.sql(
+            `insert into removals (storage_key, due_at)
+              select $1, now() where not exists (select from contents where storage_key = $1)
+              on conflict do nothing`,
+            [fileId],
+          );
+          return undefined;
+        }
+        await putChunks(transaction, fileId, [chunk]);
+        return chunksOf(transaction, fileId);
+      });
+    },
+
+    /** Makes the recorded chunks those that the store said it has when it was asked at `asked`, as long as the file is open. */
+    async reconcile(fileId: string, chunks: readonly Chunk[], asked: Date): Promise<void> {
+      await db.transaction(async (transaction) => {
+        const latest = new Date(Math.max(0, ...chunks.map((chunk) => chunk.uploadedAt.getTime())));
+        const touched = await transaction.sql(
+          `update files set status = case when $3 then 'in_progress' else status end,
+              updated_at = greatest(updated_at, $2)
+            where file_id = $1 and ${open} returning 1`,
+          [fileId, latest, chunks.length > 0],
+        );
+        if (touched.length === 0) return;
+        const there = chunks.map((chunk) => chunk.chunkId);
+        await transaction.sql(
+          'delete from chunks where file_id = $1 and uploaded_at < $3 and chunk_id <> all($2::int[])',
+          [fileId, there, asked],
+        );
+        await putChunks(transaction, fileId, chunks);
+      });
+    },
+
+    /** Takes or keeps the right to complete an upload. @returns false while somebody else has it, or it isn't open */
+    async holdCompletion(fileId: string, lease: Lease): Promise<boolean> {
+      const rows = await db.sql(
+        `update files set completing_by = $2, completing_until = now() + $3 * interval '1 millisecond'
+          where file_id = $1 and ${open}
+            and (completing_by = $2 or completing_until is null or completing_until < now())
+          returning 1`,
+        [fileId, lease.by, lease.length],
+      );
+      return rows.length > 0;
+    },
+
+    async releaseCompletion(fileId: string, by: string): Promise<void> {
+      await db.sql(
+        `update files set completing_by = null, completing_until = null where file_id = $1 and completing_by = $2`,
+        [fileId, by],
+      );
+    },
+
+    /** What is kept under a checksum, if anything is. */
+    async findContent(checksum: string): Promise<{ storageKey: string; size: number } | undefined> {
+      const [found] = await db.sql<{ storageKey: string; size: number }>(
+        `select storage_key as "storageKey", size::float8 as size from contents where checksum = $1`,
+        [checksum],
+      );
+      return found;
+    },
+
+    /**
+     * Completes a verified file. What another file has the same content in is shared with it, and its own is removed.
+     *
+     * @param lost the key of the object that is recorded for this checksum and isn't there any more: this file's own takes
+     *   its place for all
+     * @returns false if `by` has not the right to complete it any more
+     */
+    async complete(fileId: string, by: string, checksum: string, lost: string | undefined): Promise<boolean> {
+      return db.transaction(async (transaction) => {
+        const { sql } = transaction;
+        const mine = await sql<{ size: bigint }>(
+          `select file_size as size from files where file_id = $1 and completing_by = $2 and ${open} for update`,
+          [fileId, by],
+        );
+        if (mine.length === 0) return false;
+        const now = new Date();
+        // An update that changes nothing, so that the row is locked and comes back: it may not be deleted meanwhile.
+        const [content] = await sql<{ storageKey: string }>(
+          `insert into contents as c (checksum, storage_key, size, created_at) values ($1, $2, $3, $4)
+            on conflict (checksum) do update
+              set storage_key = case when c.storage_key = $5 then excluded.storage_key else c.storage_key end
+            returning storage_key as "storageKey"`,
+          [checksum, fileId, mine[0]?.size, now, lost ?? null],
+        );
+        if (content?.storageKey !== fileId) await remove(transaction, [fileId]);
+        await sql(
+          `update files set status = 'completed', checksum = $2, completing_by = null, completing_until = null,
+              upload_id = null, updated_at = $3
+            where file_id = $1`,
+          [fileId, checksum, now],
+        );
+        await sql('delete from chunks where file_id = $1', [fileId]);
+        return true;
+      });
+    },
+
+    /**
+     * Fails an open upload and gives up what was stored of it.
+     *
+     * @param by who completes it; without, only an upload that nobody completes now is failed
+     * @returns whether it was open
+     */
+    async fail(fileId: string, error: string, by?: string): Promise<boolean> {
+      return db.transaction(async (transaction) => {
+        const failed = await transaction.sql(
+          `update files set status = 'failed', error = $2, completing_by = null, completing_until = null, upload_id = null,
+              updated_at = $4
+            where file_id = $1 and ${open}
+              and (completing_by = $3 or completing_until is null or completing_until < now())
+            returning 1`,
+          [fileId, error, by ?? null, new Date()],
+        );
+        if (failed.length === 0) return false;
+        await transaction.sql('delete from chunks where file_id = $1', [fileId]);
+        await remove(transaction, [fileId]);
+        return true;
+      });
+    },
+
+    /** Deletes a completed or failed file that was not sent. @returns what it is instead, if it can't be deleted */
+    async delete(fileId: string): Promise<'deleted' | 'sent' | 'open'> {
+      return db.transaction(async (transaction) => {
+        const { sql } = transaction;
+        const [file] = await sql<{ status: Status; checksum: string | null }>(
+          'select status, checksum from files where file_id = $1 for update',
+          [fileId],
+        );
+        if (file === undefined) return 'deleted';
+        if (file.status !== 'completed' && file.status !== 'failed') return 'open';
+        const sent = await sql('select from shares where file_id = $1 limit 1', [fileId]);
+        if (sent.length > 0) return 'sent';
+        if (file.checksum !== null) await sql('select from contents where checksum = $1 for update', [file.checksum]);
+        await sql('delete from files where file_id = $1', [fileId]);
+        const unused = await sql<{ storageKey: string }>(
+          `delete from contents where checksum = $1 and not exists (select from files where checksum = $1)
+            returning storage_key as "storageKey"`,
+          [file.checksum],
+        );
+        await remove(
+          transaction,
+          unused.map(({ storageKey }) => storageKey),
+        );
+        return 'deleted';
+      });
+    },
+
+    /** Records that a file is sent to a conversation. @returns false if it is not completed, or gone */
+    async share(fileId: string, conversationId: string): Promise<boolean> {
+      // The lock is the one that a deletion waits for.
+      const rows = await db.sql(
+        `with file as (select file_id from files where file_id = $1 and status = 'completed' for share)
+          insert into shares as s (file_id, conversation_id, shared_at) select file_id, $2, $3 from file
+            on conflict (file_id, conversation_id) do update set shared_at = s.shared_at
+          returning 1`,
+        [fileId, conversationId, new Date()],
+      );
+      return rows.length > 0;
+    },
+
+    /** The ids of conversations that a file was sent to, `limit` at a time, in order, after the one given. */
+    async sharedWith(fileId: string, after: string, limit: number): Promise<string[]> {
+      const rows = await db.sql<{ conversationId: string }>(
+        `select conversation_id as "conversationId" from shares
+          where file_id = $1 and conversation_id > $2 order by conversation_id limit $3`,
+        [fileId, after, limit],
+      );
+      return rows.map((row) => row.conversationId);
+    },
+
+    /** Open uploads to which nothing has happened since `before`, the oldest first. */
+    async idle(before: Date, limit: number): Promise<File[]> {
+      return db.sql<File>(
+        `select ${columns} from files where ${open} and updated_at < $1
+          and (completing_until is null or completing_until < now())
+          order by updated_at limit $2`,
+        [before, limit],
+      );
+    },
+
+    /** What is to be removed from the store of contents, by key. */
+    async removals(limit: number): Promise<string[]> {
+      const rows = await db.sql<{ storageKey: string }>(
+        'select storage_key as "storageKey" from removals where due_at <= now() order by due_at limit $1',
+        [limit],
+      );
+      return rows.map((row) => row.storageKey);
+    },
+
+    /** Nothing is left under this key. */
+    async removed(storageKey: string): Promise<void> {
+      await db.sql('delete from removals where storage_key = $1', [storageKey]);
+    },
+  };
+}
+
+function chunksOf({ sql }: SqlTransaction, fileId: string): Promise<Chunk[]> {
+  return sql<Chunk>(
+    `select chunk_id as "chunkId", size::float8 as size, uploaded_at as "uploadedAt" from chunks
+      where file_id = $1 order by chunk_id`,
+    [fileId],
+  );
+}
+
+async function putChunks({ sql }: SqlTransaction, fileId: string, chunks: readonly Chunk[]): Promise<void> {
+  await sql(
+    `insert into chunks (file_id, chunk_id, size, uploaded_at)
+      select $1, * from unnest($2::int[], $3::bigint[], $4::timestamptz[])
+      on conflict (file_id, chunk_id) do update set size = excluded.size, uploaded_at = excluded.uploaded_at`,
+    [
+      fileId,
+      chunks.map((chunk) => chunk.chunkId),
+      chunks.map((chunk) => chunk.size),
+      chunks.map((chunk) => chunk.uploadedAt),
+    ],
+  );
+}
+
+async function remove({ sql }: SqlTransaction, storageKeys: readonly string[]): Promise<void> {
+  await sql(
+    'insert into removals (storage_key, due_at) select unnest($1::text[]), now() on conflict (storage_key) do nothing',
+    [storageKeys],
+  );
+}

@@ -1,0 +1,244 @@
+import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { v4 as uuid } from 'uuid';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import type { Bytes } from '#lib/rpc/methods.ts';
+import {
+  checked,
+  checksumMismatch,
+  chunksMissing,
+  fileNotFound,
+  otherChecksum,
+  parseDigest,
+  progressOf,
+  requireOpen,
+  requireOwner,
+  requireSize,
+  sizeOfChunk,
+  tooManyUploads,
+  uploadFailed,
+  type File,
+  type Limits,
+  type Progress,
+} from './file.ts';
+import type { OpenUpload, Storage } from './storage/storage.ts';
+import type { NewFile, Store } from './store.ts';
+
+/** A chunk as it arrives. */
+export interface ArrivingChunk {
+  chunkId: number;
+  /** Content-Digest (RFC 9530), or nothing. */
+  contentDigest: string;
+  /** How many bytes the client says that it will send. */
+  announced: number | undefined;
+  bytes: Bytes;
+}
+
+/** Uploads from their beginning to their end: what is recorded and what is stored, kept in step. */
+export interface Uploads {
+  /** Begins an upload. @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS` */
+  begin(file: NewFile): Promise<File>;
+  /** Takes a chunk. @throws HubError as UploadChunk says */
+  put(file: File, chunk: ArrivingChunk, signal: AbortSignal): Promise<Progress>;
+  /** What is there of an open upload, as the store itself says. */
+  progress(file: File): Promise<Progress>;
+  /**
+   * Completes an upload. Once begun it goes on, also if the caller goes: who asks again hears how it ended.
+   *
+   * @param checksum SHA-256 in lower-case hex
+   * @throws HubError as CompleteUpload says
+   */
+  complete(fileId: string, userId: string, checksum: string, signal: AbortSignal): Promise<File>;
+  /** Gives up an open upload. @returns false if it isn't open, or is being completed */
+  abort(fileId: string, reason: string): Promise<boolean>;
+  /** Lets what is being completed end. */
+  stop(): Promise<void>;
+}
+
+/** Whoever completes an upload and dies is replaced after this. Milliseconds. */
+const leaseLength = 10_000;
+const renewEvery = 3_000;
+/** How soon whoever waits for another's completion sees its end. */
+const lookEvery = 100;
+
+export interface UploadsOptions {
+  store: Store;
+  storage: Storage;
+  limits: Limits;
+  log: Logger;
+  /** Told that something is to be removed from the store. */
+  onRemoval: () => void;
+}
+
+export function openUploads({ store, storage, limits, log, onRemoval }: UploadsOptions): Uploads {
+  /** By file and checksum. */
+  const completing = new Map<string, Promise<void>>();
+  const stopped = new AbortController();
+
+  /** What the store has, which is also what counts from now on: chunks that came by a URL of its own are noticed so. */
+  async function lookInto(file: File): Promise<Progress | undefined> {
+    const asked = new Date();
+    const parts = file.uploadId === null ? [] : await storage.parts(uploadOf(file));
+    if (parts === undefined) return undefined;
+    const chunks = parts.map(({ number, size, storedAt }) => ({ chunkId: number, size, uploadedAt: storedAt }));
+    await store.reconcile(file.fileId, chunks, asked);
+    return progressOf(file, chunks);
+  }
+
+  async function fail(file: File, reason: string, by?: string): Promise<boolean> {
+    const failed = await store.fail(file.fileId, reason, by);
+    if (failed) {
+      log.info({ file: file.fileId, reason }, 'upload failed');
+      onRemoval();
+    }
+    return failed;
+  }
+
+  /** Verifies an upload that `by` holds, and ends it one way or the other. */
+  async function verify(file: File, checksum: string, by: string): Promise<void> {
+    const { fileId } = file;
+    const progress = await lookInto(file);
+    if (progress === undefined) {
+      // Assembled by somebody who then died, unless the store has lost it.
+      const size = await storage.size(fileId);
+      if (size !== file.fileSize) {
+        await fail(file, 'The store has lost the upload', by);
+        throw uploadFailed();
+      }
+    } else {
+      if (progress.missing.length > 0) throw chunksMissing(progress.missing);
+      await storage.assemble(uploadOf(file), file.chunkCount);
+    }
+    const found = await hashOf(fileId, file.fileSize);
+    if (found !== checksum || (file.expectedChecksum ?? found) !== found) {
+      await fail(file, `Its SHA-256 is ${found}, not the one that was said`, by);
+      throw checksumMismatch();
+    }
+    if (!(await store.complete(fileId, by, found, await lostContent(found)))) {
+      throw new HubError('ABORTED', 'UPLOAD_COMPLETING', 'The upload is being completed by somebody else: try again');
+    }
+    onRemoval();
+    log.info({ file: fileId, size: file.fileSize }, 'upload completed');
+  }
+
+  async function hashOf(key: string, size: number): Promise<string> {
+    const hash = createHash('sha256');
+    for await (const piece of storage.read(key, { start: 0, end: size }, stopped.signal)) hash.update(piece);
+    return hash.digest('hex');
+  }
+
+  /** The key of what should be there under a checksum already, if it is not. */
+  async function lostContent(checksum: string): Promise<string | undefined> {
+    const known = await store.findContent(checksum);
+    if (known === undefined || (await storage.size(known.storageKey)) === known.size) return undefined;
+    log.error({ checksum, key: known.storageKey }, 'The store has lost a content; what was uploaded takes its place');
+    return known.storageKey;
+  }
+
+  /** Does `verify` while renewing the right to. */
+  async function verifyHeld(file: File, checksum: string, by: string): Promise<void> {
+    const renewing = setInterval(() => {
+      // Should it be lost, the completion itself is refused.
+      store.holdCompletion(file.fileId, { by, length: leaseLength }).catch(() => {});
+    }, renewEvery);
+    try {
+      await verify(file, checksum, by);
+    } finally {
+      clearInterval(renewing);
+      await store.releaseCompletion(file.fileId, by).catch(() => {});
+    }
+  }
+
+  return {
+    async begin(file) {
+      if (!(await store.begin(file, limits.openUploads))) throw tooManyUploads(limits.openUploads);
+      try {
+        const uploadId = await storage.open(file.fileId);
+        if (!(await store.opened(file.fileId, uploadId))) throw uploadFailed();
+      } catch (error) {
+        await store.forget(file.fileId);
+        onRemoval();
+        throw error;
+      }
+      return (await store.find(file.fileId)) ?? fail404();
+    },
+
+    async put(file, { chunkId, contentDigest, announced, bytes }, signal) {
+      requireOpen(file, new Date());
+      const size = sizeOfChunk(file, chunkId);
+      const digest = parseDigest(contentDigest);
+      requireSize(size, announced);
+      await storage
+        .writePart(uploadOf(file), chunkId, size, checked(bytes, size, digest), signal)
+        .catch(closedMeans(file));
+      const chunks = await store.recordChunk(file.fileId, { chunkId, size, uploadedAt: new Date() });
+      if (chunks === undefined) {
+        onRemoval();
+        return refuseClosed(file);
+      }
+      return progressOf(file, chunks);
+    },
+
+    async progress(file) {
+      return (await lookInto(file)) ?? { receivedBytes: file.fileSize, missing: [] };
+    },
+
+    async complete(fileId, userId, checksum, signal) {
+      for (;;) {
+        const file = (await store.find(fileId)) ?? fail404();
+        requireOwner(file, userId);
+        if (file.status === 'completed') {
+          if (file.checksum !== checksum) throw otherChecksum();
+          return file;
+        }
+        if (file.status === 'failed') throw uploadFailed();
+        const name = `${fileId} ${checksum}`;
+        const by = uuid();
+        const running = completing.get(name);
+        if (running !== undefined) {
+          await running;
+        } else if (await store.holdCompletion(fileId, { by, length: leaseLength })) {
+          const work = verifyHeld(file, checksum, by).finally(() => completing.delete(name));
+          completing.set(name, work);
+          await work;
+        } else {
+          await sleep(lookEvery, undefined, { signal });
+        }
+      }
+    },
+
+    async abort(fileId, reason) {
+      const file = (await store.find(fileId)) ?? fail404();
+      return fail(file, reason);
+    },
+
+    async stop() {
+      stopped.abort(new HubError('UNAVAILABLE', 'STOPPING', 'The service is stopping: try again', { retryAfter: 1 }));
+      await Promise.allSettled(completing.values());
+    },
+  };
+
+  /** What it means for a client that the store takes no more of an upload. */
+  function closedMeans(file: File) {
+    return async (error: unknown): Promise<never> => {
+      if (error instanceof HubError && error.reason === 'UPLOAD_CLOSED') return refuseClosed(file);
+      throw error;
+    };
+  }
+
+  async function refuseClosed({ fileId }: File): Promise<never> {
+    requireOpen((await store.find(fileId)) ?? fail404(), new Date());
+    throw uploadFailed();
+  }
+}
+
+function fail404(): never {
+  throw fileNotFound();
+}
+
+/** @throws HubError ABORTED `UPLOAD_FAILED` while its upload was never opened in the store */
+function uploadOf({ fileId, uploadId }: File): OpenUpload {
+  if (uploadId === null) throw uploadFailed();
+  return { key: fileId, uploadId };
+}
