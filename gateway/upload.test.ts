@@ -55,11 +55,16 @@ function firstUpload(backend: EchoBackend): Promise<EchoUpload> {
   ) as Promise<EchoUpload>;
 }
 
-/** Hands all bytes to a request, as fast as it takes them. */
+/** Hands all bytes to a request, as fast as it takes them, until it is closed. */
 async function pour(request: ClientRequest, bytes: Buffer): Promise<void> {
+  const closed = new Promise<void>((resolve) => {
+    request.on('close', resolve);
+  });
   for (let at = 0; at < bytes.length && !request.destroyed; at += MiB) {
-    if (!request.write(bytes.subarray(at, at + MiB)))
-      await Promise.race([once(request, 'drain'), once(request, 'close')]);
+    const written = new Promise<void>((resolve) => {
+      request.write(bytes.subarray(at, at + MiB), () => resolve());
+    });
+    await Promise.race([written, closed]);
   }
 }
 
@@ -386,38 +391,41 @@ test('upload: Expect: 100-continue is answered with the error, and the body is n
 });
 
 test('upload: a client that sends nothing for a while is 408, and the call cancelled', async (t) => {
-  const { backend, gateway } = await fixture(t, {}, { ...patient, uploadIdle: 50 });
+  const { backend, gateway, send } = await fixture(t, {}, { ...patient, uploadIdle: 300 });
+  // From here on there is a connection to the backend.
+  await send('PATCH /v1/raw/upload', { body: 'x', headers: octets });
   const { socket, until } = await dial(gateway.port);
   socket.write('PATCH /v1/raw/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345');
   const answer = await until('end');
   t.regex(answer, /^HTTP\/1\.1 408 /);
   t.regex(answer, /REQUEST_TIMEOUT/);
-  await eventually('the end', () => backend.uploads[0]?.isCancelled, Boolean);
-  t.false(backend.uploads[0]?.isWhole);
+  await eventually('the end', () => backend.uploads[1]?.isCancelled, Boolean);
+  t.false(backend.uploads[1]?.isWhole);
 });
 
 test('upload: a client that has to wait for the backend is not given up', async (t) => {
-  const { backend, gateway } = await fixture(t, {}, { ...patient, uploadIdle: 50 });
+  const { backend, gateway, send } = await fixture(t, {}, { ...patient, uploadIdle: 300 });
+  await send('PATCH /v1/raw/upload', { body: 'x', headers: octets });
   backend.receiver = ({ stream }) => {
     stream.pause();
+    // Several times as long as a client may be idle.
+    setTimeout(() => stream.resume(), 1_000);
     return false;
   };
   const body = randomBytes(32 * MiB);
   const { request, answer } = begin(gateway.port, { ...octets, 'content-length': body.length });
   request.end(body);
-  const { stream } = await firstUpload(backend);
-  // Several times as long as a client may be idle.
-  setTimeout(() => stream.resume(), 300);
   t.like((await answer).json, { size: body.length });
 });
 
 test('upload: a body that is not there at the deadline is 504, and never looks complete', async (t) => {
-  const { backend, gateway } = await fixture(t);
+  const { backend, gateway, send } = await fixture(t);
+  await send('PATCH /v1/raw/upload', { body: 'x', headers: octets });
   const { socket, until } = await dial(gateway.port);
   socket.write('PATCH /v1/raw/upload HTTP/1.1\r\nHost: a\r\nGrpc-Timeout: 300m\r\nContent-Length: 10\r\n\r\n12345');
   t.regex(await until(/DEADLINE_EXCEEDED/), /^HTTP\/1\.1 504 /);
-  await eventually('the end', () => backend.uploads[0]?.isCancelled, Boolean);
-  t.false(backend.uploads[0]?.isWhole);
+  await eventually('the end', () => backend.uploads[1]?.isCancelled, Boolean);
+  t.false(backend.uploads[1]?.isWhole);
   socket.destroy();
 });
 

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { bytesMessage } from '#lib/rpc/raw-body.ts';
+import { bytesMessage, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
 import { openPieces, partName, type Pieces } from './body-pieces.ts';
 import { incomplete, tooSlow } from './body.ts';
@@ -21,6 +21,8 @@ export interface UploadOptions extends CallOptions {
 const maxPiece = 1024 * 1024;
 /** Milliseconds before its deadline at which an upload that isn't whole is given up. */
 const deadlineMargin = 20;
+/** Beyond this Node's timers end at once. */
+const longestTimer = 2 ** 31 - 1;
 
 /**
  * Answers a request with what a client-streaming RPC answers that is sent the body, piece by piece, at its own pace.
@@ -116,7 +118,7 @@ function send(
       () => {
         if (!isWhole) fail(new Problem(504, 'DEADLINE_EXCEEDED', 'The request took longer than it may'));
       },
-      outgoing.deadline - Date.now() - deadlineMargin,
+      Math.min(outgoing.deadline - Date.now() - deadlineMargin, longestTimer),
     );
 
     upstream.on('metadata', (received: Metadata) => {
@@ -147,8 +149,10 @@ function send(
         if (!isOpen) return true;
         isAsked = true;
         for (let at = 0; at < bytes.length; at += maxPiece) {
-          isPaused = !upstream.write(bytesMessage(rawBody.bytes, bytes.subarray(at, at + maxPiece)));
+          const message = bytesMessage(rawBody.bytes, bytes.subarray(at, at + maxPiece));
+          isPaused = !upstream.write(message, () => release(message));
         }
+        release(bytes);
         return !isPaused;
       },
       end() {

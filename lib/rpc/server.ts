@@ -17,7 +17,7 @@ import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
 import type { Bytes, Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadMethod } from './methods.ts';
-import { bytesIn, bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
+import { bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { toStatus } from './status.ts';
@@ -267,7 +267,7 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
     let first: Decoded | undefined;
     const request = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
     const answer = (asked: object, about: Call) => {
-      const rest = receivedBytes(messages, (message) => bytesIn(body, message.encoded), {
+      const rest = receivedBytes(messages, body, {
         first,
         // Tells a gateway that the request is in order and the bytes are wanted.
         begin: () => call.sendMetadata(new Metadata()),

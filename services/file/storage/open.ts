@@ -27,6 +27,11 @@ export const storageSettings = {
   S3_PUBLIC_ENDPOINT: endpoint()
     .optional()
     .describe('URL under which clients reach the S3, for upload URLs; if not set, it is S3_ENDPOINT'),
+  S3_DIRECT_UPLOADS: z
+    .enum(['true', 'false'])
+    .default('true')
+    .transform((value) => value === 'true')
+    .describe('whether upload URLs lead straight into the S3; false for one that clients do not reach or should not'),
   S3_UPLOAD_ACCESS_KEY: text()
     .optional()
     .describe(
@@ -61,7 +66,7 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
   }
   if (problems.length > 0) throw new ConfigError(problems);
   const { openS3Storage } = await import('./s3.ts');
-  return openS3Storage({
+  const storage = openS3Storage({
     endpoint: new URL(endpoint!),
     publicEndpoint: new URL(config.S3_PUBLIC_ENDPOINT ?? endpoint!),
     region: config.S3_REGION,
@@ -72,4 +77,7 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
     }),
     log,
   });
+  if (config.S3_DIRECT_UPLOADS) return storage;
+  const { partUrl: _direct, ...indirect } = storage;
+  return indirect;
 }

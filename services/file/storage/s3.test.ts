@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
@@ -180,7 +180,7 @@ function testAgainst({ hostname, port, protocol }: URL): void {
   });
 
   test('partUrl: the credentials that it shows are of no use where MinIO checks no signature', async (t) => {
-    // CVE-2026-41145.
+    // CVE-2026-41145, and 40344 where an archive is to be unpacked.
     const storage = await open();
     const [upload, other] = [await begin(t, storage), await begin(t, storage)];
     const url = await storage.partUrl!(upload, 0, 6, 60);
@@ -189,17 +189,18 @@ function testAgainst({ hostname, port, protocol }: URL): void {
       'x-amz-decoded-content-length': '6',
     };
     const body = Buffer.from('6\r\nforged\r\n0\r\n\r\n\r\n');
+    const snowball = { 'x-amz-meta-snowball-auto-extract': 'true' };
     for (const target of [
       url,
       url.replace(upload.key, other.key).replace(upload.uploadId, other.uploadId),
       url.replace(upload.key, other.key).replace(/(partNumber|uploadId)=[^&]*&/g, ''),
       `${url}&authType=REST-QUERY-STRING&x-amz-content-sha256=UNSIGNED-PAYLOAD`,
     ]) {
-      const { status, text } = await request(
-        target.replace(/.$/, (last) => (last === '0' ? '1' : '0')),
-        { body, headers },
-      );
-      t.is(status, 403, text);
+      const forged = target.replace(/.$/, (last) => (last === '0' ? '1' : '0'));
+      for (const more of [{}, snowball]) {
+        const { status, text } = await request(forged, { body, headers: { ...headers, ...more } });
+        t.is(status, 403, text);
+      }
     }
     t.deepEqual(await storage.parts(upload), []);
     t.deepEqual(await storage.parts(other), []);
@@ -305,8 +306,32 @@ function testAgainst({ hostname, port, protocol }: URL): void {
     await isAway(t, () => storage.writePart(another, 0, content.byteLength, cut(), never));
     await proxy.start();
     t.deepEqual(await storage.parts(another), []);
+  });
+
+  test('read: goes on where it was if the connection is lost, unless the store is', async (t) => {
+    const proxy = await startProxy(t, hostname, Number(port));
+    const storage = await open({ S3_ENDPOINT: proxy.url });
+    const upload = await begin(t, storage);
+    // More than there is on its way.
+    const content = randomBytes(40 * mebibyte);
+    await storage.writePart(upload, 0, content.byteLength, of(content), never);
+    await storage.assemble(upload, 1);
+    const range = { start: 5, end: content.byteLength - 5 };
+
+    const read = createHash('sha256');
+    let pieces = 0;
+    for await (const piece of storage.read(upload.key, range, never)) {
+      if (++pieces % 10 === 0) proxy.cut();
+      read.update(piece);
+    }
+    t.is(read.digest('hex'), createHash('sha256').update(content.subarray(range.start, range.end)).digest('hex'));
+
+    let stopped = false;
     await isAway(t, async () => {
-      for await (const _ of storage.read(done.key, { start: 0, end: content.byteLength }, never)) await proxy.stop();
+      for await (const _ of storage.read(upload.key, range, never)) {
+        if (!stopped) await proxy.stop();
+        stopped = true;
+      }
     });
     await proxy.start();
   });
@@ -413,17 +438,22 @@ async function startProxy(t: ExecutionContext, host: string, port: number) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port: own } = server.address() as net.AddressInfo;
-  const stop = async () => {
+  const cut = () => {
     for (const socket of sockets) socket.destroy();
+  };
+  const stop = async () => {
+    cut();
     server.close();
     await once(server, 'close');
   };
   t.teardown(() => {
-    for (const socket of sockets) socket.destroy();
+    cut();
     server.close();
   });
   return {
     url: `http://127.0.0.1:${own}`,
+    /** Ends all connections; new ones can be made. */
+    cut,
     stop,
     async start() {
       server.listen(own, '127.0.0.1');

@@ -118,6 +118,28 @@ export function openS3Storage(options: S3Options): Storage {
     }
   }
 
+  /** An upload can't end without a part, but with an empty one. */
+  async function putEmptyPart(upload: OpenUpload): Promise<void> {
+    try {
+      await put(upload, 1, 0, nothing(), AbortSignal.timeout(assembleLimit));
+    } catch (error) {
+      // Closed by another process that does the same: whoever asks next will see.
+      if (!(error instanceof HubError && error.reason === 'UPLOAD_CLOSED')) throw error;
+    }
+  }
+
+  /** @returns whether it is done, and not that the parts, or the upload, are not what they were when they were listed */
+  async function complete({ key, uploadId }: OpenUpload, parts: S3Part[]): Promise<boolean> {
+    try {
+      await patientClient.completeMultipartUpload(bucket, key, uploadId, parts);
+      return true;
+    } catch (error) {
+      // S3 may say so in an answer of status 200, of which minio gives no code.
+      if (error instanceof S3Error && ['', 'InvalidPart', 'NoSuchUpload'].includes(codeOf(error))) return false;
+      throw error;
+    }
+  }
+
   async function abortUploads(key: string): Promise<void> {
     let [keyMarker, uploadIdMarker] = ['', ''];
     for (let more = true; more;) {
@@ -171,35 +193,19 @@ export function openS3Storage(options: S3Options): Storage {
     async assemble(upload, count) {
       checkKey(upload.key);
       await translated(async () => {
-        for (let attempt = 1; ; attempt++) {
+        for (let attempt = 1; attempt <= assembleAttempts; attempt++) {
           const parts = await listParts(upload);
           if (parts === undefined) {
             if ((await sizeOf(upload.key)) === undefined) throw uploadClosed();
             return;
           }
           if (count === 0 && !(parts[0]?.part === 1 && parts[0].size === 0)) {
-            // An upload can't end without a part, but with an empty one. If it is closed by now, the next round finds out.
-            await put(upload, 1, 0, nothing(), AbortSignal.timeout(assembleLimit)).catch((error: unknown) => {
-              if (!(error instanceof HubError && error.reason === 'UPLOAD_CLOSED')) throw error;
-            });
-            if (attempt < assembleAttempts) continue;
-          }
-          const chosen = parts.slice(0, Math.max(count, 1));
-          const wrong = chosen.findIndex(({ part }, index) => part !== index + 1);
-          if (wrong !== -1 || chosen.length < count)
-            throw partMissing(upload.key, wrong === -1 ? chosen.length : wrong);
-          try {
-            await patientClient.completeMultipartUpload(bucket, upload.key, upload.uploadId, chosen);
+            await putEmptyPart(upload);
+          } else if (await complete(upload, chosenParts(upload, parts, count))) {
             return;
-          } catch (error) {
-            // A part was replaced after it was listed, or another process was faster. S3 may say so in an answer of status
-            // 200, of which minio gives no code.
-            const code = codeOf(error);
-            const changed =
-              error instanceof S3Error && (code === '' || code === 'InvalidPart' || code === 'NoSuchUpload');
-            if (!changed || attempt === assembleAttempts) throw error;
           }
         }
+        throw unavailable(new Error(`the parts changed ${assembleAttempts} times while they were assembled`));
       });
     },
 
@@ -216,12 +222,23 @@ export function openS3Storage(options: S3Options): Storage {
         if (size === undefined || size < end) throw contentMissing();
         return;
       }
-      const request = signedRequest('GET', key, { range: `bytes=${start}-${end - 1}` });
-      try {
-        yield* receive(agent, request, end - start, signal);
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        throw error.code === 'NoSuchKey' || error.code === 'InvalidRange' ? contentMissing() : meaning(error);
+      // A store doesn't keep a connection for a reader who rests, MinIO not for half a minute: then we go on where we were,
+      // as long as that brings us further.
+      for (let [at, begun] = [start, -1]; at < end;) {
+        const request = signedRequest('GET', key, { range: `bytes=${at}-${end - 1}` });
+        try {
+          for await (const piece of receive(agent, request, end - at, signal)) {
+            at += piece.byteLength;
+            yield piece;
+          }
+        } catch (error) {
+          if (error instanceof HubError && at > begun && at > start) {
+            begun = at;
+            continue;
+          }
+          if (!(error instanceof Refusal)) throw error;
+          throw error.code === 'NoSuchKey' || error.code === 'InvalidRange' ? contentMissing() : meaning(error);
+        }
       }
     },
 
@@ -279,6 +296,15 @@ function objectUrl(endpoint: URL, bucket: string, key: string, part?: PartOfUplo
     url.searchParams.set('uploadId', part.uploadId);
   }
   return url;
+}
+
+/** The first `count` parts, or an empty one. @throws Error if one of them isn't there */
+function chosenParts({ key }: OpenUpload, parts: readonly S3Part[], count: number): S3Part[] {
+  const chosen = parts.slice(0, Math.max(count, 1));
+  for (let number = 0; number < count; number++) {
+    if (chosen[number]?.part !== number + 1) throw partMissing(key, number);
+  }
+  return chosen;
 }
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}
