@@ -58,8 +58,11 @@ export const settings = {
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Milliseconds after which a client is given up that sends nothing of a body, or takes nothing of one. */
-const patience = { uploadIdle: 30_000, downloadIdle: 60_000 };
+/**
+ * Milliseconds after which a client is given up that sends nothing of a body, or takes nothing of one. A store behind the
+ * backend has limits of its own: MinIO gives a part up after 30 s of silence, and says that it is too busy.
+ */
+const patience = { uploadIdle: 20_000, downloadIdle: 60_000 };
 /** Milliseconds in which the headers of a request have to arrive. */
 const headersTimeout = 15_000;
 

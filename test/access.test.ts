@@ -1,7 +1,15 @@
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { credentials, loadPackageDefinition, Metadata, type Client, type ServiceError } from '@grpc/grpc-js';
+import {
+  credentials,
+  loadPackageDefinition,
+  Metadata,
+  type Client,
+  type ClientReadableStream,
+  type ClientWritableStream,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { v4 as uuid } from 'uuid';
 import { generateKeys, identitySettings, openIdentities } from '#lib/identity.ts';
@@ -179,10 +187,16 @@ function dynamicCall(address: string): EmptyCall {
     const client = new Service(address, credentials.createInsecure());
     try {
       return await new Promise((resolve) => {
-        const options = { deadline: Date.now() + 30_000 };
-        client[name]!({}, metadataOf(token), options, (error: ServiceError | null) => {
-          resolve(error === null ? undefined : fromServiceError(error));
-        });
+        const settle = (error: ServiceError | null) => resolve(error === null ? undefined : fromServiceError(error));
+        const given = [metadataOf(token), { deadline: Date.now() + 30_000 }];
+        const method = client[name] as Function & { requestStream: boolean; responseStream: boolean };
+        if (method.requestStream) {
+          (method.call(client, ...given, settle) as ClientWritableStream<object>).end({});
+        } else if (method.responseStream) {
+          (method.call(client, {}, ...given) as ClientReadableStream<object>).on('error', settle).resume();
+        } else {
+          method.call(client, {}, ...given, settle);
+        }
       });
     } finally {
       client.close();
@@ -195,6 +209,8 @@ function isLetIn(error: HubError | undefined, access: Access): boolean {
   if (error === undefined) return true;
   // Of a public RPC that logs in, the empty password is what is wrong, never the lack of a token.
   if (error.kind === 'INVALID_ARGUMENT') return error.fields.length > 0;
+  // A URL that is a permission is incomplete.
+  if (access === 'PUBLIC' && error.reason === 'SIGNATURE_INVALID') return true;
   // The caller's identity was believed, but there is no such user in the database.
   return access !== 'PUBLIC' && error.reason === 'TOKEN_INVALID' && /user no longer exists/.test(error.message);
 }

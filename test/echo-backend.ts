@@ -83,7 +83,7 @@ export interface EchoBackend {
 /** Starts a backend on a free port, or on the one given. */
 export async function startEchoBackend(port = 0): Promise<EchoBackend> {
   const server = new Server();
-  const health = new HealthImplementation({ '': 'SERVING', database: 'SERVING' });
+  const health = new HealthImplementation({ '': 'SERVING', database: 'SERVING', store: 'SERVING' });
   health.addToServer(server);
   const backend: EchoBackend = {
     address: '',
@@ -197,12 +197,13 @@ function downloadHandler(backend: EchoBackend, method: DescMethod) {
     backend.calls.push(callOf(method, call.request, call));
     const wrong = violationsOf(backend, call);
     if (wrong !== undefined) {
-      call.destroy(Object.assign(new Error(), wrong));
+      call.emit('error', wrong);
     } else if (backend.sender !== undefined) {
       backend.sender(call);
     } else {
       call.write(content({ contentType: 'text/plain', length: 5, etag: 'abc' }));
-      call.end(content({}, Buffer.from('hello')));
+      call.write(content({}, Buffer.from('hello')));
+      call.end();
     }
   };
 }

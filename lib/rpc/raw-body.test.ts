@@ -196,6 +196,20 @@ test('a client that goes in the middle aborts the signal, and its call is no bug
   t.like(logged, { code: 'CANCELLED', level: 30 });
 });
 
+test('a piece that can not be read is the fault of the client', async (t) => {
+  const fixture = await open(t, {
+    async uploadChunk(_request, _call, body) {
+      await textOf(body);
+      return answer;
+    },
+  });
+  const { call, ended } = upload(fixture);
+  call.write(Buffer.from(first));
+  call.write(Buffer.from([0x2a, 0xff]));
+  call.end();
+  t.like(await t.throwsAsync(ended), { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+});
+
 test('a refusal in the middle of an upload reaches the client while it still sends', async (t) => {
   const fixture = await open(t, {
     async uploadChunk(_request, _call, body) {

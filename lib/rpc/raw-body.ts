@@ -1,6 +1,7 @@
 import type { DescField } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import type { ServerWritableStream } from '@grpc/grpc-js';
+import { HubError } from '../errors.ts';
 import type { Bytes } from './methods.ts';
 
 /**
@@ -46,6 +47,16 @@ export function release(bytes: Uint8Array): void {
   if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength) buffer.transfer(0);
 }
 
+function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
+  try {
+    return bytesIn(field, encoded);
+  } catch (cause) {
+    throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'A piece is no message of the expected type', {
+      cause,
+    });
+  }
+}
+
 /**
  * The bytes in a stream of messages, those of the first message included, which has been read already. Each piece is gone
  * when the next one is asked for.
@@ -59,7 +70,7 @@ export async function* receivedBytes<Message extends { encoded: Uint8Array }>(
 ): AsyncGenerator<Uint8Array> {
   begin();
   for (let message = first; message !== undefined;) {
-    const bytes = bytesIn(field, message.encoded);
+    const bytes = piece(field, message.encoded);
     if (bytes !== undefined) yield bytes;
     release(message.encoded);
     const next = await messages.next();
