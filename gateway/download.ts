@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import { InterceptingCall, type Interceptor, type Metadata, type ServiceError } from '@grpc/grpc-js';
-import { bytesIn } from '#lib/rpc/raw-body.ts';
+import { bytesIn, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead } from './download-head.ts';
@@ -109,7 +109,7 @@ function receive(
         if (left === undefined || bytes === undefined) return;
         left -= bytes.length;
         if (left < 0) throw new Error(`${binding.rpcPath} sent more than it said`);
-        if (!response.write(bytes)) pace.pause();
+        if (!response.write(bytes, () => release(encoded))) pace.pause();
       } catch (error) {
         fail(error);
         upstream.cancel();

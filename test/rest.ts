@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import http, { type IncomingMessage } from 'node:http';
 
 /** An error as the contract has it (RFC 9457). */
 export interface Problem {
@@ -74,14 +76,19 @@ export interface MessageDetails extends Message {
   }[];
 }
 
+/** Bytes that are sent as they are: all at once, or piece by piece and then in chunked encoding unless a header says how many. */
+export type RawBody = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
 export interface Call {
   /** Sent as JSON. */
   json?: unknown;
   /** Sent as it is, in place of `json`. */
-  body?: string | Uint8Array<ArrayBuffer>;
+  body?: string | RawBody;
   headers?: Record<string, string>;
   /** Milliseconds; 30,000 by default. */
   timeout?: number;
+  /** Cuts the connection. */
+  signal?: AbortSignal;
 }
 
 export interface Answer {
@@ -92,10 +99,19 @@ export interface Answer {
   requestId: string;
 }
 
+/** An answer whose body is still to be read. */
+export interface RawAnswer {
+  status: number;
+  headers: Headers;
+  body: IncomingMessage;
+}
+
 /** The REST API as one user, or nobody, calls it. Each response is checked for what the contract says of all of them. */
 export interface Rest {
   /** Whatever comes back. Throws only if nothing does, or if it breaks the contract. */
   call(method: string, path: string, call?: Call): Promise<Answer>;
+  /** Whatever comes back, with its body as it comes. Throws only if nothing does; an error isn't looked at. */
+  raw(method: string, path: string, call?: Call): Promise<RawAnswer>;
   /** The body of a success. */
   get<Body>(path: string): Promise<Body>;
   /** The body of a success. */
@@ -112,30 +128,48 @@ const codePattern = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
  * @param logOf what the services wrote about a request, to be shown when it fails unexpectedly
  */
 export function openRest(url: string, token?: string, logOf: (requestId: string) => string = () => ''): Rest {
-  async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
-    const { json, body, headers = {}, timeout = 30_000 } = given;
+  function headersOf({ json, headers = {} }: Call): Headers {
     const sent = new Headers(headers);
     if (token !== undefined && !sent.has('authorization')) sent.set('authorization', `Bearer ${token}`);
     if (json !== undefined && !sent.has('content-type')) sent.set('content-type', 'application/json');
+    return sent;
+  }
+
+  function raw(method: string, path: string, given: Call = {}): Promise<RawAnswer> {
+    const headers = Object.fromEntries(headersOf(given));
+    const body = given.json === undefined ? given.body : JSON.stringify(given.json);
+    return exchange(method, `${url}${path}`, { ...given, body, headers });
+  }
+
+  async function textOf(method: string, path: string, given: Call) {
+    const { json, body, timeout = 30_000 } = given;
+    if (body !== undefined && typeof body !== 'string') {
+      const { status, headers, body: answer } = await raw(method, path, given);
+      return { status, headers, text: (await readWhole(answer)).toString() };
+    }
     const response = await fetch(`${url}${path}`, {
       method,
-      headers: sent,
+      headers: headersOf(given),
       body: json === undefined ? body : JSON.stringify(json),
       signal: AbortSignal.timeout(timeout),
     });
-    const text = await response.text();
-    const what = `${method} ${path}: ${response.status} ${text.slice(0, 1_000)}`;
-    const requestId = response.headers.get('x-request-id') ?? '';
+    return { status: response.status, headers: response.headers, text: await response.text() };
+  }
+
+  async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
+    const { status, headers, text } = await textOf(method, path, given);
+    const what = `${method} ${path}: ${status} ${text.slice(0, 1_000)}`;
+    const requestId = headers.get('x-request-id') ?? '';
     assert.match(requestId, requestIdPattern, `X-Request-ID of ${what}`);
     const answer = {
-      status: response.status,
-      headers: response.headers,
+      status,
+      headers,
       body: text === '' ? undefined : (JSON.parse(text) as unknown),
       requestId,
     };
     assert.notEqual(answer.status, 500, `${what}\n${logOf(requestId)}`);
     if (answer.status >= 400) checkProblem(answer, what);
-    else if (text !== '') assert.equal(response.headers.get('content-type'), 'application/json', what);
+    else if (text !== '') assert.equal(headers.get('content-type'), 'application/json', what);
     return answer;
   }
 
@@ -147,6 +181,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
 
   return {
     call,
+    raw,
     get: async <Body>(path: string) => (await success('GET', path)) as Body,
     post: async <Body>(path: string, json: unknown) => (await success('POST', path, { json })) as Body,
     async refused(status, method, path, given) {
@@ -157,8 +192,60 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
   };
 }
 
+/**
+ * Sends a request on a connection of its own, at the pace of the server, and stops sending once there is an answer.
+ *
+ * @param url of any server: the URL may be the permission
+ */
+export async function exchange(
+  method: string,
+  url: string,
+  { body, headers = {}, timeout = 30_000, signal }: Omit<Call, 'json'> = {},
+): Promise<RawAnswer> {
+  const signals = [AbortSignal.timeout(timeout), ...(signal === undefined ? [] : [signal])];
+  const length = typeof body === 'string' || body instanceof Uint8Array ? Buffer.byteLength(body) : undefined;
+  const request = http.request(url, {
+    method,
+    agent: false,
+    headers: { ...(length !== undefined && { 'content-length': String(length) }), ...headers },
+    signal: AbortSignal.any(signals),
+  });
+  let answer: IncomingMessage | undefined;
+  const answered = new Promise<IncomingMessage>((resolve, reject) => {
+    request.once('response', (response) => {
+      answer = response;
+      resolve(response);
+    });
+    // Stays on: what happens to the connection after the answer is seen by whoever reads that.
+    request.on('error', reject);
+  });
+  const send = async () => {
+    const whole = length !== undefined;
+    for await (const piece of whole ? [body as Uint8Array] : (body as AsyncIterable<Uint8Array>)) {
+      if (answer !== undefined) return;
+      if (!request.write(piece)) await Promise.race([once(request, 'drain'), answered]);
+    }
+    request.end();
+  };
+  if (body === undefined) request.end();
+  else await Promise.race([send(), answered]);
+  const response = await answered;
+  response.once('close', () => request.destroy());
+  return { status: response.statusCode!, headers: headersIn(response), body: response };
+}
+
+function headersIn({ headersDistinct }: IncomingMessage): Headers {
+  return new Headers(Object.entries(headersDistinct).flatMap(([name, all]) => all!.map((one) => [name, one] as const)));
+}
+
+export async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  for await (const piece of body) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
 /** What the contract says of every error. */
-function checkProblem({ status, headers, body, requestId }: Answer, what: string): void {
+export function checkProblem({ status, headers, body, requestId }: Answer, what: string): void {
   assert.equal(headers.get('content-type'), 'application/problem+json', what);
   const problem = body as Problem;
   for (const member of ['type', 'title', 'detail', 'error_code'] as const) {

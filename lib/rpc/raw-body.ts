@@ -102,7 +102,8 @@ export async function writeBytes(
     signal.throwIfAborted();
     // Not before the first bytes are there: what can't be read is an error then, and not the beginning of an answer.
     begin();
-    if (call.write(messageOf(piece))) continue;
+    const message = messageOf(piece);
+    if (call.write(message, () => release(message))) continue;
     await new Promise<void>((resolve) => {
       onDrain = resolve;
       if (signal.aborted) resolve();

@@ -1,17 +1,19 @@
-import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { kafkaAvailable, startKafka } from '../../dev/engines/kafka.ts';
-import type { commands as hubCommands, StartedHub } from './hub.ts';
+import { minioAvailable, minioNeeds } from '../../dev/engines/minio.ts';
+import { measureFiles, profileFiles } from './files.ts';
+import { printFiles } from './files-report.ts';
 import type { commands as loadCommands, RunArgument } from './load.ts';
 import { printProfiles } from './profile.ts';
-import { openRemote, type Remote } from './remote.ts';
+import { between, mapValues, startHub, type Used } from './processes.ts';
+import { openRemote } from './remote.ts';
 import { printEngine, type EngineReport, type Report, type RunReport } from './report.ts';
-import { usageOf, type Usage } from './usage.ts';
 
-const usage = `npm run bench -- [options]: how fast a hub on this machine is, and what a message costs
+const usage = `npm run bench -- [options]: how fast a hub on this machine is, and what a message or a file costs
 
   --engine embedded|kafka|both   which engines; both by default, Kafka where Java and Maven are
   --seconds <1-600>              how long each run sends; 15 by default
@@ -20,11 +22,19 @@ const usage = `npm run bench -- [options]: how fast a hub on this machine is, an
   --json <file>                  where the figures go; .chat4all/bench/<time>.json by default
   --profile <folder>             one run only, in which each process keeps a CPU profile there
 
-Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so DATABASE_URL and
-KAFKA_BROKERS: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing else to do.
+npm run bench -- --files [options]: the same of files
 
-Exit code 1 if a message was lost, doubled, failed or refused, or nothing was measured. Figures that aren't reached are
-only named.`;
+  --engine embedded|kafka|both   where the hub keeps them: on disk or in MinIO; both by default, MinIO where Go is
+  --gib <1-8>                    size of the large file; 2 by default
+  --json <file>                  as above
+  --profile <folder>             the large file only, while each process keeps a CPU profile there
+
+Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so those that name a
+database, Kafka or S3: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing
+else to do.
+
+Exit code 1 if a message was lost, doubled, failed or refused, a transfer failed, or nothing was measured. Figures that
+aren't reached are only named.`;
 
 const root = path.resolve(import.meta.dirname, '../..');
 const bench = path.join(root, '.chat4all/bench');
@@ -32,13 +42,10 @@ const settleTime = 3_000;
 const idleTime = 5_000;
 /** What V8 needs to compile what is used all the time. */
 const warmUpSeconds = 5;
-const startLimit = 70_000;
 const prepareLimit = 120_000;
 /** What a run may take beyond its sending: all messages end within 30 s. */
 const endLimit = 90_000;
 const checkLimit = 180_000;
-/** Of these the processes below count, too. */
-const trees = ['postgres'];
 
 interface Options {
   engines: EngineReport['engine'][];
@@ -47,6 +54,9 @@ interface Options {
   rate: number;
   json: string;
   profile: string | undefined;
+  /** Files instead of messages. */
+  files: boolean;
+  gib: number;
 }
 
 const stopped = new AbortController();
@@ -60,17 +70,22 @@ try {
 }
 
 function readOptions(): Options {
-  const names = ['engine', 'seconds', 'users', 'rate', 'json', 'profile'] as const;
+  const names = ['engine', 'seconds', 'users', 'rate', 'json', 'profile', 'gib'] as const;
   try {
     const options = Object.fromEntries(names.map((name) => [name, { type: 'string' as const }]));
-    const values = parseArgs({ options: { ...options, help: { type: 'boolean' } } }).values as Partial<
-      Record<(typeof names)[number], string> & { help: boolean }
+    const flags = { files: { type: 'boolean' }, help: { type: 'boolean' } } as const;
+    const values = parseArgs({ options: { ...options, ...flags } }).values as Partial<
+      Record<(typeof names)[number], string> & Record<keyof typeof flags, boolean>
     >;
     if (values.help === true) {
       console.log(usage);
       process.exit(0);
     }
-    const number = (name: 'seconds' | 'users' | 'rate', fallback: number, least: number, most: number) => {
+    const files = values.files === true;
+    const meant = files ? ['engine', 'gib', 'json', 'profile'] : names.filter((name) => name !== 'gib');
+    const others = names.filter((name) => values[name] !== undefined && !meant.includes(name));
+    if (others.length > 0) throw new Error(`--${others[0]} has no meaning ${files ? 'with' : 'without'} --files`);
+    const number = (name: 'seconds' | 'users' | 'rate' | 'gib', fallback: number, least: number, most: number) => {
       const value = values[name] ?? String(fallback);
       if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
       throw new Error(`--${name} must be a whole number from ${least} to ${most}`);
@@ -84,6 +99,8 @@ function readOptions(): Options {
       rate: number('rate', 100, 1, 10_000),
       json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
       profile: values.profile === undefined ? undefined : path.resolve(values.profile),
+      files,
+      gib: number('gib', 2, 1, 8),
     };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
@@ -92,7 +109,7 @@ function readOptions(): Options {
 }
 
 async function main(options: Options): Promise<number> {
-  const { seconds, users, rate } = options;
+  const { seconds, users, rate, gib } = options;
   if (process.platform === 'win32') throw new Error('The benchmark reads the use of CPU as Linux and macOS tell it');
   const [loadAverage] = os.loadavg() as [number, number, number];
   const report: Report = {
@@ -105,15 +122,39 @@ async function main(options: Options): Promise<number> {
       node: process.version,
       loadAverageBefore: loadAverage,
     },
-    options: { seconds, users, rate },
+    options: options.files ? { gib } : { seconds, users, rate },
     engines: [],
+    files: [],
   };
   const { cpus, model } = report.machine;
-  console.log(`${cpus} cores (${model}), Node ${process.version}, ${users} users, ${seconds} s a run`);
+  const about = options.files ? `a file of ${gib} GiB` : `${users} users, ${seconds} s a run`;
+  console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
   if (loadAverage > cpus / 4) {
     console.log(`Something else is at work on this machine (load average ${loadAverage}): the figures will be worse.`);
   }
 
+  if (options.files) await measureStores(options, report);
+  else await measureEngines(options, report);
+  if (options.files && options.profile !== undefined) return 0;
+  if (report.engines.length + report.files.length === 0) return 1;
+
+  await mkdir(path.dirname(options.json), { recursive: true });
+  await writeFile(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  console.log(`\nWritten to ${path.relative(process.cwd(), options.json)}`);
+
+  const problems = [
+    ...report.engines.flatMap(({ engine, runs }) =>
+      runs.flatMap((run) => run.problems.map((problem) => `${engine}, ${run.name}: ${problem}`)),
+    ),
+    ...report.files.flatMap(({ store, problems }) => problems.map((problem) => `${store}: ${problem}`)),
+  ];
+  if (problems.length === 0) return 0;
+  const what = options.files ? 'something happened that may not happen' : 'not every message arrived as it should';
+  console.error(`\nFAILED: ${what}\n${problems.map((each) => `  ${each}\n`).join('')}`);
+  return 1;
+}
+
+async function measureEngines(options: Options, report: Report): Promise<void> {
   for (const engine of options.engines) {
     if (engine === 'kafka' && !kafkaAvailable()) {
       report.leftOut = 'Kafka is left out: it needs Java 17 or later (java) and Maven (mvn) on the PATH.';
@@ -122,20 +163,28 @@ async function main(options: Options): Promise<number> {
     }
     const measured = await measureEngine(engine, options);
     report.engines.push(measured);
-    printEngine(measured, users);
+    printEngine(measured, options.users);
   }
-  if (report.engines.length === 0) return 1;
+}
 
-  await mkdir(path.dirname(options.json), { recursive: true });
-  await writeFile(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
-  console.log(`\nWritten to ${path.relative(process.cwd(), options.json)}`);
-
-  const problems = report.engines.flatMap(({ engine, runs }) =>
-    runs.flatMap((run) => run.problems.map((problem) => `${engine}, ${run.name}: ${problem}`)),
-  );
-  if (problems.length === 0) return 0;
-  console.error(`\nFAILED: not every message arrived as it should\n${problems.map((each) => `  ${each}\n`).join('')}`);
-  return 1;
+async function measureStores({ engines, gib, profile }: Options, report: Report): Promise<void> {
+  const isThere = minioAvailable();
+  if (!isThere) {
+    report.leftOut = `MinIO is left out, and what the figures are compared with: it needs ${minioNeeds}.`;
+    console.log(`\n${report.leftOut}`);
+  }
+  for (const engine of engines) {
+    if (engine === 'kafka' && !isThere) continue;
+    const store = engine === 'kafka' ? 'minio' : 'disk';
+    const options = { store, gib, folder: bench, signal: stopped.signal } as const;
+    if (profile !== undefined) {
+      await profileFiles(options, path.join(profile, store));
+      continue;
+    }
+    const measured = await measureFiles(options);
+    report.files.push(measured);
+    printFiles(measured);
+  }
 }
 
 /** A hub on empty folders, all runs against it, and everything gone again. */
@@ -155,6 +204,8 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
     DATABASE_URL: undefined,
     KAFKA_BROKERS: kafka?.brokers,
     BUS_PREFIX: undefined,
+    S3_ENDPOINT: undefined,
+    FILES_DIR: path.join(folder, 'data/files'),
     SEED_USERS: String(options.users),
     // Logins come before the runs: the least that is allowed.
     BCRYPT_COST: '10',
@@ -162,9 +213,9 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
   };
   if (options.profile !== undefined) await mkdir(options.profile, { recursive: true });
 
-  const emptyFolder = await startHub(folder, env);
+  const emptyFolder = await startHub(folder, env, stopped.signal);
   await emptyFolder.remote.stop();
-  const hub = await startHub(folder, env);
+  const hub = await startHub(folder, env, stopped.signal);
   started.defer(() => hub.remote.stop());
   stopped.signal.throwIfAborted();
 
@@ -207,7 +258,7 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
     const pids = await processes();
     const window = { from: begun, to: begun + seconds * 1_000_000 };
     await hub.remote.stop();
-    await printProfiles(profile, pids, window, reports[0]!.cpuSecondsPer1000);
+    await printProfiles(profile, pids, window, reports[0]!.cpuSecondsPer1000, '1,000 messages');
   }
   return {
     engine,
@@ -216,70 +267,6 @@ async function measureEngine(engine: EngineReport['engine'], options: Options): 
     idleMemoryMiB: idle.memoryMiB,
     runs: reports,
   };
-}
-
-type HubRemote = Remote<typeof hubCommands>;
-
-async function startHub(
-  folder: string,
-  env: Record<string, string | undefined>,
-): Promise<StartedHub & { remote: HubRemote; readyMs: number }> {
-  const logFile = path.join(folder, 'hub.log');
-  const log = await open(logFile, 'a');
-  const began = performance.now();
-  const remote: HubRemote = openRemote(path.join(import.meta.dirname, 'hub.ts'), log.fd, stopped.signal);
-  await log.close();
-  try {
-    const hub = await remote.ask('start', { dataDir: path.join(folder, 'data'), env }, startLimit);
-    return { ...hub, remote, readyMs: performance.now() - began };
-  } catch (error) {
-    await remote.stop();
-    const written = (await readFile(logFile, 'utf8')).trim().split('\n').slice(-30).join('\n');
-    throw new Error(`The hub doesn't start. The end of its output:\n${written}`, { cause: error });
-  }
-}
-
-interface Used<T> {
-  result: T;
-  seconds: number;
-  /** Seconds, by process. */
-  cpu: Record<string, number>;
-  /** At the end, by process. */
-  memoryMiB: Record<string, number>;
-  /** Those that ended meanwhile. */
-  restarted: string[];
-  /** Seconds of CPU that everything on the machine used, these processes included. */
-  machineCpu: number;
-}
-
-/** What the processes use while `work` is done. */
-async function between<T>(processes: () => Promise<Record<string, number>>, work: () => Promise<T>): Promise<Used<T>> {
-  const before = await processes();
-  const usedBefore = await usageOf(before, trees);
-  const machineBefore = machineCpu();
-  const began = performance.now();
-  const result = await work();
-  const seconds = (performance.now() - began) / 1000;
-  const machine = machineCpu() - machineBefore;
-  const after = await processes();
-  const used = await usageOf(after, trees);
-  const restarted = Object.keys({ ...before, ...after }).filter((name) => before[name] !== after[name]);
-  const since = (name: string, { cpu }: Usage) =>
-    restarted.includes(name) ? cpu : cpu - (usedBefore[name] as Usage).cpu;
-  return {
-    result,
-    seconds,
-    cpu: Object.fromEntries(Object.entries(used).map(([name, each]) => [name, since(name, each)])),
-    memoryMiB: mapValues(used, ({ memory }) => memory / 2 ** 20),
-    restarted,
-    machineCpu: machine,
-  };
-}
-
-/** Seconds of CPU that everything on this machine has used. */
-function machineCpu(): number {
-  const milliseconds = os.cpus().map(({ times: { user, nice, sys, irq } }) => user + nice + sys + irq);
-  return milliseconds.reduce((sum, each) => sum + each, 0) / 1000;
 }
 
 function runReport(
@@ -324,8 +311,4 @@ function runReport(
       ...(result.accepted === 0 ? ['no message was accepted'] : []),
     ],
   };
-}
-
-function mapValues<T, U>(values: Record<string, T>, change: (value: T) => U): Record<string, U> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
 }

@@ -23,16 +23,18 @@ const shown = 12;
 const idle = new Set(['(idle)', '(root)']);
 
 /**
- * Prints where the CPU time of each process went, by package and by function: its milliseconds for 1,000 messages, in the
+ * Prints where the CPU time of each process went, by package and by function: its milliseconds for `what`, in the
  * proportions of the profile. That samples by the clock, so on a busy machine it shows where a process was made to wait, too.
  *
- * @param cpuSecondsPer1000 by process, as measured
+ * @param cpuSeconds by process, as measured
+ * @param what it was used for
  */
 export async function printProfiles(
   folder: string,
   pids: Readonly<Record<string, number>>,
   window: Window,
-  cpuSecondsPer1000: Readonly<Record<string, number>>,
+  cpuSeconds: Readonly<Record<string, number>>,
+  what: string,
 ): Promise<void> {
   const files = await readdir(folder);
   for (const [name, pid] of Object.entries(pids)) {
@@ -61,16 +63,16 @@ export async function printProfiles(
       while (isNode(node.callFrame.url) && parents.has(node.id)) node = parents.get(node.id)!;
       add(byPackage, node.callFrame.url === '' ? functionName : ownerOf(node.callFrame.url), delta);
     });
-    const measured = (cpuSecondsPer1000[name] ?? 0) * 1_000;
-    const perThousand = (part: number) => ((part / all) * measured).toFixed(0).padStart(6);
-    console.log(`\n${name}: ${measured.toFixed(0)} ms of CPU for 1,000 messages`);
+    const measured = (cpuSeconds[name] ?? 0) * 1_000;
+    const share = (part: number) => ((part / all) * measured).toFixed(0).padStart(6);
+    console.log(`\n${name}: ${measured.toFixed(0)} ms of CPU for ${what}`);
     for (const [title, sums] of [
       ['with what Node does for it', byPackage],
       ['by itself', byFunction],
     ] as const) {
       console.log(`  ${title}`);
-      for (const [what, part] of [...sums].toSorted(([, a], [, b]) => b - a).slice(0, shown)) {
-        console.log(`  ${perThousand(part)}  ${what}`);
+      for (const [owner, part] of [...sums].toSorted(([, a], [, b]) => b - a).slice(0, shown)) {
+        console.log(`  ${share(part)}  ${owner}`);
       }
     }
   }

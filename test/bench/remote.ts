@@ -70,7 +70,7 @@ export function openRemote<C extends Commands>(
   return {
     pid: child.pid!,
     async ask(name, argument, limit) {
-      if (ended) throw new Error(`${file} has ended`);
+      if (ended || !child.connected) throw new Error(`${file} has ended`);
       asked += 1;
       const id = asked;
       const question = Promise.withResolvers<unknown>();

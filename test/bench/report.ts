@@ -1,11 +1,14 @@
+import type { FilesReport } from './files-report.ts';
 import type { RunArgument, RunResult, CheckResult } from './load.ts';
 
 /** What the benchmark found; the times in it are in the units that their names say. */
 export interface Report {
   date: string;
   machine: { cpus: number; model: string; memoryGiB: number; system: string; node: string; loadAverageBefore: number };
-  options: { seconds: number; users: number; rate: number };
+  options: { seconds: number; users: number; rate: number } | { gib: number };
+  /** Of messages. */
   engines: EngineReport[];
+  files: FilesReport[];
   /** Which engines could not be measured, and why. */
   leftOut?: string;
 }
@@ -127,7 +130,7 @@ export function printEngine({ engine, readyMs, idlePercent, idleMemoryMiB, runs 
 }
 
 /** Columns as wide as they need to be; the first one to the left, numbers to the right. */
-function print(rows: readonly (readonly string[])[]): void {
+export function print(rows: readonly (readonly string[])[]): void {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   for (const row of rows) {
     const cells = row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)));
@@ -135,10 +138,10 @@ function print(rows: readonly (readonly string[])[]): void {
   }
 }
 
-function sum(values: Record<string, number>): number {
+export function sum(values: Record<string, number>): number {
   return Object.values(values).reduce((total, value) => total + value, 0);
 }
 
-const whole = (value: number) => value.toFixed(0);
+export const whole = (value: number) => value.toFixed(0);
 const tenths = (value: number) => value.toFixed(1);
-const hundredths = (value: number) => value.toFixed(2);
+export const hundredths = (value: number) => value.toFixed(2);

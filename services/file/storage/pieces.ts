@@ -9,15 +9,18 @@ import type { Bytes } from './storage.ts';
 export async function* exactly(bytes: Bytes, size: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
   signal.throwIfAborted();
   const source = bytes[Symbol.asyncIterator]();
-  const aborted = Promise.withResolvers<never>();
-  aborted.promise.catch(() => {});
-  const abort = () => aborted.reject(signal.reason);
+  // One promise for each piece: one for all of them would hold on to every piece until the end.
+  let interrupt: (reason: unknown) => void = () => {};
+  const abort = () => interrupt(signal.reason);
   signal.addEventListener('abort', abort);
   let left = size;
   let ended = false;
   try {
     for (;;) {
-      const next = await Promise.race([source.next(), aborted.promise]);
+      const next = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+        interrupt = reject;
+        source.next().then(resolve, reject);
+      });
       signal.throwIfAborted();
       if (next.done === true) break;
       left -= next.value.byteLength;
