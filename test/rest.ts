@@ -193,7 +193,8 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
 }
 
 /**
- * Sends a request on a connection of its own, at the pace of the server, and stops sending once there is an answer.
+ * Sends a request on a connection of its own, at the pace of the server, and stops sending once there is an answer. With
+ * `expect: 100-continue` the body waits until it is asked for.
  *
  * @param url of any server: the URL may be the permission
  */
@@ -220,6 +221,10 @@ export async function exchange(
     request.on('error', reject);
   });
   const send = async () => {
+    if (new Headers(headers).get('expect') === '100-continue') {
+      request.flushHeaders();
+      await Promise.race([once(request, 'continue'), answered]);
+    }
     const whole = length !== undefined;
     for await (const piece of whole ? [body as Uint8Array] : (body as AsyncIterable<Uint8Array>)) {
       if (answer !== undefined) return;

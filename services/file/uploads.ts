@@ -99,17 +99,14 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   async function verify(file: File, checksum: string, by: string): Promise<void> {
     const { fileId } = file;
     const progress = await lookInto(file);
-    if (progress === undefined) {
-      // Assembled by somebody who then died, unless the store has lost it.
-      const size = await storage.size(fileId);
-      if (size !== file.fileSize) {
-        await fail(file, 'The store has lost the upload', by);
-        throw uploadFailed();
-      }
-    } else {
-      if (progress.missing.length > 0) throw chunksMissing(progress.missing);
-      await storage.assemble(uploadOf(file), file.chunkCount);
+    if (progress !== undefined && progress.missing.length > 0) throw chunksMissing(progress.missing);
+    // Without parts it was assembled by somebody who then died, unless the store has lost it.
+    if (progress === undefined && (await storage.size(fileId)) !== file.fileSize) {
+      await fail(file, 'The store has lost the upload', by);
+      throw uploadFailed();
     }
+    // Once more then, too: what was left behind goes with it.
+    await storage.assemble(uploadOf(file), file.chunkCount);
     const found = await hashOf(fileId, file.fileSize);
     if (found !== checksum || (file.expectedChecksum ?? found) !== found) {
       await fail(file, `Its SHA-256 is ${found}, not the one that was said`, by);

@@ -241,9 +241,13 @@ export async function readContent(
   return { status: answer.status, headers: answer.headers, bytes: await readWhole(answer.body) };
 }
 
-/** PUTs to a URL as somebody without a token. */
+/**
+ * PUTs to a URL as somebody without a token. MinIO resets the connection of who still sends what it has refused, so the body
+ * waits until it is asked for.
+ */
 export async function put(url: string, body: Call['body'], headers: Record<string, string> = {}) {
-  const answer = await exchange('PUT', url, { body, headers, timeout: chunkTimeout });
+  const expecting = { expect: '100-continue', ...headers };
+  const answer = await exchange('PUT', url, { body, headers: expecting, timeout: chunkTimeout });
   return { status: answer.status, headers: answer.headers, text: (await readWhole(answer.body)).toString() };
 }
 
