@@ -13,6 +13,8 @@ export interface StartArgument {
 export interface StartedHub {
   url: string;
   grpcPorts: Record<string, number>;
+  /** Of an administrator of the database; contains the password. */
+  databaseUrl: string;
 }
 
 const stopped = new AbortController();
@@ -27,8 +29,8 @@ async function start({ dataDir, env }: StartArgument): Promise<StartedHub> {
     log: openLog({ name: 'hub', format: 'text', level: 'info' }),
     signal: stopped.signal,
   });
-  const { url, grpcPorts } = await hub;
-  return { url, grpcPorts };
+  const { url, grpcPorts, databaseUrl } = await hub;
+  return { url, grpcPorts, databaseUrl };
 }
 
 /** The processes that run now, by name: also `hub`, this one. */

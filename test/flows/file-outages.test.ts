@@ -1,8 +1,8 @@
 import { chmod, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import pg from 'pg';
 import { minioAvailable, startMinio } from '../../dev/engines/minio.ts';
 import { eventually } from '../eventually.ts';
 import type { Answer, Call } from '../rest.ts';
@@ -169,17 +169,20 @@ for (const { files, hub, store, takeAway, bringBack } of scenes) {
   );
 
   declare(`${files}: the file service is killed while it completes a file: repeated, that ends well`, async (t) => {
-    const upload = await initiate(owner, contentOf(`${files} completing`, 160 * mebibyte), {
-      chunkSize: 64 * mebibyte,
-    });
+    const upload = await initiate(owner, contentOf(`${files} completing`, 20 * mebibyte));
     const { file_id: fileId, content } = upload;
     const json = { file_id: fileId, checksum: await content.sha256() };
     await sendChunks(upload, everyChunk(upload), 2);
+    // It is put together and hashed, and can't be recorded until the lock is gone.
+    const locking = new pg.Client({ connectionString: hub.databaseUrl });
+    await locking.connect();
+    await locking.query('begin; lock table file.contents in access exclusive mode');
     const completing = owner.rest.call('POST', '/v1/files/complete', { json, timeout: backLimit });
-    // It is put together, and is read from then on.
-    while (!(await store.objects()).includes(fileId)) await sleep(5);
+    const objects = () => store.objects();
+    await eventually('it is put together', objects, (keys) => keys.includes(fileId));
     await hub.kill('file');
     isAway(t, await completing, 'completing');
+    await locking.end();
     const again = await onceBack(owner, 'POST', '/v1/files/complete', { json });
     t.is(again.status, 200, JSON.stringify(again.body));
     await isWhole(t, upload);

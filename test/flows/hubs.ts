@@ -10,6 +10,8 @@ import { ended, messageOf, openConversation, type Person } from './meshes.ts';
 /** A hub as `npm start` runs it, each part in a process of its own. */
 export interface ProcessHub {
   url: string;
+  /** Of an administrator of the database. */
+  databaseUrl: string;
   people: readonly Person[];
   /** Kills one process (SIGKILL), which the hub starts again. */
   kill(name: string): Promise<void>;
@@ -30,7 +32,7 @@ export async function startProcessHub(folder: string, env: Record<string, string
   const hub = openRemote<typeof commands>(file, log.fd, ending.signal);
   await log.close();
   try {
-    const { url } = await hub.ask(
+    const { url, databaseUrl } = await hub.ask(
       'start',
       {
         dataDir: path.join(folder, 'data'),
@@ -48,6 +50,7 @@ export async function startProcessHub(folder: string, env: Record<string, string
     );
     return {
       url,
+      databaseUrl,
       people: await Promise.all([1, 2, 3, 4, 5].map((number) => login(url, `user${number}`))),
       async kill(name) {
         const pids = await hub.ask('pids', undefined as never, 5_000);
