@@ -379,6 +379,23 @@ test('seeding: adds whom it misses and leaves the others as they are', async (t)
   t.is((await late.issueToken({ username: 'user1200', password })).username, 'user1200');
 });
 
+test('ADMIN_USERS: those that it names are administrators from the start on, and nobody else', async (t) => {
+  const isAdmin = async (username: string) => (await store.findCredentials(username))?.isAdmin;
+  const named = await hub.startService('auth', { SEED_USERS: '6', ADMIN_USERS: 'user6, nobody,user2' });
+  t.deepEqual(await Promise.all(['user1', 'user2', 'user6'].map(isAdmin)), [false, true, true]);
+  const client = hub.client(AuthServiceService, named.address, { metadata: { 'x-forwarded-for': uuid() } });
+  const { token } = await client.issueToken({ username: 'user6', password });
+  t.like(await hub.identities.message!.verify(token), { kind: 'user', username: 'user6', admin: true });
+  const warnings = named.lines.filter((line) => line.includes('ADMIN_USERS names users that do not exist'));
+  t.deepEqual(
+    warnings.map((line) => (JSON.parse(line) as { usernames: string[] }).usernames),
+    [['nobody']],
+  );
+
+  await hub.startService('auth');
+  t.deepEqual(await Promise.all(['user1', 'user2', 'user6'].map(isAdmin)), [false, false, false]);
+});
+
 test('sweeping: ends with what has expired, a bounded batch at a time', async (t) => {
   const [user] = await store.lookupUsers([], ['user3']);
   const long = new Date('2001-01-01T00:00:00Z');

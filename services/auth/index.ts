@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
-import { duration, integer, type Config } from '#lib/config.ts';
+import { duration, integer, list, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
@@ -35,6 +35,9 @@ export const settings = {
   SEED_USERS: integer({ min: 0, max: 100_000 })
     .default(0)
     .describe('makes the users user1 to user<n> at the start, with the password password123: never where it is public'),
+  ADMIN_USERS: list()
+    .optional()
+    .describe('usernames of the administrators, with commas between them; from the start on nobody else is one'),
 };
 
 const seedPassword = 'password123';
@@ -54,6 +57,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const failureLimit = { failures: config.LOGIN_FAILURES, window: config.LOGIN_FAILURE_WINDOW };
 
   await seed(store, passwords, config.SEED_USERS);
+  await appoint(store, config.ADMIN_USERS ?? [], log);
 
   const handlers = openHandlers({
     store,
@@ -86,4 +90,9 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
 async function seed(store: Store, passwords: Passwords, count: number): Promise<void> {
   if (count === 0 || (await store.countMissingSeeds(count)) === 0) return;
   await store.seedUsers(count, await passwords.hash(seedPassword), new Date());
+}
+
+async function appoint(store: Store, usernames: readonly string[], log: Logger): Promise<void> {
+  const missing = await store.appointAdmins(usernames);
+  if (missing.length > 0) log.warn({ usernames: missing }, 'ADMIN_USERS names users that do not exist');
 }

@@ -173,5 +173,18 @@ export function openStore(db: Database) {
         [count, passwordHash, createdAt],
       );
     },
+
+    /** Makes the users with these names administrators, and nobody else. @returns the names that nobody has */
+    async appointAdmins(usernames: readonly string[]): Promise<string[]> {
+      const rows = await db.sql<{ username: string }>(
+        `with appointed as (
+           update users set is_admin = not is_admin where is_admin <> (username = any($1::text[]))
+         )
+         select username from unnest($1::text[]) as named (username)
+          where not exists (select from users where users.username = named.username)`,
+        [usernames],
+      );
+      return rows.map(({ username }) => username);
+    },
   };
 }
