@@ -16,7 +16,7 @@ import { generateKeys, identitySettings, openIdentities } from '#lib/identity.ts
 import { loadConfig } from '#lib/config.ts';
 import type { HubError } from '#lib/errors.ts';
 import type { UnaryMethod } from '#lib/rpc/methods.ts';
-import { accessOf, registry, type Access } from '#lib/rpc/schema.ts';
+import { accessOf, callersOf as namedCallers, registry, type Access } from '#lib/rpc/schema.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import { openHarness, serviceNames, type StartedProcess } from './harness.ts';
 
@@ -28,18 +28,21 @@ import { openHarness, serviceNames, type StartedProcess } from './harness.ts';
  * or gets an answer; nobody else may learn even that.
  */
 
-/** Who may call what: written down apart from the protos, so that no change there opens an RPC unnoticed. */
-const expected: Record<string, Access> = {
+/**
+ * Who may call what: written down apart from the protos, so that no change there opens an RPC unnoticed. A list names the
+ * services that may call a SERVICE RPC.
+ */
+const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.auth.v1.AuthService/IssueToken': 'PUBLIC',
   '/chat4all.auth.v1.AuthService/GetCurrentUser': 'USER',
   '/chat4all.auth.v1.AuthService/ListUsers': 'USER',
-  '/chat4all.auth.v1.AuthService/LookupUsers': 'SERVICE',
+  '/chat4all.auth.v1.AuthService/LookupUsers': ['conversation'],
   '/chat4all.conversation.v1.ConversationService/CreateConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/ListConversations': 'USER',
   '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/LeaveConversation': 'USER',
-  '/chat4all.conversation.v1.ConversationService/GetMembership': 'SERVICE',
-  '/chat4all.conversation.v1.ConversationService/FilterMemberships': 'SERVICE',
+  '/chat4all.conversation.v1.ConversationService/GetMembership': ['message'],
+  '/chat4all.conversation.v1.ConversationService/FilterMemberships': ['file'],
   '/chat4all.file.v1.FileService/InitiateUpload': 'USER',
   '/chat4all.file.v1.FileService/UploadChunk': 'USER',
   '/chat4all.file.v1.FileService/UploadSignedChunk': 'PUBLIC',
@@ -48,14 +51,14 @@ const expected: Record<string, Access> = {
   '/chat4all.file.v1.FileService/GetFile': 'USER',
   '/chat4all.file.v1.FileService/DownloadFile': 'USER',
   '/chat4all.file.v1.FileService/DeleteFile': 'USER',
-  '/chat4all.file.v1.FileService/ShareFile': 'SERVICE',
-  '/chat4all.file.v1.FileService/VerifyFile': 'SERVICE',
+  '/chat4all.file.v1.FileService/ShareFile': ['message'],
+  '/chat4all.file.v1.FileService/VerifyFile': ['router'],
   '/chat4all.message.v1.MessageService/SendMessage': 'USER',
   '/chat4all.message.v1.MessageService/ListMessages': 'USER',
   '/chat4all.message.v1.MessageService/GetMessage': 'USER',
-  '/chat4all.router.v1.RouterService/GetRoute': 'SERVICE',
-  '/chat4all.connectors.v1.ConnectorsService/ListChannels': 'SERVICE',
-  '/chat4all.connectors.v1.ConnectorsService/ListAttempts': 'SERVICE',
+  '/chat4all.router.v1.RouterService/GetRoute': ['message'],
+  '/chat4all.connectors.v1.ConnectorsService/ListChannels': ['message'],
+  '/chat4all.connectors.v1.ConnectorsService/ListAttempts': ['message'],
 };
 
 /** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */
@@ -71,6 +74,11 @@ const expired = 'UNAUTHENTICATED TOKEN_EXPIRED';
 const denied = 'PERMISSION_DENIED ACCESS_DENIED';
 /** Refused alike by every rule that asks who calls. */
 const alike = (reason: string) => ({ PUBLIC: undefined, USER: reason, ADMIN: reason, SERVICE: reason });
+/** The access rule of an RPC by what is written down, and the services that it names. */
+function expectedOf(rpc: string): { access: Access | undefined; callers: readonly string[] } {
+  const rule = expected[rpc];
+  return typeof rule === 'object' ? { access: 'SERVICE', callers: rule } : { access: rule, callers: [] };
+}
 const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: denied };
 
 const hub = await openHarness();
@@ -105,17 +113,29 @@ const callers: CallerKind[] = [
     token: () => hub.userToken({ ...user, admin: true }),
     refusedBy: { ...forUsers, ADMIN: undefined },
   },
-  {
-    name: 'a service token',
-    token: (service) => hub.serviceToken('gateway', service),
-    refusedBy: { PUBLIC: undefined, USER: denied, ADMIN: denied, SERVICE: undefined },
-  },
-  {
-    name: 'a service token for another service',
-    token: (service) => hub.serviceToken('gateway', someOther(service)),
-    refusedBy: alike(invalid),
-  },
 ];
+
+/** The callers, and every service as one, for an RPC that lets these services in. */
+function callersOf(services: readonly string[]): CallerKind[] {
+  const asServices = [...serviceNames, 'gateway'].flatMap((name): CallerKind[] => [
+    {
+      name: `a token of the ${name} service`,
+      token: (service) => hub.serviceToken(name, service),
+      refusedBy: {
+        PUBLIC: undefined,
+        USER: denied,
+        ADMIN: denied,
+        SERVICE: services.includes(name) ? undefined : denied,
+      },
+    },
+    {
+      name: `a token of the ${name} service for another one`,
+      token: (service) => hub.serviceToken(name, someOther(service)),
+      refusedBy: alike(invalid),
+    },
+  ]);
+  return [...callers, ...asServices];
+}
 
 /** The RPCs of a service folder, with their access rule, by the descriptor set. */
 function rpcsOf(folder: string) {
@@ -123,7 +143,11 @@ function rpcsOf(folder: string) {
     .filter((type) => type.kind === 'service')
     .filter((type) => type.typeName.startsWith(`chat4all.${folder}.`))
     .flatMap((service) => service.methods)
-    .map((rpc) => ({ path: `/${rpc.parent.typeName}/${rpc.name}`, access: accessOf(rpc) }));
+    .map((rpc) => ({
+      path: `/${rpc.parent.typeName}/${rpc.name}`,
+      access: accessOf(rpc),
+      callers: [...namedCallers(rpc)],
+    }));
 }
 
 /** Calls an RPC with an empty request. @returns the error that it ends with, if it does */
@@ -216,9 +240,9 @@ function isLetIn(error: HubError | undefined, access: Access): boolean {
 }
 
 async function checkRpc(t: ExecutionContext, folder: string, rpc: string, call: EmptyCall): Promise<void> {
-  const access = expected[rpc];
+  const { access, callers: services } = expectedOf(rpc);
   if (access === undefined) return t.fail(`nobody has written down who may call ${rpc}`);
-  for (const { name, token, refusedBy } of callers) {
+  for (const { name, token, refusedBy } of callersOf(services)) {
     const error = await call(rpc, await token(folder));
     const got = error === undefined ? 'an answer' : `${error.kind} ${error.reason}`;
     const refusal: string | undefined = refusedBy[access];
@@ -231,8 +255,11 @@ test.after.always(() => hub.stop());
 
 for (const folder of serviceNames) {
   const { address } = started.get(folder)!;
-  for (const { path: rpc, access } of rpcsOf(folder)) {
-    test(`${rpc}: its proto names those who may call it`, (t) => t.is(access, expected[rpc]));
+  for (const { path: rpc, access, callers: services } of rpcsOf(folder)) {
+    test(`${rpc}: its proto names those who may call it`, (t) => {
+      t.deepEqual({ access, callers: services }, expectedOf(rpc));
+      for (const name of services) t.true(serviceNames.includes(name), `there is a ${name} service`);
+    });
     for (const [kind, call] of [
       ['generated', generatedCall(address)],
       ['dynamic', dynamicCall(address)],

@@ -43,6 +43,8 @@ export interface Rpc {
   /** `<service>/<method>` */
   name: string;
   access: Access;
+  /** The services that may call it, where the access rule is SERVICE. */
+  callers: ReadonlySet<string>;
   description: DescMethod;
   /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
   timeout: number | undefined;
@@ -91,7 +93,7 @@ export async function seeThrough(
     const abort = new AbortController();
     call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
     try {
-      caller = await identify(metadata, rpc.access, identities);
+      caller = await identify(metadata, rpc, identities);
       const answer = await withDeadline(context.deadline as number, abort, async () => {
         const decoded = await read();
         const request = decoded?.request();
@@ -187,7 +189,11 @@ function originOf(metadata: Metadata): string | undefined {
 }
 
 /** Who calls, if they may. */
-async function identify(metadata: Metadata, access: Access, identities: Identities): Promise<Identity | undefined> {
+async function identify(
+  metadata: Metadata,
+  { access, callers }: Rpc,
+  identities: Identities,
+): Promise<Identity | undefined> {
   if (access === 'PUBLIC') return undefined;
   const [header] = metadata.get('authorization');
   const token = typeof header === 'string' ? /^bearer +(\S+)$/i.exec(header)?.[1] : undefined;
@@ -198,7 +204,9 @@ async function identify(metadata: Metadata, access: Access, identities: Identiti
   }
   const caller = await identities.verify(token);
   const allowed =
-    access === 'SERVICE' ? caller.kind === 'service' : caller.kind === 'user' && (access === 'USER' || caller.admin);
+    access === 'SERVICE'
+      ? caller.kind === 'service' && callers.has(caller.name)
+      : caller.kind === 'user' && (access === 'USER' || caller.admin);
   if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
   return caller;
 }

@@ -1,6 +1,8 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { clone, createFileRegistry, setExtension, type DescExtension } from '@bufbuild/protobuf';
+import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import test, { type ExecutionContext } from 'ava';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import {
@@ -15,13 +17,14 @@ import { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
 import { openLog } from '../log.ts';
 import { connect } from './client.ts';
+import { callersOf, registry } from './schema.ts';
 import { serve, service, serverSettings, type Checks, type Handlers } from './server.ts';
 import { encodeViolations, fromServiceError } from './status.ts';
 
-const { privateKeys, trusted } = await generateKeys(['auth', 'message']);
+const { privateKeys, trusted } = await generateKeys(['auth', 'conversation', 'message']);
 const identitiesOf = (name: string) =>
   openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys[name], TRUSTED_KEYS: trusted }));
-const message = identitiesOf('message');
+const conversation = identitiesOf('conversation');
 
 type Definition = AuthServiceService;
 const uuid = 'ABCDEF00-0000-4000-8000-000000000000';
@@ -61,7 +64,7 @@ async function open(
     dependencies,
   });
   const address = `127.0.0.1:${server.port}`;
-  const connection = connect(AuthServiceService, { target: 'auth', address, identities: message });
+  const connection = connect(AuthServiceService, { target: 'auth', address, identities: conversation });
   const client = new Client(address, credentials.createInsecure());
   t.teardown(async () => {
     connection.close();
@@ -72,7 +75,7 @@ async function open(
   /** Any bytes, with any metadata. */
   async function raw(bytes: Buffer, metadata: Record<string, string | Buffer> = {}): Promise<Buffer> {
     const sent = new Metadata();
-    sent.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+    sent.set('authorization', `Bearer ${await conversation.serviceToken('auth')}`);
     for (const [key, value] of Object.entries(metadata)) sent.set(key, value);
     const asIs = (value: Buffer) => value;
     return new Promise((resolve, reject) => {
@@ -105,7 +108,7 @@ test('a call arrives with UUIDs in lower case, the caller, the request id, and a
   await withContext({ requestId: 'request:1', deadline }, () =>
     connection.lookupUsers({ userIds: [uuid], usernames: [] }),
   );
-  t.deepEqual(seen.slice(0, 3), [[uuid.toLowerCase()], { kind: 'service', name: 'message' }, 'request:1']);
+  t.deepEqual(seen.slice(0, 3), [[uuid.toLowerCase()], { kind: 'service', name: 'conversation' }, 'request:1']);
   const inner = seen[3] as number;
   // What is left travels as a length of time, so the way there is added to it; without a deadline it would be 5 s.
   t.true(inner > deadline - 1_000 && inner < deadline + 1_000, `${inner - deadline} ms after the caller's`);
@@ -113,8 +116,37 @@ test('a call arrives with UUIDs in lower case, the caller, the request id, and a
     rpc: 'chat4all.auth.v1.AuthService/LookupUsers',
     code: 'OK',
     request_id: 'request:1',
-    by: 'message',
+    by: 'conversation',
   });
+});
+
+test('a service is not served with an RPC whose callers are a guess', (t) => {
+  const file = registry.getFile('chat4all/auth/v1/auth.proto');
+  const option = registry.getExtension('chat4all.options.v1.callers') as DescExtension;
+  /** LookupUsers (SERVICE) and ListUsers (USER), as if the proto named these callers. */
+  const rpcs = (names: string[]) => {
+    const proto = clone(FileDescriptorProtoSchema, file!.proto);
+    for (const { options } of proto.service[0]!.method) setExtension(options!, option, names);
+    const changed = createFileRegistry(proto, (name) => registry.getFile(name)?.proto);
+    const found = changed.getService('chat4all.auth.v1.AuthService')!.method;
+    return [found.lookupUsers!, found.listUsers!] as const;
+  };
+  const [lookup, list] = rpcs([]);
+  t.throws(() => callersOf(lookup), { message: /LookupUsers is for services, but doesn't say which/ });
+  t.deepEqual([...callersOf(list)], []);
+  const [named, notForServices] = rpcs(['message', 'router']);
+  t.deepEqual([...callersOf(named)], ['message', 'router']);
+  t.throws(() => callersOf(notForServices), { message: /ListUsers names callers/ });
+});
+
+test('a service that the proto does not name is turned away, whatever it signs', async (t) => {
+  const { address } = await open(t, async () => nobody);
+  for (const name of ['message', 'auth']) {
+    const connection = connect(AuthServiceService, { target: 'auth', address, identities: identitiesOf(name) });
+    const error = await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] }));
+    t.like(error, { kind: 'PERMISSION_DENIED', reason: 'ACCESS_DENIED' }, name);
+    connection.close();
+  }
 });
 
 test('a request id that is none is replaced', async (t) => {
@@ -197,7 +229,7 @@ test('bytes that are no request are INVALID_ARGUMENT', async (t) => {
 test('a call without a deadline gets one', async (t) => {
   const { client } = await open(t, () => new Promise(() => {}), { env: { GRPC_DEADLINE: '200ms' } });
   const metadata = new Metadata();
-  metadata.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+  metadata.set('authorization', `Bearer ${await conversation.serviceToken('auth')}`);
   const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
   const error = await new Promise<ServiceError | null>((resolve) => {
     client.makeUnaryRequest(
@@ -219,7 +251,7 @@ test('a handler learns that its caller has gone', async (t) => {
     return new Promise(() => {});
   });
   const metadata = new Metadata();
-  metadata.set('authorization', `Bearer ${await message.serviceToken('auth')}`);
+  metadata.set('authorization', `Bearer ${await conversation.serviceToken('auth')}`);
   const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
   const call = client.makeUnaryRequest(
     path,

@@ -27,6 +27,7 @@ export const registry: FileRegistry = createFileRegistry(set);
 
 const validator = createValidator({ registry });
 const accessOption = extension('chat4all.options.v1.access');
+const callersOption = extension('chat4all.options.v1.callers');
 const timeoutOption = extension('chat4all.options.v1.timeout_seconds');
 const rawBodyOption = extension('chat4all.options.v1.raw_body');
 const httpOption = extension('google.api.http');
@@ -49,6 +50,22 @@ export function method(path: string): DescMethod {
 /** The access rule of an RPC; undefined if its proto says none. */
 export function accessOf(rpc: DescMethod): Access | undefined {
   return accessByNumber[getOption(rpc, accessOption) as number];
+}
+
+/**
+ * The names of the services that may call an RPC; none, unless its access rule is SERVICE.
+ *
+ * @throws Error if a SERVICE RPC names nobody, or another one names somebody: who may call it would be a guess
+ */
+export function callersOf(rpc: DescMethod): ReadonlySet<string> {
+  const callers = new Set(getOption(rpc, callersOption) as string[]);
+  if (callers.size > 0 === (accessOf(rpc) === 'SERVICE')) return callers;
+  const name = `${rpc.parent.typeName}/${rpc.name}`;
+  throw new Error(
+    callers.size > 0
+      ? `${name} names callers, but its access rule isn't SERVICE`
+      : `${name} is for services, but doesn't say which ones may call it`,
+  );
 }
 
 /** Milliseconds that a call may take whose caller sets no deadline; undefined if its proto says nothing of it. */

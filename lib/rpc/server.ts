@@ -19,7 +19,7 @@ import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc
 import type { Bytes, Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadMethod } from './methods.ts';
 import { bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
-import { accessOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
+import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { toStatus } from './status.ts';
 
 /** Settings of every process that serves gRPC. */
@@ -96,6 +96,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
     const rpc: Rpc = {
       name: method_.path.slice(1),
       access,
+      callers: callersOf(description),
       description,
       timeout: timeoutOf(description),
       check: checks[key] as Check | undefined,
