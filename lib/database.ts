@@ -2,6 +2,7 @@ import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
 import type { EntitySchema, MigrationObject } from '@mikro-orm/core';
 import { integer, text } from './config.ts';
+import { within } from './deadline.ts';
 import { HubError } from './errors.ts';
 
 /** Settings of a process that has a database. */
@@ -119,15 +120,7 @@ export function openDatabase(
     ping: () =>
       guarded(async () => {
         const client = await pool();
-        let timer: NodeJS.Timeout | undefined;
-        const late = new Promise<never>((_, reject) => {
-          timer = setTimeout(() => reject(unavailable(new Error('no answer within 2 s'))), 2_000);
-        });
-        try {
-          await Promise.race([client.query('select 1'), late]);
-        } finally {
-          clearTimeout(timer);
-        }
+        await within(2_000, client.query('select 1'), () => unavailable(new Error('no answer within 2 s')));
       }),
     close: () => orm.close(true),
   };

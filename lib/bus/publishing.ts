@@ -1,3 +1,4 @@
+import { within } from '../deadline.ts';
 import { HubError } from '../errors.ts';
 import type { Bus, BusEvent } from './bus.ts';
 
@@ -17,16 +18,10 @@ export function unavailable(cause: unknown): HubError {
 
 /** Waits for `work`, at most `limit` milliseconds; whatever goes wrong with it means that the bus is away. */
 export async function answersWithin<T>(limit: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${limit} ms`)), limit);
-  });
   try {
-    return await Promise.race([work, late]);
+    return await within(limit, work, () => new Error(`no answer within ${limit} ms`));
   } catch (error) {
     throw unavailable(error);
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -3,6 +3,7 @@ import type { DescMethod } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
 import { withContext, type CallContext } from '../context.ts';
+import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -94,7 +95,7 @@ export async function seeThrough(
     call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
     try {
       caller = await identify(metadata, rpc, identities);
-      const answer = await withDeadline(context.deadline as number, abort, async () => {
+      const work = async () => {
         const decoded = await read();
         const request = decoded?.request();
         const told = toldBy(metadata);
@@ -113,8 +114,8 @@ export async function seeThrough(
           origin: isTrusted ? originOf(metadata) : undefined,
           signal: abort.signal,
         });
-      });
-      outcome = { answer };
+      };
+      outcome = { answer: await untilDeadline(context.deadline as number, abort, work()) };
     } catch (error) {
       outcome = { failure: refusal(error, rpc, abort.signal, log) };
     }
@@ -217,18 +218,11 @@ function withoutRepeats(found: readonly FieldViolation[], said: readonly FieldVi
   return found.filter((violation) => !named.has(violation.field));
 }
 
-async function withDeadline<T>(deadline: number, abort: AbortController, work: () => Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const error = new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline');
-      abort.abort(error);
-      reject(error);
-    }, deadline - Date.now());
+/** Ends a call at its deadline, and tells its handler. */
+function untilDeadline<T>(deadline: number, abort: AbortController, work: Promise<T>): Promise<T> {
+  return within(deadline - Date.now(), work, () => {
+    const error = new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline');
+    abort.abort(error);
+    return error;
   });
-  try {
-    return await Promise.race([work(), late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

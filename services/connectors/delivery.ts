@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { within } from '#lib/deadline.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import type { Connector, DeliveryContext, DeliveryToMake } from './connector.ts';
 
@@ -81,16 +82,9 @@ async function attempt(
   context: Omit<DeliveryContext, 'signal'>,
 ): Promise<void> {
   const controller = new AbortController();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new HubError('DEADLINE_EXCEEDED', 'DELIVERY_DEADLINE', `${connector.title} did not answer in time`));
-      controller.abort();
-    }, delivery.deliverBy.getTime() - Date.now());
+  const delivering = connector.deliver(delivery, { ...context, signal: controller.signal });
+  await within(delivery.deliverBy.getTime() - Date.now(), delivering, () => {
+    controller.abort();
+    return new HubError('DEADLINE_EXCEEDED', 'DELIVERY_DEADLINE', `${connector.title} did not answer in time`);
   });
-  try {
-    await Promise.race([connector.deliver(delivery, { ...context, signal: controller.signal }), late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

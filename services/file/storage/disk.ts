@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, mkdir, open, readdir, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
+import { within } from '#lib/deadline.ts';
 import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
 import { exactly } from './pieces.ts';
 import type { Storage, StoredPart } from './storage.ts';
@@ -229,16 +230,10 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       const answer = ready().then(() =>
         Promise.all([uploads, objects, removed].map((each) => access(each, constants.W_OK | constants.X_OK))),
       );
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(new Error(`no answer within ${pingLimit} ms`)), pingLimit);
-      });
       try {
-        await Promise.race([answer, late]);
+        await within(pingLimit, answer, () => new Error(`no answer within ${pingLimit} ms`));
       } catch (error) {
         throw unavailable(error);
-      } finally {
-        clearTimeout(timer);
       }
     },
 
