@@ -193,6 +193,7 @@ function requested(given: Partial<DeliveryRequested> = {}, channel = 'net'): Rec
       contentType: '',
     },
     priority: Priority.PRIORITY_HIGH,
+    replay: 0,
     ...given,
   };
   return {
@@ -376,7 +377,7 @@ test('delivering: behind a delivery that another process makes, its conversation
   t.is(ended().length, 1);
 
   const { messageId, recipientId } = requestOf(theirs);
-  const outcome = { delivered: true, attempts: 1, error: '', endedAt: new Date() };
+  const outcome = { delivered: true, attempts: 1, error: '', endedAt: new Date(), replay: 0 };
   await store.record([{ messageId, recipientId, channel: 'net', ...outcome }]);
   await handle([theirs, behind, other]);
   t.deepEqual(net.recipients(), recipientsOf([other, behind]));
@@ -534,10 +535,69 @@ test('record: the first outcome of a delivery stands', async (t) => {
   const { messageId, recipientId } = requestOf(event);
   await store.claim([claimOf(event)], uuid(), 1_000);
   const key = { messageId, recipientId, channel: 'net' };
-  const failed = { ...key, delivered: false, attempts: 0, error: 'late', endedAt: new Date() };
-  const delivered = { ...key, delivered: true, attempts: 1, error: '', endedAt: inMilliseconds(1_000) };
+  const failed = { ...key, delivered: false, attempts: 0, error: 'late', endedAt: new Date(), replay: 0 };
+  const delivered = { ...key, delivered: true, attempts: 1, error: '', endedAt: inMilliseconds(1_000), replay: 0 };
   t.deepEqual(await store.record([failed]), [failed]);
   t.deepEqual(await store.record([delivered]), [failed]);
+});
+
+/** The same delivery in a later round, as the router asks for it. */
+function again(event: ReceivedEvent, replay: number): ReceivedEvent {
+  return { ...event, id: uuid(), value: DeliveryRequested.encode({ ...requestOf(event), replay }).finish() };
+}
+
+test('replay: what failed is tried again with its key, what was delivered is only reported again', async (t) => {
+  let isBlocked = true;
+  const [good, bad] = [requested(), requested()];
+  const net = network(({ messageId }) => {
+    if (isBlocked && messageId === requestOf(bad).messageId) throw new HubError('ABORTED', 'BLOCKED', 'Blocked');
+  });
+  const { handle, ended } = worker(net.connector);
+  await handle([good, bad]);
+  await handle([again(good, 1), again(bad, 1)]);
+  isBlocked = false;
+  await handle([again(good, 2), again(bad, 2)]);
+  await handle([again(good, 3), again(bad, 3)]);
+
+  const keysOf = (event: ReceivedEvent) =>
+    net.asked.filter(({ delivery }) => delivery.messageId === requestOf(event).messageId).map(({ key }) => key);
+  t.deepEqual(keysOf(good), [good.id]);
+  t.deepEqual(keysOf(bad), [bad.id, bad.id, bad.id]);
+  const told = (event: ReceivedEvent) =>
+    ended()
+      .filter(({ messageId }) => messageId === requestOf(event).messageId)
+      .map(({ replay, status }) => [replay, status === MessageStatus.MESSAGE_STATUS_DELIVERED]);
+  t.deepEqual(told(good), [[0, true], [1, true], [2, true], [3, true]]); // prettier-ignore
+  t.deepEqual(told(bad), [[0, false], [1, false], [2, true], [3, true]]); // prettier-ignore
+});
+
+test('replay: of several rounds in one batch only the last is made; an earlier one that comes late does nothing', async (t) => {
+  const net = network(() => {});
+  const { handle, ended } = worker(net.connector);
+  const first = requested({ deliverBy: inMilliseconds(-1) });
+  const second = {
+    ...again(first, 1),
+    value: DeliveryRequested.encode({ ...requestOf(first), replay: 1, deliverBy: inMilliseconds(25_000) }).finish(),
+  };
+  await handle([first, second]);
+  t.is(net.asked.length, 1);
+  t.deepEqual(
+    ended().map(({ replay, error }) => [replay, error]),
+    [[1, '']],
+  );
+
+  const other = requested();
+  const claim = { ...claimOf(other), replay: 1 };
+  t.like(await store.claim([claim], uuid(), 60_000), [{ state: 'ours' }]);
+  t.deepEqual(await store.claim([claimOf(other)], uuid(), 60_000), [{ state: 'superseded' }]);
+  await handle([other]);
+  t.is(net.asked.length, 1);
+  const key = { messageId: claim.messageId, recipientId: claim.recipientId, channel: 'net' };
+  const failed = { ...key, delivered: false, attempts: 1, error: 'late', endedAt: new Date(), replay: 0 };
+  await store.record([failed]);
+  t.deepEqual(await store.listEnded(claim.messageId), [], 'a failure of an earlier round ends nothing');
+  await store.record([{ ...failed, delivered: true, error: '' }]);
+  t.like(await store.listEnded(claim.messageId), [{ delivered: true }]);
 });
 
 test.serial('the connectors deliver what comes over the bus, and answer for it over gRPC', async (t) => {

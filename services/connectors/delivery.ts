@@ -13,6 +13,11 @@ export interface Outcome {
   endedAt: Date;
 }
 
+/** Which round of a delivery something is about: 0 at first, 1 more for each time that its message was replayed. */
+export interface Round {
+  replay: number;
+}
+
 export interface Making extends Omit<DeliveryContext, 'signal'> {
   /** Asked before each attempt: false if it is not for us to make one any more. */
   mayTry: () => boolean;

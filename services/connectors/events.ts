@@ -5,7 +5,7 @@ import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connector, DeliveryToMake } from './connector.ts';
-import { makeDelivery, type Outcome } from './delivery.ts';
+import { makeDelivery, type Outcome, type Round } from './delivery.ts';
 import type { Claim, EndedDelivery, Store } from './store.ts';
 import { encodeEnded, readRequested } from './wire.ts';
 
@@ -59,7 +59,7 @@ export async function consumeDeliveries({
 }
 
 /** A delivery with the event that asks for it. */
-interface Job {
+interface Job extends Round {
   event: ReceivedEvent;
   delivery: DeliveryToMake;
 }
@@ -100,7 +100,7 @@ interface OwnWork {
   /** UUID that its claims are made in the name of. */
   owner: string;
   /** Deliveries that have ended while the database was away: they are recorded when their events come again. */
-  unrecorded: Map<string, Outcome>;
+  unrecorded: Map<string, Outcome & Round>;
 }
 
 async function deliverBatch(
@@ -113,8 +113,10 @@ async function deliverBatch(
   for (const [id, { endedAt }] of unrecorded) if (endedAt.getTime() < forgotten) unrecorded.delete(id);
   const open = new Map<string, Job>();
   for (const event of events) {
-    const delivery = readRequested(event, channel);
-    if (!open.has(idOf(delivery))) open.set(idOf(delivery), { event, delivery });
+    const job = { event, ...readRequested(event, channel) };
+    const known = open.get(idOf(job.delivery));
+    // Of several rounds only the last one is still wanted.
+    if (known === undefined || known.replay < job.replay) open.set(idOf(job.delivery), job);
   }
   const conversations = [...Map.groupBy(open.values(), ({ delivery }) => delivery.conversationId).values()];
 
@@ -124,7 +126,12 @@ async function deliverBatch(
     const jobs = [...open.values()];
     const asked = performance.now();
     const answers = await store.claim(
-      jobs.map(({ event, delivery }) => ({ ...keyOf(delivery, channel), ...delivery, idempotencyKey: event.id })),
+      jobs.map(({ event, delivery, replay }) => ({
+        ...keyOf(delivery, channel),
+        ...delivery,
+        replay,
+        idempotencyKey: event.id,
+      })),
       owner,
       lease,
     );
@@ -139,18 +146,20 @@ async function deliverBatch(
 
   /** False if it is still to be made, by whomever. */
   async function deliver(job: Job): Promise<boolean> {
-    const { event, delivery } = job;
+    const { event, delivery, replay } = job;
     const id = idOf(delivery);
     const key = keyOf(delivery, channel);
     const claim = claims.get(job)!;
     if (claim.state === 'theirs') return false;
     if (claim.state === 'ended') {
-      ended.push({ event, delivery: { ...key, ...claim.outcome }, recorded: true });
-    } else {
-      const outcome = unrecorded.get(id) ?? (await make(job, claim.idempotencyKey));
+      ended.push({ event, delivery: { ...key, ...claim.outcome, replay }, recorded: true });
+    } else if (claim.state === 'ours') {
+      const earlier = unrecorded.get(id);
+      const stands = earlier !== undefined && (earlier.delivered || earlier.replay === replay);
+      const outcome = stands ? earlier : await make(job, claim.idempotencyKey);
       if (outcome === undefined) return false;
-      unrecorded.set(id, outcome);
-      ended.push({ event, delivery: { ...key, ...outcome }, recorded: false });
+      unrecorded.set(id, { ...outcome, replay });
+      ended.push({ event, delivery: { ...key, ...outcome, replay }, recorded: false });
     }
     open.delete(id);
     return true;
@@ -244,9 +253,10 @@ async function settledWithin(milliseconds: number, work: Promise<void>): Promise
 }
 
 function reportOf(cause: ReceivedEvent, delivery: EndedDelivery): BusEvent {
-  const { messageId, recipientId, channel } = delivery;
+  const { messageId, recipientId, channel, replay } = delivery;
+  const what = `${messageId}/${recipientId}/${channel}`;
   return {
-    id: uuidOf(`${messageId}/${recipientId}/${channel}`, reportNamespace),
+    id: uuidOf(replay === 0 ? what : `${what}/${replay}`, reportNamespace),
     type: 'chat4all.message.v1.DeliveryEnded',
     key: cause.key,
     value: encodeEnded(delivery),
@@ -257,15 +267,15 @@ function reportOf(cause: ReceivedEvent, delivery: EndedDelivery): BusEvent {
 /** Says that a delivery whose event is given up has failed, if it can be told which one that is. Needs nothing but the bus. */
 export function giveUp(channel: string, publish: Bus['publish']) {
   return async (event: ReceivedEvent, error: unknown): Promise<void> => {
-    let delivery: DeliveryToMake;
+    let asked: ReturnType<typeof readRequested>;
     try {
-      delivery = readRequested(event, channel);
+      asked = readRequested(event, channel);
     } catch {
       // Nobody can say whose it is: the message's own deadline ends it.
       return;
     }
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was delivered';
-    const outcome = { delivered: false, attempts: 0, error: reason, endedAt: new Date() };
-    await publish(statusTopic, [reportOf(event, { ...keyOf(delivery, channel), ...outcome })]);
+    const outcome = { delivered: false, attempts: 0, error: reason, endedAt: new Date(), replay: asked.replay };
+    await publish(statusTopic, [reportOf(event, { ...keyOf(asked.delivery, channel), ...outcome })]);
   };
 }

@@ -4,6 +4,7 @@ import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { DeliveryToMake } from './connector.ts';
+import type { Round } from './delivery.ts';
 import type { EndedDelivery } from './store.ts';
 
 const requested = 'chat4all.router.v1.DeliveryRequested';
@@ -12,11 +13,14 @@ const requested = 'chat4all.router.v1.DeliveryRequested';
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /**
- * What a DeliveryRequested event for `channel` asks for.
+ * What a DeliveryRequested event for `channel` asks for, and in which round.
  *
  * @throws HubError INVALID_ARGUMENT for an event that doesn't say what has to be known
  */
-export function readRequested({ id, key, type, value }: ReceivedEvent, channel: string): DeliveryToMake {
+export function readRequested(
+  { id, key, type, value }: ReceivedEvent,
+  channel: string,
+): { delivery: DeliveryToMake } & Round {
   if (type !== requested) throw unreadable(`its type is ${type}`);
   let event: DeliveryRequested;
   try {
@@ -24,14 +28,15 @@ export function readRequested({ id, key, type, value }: ReceivedEvent, channel: 
   } catch (error) {
     throw unreadable(`it is no ${requested}`, error);
   }
-  const { messageId, conversationId, seq, senderId, recipientId, deliverBy } = event;
+  const { messageId, conversationId, seq, senderId, recipientId, deliverBy, replay } = event;
   if (!uuidPattern.test(id)) throw unreadable('its id is no UUID');
   if (!uuidPattern.test(messageId)) throw unreadable('message_id is no UUID');
   if (!uuidPattern.test(recipientId)) throw unreadable('recipient_id is no UUID');
   if (!uuidPattern.test(conversationId) || conversationId !== key) throw unreadable('conversation_id is not its key');
   if (event.channel !== channel) throw unreadable(`its channel is ${JSON.stringify(event.channel)}`);
   if (deliverBy === undefined) throw unreadable('deliver_by is missing');
-  return {
+  if (replay < 0) throw unreadable('replay is negative');
+  const delivery = {
     messageId,
     conversationId,
     seq,
@@ -41,6 +46,7 @@ export function readRequested({ id, key, type, value }: ReceivedEvent, channel: 
     priority: priorityOf(event.priority),
     deliverBy,
   };
+  return { delivery, replay };
 }
 
 function contentOf({ payload }: DeliveryRequested): DeliveryToMake['content'] {
@@ -75,5 +81,6 @@ export function encodeEnded({ messageId, recipientId, channel, ...outcome }: End
     attempts: outcome.attempts,
     error: outcome.error,
     at: outcome.endedAt,
+    replay: outcome.replay,
   }).finish();
 }

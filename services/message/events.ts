@@ -34,19 +34,19 @@ export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; lo
 function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: Report } {
   switch (type) {
     case 'chat4all.message.v1.MessageRouted': {
-      const { messageId, at } = MessageRouted.decode(value);
-      return { messageId, report: { kind: 'routed', at: at ?? new Date() } };
+      const { messageId, at, replay } = MessageRouted.decode(value);
+      return { messageId, report: { kind: 'routed', at: at ?? new Date(), replay } };
     }
     case 'chat4all.message.v1.MessageRejected': {
-      const { messageId, at, reason } = MessageRejected.decode(value);
-      return { messageId, report: { kind: 'rejected', at: at ?? new Date(), reason } };
+      const { messageId, at, reason, replay } = MessageRejected.decode(value);
+      return { messageId, report: { kind: 'rejected', at: at ?? new Date(), reason, replay } };
     }
     case 'chat4all.message.v1.DeliveryEnded': {
-      const { messageId, recipientId, channel, status, attempts, error, at } = DeliveryEnded.decode(value);
+      const { messageId, recipientId, channel, status, attempts, error, at, replay } = DeliveryEnded.decode(value);
       const delivered = status === MessageStatus.MESSAGE_STATUS_DELIVERED;
       return {
         messageId,
-        report: { kind: 'ended', at: at ?? new Date(), recipientId, channel, delivered, attempts, error },
+        report: { kind: 'ended', at: at ?? new Date(), replay, recipientId, channel, delivered, attempts, error },
       };
     }
     default:

@@ -98,6 +98,7 @@ function message(...recipients: string[]): MessageState {
   return {
     status: 'accepted',
     updatedAt: at(0),
+    replay: 0,
     deliveries: recipients.map((recipientId) => ({
       recipientId,
       channel: 'whatsapp',
@@ -113,6 +114,7 @@ function ended(recipientId: string, second: number, error = ''): Report {
   return {
     kind: 'ended',
     at: at(second),
+    replay: 0,
     recipientId,
     channel: 'whatsapp',
     delivered: error === '',
@@ -130,19 +132,20 @@ function after(state: MessageState, reports: Report[]): MessageState {
   return {
     status: last?.status ?? state.status,
     updatedAt: last?.at ?? state.updatedAt,
+    replay: state.replay,
     deliveries: state.deliveries.map((known) => changed(known) ?? known),
   };
 }
 
 test('settle: accepted, in transit, delivered once every delivery is', (t) => {
-  const routed = settle(message(bia, caio), [{ kind: 'routed', at: at(1) }]);
+  const routed = settle(message(bia, caio), [{ kind: 'routed', at: at(1), replay: 0 }]);
   t.deepEqual(routed.history, [{ status: 'in_transit', at: at(1), note: '' }]);
   t.deepEqual(
     routed.deliveries.map(({ status }) => status),
     ['in_transit', 'in_transit'],
   );
 
-  const half = after(message(bia, caio), [{ kind: 'routed', at: at(1) }, ended(bia, 2)]);
+  const half = after(message(bia, caio), [{ kind: 'routed', at: at(1), replay: 0 }, ended(bia, 2)]);
   t.is(half.status, 'in_transit');
   t.deepEqual(settle(half, [ended(caio, 3)]).history, [{ status: 'delivered', at: at(3), note: '' }]);
 });
@@ -164,7 +167,7 @@ test('settle: what has ended stays so, whatever comes again or too late', (t) =>
   const nothing = { deliveries: [], history: [] };
   t.deepEqual(settle(over, [ended(bia, 2)]), nothing);
   t.deepEqual(settle(over, [ended(bia, 2, 'no')]), nothing);
-  t.deepEqual(settle(over, [{ kind: 'routed', at: at(2) }]), nothing);
+  t.deepEqual(settle(over, [{ kind: 'routed', at: at(2), replay: 0 }]), nothing);
   t.deepEqual(settle(over, [{ kind: 'expired', at: at(2), reason: 'late' }]), nothing);
 
   const half = after(message(bia, caio), [ended(bia, 1)]);
@@ -173,7 +176,7 @@ test('settle: what has ended stays so, whatever comes again or too late', (t) =>
 });
 
 test('settle: a rejected or expired message fails what is open and keeps what was delivered', (t) => {
-  t.deepEqual(settle(message(bia), [{ kind: 'rejected', at: at(1), reason: 'no route' }]).history, [
+  t.deepEqual(settle(message(bia), [{ kind: 'rejected', at: at(1), reason: 'no route', replay: 0 }]).history, [
     { status: 'failed', at: at(1), note: 'no route' },
   ]);
   const half = after(message(bia, caio), [ended(bia, 1)]);
@@ -183,11 +186,23 @@ test('settle: a rejected or expired message fails what is open and keeps what wa
 });
 
 test('settle: history never runs backwards, whatever the clocks of others say', (t) => {
-  const { history } = settle(message(bia), [{ kind: 'routed', at: at(5) }, ended(bia, 3)]);
+  const { history } = settle(message(bia), [{ kind: 'routed', at: at(5), replay: 0 }, ended(bia, 3)]);
   t.deepEqual(
     history.map((change) => change.at),
     [at(5), at(5)],
   );
+});
+
+test('settle: a failure of an earlier round does not end a replay, a delivery does', (t) => {
+  const replayed = { ...message(bia), replay: 2 };
+  const nothing = { deliveries: [], history: [] };
+  t.deepEqual(settle(replayed, [{ ...ended(bia, 1, 'blocked'), replay: 1 } as Report]), nothing);
+  t.deepEqual(settle(replayed, [{ kind: 'rejected', at: at(1), reason: 'no route', replay: 0 }]), nothing);
+  t.deepEqual(settle(replayed, [{ kind: 'routed', at: at(1), replay: 1 }]), nothing);
+  t.is(settle(replayed, [{ ...ended(bia, 1), replay: 1 } as Report]).history.at(-1)?.status, 'delivered');
+  const failed = settle(replayed, [{ ...ended(bia, 1, 'blocked'), replay: 2 } as Report]);
+  t.is(failed.history.at(-1)?.status, 'failed');
+  t.is(settle(replayed, [{ kind: 'expired', at: at(9), reason: 'late' }]).history.at(-1)?.status, 'failed');
 });
 
 test('page: positions are arithmetic, in both orders and with both filters', (t) => {

@@ -124,14 +124,15 @@ export function timesOf(acceptedAt: Date, deadline: number): { deliverBy: Date; 
   return { deliverBy: after(deadline - 3 * slack), expiresAt: after(deadline - slack) };
 }
 
-/** What somebody reports of a message. */
+/** What somebody reports of a message. `replay` is the round that it is about: 0 at first, 1 more for each replay. */
 export type Report =
-  | { kind: 'routed'; at: Date }
-  | { kind: 'rejected'; at: Date; reason: string }
+  | { kind: 'routed'; at: Date; replay: number }
+  | { kind: 'rejected'; at: Date; reason: string; replay: number }
   | { kind: 'expired'; at: Date; reason: string }
   | {
       kind: 'ended';
       at: Date;
+      replay: number;
       recipientId: string;
       channel: string;
       delivered: boolean;
@@ -151,6 +152,8 @@ export interface DeliveryState {
 export interface MessageState {
   status: Status;
   updatedAt: Date;
+  /** The round that it is in. */
+  replay: number;
   deliveries: readonly DeliveryState[];
 }
 
@@ -169,6 +172,8 @@ export interface Settlement {
 /**
  * Applies reports to a message, in their order. What has ended stays as it is, so a report that comes twice or too late
  * changes nothing. The message is delivered when every delivery is, and failed as soon as all have ended and one failed.
+ *
+ * What an earlier round says of a message that was replayed counts no more, save that something was delivered: it was.
  */
 export function settle(message: MessageState, reports: readonly Report[]): Settlement {
   const deliveries = new Map(message.deliveries.map((delivery) => [keyOf(delivery), delivery]));
@@ -198,6 +203,8 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
 
   for (const report of reports) {
     if (hasEnded(status)) break;
+    const isEarlier = report.kind !== 'expired' && report.replay < message.replay;
+    if (isEarlier && !(report.kind === 'ended' && report.delivered)) continue;
     if (report.kind === 'routed') {
       beInTransit(report.at);
       continue;

@@ -5,6 +5,8 @@ import { messageColumns, storedMessage, type MessageRow, type StoredMessage } fr
 export interface OutboxEntry {
   id: bigint;
   message: StoredMessage;
+  /** Of a message that was replayed: the deliveries that are to be made again. */
+  only: readonly { recipientId: string; channel: string }[];
   requestId: string;
 }
 
@@ -21,12 +23,25 @@ export function openOutbox(database: Database) {
   return {
     /** The messages that the bus has not been told of yet, in the order in which it has to be. */
     async unpublished(limit: number): Promise<OutboxEntry[]> {
-      const rows = await database.sql<MessageRow & { id: bigint; request_id: string }>(
-        `select o.id, o.request_id, ${messageColumns} from outbox o join messages m using (message_id)
+      const rows = await database.sql<
+        MessageRow & { id: bigint; request_id: string; only: OutboxEntry['only'] | null }
+      >(
+        `select o.id, o.request_id, ${messageColumns},
+            case when m.replay > 0 then (
+              select jsonb_agg(jsonb_build_object('recipientId', d.recipient_id, 'channel', d.channel)
+                  order by array_position(m.recipient_ids, d.recipient_id), d.channel)
+                from deliveries d where d.message_id = m.message_id and d.replay = m.replay
+            ) end as only
+          from outbox o join messages m using (message_id)
           order by o.id limit $1`,
         [limit],
       );
-      return rows.map((row) => ({ id: row.id, message: storedMessage(row), requestId: row.request_id }));
+      return rows.map((row) => ({
+        id: row.id,
+        message: storedMessage(row),
+        only: row.only ?? [],
+        requestId: row.request_id,
+      }));
     },
 
     /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */

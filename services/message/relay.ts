@@ -1,4 +1,4 @@
-import { v4 as uuid } from 'uuid';
+import { v4 as uuid, v5 as uuidOf } from 'uuid';
 import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
 import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
@@ -97,14 +97,19 @@ function busUnavailable(cause: unknown): HubError {
   });
 }
 
-function eventOf({ message, requestId }: OutboxEntry): BusEvent {
+/** Ids of events about a replay are made in here from the message's id and the round. */
+const replayNamespace = '3d6c1f0e-52a1-4c0b-9a53-1a3a1c0f6d2b';
+
+function eventOf({ message, only, requestId }: OutboxEntry): BusEvent {
+  const { messageId, replay } = message;
   return {
-    id: message.messageId,
+    // Each round is an event of its own: the bus leaves out of a batch what it has seen acknowledged.
+    id: replay === 0 ? messageId : uuidOf(`${messageId}/${replay}`, replayNamespace),
     type: 'chat4all.message.v1.MessageAccepted',
     key: message.conversationId,
     requestId,
     value: MessageAccepted.encode({
-      messageId: message.messageId,
+      messageId,
       conversationId: message.conversationId,
       seq: BigInt(message.seq),
       senderId: message.senderId,
@@ -114,6 +119,8 @@ function eventOf({ message, requestId }: OutboxEntry): BusEvent {
       priority: priorityOf(message.priority),
       acceptedAt: message.createdAt,
       deliverBy: message.deliverBy,
+      replay,
+      only: [...only],
     }).finish(),
   };
 }

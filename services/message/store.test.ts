@@ -48,6 +48,7 @@ function ended(recipientId: string, error = ''): Report {
   return {
     kind: 'ended',
     at: new Date(),
+    replay: 0,
     recipientId,
     channel: 'whatsapp',
     delivered: error === '',
@@ -163,7 +164,7 @@ test('applyReports: ledger, history and status follow, and a repetition changes 
   await store.append(message);
   const { messageId } = message;
   const reports = new Map([
-    [messageId, [{ kind: 'routed', at: new Date() } as const, ended(bia), ended(caio, 'blocked')]],
+    [messageId, [{ kind: 'routed', at: new Date(), replay: 0 } as const, ended(bia), ended(caio, 'blocked')]],
   ]);
   t.deepEqual(await store.applyReports(reports), { unknown: [] });
   const after = await store.find(messageId);

@@ -33,9 +33,11 @@ const Message = defineEntity({
     updatedAt: p.datetime(3),
     deliverBy: p.datetime(3),
     expiresAt: p.datetime(3),
+    replay: p.integer().default(0),
   },
   uniques: [{ name: 'messages_conversation_id_seq_unique', properties: ['conversationId', 'seq'] }],
   indexes: [
+    { name: 'messages_created_at_index', properties: ['createdAt'], type: 'brin' },
     {
       name: 'messages_open_index',
       properties: ['expiresAt'],
@@ -55,6 +57,7 @@ const Delivery = defineEntity({
     attempts: p.integer(),
     error: p.text(),
     updatedAt: p.datetime(3),
+    replay: p.integer().default(0),
   },
 });
 
@@ -87,6 +90,35 @@ const OutboxRow = defineEntity({
   },
 });
 
+const DeadLetterRow = defineEntity({
+  name: 'DeadLetterRow',
+  tableName: 'dead_letters',
+  properties: {
+    id: p.uuid().primary(),
+    topic: p.text(),
+    partition: p.integer(),
+    consumerGroup: p.text(),
+    reason: p.text(),
+    attempts: p.integer(),
+    failedAt: p.datetime(3),
+    eventId: p.text(),
+    eventType: p.text(),
+    key: p.text(),
+    requestId: p.text(),
+    value: p.blob(),
+    messageId: p.uuid().nullable(),
+    recipientId: p.uuid().nullable(),
+    channel: p.text().nullable(),
+    replayedAt: p.datetime(3).nullable(),
+    replayedBy: p.text().nullable(),
+  },
+  indexes: [
+    { name: 'dead_letters_failed_at_index', properties: ['failedAt'] },
+    { name: 'dead_letters_message_id_index', properties: ['messageId'] },
+    { name: 'dead_letters_waiting_index', properties: ['failedAt'], where: 'replayed_at is null' },
+  ],
+});
+
 const Lease = defineEntity({
   name: 'Lease',
   tableName: 'leases',
@@ -100,10 +132,11 @@ const Lease = defineEntity({
 
 export const database: DatabaseDefinition = {
   schema: 'message',
-  entities: [Message, Delivery, StatusChange, ConversationHead, OutboxRow, Lease],
+  entities: [Message, Delivery, StatusChange, ConversationHead, OutboxRow, DeadLetterRow, Lease],
   migrations: async () => [
     { name: '0001-messages', class: (await import('./migrations/0001-messages.ts')).Messages },
     { name: '0002-file-labels', class: (await import('./migrations/0002-file-labels.ts')).FileLabels },
+    { name: '0004-dead-letters', class: (await import('./migrations/0004-dead-letters.ts')).DeadLetters },
   ],
 };
 
@@ -123,10 +156,12 @@ export interface StoredMessage {
   updatedAt: Date;
   /** No delivery begins after this. */
   deliverBy: Date;
+  /** How often it was replayed. */
+  replay: number;
 }
 
 /** A message to be kept. */
-export interface NewMessage extends Omit<StoredMessage, 'seq' | 'status' | 'updatedAt'> {
+export interface NewMessage extends Omit<StoredMessage, 'seq' | 'status' | 'updatedAt' | 'replay'> {
   fingerprint: Buffer;
   /** When what is still open is failed. */
   expiresAt: Date;
@@ -228,7 +263,7 @@ export function openStore(database: Database) {
       return database.transaction(async (transaction) => {
         // In one order everywhere, so that two that apply at once wait for each other instead of blocking each other.
         const open = await transaction.sql<OpenRow>(
-          `select message_id, status, updated_at from messages where message_id = any($1)
+          `select message_id, status, updated_at, replay from messages where message_id = any($1)
             order by message_id for update`,
           [[...reports.keys()]],
         );
@@ -242,7 +277,7 @@ export function openStore(database: Database) {
     async expire(now: Date, reason: string, limit: number): Promise<number> {
       return database.transaction(async (transaction) => {
         const open = await transaction.sql<OpenRow>(
-          `select message_id, status, updated_at from messages
+          `select message_id, status, updated_at, replay from messages
             where status in ('accepted', 'in_transit') and expires_at <= $1
             order by expires_at limit $2 for update skip locked`,
           [now, limit],
@@ -318,7 +353,7 @@ async function write(
   const deliveries: (DeliveryState & { messageId: string })[] = [];
   const history: { messageId: string; status: Status; at: Date; note: string }[] = [];
   const latest: { messageId: string; status: Status; at: Date }[] = [];
-  for (const { message_id: messageId, status, updated_at: updatedAt } of open) {
+  for (const { message_id: messageId, status, updated_at: updatedAt, replay } of open) {
     const known = (deliveriesOf.get(messageId) ?? []).map((row) => ({
       recipientId: row.recipient_id,
       channel: row.channel,
@@ -327,7 +362,7 @@ async function write(
       error: row.error,
       updatedAt: row.updated_at,
     }));
-    const settlement = settle({ status, updatedAt, deliveries: known }, reportsOf(messageId));
+    const settlement = settle({ status, updatedAt, replay, deliveries: known }, reportsOf(messageId));
     deliveries.push(...settlement.deliveries.map((delivery) => ({ messageId, ...delivery })));
     history.push(...settlement.history.map((change) => ({ messageId, ...change })));
     const last = settlement.history.at(-1);
@@ -368,6 +403,7 @@ interface OpenRow {
   message_id: string;
   status: Status;
   updated_at: Date;
+  replay: number;
 }
 
 interface HistoryJson {
@@ -403,12 +439,13 @@ export interface MessageRow {
   created_at: Date;
   updated_at: Date;
   deliver_by: Date;
+  replay: number;
 }
 
 /** What there is to know of a message `m`. */
 export const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
   m.payload_type, m.payload_text, m.payload_file_id, m.payload_label, m.priority, m.status, m.created_at, m.updated_at,
-  m.deliver_by`;
+  m.deliver_by, m.replay`;
 
 export function storedMessage(row: MessageRow): StoredMessage {
   return {
@@ -430,6 +467,7 @@ export function storedMessage(row: MessageRow): StoredMessage {
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     deliverBy: row.deliver_by,
+    replay: row.replay,
   };
 }
 

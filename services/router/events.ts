@@ -9,7 +9,7 @@ import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import { copiesOf, decide, type Copy, type Route } from './router.ts';
-import type { Store } from './store.ts';
+import { keyOf, type Store } from './store.ts';
 
 const processingTopic = 'message_processing';
 const statusTopic = 'message_status';
@@ -61,7 +61,7 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
         decide(message, now, fileProblems.get(message.payload?.fileId ?? '')),
       ),
     );
-    const routed = [...messages.values()].map((each) => ({ ...each, route: standing.get(each.message.messageId)! }));
+    const routed = [...messages.values()].map((each) => ({ ...each, route: standing.get(keyOf(each.message))! }));
 
     await publish(
       statusTopic,
@@ -125,7 +125,8 @@ async function problemsOf(messages: readonly Accepted[], files: Files, now: Date
 export function rejection(publish: Bus['publish']) {
   return async (event: ReceivedEvent, error: unknown): Promise<void> => {
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was routed';
-    await publish(statusTopic, [rejectedEvent(event, { messageId: event.id, at: new Date(), reason })]);
+    const about = roundOf(event);
+    await publish(statusTopic, [rejectedEvent(event, { ...about, at: new Date(), reason })]);
   };
 }
 
@@ -146,7 +147,10 @@ function readAccepted(event: ReceivedEvent): Accepted {
     throw unreadable(`it is no ${accepted}`, error);
   }
   const { deliverBy } = message;
-  if (message.messageId !== event.id || !uuidPattern.test(event.id)) throw unreadable('message_id is not its id');
+  if (!uuidPattern.test(message.messageId)) throw unreadable('message_id is no UUID');
+  if (!uuidPattern.test(event.id)) throw unreadable('its id is no UUID');
+  // The event of a replay has an id of its own.
+  if (message.replay === 0 && message.messageId !== event.id) throw unreadable('message_id is not its id');
   if (message.conversationId !== event.key || !uuidPattern.test(event.key)) {
     throw unreadable('conversation_id is not its key');
   }
@@ -154,23 +158,39 @@ function readAccepted(event: ReceivedEvent): Accepted {
     if (!uuidPattern.test(id)) throw unreadable(`recipient_ids[${index}] is no UUID`);
   });
   if (deliverBy === undefined) throw unreadable('deliver_by is missing');
+  if (message.replay < 0) throw unreadable('replay is negative');
   return { event, message: { ...message, deliverBy } };
 }
 
-function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejectedReason }: Route): BusEvent {
-  if (rejectedReason !== null) return rejectedEvent(cause, { messageId, at, reason: rejectedReason });
+/** Which round of which message an event is about. One that can't be read has the id of its message. */
+function roundOf({ id, value }: ReceivedEvent): { messageId: string; replay: number } {
+  try {
+    const { messageId, replay } = MessageAccepted.decode(value);
+    if (uuidPattern.test(messageId)) return { messageId, replay };
+  } catch {
+    // Said by whoever tried to route it.
+  }
+  return { messageId: id, replay: 0 };
+}
+
+function idOf(what: string, replay: number): string {
+  return uuidOf(replay === 0 ? what : `${what}/${replay}`, eventNamespace);
+}
+
+function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejectedReason, replay }: Route): BusEvent {
+  if (rejectedReason !== null) return rejectedEvent(cause, { messageId, at, reason: rejectedReason, replay });
   return {
-    id: uuidOf(`${messageId}/routed`, eventNamespace),
+    id: idOf(`${messageId}/routed`, replay),
     type: 'chat4all.message.v1.MessageRouted',
     key: cause.key,
-    value: MessageRouted.encode({ messageId, at }).finish(),
+    value: MessageRouted.encode({ messageId, at, replay }).finish(),
     requestId: cause.requestId,
   };
 }
 
 function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEvent {
   return {
-    id: uuidOf(`${rejected.messageId}/rejected`, eventNamespace),
+    id: idOf(`${rejected.messageId}/rejected`, rejected.replay),
     type: 'chat4all.message.v1.MessageRejected',
     key: cause.key,
     value: MessageRejected.encode(rejected).finish(),
@@ -179,9 +199,9 @@ function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEven
 }
 
 function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientId, channel }: Copy): BusEvent {
-  const { messageId, conversationId, seq, senderId, payload, priority, deliverBy } = message;
+  const { messageId, conversationId, seq, senderId, payload, priority, deliverBy, replay } = message;
   return {
-    id: uuidOf(`${messageId}/${recipientId}/${channel}`, eventNamespace),
+    id: idOf(`${messageId}/${recipientId}/${channel}`, replay),
     type: 'chat4all.router.v1.DeliveryRequested',
     key: cause.key,
     value: DeliveryRequested.encode({
@@ -194,6 +214,7 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
       payload,
       priority,
       deliverBy,
+      replay,
     }).finish(),
     requestId: cause.requestId,
   };

@@ -48,6 +48,8 @@ function acceptedMessage(given: Partial<MessageAccepted> = {}): MessageAccepted 
     priority: Priority.PRIORITY_NORMAL,
     acceptedAt: new Date(),
     deliverBy: soon(),
+    replay: 0,
+    only: [],
     ...given,
   };
 }
@@ -136,6 +138,7 @@ test('routing: says that a message is routed before it asks for its deliveries, 
         payload: message.payload,
         priority: message.priority,
         deliverBy: message.deliverBy,
+        replay: 0,
       })),
     );
   }
@@ -222,6 +225,44 @@ test('routing: the first decision stands, also when the deadline has passed befo
   await routing({ store, files, publish: second.publish, log })([received(late)]);
   t.is(second.on('message_status')[0]!.type, 'chat4all.message.v1.MessageRouted');
   t.is(second.on('whatsapp_outgoing').length, 1);
+});
+
+test('routing: a replay is decided about anew, and asks only for what is to be done again', async (t) => {
+  const bus = recordingBus();
+  const [ana, bia] = [uuid(), uuid()];
+  const ids = { messageId: uuid(), conversationId: uuid() };
+  const people = { recipientIds: [ana, bia], channels: ['whatsapp', 'instagram'] };
+  const handle = routing({ store, files, publish: bus.publish, log });
+  const late = received(acceptedMessage({ ...ids, ...people, deliverBy: new Date(Date.now() - 1) }));
+  const only = [
+    { recipientId: bia, channel: 'whatsapp' },
+    { recipientId: ana, channel: 'instagram' },
+  ];
+  const replay = received(acceptedMessage({ ...ids, ...people, replay: 1, only }), { id: uuid() });
+  // Both in one batch: the first was still waiting when its time was over.
+  await handle([late, replay]);
+  const decisions = bus.on('message_status');
+  t.deepEqual(
+    decisions.map(({ type }) => type),
+    ['chat4all.message.v1.MessageRejected', 'chat4all.message.v1.MessageRouted'],
+  );
+  t.is(MessageRouted.decode(decisions[1]!.value).replay, 1);
+  const copies = [...bus.on('whatsapp_outgoing'), ...bus.on('instagram_outgoing')];
+  t.deepEqual(
+    requestsOf(copies).map(({ recipientId, channel, replay: round }) => [recipientId, channel, round]),
+    [
+      [bia, 'whatsapp', 1],
+      [ana, 'instagram', 1],
+    ],
+  );
+  t.like(await store.find(ids.messageId), { replay: 1, rejectedReason: null });
+  t.deepEqual(copiesOf((await store.find(ids.messageId))!).length, 2);
+
+  await handle([
+    received(acceptedMessage({ ...ids, ...people, replay: 1, only, deliverBy: new Date(0) }), { id: uuid() }),
+  ]);
+  t.is(bus.on('message_status').at(-1)!.type, 'chat4all.message.v1.MessageRouted', 'the first decision stands');
+  t.is(new Set(bus.on('whatsapp_outgoing').map(({ id }) => id)).size, 1);
 });
 
 test('routing: a message past its deadline is rejected and asks for no delivery', async (t) => {
@@ -314,6 +355,10 @@ test('rejection: whoever waits for an event that was given up learns why', async
   t.like(MessageRejected.decode(known!.value), { messageId: message.messageId, reason: 'No good' });
   t.is(MessageRejected.decode(unknown!.value).reason, 'Something went wrong while it was routed');
   t.is(known!.key, message.conversationId);
+
+  const replay = acceptedMessage({ replay: 3 });
+  await rejection(bus.publish)(received(replay, { id: uuid() }), new Error('internal text'));
+  t.like(MessageRejected.decode(bus.on('message_status').at(-1)!.value), { messageId: replay.messageId, replay: 3 });
 });
 
 test('the router routes what comes over the bus, and answers for it over gRPC', async (t) => {

@@ -6,23 +6,35 @@ export interface MessageToRoute {
   channels: readonly string[];
   /** From this moment on no delivery may begin. */
   deliverBy: Date;
+  /** How often the message was replayed. */
+  replay: number;
+  /** In a replay: the deliveries that are to be made again. Otherwise empty: to each recipient over each channel. */
+  only: readonly Target[];
 }
 
-/** What was decided for a message. The first decision stands. */
+/** To whom, and over what. */
+export interface Target {
+  recipientId: string;
+  channel: string;
+}
+
+/** What was decided for one round of a message. The first decision stands. */
 export interface Route {
   messageId: string;
+  /** How often the message had been replayed. */
+  replay: number;
   conversationId: string;
   recipientIds: readonly string[];
   channels: readonly string[];
   routedAt: Date;
-  /** Why it goes nowhere, for people; null if it goes to each recipient over each channel. */
+  /** Why it goes nowhere, for people; null if it goes to each recipient over each channel, or to `targets` only. */
   rejectedReason: string | null;
+  /** Of a replay: what of it is to be done again. */
+  targets: readonly Target[] | null;
 }
 
 /** One copy of a message: to one person over one channel. */
-export interface Copy {
-  recipientId: string;
-  channel: string;
+export interface Copy extends Target {
   topic: string;
 }
 
@@ -39,11 +51,13 @@ export function decide(message: MessageToRoute, now: Date, fileProblem?: string)
   const channels = [...new Set(message.channels)];
   return {
     messageId: message.messageId,
+    replay: message.replay,
     conversationId: message.conversationId,
     recipientIds,
     channels,
     routedAt: now,
     rejectedReason: objection(recipientIds, channels, message.deliverBy, now) ?? fileProblem ?? null,
+    targets: message.replay === 0 ? null : message.only,
   };
 }
 
@@ -61,9 +75,12 @@ function objection(
 }
 
 /** The copies that a message is sent out in: by channel, then by recipient. None if it was rejected. */
-export function copiesOf({ recipientIds, channels, rejectedReason }: Route): Copy[] {
+export function copiesOf({ recipientIds, channels, rejectedReason, targets }: Route): Copy[] {
   if (rejectedReason !== null) return [];
+  const wanted = targets && new Set(targets.map(({ recipientId, channel }) => `${recipientId} ${channel}`));
   return channels.flatMap((channel) =>
-    recipientIds.map((recipientId) => ({ recipientId, channel, topic: `${channel}_outgoing` })),
+    recipientIds
+      .filter((recipientId) => wanted === null || wanted.has(`${recipientId} ${channel}`))
+      .map((recipientId) => ({ recipientId, channel, topic: `${channel}_outgoing` })),
   );
 }

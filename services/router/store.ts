@@ -1,24 +1,29 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
-import type { Route } from './router.ts';
+import type { Route, Target } from './router.ts';
 
 const RouteEntity = defineEntity({
   name: 'Route',
   tableName: 'routes',
   properties: {
     messageId: p.uuid().primary(),
+    replay: p.integer().primary(),
     conversationId: p.uuid(),
     recipientIds: p.array().columnType('uuid[]'),
     channels: p.array(),
     routedAt: p.datetime(3),
     rejectedReason: p.text().nullable(),
+    targets: p.json<Target[]>().nullable(),
   },
 });
 
 export const database: DatabaseDefinition = {
   schema: 'router',
   entities: [RouteEntity],
-  migrations: async () => [{ name: '0001-routes', class: (await import('./migrations/0001-routes.ts')).Routes }],
+  migrations: async () => [
+    { name: '0001-routes', class: (await import('./migrations/0001-routes.ts')).Routes },
+    { name: '0002-replays', class: (await import('./migrations/0002-replays.ts')).Replays },
+  ],
 };
 
 export type Store = ReturnType<typeof openStore>;
@@ -27,29 +32,37 @@ export type Store = ReturnType<typeof openStore>;
 export function openStore(db: Database) {
   return {
     /**
-     * Records decisions, at most one for each message. The first one for a message stands.
+     * Records decisions, at most one for each round of a message. The first one for a round stands.
      *
-     * @returns the one that stands, for each message
+     * @returns the one that stands, by `keyOf`
      */
     async record(decisions: readonly Route[]): Promise<Map<string, Route>> {
       // An update that changes nothing, so that a decision of earlier comes back as well, also one committed just now.
       const standing = await db.sql<Route>(
-        `insert into routes (message_id, conversation_id, recipient_ids, channels, routed_at, rejected_reason)
-         select "messageId", "conversationId", "recipientIds", channels, "routedAt", "rejectedReason"
-           from json_to_recordset($1) as decision ("messageId" uuid, "conversationId" uuid, "recipientIds" uuid[],
-                                                   channels text[], "routedAt" timestamptz, "rejectedReason" text)
-          order by "messageId"
-         on conflict (message_id) do update set message_id = excluded.message_id
-         returning message_id as "messageId", conversation_id as "conversationId", recipient_ids::text[] as "recipientIds",
-                   channels, routed_at as "routedAt", rejected_reason as "rejectedReason"`,
+        `insert into routes (message_id, replay, conversation_id, recipient_ids, channels, routed_at, rejected_reason, targets)
+         select "messageId", replay, "conversationId", "recipientIds", channels, "routedAt", "rejectedReason", targets
+           from json_to_recordset($1) as decision ("messageId" uuid, replay int, "conversationId" uuid,
+                                                   "recipientIds" uuid[], channels text[], "routedAt" timestamptz,
+                                                   "rejectedReason" text, targets jsonb)
+          order by "messageId", replay
+         on conflict (message_id, replay) do update set message_id = excluded.message_id
+         returning message_id as "messageId", replay, conversation_id as "conversationId",
+                   recipient_ids::text[] as "recipientIds", channels, routed_at as "routedAt",
+                   rejected_reason as "rejectedReason", targets`,
         [JSON.stringify(decisions)],
       );
-      return new Map(standing.map((route) => [route.messageId, route]));
+      return new Map(standing.map((route) => [keyOf(route), route]));
     },
 
+    /** What was decided for the last round of a message. */
     async find(messageId: string): Promise<Route | undefined> {
-      const found = await db.entities((em) => em.findOne(RouteEntity, { messageId }));
+      const found = await db.entities((em) => em.findOne(RouteEntity, { messageId }, { orderBy: { replay: 'desc' } }));
       return (found as Route | null) ?? undefined;
     },
   };
+}
+
+/** What a decision is for: one round of a message. */
+export function keyOf({ messageId, replay }: { messageId: string; replay: number }): string {
+  return `${messageId}/${replay}`;
 }

@@ -34,7 +34,21 @@ export interface MessageAccepted {
     | Date
     | undefined;
   /** The moment after which no delivery may begin any more. */
-  deliverBy: Date | undefined;
+  deliverBy:
+    | Date
+    | undefined;
+  /** How often an administrator has replayed the message: 0 at first. What is decided and reported is so for one round. */
+  replay: number;
+  /** In a replay: the deliveries that are to be made again. Otherwise empty: to each recipient over each channel. */
+  only: DeliveryTarget[];
+}
+
+/** Which delivery of a message. */
+export interface DeliveryTarget {
+  /** User id of the recipient. */
+  recipientId: string;
+  /** Name of the channel. */
+  channel: string;
 }
 
 /** On `message_status`, from the router: every delivery of the message was handed to its channel. */
@@ -42,7 +56,11 @@ export interface MessageRouted {
   /** UUID of the message. */
   messageId: string;
   /** When. */
-  at: Date | undefined;
+  at:
+    | Date
+    | undefined;
+  /** The round that it is about, as in MessageAccepted. */
+  replay: number;
 }
 
 /** On `message_status`, from the router: the message can't be routed, so every open delivery of it has failed. */
@@ -55,6 +73,8 @@ export interface MessageRejected {
     | undefined;
   /** Why, for people. */
   reason: string;
+  /** The round that it is about, as in MessageAccepted. */
+  replay: number;
 }
 
 /** On `message_status`, from the connectors: one delivery has ended. */
@@ -72,7 +92,11 @@ export interface DeliveryEnded {
   /** Why it failed, if it did, for people. */
   error: string;
   /** When. */
-  at: Date | undefined;
+  at:
+    | Date
+    | undefined;
+  /** The round that it is about, as in MessageAccepted: a failure counts only for its own round. */
+  replay: number;
 }
 
 function createBaseMessageAccepted(): MessageAccepted {
@@ -87,6 +111,8 @@ function createBaseMessageAccepted(): MessageAccepted {
     priority: 0,
     acceptedAt: undefined,
     deliverBy: undefined,
+    replay: 0,
+    only: [],
   };
 }
 
@@ -124,6 +150,12 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
     }
     if (message.deliverBy !== undefined) {
       Timestamp.encode(toTimestamp(message.deliverBy), writer.uint32(82).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(88).int32(message.replay);
+    }
+    for (const v of message.only) {
+      DeliveryTarget.encode(v!, writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -221,6 +253,22 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
             message.deliverBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.only.push(DeliveryTarget.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -250,12 +298,81 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
     message.priority = object.priority ?? 0;
     message.acceptedAt = object.acceptedAt ?? undefined;
     message.deliverBy = object.deliverBy ?? undefined;
+    message.replay = object.replay ?? 0;
+    message.only = object.only?.map((e) => DeliveryTarget.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDeliveryTarget(): DeliveryTarget {
+  return { recipientId: "", channel: "" };
+}
+
+export const DeliveryTarget: MessageFns<DeliveryTarget> = {
+  encode(message: DeliveryTarget, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.recipientId !== "") {
+      writer.uint32(10).string(message.recipientId);
+    }
+    if (message.channel !== "") {
+      writer.uint32(18).string(message.channel);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeliveryTarget {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeliveryTarget();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.recipientId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeliveryTarget>): DeliveryTarget {
+    return DeliveryTarget.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeliveryTarget>): DeliveryTarget {
+    const message = createBaseDeliveryTarget();
+    message.recipientId = object.recipientId ?? "";
+    message.channel = object.channel ?? "";
     return message;
   },
 };
 
 function createBaseMessageRouted(): MessageRouted {
-  return { messageId: "", at: undefined };
+  return { messageId: "", at: undefined, replay: 0 };
 }
 
 export const MessageRouted: MessageFns<MessageRouted> = {
@@ -265,6 +382,9 @@ export const MessageRouted: MessageFns<MessageRouted> = {
     }
     if (message.at !== undefined) {
       Timestamp.encode(toTimestamp(message.at), writer.uint32(18).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(24).int32(message.replay);
     }
     return writer;
   },
@@ -298,6 +418,14 @@ export const MessageRouted: MessageFns<MessageRouted> = {
             message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -317,12 +445,13 @@ export const MessageRouted: MessageFns<MessageRouted> = {
     const message = createBaseMessageRouted();
     message.messageId = object.messageId ?? "";
     message.at = object.at ?? undefined;
+    message.replay = object.replay ?? 0;
     return message;
   },
 };
 
 function createBaseMessageRejected(): MessageRejected {
-  return { messageId: "", at: undefined, reason: "" };
+  return { messageId: "", at: undefined, reason: "", replay: 0 };
 }
 
 export const MessageRejected: MessageFns<MessageRejected> = {
@@ -335,6 +464,9 @@ export const MessageRejected: MessageFns<MessageRejected> = {
     }
     if (message.reason !== "") {
       writer.uint32(26).string(message.reason);
+    }
+    if (message.replay !== 0) {
+      writer.uint32(32).int32(message.replay);
     }
     return writer;
   },
@@ -376,6 +508,14 @@ export const MessageRejected: MessageFns<MessageRejected> = {
             message.reason = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -396,12 +536,13 @@ export const MessageRejected: MessageFns<MessageRejected> = {
     message.messageId = object.messageId ?? "";
     message.at = object.at ?? undefined;
     message.reason = object.reason ?? "";
+    message.replay = object.replay ?? 0;
     return message;
   },
 };
 
 function createBaseDeliveryEnded(): DeliveryEnded {
-  return { messageId: "", recipientId: "", channel: "", status: 0, attempts: 0, error: "", at: undefined };
+  return { messageId: "", recipientId: "", channel: "", status: 0, attempts: 0, error: "", at: undefined, replay: 0 };
 }
 
 export const DeliveryEnded: MessageFns<DeliveryEnded> = {
@@ -426,6 +567,9 @@ export const DeliveryEnded: MessageFns<DeliveryEnded> = {
     }
     if (message.at !== undefined) {
       Timestamp.encode(toTimestamp(message.at), writer.uint32(58).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(64).int32(message.replay);
     }
     return writer;
   },
@@ -499,6 +643,14 @@ export const DeliveryEnded: MessageFns<DeliveryEnded> = {
             message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -523,6 +675,7 @@ export const DeliveryEnded: MessageFns<DeliveryEnded> = {
     message.attempts = object.attempts ?? 0;
     message.error = object.error ?? "";
     message.at = object.at ?? undefined;
+    message.replay = object.replay ?? 0;
     return message;
   },
 };

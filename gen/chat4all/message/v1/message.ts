@@ -64,7 +64,10 @@ export namespace Priority {
   export type UNRECOGNIZED = typeof Priority.UNRECOGNIZED;
 }
 
-/** How far a message or one of its deliveries has come. It only moves forward. */
+/**
+ * How far a message or one of its deliveries has come. It only moves forward, unless an administrator replays what failed:
+ * then that begins anew.
+ */
 export const MessageStatus = {
   /** MESSAGE_STATUS_UNSPECIFIED - Not said. */
   MESSAGE_STATUS_UNSPECIFIED: 0,

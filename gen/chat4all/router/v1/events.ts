@@ -30,7 +30,11 @@ export interface DeliveryRequested {
   /** How urgent it is. */
   priority: Priority;
   /** The moment after which the delivery may not begin any more. */
-  deliverBy: Date | undefined;
+  deliverBy:
+    | Date
+    | undefined;
+  /** How often the message was replayed: what failed in an earlier round is tried again, what was delivered is not. */
+  replay: number;
 }
 
 function createBaseDeliveryRequested(): DeliveryRequested {
@@ -44,6 +48,7 @@ function createBaseDeliveryRequested(): DeliveryRequested {
     payload: undefined,
     priority: 0,
     deliverBy: undefined,
+    replay: 0,
   };
 }
 
@@ -78,6 +83,9 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
     }
     if (message.deliverBy !== undefined) {
       Timestamp.encode(toTimestamp(message.deliverBy), writer.uint32(74).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(80).int32(message.replay);
     }
     return writer;
   },
@@ -167,6 +175,14 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
             message.deliverBy = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -195,6 +211,7 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
       : undefined;
     message.priority = object.priority ?? 0;
     message.deliverBy = object.deliverBy ?? undefined;
+    message.replay = object.replay ?? 0;
     return message;
   },
 };
