@@ -1,5 +1,5 @@
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { Client, credentials, Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import { Client, Metadata, status, type ChannelCredentials, type ServiceError } from '@grpc/grpc-js';
 
 /** An entry of BACKENDS: the server of a package or service. */
 export interface BackendAddress {
@@ -41,9 +41,11 @@ const common = {
 /** The gRPC servers behind the gateway, with the same connections for the same address. */
 export class Backends {
   readonly #byPrefix: ReadonlyMap<string, Backend>;
+  readonly #credentials: ChannelCredentials;
   readonly #clients = new Map<string, Pick<Backend, 'client' | 'streams'>>();
 
-  constructor(addresses: readonly BackendAddress[]) {
+  constructor(addresses: readonly BackendAddress[], credentials: ChannelCredentials) {
+    this.#credentials = credentials;
     const names = addresses.map(({ prefix }) => shortName(prefix));
     this.#byPrefix = new Map(
       addresses.map(({ prefix, address }, index) => {
@@ -57,10 +59,9 @@ export class Backends {
   #connect(address: string): Pick<Backend, 'client' | 'streams'> {
     let clients = this.#clients.get(address);
     if (clients === undefined) {
-      const insecure = credentials.createInsecure();
       clients = {
-        client: new Client(address, insecure, { ...common, 'grpc.max_receive_message_length': maxAnswer }),
-        streams: new Client(address, insecure, {
+        client: new Client(address, this.#credentials, { ...common, 'grpc.max_receive_message_length': maxAnswer }),
+        streams: new Client(address, this.#credentials, {
           ...common,
           'grpc-node.flow_control_window': window,
           // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.

@@ -9,6 +9,7 @@ import { duration, integer, list, port, text, type Config } from '#lib/config.ts
 import { withContext } from '#lib/context.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
 import { readRoutes } from './bindings.ts';
@@ -24,6 +25,7 @@ const root = path.join(import.meta.dirname, '..');
 
 /** Settings of the gateway. */
 export const settings = {
+  ...transportSettings,
   HOST: text().default('127.0.0.1').describe('address to serve HTTP on'),
   PORT: port().default(8000).describe('port to serve HTTP on; 0 takes a free one'),
   BACKENDS: list()
@@ -74,7 +76,13 @@ export async function start(
 ): Promise<Running> {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
   checkBackends(config.BACKENDS, registry);
-  const backends = new Backends(config.BACKENDS);
+  const transport = openTransport(config);
+  const backends = new Backends(config.BACKENDS, transport.client);
+  const plain = transport.encrypted ? [] : config.BACKENDS.filter(({ address }) => !staysHere(address));
+  if (plain.length > 0) {
+    const addresses = [...new Set(plain.map(({ address }) => address))];
+    log.warn({ addresses }, 'calls go there as plain text: set GRPC_TLS_CERT, or use a network that encrypts');
+  }
   const unserved = readRoutes(registry, (service) => backends.of(service) === undefined);
   if (unserved.length > 0) {
     const services = [...new Set(unserved.map(({ target }) => target.method.parent.typeName))];

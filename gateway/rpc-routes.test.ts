@@ -8,6 +8,7 @@ import {
   type FileDescriptorSet,
   type MethodDescriptorProto,
 } from '@bufbuild/protobuf/wkt';
+import { credentials } from '@grpc/grpc-js';
 import test from 'ava';
 import { descriptorSet } from '../test/echo-backend.ts';
 import { Backends } from './backends.ts';
@@ -24,7 +25,7 @@ function routes(change: (set: FileDescriptorSet) => void) {
   const registry = createFileRegistry(set);
   const bindings = readRoutes(registry, (service) => service.startsWith('transcoding.'));
   // Nothing is connected before it is called.
-  const backends = new Backends([{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }]);
+  const backends = new Backends([{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }], credentials.createInsecure());
   const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits));
   backends.close();
   return { bindings, table };

@@ -1,11 +1,14 @@
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { Client, Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { Config } from '../config.ts';
 import { currentContext } from '../context.ts';
 import { HubError } from '../errors.ts';
 import type { Identities } from '../identity.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { fromServiceError } from './status.ts';
+import { openTransport, type transportSettings } from './transport.ts';
 
 export interface ConnectOptions {
+  config: Config<typeof transportSettings>;
   /** Name of the service that is called: its identity is what our token is made out to. */
   target: string;
   /** host:port, or a gRPC target such as dns:///auth:50051. */
@@ -29,9 +32,9 @@ const longestCall = 5_000;
  */
 export function connect<D extends Record<string, MethodDefinition<unknown, unknown>>>(
   definition: D,
-  { target, address, identities }: ConnectOptions,
+  { config, target, address, identities }: ConnectOptions,
 ): Connection<D> {
-  const client = new Client(address, credentials.createInsecure(), {
+  const client = new Client(address, openTransport(config).client, {
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 1_000,
     'grpc.service_config': JSON.stringify({

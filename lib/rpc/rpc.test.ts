@@ -50,8 +50,9 @@ async function open(
     level: 'info',
     destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
   });
+  const config = loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '2s', ...env });
   const server = await serve({
-    config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '2s', ...env }),
+    config,
     identities: identitiesOf('auth'),
     log,
     services: [
@@ -64,7 +65,7 @@ async function open(
     dependencies,
   });
   const address = `127.0.0.1:${server.port}`;
-  const connection = connect(AuthServiceService, { target: 'auth', address, identities: conversation });
+  const connection = connect(AuthServiceService, { config, target: 'auth', address, identities: conversation });
   const client = new Client(address, credentials.createInsecure());
   t.teardown(async () => {
     connection.close();
@@ -93,7 +94,7 @@ async function open(
       );
     });
   }
-  return { server, address, connection, client, raw, lines };
+  return { server, config, address, connection, client, raw, lines };
 }
 
 const nobody = { users: [] };
@@ -140,9 +141,9 @@ test('a service is not served with an RPC whose callers are a guess', (t) => {
 });
 
 test('a service that the proto does not name is turned away, whatever it signs', async (t) => {
-  const { address } = await open(t, async () => nobody);
+  const { address, config } = await open(t, async () => nobody);
   for (const name of ['message', 'auth']) {
-    const connection = connect(AuthServiceService, { target: 'auth', address, identities: identitiesOf(name) });
+    const connection = connect(AuthServiceService, { config, target: 'auth', address, identities: identitiesOf(name) });
     const error = await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] }));
     t.like(error, { kind: 'PERMISSION_DENIED', reason: 'ACCESS_DENIED' }, name);
     connection.close();

@@ -1,7 +1,6 @@
 import {
   Metadata,
   Server,
-  ServerCredentials,
   type sendUnaryData,
   type ServerReadableStream,
   type ServerUnaryCall,
@@ -10,7 +9,7 @@ import {
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
-import { duration, list, port, text } from '../config.ts';
+import { duration, list, port, text, type Config } from '../config.ts';
 import type { FieldViolation } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -21,9 +20,11 @@ import { bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body
 import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { toStatus } from './status.ts';
+import { openTransport, staysHere, transportSettings } from './transport.ts';
 
 /** Settings of every process that serves gRPC. */
 export const serverSettings = {
+  ...transportSettings,
   GRPC_HOST: text().default('127.0.0.1').describe('address to serve gRPC on'),
   GRPC_PORT: port().describe('port to serve gRPC on; 0 takes a free one'),
   GRPC_DEADLINE: duration().default(10_000).describe('how long a call may take whose caller set no deadline'),
@@ -139,13 +140,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
 }
 
 export interface ServeOptions {
-  config: {
-    GRPC_HOST: string;
-    GRPC_PORT: number;
-    GRPC_DEADLINE: number;
-    GRPC_DRAIN: number;
-    TRUSTED_PROXIES: string[];
-  };
+  config: Config<typeof serverSettings>;
   identities: Identities;
   log: Logger;
   services: readonly ServedService[];
@@ -165,6 +160,7 @@ export interface RunningServer {
  * a deadline, a log line and an error boundary; beside them health (grpc.health.v1) and reflection.
  */
 export async function serve({ config, identities, log, services, dependencies }: ServeOptions): Promise<RunningServer> {
+  const transport = openTransport(config);
   const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
   const serving: Serving = {
     identities,
@@ -188,11 +184,15 @@ export async function serve({ config, identities, log, services, dependencies }:
 
   const watch = watchDependencies(dependencies, health, log);
   const bound = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, ServerCredentials.createInsecure(), (error, port) => {
+    server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, transport.server, (error, port) => {
       if (error) reject(new Error(`Can't serve gRPC on ${config.GRPC_HOST}:${config.GRPC_PORT}: ${error.message}`));
       else resolve(port);
     });
   });
+
+  if (!transport.encrypted && !staysHere(config.GRPC_HOST)) {
+    log.warn(`gRPC on ${config.GRPC_HOST} is plain text: set GRPC_TLS_CERT, or use a network that encrypts`);
+  }
 
   return {
     port: bound,

@@ -28,7 +28,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'conversation' });
   opened.defer(() => db.close());
   const store = openStore(db);
-  const auth = connect(AuthServiceService, { target: 'auth', address: config.AUTH_ADDRESS, identities });
+  const auth = connect(AuthServiceService, { config, target: 'auth', address: config.AUTH_ADDRESS, identities });
   opened.defer(() => auth.close());
 
   const activity = await followActivity({

@@ -66,6 +66,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => storage.close());
   const limits = limitsOf(config, storage.smallestPart);
   const conversations = connect(ConversationServiceService, {
+    config,
     target: 'conversation',
     address: config.CONVERSATION_ADDRESS,
     identities,

@@ -44,19 +44,21 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const bus = await openBus(config, { log, clientId: identities.name });
   opened.defer(() => bus.stop());
   const conversations = connect(ConversationServiceService, {
+    config,
     target: 'conversation',
     address: config.CONVERSATION_ADDRESS,
     identities,
   });
   opened.defer(() => conversations.close());
   const connectors = connect(ConnectorsServiceService, {
+    config,
     target: 'connectors',
     address: config.CONNECTORS_ADDRESS,
     identities,
   });
   opened.defer(() => connectors.close());
 
-  const files = connect(FileServiceService, { target: 'file', address: config.FILE_ADDRESS, identities });
+  const files = connect(FileServiceService, { config, target: 'file', address: config.FILE_ADDRESS, identities });
   opened.defer(() => files.close());
 
   const store = openStore(database);

@@ -29,7 +29,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => db.close());
   const bus = await openBus(config, { log, clientId: 'router' });
   opened.defer(() => bus.stop());
-  const files = connect(FileServiceService, { target: 'file', address: config.FILE_ADDRESS, identities });
+  const files = connect(FileServiceService, { config, target: 'file', address: config.FILE_ADDRESS, identities });
   opened.defer(() => files.close());
   const store = openStore(db);
 
