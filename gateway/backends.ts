@@ -1,7 +1,15 @@
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { Client, Metadata, status, type ChannelCredentials, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  Metadata,
+  status,
+  type ChannelCredentials,
+  type ChannelOptions,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { connectionOptions, Reach, targetOf } from '#lib/rpc/reach.ts';
 
-/** An entry of BACKENDS: the server of a package or service. */
+/** An entry of BACKENDS: a server of a package or service. The same one may be served by several. */
 export interface BackendAddress {
   /** A package (`acme.shop.v1`) or a service (`acme.shop.v1.Orders`). */
   prefix: string;
@@ -9,13 +17,21 @@ export interface BackendAddress {
   address: string;
 }
 
-/** A gRPC server behind the gateway. */
-export interface Backend {
+/** A gRPC server behind the gateway, or several that do the same. */
+export interface Backend extends Connections {
   /** Short name, for people: `shop` for `acme.shop.v1`. */
   name: string;
+}
+
+interface Connections {
   client: Client;
+  /** How calls get there. */
+  calls: Reach;
   /** For calls that stream: they have a connection of their own, so that bulk doesn't hold up the others. */
   streams: Client;
+  streamCalls: Reach;
+  /** Each of the servers by itself. */
+  servers: readonly Client[];
 }
 
 /** How a backend, or something that it depends on, is. */
@@ -30,47 +46,50 @@ const maxAnswer = 32 * 1024 * 1024;
 /** Bytes that a backend may send ahead on one stream: at the 64 KiB of HTTP/2, each round trip would be waited for. */
 const window = 256 * 1024;
 
-/** How every connection is made. */
-const common = {
-  // A backend that was restarted is found again soon.
-  'grpc.initial_reconnect_backoff_ms': 100,
-  'grpc.max_reconnect_backoff_ms': 1_000,
-  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+const forCalls: ChannelOptions = { ...connectionOptions, 'grpc.max_receive_message_length': maxAnswer };
+const forStreams: ChannelOptions = {
+  ...connectionOptions,
+  // A ping after the server has said that it stops would cut off what it still lets finish (grpc-node #3068).
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc-node.flow_control_window': window,
+  // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.
+  'grpc.enable_retries': 0,
 };
 
 /** The gRPC servers behind the gateway, with the same connections for the same address. */
 export class Backends {
   readonly #byPrefix: ReadonlyMap<string, Backend>;
   readonly #credentials: ChannelCredentials;
-  readonly #clients = new Map<string, Pick<Backend, 'client' | 'streams'>>();
+  readonly #connections = new Map<string, Connections>();
 
-  constructor(addresses: readonly BackendAddress[], credentials: ChannelCredentials) {
+  constructor(entries: readonly BackendAddress[], credentials: ChannelCredentials) {
     this.#credentials = credentials;
-    const names = addresses.map(({ prefix }) => shortName(prefix));
+    const byPrefix = Map.groupBy(entries, ({ prefix }) => prefix);
+    const names = [...byPrefix.keys()].map(shortName);
     this.#byPrefix = new Map(
-      addresses.map(({ prefix, address }, index) => {
+      [...byPrefix].map(([prefix, some], index) => {
         const short = names[index] as string;
         const name = names.indexOf(short) === names.lastIndexOf(short) ? short : prefix;
-        return [prefix, { name, ...this.#connect(address) }];
+        return [prefix, { name, ...this.#connect(some.map(({ address }) => address)) }];
       }),
     );
   }
 
-  #connect(address: string): Pick<Backend, 'client' | 'streams'> {
-    let clients = this.#clients.get(address);
-    if (clients === undefined) {
-      clients = {
-        client: new Client(address, this.#credentials, { ...common, 'grpc.max_receive_message_length': maxAnswer }),
-        streams: new Client(address, this.#credentials, {
-          ...common,
-          'grpc-node.flow_control_window': window,
-          // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.
-          'grpc.enable_retries': 0,
-        }),
-      };
-      this.#clients.set(address, clients);
+  #connect(addresses: readonly string[]): Connections {
+    const all = addresses.join(',');
+    let connections = this.#connections.get(all);
+    if (connections === undefined) {
+      const open = (address: string, options: ChannelOptions) =>
+        new Client(targetOf(address), this.#credentials, options);
+      const client = open(all, forCalls);
+      const streams = open(all, forStreams);
+      // With the same options they share the connections of `client`.
+      const servers = addresses.length === 1 ? [client] : addresses.map((address) => open(address, forCalls));
+      connections = { client, calls: new Reach(client), streams, streamCalls: new Reach(streams), servers };
+      this.#connections.set(all, connections);
     }
-    return clients;
+    return connections;
   }
 
   /** The server of a service: that with the longest prefix of its full name. */
@@ -82,18 +101,20 @@ export class Backends {
     return undefined;
   }
 
-  /** How every backend is, and what each depends on, by names such as `shop` and `shop.database`. Takes at most 1 s. */
+  /**
+   * How every backend is, and what each depends on, by names such as `shop` and `shop.database`. One with several servers is
+   * up as long as one of them is. Takes at most 1 s.
+   */
   async health(): Promise<Record<string, Health>> {
     const asked = await Promise.all(
-      [...this.#byPrefix.values()].map(async ({ name, client }) => {
-        const [own, ...inner] = await Promise.all([
-          checkHealth(client, ''),
-          ...innerDependencies.map((dependency) => checkHealth(client, dependency)),
-        ]);
-        const found: [string, Health][] = [[name, own ?? 'up']];
-        for (const [index, state] of inner.entries()) {
-          // Of a backend that doesn't answer nothing more is known.
-          if (state !== undefined && own !== 'down') found.push([`${name}.${innerDependencies[index]}`, state]);
+      [...this.#byPrefix.values()].map(async ({ name, servers }) => {
+        const answers = await Promise.all(servers.map(healthOf));
+        const up = answers.filter(({ own }) => own === 'up');
+        const found: [string, Health][] = [[name, up.length > 0 ? 'up' : 'down']];
+        for (const [index, dependency] of innerDependencies.entries()) {
+          // Of a server that doesn't answer nothing more is known.
+          const states = up.map(({ inner }) => inner[index]).filter((state) => state !== undefined);
+          if (states.length > 0) found.push([`${name}.${dependency}`, states.includes('up') ? 'up' : 'down']);
         }
         return found;
       }),
@@ -102,11 +123,24 @@ export class Backends {
   }
 
   close(): void {
-    for (const { client, streams } of this.#clients.values()) {
-      client.close();
-      streams.close();
+    for (const { client, streams, servers } of this.#connections.values()) {
+      for (const each of new Set([client, streams, ...servers])) each.close();
     }
   }
+}
+
+interface ServerHealth {
+  own: Health;
+  /** In the order of `innerDependencies`; undefined for one that it doesn't have. */
+  inner: (Health | undefined)[];
+}
+
+async function healthOf(server: Client): Promise<ServerHealth> {
+  const [own, ...inner] = await Promise.all([
+    checkHealth(server, ''),
+    ...innerDependencies.map((dependency) => checkHealth(server, dependency)),
+  ]);
+  return { own: own ?? 'up', inner };
 }
 
 /** The last segment of a package or service that is no version. */

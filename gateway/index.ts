@@ -9,6 +9,7 @@ import { duration, integer, list, port, text, type Config } from '#lib/config.ts
 import { withContext } from '#lib/context.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { addressPattern } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
@@ -39,7 +40,14 @@ export const settings = {
         return { prefix: entry.slice(0, equals), address: entry.slice(equals + 1) };
       }),
     )
-    .describe('gRPC servers: <package or full service name>=<host:port>, with commas; the longest name that fits wins'),
+    .refine((entries) => {
+      const several = [...Map.groupBy(entries, ({ prefix }) => prefix).values()].filter(({ length }) => length > 1);
+      return several.every((same) => addressPattern.test(same.map(({ address }) => address).join(',')));
+    }, 'must name each package or service once, or with the IP address of each of its servers')
+    .describe(
+      'gRPC servers: <package or full service name>=<host:port>, with commas; the longest name that fits wins. A name ' +
+        'may come several times, with the IP addresses of servers that share its calls',
+    ),
   DESCRIPTOR_SET: text()
     .default('gen/descriptors.binpb')
     .transform((file) => path.resolve(root, file))

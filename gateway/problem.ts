@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { FieldViolation, HubError } from '#lib/errors.ts';
+import { asLost } from '#lib/rpc/reach.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import type { Reading } from './request-json.ts';
 
@@ -92,7 +93,8 @@ const transportTexts: Record<string, string> = {
  *
  * @param statuses the HTTP status of errors that have one of their own, by their reason
  */
-export function fromBackend(error: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
+export function fromBackend(given: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
+  const error = asLost(given) ?? given;
   const failure = understood(error);
   const httpStatus = statuses.get(failure.reason) ?? httpStatuses[error.code] ?? 500;
   if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });

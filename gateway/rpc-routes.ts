@@ -1,10 +1,13 @@
 import type { Request, Response } from 'express';
 import type { Registry } from '@bufbuild/protobuf';
+import type { ServiceError } from '@grpc/grpc-js';
+import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
 import type { Backend, Backends } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import { isJson } from './body.ts';
 import { answerDownload } from './download.ts';
-import { Problem } from './problem.ts';
+import { fromBackend, Problem } from './problem.ts';
+import { Reading } from './request-json.ts';
 import type { Route } from './routes.ts';
 import { Transcoder } from './transcode.ts';
 import { answerUnary } from './unary.ts';
@@ -80,7 +83,8 @@ function handlerOf(binding: Binding, transcoder: Transcoder, backends: Backends,
   const backend = backends.of(method.parent.typeName) as Backend;
   const common = { backend, binding, transcoder, timeout: binding.timeout ?? limits.timeout };
   if (method.methodKind === 'unary') {
-    const options = { ...common, bodyLimit: limits.bodyLimit, bodyTimeout: limits.bodyTimeout };
+    const isRepeatable = method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
+    const options = { ...common, bodyLimit: limits.bodyLimit, bodyTimeout: limits.bodyTimeout, isRepeatable };
     return (request, response, values, query) => answerUnary(request, response, values, query, options);
   }
   if (rawBody === undefined) {
@@ -90,8 +94,18 @@ function handlerOf(binding: Binding, transcoder: Transcoder, backends: Backends,
   }
   if (method.methodKind === 'client_streaming') {
     const options = { ...common, rawBody, idle: limits.uploadIdle };
-    return (request, response, values, query) => answerUpload(request, response, values, query, options);
+    return held(backend, (request, response, values, query) => answerUpload(request, response, values, query, options));
   }
   const options = { ...common, rawBody, idle: limits.downloadIdle };
-  return (request, response, values, query) => answerDownload(request, response, values, query, options);
+  return held(backend, (request, response, values, query) => answerDownload(request, response, values, query, options));
+}
+
+/** Lets a stream begin only once its backend is there: it can't begin again. */
+function held({ streamCalls }: Backend, handler: Handler): Handler {
+  return async (request, response, ...rest) => {
+    await streamCalls.reached(Infinity).catch((error: ServiceError) => {
+      throw fromBackend(error, new Reading(), new Map());
+    });
+    if (!response.destroyed) await handler(request, response, ...rest);
+  };
 }

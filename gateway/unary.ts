@@ -10,6 +10,8 @@ export interface UnaryOptions extends CallOptions {
   bodyLimit: number;
   /** Milliseconds in which a body has to arrive. */
   bodyTimeout: number;
+  /** Whether the backend may be asked twice, if the first answer was lost. */
+  isRepeatable: boolean;
 }
 
 /**
@@ -27,7 +29,13 @@ export async function answerUnary(
   const outgoing = new Outgoing(request, response, options);
   const json = await readJson(request, response, options);
   const message = outgoing.message({ values, query, json });
-  const answer = await call(options, outgoing, message, response);
+  const { backend, isRepeatable } = options;
+  const { deadline } = outgoing;
+  const isGone = () => response.destroyed;
+  const attempt = () => call(options, outgoing, message, response);
+  const answer = await backend.calls.call(attempt, { isRepeatable, deadline, isGone }).catch((error: ServiceError) => {
+    throw outgoing.refusal(error);
+  });
   if (outgoing.isWrong) throw outgoing.wrong();
   answerMessage(response, options, answer);
 }
@@ -70,7 +78,7 @@ function call(
       { deadline: outgoing.deadline },
       (error: ServiceError | null, bytes?: Buffer) => {
         response.off('close', cancel);
-        if (error !== null) reject(outgoing.refusal(error));
+        if (error !== null) reject(error);
         else resolve({ bytes: bytes as Buffer, metadata });
       },
     );

@@ -1,9 +1,12 @@
+import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
 import { Client, Metadata, type ServiceError } from '@grpc/grpc-js';
-import type { Config } from '../config.ts';
+import { text, type Config } from '../config.ts';
 import { currentContext } from '../context.ts';
 import { HubError } from '../errors.ts';
 import type { Identities } from '../identity.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
+import { addressPattern, connectionOptions, Reach, targetOf } from './reach.ts';
+import { method } from './schema.ts';
 import { fromServiceError } from './status.ts';
 import { openTransport, type transportSettings } from './transport.ts';
 
@@ -11,9 +14,14 @@ export interface ConnectOptions {
   config: Config<typeof transportSettings>;
   /** Name of the service that is called: its identity is what our token is made out to. */
   target: string;
-  /** host:port, or a gRPC target such as dns:///auth:50051. */
+  /** host:port, a gRPC target such as dns:///auth:50051, or several IP addresses with ports and commas between them. */
   address: string;
   identities: Identities;
+}
+
+/** A setting that says where another service is. */
+export function serviceAddress() {
+  return text().regex(addressPattern, 'must be host:port, or several IP addresses with ports and commas between them');
 }
 
 /** The unary RPCs of another service, and the connection to it. */
@@ -26,7 +34,8 @@ const longestCall = 5_000;
 
 /**
  * Another service's RPCs as functions. Each call carries this service's identity, the request id and what is left of the
- * caller's deadline; it is tried again where the other side was not reached. Safe only for RPCs that may be repeated.
+ * caller's deadline; it waits for a service that is away for a moment, and is tried again where the other side was not reached
+ * or its proto says that it may be repeated.
  *
  * Calls throw HubError: the other side's own, or UNAVAILABLE, or DEADLINE_EXCEEDED.
  */
@@ -34,52 +43,46 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
   definition: D,
   { config, target, address, identities }: ConnectOptions,
 ): Connection<D> {
-  const client = new Client(address, openTransport(config).client, {
-    'grpc.initial_reconnect_backoff_ms': 100,
-    'grpc.max_reconnect_backoff_ms': 1_000,
-    'grpc.service_config': JSON.stringify({
-      loadBalancingConfig: [{ round_robin: {} }],
-      methodConfig: [
-        {
-          name: [{}],
-          retryPolicy: {
-            maxAttempts: 3,
-            initialBackoff: '0.05s',
-            maxBackoff: '0.5s',
-            backoffMultiplier: 3,
-            retryableStatusCodes: ['UNAVAILABLE'],
-          },
-        },
-      ],
-    }),
-  });
+  const client = new Client(targetOf(address), openTransport(config).client, connectionOptions);
+  const reach = new Reach(client);
   const unaryMethods = Object.entries(definition).filter(([, rpc]) => !rpc.requestStream && !rpc.responseStream);
   const methods = unaryMethods.map(([key, rpc]) => {
     const serialize = rpc.requestSerialize as (value: unknown) => Buffer;
+    const isRepeatable = method(rpc.path).idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
     const call = async (request: unknown): Promise<unknown> => {
       const metadata = new Metadata();
       metadata.set('authorization', `Bearer ${await identities.serviceToken(target)}`);
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
       const deadline = Math.min((context?.deadline ?? Infinity) - deadlineMargin, Date.now() + longestCall);
-      return new Promise((resolve, reject) => {
-        client.makeUnaryRequest(
-          rpc.path,
-          serialize,
-          rpc.responseDeserialize,
-          request,
-          metadata,
-          { deadline },
-          (error: ServiceError | null, response: unknown) => {
-            if (error === null) resolve(response);
-            else reject(translated(error, target));
-          },
-        );
-      });
+      const attempt = () =>
+        new Promise((resolve, reject) => {
+          client.makeUnaryRequest(
+            rpc.path,
+            serialize,
+            rpc.responseDeserialize,
+            request,
+            metadata,
+            { deadline },
+            (error: ServiceError | null, response: unknown) => {
+              if (error === null) resolve(response);
+              else reject(error);
+            },
+          );
+        });
+      try {
+        return await reach.call(attempt, { isRepeatable, deadline });
+      } catch (error) {
+        throw isServiceError(error) ? translated(error, target) : error;
+      }
     };
     return [key, call] as const;
   });
   return { ...Object.fromEntries(methods), close: () => client.close() } as Connection<D>;
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && 'code' in error && 'details' in error;
 }
 
 /** What another service says of itself is passed on; that it can't be reached is said in our own words. */

@@ -1,12 +1,12 @@
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { text, type Config } from '#lib/config.ts';
+import type { Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { connect } from '#lib/rpc/client.ts';
+import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { followActivity } from './events.ts';
 import { openChecks, openHandlers } from './handlers.ts';
@@ -19,7 +19,7 @@ export const settings = {
   ...identitySettings,
   ...databaseSettings,
   ...busSettings,
-  AUTH_ADDRESS: text().describe('host:port of the auth service'),
+  AUTH_ADDRESS: serviceAddress().describe('host:port of the auth service'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {

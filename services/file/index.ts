@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
-import { ConfigError, duration, integer, text, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { connect } from '#lib/rpc/client.ts';
+import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { openChunkUrls } from './chunk-urls.ts';
 import { startRemoving, startSweep } from './cleaning.ts';
@@ -28,7 +28,7 @@ export const settings = {
   ...identitySettings,
   ...databaseSettings,
   ...storageSettings,
-  CONVERSATION_ADDRESS: text().describe('host:port of the conversation service'),
+  CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
   PUBLIC_URL: z
     .url({ protocol: /^https?$/ })
     .transform((url) => url.replace(/\/+$/, ''))

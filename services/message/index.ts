@@ -3,12 +3,12 @@ import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conver
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { duration, text, type Config } from '#lib/config.ts';
+import { duration, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
-import { connect } from '#lib/rpc/client.ts';
+import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { watchChannels } from './channels.ts';
 import { consumeReports, startSweep } from './events.ts';
@@ -24,9 +24,9 @@ export const settings = {
   ...identitySettings,
   ...databaseSettings,
   ...busSettings,
-  CONVERSATION_ADDRESS: text().describe('host:port of the conversation service'),
-  FILE_ADDRESS: text().describe('host:port of the file service'),
-  CONNECTORS_ADDRESS: text().describe('host:port of the connectors service'),
+  CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
+  FILE_ADDRESS: serviceAddress().describe('host:port of the file service'),
+  CONNECTORS_ADDRESS: serviceAddress().describe('host:port of the connectors service'),
   DELIVERY_DEADLINE: duration({ min: 1_000, max: 7 * 86_400_000 })
     .default(30_000)
     .describe('how long after its acceptance a message is delivered or failed at the latest'),

@@ -1,12 +1,12 @@
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { text, type Config } from '#lib/config.ts';
+import type { Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { connect } from '#lib/rpc/client.ts';
+import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { consumeMessages } from './events.ts';
 import { handlers } from './handlers.ts';
@@ -19,7 +19,7 @@ export const settings = {
   ...identitySettings,
   ...databaseSettings,
   ...busSettings,
-  FILE_ADDRESS: text().describe('host:port of the file service'),
+  FILE_ADDRESS: serviceAddress().describe('host:port of the file service'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {

@@ -1,0 +1,160 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  connectivityState,
+  Metadata,
+  status,
+  type ChannelOptions,
+  type Client,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { within } from '../deadline.ts';
+
+/**
+ * How every connection is made: all servers of a service get their share, one that was restarted is found again soon, and one
+ * that is frozen is given up after 4 s, with the calls that wait for it.
+ */
+export const connectionOptions: ChannelOptions = {
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.keepalive_time_ms': 1_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+};
+
+/** Matches the address of one server, or the addresses of several with commas between them: those have to be IP addresses. */
+export const addressPattern =
+  /^([^\s,]+|\d+\.\d+\.\d+\.\d+:\d+(,\d+\.\d+\.\d+\.\d+:\d+)*|\[[\da-f:.]+\]:\d+(,\[[\da-f:.]+\]:\d+)*)$/i;
+
+/** What gRPC calls the place of these servers. */
+export function targetOf(address: string): string {
+  if (!address.includes(',')) return address;
+  return `${address.startsWith('[') ? 'ipv6' : 'ipv4'}:${address}`;
+}
+
+/** A call, as far as it matters for another try. */
+export interface Attempts {
+  /** Whether the server may be asked twice: its proto says so (`idempotency_level`). */
+  isRepeatable: boolean;
+  /** Milliseconds since the epoch. */
+  deadline: number;
+  /** Whether the answer is of use to nobody any more. */
+  isGone?: () => boolean;
+}
+
+/**
+ * How long calls wait for servers that went away, in milliseconds: less than they may take. After that they fail at once,
+ * until a server is back.
+ */
+const patience = 4_500;
+const mostAttempts = 5;
+const backoff = { first: 50, most: 1_000 };
+/** Each call adds this share of another try, and at most so many are saved up. */
+const budget = { share: 0.1, most: 100 };
+
+/**
+ * Whether a client reaches its servers, and calls to them: held while all servers are away for a moment, as in a restart, and
+ * tried again where that is safe. So tries that are made again are at most a tenth of all calls, beside a hundred.
+ */
+export class Reach {
+  readonly #client: Client;
+  readonly #patience: number;
+  #tokens = budget.most;
+  /** While no server is connected: since when, and what is fulfilled once one is. */
+  #away: { since: number; back: Promise<unknown> } | undefined;
+
+  constructor(client: Client, { patience: longest = patience } = {}) {
+    this.#client = client;
+    this.#patience = longest;
+  }
+
+  /**
+   * Waits until a server is connected.
+   *
+   * @throws ServiceError UNAVAILABLE if none is for longer than 4.5 s, DEADLINE_EXCEEDED if the deadline comes first
+   */
+  async reached(deadline: number): Promise<void> {
+    const channel = this.#client.getChannel();
+    if (this.#away === undefined) {
+      if (channel.getConnectivityState(false) === connectivityState.READY) return;
+      const back = this.#connected().then(() => (this.#away = undefined));
+      this.#away = { since: Date.now(), back };
+    }
+    const { since, back } = this.#away;
+    const late = () =>
+      deadline < since + this.#patience
+        ? failure('DEADLINE_EXCEEDED', 'No server was connected before the deadline')
+        : failure('UNAVAILABLE', 'No server is connected');
+    const left = Math.min(deadline, since + this.#patience) - Date.now();
+    if (left <= 0) throw late();
+    await within(left, back, late);
+  }
+
+  /** Tries until the connection is there, or closed. */
+  async #connected(): Promise<void> {
+    const channel = this.#client.getChannel();
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY || state === connectivityState.SHUTDOWN) return;
+      await new Promise<void>((resolve) => channel.watchConnectivityState(state, Infinity, () => resolve()));
+    }
+  }
+
+  /**
+   * Calls: waits for a server first, and calls again if the call was lost on the way and may be made twice, or never left.
+   *
+   * @throws ServiceError as gRPC or the server has it; UNAVAILABLE without details if the call was lost
+   */
+  async call<T>(attempt: () => Promise<T>, { isRepeatable, deadline, isGone = () => false }: Attempts): Promise<T> {
+    this.#tokens = Math.min(budget.most, this.#tokens + budget.share);
+    for (let attempts = 1; ; attempts += 1) {
+      await this.reached(deadline);
+      if (isGone()) throw failure('CANCELLED', 'Nobody waits for the answer');
+      try {
+        return await attempt();
+      } catch (error) {
+        const lost = asLost(error as ServiceError);
+        if (lost === undefined) throw error;
+        const pause = Math.random() * Math.min(backoff.most, backoff.first * 2 ** attempts);
+        const isSafe = isRepeatable || neverLeft.test(lost.details);
+        if (!isSafe || isGone() || attempts >= mostAttempts || Date.now() + pause >= deadline || !this.#spend()) {
+          throw lost;
+        }
+        await sleep(pause);
+      }
+    }
+  }
+
+  #spend(): boolean {
+    if (this.#tokens < 1) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+}
+
+/** What gRPC says of calls that no server has seen. */
+const neverLeft = /No connection established|Failed to start HTTP\/2 stream|Stream refused by server/;
+/** What gRPC says of calls whose stream or connection broke, under other codes than UNAVAILABLE. */
+const broken = /^Received RST_STREAM|^Failed to start HTTP\/2 stream|^Call cancelled$/;
+
+/**
+ * A failure as UNAVAILABLE if it is none of the server's: the call was lost on the way to it or back. Servers of ours always
+ * send details with an error.
+ */
+export function asLost(error: ServiceError): ServiceError | undefined {
+  if ((error.metadata?.get('grpc-status-details-bin').length ?? 0) > 0) return undefined;
+  if (error.code === status.UNAVAILABLE) return error;
+  return broken.test(error.details) ? failure('UNAVAILABLE', error.details, error) : undefined;
+}
+
+function failure(
+  kind: 'UNAVAILABLE' | 'DEADLINE_EXCEEDED' | 'CANCELLED',
+  details: string,
+  cause?: unknown,
+): ServiceError {
+  const code = status[kind];
+  return Object.assign(new Error(`${code} ${kind}: ${details}`, { cause }), {
+    code,
+    details,
+    metadata: new Metadata(),
+  });
+}
