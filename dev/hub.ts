@@ -81,7 +81,12 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
   const cache = path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
-  const common: NodeJS.ProcessEnv = { SHUTDOWN_TIMEOUT: '5s', ...env, NODE_COMPILE_CACHE: cache };
+  const common: NodeJS.ProcessEnv = {
+    SHUTDOWN_TIMEOUT: '5s',
+    ...env,
+    LAPTOP_MODE: 'true',
+    NODE_COMPILE_CACHE: cache,
+  };
 
   // Loading its code takes as long as making a database does.
   const migration = startMigration(common, secrets, started);

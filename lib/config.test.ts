@@ -1,6 +1,18 @@
 import test, { type ExecutionContext } from 'ava';
 import { z } from 'zod';
-import { ConfigError, duration, integer, list, loadConfig, port, text, type Settings } from './config.ts';
+import {
+  ConfigError,
+  duration,
+  flag,
+  integer,
+  list,
+  loadConfig,
+  port,
+  postgresUrl,
+  secret,
+  text,
+  type Settings,
+} from './config.ts';
 
 /** The lines that a ConfigError lists, without its first one. */
 function problems(t: ExecutionContext, settings: Settings, env: NodeJS.ProcessEnv): string[] {
@@ -109,5 +121,55 @@ test('list: items between commas, without the blanks around them, at least one',
     ' a:1 , b:2,': ['a:1', 'b:2'],
     ',': undefined,
     ' ': undefined,
+  });
+});
+
+const wellKnown = 'password password123 minioadmin minioadmin123 postgres changeme secret chat4all chat4all-password'
+  .concat(' admin-admin-admin Your_Secret_Key_1 aaaaaaaaaaaaaaaa 123456789012 k3Jx')
+  .split(' ');
+const strong = ['uK9_x2LmQ-7f', 'correct horse battery staple', '8f14e45fceea167a5a36dedd4bea2543'];
+
+test('secret: what everybody knows or guesses is refused, unless somebody says that it is a laptop', (t) => {
+  const settings = { KEY: secret(), OTHER: secret().optional().describe('another') };
+  for (const weak of wellKnown) {
+    const [problem, ...rest] = problems(t, settings, { KEY: weak, OTHER: weak });
+    t.regex(problem ?? '', /^KEY must be a secret/, weak);
+    t.regex(rest.join(), /^OTHER must be a secret/, weak);
+    t.false(rest.join().includes(`"${weak}"`));
+    t.is(loadConfig(settings, { KEY: weak, LAPTOP_MODE: 'true' }).KEY, weak);
+    for (const mode of ['', 'false', 'TRUE', '1', 'yes']) problems(t, settings, { KEY: weak, LAPTOP_MODE: mode });
+  }
+  for (const good of strong) t.is(loadConfig(settings, { KEY: good }).KEY, good);
+  t.deepEqual(problems(t, settings, { KEY: '', LAPTOP_MODE: 'true' }), ['KEY is required']);
+});
+
+test('postgresUrl: its password is a secret, where it has one', (t) => {
+  const settings = { URL: postgresUrl().describe('a database') };
+  const url = (password: string) =>
+    `postgres://chat4all_auth:${encodeURIComponent(password)}@db:5432/hub?sslmode=verify-full`;
+  for (const weak of wellKnown) {
+    t.regex(problems(t, settings, { URL: url(weak) }).join(), /^URL must be a secret/, weak);
+    t.is(loadConfig(settings, { URL: url(weak), LAPTOP_MODE: 'true' }).URL, url(weak));
+  }
+  problems(t, settings, { URL: 'postgres://db/hub?user=chat4all_auth&password=changeme' });
+  for (const good of strong) t.is(loadConfig(settings, { URL: url(good) }).URL, url(good));
+  // Who he is may be proved by a certificate, or by the socket.
+  for (const none of ['postgres://db/hub', 'postgresql://chat4all_auth@db:5432/hub']) {
+    t.is(loadConfig(settings, { URL: none }).URL, none);
+  }
+  for (const wrong of ['http://db/hub', 'db:5432', 'nonsense', 'postgres://a:b@[/x']) {
+    t.deepEqual(problems(t, settings, { URL: wrong, LAPTOP_MODE: 'true' }), [
+      'URL must be postgres://role:password@host:port/database',
+    ]);
+  }
+});
+
+test('flag: true or false, and nothing that looks like it', (t) => {
+  t.deepEqual(readings(flag(), ['true', 'false', 'TRUE', '1', 'yes']), {
+    true: true,
+    false: false,
+    TRUE: undefined,
+    1: undefined,
+    yes: undefined,
   });
 });

@@ -56,13 +56,45 @@ export function text() {
   return z.string().min(1);
 }
 
+/** `true` or `false`. */
+export function flag() {
+  return z.enum(['true', 'false']).transform((value) => value === 'true');
+}
+
+/** Of a setting what in its text is secret; undefined if nothing is. */
+const secretParts = z.registry<{ in: (text: string) => string | undefined }>();
+
+/** A password or a key. One that everybody knows, or that is soon guessed, is refused unless LAPTOP_MODE is on. */
+export function secret() {
+  return text().register(secretParts, { in: (value) => value });
+}
+
+/** The URL of a PostgreSQL. A password in it is a secret like others. */
+export function postgresUrl() {
+  return z
+    .string()
+    .refine(
+      (url) => /^postgres(ql)?:$/.test(URL.parse(url)?.protocol ?? ''),
+      'must be postgres://role:password@host:port/database',
+    )
+    .register(secretParts, { in: passwordIn });
+}
+
+/** For every process: whether it runs where nobody else can reach it. */
+export const laptopSettings = {
+  LAPTOP_MODE: flag()
+    .default(false)
+    .describe('takes weak passwords, and users that everybody knows: only where nobody else can reach the process'),
+};
+
 /** A TCP port; 0 takes a free one. */
 export function port() {
   return integer({ min: 0, max: 65_535 });
 }
 
 /**
- * Reads `settings` from the environment. An empty variable counts as not set.
+ * Reads `settings` from the environment. An empty variable counts as not set. Weak secrets are refused, unless the environment
+ * says LAPTOP_MODE=true.
  *
  * @throws ConfigError naming all bad variables at once
  */
@@ -71,11 +103,50 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
     Object.keys(settings).map((name) => [name, env[name] === '' ? undefined : env[name]]),
   );
   const result = z.object(settings).safeParse(given);
-  if (result.success) return result.data;
-  throw new ConfigError(
-    result.error.issues.map((issue) => {
-      const name = String(issue.path[0]);
-      return `${name} ${given[name] === undefined ? 'is required' : issue.message}`;
-    }),
-  );
+  const problems = (result.error?.issues ?? []).map((issue) => {
+    const name = String(issue.path[0]);
+    return `${name} ${given[name] === undefined ? 'is required' : issue.message}`;
+  });
+  if (env['LAPTOP_MODE'] !== 'true') {
+    for (const [name, schema] of Object.entries(settings)) {
+      const part = secretPartOf(schema, given[name]);
+      if (part !== undefined && isWeak(part)) problems.push(`${name} ${weakness}`);
+    }
+  }
+  if (problems.length === 0) return result.data as Config<S>;
+  throw new ConfigError(problems);
+}
+
+function secretPartOf(schema: z.core.$ZodType, value: string | undefined): string | undefined {
+  let inner = schema;
+  while (inner instanceof z.ZodOptional || inner instanceof z.ZodDefault) inner = inner.unwrap();
+  return value === undefined ? undefined : secretParts.get(inner)?.in(value);
+}
+
+const shortestSecret = 12;
+const fewestCharacters = 6;
+/** Of one without letters. */
+const shortestNumber = 20;
+/** What a secret must not be made of, beside digits and punctuation: defaults of products, and what people take for a while. */
+const knownWords =
+  /minio|postgres|chatall|admin|root|user|guest|kafka|pass(word|wd)?|secret|default|changeme|change|replace|example|test|letmein|qwerty|your|my|me|the|key|db/g;
+const weakness = `must be a secret of ${shortestSecret} or more characters that nobody knows or guesses (or LAPTOP_MODE=true)`;
+
+function isWeak(value: string): boolean {
+  if (value.length < shortestSecret || new Set(value).size < fewestCharacters) return true;
+  const letters = value.toLowerCase().replaceAll(/[^a-z]/g, '');
+  if (letters === '') return value.length < shortestNumber;
+  return letters.replaceAll(knownWords, '') === '';
+}
+
+/** Of a URL the password, which pg takes from its parameters as well. */
+function passwordIn(url: string): string | undefined {
+  const parsed = URL.parse(url);
+  const given = parsed?.searchParams.get('password') ?? parsed?.password;
+  if (!given) return undefined;
+  try {
+    return decodeURIComponent(given);
+  } catch {
+    return given;
+  }
 }

@@ -1,5 +1,12 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import { TLSSocket } from 'node:tls';
+import test, { type ExecutionContext } from 'ava';
+import { createAuthority, writeCertificates, type Issued } from '../test/certificates.ts';
 import { openHarness } from '../test/harness.ts';
 import { openDatabase, provisionDatabase, type Database } from './database.ts';
 import { HubError } from './errors.ts';
@@ -88,4 +95,71 @@ test('provisionDatabase: may be repeated and done twice at once, and the last pa
   await own.close();
   await admin.sql('drop schema provisioned');
   await admin.sql(`drop role ${role}`);
+});
+
+/** The database behind a door that speaks TLS, as PostgreSQL does it: who asks for it is answered `S`. */
+async function openTlsDoor(t: ExecutionContext, { cert, key }: Issued): Promise<number> {
+  const { hostname, port } = new URL(harness.adminDatabaseUrl);
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket.on('error', () => {}));
+    socket.once('data', (request) => {
+      // An SSLRequest (PostgreSQL, "Message Formats"); whoever says something else is turned away.
+      if (request.length !== 8 || request.readInt32BE(4) !== 80_877_103) return socket.destroy();
+      socket.write('S');
+      const inner = new TLSSocket(socket, { isServer: true, cert, key });
+      const outer = connect(Number(port), hostname);
+      for (const [from, to] of [
+        [inner, outer],
+        [outer, inner],
+      ] as const) {
+        from.on('error', () => {}).pipe(to);
+        from.on('close', () => to.destroy());
+      }
+      sockets.add(outer);
+    });
+  });
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return (server.address() as AddressInfo).port;
+}
+
+test('sslmode of the URL counts: TLS or nothing, and only with whom the authority vouches for', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-database-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const authority = createAuthority('databases');
+  const { CA_CA: ours } = await writeCertificates(folder, 'CA', authority.issue([]), authority);
+  const { CA_CA: others } = await writeCertificates(folder, 'CA', authority.issue([]), createAuthority('others'));
+  const port = await openTlsDoor(t, authority.issue(['localhost']));
+  const url = (from: string, parameters: Record<string, string | undefined>, at = port) => {
+    const changed = new URL(from);
+    changed.host = `localhost:${at}`;
+    changed.search = new URLSearchParams(parameters as Record<string, string>).toString();
+    return changed.href;
+  };
+  const encrypted = (from: string) => url(from, { sslmode: 'verify-full', sslrootcert: ours });
+  const ask = async (address: string) => {
+    const opened = open(address);
+    t.teardown(() => opened.close());
+    return opened.sql('select 1 as one');
+  };
+
+  const own = harness.databaseUrl('message');
+  t.deepEqual(await ask(encrypted(own)), [{ one: 1 }]);
+  await t.throwsAsync(ask(url(own, { sslmode: 'verify-full', sslrootcert: others })), undefined, 'another authority');
+  await t.throwsAsync(ask(url(own, {})), undefined, 'plain text at a door that takes none');
+  const direct = Number(new URL(own).port);
+  await t.throwsAsync(ask(url(own, { sslmode: 'verify-full', sslrootcert: ours }, direct)), {
+    message: /does not support SSL/,
+  });
+
+  const role = { schema: 'encrypted', role: 'chat4all_encrypted', password: 'uK9_x2LmQ-7f' };
+  t.teardown(() =>
+    admin.sql(`drop schema if exists encrypted`).then(() => admin.sql('drop role if exists chat4all_encrypted')),
+  );
+  await provisionDatabase(encrypted(harness.adminDatabaseUrl), role);
+  await t.throwsAsync(provisionDatabase(url(harness.adminDatabaseUrl, {}), role));
 });

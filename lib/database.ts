@@ -1,13 +1,13 @@
 import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
 import type { EntitySchema, MigrationObject } from '@mikro-orm/core';
-import { integer, text } from './config.ts';
+import { integer, postgresUrl } from './config.ts';
 import { within } from './deadline.ts';
 import { HubError } from './errors.ts';
 
 /** Settings of a process that has a database. */
 export const databaseSettings = {
-  DATABASE_URL: text().describe(
+  DATABASE_URL: postgresUrl().describe(
     "PostgreSQL URL of this service's own role: postgres://role:password@host:5432/database",
   ),
   DATABASE_POOL: integer({ min: 1, max: 200 })
@@ -58,9 +58,14 @@ const columnTypes: CustomTypesConfig = {
 /** A hung connection fails after this, and a frozen process loses its transaction, so that its locks don't stay for ever. */
 const limits = { connect: 3_000, statement: 8_000, idleInTransaction: 10_000 };
 
-function ormOptions(definition: DatabaseDefinition, url: string) {
+/** MikroORM takes the host, the name and the role out of a URL; the rest of it, `sslmode` above all, is for pg itself. */
+function connectionTo(url: string, options: object = {}) {
+  return { clientUrl: url, driverOptions: { ...options, connectionString: url } };
+}
+
+function ormOptions(definition: DatabaseDefinition, url: string, options: object = {}) {
   return {
-    clientUrl: url,
+    ...connectionTo(url, options),
     schema: definition.schema,
     entities: [...definition.entities],
     discovery: { warnWhenNoEntities: false },
@@ -75,16 +80,15 @@ export function openDatabase(
   options: { url: string; poolSize: number; name: string },
 ): Database {
   const orm = new MikroORM({
-    ...ormOptions(definition, options.url),
-    pool: { min: 0, max: options.poolSize, idleTimeoutMillis: 60_000 },
-    driverOptions: {
+    ...ormOptions(definition, options.url, {
       application_name: options.name,
       connectionTimeoutMillis: limits.connect,
       statement_timeout: limits.statement,
       query_timeout: limits.statement + 1_000,
       idle_in_transaction_session_timeout: limits.idleInTransaction,
       options: `-c search_path=${definition.schema}`,
-    },
+    }),
+    pool: { min: 0, max: options.poolSize, idleTimeoutMillis: 60_000 },
   });
 
   const pool = () => orm.em.getConnection().getNativeClient();
@@ -169,7 +173,7 @@ export async function provisionDatabase(
   adminUrl: string,
   { schema, role, password }: { schema: string; role: string; password: string },
 ): Promise<void> {
-  const orm = new MikroORM({ clientUrl: adminUrl, entities: [], discovery: { warnWhenNoEntities: false } });
+  const orm = new MikroORM({ ...connectionTo(adminUrl), entities: [], discovery: { warnWhenNoEntities: false } });
   const connection = orm.em.getConnection();
   const identifier = (name: string) => orm.em.getPlatform().quoteIdentifier(name);
   const literal = (value: string) => orm.em.getPlatform().quoteValue(value);

@@ -177,30 +177,32 @@ export async function generateKeys(
   };
 }
 
+/** Of a key pair. The one that RFC 8037 prints (appendix A.2) is everybody's. */
+const publicPart = z.string().refine((x) => x !== '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo');
 const privateKeySchema = z.looseObject({
   kty: z.literal('OKP'),
   crv: z.literal('Ed25519'),
   kid: z.string().min(1),
   d: z.string(),
-  x: z.string(),
+  x: publicPart,
 });
 const keySetSchema = z.object({
   keys: z
-    .array(z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), kid: z.string().min(1), x: z.string() }))
+    .array(z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), kid: z.string().min(1), x: publicPart }))
     .min(1),
 });
 
 function parseKey(text: string, context: z.RefinementCtx): JWK {
   const result = privateKeySchema.safeParse(parseJson(text));
   if (result.success) return result.data;
-  context.addIssue('must be a private Ed25519 key as a JWK with a kid');
+  context.addIssue('must be a private Ed25519 key as a JWK with a kid, and none that is printed somewhere');
   return z.NEVER;
 }
 
 function parseKeySet(text: string, context: z.RefinementCtx): JSONWebKeySet {
   const result = keySetSchema.safeParse(parseJson(text));
   if (result.success) return result.data;
-  context.addIssue('must be a JWK set of public Ed25519 keys, each with a kid');
+  context.addIssue('must be a JWK set of public Ed25519 keys, each with a kid, and none that is printed somewhere');
   return z.NEVER;
 }
 

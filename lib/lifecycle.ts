@@ -1,8 +1,9 @@
-import { ConfigError, duration, loadConfig, type Config, type Settings } from './config.ts';
+import { ConfigError, duration, laptopSettings, loadConfig, type Config, type Settings } from './config.ts';
 import { logSettings, openLog, type Logger } from './log.ts';
 
-/** Settings that every process takes for its end. */
+/** Settings that every process takes for its life as a whole. */
 export const lifecycleSettings = {
+  ...laptopSettings,
   SHUTDOWN_TIMEOUT: duration({ max: 300_000 })
     .default(10_000)
     .describe('how long work under way may take to finish when the process is told to stop; after that it ends anyway'),

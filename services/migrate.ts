@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { ConfigError, loadConfig, text, type Settings } from '#lib/config.ts';
+import { ConfigError, loadConfig, postgresUrl, secret, type Settings } from '#lib/config.ts';
 import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { configurationExitCode } from '#lib/lifecycle.ts';
@@ -24,9 +24,9 @@ const passwordVariable = (name: string) => `${name.toUpperCase()}_DATABASE_PASSW
 const role = (name: string) => `chat4all_${name}`;
 
 const settingsFor = (some: typeof owners): Settings => ({
-  DATABASE_URL: text().describe('PostgreSQL URL of a role that may make roles, and schemas in this database'),
+  DATABASE_URL: postgresUrl().describe('PostgreSQL URL of a role that may make roles, and schemas in this database'),
   ...Object.fromEntries(
-    some.map(({ name }) => [passwordVariable(name), text().describe(`the password of the role ${role(name)}`)]),
+    some.map(({ name }) => [passwordVariable(name), secret().describe(`the password of the role ${role(name)}`)]),
   ),
 });
 

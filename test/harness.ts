@@ -5,7 +5,7 @@ import path from 'node:path';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import pg from 'pg';
 import { v4 as uuid } from 'uuid';
-import { openBus } from '#lib/bus/open.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
 import { loadConfig, type Config, type Settings } from '#lib/config.ts';
 import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from '#lib/identity.ts';
@@ -103,6 +103,7 @@ export interface Mesh extends Harness {
 
 /** Cheap logins, users to log in as, and engines that give way quickly at the end. */
 const defaultEnv: NodeJS.ProcessEnv = {
+  LAPTOP_MODE: 'true',
   BCRYPT_COST: '10',
   GRPC_HOST: '127.0.0.1',
   GRPC_DRAIN: '1s',
@@ -269,7 +270,7 @@ async function loadService(name: string): Promise<ProcessModule> {
 
 const template = 'chat4all_template';
 /** Of all roles: they exist as long as the run's own PostgreSQL does. */
-const rolePassword = 'test';
+const rolePassword = 'Zk3-of-a-test-run-alone';
 
 /** A database of this file's own, a copy of one in which everything is migrated. */
 async function createDatabase() {
@@ -346,12 +347,7 @@ async function prepare(url: string): Promise<void> {
     await migrateDatabase(database, { url: withRole(url, name) });
   }
   const log = openLog({ name: 'bus', format: 'json', level: 'silent' });
-  const config = {
-    KAFKA_BROKERS: undefined,
-    BUS_DATABASE_URL: withRole(url, 'bus'),
-    BUS_PARTITIONS: 8,
-    BUS_PREFIX: '',
-  };
+  const config = loadConfig(busSettings, { BUS_DATABASE_URL: withRole(url, 'bus') });
   await (await openBus(config, { log, clientId: 'template' })).stop();
 }
 

@@ -7,6 +7,7 @@ import {
   type Cluster,
   type Consumer as KafkaConsumer,
   type EachBatchPayload,
+  type KafkaConfig,
   type KafkaMessage,
   type logCreator,
 } from 'kafkajs';
@@ -19,6 +20,8 @@ import { answersWithin, checkName, publisher, runs } from './publishing.ts';
 /** The bus on Kafka, through kafkajs. */
 export interface KafkaBusOptions {
   brokers: readonly string[];
+  /** How they are reached: in plain text and without a login, if it is empty. */
+  access: Pick<KafkaConfig, 'ssl' | 'sasl'>;
   /** Of topics that are made here. */
   partitions: number;
   clientId: string;
@@ -51,10 +54,11 @@ const most = { events: 1_000, bytes: 4 * 1024 * 1024 };
 const deadLetterRetention = 30 * 24 * 3_600_000;
 
 /** Opens the bus on Kafka. Doesn't connect yet: whatever needs Kafka first does. */
-export async function openKafkaBus({ brokers, partitions, clientId, log }: KafkaBusOptions): Promise<Bus> {
+export async function openKafkaBus({ brokers, access, partitions, clientId, log }: KafkaBusOptions): Promise<Bus> {
   const kafka = new Kafka({
     clientId,
     brokers: [...brokers],
+    ...access,
     connectionTimeout: 1_500,
     requestTimeout: 5_000,
     retry,

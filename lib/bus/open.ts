@@ -1,6 +1,7 @@
 import { z } from 'zod';
-import { ConfigError, integer, list, text, type Config } from '../config.ts';
+import { ConfigError, integer, list, postgresUrl, type Config } from '../config.ts';
 import type { Logger } from '../log.ts';
+import { kafkaAccess, kafkaAccessSettings } from './kafka-access.ts';
 import type { Bus, ReceivedEvent } from './bus.ts';
 
 /** Settings of a process that publishes or consumes events: the bus is Kafka or a PostgreSQL database. */
@@ -8,7 +9,8 @@ export const busSettings = {
   KAFKA_BROKERS: list()
     .optional()
     .describe('addresses of Kafka brokers, host:port with commas between them; or set BUS_DATABASE_URL'),
-  BUS_DATABASE_URL: text()
+  ...kafkaAccessSettings,
+  BUS_DATABASE_URL: postgresUrl()
     .optional()
     .describe('PostgreSQL URL of a role that owns the schema `bus`: a bus for a single machine, instead of Kafka'),
   BUS_PARTITIONS: integer({ min: 1, max: 1_000 })
@@ -24,7 +26,7 @@ export const busSettings = {
 /**
  * Opens the bus that the configuration names.
  *
- * @throws ConfigError unless exactly one of the two is named
+ * @throws ConfigError unless exactly one of the two is named, with all that it needs
  * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`
  */
 export async function openBus(
@@ -38,7 +40,7 @@ export async function openBus(
   // Imported only now, so that a process loads the library of one engine.
   if (brokers !== undefined) {
     const { openKafkaBus } = await import('./kafka.ts');
-    return withPrefix(prefix, await openKafkaBus({ brokers, partitions, clientId, log }));
+    return withPrefix(prefix, await openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log }));
   }
   const { openPgBossBus } = await import('./pg-boss.ts');
   return withPrefix(prefix, await openPgBossBus({ url: url!, partitions, clientId, log }));

@@ -34,9 +34,10 @@ async function provision(adminUrl: string): Promise<{ engine: Engine; drop: () =
   await admin(`create database ${name}`);
   const url = new URL(adminUrl);
   url.pathname = name;
-  await provisionDatabase(url.href, { schema: 'bus', role: name, password: 'secret' });
+  const password = randomBytes(24).toString('base64url');
+  await provisionDatabase(url.href, { schema: 'bus', role: name, password });
   url.username = name;
-  url.password = 'secret';
+  url.password = password;
   const env = { BUS_DATABASE_URL: url.href };
   return {
     engine: { env, open: () => openBus(loadConfig(busSettings, env), { log, clientId: 'test' }) },

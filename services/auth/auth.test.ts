@@ -421,3 +421,9 @@ test('the log shows no password and no token', async (t) => {
   t.regex(log, /IssueToken/);
   t.false(log.includes(password) || log.includes('a wrong one') || log.includes(token));
 });
+
+test('users that everybody knows are made on a laptop only', async (t) => {
+  const refused = () => hub.startService('auth', { SEED_USERS: '1', LAPTOP_MODE: 'false' });
+  await t.throwsAsync(refused, { name: 'ConfigError', message: /SEED_USERS .* LAPTOP_MODE=true/ });
+  await t.notThrowsAsync(hub.startService('auth', { SEED_USERS: '0', LAPTOP_MODE: 'false' }));
+});

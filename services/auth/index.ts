@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
-import { duration, integer, list, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, laptopSettings, list, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
@@ -20,6 +20,7 @@ export const settings = {
   ...serverSettings,
   ...identitySettings,
   ...databaseSettings,
+  ...laptopSettings,
   TOKEN_TTL: duration({ min: hour, max: 365 * 24 * hour })
     .default(hour)
     .describe('how long a token is valid; at least an hour'),
@@ -34,7 +35,9 @@ export const settings = {
     .describe('how long a failed login counts'),
   SEED_USERS: integer({ min: 0, max: 100_000 })
     .default(0)
-    .describe('makes the users user1 to user<n> at the start, with the password password123: never where it is public'),
+    .describe(
+      'makes the users user1 to user<n> at the start, with the password password123: with LAPTOP_MODE=true only',
+    ),
   ADMIN_USERS: list()
     .optional()
     .describe('usernames of the administrators, with commas between them; from the start on nobody else is one'),
@@ -48,6 +51,9 @@ const hashesWaiting = 64;
 const sweep = { every: 60_000, batch: 1_000, pause: 100 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  if (config.SEED_USERS > 0 && !config.LAPTOP_MODE) {
+    throw new ConfigError(['SEED_USERS makes users whose password everybody knows: it needs LAPTOP_MODE=true']);
+  }
   await using opened = new AsyncDisposableStack();
   const identities = openIdentities(config);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'auth' });

@@ -4,7 +4,8 @@ import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { ConversationServiceService, ConversationType } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
 import type { BusEvent } from '#lib/bus/bus.ts';
-import { openBus } from '#lib/bus/open.ts';
+import { loadConfig } from '#lib/config.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
@@ -25,10 +26,10 @@ const { users: found } = await hub
 const userByName = new Map(found.map((user) => [user.username, user]));
 const db = openDatabase(database, { url: hub.databaseUrl('conversation'), poolSize: 2, name: 'test' });
 const store = openStore(db);
-const bus = await openBus(
-  { KAFKA_BROKERS: undefined, BUS_DATABASE_URL: hub.databaseUrl('bus'), BUS_PARTITIONS: 8, BUS_PREFIX: '' },
-  { log: openLog({ name: 'test', format: 'json', level: 'silent' }), clientId: 'test' },
-);
+const bus = await openBus(loadConfig(busSettings, { BUS_DATABASE_URL: hub.databaseUrl('bus') }), {
+  log: openLog({ name: 'test', format: 'json', level: 'silent' }),
+  clientId: 'test',
+});
 test.after.always(async () => {
   await bus.stop();
   await db.close();

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ConfigError, text, type Config } from '#lib/config.ts';
+import { ConfigError, flag, secret, text, type Config } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Storage } from './storage.ts';
 
@@ -23,14 +23,12 @@ export const storageSettings = {
     .default('chat4all')
     .describe('bucket that contents are kept in; made if it is missing. Nothing else may be in it'),
   S3_ACCESS_KEY: text().optional().describe('access key of an account that may do everything in the bucket'),
-  S3_SECRET_KEY: text().optional().describe('secret of S3_ACCESS_KEY'),
+  S3_SECRET_KEY: secret().optional().describe('secret of S3_ACCESS_KEY'),
   S3_PUBLIC_ENDPOINT: endpoint()
     .optional()
     .describe('URL under which clients reach the S3, for upload URLs; if not set, it is S3_ENDPOINT'),
-  S3_DIRECT_UPLOADS: z
-    .enum(['true', 'false'])
-    .default('true')
-    .transform((value) => value === 'true')
+  S3_DIRECT_UPLOADS: flag()
+    .default(true)
     .describe('whether upload URLs lead straight into the S3; false for one that clients do not reach or should not'),
   S3_UPLOAD_ACCESS_KEY: text()
     .optional()
@@ -38,7 +36,7 @@ export const storageSettings = {
       'access key that upload URLs are signed with; it should be allowed s3:PutObject in the bucket and nothing else. ' +
         'If not set, the service gets itself temporary ones by AssumeRole, as MinIO has it',
     ),
-  S3_UPLOAD_SECRET_KEY: text().optional().describe('secret of S3_UPLOAD_ACCESS_KEY'),
+  S3_UPLOAD_SECRET_KEY: secret().optional().describe('secret of S3_UPLOAD_ACCESS_KEY'),
 };
 
 /**
