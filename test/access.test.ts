@@ -56,6 +56,10 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.message.v1.MessageService/SendMessage': 'USER',
   '/chat4all.message.v1.MessageService/ListMessages': 'USER',
   '/chat4all.message.v1.MessageService/GetMessage': 'USER',
+  '/chat4all.message.v1.OperationsService/ListDeadLetters': 'ADMIN',
+  '/chat4all.message.v1.OperationsService/GetDeadLetter': 'ADMIN',
+  '/chat4all.message.v1.OperationsService/ReplayDeadLetters': 'ADMIN',
+  '/chat4all.message.v1.OperationsService/GetAudit': 'ADMIN',
   '/chat4all.router.v1.RouterService/GetRoute': ['message'],
   '/chat4all.connectors.v1.ConnectorsService/ListChannels': ['message'],
   '/chat4all.connectors.v1.ConnectorsService/ListAttempts': ['message'],
@@ -162,8 +166,11 @@ function metadataOf(token: string | undefined): Metadata {
 /** Of all services, as ts-proto generated them, by path. To call a streaming RPC with one message is the same on the wire. */
 async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, unknown>>> {
   const definitions = new Map<string, UnaryMethod<unknown, unknown>>();
-  for (const folder of serviceNames) {
-    const module = (await import(`#gen/chat4all/${folder}/v1/${folder}.ts`)) as Record<string, unknown>;
+  const files = serviceNames.flatMap((folder) =>
+    readdirSync(path.join(root, 'gen/chat4all', folder, 'v1')).map((file) => `#gen/chat4all/${folder}/v1/${file}`),
+  );
+  for (const file of files) {
+    const module = (await import(file)) as Record<string, unknown>;
     for (const [name, exported] of Object.entries(module)) {
       if (!name.endsWith('ServiceService')) continue;
       for (const rpc of Object.values(exported as Record<string, UnaryMethod<unknown, unknown>>)) {
@@ -174,6 +181,7 @@ async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, 
   return definitions;
 }
 
+const root = path.resolve(import.meta.dirname, '..');
 const generated = await generatedDefinitions();
 
 function generatedCall(address: string): EmptyCall {
@@ -190,7 +198,6 @@ function generatedCall(address: string): EmptyCall {
   };
 }
 
-const root = path.resolve(import.meta.dirname, '..');
 const dynamic = loadPackageDefinition(
   loadSync(
     serviceNames.flatMap((folder) =>

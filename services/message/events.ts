@@ -1,8 +1,13 @@
-import { DeliveryEnded, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import { createHash } from 'node:crypto';
+import { v5 as uuidOf } from 'uuid';
+import { DeliveryEnded, MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
-import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
+import type { Channels } from './channels.ts';
+import type { DeadLetters, NewDeadLetter } from './dead-letters.ts';
 import type { Report } from './message.ts';
 import type { Store } from './store.ts';
 
@@ -66,5 +71,133 @@ export function startSweep({ store, log, deadline }: { store: Store; log: Logger
     const expired = await store.expire(new Date(), reason, sweepBatch);
     if (expired > 0) log.warn({ expired }, 'Messages failed at their deadline');
     return expired === sweepBatch ? 0 : pause;
+  });
+}
+
+/** Milliseconds: a channel that is installed while this runs is heard of by then. */
+const lookForChannelsEvery = { known: 5_000, unknown: 500 };
+
+/** Keeps what is given up on any topic of the hub, those of channels that are installed later included. */
+export function startDeadLetters(options: {
+  bus: Bus;
+  letters: Pick<DeadLetters, 'record'>;
+  channels: Pick<Channels, 'known'>;
+  log: Logger;
+}): { stop(): Promise<void> } {
+  const { bus, letters, channels, log } = options;
+  const consumers = new Map<string, Consumer>();
+  const starting = repeat('The consumers of dead letters', log, async () => {
+    const known = channels.known();
+    for (const topic of ['message_processing', 'message_status', ...(known ?? []).map(outgoingTopic)]) {
+      if (consumers.has(topic)) continue;
+      const consumer = await bus.consume({
+        topics: [deadLetterTopic(topic)],
+        group: 'operations',
+        interval: reportInterval,
+        batchSize: deadLetterBatch,
+        handle: (events) => letters.record(events.map(deadLetterOf)),
+      });
+      consumers.set(topic, consumer);
+    }
+    return known === undefined ? lookForChannelsEvery.unknown : lookForChannelsEvery.known;
+  });
+  return {
+    async stop() {
+      await starting.stop();
+      await Promise.all([...consumers.values()].map((consumer) => consumer.stop()));
+    },
+  };
+}
+
+/** Few: each may have 2 MiB. */
+const deadLetterBatch = 20;
+
+function outgoingTopic(channel: string): string {
+  return `${channel}_outgoing`;
+}
+
+/** Ids of dead letters are made in here, so that the same one has the same id when it comes again. */
+const deadLetterNamespace = '5b0f1c52-7f0e-4e0e-8f0c-0b6f0a5a9c11';
+
+/** What there is to know of a dead letter. Never throws: there is nowhere to put one that can't be kept. */
+export function deadLetterOf(event: ReceivedEvent): NewDeadLetter {
+  const { id: eventId, type, key, requestId, topic: at, partition: on, value } = event;
+  const unexplained = { topic: at.replace(/\.dead_letters$/, ''), partition: on, group: '', reason: '', attempts: 0 };
+  const { topic, partition, group, reason, attempts, failedAt } = { failedAt: 0, ...unexplained, ...event.deadLetter };
+  const digest = createHash('sha256').update(value).digest('base64');
+  const identity = [topic, partition, group, eventId, failedAt, digest].join('/');
+  return {
+    id: uuidOf(identity, deadLetterNamespace),
+    topic,
+    partition,
+    group,
+    reason: withoutNul(reason),
+    attempts,
+    failedAt: new Date(failedAt || Date.now()),
+    eventId: withoutNul(eventId),
+    eventType: withoutNul(type),
+    key: withoutNul(key),
+    requestId: withoutNul(requestId),
+    value: Buffer.from(value),
+    ...subjectOf(event, topic),
+  };
+}
+
+/** PostgreSQL takes none in a text. */
+function withoutNul(text: string): string {
+  return text.replaceAll('\0', '');
+}
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** Which message, recipient and channel an event is about, as far as it can be told. */
+function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'messageId' | 'recipientId' | 'channel'> {
+  const channel = /^(.*)_outgoing$/.exec(topic)?.[1] ?? null;
+  const uuid = (text: string) => (uuidPattern.test(text) ? text : null);
+  // The event of a message that is routed for the first time has its id, whatever else can be read of it.
+  const unread = { messageId: topic === 'message_processing' ? uuid(event.id) : null, recipientId: null, channel };
+  try {
+    switch (event.type) {
+      case 'chat4all.message.v1.MessageAccepted':
+        return { ...unread, messageId: uuid(MessageAccepted.decode(event.value).messageId) ?? unread.messageId };
+      case 'chat4all.message.v1.MessageRouted':
+        return { ...unread, messageId: uuid(MessageRouted.decode(event.value).messageId) };
+      case 'chat4all.message.v1.MessageRejected':
+        return { ...unread, messageId: uuid(MessageRejected.decode(event.value).messageId) };
+      case 'chat4all.message.v1.DeliveryEnded': {
+        const ended = DeliveryEnded.decode(event.value);
+        return {
+          messageId: uuid(ended.messageId),
+          recipientId: uuid(ended.recipientId),
+          channel: withoutNul(ended.channel),
+        };
+      }
+      case 'chat4all.router.v1.DeliveryRequested': {
+        const { messageId, recipientId } = DeliveryRequested.decode(event.value);
+        return { messageId: uuid(messageId), recipientId: uuid(recipientId), channel };
+      }
+      default:
+        return unread;
+    }
+  } catch {
+    return unread;
+  }
+}
+
+/** Milliseconds between two looks for dead letters that are old enough to go. */
+const forgetEvery = 60_000;
+const forgetBatch = 500;
+
+/** Deletes dead letters `retention` milliseconds after they were given up or last replayed. */
+export function startForgetting(options: {
+  letters: Pick<DeadLetters, 'forget'>;
+  log: Logger;
+  retention: number;
+}): Loop {
+  const { letters, log, retention } = options;
+  return repeat('The end of old dead letters', log, async () => {
+    const forgotten = await letters.forget(new Date(Date.now() - retention), forgetBatch);
+    if (forgotten > 0) log.info({ forgotten }, 'Dead letters deleted: their time is over');
+    return forgotten === forgetBatch ? 0 : forgetEvery;
   });
 }

@@ -2,6 +2,7 @@ import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
+import { OperationsServiceService } from '#gen/chat4all/message/v1/operations.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
@@ -10,9 +11,12 @@ import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { openAudit } from './audit.ts';
 import { watchChannels } from './channels.ts';
-import { consumeReports, startSweep } from './events.ts';
+import { openDeadLetters } from './dead-letters.ts';
+import { consumeReports, startDeadLetters, startForgetting, startSweep } from './events.ts';
 import { checks, handlers } from './handlers.ts';
+import { operations, operationsChecks } from './operations.ts';
 import { openOutbox } from './outbox.ts';
 import { startRelay } from './relay.ts';
 import { database as definition, openStore } from './store.ts';
@@ -30,6 +34,9 @@ export const settings = {
   DELIVERY_DEADLINE: duration({ min: 1_000, max: 7 * 86_400_000 })
     .default(30_000)
     .describe('how long after its acceptance a message is delivered or failed at the latest'),
+  DEAD_LETTER_RETENTION: duration({ min: 1_000 })
+    .default(30 * 86_400_000)
+    .describe('how long an event that was given up is kept, from then or from its last replay on'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
@@ -77,6 +84,14 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => sweep.stop());
   const relay = startRelay({ outbox: openOutbox(background), bus, log });
   opened.defer(() => relay.stop());
+  const letters = startDeadLetters({ bus, letters: openDeadLetters(background), channels, log });
+  opened.defer(() => letters.stop());
+  const forgetting = startForgetting({
+    letters: openDeadLetters(background),
+    log,
+    retention: config.DEAD_LETTER_RETENTION,
+  });
+  opened.defer(() => forgetting.stop());
   const consumer = await consumeReports({ bus, store: backgroundStore, log });
   opened.defer(() => consumer.stop());
   const server = await serve({
@@ -88,6 +103,18 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         MessageServiceService,
         handlers({ store, relay, channels, conversations, files, deadline }),
         checks(channels, files),
+      ),
+      service(
+        OperationsServiceService,
+        operations({
+          letters: openDeadLetters(database),
+          audit: openAudit(database),
+          bus,
+          relay,
+          channels,
+          deadline,
+        }),
+        operationsChecks,
       ),
     ],
     dependencies: { database: database.ping, bus: async () => relay.requireBus() },

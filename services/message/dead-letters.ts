@@ -1,0 +1,286 @@
+import type { Database, SqlTransaction } from '#lib/database.ts';
+
+/** An event that was given up, without what it says. */
+export interface DeadLetter {
+  id: string;
+  topic: string;
+  partition: number;
+  group: string;
+  reason: string;
+  attempts: number;
+  failedAt: Date;
+  eventId: string;
+  eventType: string;
+  key: string;
+  requestId: string;
+  /** What it is about, as far as that can be told. */
+  messageId: string | null;
+  recipientId: string | null;
+  channel: string | null;
+  replayedAt: Date | null;
+  replayedBy: string | null;
+}
+
+export interface DeadLetterWithValue extends DeadLetter {
+  value: Buffer;
+}
+
+export type NewDeadLetter = Omit<DeadLetterWithValue, 'replayedAt' | 'replayedBy'>;
+
+/** Which dead letters: those that match all that is said. */
+export interface Selection {
+  ids?: readonly string[] | undefined;
+  messageId?: string | undefined;
+  channel?: string | undefined;
+  topic?: string | undefined;
+  /** Given up at this time or later. */
+  from?: Date | undefined;
+  /** Given up before this time. */
+  to?: Date | undefined;
+  state?: 'waiting' | 'replayed' | undefined;
+}
+
+export interface Replaying {
+  /** Who replays: a username. */
+  by: string;
+  requestId: string;
+  /** The most dead letters to replay; those of one message are not parted. */
+  limit: number;
+  /** The times of a message that is accepted at a moment. */
+  timesOf: (acceptedAt: Date) => { deliverBy: Date; expiresAt: Date };
+  /** Publishes events once more as they were. */
+  publish: (letters: readonly DeadLetterWithValue[]) => Promise<void>;
+  /** Once aborted, nothing more is begun. */
+  signal: AbortSignal;
+}
+
+/** How many dead letters were replayed, had nothing left to do, or were left because their message is open. */
+export interface Replayed {
+  replayed: number;
+  settled: number;
+  open: number;
+  /** Messages of which deliveries begin anew. */
+  messages: number;
+}
+
+/** Events that are published again in one transaction: each may have 2 MiB. */
+const republishedAtOnce = 20;
+
+const routed = 'chat4all.message.v1.MessageRouted';
+
+export type DeadLetters = ReturnType<typeof openDeadLetters>;
+
+/** The events that were given up, and how they are tried again. */
+export function openDeadLetters(database: Database) {
+  return {
+    /** Keeps dead letters. Those that are there already are left as they are. */
+    async record(letters: readonly NewDeadLetter[]): Promise<void> {
+      await database.sql(
+        `insert into dead_letters (id, topic, partition, consumer_group, reason, attempts, failed_at, event_id, event_type,
+            key, request_id, value, message_id, recipient_id, channel)
+          select * from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::int[], $7::timestamptz[],
+              $8::text[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::uuid[], $14::uuid[], $15::text[])
+          on conflict (id) do nothing`,
+        (
+          [
+            'id',
+            'topic',
+            'partition',
+            'group',
+            'reason',
+            'attempts',
+            'failedAt',
+            'eventId',
+            'eventType',
+            'key',
+            'requestId',
+            'value',
+            'messageId',
+            'recipientId',
+            'channel',
+          ] as const
+        ).map((name) => letters.map((letter) => letter[name])),
+      );
+    },
+
+    /** A page of those that match, oldest first, and how many there are in all. */
+    async list(
+      selection: Selection,
+      { limit, offset }: { limit: number; offset: number },
+    ): Promise<{ letters: DeadLetter[]; total: number }> {
+      const values = valuesOf(selection);
+      const [letters, total] = await Promise.all([
+        database.sql<DeadLetter>(
+          `select ${columns} from dead_letters where ${matches} order by failed_at, id limit $8 offset $9`,
+          [...values, limit, offset],
+        ),
+        this.count(selection),
+      ]);
+      return { letters, total };
+    },
+
+    /** How many match. */
+    async count(selection: Selection): Promise<number> {
+      const [row] = await database.sql<{ total: bigint }>(
+        `select count(*) as total from dead_letters where ${matches}`,
+        valuesOf(selection),
+      );
+      return Number(row!.total);
+    },
+
+    async find(id: string): Promise<DeadLetterWithValue | undefined> {
+      const [letter] = await database.sql<DeadLetterWithValue>(
+        `select ${columns}, value from dead_letters where id = $1`,
+        [id],
+      );
+      return letter;
+    },
+
+    /**
+     * Replays those that match. Of an ended message, the failed deliveries that its dead letters are about begin anew: a
+     * message in one transaction. What belongs to no message that is known is published again, and so are reports of
+     * open ones; another dead letter of an open message is left as it is.
+     *
+     * Two at once don't get in each other's way: who comes second finds the message open.
+     *
+     * @throws HubError of `publish`; what was replayed before that stays so
+     */
+    async replay(selection: Selection, replaying: Replaying): Promise<Replayed> {
+      const chosen = await database.sql<{ id: string; message_id: string | null }>(
+        `select l.id, m.message_id from dead_letters l left join messages m using (message_id)
+          where ${matches} order by failed_at, id limit $8`,
+        [...valuesOf(selection), replaying.limit],
+      );
+      const total: Replayed = { replayed: 0, settled: 0, open: 0, messages: 0 };
+      const add = (done: Partial<Replayed>) => {
+        for (const [name, count] of Object.entries(done)) total[name as keyof Replayed] += count;
+      };
+      const isOver = () => replaying.signal.aborted;
+
+      for (const messageId of new Set(chosen.map((row) => row.message_id).filter((id) => id !== null))) {
+        if (isOver()) return total;
+        add(await replayMessage(database, messageId, selection, replaying));
+      }
+      const others = chosen.filter((row) => row.message_id === null).map(({ id }) => id);
+      for (let next = 0; next < others.length && !isOver(); next += republishedAtOnce) {
+        const ids = others.slice(next, next + republishedAtOnce);
+        add({ replayed: await database.transaction((all) => republish(all, ids, selection, replaying)) });
+      }
+      return total;
+    },
+
+    /** Deletes those that were given up, or replayed since, before `moment`; `limit` at a time. Returns how many. */
+    async forget(moment: Date, limit: number): Promise<number> {
+      const rows = await database.sql(
+        `delete from dead_letters where id in (
+            select id from dead_letters where failed_at < $1 and coalesce(replayed_at, failed_at) < $1
+              order by failed_at limit $2 for update skip locked
+          ) returning id`,
+        [moment, limit],
+      );
+      return rows.length;
+    },
+  };
+}
+
+const columns = `id, topic, partition, consumer_group as "group", reason, attempts, failed_at as "failedAt",
+  event_id as "eventId", event_type as "eventType", key, request_id as "requestId", message_id as "messageId",
+  recipient_id as "recipientId", channel, replayed_at as "replayedAt", replayed_by as "replayedBy"`;
+
+/** The condition that the parameters of `valuesOf` fill. */
+const matches = `($1::uuid[] is null or id = any($1)) and ($2::uuid is null or message_id = $2)
+  and ($3::text is null or channel = $3) and ($4::text is null or topic = $4)
+  and ($5::timestamptz is null or failed_at >= $5) and ($6::timestamptz is null or failed_at < $6)
+  and ($7::boolean is null or (replayed_at is not null) = $7)`;
+
+function valuesOf({ ids, messageId, channel, topic, from, to, state }: Selection): unknown[] {
+  return [ids, messageId, channel, topic, from, to, state && state === 'replayed'].map((value) => value ?? null);
+}
+
+async function replayMessage(
+  database: Database,
+  messageId: string,
+  selection: Selection,
+  replaying: Replaying,
+): Promise<Partial<Replayed>> {
+  const { by, requestId, timesOf } = replaying;
+  return database.transaction(async (transaction) => {
+    // Before its dead letters, so that two who replay wait for each other here.
+    const [message] = await transaction.sql<{ status: string; replay: number }>(
+      'select status, replay from messages where message_id = $1 for update',
+      [messageId],
+    );
+    const letters = await transaction.sql<DeadLetter>(
+      `select ${columns} from dead_letters where ${matches} and message_id = $8 order by failed_at, id limit 500
+        for update`,
+      [...valuesOf(selection), messageId],
+    );
+    if (message === undefined || letters.length === 0) return {};
+
+    if (message.status !== 'delivered' && message.status !== 'failed') {
+      const reports = letters.filter(({ topic }) => topic === 'message_status').slice(0, republishedAtOnce);
+      const ids = reports.map(({ id }) => id);
+      const replayed = await republish(transaction, ids, selection, replaying);
+      return { replayed, open: letters.length - replayed };
+    }
+
+    const now = new Date();
+    const reopened = await transaction.sql(
+      `update deliveries d set status = 'accepted', attempts = 0, error = '', updated_at = $3, replay = $4
+        where message_id = $1 and status = 'failed' and exists (
+          select from dead_letters l where l.id = any($2) and l.event_type <> '${routed}'
+            and (l.recipient_id is null or l.recipient_id = d.recipient_id) and (l.channel is null or l.channel = d.channel)
+        ) returning recipient_id`,
+      [messageId, letters.map(({ id }) => id), now, message.replay + 1],
+    );
+    await mark(
+      transaction,
+      letters.map(({ id }) => id),
+      by,
+    );
+    if (reopened.length === 0) return { settled: letters.length };
+    const { deliverBy, expiresAt } = timesOf(now);
+    await transaction.sql(
+      `with message as (
+        update messages set status = 'accepted', replay = $2, updated_at = $3, deliver_by = $4, expires_at = $5
+          where message_id = $1
+      ), history as (
+        insert into status_changes (message_id, status, at, note) values ($1, 'accepted', $3, $6)
+      )
+      insert into outbox (message_id, request_id, created_at) values ($1, $7, $3)`,
+      [messageId, message.replay + 1, now, deliverBy, expiresAt, `replayed by ${by}`, requestId],
+    );
+    return { replayed: letters.length, messages: 1 };
+  });
+}
+
+/**
+ * Publishes events again as they were, and keeps that they were: in this order, so that none is lost. Somebody else's
+ * are passed over.
+ *
+ * @returns how many
+ */
+async function republish(
+  transaction: SqlTransaction,
+  ids: readonly string[],
+  selection: Selection,
+  { by, publish }: Replaying,
+): Promise<number> {
+  if (ids.length === 0) return 0;
+  const letters = await transaction.sql<DeadLetterWithValue>(
+    `select ${columns}, value from dead_letters where ${matches} and id = any($8) order by failed_at, id
+      for update skip locked`,
+    [...valuesOf(selection), ids],
+  );
+  await publish(letters);
+  await mark(
+    transaction,
+    letters.map(({ id }) => id),
+    by,
+  );
+  return letters.length;
+}
+
+async function mark(transaction: SqlTransaction, ids: readonly string[], by: string): Promise<void> {
+  await transaction.sql('update dead_letters set replayed_at = now(), replayed_by = $2 where id = any($1)', [ids, by]);
+}
