@@ -15,7 +15,7 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, and a client can't say in its place. */
 const reserved =
-  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|content-type$|te$|user-agent$)/;
+  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|x-body-hand-over$|content-type$|te$|user-agent$)/;
 
 /** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
 const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
@@ -73,8 +73,8 @@ export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number
   return Math.min(longest, Number(match[1]) * (units[match[2] as string] as number));
 }
 
-/** Metadata that says how a message travels rather than something about it. */
-const hopByHop = new Set(['content-type', 'date', 'trailer']);
+/** Metadata that says how a message or a body travels rather than something about it. */
+const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location']);
 
 /** The headers under which a backend's metadata is answered: `Grpc-Metadata-<key>`. */
 export function headersOf(metadata: Metadata): OutgoingHttpHeaders {

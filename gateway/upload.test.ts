@@ -1,8 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
+import {
+  createServer,
+  request as httpRequest,
+  type ClientRequest,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { Metadata } from '@grpc/grpc-js';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { HubError } from '#lib/errors.ts';
 import { toStatus } from '#lib/rpc/status.ts';
 import type { EchoBackend, EchoUpload } from '../test/echo-backend.ts';
@@ -281,7 +288,10 @@ test('upload: a body that is cut off cancels the call, and never looks complete'
 
 test('upload: a client that goes away after the body cancels the call', async (t) => {
   const { backend, gateway } = await fixture(t);
-  backend.receiver = () => true;
+  backend.receiver = ({ stream }) => {
+    stream.sendMetadata(new Metadata());
+    return true;
+  };
   const { request } = begin(gateway.port, octets);
   request.end('body');
   const upload = await firstUpload(backend);
@@ -427,6 +437,140 @@ test('upload: a body that is not there at the deadline is 504, and never looks c
   await eventually('the end', () => backend.uploads[1]?.isCancelled, Boolean);
   t.false(backend.uploads[1]?.isWhole);
   socket.destroy();
+});
+
+/** A place that bodies are put to: what it has received, and how it answers. */
+async function startPlace(
+  t: ExecutionContext,
+  answer: (request: IncomingMessage, response: ServerResponse) => void = (_, response) => response.end(),
+) {
+  const bodies: Buffer[] = [];
+  let cutOff = 0;
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('error', () => (cutOff += 1));
+    request.on('end', () => bodies.push(Buffer.concat(chunks)));
+    answer(request, response);
+  });
+  server.on('checkContinue', (request, response) => server.emit('request', request, response));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/place?signature=secret`;
+  return { url, bodies, cutOff: () => cutOff };
+}
+
+/** Takes the whole body and is content with it. */
+function take(request: IncomingMessage, response: ServerResponse): void {
+  response.writeContinue();
+  request.on('end', () => response.end());
+}
+
+/** Lets a backend name a place for each body. It answers as the echo does: with how much came to itself. */
+function naming(url: string): EchoBackend['receiver'] {
+  return ({ stream }) => {
+    const location = new Metadata();
+    location.set('x-body-location', url);
+    stream.sendMetadata(location);
+    return false;
+  };
+}
+
+test('hand-over: a body goes where the backend says, and the client hears nothing of the place', async (t) => {
+  const place = await startPlace(t, take);
+  const { backend, send } = await fixture(t);
+  backend.receiver = naming(place.url);
+  const body = randomBytes(5 * MiB + 3);
+  for (let time = 1; time <= 2; time++) {
+    const answer = await send('PATCH /v1/raw/upload', { body, headers: octets });
+    t.is(answer.status, 201, answer.text);
+    t.like(answer.json, { size: 0 }, 'nothing came to the backend itself');
+    t.false(JSON.stringify(answer.headers).includes('secret'));
+    t.true(place.bodies[time - 1]?.equals(body));
+  }
+  t.deepEqual(backend.uploads[0]?.metadata.get('x-body-hand-over'), ['put']);
+});
+
+test('hand-over: is offered for bodies of a known length, and not at the word of a client', async (t) => {
+  const { backend, gateway, send } = await fixture(t);
+  const { request, answer } = begin(gateway.port, { ...octets, 'grpc-metadata-x-body-hand-over': 'put' });
+  request.write('without a length');
+  request.end();
+  t.is((await answer).response.statusCode, 201);
+  await send('PATCH /v1/raw/upload', form(['file', '; filename="a"', 'of a form']));
+  await send('PATCH /v1/raw/upload', { headers: octets });
+  t.is(backend.uploads.length, 3);
+  for (const { metadata } of backend.uploads) t.deepEqual(metadata.get('x-body-hand-over'), []);
+});
+
+test('hand-over: what the place does not want, or where nobody is, goes to the backend after all', async (t) => {
+  const refusing = await startPlace(t, (_, response) => response.writeHead(403).end());
+  const silent = await startPlace(t, (request) => request.socket.destroy());
+  const { backend, send } = await fixture(t);
+  const body = randomBytes(2 * MiB);
+  for (const url of [
+    refusing.url,
+    silent.url,
+    'http://127.0.0.1:1/',
+    'http://127.0.0.1:1/again',
+    'ftp://a/',
+    'no URL',
+  ]) {
+    backend.receiver = naming(url);
+    const answer = await send('PATCH /v1/raw/upload', { body, headers: octets });
+    t.like(answer.json, { size: body.length, sha256: sha256(body) }, url);
+  }
+});
+
+for (const [what, answer] of [
+  ['breaks off', (request) => request.once('data', () => request.socket.destroy())],
+  ['answers with an error', (request, response) => request.on('end', () => response.writeHead(500).end())],
+  ['answers before it has all', (request, response) => request.once('data', () => response.end())],
+  ['takes no more', (request) => request.once('data', () => request.pause())],
+  ['never answers', () => {}],
+] satisfies [string, (request: IncomingMessage, response: ServerResponse) => void][]) {
+  test(`hand-over: of a place that ${what} the backend is told by an empty piece, and has the last word`, async (t) => {
+    const place = await startPlace(t, (request, response) => {
+      response.writeContinue();
+      answer(request, response);
+    });
+    const { backend, send } = await fixture(t, {}, { ...patient, uploadIdle: 500 });
+    backend.receiver = (upload) => {
+      naming(place.url)!(upload);
+      upload.stream.on('end', () => {
+        upload.answer({ ...toStatus(new HubError('UNAVAILABLE', 'STORE_AWAY', 'Send it again', { retryAfter: 3 })) });
+      });
+      return true;
+    };
+    const refusal = await send('PATCH /v1/raw/upload', { body: randomBytes(32 * MiB), headers: octets });
+    t.is(refusal.status, 503, refusal.text);
+    t.is(refusal.headers['retry-after'], '3');
+    t.is(refusal.json['error_code'], 'STORE_AWAY');
+    t.deepEqual(backend.uploads[0]?.pieces, [0, 0]);
+  });
+}
+
+test('hand-over: a client that goes in the middle ends both sides, and neither has all', async (t) => {
+  const place = await startPlace(t, take);
+  const { backend, gateway } = await fixture(t);
+  backend.receiver = naming(place.url);
+  const { request } = begin(gateway.port, { ...octets, 'content-length': 10 * MiB });
+  request.write(randomBytes(3 * MiB));
+  const upload = await firstUpload(backend);
+  await eventually(
+    'bytes on their way',
+    () => request.socket?.bytesWritten ?? 0,
+    (count) => count > MiB,
+  );
+  request.destroy();
+  await eventually('the end of the call', () => upload.isCancelled, Boolean);
+  await eventually('the end of the body', place.cutOff, (count) => count === 1);
+  t.false(upload.isWhole);
+  t.deepEqual(place.bodies, []);
 });
 
 test('bodies: JSON that takes too long to arrive is 408', async (t) => {

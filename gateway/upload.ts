@@ -1,12 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { bytesMessage, release } from '#lib/rpc/raw-body.ts';
+import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
-import { openPieces, partName, type Pieces } from './body-pieces.ts';
+import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from './body.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { cut } from './cut.ts';
+import { handOver, type HandedOver } from './hand-over.ts';
 import { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
 
@@ -28,7 +29,8 @@ const longestTimer = 2 ** 31 - 1;
  * Answers a request with what a client-streaming RPC answers that is sent the body, piece by piece, at its own pace.
  *
  * A body that is cut off cancels the call: to the backend it never looks complete. What the backend answers before the
- * end of the body is answered at once.
+ * end of the body is answered at once. A backend may name a place that takes the body directly; if that can't be reached,
+ * the body goes to the backend after all.
  *
  * @throws Problem
  */
@@ -71,9 +73,14 @@ function send(
     let metadata: Metadata | undefined;
     let isOpen = true;
     let isWhole = body === undefined;
-    let isPaused = false;
+    // Only a body of which it is known how long it will be can be put elsewhere. It waits to hear where it is to go.
+    const size = body === undefined || body.isForm ? 0 : Number(request.headers['content-length'] ?? 0);
+    let isPaused = size > 0;
     // A client that waits to be asked for its body has nothing to send before.
     let isAsked = request.headers.expect === undefined;
+    let put: HandedOver | undefined;
+    let isPut = false;
+    if (size > 0) outgoing.metadata.set(handOverKeys.offer, 'put');
 
     const upstream = backend.streams.makeClientStreamRequest(
       binding.rpcPath,
@@ -90,6 +97,7 @@ function send(
       isOpen = false;
       clearTimeout(timer);
       clearTimeout(late);
+      put?.destroy();
       body?.stop();
       request.off('data', onProgress).off('close', onCut);
       response.off('close', onGone);
@@ -110,7 +118,9 @@ function send(
     };
     const timer = setTimeout(() => {
       if (isWhole) return;
-      if (isAsked && !isPaused) fail(tooSlow());
+      // The backend sees to its own pace, nobody to that of another place.
+      if (put !== undefined && (isPaused || isPut)) putFailed();
+      else if (isAsked && !isPaused) fail(tooSlow());
       else timer.refresh();
     }, idle);
     // By itself grpc-js would cancel it, with an end that looks like that of the body.
@@ -120,20 +130,24 @@ function send(
       },
       Math.min(outgoing.deadline - Date.now() - deadlineMargin, longestTimer),
     );
-
-    upstream.on('metadata', (received: Metadata) => {
-      metadata = received;
-      if (isWhole || !isOpen) return;
-      askForBody(response);
-      isAsked = true;
-      timer.refresh();
-    });
-    upstream.on('drain', () => {
+    const goOn = () => {
       if (!isOpen) return;
       isPaused = false;
       timer.refresh();
       body?.resume();
+    };
+
+    upstream.on('metadata', (received: Metadata) => {
+      metadata = received;
+      if (isWhole || !isOpen) return;
+      const [location] = received.get(handOverKeys.location);
+      if (typeof location === 'string') putTo(location);
+      else if (size > 0) start(streaming());
+      askForBody(response);
+      isAsked = true;
+      timer.refresh();
     });
+    upstream.on('drain', goOn);
     // The callback hears of it, too.
     upstream.on('error', () => {});
     response.on('close', onGone);
@@ -144,34 +158,83 @@ function send(
     }
 
     request.on('close', onCut);
-    body.start({
-      piece(bytes) {
-        if (!isOpen) return true;
-        isAsked = true;
-        for (let at = 0; at < bytes.length; at += maxPiece) {
-          const message = bytesMessage(rawBody.bytes, bytes.subarray(at, at + maxPiece));
-          isPaused = !upstream.write(message, () => release(message));
-        }
-        release(bytes);
-        return !isPaused;
-      },
-      end() {
-        if (!isOpen) return;
-        isWhole = true;
-        upstream.end();
-      },
-      wrong(description) {
-        abandon(() => {
-          try {
-            outgoing.fail(rawBody.bytes.name, partName, description);
-            resolve(undefined);
-          } catch (error) {
-            reject(error as Problem);
+    if (size === 0) start(streaming());
+
+    function start(to: Pick<Sink, 'piece' | 'end'>): void {
+      isPaused = false;
+      body!.start({
+        ...to,
+        wrong(description) {
+          abandon(() => {
+            try {
+              outgoing.fail(rawBody.bytes.name, partName, description);
+              resolve(undefined);
+            } catch (error) {
+              reject(error as Problem);
+            }
+          });
+        },
+        fail,
+      });
+      request.on('data', onProgress);
+    }
+
+    function streaming(): Pick<Sink, 'piece' | 'end'> {
+      return {
+        piece(bytes) {
+          if (!isOpen) return true;
+          isAsked = true;
+          for (let at = 0; at < bytes.length; at += maxPiece) {
+            const message = bytesMessage(rawBody.bytes, bytes.subarray(at, at + maxPiece));
+            isPaused = !upstream.write(message, () => release(message));
           }
-        });
-      },
-      fail,
-    });
-    request.on('data', onProgress);
+          release(bytes);
+          return !isPaused;
+        },
+        end() {
+          if (!isOpen) return;
+          isWhole = true;
+          upstream.end();
+        },
+      };
+    }
+
+    function putTo(location: string): void {
+      isPaused = true;
+      const to = handOver(location, size, {
+        onReady() {
+          start({
+            piece: (bytes) => !(isPaused = isOpen && !to.write(bytes)),
+            end() {
+              isPut = true;
+              timer.refresh();
+              to.end();
+            },
+          });
+          timer.refresh();
+        },
+        onDrain: goOn,
+        onTaken() {
+          isWhole = true;
+          upstream.end();
+        },
+        onRefused() {
+          put = undefined;
+          start(streaming());
+        },
+        onFailed: putFailed,
+      });
+      put = to;
+    }
+
+    /** What was sent there is lost. The backend says what that means. */
+    function putFailed(): void {
+      if (!isOpen) return;
+      put?.destroy();
+      body?.stop();
+      isWhole = true;
+      upstream.write(bytesMessage(rawBody.bytes, new Uint8Array()));
+      upstream.end();
+    }
   });
 }

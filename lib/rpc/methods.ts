@@ -31,6 +31,18 @@ export type MethodDefinition<Request, Response> =
 /** Bytes as they come. A piece may be reused by whoever yields it once the next one is asked for. */
 export type Bytes = AsyncIterable<Uint8Array>;
 
+/** The bytes behind the first message of an upload. */
+export interface UploadBytes extends Bytes {
+  /**
+   * Asks a gateway to PUT the bytes to a URL that takes exactly them, instead of sending them here: they then take one step
+   * less. There only if the call comes from a gateway that can; to be called before the bytes are read, and once.
+   *
+   * @returns `put` once the URL has answered that it took them; `sent` if the gateway can't reach it: they come here after
+   *   all; `failed` if they are lost, and it is not known what became of them
+   */
+  handOver?(url: string): Promise<'put' | 'sent' | 'failed'>;
+}
+
 /** What a server-streaming RPC answers: the first message, and the bytes that follow it. */
 export interface Download<Response> {
   head: Response;

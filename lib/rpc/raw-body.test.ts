@@ -171,6 +171,54 @@ test('the initial metadata says that the bytes are wanted, and comes only then',
   await ended;
 });
 
+for (const [what, sent, outcome] of [
+  ['was put there', [], 'put '],
+  ['comes after all', ['some ', 'bytes'], 'sent some bytes'],
+  ['is lost', [''], 'failed '],
+] as const) {
+  test(`a gateway that offers it is told where to put the bytes, and the handler that it ${what}`, async (t) => {
+    const seen: string[] = [];
+    const fixture = await open(t, {
+      async uploadChunk(_request, _call, body) {
+        seen.push(`${await body.handOver!('http://place/')} ${await textOf(body)}`);
+        return answer;
+      },
+    });
+    fixture.metadata.set('x-body-hand-over', 'put');
+    fixture.metadata.set('x-forwarded-host', 'hub.example');
+    const { call, ended } = upload(fixture);
+    call.write(Buffer.from(first));
+    const [told] = (await once(call, 'metadata')) as [Metadata];
+    t.deepEqual(told.get('x-body-location'), ['http://place/']);
+    for (const text of sent) call.write(piece(text));
+    call.end();
+    await ended;
+    t.deepEqual(seen, [outcome]);
+  });
+}
+
+test('nobody but a gateway is told of places to put bytes to', async (t) => {
+  const seen: boolean[] = [];
+  const fixture = await open(t, {
+    async uploadChunk(_request, _call, body) {
+      seen.push(body.handOver !== undefined);
+      return answer;
+    },
+  });
+  for (const [key, value] of [
+    ['x-body-hand-over', 'put'],
+    ['x-forwarded-host', 'hub.example'],
+  ] as const) {
+    const metadata = fixture.metadata.clone();
+    metadata.set(key, value);
+    const { call, ended } = upload({ client: fixture.client, metadata });
+    call.write(Buffer.from(first));
+    call.end();
+    await ended;
+  }
+  t.deepEqual(seen, [false, false]);
+});
+
 test('a client that goes in the middle aborts the signal, and its call is no bug', async (t) => {
   const aborted = Promise.withResolvers<string>();
   const fixture = await open(t, {

@@ -1,8 +1,8 @@
 import type { DescField } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
-import type { ServerWritableStream } from '@grpc/grpc-js';
+import { Metadata, type ServerReadableStream, type ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
-import type { Bytes } from './methods.ts';
+import type { Bytes, UploadBytes } from './methods.ts';
 
 /**
  * The bytes of an HTTP body in the stream of an RPC (`raw_body` of chat4all.options.v1). They are read from and written to
@@ -57,25 +57,59 @@ function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
   }
 }
 
+/** How a gateway says that it can put a body elsewhere, and how a server says where (`raw_body` of chat4all.options.v1). */
+export const handOverKeys = { offer: 'x-body-hand-over', location: 'x-body-location' } as const;
+
+/** What `receivedBytes` needs to know of a stream of messages. */
+export interface Receiving<Message> {
+  messages: AsyncIterator<Message>;
+  /** The first message, which has been read already. */
+  first: Message | undefined;
+  /** Whether the bytes may be asked for elsewhere. */
+  canHandOver: boolean;
+}
+
 /**
- * The bytes in a stream of messages, those of the first message included, which has been read already. Each piece is gone
- * when the next one is asked for.
+ * The bytes in a stream of messages, those of the first message included. Each piece is gone when the next one is asked for.
  *
- * @param begin called when the bytes are asked for
+ * The initial metadata is sent when they are asked for: it tells a gateway that the request is in order.
  */
-export async function* receivedBytes<Message extends { encoded: Uint8Array }>(
-  messages: AsyncIterator<Message>,
+export function receivedBytes<Message extends { encoded: Uint8Array }>(
+  call: ServerReadableStream<unknown, unknown>,
   field: DescField,
-  { first, begin }: { first: Message | undefined; begin: () => void },
-): AsyncGenerator<Uint8Array> {
-  begin();
-  for (let message = first; message !== undefined;) {
-    const bytes = piece(field, message.encoded);
-    if (bytes !== undefined) yield bytes;
-    release(message.encoded);
-    const next = await messages.next();
-    message = next.done === true ? undefined : next.value;
-  }
+  { messages, first, canHandOver }: Receiving<Message>,
+): UploadBytes {
+  let isAsked = false;
+  let next = first;
+  const ask = (metadata = new Metadata()) => {
+    if (!isAsked) call.sendMetadata(metadata);
+    isAsked = true;
+  };
+  const advance = async () => {
+    const { done, value } = await messages.next();
+    next = done === true ? undefined : value;
+  };
+  return {
+    async *[Symbol.asyncIterator]() {
+      ask();
+      while (next !== undefined) {
+        const bytes = piece(field, next.encoded);
+        if (bytes !== undefined) yield bytes;
+        release(next.encoded);
+        await advance();
+      }
+    },
+    ...(canHandOver && {
+      async handOver(url: string) {
+        const metadata = new Metadata();
+        metadata.set(handOverKeys.location, url);
+        ask(metadata);
+        await advance();
+        if (next === undefined) return 'put';
+        return piece(field, next.encoded) === undefined ? 'failed' : 'sent';
+      },
+    }),
+  };
 }
 
 /**

@@ -1,5 +1,4 @@
 import {
-  Metadata,
   Server,
   type sendUnaryData,
   type ServerReadableStream,
@@ -15,8 +14,8 @@ import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
-import type { Bytes, Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadMethod } from './methods.ts';
-import { bytesMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
+import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
+import { bytesMessage, handOverKeys, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { toStatus } from './status.ts';
@@ -48,7 +47,7 @@ export type Handlers<D> = {
   [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
     ? (request: Request, call: CallOfRpc) => Promise<Response>
     : D[K] extends UploadMethod<infer Request, infer Response>
-      ? (request: Request, call: CallOfRpc, body: Bytes) => Promise<Response>
+      ? (request: Request, call: CallOfRpc, body: UploadBytes) => Promise<Response>
       : D[K] extends DownloadMethod<infer Request, infer Response>
         ? (request: Request, call: CallOfRpc) => Promise<Download<Response>>
         : never;
@@ -240,7 +239,7 @@ function watchDependencies(dependencies: ServeOptions['dependencies'], health: H
 }
 
 type UnaryHandler = (request: object, call: Call) => Promise<object>;
-type UploadHandler = (request: object, call: Call, body: Bytes) => Promise<object>;
+type UploadHandler = (request: object, call: Call, body: UploadBytes) => Promise<object>;
 type DownloadHandler = (request: object, call: Call) => Promise<Download<object>>;
 
 async function respond(callback: sendUnaryData<object>, ending: Promise<Outcome>): Promise<void> {
@@ -268,12 +267,9 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
     let first: Decoded | undefined;
     const request = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
     const answer = (asked: object, about: Call) => {
-      const rest = receivedBytes(messages, body, {
-        first,
-        // Tells a gateway that the request is in order and the bytes are wanted.
-        begin: () => call.sendMetadata(new Metadata()),
-      });
-      return handler(asked, about, rest);
+      // Others than gateways of ours are not to learn of places that are reached from inside.
+      const canHandOver = about.origin !== undefined && call.metadata.get(handOverKeys.offer).length > 0;
+      return handler(asked, about, receivedBytes(call, body, { messages, first, canHandOver }));
     };
     void respond(callback, seeThrough(rpc, serving, call, request, answer));
   };

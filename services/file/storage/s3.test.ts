@@ -249,6 +249,22 @@ function testAgainst({ hostname, port, protocol }: URL): void {
     t.not(await keyOf(7 * 24 * 3600), one);
   });
 
+  test('innerPartUrl: takes its part at the inner address, and is good for nothing else', async (t) => {
+    const storage = await open({ S3_PUBLIC_ENDPOINT: 'https://files.example.org', S3_DIRECT_UPLOADS: 'false' });
+    const upload = await begin(t, storage);
+    t.is(storage.partUrl, undefined, 'clients are not to reach it');
+    const content = randomBytes(5 * mebibyte);
+    const url = (await storage.innerPartUrl!(upload, 1, content.byteLength))!;
+    t.is(new URL(url).origin, endpoint);
+    t.is((await request(url, { body: content.subarray(1) })).status, 403);
+    t.is((await request(url, { body: content })).status, 200);
+    const copy = { 'x-amz-copy-source': `/${bucket}/${upload.key}`, 'content-length': String(content.byteLength) };
+    t.is((await request(url, { headers: copy })).status, 403);
+    t.like(await storage.parts(upload), [{ number: 1, size: content.byteLength }]);
+    await storage.remove(upload.key);
+    t.is((await request(url, { body: content })).status, 404);
+  });
+
   test('wrong credentials are named as what they are, and no secret is shown', async (t) => {
     const storage = await open({ S3_SECRET_KEY: 'not-the-secret-of-this' });
     const works = [
@@ -265,6 +281,7 @@ function testAgainst({ hostname, port, protocol }: URL): void {
       t.false(error instanceof HubError);
       t.false(JSON.stringify([error, error?.stack]).includes('not-the-secret-of-this'));
     }
+    t.is(await storage.innerPartUrl!({ key: 'key', uploadId: 'id' }, 0, 4), undefined);
     await storage.close();
   });
 

@@ -19,6 +19,8 @@ const pingLimit = 2_000;
 const mebibyte = 1024 * 1024;
 /** Seconds that a URL may be valid. */
 const longestLifetime = 7 * 24 * 3600;
+/** Seconds in which a gateway has to begin to put a part. */
+const innerLifetime = 60;
 /** How often parts are listed anew because others replace them while they are assembled. */
 const assembleAttempts = 5;
 
@@ -55,6 +57,7 @@ export function openS3Storage(options: S3Options): Storage {
   const impatientClient = openClient(options, agent, pingLimit);
   const uploadCredentials = openUploadCredentials(options);
   let bucketIsThere = false;
+  let hasInnerUrls = true;
 
   async function ensureBucket(through = client): Promise<void> {
     if (bucketIsThere) return;
@@ -78,6 +81,15 @@ export function openS3Storage(options: S3Options): Storage {
   ): SignedRequest {
     const url = objectUrl(endpoint, bucket, key, upload);
     return { method, url, headers: authorize(method, url, headers, credentials, scope) };
+  }
+
+  /** A URL at `base` that takes one part of this size. */
+  async function signedPartUrl(base: URL, upload: OpenUpload, number: number, size: number, lifetime: number) {
+    const { key, uploadId } = upload;
+    checkKey(key);
+    const url = objectUrl(base, bucket, key, { uploadId, partNumber: number + 1 });
+    const signer = await uploadCredentials(lifetime);
+    return presign('PUT', url, { 'content-length': String(size) }, signer, scope, lifetime);
   }
 
   /** The parts of an upload as S3 numbers them, with the tags by which they are told apart. */
@@ -252,13 +264,26 @@ export function openS3Storage(options: S3Options): Storage {
       });
     },
 
-    async partUrl({ key, uploadId }, number, size, lifetime) {
-      checkKey(key);
+    async partUrl(upload, number, size, lifetime) {
       if (!(lifetime >= 1 && lifetime <= longestLifetime))
         throw new RangeError(`${lifetime} s is no lifetime of a URL`);
-      const url = objectUrl(publicEndpoint, bucket, key, { uploadId, partNumber: number + 1 });
-      const signer = await uploadCredentials(lifetime);
-      return presign('PUT', url, { 'content-length': String(size) }, signer, scope, lifetime);
+      return signedPartUrl(publicEndpoint, upload, number, size, lifetime);
+    },
+
+    async innerPartUrl(upload, number, size) {
+      if (!hasInnerUrls) return undefined;
+      try {
+        return await signedPartUrl(endpoint, upload, number, size, innerLifetime);
+      } catch (error) {
+        if (error instanceof HubError) throw error;
+        // Without keys that may do nothing but write, there are none.
+        log.warn(
+          { err: error },
+          'gateways can not put chunks into the S3 by themselves: they come through this service',
+        );
+        hasInnerUrls = false;
+        return undefined;
+      }
     },
 
     async ping() {

@@ -78,6 +78,12 @@ export interface Storage {
    */
   partUrl?(upload: OpenUpload, number: number, size: number, lifetime: number): Promise<string>;
 
+  /**
+   * Such a URL for a gateway of ours, not for clients: it leads to where this process reaches the store. Missing where a store
+   * can't do that, and undefined where it isn't allowed to.
+   */
+  innerPartUrl?(upload: OpenUpload, number: number, size: number): Promise<string | undefined>;
+
   /** Whether the store answers, within 2 s. */
   ping(): Promise<void>;
 
