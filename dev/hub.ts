@@ -18,6 +18,8 @@ export interface HubOptions {
   port: number;
   /** The first of the gRPC ports; 0 takes free ones. */
   grpcPortBase: number;
+  /** How often each service runs; once by default. */
+  replicas?: number | undefined;
   /**
    * Handed to every process. DATABASE_URL (of a role that may make roles and schemas), KAFKA_BROKERS and S3_ENDPOINT take
    * the place of the embedded engines.
@@ -32,14 +34,16 @@ export interface HubOptions {
 export interface Hub {
   /** Of the gateway, without a slash at the end. */
   url: string;
-  /** By service. */
+  /** By service; of the second process of one and the ones after it by `message-2`, `message-3`, … */
   grpcPorts: Record<string, number>;
   /** Of an administrator of the database; contains the password. */
   databaseUrl: string;
-  /** The processes that run now, by name: the services, `gateway` and, where it is embedded, `postgres`. */
+  /** The processes that run now, by name: those of the services, `gateway` and, where it is embedded, `postgres`. */
   pids(): Record<string, number>;
   /** Sends a signal to one process. What ends by it is started again. */
   kill(name: string, signal: NodeJS.Signals): void;
+  /** Lets one process of a service, or the gateway, stop in order, starts it again and waits until it is ready. */
+  restart(name: string): Promise<void>;
   /** Stops the gateway, then the services, then the engines. */
   stop(): Promise<void>;
 }
@@ -52,6 +56,8 @@ export class StartError extends Error {
 const root = path.resolve(import.meta.dirname, '..');
 /** gRPC ports are counted in this order; a service that isn't there leaves its number free. */
 const portOrder = ['auth', 'conversation', 'message', 'file', 'router', 'connectors'];
+/** So much higher is the port of a service's second process, and twice as much that of its third. */
+const replicaStep = 100;
 const startLimit = 60_000;
 /**
  * For processes that files pass through: 1 MiB of new objects before Node looks which are still in use, in place of 16. The
@@ -76,13 +82,17 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     throw new StartError(error.message, { cause: error });
   });
   started.defer(() => folder.release());
-  const ports = await choosePorts(options, services, folder.abandoned);
+  const replicas = services.flatMap((service) => replicasOf(service, options.replicas ?? 1));
+  const ports = await choosePorts(options, replicas, folder.abandoned);
 
   const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
   const cache = path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
+  // Here nobody has to notice that a process stops: whoever calls it is told over the connection.
   const common: NodeJS.ProcessEnv = {
     SHUTDOWN_TIMEOUT: '5s',
+    SHUTDOWN_NOTICE: '0s',
+    DATABASE_POOL: poolSize(options.replicas ?? 1),
     ...env,
     LAPTOP_MODE: 'true',
     NODE_COMPILE_CACHE: cache,
@@ -97,9 +107,11 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   await migration.run(database.url, signal);
 
   const filesDir = path.join(dataDir, 'files');
-  const children = childDefinitions({ env: common, services, ports, secrets, databaseUrl: database.url, filesDir });
-  const stopTimeout = duration().safeParse(common.SHUTDOWN_TIMEOUT).data ?? 5_000;
-  const supervisor = supervise({ ...children, log, stopLimit: stopTimeout + 1_000 });
+  const children = childDefinitions({ env: common, replicas, ports, secrets, databaseUrl: database.url, filesDir });
+  const [notice = 0, timeout = 5_000] = [common.SHUTDOWN_NOTICE, common.SHUTDOWN_TIMEOUT].map(
+    (text) => duration({ min: 0 }).safeParse(text).data,
+  );
+  const supervisor = supervise({ ...children, log, stopLimit: notice + timeout + 1_000 });
   started.defer(() => supervisor.stop());
   const host = ['', '0.0.0.0', '::'].includes(env.HOST ?? '') ? '127.0.0.1' : env.HOST!;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
@@ -116,6 +128,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
       if (name === 'postgres' && 'kill' in database) database.kill(sent);
       else supervisor.kill(name, sent);
     },
+    restart: (name) => supervisor.restart(name),
     stop: () => (stopping ??= everything.disposeAsync()),
   };
 }
@@ -126,25 +139,48 @@ async function listServices(): Promise<string[]> {
   return (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();
 }
 
+/** One of the processes that a service runs in. */
+interface Replica {
+  /** `message`, `message-2`, … */
+  name: string;
+  service: string;
+  /** From 0. */
+  number: number;
+}
+
+function replicasOf(service: string, count: number): Replica[] {
+  return Array.from({ length: count }, (_, number) => ({
+    name: number === 0 ? service : `${service}-${number + 1}`,
+    service,
+    number,
+  }));
+}
+
+/** As many connections for all processes of a service as one has, so that the embedded PostgreSQL has enough. */
+function poolSize(replicas: number): string {
+  return String(Math.max(3, Math.floor(10 / replicas)));
+}
+
 interface Ports {
   gateway: number;
+  /** By the names of the processes. */
   services: Record<string, number>;
 }
 
 async function choosePorts(
   { port, grpcPortBase, env }: HubOptions,
-  services: readonly string[],
+  replicas: readonly Replica[],
   abandoned: boolean,
 ): Promise<Ports> {
-  const order = [...new Set([...portOrder, ...services])];
-  const free = await freePorts(order.length + 1);
+  const order = [...new Set([...portOrder, ...replicas.map(({ service }) => service)])];
+  const free = await freePorts(replicas.length + 1);
   const ports = {
     gateway: port === 0 ? free.at(-1)! : port,
     services: Object.fromEntries(
-      services.map((name) => {
-        const number = order.indexOf(name);
-        return [name, grpcPortBase === 0 ? free[number]! : grpcPortBase + number];
-      }),
+      replicas.map(({ name, service, number }, index) => [
+        name,
+        grpcPortBase === 0 ? free[index]! : grpcPortBase + order.indexOf(service) + number * replicaStep,
+      ]),
     ),
   };
 
@@ -249,14 +285,14 @@ function startMigration(env: NodeJS.ProcessEnv, secrets: Secrets, started: Async
 
 function childDefinitions({
   env,
-  services,
+  replicas,
   ports,
   secrets,
   databaseUrl,
   filesDir,
 }: {
   env: NodeJS.ProcessEnv;
-  services: readonly string[];
+  replicas: readonly Replica[];
   ports: Ports;
   secrets: Secrets;
   databaseUrl: string;
@@ -270,10 +306,16 @@ function childDefinitions({
     return url.href;
   };
   const address = (name: string) => `127.0.0.1:${ports.services[name]}`;
+  const addresses = Map.groupBy(replicas, ({ service }) => service);
   const { DATABASE_URL: _admin, ...rest } = env;
   const shared: NodeJS.ProcessEnv = {
     ...rest,
-    ...Object.fromEntries(services.map((name) => [`${name.toUpperCase()}_ADDRESS`, address(name)])),
+    ...Object.fromEntries(
+      [...addresses].map(([service, some]) => [
+        `${service.toUpperCase()}_ADDRESS`,
+        some.map(({ name }) => address(name)).join(','),
+      ]),
+    ),
     TRUSTED_KEYS: secrets.trustedKeys,
   };
   const bus = env.KAFKA_BROKERS ? {} : { BUS_DATABASE_URL: roleUrl('bus') };
@@ -284,28 +326,28 @@ function childDefinitions({
     env: {
       ...shared,
       PORT: String(ports.gateway),
-      BACKENDS: services.map((name) => `chat4all.${name}.v1=${address(name)}`).join(','),
+      BACKENDS: replicas.map(({ name, service }) => `chat4all.${service}.v1=${address(name)}`).join(','),
       IDENTITY_KEY: secrets.privateKeys.gateway,
     },
   };
-  const backends = services.map((name) => ({
+  const backends = replicas.map(({ name, service }) => ({
     name,
     command: [
       // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
       '--disable-warning=TimeoutNegativeWarning',
-      ...(name === 'file' ? forBytes : []),
+      ...(service === 'file' ? forBytes : []),
       path.join(root, 'services/main.ts'),
-      name,
+      service,
     ],
     env: {
-      ...(name === 'auth' ? { SEED_USERS: '5' } : {}),
+      ...(service === 'auth' ? { SEED_USERS: '5' } : {}),
       ...shared,
-      ...(name === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
+      ...(service === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
       ...bus,
       GRPC_HOST: env.GRPC_HOST || '127.0.0.1',
       GRPC_PORT: String(ports.services[name]),
-      DATABASE_URL: roleUrl(name),
-      IDENTITY_KEY: secrets.privateKeys[name],
+      DATABASE_URL: roleUrl(service),
+      IDENTITY_KEY: secrets.privateKeys[service],
     },
   }));
   return { groups: [[gateway], backends] };

@@ -8,5 +8,6 @@ export const settings = {
   GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
     .default(50_051)
     .describe('gRPC port of auth; conversation, message, file, router and connectors have the ones after it'),
+  REPLICAS: integer({ min: 1, max: 5 }).default(1).describe('how often each service runs; the gateway runs once'),
   DATA_DIR: text().default('.chat4all').describe('where npm start keeps its data'),
 };

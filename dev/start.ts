@@ -43,6 +43,7 @@ try {
     dataDir,
     port: config.PORT,
     grpcPortBase: config.GRPC_PORT_BASE,
+    replicas: config.REPLICAS,
     env: process.env,
     log,
     signal: stop.signal,
@@ -65,7 +66,8 @@ function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: st
     ...(process.env.DATABASE_URL ? ['the database at DATABASE_URL'] : []),
     ...(process.env.S3_ENDPOINT ? [`the files at ${process.env.S3_ENDPOINT}`] : []),
   ];
-  const grpc = Object.entries(grpcPorts).toSorted(([, a], [, b]) => a - b);
+  const services = Object.entries(grpcPorts).filter(([name]) => !name.includes('-'));
+  const grpc = services.toSorted(([, a], [, b]) => a - b);
   const lines = [
     '',
     `Chat4All is ready: ${url}`,

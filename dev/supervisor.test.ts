@@ -26,6 +26,7 @@ const program = `
       const alive = setInterval(() => {}, 1000);
       return {
         port: 1,
+        retire() {},
         async stop() {
           note('stop');
           if (HABIT === 'hangs') await new Promise(() => {});
@@ -45,6 +46,19 @@ test('supervise: a child that is killed starts again, in a new process', async (
   supervisor.kill('a', 'SIGKILL');
   await until(() => (supervisor.pids().a ?? before.a) !== before.a);
   t.is(supervisor.pids().b, before.b);
+});
+
+test('supervise: restart lets a child stop in order and waits until the next one is ready', async (t) => {
+  const { supervisor, events } = await supervised(t, [[{ name: 'a' }, { name: 'b', habit: 'hangs' }]], 300);
+  await supervisor.ready;
+  const before = supervisor.pids();
+  await Promise.all([supervisor.restart('a'), supervisor.restart('a'), supervisor.restart('b')]);
+  const after = supervisor.pids();
+  t.true(after.a !== undefined && after.a !== before.a, 'a second call while it restarts means the same restart');
+  t.true(after.b !== undefined && after.b !== before.b, 'one that hangs is killed');
+  const order = (await events()).map(({ what }) => what).filter((what) => what.startsWith('a.'));
+  t.deepEqual(order, ['a.start', 'a.stop', 'a.stopped', 'a.start']);
+  t.throws(() => supervisor.kill('c', 'SIGKILL'), { message: 'no child is called c' });
 });
 
 test('supervise: the wait before a child starts again doubles', async (t) => {
@@ -145,7 +159,7 @@ async function prepare(t: ExecutionContext, groups: readonly (readonly Child[])[
     group.map(({ name, habit }) => ({
       name,
       command,
-      env: { NAME: name, EVENTS: file, HABIT: habit ?? '', LOG_LEVEL: 'silent' },
+      env: { NAME: name, EVENTS: file, HABIT: habit ?? '', LOG_LEVEL: 'silent', SHUTDOWN_NOTICE: '0s' },
     })),
   );
   return {

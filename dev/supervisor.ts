@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { within } from '#lib/deadline.ts';
 import { configurationExitCode, type ReadyMessage } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 
@@ -29,6 +30,12 @@ export interface Supervisor {
   pids(): Record<string, number>;
   /** Sends a signal to one child. What ends by it is started again. */
   kill(name: string, signal: NodeJS.Signals): void;
+  /**
+   * Lets one child stop in order, starts it again at once and waits until it is ready.
+   *
+   * @throws Error if it isn't ready within a minute
+   */
+  restart(name: string): Promise<void>;
   /** Stops all children and starts none again. */
   stop(): Promise<void>;
 }
@@ -37,6 +44,7 @@ const backoff = { first: 200, most: 5_000 };
 /** A child that was up this long is healthy: if it crashes, it starts again without a long wait. */
 const healthyAfter = 10_000;
 const startAttempts = 3;
+const restartLimit = 60_000;
 
 /**
  * Keeps processes running: one that ends is started again, after a wait that doubles from 0.2 s up to 5 s.
@@ -52,6 +60,11 @@ export function supervise({ groups, log, stopLimit }: SupervisorOptions): Superv
   // Whoever stops before it settles isn't waiting for it any more.
   ready.catch(() => {});
 
+  const named = (name: string) => {
+    const found = all.find((child) => child.name === name);
+    if (found === undefined) throw new Error(`no child is called ${name}`);
+    return found;
+  };
   let stopping: Promise<void> | undefined;
   return {
     ready,
@@ -59,11 +72,8 @@ export function supervise({ groups, log, stopLimit }: SupervisorOptions): Superv
       Object.fromEntries(
         all.flatMap(({ name, process }) => (process()?.pid === undefined ? [] : [[name, process()!.pid!]])),
       ),
-    kill(name, signal) {
-      const found = all.find((child) => child.name === name);
-      if (found === undefined) throw new Error(`no child is called ${name}`);
-      found.process()?.kill(signal);
-    },
+    kill: (name, signal) => void named(name).process()?.kill(signal),
+    restart: (name) => named(name).restart(stopLimit),
     stop() {
       stopping ??= (async () => {
         stopped.abort();
@@ -78,6 +88,9 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
   const { name } = definition;
   let current: ChildProcess | undefined;
   let everReady = false;
+  /** While it is being restarted: settles once the next one is ready. */
+  let next: PromiseWithResolvers<void> | undefined;
+  let replaced: ChildProcess | undefined;
   const ready = Promise.withResolvers<void>();
   ready.promise.catch(() => {});
 
@@ -91,10 +104,15 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
         if ((message as Partial<ReadyMessage> | null)?.ready !== true) return;
         everReady = true;
         ready.resolve();
+        if (child !== replaced) next?.resolve();
       });
       const how = await exit(child);
       current = undefined;
       if (stopped.aborted) return;
+      if (child === replaced) {
+        log.info(`${name} ended (${how.text}); it starts again`);
+        continue;
+      }
 
       if (!everReady && (how.code === configurationExitCode || attempt >= startAttempts)) {
         ready.reject(new Error(`${name} doesn't start: ${how.text}. What it wrote above says why.`));
@@ -110,20 +128,38 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
     name,
     ready: ready.promise,
     process: () => current,
+    async restart(limit: number) {
+      if (next !== undefined) return next.promise;
+      const restarted = Promise.withResolvers<void>();
+      next = restarted;
+      try {
+        replaced = current;
+        if (replaced !== undefined) await end(replaced, limit);
+        const late = () => new Error(`${name} isn't ready ${restartLimit / 1000} s after its restart`);
+        await within(restartLimit, Promise.race([restarted.promise, ended]), late);
+      } finally {
+        next = undefined;
+      }
+    },
     async stop(limit: number) {
-      const child = current;
-      if (child === undefined) return ended;
-      child.kill('SIGTERM');
-      // A frozen one couldn't take the signal.
-      if (process.platform !== 'win32') child.kill('SIGCONT');
-      const timer = setTimeout(() => {
-        log.error(`${name} didn't stop within ${limit / 1000} s: killed`);
-        child.kill('SIGKILL');
-      }, limit);
+      if (current !== undefined) await end(current, limit);
       await ended;
-      clearTimeout(timer);
     },
   };
+
+  /** Lets a child stop in order, and kills it if that takes too long. */
+  async function end(child: ChildProcess, limit: number): Promise<void> {
+    const gone = exit(child);
+    child.kill('SIGTERM');
+    // A frozen one couldn't take the signal.
+    if (process.platform !== 'win32') child.kill('SIGCONT');
+    const timer = setTimeout(() => {
+      log.error(`${name} didn't stop within ${limit / 1000} s: killed`);
+      child.kill('SIGKILL');
+    }, limit);
+    await gone;
+    clearTimeout(timer);
+  }
 }
 
 function start({ command, env }: ChildDefinition): ChildProcess {
@@ -136,6 +172,9 @@ function start({ command, env }: ChildDefinition): ChildProcess {
 
 function exit(child: ChildProcess): Promise<{ code: number | null; text: string }> {
   return new Promise((resolve) => {
+    const { exitCode, signalCode } = child;
+    if (exitCode !== null || signalCode !== null)
+      resolve({ code: exitCode, text: signalCode ?? `exit code ${exitCode}` });
     child.once('error', (error) => resolve({ code: null, text: error.message }));
     child.once('exit', (code, signal) => resolve({ code, text: signal ?? `exit code ${code}` }));
   });

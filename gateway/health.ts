@@ -11,6 +11,7 @@ export class HealthAnswers {
   readonly #version: string;
   #asked = Number.NEGATIVE_INFINITY;
   #found: Promise<Record<string, Health>> | undefined;
+  #isRetired = false;
 
   constructor(backends: Backends, version: string) {
     this.#backends = backends;
@@ -22,11 +23,16 @@ export class HealthAnswers {
     answerJson(response, 200, JSON.stringify({ status: 'ok', service: 'gateway', version: this.#version }));
   }
 
-  /** Every backend, and what each depends on; 503 while one of them is down. */
+  /** From now on it isn't ready. */
+  retire(): void {
+    this.#isRetired = true;
+  }
+
+  /** Every backend, and what each depends on; 503 while one of them is down, or once the gateway is about to stop. */
   async ready(response: ServerResponse): Promise<void> {
     const dependencies = await this.#dependencies();
-    const isReady = Object.values(dependencies).every((state) => state === 'up');
-    const status = isReady ? 'ok' : 'unavailable';
+    const isReady = !this.#isRetired && Object.values(dependencies).every((state) => state === 'up');
+    const status = isReady ? 'ok' : this.#isRetired ? 'stopping' : 'unavailable';
     const body = JSON.stringify({ status, service: 'gateway', version: this.#version, dependencies });
     answerJson(response, isReady ? 200 : 503, body, isReady ? {} : { 'Retry-After': '1' });
   }

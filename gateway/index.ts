@@ -104,10 +104,8 @@ export async function start(
     uploadIdle,
     downloadIdle,
   };
-  const table = new RouteTable([
-    ...rpcRoutes(bindings, registry, backends, limits),
-    ...ownRoutes(new HealthAnswers(backends, version)),
-  ]);
+  const health = new HealthAnswers(backends, version);
+  const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes(health)]);
   const rates = rateLimits(config.RATE_LIMIT);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
@@ -130,11 +128,17 @@ export async function start(
   answerConnectionErrors(server);
   await listen(server, config.PORT, config.HOST);
 
+  // Whoever has a connection is asked to make another, which then leads elsewhere.
+  const retire = () => {
+    health.retire();
+    open.stopping = true;
+    for (const answer of open.answers) closeAfter(answer);
+  };
   return {
     port: (server.address() as AddressInfo).port,
+    retire,
     async stop() {
-      open.stopping = true;
-      for (const answer of open.answers) closeAfter(answer);
+      retire();
       const closed = new Promise((resolve) => server.close(resolve));
       const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
       await closed;

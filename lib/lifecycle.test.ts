@@ -18,6 +18,7 @@ const program = `
       if (habits.includes('rejects')) setTimeout(() => void Promise.reject(new Error('a bug')), 10);
       return {
         port: 4711,
+        retire: () => log.info('not ready any more'),
         async stop() {
           log.info('letting go');
           if (habits.includes('hangs')) await new Promise(() => {});
@@ -34,7 +35,7 @@ test('runProcess: says that it is ready, with its port, and stops in order at SI
     sample.child.kill(signal);
     t.deepEqual(await sample.ended, [0, null]);
     const texts = sample.lines().map(({ msg }) => msg);
-    t.deepEqual(texts, ['ready', `stopping: ${signal}`, 'letting go', 'stopped']);
+    t.deepEqual(texts, ['ready', `stopping: ${signal}`, 'not ready any more', 'letting go', 'stopped']);
   }
 });
 
@@ -69,6 +70,19 @@ test('runProcess: work that does not end within SHUTDOWN_TIMEOUT is ended', asyn
   t.regex(sample.lines().at(-1)!.msg, /not stopped after 0\.2 s/);
 });
 
+test('runProcess: says at once that it is not ready any more, but goes on for SHUTDOWN_NOTICE, which is no part of SHUTDOWN_TIMEOUT', async (t) => {
+  const sample = start(t, '', { SHUTDOWN_NOTICE: '1s', SHUTDOWN_TIMEOUT: '900ms' });
+  await sample.ready;
+  sample.child.kill('SIGTERM');
+  await sample.wrote('not ready any more');
+  t.is(sample.child.exitCode, null);
+  t.deepEqual(await sample.ended, [0, null]);
+  const [retired, stopped] = ['not ready any more', 'letting go'].map(
+    (text) => sample.lines().find(({ msg }) => msg === text)!.time,
+  );
+  t.true(stopped! - retired! >= 990);
+});
+
 test('runProcess: the same signal twice at once is one, a later one ends the process at once', async (t) => {
   const sample = start(t, 'hangs', { SHUTDOWN_TIMEOUT: '60s' });
   await sample.ready;
@@ -92,7 +106,7 @@ test('runProcess: stops when the supervisor is gone', async (t) => {
 
 function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}) {
   const child: ChildProcess = spawn(process.execPath, ['--input-type=module', '--eval', program], {
-    env: { HABIT: habit, LOG_FORMAT: 'json', ...env },
+    env: { HABIT: habit, LOG_FORMAT: 'json', SHUTDOWN_NOTICE: '0s', ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
   t.teardown(() => child.kill('SIGKILL'));
@@ -104,7 +118,7 @@ function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}) {
     output
       .split('\n')
       .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as { level: number; msg: string });
+      .map((line) => JSON.parse(line) as { level: number; time: number; msg: string });
   return {
     child,
     ready: once(child, 'message').then(([message]) => message as unknown),

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, duration, laptopSettings, loadConfig, type Config, type Settings } from './config.ts';
 import { logSettings, openLog, type Logger } from './log.ts';
 
@@ -7,12 +8,19 @@ export const lifecycleSettings = {
   SHUTDOWN_TIMEOUT: duration({ max: 300_000 })
     .default(10_000)
     .describe('how long work under way may take to finish when the process is told to stop; after that it ends anyway'),
+  SHUTDOWN_NOTICE: duration({ min: 0, max: 300_000 })
+    .default(2_000)
+    .describe(
+      'how long a process that is told to stop still takes calls, so that load balancers notice; comes before that',
+    ),
 };
 
 /** A service or gateway that takes calls. */
 export interface Running {
   /** The TCP port that it listens on. */
   port: number;
+  /** Tells whoever asks that it is about to stop. Everything is taken as before. */
+  retire(): void;
   /** Takes nothing new, finishes what is under way and lets go of everything. */
   stop(): Promise<void>;
 }
@@ -39,13 +47,14 @@ const sameSignal = 500;
 
 /**
  * Is the whole life of a process: reads the configuration, starts, and stops in order at SIGINT, SIGTERM or the loss of
- * the supervisor's IPC channel. A second signal, or work that takes longer than SHUTDOWN_TIMEOUT, ends it at once.
+ * the supervisor's IPC channel. At a signal it first says that it is not ready any more, and goes on for SHUTDOWN_NOTICE. A
+ * second signal, or work that takes longer than SHUTDOWN_TIMEOUT, ends it at once.
  *
  * Exit codes: 0 after an orderly stop, 78 for an unusable configuration, 1 for anything else. What no code caught is a
  * bug after which nothing can be relied on: it is logged and ends the process.
  */
 export async function runProcess<S extends Settings>(definition: ProcessDefinition<S>): Promise<void> {
-  const { log, config, shutdownTimeout } = configure(definition);
+  const { log, config, timeout, notice } = configure(definition);
 
   const fail = (error: unknown, text: string) => {
     log.fatal({ err: error }, text);
@@ -56,7 +65,7 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
 
   let running: Promise<Running>;
   let stopping: number | undefined;
-  const stop = async (why: string) => {
+  const stop = async (why: string, noticeFor = notice) => {
     if (stopping !== undefined) {
       if (Date.now() - stopping > sameSignal) process.exit(1);
       return;
@@ -64,11 +73,14 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
     stopping = Date.now();
     log.info(`stopping: ${why}`);
     setTimeout(() => {
-      log.error(`not stopped after ${shutdownTimeout / 1000} s: ended by force`);
+      log.error(`not stopped after ${(noticeFor + timeout) / 1000} s: ended by force`);
       process.exit(1);
-    }, shutdownTimeout).unref();
+    }, noticeFor + timeout).unref();
     try {
-      await (await running).stop();
+      const started = await running;
+      started.retire();
+      await sleep(noticeFor);
+      await started.stop();
     } catch (error) {
       fail(error, 'failed to stop in order');
     }
@@ -77,7 +89,7 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
   };
   process.on('SIGINT', () => void stop('SIGINT'));
   process.on('SIGTERM', () => void stop('SIGTERM'));
-  if (process.connected) process.once('disconnect', () => void stop('the supervisor is gone'));
+  if (process.connected) process.once('disconnect', () => void stop('the supervisor is gone', 0));
 
   running = definition.start(config, log);
   try {
@@ -99,7 +111,8 @@ function configure<S extends Settings>(definition: ProcessDefinition<S>) {
     return {
       config: all as Config<S>,
       log: openLog({ name: definition.name, format: own.LOG_FORMAT, level: own.LOG_LEVEL }),
-      shutdownTimeout: own.SHUTDOWN_TIMEOUT,
+      timeout: own.SHUTDOWN_TIMEOUT,
+      notice: own.SHUTDOWN_NOTICE,
     };
   } catch (error) {
     if (error instanceof ConfigError) refuse(definition.name, error);

@@ -150,6 +150,8 @@ export interface ServeOptions {
 export interface RunningServer {
   /** The port that is really served. */
   port: number;
+  /** Says on the health service that it serves nothing any more, though it still does. */
+  retire(): void;
   /** Refuses new calls, lets running ones end within GRPC_DRAIN, then cuts them off. */
   stop(): Promise<void>;
 }
@@ -181,6 +183,9 @@ export async function serve({ config, identities, log, services, dependencies }:
   );
   health.addToServer(server);
 
+  const retire = () => {
+    for (const name of ['', ...names]) health.setStatus(name, 'NOT_SERVING');
+  };
   const watch = watchDependencies(dependencies, health, log);
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, transport.server, (error, port) => {
@@ -195,8 +200,9 @@ export async function serve({ config, identities, log, services, dependencies }:
 
   return {
     port: bound,
+    retire,
     async stop() {
-      for (const name of ['', ...names]) health.setStatus(name, 'NOT_SERVING');
+      retire();
       await watch.stop();
       await new Promise<void>((resolve) => {
         const timer = setTimeout(() => {

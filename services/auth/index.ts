@@ -90,7 +90,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, stop: () => everything.disposeAsync() };
+  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
 }
 
 async function seed(store: Store, passwords: Passwords, count: number): Promise<void> {

@@ -47,5 +47,5 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, stop: () => everything.disposeAsync() };
+  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
 }

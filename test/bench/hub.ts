@@ -8,6 +8,8 @@ export interface StartArgument {
   dataDir: string;
   /** Over the environment of this process; undefined takes a variable away. */
   env: Record<string, string | undefined>;
+  /** How often each service runs; once by default. */
+  replicas?: number;
 }
 
 export interface StartedHub {
@@ -20,11 +22,12 @@ export interface StartedHub {
 const stopped = new AbortController();
 let hub: Promise<Hub> | undefined;
 
-async function start({ dataDir, env }: StartArgument): Promise<StartedHub> {
+async function start({ dataDir, env, replicas }: StartArgument): Promise<StartedHub> {
   hub = startHub({
     dataDir,
     port: 0,
     grpcPortBase: 0,
+    replicas,
     env: { ...process.env, ...env },
     log: openLog({ name: 'hub', format: 'text', level: 'info' }),
     signal: stopped.signal,
@@ -38,7 +41,12 @@ async function pids(): Promise<Record<string, number>> {
   return { ...(await hub)?.pids(), hub: process.pid };
 }
 
-export const commands = { start, pids };
+/** Lets one process stop in order and starts it again. */
+async function restart(name: string): Promise<void> {
+  await (await hub)?.restart(name);
+}
+
+export const commands = { start, pids, restart };
 
 answer(commands, async () => {
   stopped.abort();

@@ -15,6 +15,10 @@ export interface ProcessHub {
   people: readonly Person[];
   /** Kills one process (SIGKILL), which the hub starts again. */
   kill(name: string): Promise<void>;
+  /** Lets one process stop in order; fulfilled once it is there again. */
+  restart(name: string): Promise<void>;
+  /** The processes that run now, by name. */
+  pids(): Promise<Record<string, number>>;
   /** What its processes have written so far, as far as it is JSON. */
   lines(): Promise<string[]>;
   stop(): Promise<void>;
@@ -23,8 +27,12 @@ export interface ProcessHub {
 const startLimit = 90_000;
 const password = 'password123';
 
-/** Starts a hub with its data in `folder`. What `env` leaves out is embedded. */
-export async function startProcessHub(folder: string, env: Record<string, string>): Promise<ProcessHub> {
+/** Starts a hub with its data in `folder`, with several processes of each service. What `env` leaves out is embedded. */
+export async function startProcessHub(
+  folder: string,
+  env: Record<string, string>,
+  replicas?: number,
+): Promise<ProcessHub> {
   const logFile = path.join(folder, 'hub.log');
   const log = await open(logFile, 'a');
   const ending = new AbortController();
@@ -36,6 +44,7 @@ export async function startProcessHub(folder: string, env: Record<string, string
       'start',
       {
         dataDir: path.join(folder, 'data'),
+        replicas,
         env: {
           DATABASE_URL: undefined,
           KAFKA_BROKERS: undefined,
@@ -56,6 +65,8 @@ export async function startProcessHub(folder: string, env: Record<string, string
         const pids = await hub.ask('pids', undefined as never, 5_000);
         process.kill(pids[name]!, 'SIGKILL');
       },
+      restart: (name) => hub.ask('restart', name, startLimit),
+      pids: () => hub.ask('pids', undefined as never, 5_000),
       async lines() {
         return (await readFile(logFile, 'utf8')).split('\n').filter((line) => line.startsWith('{'));
       },
