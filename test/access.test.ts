@@ -63,6 +63,10 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.router.v1.RouterService/GetRoute': ['message'],
   '/chat4all.connectors.v1.ConnectorsService/ListChannels': ['message'],
   '/chat4all.connectors.v1.ConnectorsService/ListAttempts': ['message'],
+  '/chat4all.connectors.v1.SimulationService/GetProfile': 'ADMIN',
+  '/chat4all.connectors.v1.SimulationService/SetProfile': 'ADMIN',
+  '/chat4all.connectors.v1.SimulationService/ResetProfile': 'ADMIN',
+  '/chat4all.connectors.v1.SimulationService/ListEffects': 'ADMIN',
 };
 
 /** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */

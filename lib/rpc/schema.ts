@@ -2,10 +2,13 @@ import { readFileSync } from 'node:fs';
 import {
   createFileRegistry,
   fromBinary,
+  fromJson,
   getOption,
   hasOption,
   ScalarType,
+  toBinary,
   type DescExtension,
+  type JsonValue,
   type DescField,
   type DescMessage,
   type DescMethod,
@@ -98,6 +101,20 @@ export function validate(message: DescMessage, encoded: Uint8Array): FieldViolat
     // protovalidate says "value is required": the field is named beside it.
     description: violation.message.replace(/^value /, ''),
   }));
+}
+
+/**
+ * The encoded message that JSON stands for (ProtoJSON, with names as in the proto).
+ *
+ * @throws Error that says for people what is wrong with it, by its type or by the rules in its proto
+ */
+export function encodeJson(typeName: string, json: unknown): Uint8Array {
+  const message = registry.getMessage(typeName);
+  if (message === undefined) throw new Error(`The descriptor set has no message ${typeName}`);
+  const encoded = toBinary(message, fromJson(message, json as JsonValue, { registry }));
+  const [wrong] = validate(message, encoded);
+  if (wrong !== undefined) throw new Error(`${wrong.field} ${wrong.description}`.trim());
+  return encoded;
 }
 
 type Lowered = Record<string, unknown>;

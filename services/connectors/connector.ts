@@ -19,7 +19,8 @@ export interface Connector {
   stop(): Promise<void>;
   /**
    * Hands a message to the network, and returns once the network has it. Called for any number of deliveries at once, but
-   * within a conversation for one after the other.
+   * within a conversation for one after the other. Returning, the delivery has been made; one that returns `taken` stays
+   * open until the network reports what became of it (`TellsLater`).
    *
    * A delivery may be asked for again with the same idempotency key, because nobody knows whether it got through: the
    * network must then have it once.
@@ -27,7 +28,33 @@ export interface Connector {
    * @throws HubError if it can't be delivered. A transient one (`isTransient` of lib/errors) is tried again, not before
    *   its `retryAfter`; any other is final, and its message is the reason that the sender reads
    */
-  deliver(delivery: DeliveryToMake, context: DeliveryContext): Promise<void>;
+  deliver(delivery: DeliveryToMake, context: DeliveryContext): Promise<'taken' | void>;
+}
+
+/** What a connector has beside that if its network takes messages and reports later, by a call of its own. */
+export interface TellsLater {
+  /**
+   * Called once, before the first `start`. While it is started, the connector has `listener` told all that the network
+   * reports: in any order, more than once, and to whichever process the network calls. If `listener` throws, nothing is
+   * lost as long as the network calls again.
+   */
+  onReceipts(listener: (receipts: readonly Receipt[]) => Promise<void>): void;
+}
+
+export function tellsLater(connector: Connector): connector is Connector & TellsLater {
+  return 'onReceipts' in connector;
+}
+
+/** A network's report of a message that it took. */
+export interface Receipt {
+  messageId: string;
+  recipientId: string;
+  /** Under which it was taken: a report with another one is not believed. */
+  idempotencyKey: string;
+  /** `sent` ends nothing; the others end the delivery, if nothing has before. */
+  status: 'sent' | 'delivered' | 'read' | 'failed';
+  /** Why it failed, for people. */
+  reason: string;
 }
 
 /** A message for one person. */

@@ -152,7 +152,7 @@ test('makeDelivery: it is not tried again where the wait would end after the dea
   });
   const outcome = await makeDelivery(net.connector, sampleDelivery({ deliverBy: inMilliseconds(10_000) }), making());
   t.like(outcome, { delivered: false, attempts: 1 });
-  t.is(outcome?.error, 'The delivery deadline had passed; the last answer was: Net is away');
+  t.like(outcome, { error: 'The delivery deadline had passed; the last answer was: Net is away' });
 });
 
 test('makeDelivery: a network that never answers is called off at the deadline', async (t) => {
@@ -162,8 +162,11 @@ test('makeDelivery: a network that never answers is called off at the deadline',
     return new Promise(() => {});
   });
   const outcome = await makeDelivery(net.connector, sampleDelivery({ deliverBy: inMilliseconds(100) }), making());
-  t.like(outcome, { delivered: false, attempts: 1 });
-  t.regex(outcome!.error, /Net did not answer in time/);
+  t.like(outcome, {
+    delivered: false,
+    attempts: 1,
+    error: 'The delivery deadline had passed; the last answer was: Net did not answer in time',
+  });
   t.true(signal?.aborted);
 });
 
@@ -369,7 +372,9 @@ test('delivering: behind a delivery that another process makes, its conversation
   const net = network(() => {});
   const conversationId = uuid();
   const [theirs, behind, other] = [requested({ conversationId }), requested({ conversationId }), requested()];
-  t.deepEqual(await store.claim([claimOf(theirs)], uuid(), 60_000), [{ state: 'ours', idempotencyKey: theirs.id }]);
+  t.deepEqual(await store.claim([claimOf(theirs)], uuid(), 60_000), [
+    { state: 'ours', idempotencyKey: theirs.id, attempts: 0 },
+  ]);
   const { handle, ended } = worker(net.connector);
   const error = await t.throwsAsync(handle([theirs, behind, other]));
   t.true(isTransient(error));

@@ -18,11 +18,31 @@ export interface Round {
   replay: number;
 }
 
+/** The network has it, and reports later how it ended. */
+export interface Taken {
+  taken: true;
+  attempts: number;
+}
+
+/** An attempt that failed, and after which there will be another one. */
+export interface FailedAttempt {
+  /** How many there have been. */
+  attempts: number;
+  /** Why it failed, for people. */
+  error: string;
+  at: Date;
+  nextAt: Date;
+}
+
 export interface Making extends Omit<DeliveryContext, 'signal'> {
   /** Asked before each attempt: false if it is not for us to make one any more. */
   mayTry: () => boolean;
   /** Ends the wait between two attempts. */
   halted: AbortSignal;
+  /** How often it has been tried before. */
+  attemptsBefore?: number;
+  /** Told of each attempt that is not the last. */
+  onFailure?: (attempt: FailedAttempt) => void;
 }
 
 /** Milliseconds between attempts, the wait doubling. */
@@ -36,8 +56,8 @@ const backoff = { first: 100, most: 3_000 };
 export async function makeDelivery(
   connector: Connector,
   delivery: DeliveryToMake,
-  { idempotencyKey, log, mayTry, halted }: Making,
-): Promise<Outcome | undefined> {
+  { idempotencyKey, log, mayTry, halted, attemptsBefore = 0, onFailure }: Making,
+): Promise<Outcome | Taken | undefined> {
   const deadline = delivery.deliverBy.getTime();
   const ended = (attempts: number, error = ''): Outcome => ({
     delivered: error === '',
@@ -48,29 +68,34 @@ export async function makeDelivery(
 
   let passed = 'The delivery deadline had passed';
   let wait = backoff.first;
-  for (let attempts = 0; ;) {
+  for (let attempts = attemptsBefore; ;) {
     if (Date.now() >= deadline) return ended(attempts, passed);
     if (!mayTry()) return undefined;
     attempts += 1;
     let pause: number;
+    let failure: HubError;
     try {
-      await attempt(connector, delivery, { idempotencyKey, log });
-      return ended(attempts);
+      const taken = await attempt(connector, delivery, { idempotencyKey, log });
+      return taken === 'taken' ? { taken: true, attempts } : ended(attempts);
     } catch (error) {
       if (!(error instanceof HubError)) {
         log.error({ err: error, recipient_id: delivery.recipientId }, `${connector.title} failed as it should not`);
         return ended(attempts, `${connector.title} failed in an unexpected way`);
       }
       if (!isTransient(error)) return ended(attempts, error.message || error.reason);
+      failure = error;
       passed = `The delivery deadline had passed; the last answer was: ${error.message}`;
-      pause = Math.max(wait * (0.5 + Math.random() / 2), (error.retryAfter ?? 0) * 1_000);
+      // All that were sent away together are not to come back together.
+      pause = wait * (0.5 + Math.random() / 2) + (error.retryAfter ?? 0) * 1_000;
       const line = { err: error, recipient_id: delivery.recipientId, attempts };
       log[attempts === 1 ? 'warn' : 'debug'](line, `${connector.title} could not take a message; trying again`);
     }
     wait = Math.min(wait * 2, backoff.most);
-    const left = deadline - Date.now();
+    const at = new Date();
+    const nextAt = new Date(at.getTime() + pause);
     // Nothing can come of a wait until after the deadline.
-    if (pause >= left) return ended(attempts, passed);
+    if (nextAt.getTime() >= deadline) return ended(attempts, passed);
+    onFailure?.({ attempts, error: printable(failure.message), at, nextAt });
     await sleep(pause, undefined, { signal: halted }).catch(() => {});
   }
 }
@@ -85,10 +110,10 @@ async function attempt(
   connector: Connector,
   delivery: DeliveryToMake,
   context: Omit<DeliveryContext, 'signal'>,
-): Promise<void> {
+): Promise<'taken' | void> {
   const controller = new AbortController();
   const delivering = connector.deliver(delivery, { ...context, signal: controller.signal });
-  await within(delivery.deliverBy.getTime() - Date.now(), delivering, () => {
+  return within(delivery.deliverBy.getTime() - Date.now(), delivering, () => {
     controller.abort();
     return new HubError('DEADLINE_EXCEEDED', 'DELIVERY_DEADLINE', `${connector.title} did not answer in time`);
   });

@@ -5,11 +5,11 @@ import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connector, DeliveryToMake } from './connector.ts';
-import { makeDelivery, type Outcome, type Round } from './delivery.ts';
-import type { Claim, EndedDelivery, Store } from './store.ts';
-import { encodeEnded, readRequested } from './wire.ts';
+import { makeDelivery, type FailedAttempt, type Outcome, type Round, type Taken } from './delivery.ts';
+import type { Claim, DeliveryKey, EndedDelivery, Store } from './store.ts';
+import { encodeAttempted, encodeEnded, readRequested } from './wire.ts';
 
-const statusTopic = 'message_status';
+export const statusTopic = 'message_status';
 
 /** Ids of reports are made in here from what they report on, so that a repeated report has the same id. */
 const reportNamespace = '8e0f6f2b-1f60-4a52-9d0c-3b7c2a4f9e55';
@@ -24,12 +24,14 @@ const recordEvery = 100;
  */
 const defaultLease = 5_000;
 const leaseMargin = 500;
+/** Milliseconds: attempts that follow each other sooner are not reported, only how the delivery ended. */
+const shortestReportedWait = 200;
 /** Milliseconds after which an outcome that could not be recorded is forgotten: by then its event has come again, or has gone elsewhere. */
 const longestUnrecorded = 3_600_000;
 
 export interface DeliveringOptions {
   connector: Connector;
-  store: Pick<Store, 'claim' | 'record' | 'release'>;
+  store: Pick<Store, 'claim' | 'record' | 'recordAttempts' | 'recordTaken' | 'release'>;
   publish: Bus['publish'];
   log: Logger;
   /** Once aborted, no attempt begins any more. */
@@ -143,6 +145,9 @@ async function deliverBatch(
   const halted = AbortSignal.any([stopping, halt.signal]);
   const isOurs = (job: Job) => claims.get(job)?.state === 'ours' && performance.now() < claimedAt + lease - leaseMargin;
   const ended: Ended[] = [];
+  /** Of open deliveries the newest attempt that failed and is not reported yet; and what the network has got meanwhile. */
+  const failed = new Map<Job, FailedAttempt>();
+  const taken = new Map<Job, Taken>();
 
   /** False if it is still to be made, by whomever. */
   async function deliver(job: Job): Promise<boolean> {
@@ -156,26 +161,36 @@ async function deliverBatch(
     } else if (claim.state === 'ours') {
       const earlier = unrecorded.get(id);
       const stands = earlier !== undefined && (earlier.delivered || earlier.replay === replay);
-      const outcome = stands ? earlier : await make(job, claim.idempotencyKey);
-      if (outcome === undefined) return false;
-      unrecorded.set(id, { ...outcome, replay });
-      ended.push({ event, delivery: { ...key, ...outcome, replay }, recorded: false });
+      const made = stands ? earlier : await make(job, claim);
+      failed.delete(job);
+      if (made === undefined) return false;
+      if ('taken' in made) {
+        taken.set(job, made);
+      } else {
+        unrecorded.set(id, { ...made, replay });
+        ended.push({ event, delivery: { ...key, ...made, replay }, recorded: false });
+      }
     }
     open.delete(id);
     return true;
   }
 
-  function make(job: Job, idempotencyKey: string): Promise<Outcome | undefined> {
+  function make(
+    job: Job,
+    { idempotencyKey, attempts: attemptsBefore }: Claim & { state: 'ours' },
+  ): Promise<Outcome | Taken | undefined> {
     const { event, delivery } = job;
     const { messageId, recipientId, deliverBy } = delivery;
     return withContext({ requestId: event.requestId, messageId, deadline: deliverBy.getTime() }, async () => {
       const mayTry = () => !halted.aborted && isOurs(job);
-      const outcome = await makeDelivery(connector, delivery, { idempotencyKey, log, mayTry, halted });
-      if (outcome?.delivered === false) {
-        const { attempts, error } = outcome;
+      const onFailure = (attempt: FailedAttempt) => void failed.set(job, attempt);
+      const making = { idempotencyKey, log, mayTry, halted, attemptsBefore, onFailure };
+      const made = await makeDelivery(connector, delivery, making);
+      if (made !== undefined && 'delivered' in made && !made.delivered) {
+        const { attempts, error } = made;
         log.warn({ recipient_id: recipientId, channel, attempts, reason: error }, 'delivery failed');
       }
-      return outcome;
+      return made;
     });
   }
 
@@ -191,17 +206,37 @@ async function deliverBatch(
 
   async function report(): Promise<void> {
     const some = ended.splice(0);
-    if (some.length === 0) return;
+    const tried = [...failed]
+      .filter(([, { at, nextAt }]) => nextAt.getTime() - at.getTime() >= shortestReportedWait)
+      .map(([{ event, delivery, replay }, attempt]) => ({
+        event,
+        attempt: { ...keyOf(delivery, channel), ...attempt, replay },
+      }));
+    failed.clear();
+    if (tried.length > 0) await store.recordAttempts(tried.map(({ attempt }) => attempt));
+    const handedOver = [...taken];
+    if (handedOver.length > 0) {
+      await store.recordTaken(
+        handedOver.map(([{ event, delivery, replay }, { attempts }]) => ({
+          ...keyOf(delivery, channel),
+          attempts,
+          replay,
+          requestId: event.requestId,
+        })),
+      );
+      for (const [job] of handedOver) taken.delete(job);
+    }
+    if (some.length + tried.length === 0) return;
     const fresh = some.filter(({ recorded }) => !recorded);
     const standing = fresh.length === 0 ? [] : await store.record(fresh.map(({ delivery }) => delivery));
     fresh.forEach((each, index) => {
       each.delivery = standing[index]!;
       unrecorded.delete(idOf(each.delivery));
     });
-    await publish(
-      statusTopic,
-      some.map(({ event, delivery }) => reportOf(event, delivery)),
-    );
+    await publish(statusTopic, [
+      ...tried.map(({ event, attempt }) => attemptOf(event, attempt)),
+      ...some.map(({ event, delivery }) => reportOf(event, delivery)),
+    ]);
   }
 
   await claim();
@@ -252,7 +287,19 @@ async function settledWithin(milliseconds: number, work: Promise<void>): Promise
   }
 }
 
-function reportOf(cause: ReceivedEvent, delivery: EndedDelivery): BusEvent {
+function attemptOf(cause: ReceivedEvent, attempt: DeliveryKey & FailedAttempt & Round): BusEvent {
+  const { messageId, recipientId, channel, replay, attempts } = attempt;
+  return {
+    id: uuidOf(`${messageId}/${recipientId}/${channel}/${replay}/${attempts}`, reportNamespace),
+    type: 'chat4all.message.v1.DeliveryAttempted',
+    key: cause.key,
+    value: encodeAttempted(attempt),
+    requestId: cause.requestId,
+  };
+}
+
+/** The report on `message_status` of a delivery that has ended, for the one who asked for it. */
+export function reportOf(cause: Pick<BusEvent, 'key' | 'requestId'>, delivery: EndedDelivery): BusEvent {
   const { messageId, recipientId, channel, replay } = delivery;
   const what = `${messageId}/${recipientId}/${channel}`;
   return {

@@ -1,29 +1,45 @@
 import { HubError } from '#lib/errors.ts';
-import type { Connector } from './connector.ts';
+import type { Connector, TellsLater } from './connector.ts';
+import { instantProvider, type Provider } from './provider.ts';
 
-/** How many deliveries a network remembers, to recognise those that are repeated. */
-const remembered = 10_000;
+/** A connector whose network isn't there: it takes every message at once and says so in the log. */
+export interface MockConnector extends Connector, TellsLater {
+  /** The same connector, with these servers behind it. */
+  simulatedBy(provider: Provider): Connector & TellsLater;
+}
 
-/** A network that isn't there: it takes every message and says so in the log. */
-export function mockConnector({ name, title }: { name: string; title: string }): Connector {
+export function isMock(connector: Connector): connector is MockConnector {
+  return 'simulatedBy' in connector;
+}
+
+export function mockConnector(called: { name: string; title: string }): MockConnector {
+  return { ...connectorTo(instantProvider(), called), simulatedBy: (provider) => connectorTo(provider, called) };
+}
+
+function connectorTo(provider: Provider, { name, title }: { name: string; title: string }): Connector & TellsLater {
   let started = false;
-  const taken = new Set<string>();
+  let listener: Parameters<TellsLater['onReceipts']>[0] | undefined;
   return {
     name,
     title,
     async start() {
       started = true;
+      provider.reportTo(listener);
     },
     async stop() {
       started = false;
+      provider.reportTo(undefined);
     },
-    async deliver({ messageId, recipientId }, { idempotencyKey, signal, log }) {
+    onReceipts(given) {
+      listener = given;
+    },
+    async deliver(delivery, { idempotencyKey, signal, log }) {
       if (!started) throw new HubError('UNAVAILABLE', 'CONNECTOR_STOPPED', `${title} is not connected`);
       if (signal.aborted) throw new HubError('CANCELLED', 'DELIVERY_CANCELLED', 'The delivery was called off');
-      if (taken.has(idempotencyKey)) return;
-      if (taken.size >= remembered) taken.delete(taken.values().next().value!);
-      taken.add(idempotencyKey);
-      log.info(`INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${title}`);
+      return provider.take(delivery, { idempotencyKey, signal }, () => {
+        const { messageId, recipientId } = delivery;
+        log.info(`INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${title}`);
+      });
     },
   };
 }

@@ -1,6 +1,12 @@
 import { createHash } from 'node:crypto';
 import { v5 as uuidOf } from 'uuid';
-import { DeliveryEnded, MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import {
+  DeliveryAttempted,
+  DeliveryEnded,
+  MessageAccepted,
+  MessageRejected,
+  MessageRouted,
+} from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
@@ -45,6 +51,10 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
     case 'chat4all.message.v1.MessageRejected': {
       const { messageId, at, reason, replay } = MessageRejected.decode(value);
       return { messageId, report: { kind: 'rejected', at: at ?? new Date(), reason, replay } };
+    }
+    case 'chat4all.message.v1.DeliveryAttempted': {
+      const { messageId, at = new Date(), nextAttemptAt = null, ...attempt } = DeliveryAttempted.decode(value);
+      return { messageId, report: { kind: 'attempted', at, nextAttemptAt, ...attempt } };
     }
     case 'chat4all.message.v1.DeliveryEnded': {
       const { messageId, recipientId, channel, status, attempts, error, at, replay } = DeliveryEnded.decode(value);

@@ -106,6 +106,7 @@ function message(...recipients: string[]): MessageState {
       attempts: 0,
       error: '',
       updatedAt: at(0),
+      nextAttemptAt: null,
     })),
   };
 }

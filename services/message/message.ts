@@ -130,6 +130,16 @@ export type Report =
   | { kind: 'rejected'; at: Date; reason: string; replay: number }
   | { kind: 'expired'; at: Date; reason: string }
   | {
+      kind: 'attempted';
+      at: Date;
+      replay: number;
+      recipientId: string;
+      channel: string;
+      attempts: number;
+      error: string;
+      nextAttemptAt: Date | null;
+    }
+  | {
       kind: 'ended';
       at: Date;
       replay: number;
@@ -145,8 +155,11 @@ export interface DeliveryState {
   channel: string;
   status: Status;
   attempts: number;
+  /** Why it failed; while it is open, why the last attempt did. */
   error: string;
   updatedAt: Date;
+  /** When it is tried again, if it is open after an attempt that failed. */
+  nextAttemptAt: Date | null;
 }
 
 export interface MessageState {
@@ -209,6 +222,14 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
       beInTransit(report.at);
       continue;
     }
+    if (report.kind === 'attempted') {
+      const { attempts, error, at, nextAttemptAt } = report;
+      const key = keyOf(report);
+      const delivery = deliveries.get(key);
+      if (delivery === undefined || hasEnded(delivery.status) || attempts <= delivery.attempts) continue;
+      change(key, { attempts, error, nextAttemptAt, updatedAt: at });
+      continue;
+    }
     if (report.kind === 'ended') {
       const key = keyOf(report);
       const delivery = deliveries.get(key);
@@ -217,14 +238,16 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
       beInTransit(report.at);
       change(key, {
         status: report.delivered ? 'delivered' : 'failed',
-        attempts: report.attempts,
+        attempts: Math.max(report.attempts, delivery.attempts),
         error: report.error,
         updatedAt: report.at,
+        nextAttemptAt: null,
       });
     } else {
       for (const [key, delivery] of deliveries) {
         if (hasEnded(delivery.status)) continue;
-        change(key, { status: 'failed', error: report.reason, updatedAt: report.at });
+        const error = report.reason + (delivery.error === '' ? '' : `; the last answer was: ${delivery.error}`);
+        change(key, { status: 'failed', error, updatedAt: report.at, nextAttemptAt: null });
       }
     }
     const all = [...deliveries.values()];

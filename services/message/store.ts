@@ -58,6 +58,7 @@ const Delivery = defineEntity({
     error: p.text(),
     updatedAt: p.datetime(3),
     replay: p.integer().default(0),
+    nextAttemptAt: p.datetime(3).nullable(),
   },
 });
 
@@ -136,6 +137,7 @@ export const database: DatabaseDefinition = {
   migrations: async () => [
     { name: '0001-messages', class: (await import('./migrations/0001-messages.ts')).Messages },
     { name: '0002-file-labels', class: (await import('./migrations/0002-file-labels.ts')).FileLabels },
+    { name: '0003-next-attempts', class: (await import('./migrations/0003-next-attempts.ts')).NextAttempts },
     { name: '0004-dead-letters', class: (await import('./migrations/0004-dead-letters.ts')).DeadLetters },
   ],
 };
@@ -254,6 +256,7 @@ export function openStore(database: Database) {
           attempts: delivery.attempts,
           error: delivery.error,
           updatedAt: new Date(delivery.updated_at),
+          nextAttemptAt: delivery.next_attempt_at === null ? null : new Date(delivery.next_attempt_at),
         })),
       };
     },
@@ -344,8 +347,11 @@ async function write(
   reportsOf: (messageId: string) => readonly Report[],
 ): Promise<void> {
   if (open.length === 0) return;
-  const rows = await transaction.sql<DeliveryJson & { message_id: string; updated_at: Date }>(
-    'select message_id, recipient_id, channel, status, attempts, error, updated_at from deliveries where message_id = any($1)',
+  const rows = await transaction.sql<
+    DeliveryJson & { message_id: string; updated_at: Date; next_attempt_at: Date | null }
+  >(
+    `select message_id, recipient_id, channel, status, attempts, error, updated_at, next_attempt_at
+      from deliveries where message_id = any($1)`,
     [open.map((row) => row.message_id)],
   );
   const deliveriesOf = Map.groupBy(rows, (row) => row.message_id);
@@ -361,6 +367,7 @@ async function write(
       attempts: row.attempts,
       error: row.error,
       updatedAt: row.updated_at,
+      nextAttemptAt: row.next_attempt_at,
     }));
     const settlement = settle({ status, updatedAt, replay, deliveries: known }, reportsOf(messageId));
     deliveries.push(...settlement.deliveries.map((delivery) => ({ messageId, ...delivery })));
@@ -372,11 +379,22 @@ async function write(
   if (deliveries.length > 0) {
     await transaction.sql(
       `update deliveries d
-        set status = new.status, attempts = new.attempts, error = new.error, updated_at = new.updated_at
-        from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[], $7::timestamptz[])
-          as new (message_id, recipient_id, channel, status, attempts, error, updated_at)
+        set status = new.status, attempts = new.attempts, error = new.error, updated_at = new.updated_at,
+          next_attempt_at = new.next_attempt_at
+        from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[], $7::timestamptz[],
+            $8::timestamptz[])
+          as new (message_id, recipient_id, channel, status, attempts, error, updated_at, next_attempt_at)
         where d.message_id = new.message_id and d.recipient_id = new.recipient_id and d.channel = new.channel`,
-      columns(deliveries, ['messageId', 'recipientId', 'channel', 'status', 'attempts', 'error', 'updatedAt']),
+      columns(deliveries, [
+        'messageId',
+        'recipientId',
+        'channel',
+        'status',
+        'attempts',
+        'error',
+        'updatedAt',
+        'nextAttemptAt',
+      ]),
     );
   }
   if (history.length > 0) {
@@ -419,6 +437,7 @@ interface DeliveryJson {
   attempts: number;
   error: string;
   updated_at: string | Date;
+  next_attempt_at: string | Date | null;
 }
 
 /** A row as `messageColumns` gives it. */

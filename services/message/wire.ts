@@ -89,13 +89,11 @@ export function detailsOf(message: MessageDetails): GetMessageResponse {
   return {
     ...messageOf(message),
     history: message.history.map(({ status, at, note }) => ({ status: statusOf(status), at, note })),
-    deliveries: message.deliveries.map(({ recipientId, channel, status, attempts, error, updatedAt }) => ({
+    deliveries: message.deliveries.map(({ recipientId, status, nextAttemptAt, ...delivery }) => ({
+      ...delivery,
       recipient: recipientId,
-      channel,
       status: statusOf(status),
-      attempts,
-      error,
-      updatedAt,
+      nextAttemptAt: nextAttemptAt ?? undefined,
     })),
   };
 }

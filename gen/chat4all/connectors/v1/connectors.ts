@@ -19,6 +19,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
+import { Int32Value, Int64Value } from "../../../google/protobuf/wrappers.ts";
 
 /** Nothing to say. */
 export interface ListChannelsRequest {
@@ -64,6 +65,185 @@ export interface Attempt {
 export interface ListAttemptsResponse {
   /** The deliveries that have ended. */
   attempts: Attempt[];
+}
+
+/**
+ * How a simulated network behaves. Everything left out is as little as possible: an empty profile takes every message at
+ * once and remembers nothing.
+ */
+export interface Profile {
+  /**
+   * The most requests that it takes in a second, from all processes together; further ones are told to come back in the
+   * next second. 0 is no limit.
+   */
+  rateLimit: number;
+  /** How long it takes to answer. */
+  latency:
+    | Latency
+    | undefined;
+  /** Share of requests, 0 to 1, that fail without effect in a way that is worth trying again. */
+  transientErrors: number;
+  /** Share of requests, 0 to 1, that take effect, but whose answer gets lost: they look like a transient error. */
+  lostAnswers: number;
+  /**
+   * Share of deliveries, 0 to 1, that it refuses for good. One that is asked for again is refused again, as long as the
+   * share stays.
+   */
+  finalErrors: number;
+  /** When it is out of order: then it takes nothing and reports nothing. */
+  outages: Outage[];
+  /** What it reports after it took a message. Without it, a message is delivered once it is taken. */
+  receipts:
+    | Receipts
+    | undefined;
+  /**
+   * Whether it keeps what it took, for ListEffects, and so knows for seven days what it is asked for again. A network with
+   * receipts does in any case; without, each process knows the last 10,000.
+   */
+  record: boolean;
+}
+
+/**
+ * A length of time that differs from one time to the next: half are shorter than `p50_ms`, one in a hundred is longer than
+ * `p99_ms`. None is longer than ten minutes.
+ */
+export interface Latency {
+  /** The median, in milliseconds. */
+  p50Ms: number;
+  /** The 99th percentile, in milliseconds. 0 is that of the median: it never differs. */
+  p99Ms: number;
+}
+
+/** A time during which a network is out of order. */
+export interface Outage {
+  /** When it begins. */
+  from:
+    | Date
+    | undefined;
+  /** When it is over. */
+  to:
+    | Date
+    | undefined;
+  /** How long after its beginning it begins again, in milliseconds; 0 is never. */
+  repeatMs: number;
+}
+
+/**
+ * What a network reports of a message that it took: `sent`, then `delivered` and `read`, or `failed`. A delivery is open
+ * until one of the last three comes.
+ */
+export interface Receipts {
+  /** How long after it was taken a message is delivered, or fails. It is sent half of that time before, and read as long after. */
+  delay:
+    | Latency
+    | undefined;
+  /** Share of messages, 0 to 1, that fail. */
+  failed: number;
+  /** Share of reports, 0 to 1, that come twice. */
+  duplicates: number;
+  /** Share of messages, 0 to 1, whose reports come in the opposite order. */
+  outOfOrder: number;
+  /** Share of messages, 0 to 1, whose reports all come `late_ms` later. */
+  late: number;
+  /** By how much late reports are late, in milliseconds. */
+  lateMs: number;
+}
+
+/** Which channel. */
+export interface GetProfileRequest {
+  /** Name of the channel. */
+  channel: string;
+}
+
+/** How the channel behaves. */
+export interface GetProfileResponse {
+  /** The profile. */
+  profile: Profile | undefined;
+}
+
+/** How a channel is to behave. */
+export interface SetProfileRequest {
+  /** Name of the channel. */
+  channel: string;
+  /** The profile. */
+  profile: Profile | undefined;
+}
+
+/** How the channel behaves from now on. */
+export interface SetProfileResponse {
+  /** The profile. */
+  profile: Profile | undefined;
+}
+
+/** Which channel. */
+export interface ResetProfileRequest {
+  /** Name of the channel. */
+  channel: string;
+}
+
+/** How the channel behaves from now on. */
+export interface ResetProfileResponse {
+  /** The profile. */
+  profile: Profile | undefined;
+}
+
+/** Which effects to list. */
+export interface ListEffectsRequest {
+  /** Only what this channel took; all channels if empty. */
+  channel: string;
+  /** Only what was taken of this message. UUID. */
+  messageId: string;
+  /** Only what has a greater `position`: to go on behind a page, however long the list is. */
+  after:
+    | bigint
+    | undefined;
+  /** How many to return: 1 to 100, 50 if not said. */
+  limit:
+    | number
+    | undefined;
+  /** How many to pass over. */
+  offset: number;
+}
+
+/** That a network took a message for somebody. */
+export interface Effect {
+  /** Place in the order in which networks took messages. There may be gaps. */
+  position: bigint;
+  /** Name of the channel. */
+  channel: string;
+  /** UUID by which the network knows the delivery: the same each time that it is asked for. */
+  idempotencyKey: string;
+  /** UUID of the message. */
+  messageId: string;
+  /** UUID of its conversation. */
+  conversationId: string;
+  /** Its position in the conversation. */
+  seq: bigint;
+  /** User id of the recipient. */
+  recipient: string;
+  /** When the network took it. */
+  firstAt:
+    | Date
+    | undefined;
+  /** How often it was asked for since, the first time included: the others had no effect. */
+  requests: number;
+  /**
+   * How often the network took this message for this recipient, under whatever keys. More than 1 is one that was sent
+   * twice.
+   */
+  effects: number;
+}
+
+/** A page of effects, by position. */
+export interface ListEffectsResponse {
+  /** The page. */
+  effects: Effect[];
+  /** How many match in all. */
+  total: bigint;
+  /** The limit that was used. */
+  limit: number;
+  /** The offset that was used. */
+  offset: number;
 }
 
 function createBaseListChannelsRequest(): ListChannelsRequest {
@@ -456,6 +636,1148 @@ export const ListAttemptsResponse: MessageFns<ListAttemptsResponse> = {
   },
 };
 
+function createBaseProfile(): Profile {
+  return {
+    rateLimit: 0,
+    latency: undefined,
+    transientErrors: 0,
+    lostAnswers: 0,
+    finalErrors: 0,
+    outages: [],
+    receipts: undefined,
+    record: false,
+  };
+}
+
+export const Profile: MessageFns<Profile> = {
+  encode(message: Profile, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.rateLimit !== 0) {
+      writer.uint32(8).int32(message.rateLimit);
+    }
+    if (message.latency !== undefined) {
+      Latency.encode(message.latency, writer.uint32(18).fork()).join();
+    }
+    if (message.transientErrors !== 0) {
+      writer.uint32(25).double(message.transientErrors);
+    }
+    if (message.lostAnswers !== 0) {
+      writer.uint32(33).double(message.lostAnswers);
+    }
+    if (message.finalErrors !== 0) {
+      writer.uint32(41).double(message.finalErrors);
+    }
+    for (const v of message.outages) {
+      Outage.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.receipts !== undefined) {
+      Receipts.encode(message.receipts, writer.uint32(58).fork()).join();
+    }
+    if (message.record !== false) {
+      writer.uint32(64).bool(message.record);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Profile {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProfile();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.rateLimit = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.latency = Latency.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.transientErrors = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.lostAnswers = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.finalErrors = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.outages.push(Outage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.receipts = Receipts.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.record = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Profile>): Profile {
+    return Profile.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Profile>): Profile {
+    const message = createBaseProfile();
+    message.rateLimit = object.rateLimit ?? 0;
+    message.latency = (object.latency !== undefined && object.latency !== null)
+      ? Latency.fromPartial(object.latency)
+      : undefined;
+    message.transientErrors = object.transientErrors ?? 0;
+    message.lostAnswers = object.lostAnswers ?? 0;
+    message.finalErrors = object.finalErrors ?? 0;
+    message.outages = object.outages?.map((e) => Outage.fromPartial(e)) || [];
+    message.receipts = (object.receipts !== undefined && object.receipts !== null)
+      ? Receipts.fromPartial(object.receipts)
+      : undefined;
+    message.record = object.record ?? false;
+    return message;
+  },
+};
+
+function createBaseLatency(): Latency {
+  return { p50Ms: 0, p99Ms: 0 };
+}
+
+export const Latency: MessageFns<Latency> = {
+  encode(message: Latency, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.p50Ms !== 0) {
+      writer.uint32(8).int32(message.p50Ms);
+    }
+    if (message.p99Ms !== 0) {
+      writer.uint32(16).int32(message.p99Ms);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Latency {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLatency();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.p50Ms = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.p99Ms = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Latency>): Latency {
+    return Latency.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Latency>): Latency {
+    const message = createBaseLatency();
+    message.p50Ms = object.p50Ms ?? 0;
+    message.p99Ms = object.p99Ms ?? 0;
+    return message;
+  },
+};
+
+function createBaseOutage(): Outage {
+  return { from: undefined, to: undefined, repeatMs: 0 };
+}
+
+export const Outage: MessageFns<Outage> = {
+  encode(message: Outage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.from !== undefined) {
+      Timestamp.encode(toTimestamp(message.from), writer.uint32(10).fork()).join();
+    }
+    if (message.to !== undefined) {
+      Timestamp.encode(toTimestamp(message.to), writer.uint32(18).fork()).join();
+    }
+    if (message.repeatMs !== 0) {
+      writer.uint32(24).int32(message.repeatMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Outage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.from = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.to = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.repeatMs = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Outage>): Outage {
+    return Outage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Outage>): Outage {
+    const message = createBaseOutage();
+    message.from = object.from ?? undefined;
+    message.to = object.to ?? undefined;
+    message.repeatMs = object.repeatMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseReceipts(): Receipts {
+  return { delay: undefined, failed: 0, duplicates: 0, outOfOrder: 0, late: 0, lateMs: 0 };
+}
+
+export const Receipts: MessageFns<Receipts> = {
+  encode(message: Receipts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.delay !== undefined) {
+      Latency.encode(message.delay, writer.uint32(10).fork()).join();
+    }
+    if (message.failed !== 0) {
+      writer.uint32(17).double(message.failed);
+    }
+    if (message.duplicates !== 0) {
+      writer.uint32(25).double(message.duplicates);
+    }
+    if (message.outOfOrder !== 0) {
+      writer.uint32(33).double(message.outOfOrder);
+    }
+    if (message.late !== 0) {
+      writer.uint32(41).double(message.late);
+    }
+    if (message.lateMs !== 0) {
+      writer.uint32(48).int32(message.lateMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Receipts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReceipts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.delay = Latency.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.failed = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.duplicates = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.outOfOrder = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.late = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.lateMs = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Receipts>): Receipts {
+    return Receipts.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Receipts>): Receipts {
+    const message = createBaseReceipts();
+    message.delay = (object.delay !== undefined && object.delay !== null)
+      ? Latency.fromPartial(object.delay)
+      : undefined;
+    message.failed = object.failed ?? 0;
+    message.duplicates = object.duplicates ?? 0;
+    message.outOfOrder = object.outOfOrder ?? 0;
+    message.late = object.late ?? 0;
+    message.lateMs = object.lateMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseGetProfileRequest(): GetProfileRequest {
+  return { channel: "" };
+}
+
+export const GetProfileRequest: MessageFns<GetProfileRequest> = {
+  encode(message: GetProfileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.channel !== "") {
+      writer.uint32(10).string(message.channel);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetProfileRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetProfileRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetProfileRequest>): GetProfileRequest {
+    return GetProfileRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetProfileRequest>): GetProfileRequest {
+    const message = createBaseGetProfileRequest();
+    message.channel = object.channel ?? "";
+    return message;
+  },
+};
+
+function createBaseGetProfileResponse(): GetProfileResponse {
+  return { profile: undefined };
+}
+
+export const GetProfileResponse: MessageFns<GetProfileResponse> = {
+  encode(message: GetProfileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.profile !== undefined) {
+      Profile.encode(message.profile, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetProfileResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetProfileResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.profile = Profile.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetProfileResponse>): GetProfileResponse {
+    return GetProfileResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetProfileResponse>): GetProfileResponse {
+    const message = createBaseGetProfileResponse();
+    message.profile = (object.profile !== undefined && object.profile !== null)
+      ? Profile.fromPartial(object.profile)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSetProfileRequest(): SetProfileRequest {
+  return { channel: "", profile: undefined };
+}
+
+export const SetProfileRequest: MessageFns<SetProfileRequest> = {
+  encode(message: SetProfileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.channel !== "") {
+      writer.uint32(10).string(message.channel);
+    }
+    if (message.profile !== undefined) {
+      Profile.encode(message.profile, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetProfileRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetProfileRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.profile = Profile.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetProfileRequest>): SetProfileRequest {
+    return SetProfileRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetProfileRequest>): SetProfileRequest {
+    const message = createBaseSetProfileRequest();
+    message.channel = object.channel ?? "";
+    message.profile = (object.profile !== undefined && object.profile !== null)
+      ? Profile.fromPartial(object.profile)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSetProfileResponse(): SetProfileResponse {
+  return { profile: undefined };
+}
+
+export const SetProfileResponse: MessageFns<SetProfileResponse> = {
+  encode(message: SetProfileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.profile !== undefined) {
+      Profile.encode(message.profile, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetProfileResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetProfileResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.profile = Profile.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetProfileResponse>): SetProfileResponse {
+    return SetProfileResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetProfileResponse>): SetProfileResponse {
+    const message = createBaseSetProfileResponse();
+    message.profile = (object.profile !== undefined && object.profile !== null)
+      ? Profile.fromPartial(object.profile)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseResetProfileRequest(): ResetProfileRequest {
+  return { channel: "" };
+}
+
+export const ResetProfileRequest: MessageFns<ResetProfileRequest> = {
+  encode(message: ResetProfileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.channel !== "") {
+      writer.uint32(10).string(message.channel);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResetProfileRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResetProfileRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResetProfileRequest>): ResetProfileRequest {
+    return ResetProfileRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResetProfileRequest>): ResetProfileRequest {
+    const message = createBaseResetProfileRequest();
+    message.channel = object.channel ?? "";
+    return message;
+  },
+};
+
+function createBaseResetProfileResponse(): ResetProfileResponse {
+  return { profile: undefined };
+}
+
+export const ResetProfileResponse: MessageFns<ResetProfileResponse> = {
+  encode(message: ResetProfileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.profile !== undefined) {
+      Profile.encode(message.profile, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResetProfileResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResetProfileResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.profile = Profile.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResetProfileResponse>): ResetProfileResponse {
+    return ResetProfileResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResetProfileResponse>): ResetProfileResponse {
+    const message = createBaseResetProfileResponse();
+    message.profile = (object.profile !== undefined && object.profile !== null)
+      ? Profile.fromPartial(object.profile)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListEffectsRequest(): ListEffectsRequest {
+  return { channel: "", messageId: "", after: undefined, limit: undefined, offset: 0 };
+}
+
+export const ListEffectsRequest: MessageFns<ListEffectsRequest> = {
+  encode(message: ListEffectsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.channel !== "") {
+      writer.uint32(10).string(message.channel);
+    }
+    if (message.messageId !== "") {
+      writer.uint32(18).string(message.messageId);
+    }
+    if (message.after !== undefined) {
+      Int64Value.encode({ value: message.after! }, writer.uint32(26).fork()).join();
+    }
+    if (message.limit !== undefined) {
+      Int32Value.encode({ value: message.limit! }, writer.uint32(34).fork()).join();
+    }
+    if (message.offset !== 0) {
+      writer.uint32(40).int32(message.offset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListEffectsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListEffectsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.messageId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.after = Int64Value.decode(reader, reader.uint32()).value;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.limit = Int32Value.decode(reader, reader.uint32()).value;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.offset = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListEffectsRequest>): ListEffectsRequest {
+    return ListEffectsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListEffectsRequest>): ListEffectsRequest {
+    const message = createBaseListEffectsRequest();
+    message.channel = object.channel ?? "";
+    message.messageId = object.messageId ?? "";
+    message.after = (object.after !== undefined && object.after !== null) ? BigInt(object.after) : undefined;
+    message.limit = object.limit ?? undefined;
+    message.offset = object.offset ?? 0;
+    return message;
+  },
+};
+
+function createBaseEffect(): Effect {
+  return {
+    position: 0n,
+    channel: "",
+    idempotencyKey: "",
+    messageId: "",
+    conversationId: "",
+    seq: 0n,
+    recipient: "",
+    firstAt: undefined,
+    requests: 0,
+    effects: 0,
+  };
+}
+
+export const Effect: MessageFns<Effect> = {
+  encode(message: Effect, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.position !== 0n) {
+      if (BigInt.asIntN(64, message.position) !== message.position) {
+        throw new globalThis.Error("value provided for field message.position of type int64 too large");
+      }
+      writer.uint32(8).int64(message.position);
+    }
+    if (message.channel !== "") {
+      writer.uint32(18).string(message.channel);
+    }
+    if (message.idempotencyKey !== "") {
+      writer.uint32(26).string(message.idempotencyKey);
+    }
+    if (message.messageId !== "") {
+      writer.uint32(34).string(message.messageId);
+    }
+    if (message.conversationId !== "") {
+      writer.uint32(42).string(message.conversationId);
+    }
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(48).int64(message.seq);
+    }
+    if (message.recipient !== "") {
+      writer.uint32(58).string(message.recipient);
+    }
+    if (message.firstAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.firstAt), writer.uint32(66).fork()).join();
+    }
+    if (message.requests !== 0) {
+      writer.uint32(72).int32(message.requests);
+    }
+    if (message.effects !== 0) {
+      writer.uint32(80).int32(message.effects);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Effect {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEffect();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.position = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.idempotencyKey = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.messageId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.recipient = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.firstAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.requests = reader.int32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.effects = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Effect>): Effect {
+    return Effect.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Effect>): Effect {
+    const message = createBaseEffect();
+    message.position = (object.position !== undefined && object.position !== null) ? BigInt(object.position) : 0n;
+    message.channel = object.channel ?? "";
+    message.idempotencyKey = object.idempotencyKey ?? "";
+    message.messageId = object.messageId ?? "";
+    message.conversationId = object.conversationId ?? "";
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    message.recipient = object.recipient ?? "";
+    message.firstAt = object.firstAt ?? undefined;
+    message.requests = object.requests ?? 0;
+    message.effects = object.effects ?? 0;
+    return message;
+  },
+};
+
+function createBaseListEffectsResponse(): ListEffectsResponse {
+  return { effects: [], total: 0n, limit: 0, offset: 0 };
+}
+
+export const ListEffectsResponse: MessageFns<ListEffectsResponse> = {
+  encode(message: ListEffectsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.effects) {
+      Effect.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.total !== 0n) {
+      if (BigInt.asIntN(64, message.total) !== message.total) {
+        throw new globalThis.Error("value provided for field message.total of type int64 too large");
+      }
+      writer.uint32(16).int64(message.total);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(24).int32(message.limit);
+    }
+    if (message.offset !== 0) {
+      writer.uint32(32).int32(message.offset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListEffectsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListEffectsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.effects.push(Effect.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.total = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.limit = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.offset = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListEffectsResponse>): ListEffectsResponse {
+    return ListEffectsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListEffectsResponse>): ListEffectsResponse {
+    const message = createBaseListEffectsResponse();
+    message.effects = object.effects?.map((e) => Effect.fromPartial(e)) || [];
+    message.total = (object.total !== undefined && object.total !== null) ? BigInt(object.total) : 0n;
+    message.limit = object.limit ?? 0;
+    message.offset = object.offset ?? 0;
+    return message;
+  },
+};
+
 /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
 export type ConnectorsServiceService = typeof ConnectorsServiceService;
 export const ConnectorsServiceService = {
@@ -531,6 +1853,187 @@ export const ConnectorsServiceClient = makeGenericClientConstructor(
 ) as unknown as {
   new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): ConnectorsServiceClient;
   service: typeof ConnectorsServiceService;
+  serviceName: string;
+};
+
+/** What the networks that are only simulated do, and what they have done, for administrators. */
+export type SimulationServiceService = typeof SimulationServiceService;
+export const SimulationServiceService = {
+  /**
+   * How a simulated network behaves at present.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
+   */
+  getProfile: {
+    path: "/chat4all.connectors.v1.SimulationService/GetProfile" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetProfileRequest): Buffer => Buffer.from(GetProfileRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetProfileRequest => GetProfileRequest.decode(value),
+    responseSerialize: (value: GetProfileResponse): Buffer => Buffer.from(GetProfileResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetProfileResponse => GetProfileResponse.decode(value),
+  },
+  /**
+   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
+   * said is as in an empty profile: the network takes everything at once.
+   *
+   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  setProfile: {
+    path: "/chat4all.connectors.v1.SimulationService/SetProfile" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetProfileRequest): Buffer => Buffer.from(SetProfileRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetProfileRequest => SetProfileRequest.decode(value),
+    responseSerialize: (value: SetProfileResponse): Buffer => Buffer.from(SetProfileResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetProfileResponse => SetProfileResponse.decode(value),
+  },
+  /**
+   * Makes a simulated network behave as it is configured, within a second.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  resetProfile: {
+    path: "/chat4all.connectors.v1.SimulationService/ResetProfile" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResetProfileRequest): Buffer => Buffer.from(ResetProfileRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResetProfileRequest => ResetProfileRequest.decode(value),
+    responseSerialize: (value: ResetProfileResponse): Buffer =>
+      Buffer.from(ResetProfileResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResetProfileResponse => ResetProfileResponse.decode(value),
+  },
+  /**
+   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
+   * seven days.
+   */
+  listEffects: {
+    path: "/chat4all.connectors.v1.SimulationService/ListEffects" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListEffectsRequest): Buffer => Buffer.from(ListEffectsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListEffectsRequest => ListEffectsRequest.decode(value),
+    responseSerialize: (value: ListEffectsResponse): Buffer => Buffer.from(ListEffectsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListEffectsResponse => ListEffectsResponse.decode(value),
+  },
+} as const;
+
+export interface SimulationServiceServer extends UntypedServiceImplementation {
+  /**
+   * How a simulated network behaves at present.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
+   */
+  getProfile: handleUnaryCall<GetProfileRequest, GetProfileResponse>;
+  /**
+   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
+   * said is as in an empty profile: the network takes everything at once.
+   *
+   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  setProfile: handleUnaryCall<SetProfileRequest, SetProfileResponse>;
+  /**
+   * Makes a simulated network behave as it is configured, within a second.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  resetProfile: handleUnaryCall<ResetProfileRequest, ResetProfileResponse>;
+  /**
+   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
+   * seven days.
+   */
+  listEffects: handleUnaryCall<ListEffectsRequest, ListEffectsResponse>;
+}
+
+export interface SimulationServiceClient extends Client {
+  /**
+   * How a simulated network behaves at present.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
+   */
+  getProfile(
+    request: GetProfileRequest,
+    callback: (error: ServiceError | null, response: GetProfileResponse) => void,
+  ): ClientUnaryCall;
+  getProfile(
+    request: GetProfileRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetProfileResponse) => void,
+  ): ClientUnaryCall;
+  getProfile(
+    request: GetProfileRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetProfileResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
+   * said is as in an empty profile: the network takes everything at once.
+   *
+   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  setProfile(
+    request: SetProfileRequest,
+    callback: (error: ServiceError | null, response: SetProfileResponse) => void,
+  ): ClientUnaryCall;
+  setProfile(
+    request: SetProfileRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetProfileResponse) => void,
+  ): ClientUnaryCall;
+  setProfile(
+    request: SetProfileRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetProfileResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Makes a simulated network behave as it is configured, within a second.
+   *
+   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
+   */
+  resetProfile(
+    request: ResetProfileRequest,
+    callback: (error: ServiceError | null, response: ResetProfileResponse) => void,
+  ): ClientUnaryCall;
+  resetProfile(
+    request: ResetProfileRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResetProfileResponse) => void,
+  ): ClientUnaryCall;
+  resetProfile(
+    request: ResetProfileRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResetProfileResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
+   * seven days.
+   */
+  listEffects(
+    request: ListEffectsRequest,
+    callback: (error: ServiceError | null, response: ListEffectsResponse) => void,
+  ): ClientUnaryCall;
+  listEffects(
+    request: ListEffectsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListEffectsResponse) => void,
+  ): ClientUnaryCall;
+  listEffects(
+    request: ListEffectsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListEffectsResponse) => void,
+  ): ClientUnaryCall;
+}
+
+export const SimulationServiceClient = makeGenericClientConstructor(
+  SimulationServiceService,
+  "chat4all.connectors.v1.SimulationService",
+) as unknown as {
+  new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): SimulationServiceClient;
+  service: typeof SimulationServiceService;
   serviceName: string;
 };
 

@@ -99,6 +99,33 @@ export interface DeliveryEnded {
   replay: number;
 }
 
+/**
+ * On `message_status`, from the connectors: a delivery was tried in vain and will be tried again. Not every attempt is
+ * reported, only those after which the delivery stays open for a while.
+ */
+export interface DeliveryAttempted {
+  /** UUID of the message. */
+  messageId: string;
+  /** User id of the recipient. */
+  recipientId: string;
+  /** Name of the channel. */
+  channel: string;
+  /** How often the channel has been tried. */
+  attempts: number;
+  /** Why the last attempt failed, for people. */
+  error: string;
+  /** When it is tried again at the earliest. */
+  nextAttemptAt:
+    | Date
+    | undefined;
+  /** When the last attempt failed. */
+  at:
+    | Date
+    | undefined;
+  /** The round that it is about, as in MessageAccepted. */
+  replay: number;
+}
+
 function createBaseMessageAccepted(): MessageAccepted {
   return {
     messageId: "",
@@ -674,6 +701,154 @@ export const DeliveryEnded: MessageFns<DeliveryEnded> = {
     message.status = object.status ?? 0;
     message.attempts = object.attempts ?? 0;
     message.error = object.error ?? "";
+    message.at = object.at ?? undefined;
+    message.replay = object.replay ?? 0;
+    return message;
+  },
+};
+
+function createBaseDeliveryAttempted(): DeliveryAttempted {
+  return {
+    messageId: "",
+    recipientId: "",
+    channel: "",
+    attempts: 0,
+    error: "",
+    nextAttemptAt: undefined,
+    at: undefined,
+    replay: 0,
+  };
+}
+
+export const DeliveryAttempted: MessageFns<DeliveryAttempted> = {
+  encode(message: DeliveryAttempted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.messageId !== "") {
+      writer.uint32(10).string(message.messageId);
+    }
+    if (message.recipientId !== "") {
+      writer.uint32(18).string(message.recipientId);
+    }
+    if (message.channel !== "") {
+      writer.uint32(26).string(message.channel);
+    }
+    if (message.attempts !== 0) {
+      writer.uint32(32).int32(message.attempts);
+    }
+    if (message.error !== "") {
+      writer.uint32(42).string(message.error);
+    }
+    if (message.nextAttemptAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.nextAttemptAt), writer.uint32(50).fork()).join();
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(58).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(64).int32(message.replay);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeliveryAttempted {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeliveryAttempted();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.messageId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.recipientId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.channel = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.attempts = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.nextAttemptAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeliveryAttempted>): DeliveryAttempted {
+    return DeliveryAttempted.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeliveryAttempted>): DeliveryAttempted {
+    const message = createBaseDeliveryAttempted();
+    message.messageId = object.messageId ?? "";
+    message.recipientId = object.recipientId ?? "";
+    message.channel = object.channel ?? "";
+    message.attempts = object.attempts ?? 0;
+    message.error = object.error ?? "";
+    message.nextAttemptAt = object.nextAttemptAt ?? undefined;
     message.at = object.at ?? undefined;
     message.replay = object.replay ?? 0;
     return message;

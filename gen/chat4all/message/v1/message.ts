@@ -261,10 +261,14 @@ export interface Delivery {
   status: MessageStatus;
   /** How often the channel was tried. */
   attempts: number;
-  /** Why it failed, if it did. */
+  /** Why it failed, if it did; while it is open, why the last attempt failed. */
   error: string;
   /** When it last changed. */
-  updatedAt: Date | undefined;
+  updatedAt:
+    | Date
+    | undefined;
+  /** When the channel is tried again; only while it is open after an attempt that failed. */
+  nextAttemptAt: Date | undefined;
 }
 
 /** A message and what became of it. */
@@ -1255,7 +1259,15 @@ export const StatusChange: MessageFns<StatusChange> = {
 };
 
 function createBaseDelivery(): Delivery {
-  return { recipient: "", channel: "", status: 0, attempts: 0, error: "", updatedAt: undefined };
+  return {
+    recipient: "",
+    channel: "",
+    status: 0,
+    attempts: 0,
+    error: "",
+    updatedAt: undefined,
+    nextAttemptAt: undefined,
+  };
 }
 
 export const Delivery: MessageFns<Delivery> = {
@@ -1277,6 +1289,9 @@ export const Delivery: MessageFns<Delivery> = {
     }
     if (message.updatedAt !== undefined) {
       Timestamp.encode(toTimestamp(message.updatedAt), writer.uint32(50).fork()).join();
+    }
+    if (message.nextAttemptAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.nextAttemptAt), writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -1342,6 +1357,14 @@ export const Delivery: MessageFns<Delivery> = {
             message.updatedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.nextAttemptAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1365,6 +1388,7 @@ export const Delivery: MessageFns<Delivery> = {
     message.attempts = object.attempts ?? 0;
     message.error = object.error ?? "";
     message.updatedAt = object.updatedAt ?? undefined;
+    message.nextAttemptAt = object.nextAttemptAt ?? undefined;
     return message;
   },
 };

@@ -1,0 +1,111 @@
+/** How a simulated network behaves. All zeros, it takes everything at once. Shares are from 0 to 1, times in milliseconds. */
+export interface Profile {
+  /** Requests in a second, from all processes together; 0 is no limit. */
+  rateLimit: number;
+  latency: Latency;
+  /** Share of requests that fail without effect. */
+  transientErrors: number;
+  /** Share of requests that take effect and whose answer is lost. */
+  lostAnswers: number;
+  /** Share of deliveries that are refused for good. */
+  finalErrors: number;
+  outages: readonly Outage[];
+  /** What it reports later; null if a message that it took is delivered. */
+  receipts: ReceiptProfile | null;
+  /** Whether it keeps what it took. */
+  record: boolean;
+}
+
+/** Half of the times are shorter than `p50`, one in a hundred is longer than `p99`. */
+export interface Latency {
+  p50: number;
+  p99: number;
+}
+
+/** In milliseconds since the epoch; again every `repeat` unless that is 0. */
+export interface Outage {
+  from: number;
+  to: number;
+  repeat: number;
+}
+
+export interface ReceiptProfile {
+  delay: Latency;
+  failed: number;
+  duplicates: number;
+  outOfOrder: number;
+  late: number;
+  /** Milliseconds. */
+  lateBy: number;
+}
+
+/** A report that a network owes for a message that it took. */
+export interface OwedReceipt {
+  status: 'sent' | 'delivered' | 'read' | 'failed';
+  /** For people; empty unless it failed. */
+  reason: string;
+  /** Milliseconds from when it was taken. */
+  delay: number;
+}
+
+/** A number from 0 to 1, 1 excluded. */
+export type Random = () => number;
+
+export const emptyProfile: Profile = {
+  rateLimit: 0,
+  latency: { p50: 0, p99: 0 },
+  transientErrors: 0,
+  lostAnswers: 0,
+  finalErrors: 0,
+  outages: [],
+  receipts: null,
+  record: false,
+};
+
+/** Whether what it takes has to be kept: who reports later has to know what it has said already. */
+export function keepsEffects({ record, receipts }: Profile): boolean {
+  return record || receipts !== null;
+}
+
+export function isOutOfOrder({ outages }: Profile, now: number): boolean {
+  return outages.some(({ from, to, repeat }) => {
+    if (now < from) return false;
+    const since = repeat === 0 ? now - from : (now - from) % repeat;
+    return since < to - from;
+  });
+}
+
+/** Whether a delivery is refused for good: always the same for one key, as long as the share stays. */
+export function isRefused({ finalErrors }: Profile, idempotencyKey: string): boolean {
+  return Number.parseInt(idempotencyKey.slice(-8), 16) / 2 ** 32 < finalErrors;
+}
+
+/** The standard score that one in a hundred is beyond. */
+const z99 = 2.326;
+const longest = 600_000;
+
+/** A time from a log-normal distribution, as the times are in which networks answer. */
+export function timeWithin({ p50, p99 }: Latency, random: Random): number {
+  const median = Math.max(p50, p99 > 0 ? 1 : 0);
+  if (p99 <= median) return median;
+  const z = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+  return Math.min(median * Math.exp((z * Math.log(p99 / median)) / z99), longest);
+}
+
+/** What a network reports of one message, in the order in which it does. */
+export function receiptsOf(profile: ReceiptProfile, random: Random): OwedReceipt[] {
+  const happens = (share: number) => random() < share;
+  const delay = timeWithin(profile.delay, random);
+  const shift = happens(profile.late) ? profile.lateBy : 0;
+  const statuses: OwedReceipt['status'][] = happens(profile.failed)
+    ? ['sent', 'failed']
+    : ['sent', 'delivered', 'read'];
+  if (happens(profile.outOfOrder)) statuses.reverse();
+  const receipts = statuses.map((status, index) => ({
+    status,
+    reason: status === 'failed' ? 'The network could not deliver it' : '',
+    delay: Math.round(shift + (delay * (index + 1)) / 2),
+  }));
+  const again = receipts.filter(() => happens(profile.duplicates));
+  return [...receipts, ...again].sort((a, b) => a.delay - b.delay);
+}

@@ -1,0 +1,224 @@
+import type { Database } from '#lib/database.ts';
+import type { OwedReceipt, Profile } from './profile.ts';
+
+/** A request to take a message, as a simulated network sees it. */
+export interface TakeRequest {
+  idempotencyKey: string;
+  messageId: string;
+  conversationId: string;
+  seq: bigint;
+  recipientId: string;
+  /** It is not to be taken, unless it was before. */
+  refused: boolean;
+  /** What is to be reported of it later; null if nothing is. */
+  receipts: readonly OwedReceipt[] | null;
+}
+
+/** What a network says to a request. */
+export interface Answer {
+  /** Whether this request took effect; otherwise one before it did. */
+  first: boolean;
+  /** Whether reports follow. */
+  reportsLater: boolean;
+}
+
+export interface DueReceipt extends Pick<OwedReceipt, 'status' | 'reason'> {
+  id: bigint;
+  channel: string;
+  idempotencyKey: string;
+  messageId: string;
+  recipientId: string;
+}
+
+export interface Effect {
+  position: bigint;
+  channel: string;
+  idempotencyKey: string;
+  messageId: string;
+  conversationId: string;
+  seq: bigint;
+  recipientId: string;
+  firstAt: Date;
+  requests: number;
+  effects: number;
+}
+
+export interface EffectFilter {
+  channel?: string;
+  messageId?: string;
+  /** A position. */
+  after: bigint;
+}
+
+export type ProviderRecords = ReturnType<typeof openProviderRecords>;
+
+/** What simulated networks know, apart from anything that the hub knows: it stands for servers outside. */
+export function openProviderRecords(db: Database) {
+  return {
+    /** The profiles that administrators have set, by channel, and whether any receipts are owed. */
+    async load(): Promise<{ profiles: Map<string, Profile>; owesReceipts: boolean }> {
+      const rows = await db.sql<{ channel: string | null; profile: Profile | null; owed: boolean }>(
+        `select channel, profile, exists (select from provider_receipts) as owed
+           from (values (true)) as always left join provider_profiles on true`,
+      );
+      const profiles = rows.flatMap(({ channel, profile }) => (channel === null ? [] : [[channel, profile!] as const]));
+      return { profiles: new Map(profiles), owesReceipts: rows[0]!.owed };
+    },
+
+    async setProfile(channel: string, profile: Profile): Promise<void> {
+      await db.sql(
+        `insert into provider_profiles (channel, profile, updated_at) values ($1, $2, now())
+         on conflict (channel) do update set profile = excluded.profile, updated_at = excluded.updated_at`,
+        [channel, JSON.stringify(profile)],
+      );
+    },
+
+    async resetProfile(channel: string): Promise<void> {
+      await db.sql('delete from provider_profiles where channel = $1', [channel]);
+    },
+
+    /**
+     * Counts requests against the limit of the running second.
+     *
+     * @returns how many of them are within it, and the seconds until the next one
+     */
+    async count(channel: string, requests: number, limit: number): Promise<{ within: number; wait: number }> {
+      const [row] = await db.sql<{ requests: number; wait: number }>(
+        `insert into provider_rates as r (channel, second, requests)
+         values ($1, floor(extract(epoch from now())), $2)
+         on conflict (channel) do update
+           set requests = case when r.second >= excluded.second then r.requests else 0 end + excluded.requests,
+               second = greatest(r.second, excluded.second)
+         returning requests, (second + 1 - extract(epoch from clock_timestamp()))::float8 as wait`,
+        [channel, requests],
+      );
+      const { requests: counted, wait } = row!;
+      return { within: Math.max(0, Math.min(requests, limit - (counted - requests))), wait: Math.max(0, wait) };
+    },
+
+    /**
+     * Takes messages, each key once, with the receipts that are owed for it: durably, or not at all.
+     *
+     * @returns an answer for each; undefined for what is refused, or is being taken by another call at this moment
+     */
+    async take(channel: string, requests: readonly TakeRequest[]): Promise<(Answer | undefined)[]> {
+      const byKey = Map.groupBy(requests, ({ idempotencyKey }) => idempotencyKey);
+      const given = [...byKey.values()].map((same) => ({ ...same[0]!, times: same.length }));
+      const owed = given.flatMap(({ idempotencyKey, receipts }) =>
+        (receipts ?? []).map((receipt) => ({ idempotencyKey, ...receipt })),
+      );
+      const rows = await db.sql<{ key: string; first: boolean; reportsLater: boolean }>(
+        `with given as (
+           select * from unnest($2::uuid[], $3::int[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[], $8::boolean[],
+               $9::boolean[]) with ordinality
+             as given (key, times, message_id, conversation_id, seq, recipient_id, refused, reports_later, place)
+         ), repeated as (
+           update provider_effects e set requests = e.requests + given.times
+             from given where e.channel = $1 and e.idempotency_key = given.key
+           returning e.idempotency_key as key, e.reports_later
+         ), taken as (
+           insert into provider_effects
+               (channel, idempotency_key, message_id, conversation_id, seq, recipient_id, first_at, requests, reports_later)
+             select $1, key, message_id, conversation_id, seq, recipient_id, clock_timestamp(), times, reports_later
+               from given where not refused and not exists (select from repeated where repeated.key = given.key)
+              order by place
+             on conflict (channel, idempotency_key) do nothing
+           returning idempotency_key as key, message_id, recipient_id, reports_later
+         ), owed as (
+           insert into provider_receipts (channel, idempotency_key, message_id, recipient_id, status, reason, due_at)
+             select $1, key, message_id, recipient_id, status, reason, now() + delay * interval '1 ms'
+               from taken join unnest($10::uuid[], $11::text[], $12::text[], $13::int[]) as owed (key, status, reason, delay)
+                 using (key)
+              order by delay
+         )
+         select key, true as first, reports_later as "reportsLater" from taken
+         union all select key, false, reports_later from repeated`,
+        [
+          channel,
+          given.map(({ idempotencyKey }) => idempotencyKey),
+          given.map(({ times }) => times),
+          given.map(({ messageId }) => messageId),
+          given.map(({ conversationId }) => conversationId),
+          given.map(({ seq }) => seq),
+          given.map(({ recipientId }) => recipientId),
+          given.map(({ refused }) => refused),
+          given.map(({ receipts }) => receipts !== null),
+          owed.map(({ idempotencyKey }) => idempotencyKey),
+          owed.map(({ status }) => status),
+          owed.map(({ reason }) => reason),
+          owed.map(({ delay }) => delay),
+        ],
+      );
+      const answers = new Map(rows.map(({ key, ...answer }) => [key, answer]));
+      return requests.map(({ idempotencyKey }) => {
+        const answer = answers.get(idempotencyKey);
+        // Of several with one key only one took effect.
+        if (answer?.first) answers.set(idempotencyKey, { ...answer, first: false });
+        return answer;
+      });
+    },
+
+    /**
+     * Receipts of these channels that are due, the first one first. They are due once more after `lease` milliseconds if
+     * they are not settled by then.
+     */
+    async dueReceipts(channels: readonly string[], limit: number, lease: number): Promise<DueReceipt[]> {
+      return db.sql<DueReceipt>(
+        `with due as materialized (
+           select id, due_at from provider_receipts where due_at <= now() and channel = any($1::text[])
+            order by due_at, id limit $2 for update skip locked
+         ), leased as (
+           update provider_receipts r set due_at = now() + $3 * interval '1 ms' from due where r.id = due.id
+           returning r.*, due.due_at as was_due_at
+         )
+         select id, channel, idempotency_key as "idempotencyKey", message_id as "messageId",
+                recipient_id as "recipientId", status, reason
+           from leased order by was_due_at, id`,
+        [channels, limit, lease],
+      );
+    },
+
+    /** Forgets receipts that have come. */
+    async settleReceipts(ids: readonly bigint[]): Promise<void> {
+      await db.sql('delete from provider_receipts where id = any($1::bigint[])', [ids]);
+    },
+
+    /** A page of effects by position, and how many match in all. */
+    async listEffects(filter: EffectFilter, page: { limit: number; offset: number }): Promise<[Effect[], number]> {
+      const { channel = null, messageId = null, after } = filter;
+      const matching = `from provider_effects e
+        where ($1::text is null or channel = $1) and ($2::uuid is null or message_id = $2) and id > $3`;
+      const effects = await db.sql<Effect>(
+        `select id as position, channel, idempotency_key as "idempotencyKey", message_id as "messageId",
+                conversation_id as "conversationId", seq, recipient_id as "recipientId", first_at as "firstAt", requests,
+                (select count(*)::int from provider_effects other where other.message_id = e.message_id
+                    and other.recipient_id = e.recipient_id and other.channel = e.channel) as effects
+           ${matching} order by id limit $4 offset $5`,
+        [channel, messageId, after, page.limit, page.offset],
+      );
+      const [count] = await db.sql<{ total: bigint }>(`select count(*) as total ${matching}`, [
+        channel,
+        messageId,
+        after,
+      ]);
+      return [effects, Number(count!.total)];
+    },
+
+    /** Forgets at most `most` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
+    async sweep(until: Date, most: number): Promise<number> {
+      const effects = await db.sql(
+        `delete from provider_effects where id in (
+           select id from provider_effects where first_at < $1 order by first_at limit $2 for update skip locked
+         ) returning 1`,
+        [until, most],
+      );
+      const receipts = await db.sql(
+        `delete from provider_receipts where id in (
+           select id from provider_receipts where due_at < $1 order by due_at limit $2 for update skip locked
+         ) returning 1`,
+        [until, most],
+      );
+      return Math.max(effects.length, receipts.length);
+    },
+  };
+}

@@ -1,0 +1,245 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { repeat } from '#lib/loop.ts';
+import type { DeliveryToMake, Receipt } from './connector.ts';
+import {
+  emptyProfile,
+  isOutOfOrder,
+  isRefused,
+  keepsEffects,
+  receiptsOf,
+  timeWithin,
+  type Profile,
+  type Random,
+} from './profile.ts';
+import type { ProviderRecords, TakeRequest } from './provider-records.ts';
+
+/** The servers of a network that is only simulated, as a connector sees them. */
+export interface Provider {
+  /**
+   * Asks the network to take a message: once for each idempotency key, however often it is asked. `effect` is called if
+   * this request is the one that takes effect.
+   *
+   * @returns `taken` if the network reports later what becomes of it
+   * @throws HubError, as `deliver` of a connector does
+   */
+  take(delivery: DeliveryToMake, request: ProviderRequest, effect: () => void): Promise<'taken' | void>;
+  /** Has the network report to `listener`, again and again until it doesn't throw, or to nobody. */
+  reportTo(listener: ((receipts: readonly Receipt[]) => Promise<void>) | undefined): void;
+}
+
+export interface ProviderRequest {
+  idempotencyKey: string;
+  signal: AbortSignal;
+}
+
+/** What is simulated in a process: each network's servers. */
+export interface Simulation {
+  provider(channel: string): Provider;
+  /** How a network is to behave now, everywhere. */
+  profileOf(channel: string): Promise<Profile>;
+  /** Has a network behave so: here at once, elsewhere within a second. */
+  setProfile(channel: string, profile: Profile): Promise<void>;
+  /** Has a network behave as it is configured. @returns how that is */
+  resetProfile(channel: string): Promise<Profile>;
+  stop(): Promise<void>;
+}
+
+export interface SimulationOptions {
+  networks: readonly { name: string; title: string }[];
+  /** By channel, how networks behave while no administrator says otherwise. */
+  configured: ReadonlyMap<string, Profile>;
+  records: ProviderRecords;
+  log: Logger;
+  random?: Random;
+}
+
+/** How many deliveries a network remembers that keeps none, to recognise those that are repeated. */
+const remembered = 10_000;
+/** Milliseconds between two looks at what administrators have set. */
+const loadEvery = 500;
+const receiptsEvery = 50;
+const receiptsAtOnce = 200;
+/** Milliseconds after which a receipt is sent again that a process took and did not settle. */
+const receiptLease = 5_000;
+const kept = 7 * 86_400_000;
+const sweep = { every: 60_000, batch: 1_000, pause: 100 };
+
+/** A provider that takes everything at once and remembers it only for a while. */
+export function instantProvider(): Provider {
+  const takes = memory();
+  return {
+    async take(_delivery, { idempotencyKey }, effect) {
+      if (takes(idempotencyKey)) effect();
+    },
+    reportTo() {},
+  };
+}
+
+/** Starts to simulate networks. Returns once it is known how they are to behave, if that can be found out now. */
+export async function openSimulation(options: SimulationOptions): Promise<Simulation> {
+  const { networks, configured, records, log, random = Math.random } = options;
+  let profiles: ReadonlyMap<string, Profile> | undefined;
+  let owesReceipts = false;
+  const listeners = new Map<string, (receipts: readonly Receipt[]) => Promise<void>>();
+  const standard = (channel: string) => configured.get(channel) ?? emptyProfile;
+
+  async function load(): Promise<void> {
+    const loaded = await records.load();
+    profiles = new Map(networks.map(({ name }) => [name, loaded.profiles.get(name) ?? standard(name)]));
+    owesReceipts = loaded.owesReceipts || [...profiles.values()].some(({ receipts }) => receipts !== null);
+  }
+  await load().catch((error: unknown) => log.warn({ err: error }, 'Profiles of networks can not be read yet'));
+
+  const loading = repeat('Reading the profiles of networks', log, async () => {
+    await load();
+    return loadEvery;
+  });
+  const reporting = repeat('Reports of simulated networks', log, async () => {
+    if (!owesReceipts) return loadEvery;
+    const now = Date.now();
+    const able = [...listeners.keys()].filter((channel) => !isOutOfOrder(profiles!.get(channel)!, now));
+    const due = await records.dueReceipts(able, receiptsAtOnce, receiptLease);
+    const outcomes = await Promise.allSettled(
+      [...Map.groupBy(due, ({ channel }) => channel)].map(async ([channel, some]) => {
+        const listener = listeners.get(channel);
+        // The connector stopped meanwhile: the lease runs out, and another process is told.
+        if (listener === undefined) return;
+        await listener(some);
+        await records.settleReceipts(some.map(({ id }) => id));
+      }),
+    );
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    return due.length === receiptsAtOnce ? 0 : receiptsEvery;
+  });
+  const sweeping = repeat('Sweeping away what simulated networks have kept', log, async () => {
+    const swept = await records.sweep(new Date(Date.now() - kept), sweep.batch);
+    return swept === sweep.batch ? sweep.pause : sweep.every;
+  });
+
+  function provider(channel: string): Provider {
+    const { title } = networks.find(({ name }) => name === channel)!;
+    const fails = (reason: string, message: string, retryAfter?: number) =>
+      new HubError('UNAVAILABLE', reason, `${title} ${message}`, { retryAfter });
+    const remembers = memory();
+    const count = gathered(async (limits: readonly number[]) => {
+      const { within, wait } = await records.count(channel, limits.length, Math.min(...limits));
+      return limits.map((_, index) => (index < within ? undefined : wait));
+    });
+    const keep = gathered((requests: readonly TakeRequest[]) => records.take(channel, requests));
+
+    /** @returns whether it takes effect only now, and whether reports follow */
+    async function takeOnce(profile: Profile, delivery: DeliveryToMake, idempotencyKey: string) {
+      const refused = isRefused(profile, idempotencyKey);
+      const refusal = () => new HubError('FAILED_PRECONDITION', 'REFUSED_BY_NETWORK', `${title} refuses the message`);
+      if (!keepsEffects(profile)) {
+        if (refused && !remembers.has(idempotencyKey)) throw refusal();
+        return { first: remembers(idempotencyKey), reportsLater: false };
+      }
+      const { messageId, conversationId, seq, recipientId } = delivery;
+      const receipts = profile.receipts === null ? null : receiptsOf(profile.receipts, random);
+      const answer = await keep({ idempotencyKey, messageId, conversationId, seq, recipientId, refused, receipts });
+      if (answer !== undefined) return answer;
+      throw refused ? refusal() : fails('BUSY', 'is busy with this very message');
+    }
+
+    return {
+      async take(delivery, { idempotencyKey, signal }, effect) {
+        const profile = profiles?.get(channel);
+        if (profile === undefined) throw fails('NETWORK_UNKNOWN', 'can not be reached yet');
+        if (profile === emptyProfile) {
+          if (remembers(idempotencyKey)) effect();
+          return undefined;
+        }
+        if (isOutOfOrder(profile, Date.now())) throw fails('NETWORK_DOWN', 'is out of order');
+        const wait = profile.rateLimit === 0 ? undefined : await count(profile.rateLimit);
+        if (wait !== undefined) throw fails('TOO_MANY_REQUESTS', 'says that there are too many requests', wait);
+        // The effect comes in the middle: a caller that goes meanwhile can't know whether there was one.
+        const half = timeWithin(profile.latency, random) / 2;
+        await pause(half, signal);
+        if (random() < profile.transientErrors) throw fails('NETWORK_ERROR', 'failed for the moment');
+        const { first, reportsLater } = await takeOnce(profile, delivery, idempotencyKey);
+        if (first) effect();
+        if (reportsLater) owesReceipts = true;
+        await pause(half, signal);
+        if (random() < profile.lostAnswers) throw fails('ANSWER_LOST', 'did not answer');
+        return reportsLater ? 'taken' : undefined;
+      },
+      reportTo(listener) {
+        if (listener === undefined) listeners.delete(channel);
+        else listeners.set(channel, listener);
+      },
+    };
+  }
+
+  return {
+    provider,
+    async profileOf(channel) {
+      await load();
+      return profiles!.get(channel)!;
+    },
+    async setProfile(channel, profile) {
+      await records.setProfile(channel, profile);
+      await load();
+    },
+    async resetProfile(channel) {
+      await records.resetProfile(channel);
+      await load();
+      return profiles!.get(channel)!;
+    },
+    async stop() {
+      await Promise.all([loading.stop(), reporting.stop(), sweeping.stop()]);
+    },
+  };
+}
+
+interface Memory {
+  /** True the first time for each key. */
+  (key: string): boolean;
+  has(key: string): boolean;
+}
+
+/** Remembers the last keys that it was given. */
+function memory(): Memory {
+  const keys = new Set<string>();
+  const isNew = (key: string) => {
+    if (keys.has(key)) return false;
+    if (keys.size >= remembered) keys.delete(keys.values().next().value!);
+    keys.add(key);
+    return true;
+  };
+  return Object.assign(isNew, { has: (key: string) => keys.has(key) });
+}
+
+const mostGathered = 500;
+
+/** Does `work` for one item, or for all that have come while it was busy, at once. One answer for each, in their order. */
+function gathered<Item, Answer>(work: (items: readonly Item[]) => Promise<readonly Answer[]>) {
+  const waiting: { item: Item; answer: PromiseWithResolvers<Answer> }[] = [];
+  let working = false;
+  async function run(): Promise<void> {
+    working = true;
+    while (waiting.length > 0) {
+      const some = waiting.splice(0, mostGathered);
+      try {
+        const answers = await work(some.map(({ item }) => item));
+        some.forEach(({ answer }, index) => answer.resolve(answers[index]!));
+      } catch (error) {
+        for (const { answer } of some) answer.reject(error);
+      }
+    }
+    working = false;
+  }
+  return (item: Item): Promise<Answer> => {
+    const answer = Promise.withResolvers<Answer>();
+    waiting.push({ item, answer });
+    if (!working) void run();
+    return answer.promise;
+  };
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  if (milliseconds >= 1) await sleep(milliseconds, undefined, { signal }).catch(() => {});
+  if (signal.aborted) throw new HubError('CANCELLED', 'DELIVERY_CANCELLED', 'The delivery was called off');
+}
