@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { generate, made, testProtos } from './generate.ts';
+import { checkLicences } from './licences.ts';
 
 /** `npm run check`: all that can be said of the tree without running it. Each check says what to do about it. */
 const checks: [name: string, run: () => Promise<void>][] = [
@@ -14,6 +15,7 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
   ['buf breaking, against main or the commit before', breaking],
   ['generated code (npm run generate mends it)', compareGenerated],
+  ['licences of dependencies (npm run licences writes the list)', async () => checkLicences()],
 ];
 
 let failed = 0;
