@@ -12,6 +12,8 @@ export interface KafkaOptions extends InstallOptions {
   dataDir: string;
   /** A free one by default. */
   port?: number | undefined;
+  /** The port on loopback that clients are told to connect to: that of a proxy in front of it. Its own by default. */
+  advertisedPort?: number | undefined;
 }
 
 /** A Kafka broker of our own, a single node. */
@@ -56,7 +58,8 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const [freePort, controllerPort] = await freePorts(2);
   const port = options.port ?? freePort!;
   const configuration = path.join(dataDir, 'server.properties');
-  await writeFile(configuration, properties({ dataDir, port, controllerPort: controllerPort! }));
+  const advertisedPort = options.advertisedPort ?? port;
+  await writeFile(configuration, properties({ dataDir, port, advertisedPort, controllerPort: controllerPort! }));
   const logging = path.join(dataDir, 'log4j2.properties');
   await writeFile(logging, loggingProperties);
 
@@ -75,17 +78,17 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
     stopSignals,
     signal: options.signal,
   });
-  return { ...server, brokers: `127.0.0.1:${port}` };
+  return { ...server, brokers: `127.0.0.1:${advertisedPort}` };
 }
 
-function properties(given: { dataDir: string; port: number; controllerPort: number }): string {
+function properties(given: { dataDir: string; port: number; advertisedPort: number; controllerPort: number }): string {
   const settings = {
     'process.roles': 'broker,controller',
     'node.id': '1',
     'controller.quorum.voters': `1@127.0.0.1:${given.controllerPort}`,
     'controller.listener.names': 'CONTROLLER',
     listeners: `PLAINTEXT://127.0.0.1:${given.port},CONTROLLER://127.0.0.1:${given.controllerPort}`,
-    'advertised.listeners': `PLAINTEXT://127.0.0.1:${given.port}`,
+    'advertised.listeners': `PLAINTEXT://127.0.0.1:${given.advertisedPort}`,
     'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
     'log.dirs': path.join(given.dataDir, 'topics'),
     // A single node can't replicate.

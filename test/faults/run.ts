@@ -1,0 +1,269 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import { check, type Breach } from './checker.ts';
+import { startClients, type Clients } from './clients.ts';
+import { inject } from './inject.ts';
+import { connect, observe } from './observe.ts';
+import type { Observations } from './observations.ts';
+import { describe, makePlan, type Fault, type Scale } from './plan.ts';
+import { storiesOf } from './story.ts';
+import { startSystem, type EngineKind, type System } from './system.ts';
+
+export interface RunOptions {
+  engines: EngineKind;
+  seed: number;
+  faults: number;
+  messages: number;
+  scale: Scale;
+  replicas: number;
+  /** An empty folder that others may enter: everything is in there, and stays. */
+  folder: string;
+  /** Where the logs go if something is wrong. */
+  keepIn: string;
+  disks: boolean;
+  signal: AbortSignal;
+  tell: (line: string) => void;
+}
+
+/** How a fault went. Milliseconds. */
+export interface Faulted extends Fault {
+  /** When it began, since the epoch. */
+  at: number;
+  healedAt: number;
+  /** From the heal until a message was accepted again. */
+  acceptingAfter: number;
+  /** From the heal until everything that was accepted before it had ended. */
+  endedAfter: number;
+}
+
+export interface RunReport {
+  engines: EngineKind;
+  seed: number;
+  replicas: number;
+  seconds: number;
+  leftOut: string[];
+  faults: Faulted[];
+  sent: number;
+  accepted: number;
+  refused: number;
+  /** Clients gave up on these after a try without an answer. */
+  abandoned: number;
+  delivered: number;
+  failed: number;
+  effects: number;
+  files: number;
+  /** How often each status was answered; 0 is no answer. */
+  statuses: Record<string, number>;
+  /** Messages that were accepted though the first answer never arrived: told so when they were sent again. */
+  acceptedUnheard: number;
+  /** How often a network was asked again for what it had. */
+  repeated: number;
+  /** From a fault to the delivery of what was open then or came during it: the most, by kind. */
+  longestDelivery: Record<string, number>;
+  breaches: Breach[];
+}
+
+/** Milliseconds. */
+const healLimit = 30_000;
+/** After this a system that isn't well again is left to the next fault. */
+const patience = 120_000;
+const lookEvery = 50;
+const uploadLifetime = 60_000;
+/** What recovering from a fault takes, to choose the rate by. */
+const usualRecovery = 2_500;
+const users = 10;
+const channels = ['instagram', 'whatsapp'];
+const mostStories = 5;
+const diskSize = 2_048;
+
+/** Starts a system, lets clients write, breaks it as planned, and checks that every promise was kept. */
+export async function run(options: RunOptions): Promise<RunReport> {
+  const { engines, seed, replicas, signal, tell, folder } = options;
+  const begun = Date.now();
+  await using started = new AsyncDisposableStack();
+  const system = await startSystem({
+    engines,
+    folder,
+    replicas,
+    disks: options.disks,
+    diskSize,
+    signal,
+    tell,
+    env: {
+      SEED_USERS: String(users),
+      BCRYPT_COST: '10',
+      TOKEN_TTL: '24h',
+      RATE_LIMIT: '0',
+      // Longer than any outage: then nothing may fail.
+      DELIVERY_DEADLINE: '12h',
+      UPLOAD_TTL: `${uploadLifetime}ms`,
+      MAX_OPEN_UPLOADS: '1000',
+    },
+  });
+  started.defer(() => system.stop());
+  const { targets, leftOut } = system;
+  for (const reason of leftOut) tell(`Left out: ${reason}`);
+  const plan = makePlan({ seed, count: options.faults, scale: options.scale, targets });
+  tell(`Ready after ${((Date.now() - begun) / 1_000).toFixed(1)} s: ${targets.processes.join(', ')}`);
+
+  const length = plan.reduce((sum, { pause, lasts }) => sum + pause + lasts + usualRecovery, 0);
+  const rate = Math.max(5, (options.messages / length) * 1_000);
+  const clients = await startClients({ url: system.url, seed, users, rate, channels, signal });
+  const breaches: Breach[] = [];
+  const faulted: Faulted[] = [];
+  for (const fault of plan) {
+    await sleep(fault.pause, undefined, { signal });
+    faulted.push(await goThrough(fault, { system, clients, signal, tell, breaches }));
+  }
+
+  clients.hurry();
+  while (clients.accepted() < options.messages) {
+    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed]);
+  }
+  await clients.stop();
+  const allEnded = await recover(system, Date.now(), signal, isQuiet);
+  if (allEnded > healLimit) breaches.push(slow(`not quiet after ${seconds(allEnded)} at the end`));
+
+  tell(`Looking at ${clients.journal.messages.length} messages`);
+  const observations = await observe(system, clients);
+  breaches.push(...check(observations, { uploadLifetime: uploadLifetime * 1.25 + 15_000 }));
+  if (breaches.length > 0) {
+    await system.keepLogs(options.keepIn);
+    await tellStories(breaches, observations, system, tell);
+    tell(`Logs are in ${options.keepIn}`);
+  }
+  return reportOf({ engines, seed, replicas, leftOut }, { begun, faulted, clients, observations, breaches });
+}
+
+interface Course {
+  system: System;
+  clients: Clients;
+  signal: AbortSignal;
+  tell: (line: string) => void;
+  breaches: Breach[];
+}
+
+async function goThrough(fault: Fault, { system, clients, signal, tell, breaches }: Course): Promise<Faulted> {
+  const at = Date.now();
+  tell(describe(fault));
+  await inject(fault, { system, clients, signal });
+  const healedAt = Date.now();
+  const before = clients.accepted();
+  const accepting = (async () => {
+    while (clients.accepted() === before && Date.now() < healedAt + patience) {
+      await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed]);
+    }
+    return Date.now() - healedAt;
+  })();
+  const [acceptingAfter, endedAfter] = await Promise.all([
+    accepting,
+    recover(system, healedAt, signal, hasEnded(healedAt)),
+  ]);
+  tell(`   accepting after ${seconds(acceptingAfter)}, all ended after ${seconds(endedAfter)}`);
+  if (acceptingAfter > healLimit) breaches.push(slow(`${describe(fault)}: accepting after ${seconds(acceptingAfter)}`));
+  if (endedAfter > healLimit) breaches.push(slow(`${describe(fault)}: all ended after ${seconds(endedAfter)}`));
+  return { ...fault, at, healedAt, acceptingAfter, endedAfter };
+}
+
+function slow(text: string): Breach {
+  return { rule: 'slow', text };
+}
+
+type Condition = (client: pg.Client) => Promise<boolean>;
+
+/** Everything that was accepted before a moment has ended. */
+function hasEnded(moment: number): Condition {
+  return async (client) => {
+    const { rows } = await client.query(
+      `select 1 from message.messages where status in ('accepted', 'in_transit') and created_at <= $1 limit 1`,
+      [new Date(moment)],
+    );
+    return rows.length === 0;
+  };
+}
+
+/** Everything has ended, and nothing is left to be tidied up. */
+const isQuiet: Condition = async (client) => {
+  const { rows } = await client.query(
+    `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
+      or exists (select from message.outbox) or exists (select from file.removals)
+      or exists (select from connectors.deliveries where ended_at is null)`,
+  );
+  return rows.length === 0;
+};
+
+/** Waits for a condition, also while the database is away. @returns the milliseconds since `from` */
+async function recover(system: System, from: number, signal: AbortSignal, condition: Condition): Promise<number> {
+  while (Date.now() < from + patience) {
+    try {
+      await using database = await connect(system.databaseUrl);
+      while (Date.now() < from + patience) {
+        if (await condition(database.client)) return Date.now() - from;
+        await sleep(lookEvery, undefined, { signal });
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      if (Date.now() > from + patience) throw error;
+      await sleep(lookEvery * 4, undefined, { signal });
+    }
+  }
+  return Date.now() - from;
+}
+
+async function tellStories(
+  breaches: readonly Breach[],
+  observations: Observations,
+  system: System,
+  tell: (line: string) => void,
+): Promise<void> {
+  // Of each rule some, so that one that is broken often doesn't hide the others.
+  const byRule = Map.groupBy(breaches, ({ rule }) => rule);
+  const chosen = [...byRule.values()].flatMap((some) => some.slice(0, mostStories));
+  const ids = [...new Set(chosen.flatMap(({ messageId }) => (messageId === undefined ? [] : [messageId])))];
+  const stories = await storiesOf(ids.slice(0, mostStories * 3), observations, system.logFile);
+  for (const [id, story] of stories) tell(`\nMessage ${id}:\n${story}`);
+}
+
+function reportOf(
+  about: Pick<RunReport, 'engines' | 'seed' | 'replicas' | 'leftOut'>,
+  found: { begun: number; faulted: Faulted[]; clients: Clients; observations: Observations; breaches: Breach[] },
+): RunReport {
+  const { clients, observations, faulted, breaches } = found;
+  const { messages, files } = observations.journal;
+  const { ledger, effects } = observations;
+  const told = (what: string) => messages.filter((message) => message.told === what).length;
+  const created = new Map(ledger.messages.map(({ messageId, createdAt }) => [messageId, createdAt]));
+  const longestDelivery: Record<string, number> = {};
+  for (const { kind, at, healedAt } of faulted) {
+    for (const { createdAt, endedAt } of ledger.messages) {
+      if (createdAt > healedAt || endedAt < at) continue;
+      longestDelivery[kind] = Math.max(longestDelivery[kind] ?? 0, endedAt - Math.max(createdAt, at));
+    }
+  }
+  return {
+    ...about,
+    seconds: (Date.now() - found.begun) / 1_000,
+    faults: faulted,
+    sent: messages.length,
+    accepted: told('accepted'),
+    refused: told('refused'),
+    abandoned: told('nothing'),
+    delivered: ledger.messages.filter(({ status }) => status === 'delivered').length,
+    failed: ledger.messages.filter(({ status }) => status === 'failed').length,
+    effects: effects.length,
+    files: files.length,
+    statuses: Object.fromEntries([...clients.statuses].toSorted(([one], [other]) => one - other)),
+    acceptedUnheard: messages.filter(({ messageId, told, tries }) => {
+      const unanswered = tries.find(({ status }) => status === 0);
+      const last = tries.at(-1);
+      return told === 'accepted' && unanswered !== undefined && (created.get(messageId) ?? Infinity) < (last?.at ?? 0);
+    }).length,
+    repeated: effects.reduce((sum, { requests }) => sum + requests - 1, 0),
+    longestDelivery,
+    breaches,
+  };
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1_000).toFixed(1)} s`;
+}
