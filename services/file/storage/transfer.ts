@@ -1,5 +1,6 @@
 import http, { type Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import https from 'node:https';
+import { release } from '#lib/rpc/raw-body.ts';
 import { unavailable } from './failures.ts';
 import { exactly } from './pieces.ts';
 import type { Bytes } from './storage.ts';
@@ -204,6 +205,7 @@ export async function* receive(
         watch.stop();
         yield buffer;
       }
+      release(part);
       watch.start();
     }
     if (filled > 0) yield buffer.subarray(0, filled);
