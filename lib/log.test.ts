@@ -29,6 +29,54 @@ for (const format of ['text', 'json'] as const) {
   });
 }
 
+const token = 'eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJlLXNpZ25hdHVyZQ';
+const hash = `$2b$12$${'aB3./'.repeat(10)}xyz`;
+const hidden = [
+  [`token ${token} refused`, token],
+  [`{"authorization":"Bearer ${token}"}`, token],
+  [`insert into users values ('user1', '${hash}') - duplicate key`, hash],
+  ['no answer from postgres://chat4all_auth:S3cr%40t@db:5432/hub', 'S3cr%40t'],
+  ['PUT http://minio:9000/b/k?partNumber=1&X-Amz-Credential=AKIDX%2F2026&X-Amz-Signature=deadbeef99', 'deadbeef99'],
+  ['PUT http://minio:9000/b/k?partNumber=1&X-Amz-Credential=AKIDX%2F2026&X-Amz-Signature=deadbeef99', 'AKIDX'],
+  ['/v1/files/upload?file_id=1&signature=c2VjcmV0LXNpZ25hdHVyZQ&expires=1', 'c2VjcmV0LXNpZ25hdHVyZQ'],
+  ['AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=0123456789abcdef', '0123456789abcdef'],
+  [`{"crv":"Ed25519","d":"${'k'.repeat(43)}","x":"public"}`, 'k'.repeat(43)],
+] as const;
+
+for (const format of ['text', 'json'] as const) {
+  test(`${format}: what looks like a secret is hidden, in texts and in errors too`, (t) => {
+    for (const [told, secret] of hidden) {
+      const text = written(format, (log) => {
+        log.warn(told);
+        log.error({ err: new Error(told, { cause: new Error(told) }), detail: { deep: { inside: told } } }, 'failed');
+      });
+      t.false(text.includes(secret), text);
+      t.regex(text, /\[hidden\]/);
+      t.regex(text, /failed/);
+    }
+  });
+}
+
+test('what is no secret stays as it is', (t) => {
+  const plain = [
+    'http://localhost:8000/ready',
+    'dns:///auth:50051',
+    'user@example.test',
+    'key=value',
+    'a:b@c',
+    '{"d":"x"}',
+  ];
+  for (const text of plain)
+    t.true(written('json', (log) => log.info({ text }, 'plain')).includes(JSON.stringify(text)));
+});
+
+test('text: a message stays on its line, and tells the terminal nothing', (t) => {
+  const text = written('text', (log) => log.info('one\nINFO: two\r\u001b[2Jthree\u2028four'));
+  t.is(text.trimEnd().split(/[\n\r\u2028]/).length, 1);
+  t.false(text.includes('\u001b[2J'));
+  t.true(text.includes('one\\nINFO: two'));
+});
+
 test('json: a line is one JSON object, whatever is in it', (t) => {
   const text = written('json', (log) => log.info({ note: 'two\nlines' }, 'a "quoted" line'));
   t.like(JSON.parse(text), { name: 'test', msg: 'a "quoted" line', note: 'two\nlines' });

@@ -153,7 +153,7 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
     const log = openLog({
       name,
       format: 'json',
-      level: 'info',
+      level: env.LOG_LEVEL ?? 'info',
       destination: { write: (line) => void lines.push(line.trimEnd()) },
     });
     const running = await module.start(config, log);
