@@ -43,7 +43,8 @@ function withoutSecrets(line: string): string {
 }
 
 /** Control characters in a message would begin a line of their own, or tell the terminal something. */
-function visible(text: string): string {
+function visible(text: unknown): string {
+  if (typeof text !== 'string') return '';
   // eslint-disable-next-line no-control-regex -- it is them that are looked for
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escaped);
 }
@@ -63,7 +64,7 @@ export function openLog({ name, format, level, destination }: LogOptions): Logge
           translateTime: 'SYS:HH:MM:ss.l',
           ignore: 'pid,hostname',
           singleLine: true,
-          messageFormat: (line, key) => visible(String(line[key] ?? '')),
+          messageFormat: (line, key) => visible(line[key]),
           sync: true,
           destination: destination ?? 1,
         });
