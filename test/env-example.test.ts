@@ -4,6 +4,7 @@ import test from 'ava';
 import type { z } from 'zod';
 import { lifecycleSettings } from '#lib/lifecycle.ts';
 import { logSettings } from '#lib/log.ts';
+import { metricsSettings } from '#lib/metrics.ts';
 import { serviceNames } from './harness.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -26,7 +27,7 @@ async function declarations(): Promise<Map<string, z.ZodType[]>> {
   const modules: { settings: Record<string, z.ZodType> }[] = await Promise.all(
     files.map((file) => import(path.join(root, file))),
   );
-  const all = [logSettings, lifecycleSettings, ...modules.map(({ settings }) => settings)];
+  const all = [logSettings, lifecycleSettings, metricsSettings, ...modules.map(({ settings }) => settings)];
   const entries = all.flatMap((settings) => Object.entries<z.ZodType>(settings));
   return new Map(
     [...Map.groupBy(entries, ([name]) => name)].map(([name, some]) => [name, some.map(([, schema]) => schema)]),

@@ -3,6 +3,7 @@ import { ConfigError, integer, list, postgresUrl, type Config } from '../config.
 import type { Logger } from '../log.ts';
 import { kafkaAccess, kafkaAccessSettings } from './kafka-access.ts';
 import type { Bus, ReceivedEvent } from './bus.ts';
+import { observed } from './observed.ts';
 
 /** Settings of a process that publishes or consumes events: the bus is Kafka or a PostgreSQL database. */
 export const busSettings = {
@@ -40,10 +41,12 @@ export async function openBus(
   // Imported only now, so that a process loads the library of one engine.
   if (brokers !== undefined) {
     const { openKafkaBus } = await import('./kafka.ts');
-    return withPrefix(prefix, await openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log }));
+    return observed(
+      withPrefix(prefix, await openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log })),
+    );
   }
   const { openPgBossBus } = await import('./pg-boss.ts');
-  return withPrefix(prefix, await openPgBossBus({ url: url!, partitions, clientId, log }));
+  return observed(withPrefix(prefix, await openPgBossBus({ url: url!, partitions, clientId, log })));
 }
 
 /** A bus whose topics and groups have other names than its users give them. */

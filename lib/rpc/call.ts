@@ -7,6 +7,7 @@ import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
+import { counter, durationHistogram, gauge } from '../metrics.ts';
 import { validate, type Access } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
@@ -60,6 +61,10 @@ export interface Serving {
   trustedProxies: ReadonlySet<string>;
 }
 
+const handled = counter('rpc_handled_total', 'RPCs answered, by how they ended', ['rpc', 'code']);
+const handling = durationHistogram('rpc_duration_seconds', 'From the first byte of an RPC to its answer', ['rpc']);
+const inFlight = gauge('rpc_in_flight', 'RPCs being answered');
+
 /** What calls of every kind have in common. */
 interface ServerCall {
   metadata: Metadata;
@@ -83,6 +88,7 @@ export async function seeThrough(
   handler: (request: object, about: Call) => Promise<object>,
 ): Promise<Outcome> {
   const began = performance.now();
+  inFlight.inc();
   const { metadata } = call;
   const context: CallContext = {
     requestId: requestIdOf(metadata),
@@ -120,11 +126,16 @@ export async function seeThrough(
       outcome = { failure: refusal(error, rpc, abort.signal, log) };
     }
     const failure = 'failure' in outcome ? outcome.failure : undefined;
+    const code = failure?.kind ?? 'OK';
+    const took = performance.now() - began;
+    inFlight.dec();
+    handled.inc({ rpc: rpc.name, code });
+    handling.observe({ rpc: rpc.name }, took / 1_000);
     const line = {
       rpc: rpc.name,
-      code: failure?.kind ?? 'OK',
+      code,
       reason: failure?.reason,
-      ms: Math.round((performance.now() - began) * 10) / 10,
+      ms: Math.round(took * 10) / 10,
       by: caller?.kind === 'user' ? caller.userId : caller?.name,
     };
     if (failure?.kind === 'UNAVAILABLE') log.warn({ ...line, err: failure.cause }, failure.message);

@@ -4,12 +4,24 @@ import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { counter } from '#lib/metrics.ts';
 import type { Connector, DeliveryToMake } from './connector.ts';
 import { makeDelivery, type FailedAttempt, type Outcome, type Round, type Taken } from './delivery.ts';
 import type { Claim, DeliveryKey, EndedDelivery, Store } from './store.ts';
 import { encodeAttempted, encodeEnded, readRequested } from './wire.ts';
 
 export const statusTopic = 'message_status';
+
+const endedDeliveries = counter('deliveries_total', 'Deliveries that were made or failed, replays included', [
+  'channel',
+  'status',
+]);
+const attemptsMade = counter('delivery_attempts_total', 'How often a network was tried', ['channel']);
+
+/** Counts a delivery that has just been recorded as ended. */
+export function countEnded({ channel, delivered }: Pick<EndedDelivery, 'channel' | 'delivered'>): void {
+  endedDeliveries.inc({ channel, status: delivered ? 'delivered' : 'failed' });
+}
 
 /** Ids of reports are made in here from what they report on, so that a repeated report has the same id. */
 const reportNamespace = '8e0f6f2b-1f60-4a52-9d0c-3b7c2a4f9e55';
@@ -186,6 +198,7 @@ async function deliverBatch(
       const onFailure = (attempt: FailedAttempt) => void failed.set(job, attempt);
       const making = { idempotencyKey, log, mayTry, halted, attemptsBefore, onFailure };
       const made = await makeDelivery(connector, delivery, making);
+      if (made !== undefined) attemptsMade.inc({ channel }, Math.max(0, made.attempts - attemptsBefore));
       if (made !== undefined && 'delivered' in made && !made.delivered) {
         const { attempts, error } = made;
         log.warn({ recipient_id: recipientId, channel, attempts, reason: error }, 'delivery failed');
@@ -232,6 +245,7 @@ async function deliverBatch(
     fresh.forEach((each, index) => {
       each.delivery = standing[index]!;
       unrecorded.delete(idOf(each.delivery));
+      countEnded(each.delivery);
     });
     await publish(statusTopic, [
       ...tried.map(({ event, attempt }) => attemptOf(event, attempt)),

@@ -1,7 +1,7 @@
 import type { Bus } from '#lib/bus/bus.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connector, Receipt } from './connector.ts';
-import { reportOf, statusTopic } from './events.ts';
+import { countEnded, reportOf, statusTopic } from './events.ts';
 import type { Store } from './store.ts';
 
 export interface ReceivingOptions {
@@ -30,6 +30,8 @@ export function receiving({ connector: { name, title }, store, publish, log }: R
         endedAt: now,
       })),
     );
+    // Of a report that comes again, the time that stands is another.
+    for (const delivery of standing) if (delivery.endedAt.getTime() === now.getTime()) countEnded(delivery);
     if (standing.length < firsts.size) {
       const known = new Set(standing.map(idOf));
       const unknown = [...firsts.values()].filter((receipt) => !known.has(idOf(receipt)));

@@ -12,6 +12,7 @@ import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
+import { counter } from '#lib/metrics.ts';
 import type { Channels } from './channels.ts';
 import type { DeadLetters, NewDeadLetter } from './dead-letters.ts';
 import type { Report } from './message.ts';
@@ -19,6 +20,11 @@ import type { Store } from './store.ts';
 
 /** Milliseconds. A message has at least two reports, and one transaction for both is half the work. */
 const reportInterval = 100;
+
+const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', [
+  'status',
+]);
+const expiredMessages = counter('messages_expired_total', 'Messages that failed because their time was over');
 
 /** Applies what router and connectors report on `message_status`. */
 export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
@@ -28,7 +34,7 @@ export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; lo
     interval: reportInterval,
     async handle(events) {
       const reports = events.map(reportOf);
-      const { unknown } = await store.applyReports(
+      const { unknown, ended } = await store.applyReports(
         new Map(
           [...Map.groupBy(reports, ({ messageId }) => messageId)].map(([messageId, group]) => [
             messageId,
@@ -36,6 +42,7 @@ export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; lo
           ]),
         ),
       );
+      for (const status of ended) endedMessages.inc({ status });
       if (unknown.length > 0) log.error({ unknown }, 'Reports of messages that were never accepted here');
     },
   });
@@ -79,7 +86,11 @@ export function startSweep({ store, log, deadline }: { store: Store; log: Logger
   const reason = `Not delivered within ${deadline / 1000} s`;
   return repeat('The sweep for messages whose time is over', log, async () => {
     const expired = await store.expire(new Date(), reason, sweepBatch);
-    if (expired > 0) log.warn({ expired }, 'Messages failed at their deadline');
+    if (expired > 0) {
+      log.warn({ expired }, 'Messages failed at their deadline');
+      expiredMessages.inc(expired);
+      endedMessages.inc({ status: 'failed' }, expired);
+    }
     return expired === sweepBatch ? 0 : pause;
   });
 }

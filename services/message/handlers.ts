@@ -3,6 +3,7 @@ import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageStatus, type MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { currentContext } from '#lib/context.ts';
 import { HubError, invalidFields, isTransient } from '#lib/errors.ts';
+import { counter } from '#lib/metrics.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
@@ -39,6 +40,8 @@ export type Files = Pick<Connection<typeof FileServiceService>, 'shareFile'>;
 
 const defaultLimit = 50;
 
+const acceptedMessages = counter('messages_accepted_total', 'Messages accepted, each once');
+
 export function handlers(options: HandlerOptions): Handlers<typeof MessageServiceService> {
   const { store, relay, channels, conversations, files, deadline } = options;
 
@@ -52,7 +55,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
     const recipientIds = recipientsMeant(draft, await membersOf(draft.conversationId));
     const content = await sharedContent(draft, files);
     const createdAt = new Date();
-    await store.append({
+    const isNew = await store.append({
       messageId: draft.messageId,
       conversationId: draft.conversationId,
       senderId: draft.senderId,
@@ -66,6 +69,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
       ...timesOf(createdAt, deadline),
       requestId: call.requestId,
     });
+    if (isNew) acceptedMessages.inc();
     relay.wake();
   }
 

@@ -16,7 +16,7 @@ import { watchChannels } from './channels.ts';
 import { openDeadLetters } from './dead-letters.ts';
 import { consumeReports, startDeadLetters, startForgetting, startSweep } from './events.ts';
 import { checks, handlers } from './handlers.ts';
-import { operations, operationsChecks } from './operations.ts';
+import { operations, operationsChecks, watchDeadLetters } from './operations.ts';
 import { openOutbox } from './outbox.ts';
 import { startRelay } from './relay.ts';
 import { database as definition, openStore } from './store.ts';
@@ -84,13 +84,11 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => sweep.stop());
   const relay = startRelay({ outbox: openOutbox(background), bus, log });
   opened.defer(() => relay.stop());
-  const letters = startDeadLetters({ bus, letters: openDeadLetters(background), channels, log });
+  const keptLetters = openDeadLetters(background);
+  const letters = startDeadLetters({ bus, letters: keptLetters, channels, log });
   opened.defer(() => letters.stop());
-  const forgetting = startForgetting({
-    letters: openDeadLetters(background),
-    log,
-    retention: config.DEAD_LETTER_RETENTION,
-  });
+  opened.defer(watchDeadLetters(keptLetters));
+  const forgetting = startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION });
   opened.defer(() => forgetting.stop());
   const consumer = await consumeReports({ bus, store: backgroundStore, log });
   opened.defer(() => consumer.stop());

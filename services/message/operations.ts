@@ -8,6 +8,7 @@ import {
 } from '#gen/chat4all/message/v1/operations.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { HubError, type FieldViolation } from '#lib/errors.ts';
+import { askedGauge } from '#lib/metrics.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { registry } from '#lib/rpc/schema.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
@@ -31,6 +32,13 @@ const defaultLimit = 50;
 const defaultReplays = 100;
 /** Milliseconds. */
 const defaultPeriod = 3_600_000;
+
+const waiting = askedGauge('dead_letters_waiting', 'Events that were given up and not replayed so far');
+
+/** Shows how many dead letters wait, until what is returned is called. */
+export function watchDeadLetters(letters: Pick<DeadLetters, 'count'>): () => void {
+  return waiting.ask(async (tell) => tell({}, await letters.count({ state: 'waiting' })));
+}
 
 /** What administrators do. That they are administrators is checked before. */
 export function operations(options: OperationsOptions): Handlers<typeof OperationsServiceService> {

@@ -59,6 +59,15 @@ export function openOutbox(database: Database) {
       return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.created_at.getTime());
     },
 
+    /** How many events wait for the bus, and for how many milliseconds the oldest one has. */
+    async backlog(): Promise<{ events: number; age: number }> {
+      const [row] = await database.sql<{ events: bigint; oldest: Date | null }>(
+        'select count(*) as events, min(created_at) as oldest from outbox',
+      );
+      const { events, oldest } = row!;
+      return { events: Number(events), age: oldest === null ? 0 : Math.max(0, Date.now() - oldest.getTime()) };
+    },
+
     /** Takes or keeps the relay's lease for `milliseconds`; undefined while somebody else has it. */
     async holdLease(owner: string, milliseconds: number): Promise<Lease | undefined> {
       const [lease] = await database.sql<{ epoch: bigint }>(

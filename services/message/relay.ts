@@ -4,6 +4,7 @@ import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
+import { askedGauge } from '#lib/metrics.ts';
 import type { Lease, Outbox, OutboxEntry } from './outbox.ts';
 import { payloadOf, priorityOf } from './wire.ts';
 
@@ -20,6 +21,9 @@ const leaseLength = 5_000;
 const superviseEvery = 500;
 /** An outbox that is this far behind means that the bus takes nothing: no more is accepted. */
 const longestWait = 3_000;
+
+const waiting = askedGauge('outbox_events', 'Accepted messages that the bus has not been told of');
+const waitingFor = askedGauge('outbox_age_seconds', 'How long the oldest of these has been waiting');
 
 /** Brings what was accepted to the bus, and tells whether the bus can take more. */
 export interface Relay {
@@ -69,6 +73,11 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
     return entries.length === batchSize ? 0 : pollEvery;
   });
 
+  const unwatch = [
+    waiting.ask(async (tell) => tell({}, (await outbox.backlog()).events)),
+    waitingFor.ask(async (tell) => tell({}, (await outbox.backlog()).age / 1_000)),
+  ];
+
   return {
     wake() {
       gathering ??= setTimeout(
@@ -83,6 +92,7 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
       if (unavailable !== undefined) throw unavailable;
     },
     async stop() {
+      for (const end of unwatch) end();
       clearTimeout(gathering);
       await Promise.all([supervising.stop(), relaying.stop()]);
       if (lease !== undefined) await outbox.releaseLease(owner).catch(() => {});

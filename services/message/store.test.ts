@@ -166,7 +166,7 @@ test('applyReports: ledger, history and status follow, and a repetition changes 
   const reports = new Map([
     [messageId, [{ kind: 'routed', at: new Date(), replay: 0 } as const, ended(bia), ended(caio, 'blocked')]],
   ]);
-  t.deepEqual(await store.applyReports(reports), { unknown: [] });
+  t.deepEqual(await store.applyReports(reports), { unknown: [], ended: ['failed'] });
   const after = await store.find(messageId);
   t.is(after?.status, 'failed');
   t.deepEqual(
@@ -200,7 +200,7 @@ test('applyReports: batches that share messages, at once and in other orders, ne
 
 test('applyReports: what was never accepted is returned', async (t) => {
   const unknown = randomUUID();
-  t.deepEqual(await store.applyReports(new Map([[unknown, [ended(bia)]]])), { unknown: [unknown] });
+  t.deepEqual(await store.applyReports(new Map([[unknown, [ended(bia)]]])), { unknown: [unknown], ended: [] });
 });
 
 test('expire: what is still open at its end fails with the reason, whatever was delivered stays', async (t) => {

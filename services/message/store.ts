@@ -183,16 +183,17 @@ export function openStore(database: Database) {
      * Keeps a message, with its place in the conversation, its deliveries, the start of its history and its event for
      * the bus: all of it or nothing, in one statement. A message that is there already is left as it is.
      *
+     * @returns whether it is new
      * @throws HubError ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id belongs to a message with another fingerprint
      */
-    async append(message: NewMessage): Promise<void> {
+    async append(message: NewMessage): Promise<boolean> {
       const inserted = await insert(database, message).catch((error: unknown) => {
         // Two calls with one new id at once: the second one waited for the first, and finds its message.
         if (isUniqueViolation(error)) return false;
         throw error;
       });
-      if (inserted) return;
-      if (await this.accepted(message.messageId, message.fingerprint)) return;
+      if (inserted) return true;
+      if (await this.accepted(message.messageId, message.fingerprint)) return false;
       throw new HubError('ABORTED', 'MESSAGE_ID_IN_USE', 'The message_id is being used by another call: try again');
     },
 
@@ -261,8 +262,14 @@ export function openStore(database: Database) {
       };
     },
 
-    /** Applies what was reported of messages, in one transaction. Reports of unknown messages are returned, not applied. */
-    async applyReports(reports: ReadonlyMap<string, readonly Report[]>): Promise<{ unknown: string[] }> {
+    /**
+     * Applies what was reported of messages, in one transaction. Reports of unknown messages are returned, not applied.
+     *
+     * @returns how the messages ended that did by that, too
+     */
+    async applyReports(
+      reports: ReadonlyMap<string, readonly Report[]>,
+    ): Promise<{ unknown: string[]; ended: Status[] }> {
       return database.transaction(async (transaction) => {
         // In one order everywhere, so that two that apply at once wait for each other instead of blocking each other.
         const open = await transaction.sql<OpenRow>(
@@ -270,9 +277,10 @@ export function openStore(database: Database) {
             order by message_id for update`,
           [[...reports.keys()]],
         );
-        await write(transaction, open, (messageId) => reports.get(messageId) as readonly Report[]);
+        const reached = await write(transaction, open, (messageId) => reports.get(messageId) as readonly Report[]);
+        const ended = reached.filter((status) => status === 'delivered' || status === 'failed');
         const known = new Set(open.map((row) => row.message_id));
-        return { unknown: [...reports.keys()].filter((messageId) => !known.has(messageId)) };
+        return { unknown: [...reports.keys()].filter((messageId) => !known.has(messageId)), ended };
       });
     },
 
@@ -340,13 +348,13 @@ async function insert(database: Database, message: NewMessage): Promise<boolean>
   return rows.length > 0;
 }
 
-/** Applies reports to messages that the transaction has locked, and writes what they change. */
+/** Applies reports to messages that the transaction has locked, and writes what they change. @returns the new statuses */
 async function write(
   transaction: SqlTransaction,
   open: readonly OpenRow[],
   reportsOf: (messageId: string) => readonly Report[],
-): Promise<void> {
-  if (open.length === 0) return;
+): Promise<Status[]> {
+  if (open.length === 0) return [];
   const rows = await transaction.sql<
     DeliveryJson & { message_id: string; updated_at: Date; next_attempt_at: Date | null }
   >(
@@ -410,6 +418,7 @@ async function write(
       columns(latest, ['messageId', 'status', 'at']),
     );
   }
+  return latest.map(({ status }) => status);
 }
 
 /** Rows as arrays by column, the way that unnest takes them. */

@@ -1,0 +1,62 @@
+import { askedGauge, counter } from '../metrics.ts';
+import type { Bus } from './bus.ts';
+
+const published = counter('bus_published_total', 'Events stored on a topic', ['topic']);
+const unpublished = counter('bus_publish_failures_total', 'Publications that failed', ['topic']);
+const consumed = counter('bus_handled_total', 'Events that a group has handled', ['topic', 'group']);
+const failed = counter('bus_failures_total', 'Batches and events that were tried and failed', ['topic', 'group']);
+const buried = counter('bus_dead_letters_total', 'Events that a group has given up', ['topic', 'group']);
+const behind = askedGauge('bus_lag_events', 'Events on a topic that a group has not handled', [
+  'topic',
+  'group',
+  'partition',
+]);
+
+/** The same bus, whose work is counted. */
+export function observed(bus: Bus): Bus {
+  return {
+    ...bus,
+    async publish(topic, events) {
+      try {
+        await bus.publish(topic, events);
+      } catch (error) {
+        unpublished.inc({ topic });
+        throw error;
+      }
+      published.inc({ topic }, events.length);
+    },
+    async consume(options) {
+      const { topics, group, handle, onDeadLetter } = options;
+      const consumer = await bus.consume({
+        ...options,
+        async handle(events) {
+          // A batch is of one topic.
+          const labels = { topic: events[0]!.topic, group };
+          try {
+            await handle(events);
+          } catch (error) {
+            failed.inc(labels);
+            throw error;
+          }
+          consumed.inc(labels, events.length);
+        },
+        async onDeadLetter(event, error) {
+          await onDeadLetter?.(event, error);
+          buried.inc({ topic: event.topic, group });
+        },
+      });
+      const forget = behind.ask(async (tell) => {
+        const lags = await Promise.all(topics.map(async (topic) => ({ topic, lag: await bus.lag(topic, group) })));
+        for (const { topic, lag } of lags) {
+          for (const { partition, events } of lag) tell({ topic, group, partition: String(partition) }, events);
+        }
+      });
+      return {
+        stop() {
+          forget();
+          return consumer.stop();
+        },
+      };
+    },
+  };
+}
