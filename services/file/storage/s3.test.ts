@@ -40,7 +40,12 @@ for (const [title, env, message] of [
   ],
   [
     'one half of the keys for uploads',
-    { S3_ENDPOINT: 'http://localhost:9000', S3_ACCESS_KEY: 'a', S3_SECRET_KEY: 'b', S3_UPLOAD_ACCESS_KEY: 'c' },
+    {
+      S3_ENDPOINT: 'http://localhost:9000',
+      S3_ACCESS_KEY: 'a',
+      S3_SECRET_KEY: 'half-of-what-it-takes',
+      S3_UPLOAD_ACCESS_KEY: 'c',
+    },
     /S3_UPLOAD_SECRET_KEY/,
   ],
   ['an endpoint with a path', { S3_ENDPOINT: 'http://localhost:9000/s3' }, /S3_ENDPOINT must be/],
