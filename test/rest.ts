@@ -73,7 +73,29 @@ export interface MessageDetails extends Message {
     attempts: number;
     error: string;
     updated_at: string;
+    next_attempt_at: string | null;
   }[];
+}
+
+/** That a simulated network took a message. */
+export interface Effect {
+  position: number;
+  channel: string;
+  idempotency_key: string;
+  message_id: string;
+  conversation_id: string;
+  seq: number;
+  recipient: string;
+  first_at: string;
+  requests: number;
+  effects: number;
+}
+
+export interface EffectPage {
+  effects: Effect[];
+  total: number;
+  limit: number;
+  offset: number;
 }
 
 /** Bytes that are sent as they are: all at once, or piece by piece and then in chunked encoding unless a header says how many. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
 import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
-import { DeliveryEnded } from '#gen/chat4all/message/v1/events.ts';
+import { DeliveryAttempted, DeliveryEnded } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus, PayloadType, Priority } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { BusEvent, ReceivedEvent } from '#lib/bus/bus.ts';
@@ -16,11 +16,12 @@ import { openDatabase } from '#lib/database.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { openHarness } from '../../test/harness.ts';
-import type { Connector, DeliveryContext, DeliveryToMake } from './connector.ts';
+import type { Connector, DeliveryContext, DeliveryToMake, Receipt } from './connector.ts';
 import { connectorContract, sampleDelivery } from './contract.ts';
 import { makeDelivery } from './delivery.ts';
 import { delivering, giveUp, type DeliveringOptions } from './events.ts';
 import { installedConnectors } from './installed.ts';
+import { receiving } from './receipts.ts';
 import { database, openStore, type Store } from './store.ts';
 
 const harness = await openHarness();
@@ -89,7 +90,11 @@ test.serial('each line of a delivery is the same in the text log', async (t) => 
 
 /** A network that does what `answer` says, and remembers what it was asked. */
 function network(
-  answer: (delivery: DeliveryToMake, context: DeliveryContext, attempt: number) => Promise<void> | void,
+  answer: (
+    delivery: DeliveryToMake,
+    context: DeliveryContext,
+    attempt: number,
+  ) => Promise<'taken' | void> | 'taken' | void,
 ) {
   const asked: { delivery: DeliveryToMake; key: string }[] = [];
   const connector: Connector = {
@@ -99,7 +104,7 @@ function network(
     async stop() {},
     async deliver(delivery, context) {
       asked.push({ delivery, key: context.idempotencyKey });
-      await answer(delivery, context, asked.filter((each) => each.key === context.idempotencyKey).length);
+      return answer(delivery, context, asked.filter((each) => each.key === context.idempotencyKey).length);
     },
   };
   return { connector, asked, recipients: () => asked.map(({ delivery }) => delivery.recipientId) };
@@ -213,6 +218,11 @@ function requested(given: Partial<DeliveryRequested> = {}, channel = 'net'): Rec
 const requestOf = (event: ReceivedEvent) => DeliveryRequested.decode(event.value);
 const recipientsOf = (events: readonly ReceivedEvent[]) => events.map((event) => requestOf(event).recipientId);
 
+const isOf =
+  (name: string) =>
+  ({ type }: BusEvent): boolean =>
+    type === `chat4all.message.v1.${name}`;
+
 /** A worker on a channel, with the reports that it publishes. `handled` does as the bus: again, while the failure is transient. */
 function worker(connector: Connector, given: Partial<DeliveringOptions> = {}) {
   const reports: BusEvent[] = [];
@@ -228,7 +238,8 @@ function worker(connector: Connector, given: Partial<DeliveringOptions> = {}) {
   });
   return {
     reports,
-    ended: () => reports.map((report) => DeliveryEnded.decode(report.value)),
+    ended: () => reports.filter(isOf('DeliveryEnded')).map(({ value }) => DeliveryEnded.decode(value)),
+    attempted: () => reports.filter(isOf('DeliveryAttempted')).map(({ value }) => DeliveryAttempted.decode(value)),
     handle,
     async handled(events: readonly ReceivedEvent[]) {
       for (;;) {
@@ -496,6 +507,130 @@ test('delivering: told to stop, it begins nothing more and leaves the rest to ot
   t.is(stopped.reports.length, 1);
   await worker(net.connector).handled(events);
   t.deepEqual(net.recipients(), recipientsOf(events));
+});
+
+test('delivering: an attempt after which the delivery stays open is reported, with the next one', async (t) => {
+  const [slow, quick] = [requested(), requested()];
+  const net = network(({ messageId }, _context, attempt) => {
+    if (attempt <= 2) throw away(messageId === requestOf(slow).messageId ? 0.3 : undefined);
+  });
+  const { handle, reports, attempted, ended } = worker(net.connector);
+  await handle([slow, quick]);
+  const { messageId, recipientId } = requestOf(slow);
+  t.like(
+    attempted(),
+    [1, 2].map((attempts) => ({ messageId, recipientId, channel: 'net', attempts, error: 'Net is away', replay: 0 })),
+  );
+  for (const { at, nextAttemptAt } of attempted()) t.true(nextAttemptAt!.getTime() >= at!.getTime() + 300);
+  t.deepEqual(
+    ended().map(({ attempts }) => attempts),
+    [3, 3],
+    'however few of its attempts were reported',
+  );
+  t.like(reports.find(isOf('DeliveryAttempted')), { key: slow.key, requestId: slow.requestId });
+  t.is(new Set(reports.map(({ id }) => id)).size, 4);
+});
+
+test('delivering: who takes over a delivery counts its attempts on', async (t) => {
+  const event = requested();
+  const stop = new AbortController();
+  const failing = network(() => {
+    throw away(0.3);
+  });
+  const first = worker(failing.connector, { stopping: stop.signal });
+  const handling = first.handle([event]);
+  while (first.attempted().length < 2) await sleep(20);
+  stop.abort();
+  t.true(isTransient(await t.throwsAsync(handling)));
+  const second = worker(network(() => {}).connector);
+  await second.handled([event]);
+  t.is(second.ended()[0]!.attempts, failing.asked.length + 1);
+});
+
+/** What a network that has taken deliveries reports of them. */
+function reporting() {
+  const reports: BusEvent[] = [];
+  const receive = receiving({
+    connector: { name: 'net', title: 'Net' },
+    store,
+    log,
+    publish: async (_topic, events) => void reports.push(...events),
+  });
+  const receipt = (event: ReceivedEvent, status: Receipt['status'], given: Partial<Receipt> = {}): Receipt => {
+    const { messageId, recipientId } = requestOf(event);
+    return { messageId, recipientId, idempotencyKey: event.id, status, reason: '', ...given };
+  };
+  return { receive, receipt, reports, ended: () => reports.map(({ value }) => DeliveryEnded.decode(value)) };
+}
+
+test('delivering: what the network only took stays open, and is not made again', async (t) => {
+  const net = network(() => 'taken');
+  const [first, second] = [requested(), requested()];
+  const { handle, reports } = worker(net.connector);
+  await handle([first, second]);
+  await handle([first, second]);
+  await worker(net.connector).handle([first]);
+  t.is(net.asked.length, 2);
+  t.deepEqual(reports, []);
+  t.deepEqual(await store.listEnded(requestOf(first).messageId), []);
+});
+
+test('delivering: what the network took is asked for again, with its key, when the message is replayed', async (t) => {
+  const net = network(() => 'taken');
+  const event = requested();
+  const { handle } = worker(net.connector);
+  await handle([event]);
+  await handle([again(event, 1)]);
+  await handle([again(event, 1), event]);
+  t.deepEqual(
+    net.asked.map(({ key }) => key),
+    [event.id, event.id],
+  );
+  const { receive, receipt, ended } = reporting();
+  await receive([receipt(event, 'delivered')]);
+  t.like(ended(), [{ replay: 1, status: MessageStatus.MESSAGE_STATUS_DELIVERED }]);
+});
+
+test('receiving: the first report that ends a delivery counts, whatever comes twice, late or in another order', async (t) => {
+  const net = network(() => 'taken');
+  const [good, bad, odd] = [requested(), requested(), requested()];
+  const { handle } = worker(net.connector);
+  await handle([good, bad, odd]);
+  const { receive, receipt, reports, ended } = reporting();
+
+  await receive([receipt(good, 'sent'), receipt(bad, 'sent')]);
+  t.deepEqual(reports, []);
+  await receive([receipt(good, 'delivered'), receipt(bad, 'failed', { reason: 'Blocked\0' }), receipt(odd, 'read')]);
+  const told = (event: ReceivedEvent) =>
+    ended()
+      .filter(({ messageId }) => messageId === requestOf(event).messageId)
+      .map(({ status, error }) => [status === MessageStatus.MESSAGE_STATUS_DELIVERED, error]);
+  t.deepEqual(told(good), [[true, '']]);
+  t.deepEqual(told(bad), [[false, 'Blocked']]);
+  t.deepEqual(told(odd), [[true, '']]);
+  t.like(reports[0], { key: good.key, requestId: good.requestId });
+
+  await receive([receipt(good, 'failed'), receipt(bad, 'delivered'), receipt(odd, 'sent'), receipt(odd, 'failed')]);
+  t.deepEqual(told(good), [[true, ''], [true, '']]); // prettier-ignore
+  t.deepEqual(told(bad), [[false, 'Blocked'], [false, 'Blocked']]); // prettier-ignore
+  t.deepEqual(told(odd), [[true, ''], [true, '']]); // prettier-ignore
+  t.is(new Set(reports.map(({ id }) => id)).size, 3, 'a repeated report is the same event');
+});
+
+test('receiving: a report that comes before the delivery is on record ends it; one with another key does not', async (t) => {
+  const [quick, wrong, unknown] = [requested(), requested(), requested()];
+  const { receive, receipt, ended } = reporting();
+  const net = network(async ({ messageId }) => {
+    if (messageId === requestOf(quick).messageId) await receive([receipt(quick, 'delivered')]);
+    return 'taken' as const;
+  });
+  const { handle } = worker(net.connector);
+  await handle([quick, wrong]);
+  t.like(ended(), [{ messageId: requestOf(quick).messageId, attempts: 1 }]);
+  await receive([receipt(wrong, 'delivered', { idempotencyKey: uuid() }), receipt(unknown, 'delivered')]);
+  t.is(ended().length, 1);
+  await handle([quick, wrong]);
+  t.is(net.asked.length, 2);
 });
 
 test('delivering: an event that can not be read has no effect, and says what is wrong with it', async (t) => {

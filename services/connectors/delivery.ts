@@ -101,7 +101,7 @@ export async function makeDelivery(
 }
 
 /** A connector may quote its network: PostgreSQL takes no NUL in a text, and nobody reads a page of reasons. */
-function printable(reason: string): string {
+export function printable(reason: string): string {
   return reason.replaceAll('\0', '').slice(0, 1_000);
 }
 

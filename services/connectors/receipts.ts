@@ -1,6 +1,7 @@
 import type { Bus } from '#lib/bus/bus.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connector, Receipt } from './connector.ts';
+import { printable } from './delivery.ts';
 import { countEnded, reportOf, statusTopic } from './events.ts';
 import type { Store } from './store.ts';
 
@@ -26,7 +27,7 @@ export function receiving({ connector: { name, title }, store, publish, log }: R
         ...receipt,
         channel: name,
         delivered: status !== 'failed',
-        error: status === 'failed' ? reason || `${title} could not deliver it` : '',
+        error: status === 'failed' ? printable(reason) || `${title} could not deliver it` : '',
         endedAt: now,
       })),
     );

@@ -186,6 +186,45 @@ test('settle: a rejected or expired message fails what is open and keeps what wa
   t.is(history.at(-1)?.status, 'failed');
 });
 
+test('settle: an attempt that failed shows in its delivery, and never takes anything back', (t) => {
+  const attempted = (attempts: number, error: string, replay = 0): Report => ({
+    kind: 'attempted',
+    at: at(attempts),
+    replay,
+    recipientId: bia,
+    channel: 'whatsapp',
+    attempts,
+    error,
+    nextAttemptAt: at(attempts + 1),
+  });
+  const tried = after(message(bia, caio), [attempted(3, 'away')]);
+  t.is(tried.status, 'accepted');
+  t.like(tried.deliveries[0], {
+    status: 'accepted',
+    attempts: 3,
+    error: 'away',
+    nextAttemptAt: at(4),
+    updatedAt: at(3),
+  });
+  t.like(tried.deliveries[1], { attempts: 0, error: '', nextAttemptAt: null });
+  const nothing = { deliveries: [], history: [] };
+  t.deepEqual(settle(tried, [attempted(3, 'again'), attempted(2, 'earlier')]), nothing);
+  t.deepEqual(settle({ ...tried, replay: 1 }, [attempted(4, 'of an earlier round')]), nothing);
+
+  const over = after(tried, [ended(bia, 5)]);
+  t.like(over.deliveries[0], { status: 'delivered', attempts: 3, error: '', nextAttemptAt: null });
+  t.deepEqual(settle(over, [attempted(6, 'late')]), nothing);
+
+  const expired = after(tried, [{ kind: 'expired', at: at(9), reason: 'too late' }]);
+  t.like(expired.deliveries[0], {
+    status: 'failed',
+    attempts: 3,
+    error: 'too late; the last answer was: away',
+    nextAttemptAt: null,
+  });
+  t.like(expired.deliveries[1], { status: 'failed', error: 'too late' });
+});
+
 test('settle: history never runs backwards, whatever the clocks of others say', (t) => {
   const { history } = settle(message(bia), [{ kind: 'routed', at: at(5), replay: 0 }, ended(bia, 3)]);
   t.deepEqual(

@@ -188,6 +188,31 @@ test('applyReports: ledger, history and status follow, and a repetition changes 
   t.deepEqual(await store.find(messageId), after);
 });
 
+test('applyReports: what is known of the last attempt and the next one is kept while a delivery is open', async (t) => {
+  const message = newMessage();
+  await store.append(message);
+  const { messageId } = message;
+  const nextAttemptAt = new Date(Date.now() + 5_000);
+  const attempted = {
+    kind: 'attempted',
+    at: new Date(),
+    replay: 0,
+    recipientId: bia,
+    channel: 'whatsapp',
+    attempts: 4,
+    error: 'away',
+    nextAttemptAt,
+  } as const;
+  await store.applyReports(new Map([[messageId, [attempted]]]));
+  const [open, other] = (await store.find(messageId))!.deliveries;
+  t.like(open, { status: 'accepted', attempts: 4, error: 'away', nextAttemptAt });
+  t.like(other, { attempts: 0, error: '', nextAttemptAt: null });
+  await store.applyReports(new Map([[messageId, [ended(bia), ended(caio)]]]));
+  const after = await store.find(messageId);
+  t.is(after?.status, 'delivered');
+  t.like(after?.deliveries[0], { status: 'delivered', attempts: 4, error: '', nextAttemptAt: null });
+});
+
 test('applyReports: batches that share messages, at once and in other orders, neither block nor lose anything', async (t) => {
   const messages = Array.from({ length: 40 }, () => newMessage());
   await Promise.all(messages.map((message) => store.append(message)));
