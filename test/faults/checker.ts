@@ -25,6 +25,7 @@ export type Rule =
   | 'orphan'
   | 'file lost'
   | 'internal error'
+  | 'audit'
   | 'slow';
 
 export interface CheckOptions {
@@ -47,6 +48,7 @@ export function check(observations: Observations, options: CheckOptions): Breach
     ...checkLeftovers(observations, known),
     ...checkFiles(observations, options),
     ...checkTries(observations),
+    ...checkAudit(observations),
   ];
 }
 
@@ -175,13 +177,13 @@ function checkEffects({ ledger, effects }: Observations): Breach[] {
   const deliveries = new Map(ledger.deliveries.map((delivery) => [deliveryKey(delivery), delivery]));
   for (const [key, { messageId, recipientId, channel, status }] of deliveries) {
     const found = byDelivery.get(key) ?? [];
-    const times = found.reduce((sum, effect) => sum + effect.times, 0);
     const what = `to ${recipientId} over ${channel}`;
-    if (status === 'delivered' && times === 0) {
+    if (status === 'delivered' && found.length === 0) {
       breaches.push({ rule: 'no effect', messageId, text: `is delivered ${what}, and the network has nothing` });
     }
-    if (times > 1 || found.length > 1) {
-      breaches.push({ rule: 'doubled', messageId, text: `had ${times} effects with ${found.length} keys ${what}` });
+    if (found.length > 1) {
+      const keys = found.map((effect) => effect.key).join(', ');
+      breaches.push({ rule: 'doubled', messageId, text: `had ${found.length} effects ${what}, with the keys ${keys}` });
     }
   }
   for (const [key, [effect]] of byDelivery) {
@@ -370,6 +372,28 @@ function checkTries({ journal }: Observations): Breach[] {
         text: `was answered ${status} ${code}`,
       })),
   );
+}
+
+/** The hub's own books say the same. */
+function checkAudit({ audit, ledger }: Observations): Breach[] {
+  const breach = (text: string): Breach => ({ rule: 'audit', text });
+  const differs = (what: string, found: unknown, right: unknown) =>
+    found === right ? [] : [breach(`${what} is ${String(found)}, not ${String(right)}`)];
+  const count = (rows: readonly { status: string }[], status: string) =>
+    rows.filter((row) => row.status === status).length;
+  return [
+    ...differs('balanced', audit.balanced, true),
+    ...(['messages', 'deliveries'] as const).flatMap((what) => [
+      ...differs(`${what}.accepted`, audit[what].accepted, ledger[what].length),
+      ...differs(`${what}.delivered`, audit[what].delivered, count(ledger[what], 'delivered')),
+      ...differs(`${what}.failed`, audit[what].failed, count(ledger[what], 'failed')),
+    ]),
+    ...(['mismatched_total', 'overdue', 'gaps_total', 'outbox_events', 'dead_letters_waiting'] as const).flatMap(
+      (what) => differs(what, audit[what], 0),
+    ),
+    ...differs('lag_known', audit.lag_known, true),
+    ...audit.lag.flatMap(({ topic, group, events }) => differs(`lag of ${group} on ${topic}`, events, 0)),
+  ];
 }
 
 function isSameSet(one: readonly string[], other: readonly string[]): boolean {

@@ -9,6 +9,8 @@ export interface Clients {
   conversations: Conversation[];
   /** By user id. */
   tokens: Map<string, string>;
+  /** User id of user1. */
+  administrator: string;
   /** How often each status was answered; 0 is no answer. */
   statuses: Map<number, number>;
   /** Messages that were accepted so far. */
@@ -317,6 +319,7 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
     journal,
     conversations,
     tokens,
+    administrator: users[0]!,
     statuses,
     accepted: () => acceptedCount,
     failed: failed.promise,

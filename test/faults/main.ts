@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { kafkaAvailable, kafkaNeeds } from '../../dev/engines/kafka.ts';
 import { minioAvailable, minioNeeds } from '../../dev/engines/minio.ts';
 import { mayMount } from './disk.ts';
-import type { Scale } from './plan.ts';
+import { kinds, type FaultKind, type Scale } from './plan.ts';
 import { printReport } from './report.ts';
 import { run, type RunReport } from './run.ts';
 import type { EngineKind } from './system.ts';
@@ -18,6 +18,7 @@ const usage = `npm run faults -- [options]: breaks a whole hub under load, and p
   --tiny                        6 faults, 300 messages
   --faults <1-10000>            that many faults instead
   --messages <1-10000000>       that many messages instead, at least
+  --only <kind>,<kind>          faults of these kinds only: ${kinds.join(', ')}
   --replicas <1-5>              how many of each service run; 1 by default
   --seed <0-4294967295>         which faults, for how long, in which order; a new one by default
   --json <file>                 where the report goes
@@ -32,6 +33,7 @@ interface Options {
   scale: Scale;
   faults: number;
   messages: number;
+  only: FaultKind[] | undefined;
   replicas: number;
   seed: number;
   json: string | undefined;
@@ -63,6 +65,7 @@ function readOptions(): Options {
         tiny: flag,
         faults: text,
         messages: text,
+        only: text,
         replicas: text,
         seed: text,
         json: text,
@@ -88,7 +91,13 @@ function readOptions(): Options {
     };
     const engines = values.engines ?? 'both';
     if (!['real', 'embedded', 'both'].includes(engines)) throw new Error('--engines must be real, embedded or both');
+    const only = values.only?.split(',').map((name) => {
+      const kind = kinds.find((each) => each === name.trim());
+      if (kind === undefined) throw new Error(`--only: there is no fault of the kind ${name}`);
+      return kind;
+    });
     return {
+      only,
       engines: engines === 'both' ? ['real', 'embedded'] : [engines as EngineKind],
       scale,
       faults: number('faults', scales[scale].faults, 1, 10_000),

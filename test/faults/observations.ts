@@ -8,7 +8,9 @@ export interface Observations {
   /** What `GET /v1/conversations/{id}/messages` lists, oldest first. */
   listed: Map<string, ListedMessage[]>;
   ledger: Ledger;
+  /** In the order in which they came. */
   effects: Effect[];
+  audit: Audit;
   /** Kafka's topics from their beginnings; undefined where there is no Kafka. */
   records: TopicRecord[] | undefined;
   /** Batches that are left on the bus on PostgreSQL, by queue; undefined where there is a Kafka. */
@@ -54,17 +56,36 @@ export interface Ledger {
   strays: Record<string, number>;
 }
 
-/** What a network has taken. */
+/** Something that a network did, once, because it was asked to. */
 export interface Effect {
   /** By which the network tells one delivery from another. */
   key: string;
   messageId: string;
   recipientId: string;
   channel: string;
-  /** Whether the network did it once, or more often. */
-  times: number;
   /** How often it was asked to. */
   requests: number;
+}
+
+/** What `GET /v1/admin/audit` says. */
+export interface Audit {
+  balanced: boolean;
+  messages: Balance;
+  deliveries: Balance;
+  mismatched_total: number;
+  overdue: number;
+  gaps_total: number;
+  outbox_events: number;
+  dead_letters_waiting: number;
+  lag: { topic: string; group: string; events: number }[];
+  lag_known: boolean;
+}
+
+interface Balance {
+  accepted: number;
+  delivered: number;
+  failed: number;
+  in_flight: number;
 }
 
 export interface TopicRecord {

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Client as S3 } from 'minio';
 import pg from 'pg';
 import type { Clients } from './clients.ts';
-import type { Effect, Files, Ledger, ListedMessage, Observations, ReadMessage } from './observations.ts';
+import type { Audit, Effect, Files, Ledger, ListedMessage, Observations, ReadMessage } from './observations.ts';
 import type { System } from './system.ts';
 import { readTopics } from './topics.ts';
 
@@ -16,9 +16,10 @@ const pageSize = 100;
 /** Milliseconds. */
 const callLimit = 20_000;
 const statementLimit = 60_000;
+const auditLimit = 20_000;
 
-/** Looks at everything. The hub must be whole, and nothing be sent any more. */
-export async function observe(system: System, clients: Clients): Promise<Observations> {
+/** Looks at everything since a moment. The hub must be whole, and nothing be sent any more. */
+export async function observe(system: System, clients: Clients, since: Date): Promise<Observations> {
   const { journal, conversations, tokens } = clients;
   await using database = await connect(system.databaseUrl);
   const [ledger, fileRows, leftOnBus] = [
@@ -56,7 +57,8 @@ export async function observe(system: System, clients: Clients): Promise<Observa
     read,
     listed,
     ledger,
-    effects: await readEffects(system.logFile),
+    effects: await readEffects(database.client),
+    audit: await readAudit(system.url, token(clients.administrator), since),
     records: system.kafkaBrokers === undefined ? undefined : await readTopics(system.kafkaBrokers),
     leftOnBus,
     files: { ...fileRows, ...(await readStore(system)) },
@@ -168,22 +170,25 @@ async function readStore({ minio, filesDir }: System): Promise<Pick<Files, 'obje
   return { objects, unfinished: { count: ids.flat().length, keys: undefined } };
 }
 
-const linePattern = /INFO: Mensagem (\S+) enviada para o usuário (\S+) no (\S+)/;
-
 /** What the networks have taken, in the order in which they did. */
-async function readEffects(logFile: string): Promise<Effect[]> {
-  const effects = new Map<string, Effect>();
-  for await (const line of createInterface({ input: createReadStream(logFile), crlfDelay: Infinity })) {
-    const [, messageId, recipientId, title] = linePattern.exec(line) ?? [];
-    if (messageId === undefined) continue;
-    const channel = title!.replace(/\W.*/, '').toLowerCase();
-    const key = `${messageId}/${recipientId}/${channel}`;
-    const known = effects.get(key);
-    if (known === undefined)
-      effects.set(key, { key, messageId, recipientId: recipientId!, channel, times: 1, requests: 1 });
-    else known.requests += 1;
+function readEffects(client: pg.Client): Promise<Effect[]> {
+  return rowsOf(
+    client,
+    `select idempotency_key as key, message_id as "messageId", recipient_id as "recipientId", channel, requests
+      from connectors.provider_effects order by id`,
+  );
+}
+
+/** The hub's own books, once they are closed, or as they are after a while. */
+async function readAudit(url: string, token: string, since: Date): Promise<Audit> {
+  const rest = openReader(url);
+  const at = `/v1/admin/audit?from=${since.toISOString()}`;
+  for (const giveUp = Date.now() + auditLimit; ; await sleep(200)) {
+    const audit = await rest<Audit>(at, token);
+    if (audit === undefined) throw new Error(`GET ${at}: 404`);
+    const isClosed = audit.lag_known && audit.lag.every(({ events }) => events === 0);
+    if (isClosed || Date.now() > giveUp) return audit;
   }
-  return [...effects.values()];
 }
 
 /** Reads over REST. @returns undefined if there is no such thing for this user */

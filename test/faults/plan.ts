@@ -3,7 +3,7 @@ import { openRandom, type Random } from './random.ts';
 /** What can be done to a running system. */
 export type FaultKind = (typeof kinds)[number];
 
-const kinds = [
+export const kinds = [
   /** SIGKILL to one process of the hub. */
   'kill',
   /** SIGKILL to two at once. */
@@ -69,11 +69,18 @@ const lengths: Record<Scale, { freeze: Range; away: Range; pause: Range }> = {
  * Makes a plan: the same for the same seed, targets and scale. Each kind comes as often as the others, give or take one, and
  * within a kind each target does.
  */
-export function makePlan(options: { seed: number; count: number; scale: Scale; targets: Targets }): Fault[] {
-  const { seed, count, scale, targets } = options;
+export function makePlan(options: {
+  seed: number;
+  count: number;
+  scale: Scale;
+  targets: Targets;
+  /** All by default. */
+  only?: readonly FaultKind[];
+}): Fault[] {
+  const { seed, count, scale, targets, only = kinds } = options;
   const random = openRandom(seed);
   const choices = choicesOf(targets);
-  const possible = kinds.filter((kind) => choices[kind].length > 0);
+  const possible = only.filter((kind) => choices[kind].length > 0);
   const nextKind = deck(random, possible);
   const nextTargets = new Map(possible.map((kind) => [kind, deck(random, choices[kind])]));
   const { freeze, away, pause } = lengths[scale];

@@ -109,7 +109,6 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     FILES_DIR: undefined,
     LOG_FORMAT: 'json',
     LOG_LEVEL: 'info',
-    ...(options.replicas === 1 ? {} : { REPLICAS: String(options.replicas) }),
     ...options.env,
   };
   const system: Partial<System> = {};
@@ -164,7 +163,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   await log.close();
   started.defer(() => hub.stop());
   const { url } = await hub
-    .ask('start', { dataDir: path.join(folder, 'data'), env }, startLimit)
+    .ask('start', { dataDir: path.join(folder, 'data'), env, replicas: options.replicas }, startLimit)
     .catch(async (error: unknown) => {
       signal.throwIfAborted();
       const written = (await readFile(logFile, 'utf8')).slice(-3_000);
