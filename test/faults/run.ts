@@ -136,7 +136,10 @@ export async function run(options: RunOptions): Promise<RunReport> {
 
   const length = plan.reduce((sum, { pause, lasts }) => sum + pause + lasts + usualRecovery, 0);
   const rate = Math.max(5, (options.messages / length) * 1_000);
-  const clients = await startClients({ url: system.url, seed, users, rate, channels, signal });
+  const over = new AbortController();
+  started.defer(() => over.abort(new Error('the run is over')));
+  const clientSignal = AbortSignal.any([signal, over.signal]);
+  const clients = await startClients({ url: system.url, seed, users, rate, channels, signal: clientSignal });
   const breaches: Breach[] = [];
   const faulted: Faulted[] = [];
   for (const fault of plan) {
