@@ -431,14 +431,14 @@ test('delivering: a claim that can not be renewed in time begins nothing any mor
       throw databaseAway();
     },
   });
-  const { handle } = worker(net.connector, { store: failing, lease: 900 });
+  const { handle } = worker(net.connector, { store: failing, lease: 3_000 });
   await t.throwsAsync(handle(events), { message: 'away' });
   t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
 });
 
 test('delivering: a delivery that takes longer than a claim stays claimed', async (t) => {
   const event = requested();
-  const lease = 900;
+  const lease = 3_000;
   let renewed = 0;
   const finish = Promise.withResolvers<void>();
   const net = network(() => finish.promise);

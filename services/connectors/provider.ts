@@ -85,8 +85,14 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
   const listeners = new Map<string, (receipts: readonly Receipt[]) => Promise<void>>();
   const standard = (channel: string) => configured.get(channel) ?? emptyProfile;
 
+  let begun = 0;
+  let known = 0;
   async function load(): Promise<void> {
+    const number = (begun += 1);
     const loaded = await records.load();
+    // One that began earlier may not know yet what an administrator has set meanwhile.
+    if (number < known) return;
+    known = number;
     profiles = new Map(networks.map(({ name }) => [name, loaded.profiles.get(name) ?? standard(name)]));
     owesReceipts = loaded.owesReceipts || [...profiles.values()].some(({ receipts }) => receipts !== null);
   }
