@@ -21,7 +21,7 @@ import { HealthAnswers } from './health.ts';
 import { Problem } from './problem.ts';
 import { rateLimits } from './rate-limit.ts';
 import { parseTemplate, RouteTable, type Route } from './routes.ts';
-import { longestUpload, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
+import { longestUpload, overloaded, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
 
 const root = path.join(import.meta.dirname, '..');
 
@@ -64,6 +64,9 @@ export const settings = {
     .default('false')
     .transform((value) => (/^\d+$/.test(value) ? Number(value) : value === 'true' || (value !== 'false' && value)))
     .describe("which proxies' X-Forwarded-For is believed: false, true, a number of hops, or addresses (Express)"),
+  HTTP_CONCURRENCY: integer({ min: 2, max: 1_000_000 })
+    .default(1_000)
+    .describe('how many requests may be under way at once, uploads and downloads at most half of them; more get 503'),
   HTTP_DRAIN: duration().default(5_000).describe('how long running requests may go on when the process stops'),
 };
 
@@ -104,6 +107,7 @@ export async function start(
     bodyTimeout: config.REQUEST_TIMEOUT,
     uploadIdle,
     downloadIdle,
+    streams: Math.floor(config.HTTP_CONCURRENCY / 2),
   };
   const health = new HealthAnswers(backends, version);
   const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes(health)]);
@@ -117,7 +121,7 @@ export async function start(
   } catch (error) {
     throw new Error(`TRUST_PROXY is not usable: ${(error as Error).message}`, { cause: error });
   }
-  app.use(begin(log, open), ...rates.middleware, dispatch(table), answerErrors(log));
+  app.use(begin(log, open, config.HTTP_CONCURRENCY), ...rates.middleware, dispatch(table), answerErrors(log));
 
   // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
   const requestTimeout = headersTimeout + longestUpload(bindings, limits);
@@ -191,7 +195,7 @@ const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered'
 const noRoute = { route: 'none', method: 'any' };
 
 /** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
-function begin(log: Logger, open: OpenAnswers): RequestHandler {
+function begin(log: Logger, open: OpenAnswers, concurrency: number): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
     const requestId = requestIdOf(request.headers);
@@ -215,6 +219,7 @@ function begin(log: Logger, open: OpenAnswers): RequestHandler {
       withContext(context, () => log[level]({ method: request.method, path: pathname, status, ms }, 'http'));
     });
     const { expect, host } = request.headers;
+    if (open.answers.size > concurrency && !watched.has(targetOf(request.url).pathname)) throw overloaded();
     if (open.stopping) closeAfter(response);
     withContext(context, () => {
       if (host === undefined && request.httpVersion === '1.1') {
@@ -263,7 +268,8 @@ function answerErrors(log: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, _request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
-    if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
+    if (problem.code === 'OVERLOADED') log.debug(problem.message);
+    else if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.
     if (response.headersSent) response.destroy();

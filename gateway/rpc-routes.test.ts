@@ -16,7 +16,14 @@ import { readRoutes } from './bindings.ts';
 import { RouteError, RouteTable } from './routes.ts';
 import { longestUpload, rpcRoutes } from './rpc-routes.ts';
 
-const limits = { timeout: 10_000, bodyLimit: 1_024, bodyTimeout: 10_000, uploadIdle: 1_000, downloadIdle: 1_000 };
+const limits = {
+  timeout: 10_000,
+  bodyLimit: 1_024,
+  bodyTimeout: 10_000,
+  uploadIdle: 1_000,
+  downloadIdle: 1_000,
+  streams: 10,
+};
 
 /** Makes the routes of the test services, after a change to their descriptors. */
 function routes(change: (set: FileDescriptorSet) => void) {

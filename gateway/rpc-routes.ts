@@ -31,6 +31,8 @@ export interface Limits {
   /** How long a client that sends a raw body may send nothing, and one that is sent one take nothing. */
   uploadIdle: number;
   downloadIdle: number;
+  /** How many uploads and downloads may be under way at once. */
+  streams: number;
 }
 
 /** The routes to RPCs. */
@@ -41,13 +43,14 @@ export function rpcRoutes(
   limits: Limits,
 ): Route<Handler>[] {
   const transcoder = new Transcoder(registry);
+  const streams: Streams = { running: 0 };
   const taken = new Set<Route<Binding>>();
   const found = routes.map((route) => {
-    const handler = handlerOf(route.target, transcoder, backends, limits);
+    const handler = handlerOf(route.target, transcoder, backends, streams, limits);
     const sibling = jsonSibling(route, routes);
     if (sibling === undefined) return { route, target: handler };
     taken.add(sibling);
-    const json = handlerOf(sibling.target, transcoder, backends, limits);
+    const json = handlerOf(sibling.target, transcoder, backends, streams, limits);
     const target: Handler = (request, ...rest) =>
       (isJson(request.headers['content-type']) ? json : handler)(request, ...rest);
     return { route, target };
@@ -78,7 +81,13 @@ function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): 
   return others.length === 1 && takesJson ? sibling : undefined;
 }
 
-function handlerOf(binding: Binding, transcoder: Transcoder, backends: Backends, limits: Limits): Handler {
+function handlerOf(
+  binding: Binding,
+  transcoder: Transcoder,
+  backends: Backends,
+  streams: Streams,
+  limits: Limits,
+): Handler {
   const { method, rawBody } = binding;
   const backend = backends.of(method.parent.typeName) as Backend;
   const common = { backend, binding, transcoder, timeout: binding.timeout ?? limits.timeout };
@@ -94,18 +103,41 @@ function handlerOf(binding: Binding, transcoder: Transcoder, backends: Backends,
   }
   if (method.methodKind === 'client_streaming') {
     const options = { ...common, rawBody, idle: limits.uploadIdle };
-    return held(backend, (request, response, values, query) => answerUpload(request, response, values, query, options));
+    return held(backend, streams, limits, (request, response, values, query) =>
+      answerUpload(request, response, values, query, options),
+    );
   }
   const options = { ...common, rawBody, idle: limits.downloadIdle };
-  return held(backend, (request, response, values, query) => answerDownload(request, response, values, query, options));
+  return held(backend, streams, limits, (request, response, values, query) =>
+    answerDownload(request, response, values, query, options),
+  );
 }
 
-/** Lets a stream begin only once its backend is there: it can't begin again. */
-function held({ streamCalls }: Backend, handler: Handler): Handler {
-  return async (request, response, ...rest) => {
+/** More than is under way can't be taken on. */
+export function overloaded(): Problem {
+  return new Problem(503, 'OVERLOADED', 'Too many requests at once: try again a little later', { retryAfter: 1 });
+}
+
+/** Uploads and downloads under way. */
+interface Streams {
+  running: number;
+}
+
+/** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
+function held({ streamCalls }: Backend, streams: Streams, limits: Limits, handler: Handler): Handler {
+  const begin: Handler = async (request, response, ...rest) => {
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
       throw fromBackend(error, new Reading(), new Map());
     });
     if (!response.destroyed) await handler(request, response, ...rest);
+  };
+  return async (...given) => {
+    if (streams.running >= limits.streams) throw overloaded();
+    streams.running += 1;
+    try {
+      await begin(...given);
+    } finally {
+      streams.running -= 1;
+    }
   };
 }

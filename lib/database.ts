@@ -1,6 +1,7 @@
 import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
 import type { EntitySchema, MigrationObject } from '@mikro-orm/core';
+import { Breaker } from './breaker.ts';
 import { integer, postgresUrl } from './config.ts';
 import { within } from './deadline.ts';
 import { HubError } from './errors.ts';
@@ -35,7 +36,7 @@ export interface SqlTransaction {
 
 /**
  * An open database. Whatever fails because PostgreSQL is away, restarting or too busy is a
- * HubError UNAVAILABLE `DATABASE_UNAVAILABLE`; connections come back by themselves.
+ * HubError UNAVAILABLE `DATABASE_UNAVAILABLE`, at once when it has been so for a while; connections come back by themselves.
  */
 export interface Database extends SqlTransaction {
   /** Works on entities, in an entity manager of its own. */
@@ -99,11 +100,13 @@ export function openDatabase(
     return (await client.query({ name, text: statement, values: [...values], types: columnTypes })).rows;
   }
 
+  const breaker = new Breaker(awayReason);
+  const spared = <T>(work: () => Promise<T>) => breaker.run(() => guarded(work));
   return {
-    sql: (statement, values) => guarded(async () => run(await pool(), statement, values)),
-    entities: (work) => guarded(() => work(orm.em.fork())),
+    sql: (statement, values) => spared(async () => run(await pool(), statement, values)),
+    entities: (work) => spared(() => work(orm.em.fork())),
     transaction: (work) =>
-      guarded(async () => {
+      spared(async () => {
         const client = await (await pool()).connect();
         let broken: Error | undefined;
         try {
@@ -216,6 +219,8 @@ const transientErrnos = new Set([
 const transientMessages =
   /Connection terminated|connection timeout|timeout expired|timeout exceeded|Query read timeout|not queryable/i;
 
+const awayReason = 'DATABASE_UNAVAILABLE';
+
 async function guarded<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -232,7 +237,7 @@ function isAway(error: unknown): boolean {
 }
 
 function unavailable(cause: unknown): HubError {
-  return new HubError('UNAVAILABLE', 'DATABASE_UNAVAILABLE', 'The database is not available at the moment', {
+  return new HubError('UNAVAILABLE', awayReason, 'The database is not available at the moment', {
     retryAfter: 1,
     cause,
   });

@@ -59,6 +59,9 @@ export interface Serving {
   log: Logger;
   defaultDeadline: number;
   trustedProxies: ReadonlySet<string>;
+  /** How many calls may run at once, and how many do. */
+  concurrency: number;
+  running: number;
 }
 
 const handled = counter('rpc_handled_total', 'RPCs answered, by how they ended', ['rpc', 'code']);
@@ -76,16 +79,39 @@ interface ServerCall {
 /** How a call ended. */
 export type Outcome = { answer: object } | { failure: HubError };
 
+type Read = () => Promise<Decoded | undefined>;
+type Handle = (request: object, about: Call) => Promise<object>;
+
 /**
- * Sees a call through, with all that every call needs: who may, what is wrong with the request, a deadline, an error
- * boundary and a log line.
+ * Sees a call through, with all that every call needs: room for it, who may, what is wrong with the request, a deadline, an
+ * error boundary and a log line.
  */
 export async function seeThrough(
   rpc: Rpc,
+  serving: Serving,
+  call: ServerCall,
+  read: Read,
+  handler: Handle,
+): Promise<Outcome> {
+  if (serving.running >= serving.concurrency) {
+    // Said of each, it would be one more load.
+    serving.log.debug({ rpc: rpc.name }, 'refused: too many calls are running');
+    return { failure: new HubError('UNAVAILABLE', 'OVERLOADED', 'Too many calls at once', { retryAfter: 1 }) };
+  }
+  serving.running += 1;
+  try {
+    return await outcomeOf(rpc, serving, call, read, handler);
+  } finally {
+    serving.running -= 1;
+  }
+}
+
+async function outcomeOf(
+  rpc: Rpc,
   { identities, log, defaultDeadline, trustedProxies }: Serving,
   call: ServerCall,
-  read: () => Promise<Decoded | undefined>,
-  handler: (request: object, about: Call) => Promise<object>,
+  read: Read,
+  handler: Handle,
 ): Promise<Outcome> {
   const began = performance.now();
   inFlight.inc();

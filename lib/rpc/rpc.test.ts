@@ -283,6 +283,64 @@ test('a service that is not there is UNAVAILABLE in our own words, and found aga
   t.deepEqual(await eventually('an answer', again, (found) => found !== undefined), nobody);
 });
 
+test('overload: more than GRPC_CONCURRENCY calls at once are refused at once, and then all is well', async (t) => {
+  const ends: (() => void)[] = [];
+  const { connection } = await open(t, () => new Promise((resolve) => ends.push(() => resolve(nobody))), {
+    env: { GRPC_CONCURRENCY: '2' },
+  });
+  const lookUp = () => connection.lookupUsers({ userIds: [], usernames: [] });
+  const taken = [lookUp(), lookUp()];
+  await eventually(
+    'two calls',
+    () => ends.length,
+    (count) => count === 2,
+  );
+  t.like(await t.throwsAsync(lookUp()), { kind: 'UNAVAILABLE', reason: 'OVERLOADED', retryAfter: 1 });
+  for (const end of ends) end();
+  t.deepEqual(await Promise.all(taken), [nobody, nobody]);
+  const again = lookUp();
+  await eventually(
+    'one more',
+    () => ends.length,
+    (count) => count === 3,
+  );
+  ends[2]!();
+  t.deepEqual(await again, nobody);
+});
+
+test('what the other side refuses is not asked again, but a call that was lost is, where its proto allows it', async (t) => {
+  let calls = 0;
+  const first = await open(t, async () => {
+    calls += 1;
+    throw new HubError('UNAVAILABLE', 'AWAY', 'away');
+  });
+  t.like(await t.throwsAsync(first.connection.lookupUsers({ userIds: [], usernames: [] })), { reason: 'AWAY' });
+  t.is(calls, 1);
+
+  const began = Promise.withResolvers<void>();
+  const second = await open(
+    t,
+    () => {
+      began.resolve();
+      return new Promise(() => {});
+    },
+    { env: { GRPC_DRAIN: '1ms' } },
+  );
+  const lost = second.connection.lookupUsers({ userIds: [], usernames: [] });
+  await began.promise;
+  await second.server.stop();
+  await open(t, async () => nobody, { env: { GRPC_PORT: String(second.server.port) } });
+  t.deepEqual(await lost, nobody);
+});
+
+test('retire: health says that nothing is served any more, and everything still is', async (t) => {
+  const { client, connection, server } = await open(t, async () => nobody);
+  t.is(await checkHealth(client, ''), 'SERVING');
+  server.retire();
+  t.is(await checkHealth(client, ''), 'NOT_SERVING');
+  t.deepEqual(await connection.lookupUsers({ userIds: [], usernames: [] }), nobody);
+});
+
 test('stop: running calls end well, new ones are refused', async (t) => {
   const began = Promise.withResolvers<void>();
   const { server, connection } = await open(t, async () => {
@@ -298,6 +356,19 @@ test('stop: running calls end well, new ones are refused', async (t) => {
   t.like(await t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] })), { kind: 'UNAVAILABLE' });
 });
 
+/** What the health service says of a name, or the code that it refuses with. */
+function checkHealth(client: Client, name: string): Promise<string | number> {
+  return new Promise((resolve) => {
+    client.makeUnaryRequest(
+      '/grpc.health.v1.Health/Check',
+      (text: string) => Buffer.concat([Buffer.from([0x0a, text.length]), Buffer.from(text)]),
+      (bytes: Buffer) => ['UNKNOWN', 'SERVING', 'NOT_SERVING'][bytes[1] as number] as string,
+      name,
+      (error: ServiceError | null, status?: string) => resolve(error?.code ?? (status as string)),
+    );
+  });
+}
+
 test('health: for the server, each service, and what it depends on', async (t) => {
   let isUp = false;
   const { client } = await open(t, async () => nobody, {
@@ -307,16 +378,7 @@ test('health: for the server, each service, and what it depends on', async (t) =
       },
     },
   });
-  const check = (name: string) =>
-    new Promise<string | number>((resolve) => {
-      client.makeUnaryRequest(
-        '/grpc.health.v1.Health/Check',
-        (text: string) => Buffer.concat([Buffer.from([0x0a, text.length]), Buffer.from(text)]),
-        (bytes: Buffer) => ['UNKNOWN', 'SERVING', 'NOT_SERVING'][bytes[1] as number] as string,
-        name,
-        (error: ServiceError | null, status?: string) => resolve(error?.code ?? (status as string)),
-      );
-    });
+  const check = (name: string) => checkHealth(client, name);
   t.is(await check(''), 'SERVING');
   t.is(await check('chat4all.auth.v1.AuthService'), 'SERVING');
   t.is(await check('database'), 'NOT_SERVING');

@@ -8,7 +8,7 @@ import {
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
-import { duration, list, port, text, type Config } from '../config.ts';
+import { duration, integer, list, port, text, type Config } from '../config.ts';
 import type { FieldViolation } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -27,6 +27,9 @@ export const serverSettings = {
   GRPC_HOST: text().default('127.0.0.1').describe('address to serve gRPC on'),
   GRPC_PORT: port().describe('port to serve gRPC on; 0 takes a free one'),
   GRPC_DEADLINE: duration().default(10_000).describe('how long a call may take whose caller set no deadline'),
+  GRPC_CONCURRENCY: integer({ min: 1, max: 1_000_000 })
+    .default(500)
+    .describe('how many calls may run at once; more are refused as OVERLOADED'),
   GRPC_DRAIN: duration().default(5_000).describe('how long running calls may go on when the process stops'),
   TRUSTED_PROXIES: list()
     .default(['127.0.0.1', '::1'])
@@ -167,6 +170,8 @@ export async function serve({ config, identities, log, services, dependencies }:
     identities,
     log,
     defaultDeadline: config.GRPC_DEADLINE,
+    concurrency: config.GRPC_CONCURRENCY,
+    running: 0,
     trustedProxies: new Set(config.TRUSTED_PROXIES),
   };
   for (const each of services) server.addService(each.definition, each.implementation(serving));

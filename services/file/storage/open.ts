@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { Breaker } from '#lib/breaker.ts';
 import { ConfigError, flag, secret, text, type Config } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Storage } from './storage.ts';
@@ -52,7 +53,7 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
   // Imported only now, so that a process loads the library of one store.
   if (folder !== undefined) {
     const { openDiskStorage } = await import('./disk.ts');
-    return openDiskStorage({ folder });
+    return sparing(openDiskStorage({ folder }));
   }
   const { S3_ACCESS_KEY: accessKey, S3_SECRET_KEY: secretKey } = config;
   const { S3_UPLOAD_ACCESS_KEY: uploadAccessKey, S3_UPLOAD_SECRET_KEY: uploadSecretKey } = config;
@@ -75,7 +76,21 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
     }),
     log,
   });
-  if (config.S3_DIRECT_UPLOADS) return storage;
+  if (config.S3_DIRECT_UPLOADS) return sparing(storage);
   const { partUrl: _direct, ...indirect } = storage;
-  return indirect;
+  return sparing(indirect);
+}
+
+/** A store that is hardly asked while it doesn't answer. One that is full still tells what it has, and removes it. */
+function sparing(storage: Storage): Storage {
+  const [writing, other] = [new Breaker('STORE_UNAVAILABLE'), new Breaker('STORE_UNAVAILABLE')];
+  return {
+    ...storage,
+    open: (...given) => writing.run(() => storage.open(...given)),
+    writePart: (...given) => writing.run(() => storage.writePart(...given)),
+    assemble: (...given) => writing.run(() => storage.assemble(...given)),
+    parts: (...given) => other.run(() => storage.parts(...given)),
+    size: (...given) => other.run(() => storage.size(...given)),
+    remove: (...given) => other.run(() => storage.remove(...given)),
+  };
 }

@@ -1,0 +1,139 @@
+import { Metadata, status } from '@grpc/grpc-js';
+import test from 'ava';
+import { loadConfig } from '#lib/config.ts';
+import { eventually } from '../test/eventually.ts';
+import { failingBare, startEchoBackend, type EchoBackend } from '../test/echo-backend.ts';
+import { fixture } from '../test/echo-gateway.ts';
+import { settings } from './index.ts';
+
+const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);
+
+/** `GET /v1/everything` may be asked twice, as its proto says; of `POST /v1/everything` nothing is said. */
+const repeatable = 'GET /v1/everything';
+const once = 'POST /v1/everything';
+
+test('overload: more than HTTP_CONCURRENCY requests at once are refused at once, health excepted, and then all is well', async (t) => {
+  const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+  const waiting: (() => void)[] = [];
+  backend.handler = (call, callback) => void waiting.push(() => callback(null, call.request));
+  const taken = Array.from({ length: 4 }, () => send(repeatable));
+  await eventually(
+    'four are under way',
+    () => waiting.length,
+    (count) => count === 4,
+  );
+  for (let count = 0; count < 3; count += 1) {
+    const { json, headers } = await send(once, { body: {} });
+    t.like(json, { status: 503, error_code: 'OVERLOADED', retry_after: 1 });
+    t.is(headers['retry-after'], '1');
+  }
+  t.is((await send('GET /health')).status, 200);
+  t.is(waiting.length, 4);
+  for (const answer of waiting) answer();
+  for (const answer of taken) t.is((await answer).status, 200);
+  backend.handler = undefined;
+  t.is((await send(repeatable)).status, 200);
+});
+
+test('overload: uploads and downloads leave half of the room to others', async (t) => {
+  const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+  const ends: (() => void)[] = [];
+  backend.sender = (call) =>
+    void ends.push(() => call.emit('error', { code: status.NOT_FOUND, metadata: new Metadata() }));
+  const downloads = [send('GET /v1/raw/a/content'), send('GET /v1/raw/b/content')];
+  await eventually(
+    'two are under way',
+    () => ends.length,
+    (count) => count === 2,
+  );
+  t.like((await send('GET /v1/raw/c/content')).json, { status: 503, error_code: 'OVERLOADED' });
+  t.is((await send(repeatable)).status, 200);
+  for (const end of ends) end();
+  for (const download of downloads) t.is((await download).status, 404);
+});
+
+for (const [what, line, expected] of [
+  ['is made again if its proto says that it may be', repeatable, 200],
+  ['is else told as 503', once, 503],
+] as const) {
+  test(`a call that is lost on the way ${what}`, async (t) => {
+    const { backend, send } = await fixture(t);
+    t.is((await send(repeatable)).status, 200);
+    let again: Promise<EchoBackend> | undefined;
+    backend.handler = () => {
+      backend.stop();
+      again = startEchoBackend(portOf(backend));
+    };
+    const answer = await send(line, line === once ? { body: {} } : {});
+    t.teardown(async () => (await again)?.stop());
+    t.is(answer.status, expected);
+    if (expected === 503) t.like(answer.json, { error_code: 'UNAVAILABLE', retry_after: 1 });
+  });
+}
+
+test('what a backend itself answers is never asked for again', async (t) => {
+  const { backend, send } = await fixture(t);
+  backend.handler = failingBare(status.RESOURCE_EXHAUSTED, 'Slow down');
+  t.is((await send(repeatable)).status, 429);
+  t.is(backend.calls.length, 1);
+});
+
+test('a backend that is away for a moment is waited for, whatever is asked of it', async (t) => {
+  const { backend, send } = await fixture(t);
+  t.is((await send(repeatable)).status, 200);
+  backend.stop();
+  const answers = Promise.all([send(repeatable), send(once, { body: {} }), send('GET /v1/raw/a/content')]);
+  const again = await startEchoBackend(portOf(backend));
+  t.teardown(() => again.stop());
+  t.deepEqual(
+    (await answers).map((answer) => answer.status),
+    [200, 201, 200],
+  );
+});
+
+test('several servers share the calls, one that is gone is left out, and ready is whoever has one left', async (t) => {
+  const others = await Promise.all([startEchoBackend(), startEchoBackend()]);
+  t.teardown(() => others.forEach((each) => each.stop()));
+  const [first, second] = others as [EchoBackend, EchoBackend];
+  const { send } = await fixture(t, {
+    BACKENDS: others.map(({ address }) => `transcoding.v1=${address}`).join(','),
+  });
+  await eventually(
+    'both are asked',
+    () => send(once, { body: {} }),
+    () => first.calls.length > 0 && second.calls.length > 0,
+  );
+  first.stop();
+  for (let count = 0; count < 20; count += 1) t.is((await send(repeatable)).status, 200);
+  t.is((await send('GET /ready')).status, 200);
+  second.health.setStatus('database', 'NOT_SERVING');
+  await eventually(
+    'its database counts',
+    () => send('GET /ready'),
+    (answer) => answer.status === 503,
+  );
+  second.stop();
+  const isDown = async () => ((await send('GET /ready')).json['dependencies'] as { transcoding: string }).transcoding;
+  t.is(await eventually('none is left', isDown, (state) => state === 'down'), 'down');
+});
+
+test('settings: several servers of one package are named by their IP addresses', (t) => {
+  const read = (BACKENDS: string) => loadConfig(settings, { BACKENDS });
+  t.is(read('a.v1=10.0.0.1:1,a.v1=10.0.0.2:1,b.v1=some.where:1').BACKENDS.length, 3);
+  t.is(read('a.v1=[::1]:1,a.v1=[::1]:2').BACKENDS.length, 2);
+  for (const bad of ['a.v1=one:1,a.v1=two:1', 'a.v1=10.0.0.1:1,a.v1=[::1]:1']) {
+    t.throws(() => read(bad), { message: /BACKENDS must name each package or service once, or with the IP address/ });
+  }
+});
+
+test('retire: the gateway is not ready any more, still answers, and lets go of its connections', async (t) => {
+  const { gateway, send } = await fixture(t);
+  t.is((await send('GET /ready')).status, 200);
+  gateway.retire();
+  const ready = await send('GET /ready');
+  t.like(ready.json, { status: 'stopping' });
+  t.is(ready.status, 503);
+  const answer = await send(repeatable, { headers: { connection: 'keep-alive' } });
+  t.is(answer.status, 200);
+  t.is(answer.headers.connection, 'close');
+});
