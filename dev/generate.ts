@@ -1,9 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { clearField, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 
 /** Imported by the protos, but not by the code that is made from them. */
-const unused = ['buf', 'google/api', 'google/protobuf/descriptor.ts', 'chat4all/options', 'grpc/health'];
+const unused = [
+  'buf',
+  'google/api',
+  'google/protobuf/descriptor.ts',
+  'chat4all/options',
+  'google/rpc/code.ts',
+  'grpc/health',
+];
 
 /** The protos that the gateway's tests use: no API of anyone, so no module of buf.yaml, which would be linted and kept. */
 export const testProtos = [
@@ -21,9 +30,33 @@ export function generate(base: string): void {
   mkdirSync(join(base, 'test/protos'), { recursive: true });
   buf('generate', '--include-imports', '--output', base);
   for (const path of unused) rmSync(join(base, 'gen', path), { recursive: true, force: true });
-  const build = ['build', '--exclude-source-info', '--as-file-descriptor-set'];
-  buf(...build, '-o', join(base, 'gen/descriptors.binpb'));
-  buf(...build, ...testProtos, '-o', join(base, 'test/protos/descriptors.binpb'));
+  const described = join(base, 'gen/descriptors.binpb');
+  const build = ['build', '--as-file-descriptor-set'];
+  buf(...build, '-o', described);
+  writeFileSync(described, onlyComments(readFileSync(described)));
+  buf(...build, '--exclude-source-info', ...testProtos, '-o', join(base, 'test/protos/descriptors.binpb'));
+}
+
+/**
+ * A descriptor set with our own comments, which the API's documentation is made of, and nothing else about the sources: the
+ * places of all that they say would be most of it, and change with every line.
+ */
+function onlyComments(bytes: Uint8Array): Uint8Array {
+  const set = fromBinary(FileDescriptorSetSchema, bytes);
+  for (const file of set.file) {
+    const { sourceCodeInfo } = file;
+    if (!file.name.startsWith('chat4all/') || sourceCodeInfo === undefined) {
+      clearField(file, FileDescriptorProtoSchema.field.sourceCodeInfo);
+      continue;
+    }
+    sourceCodeInfo.location = sourceCodeInfo.location.filter(({ leadingComments }) => leadingComments !== '');
+    for (const location of sourceCodeInfo.location) {
+      location.leadingDetachedComments = [];
+      // Tools want a place of each comment.
+      location.span = [0, 0, 0];
+    }
+  }
+  return toBinary(FileDescriptorSetSchema, set);
 }
 
 function buf(...args: string[]): void {

@@ -370,6 +370,7 @@ test('seeding: adds whom it misses and leaves the others as they are', async (t)
       (await client.lookupUsers({ userIds: [], usernames })).users.map(({ userId, username }) => [username, userId]),
     );
   const before = await userIds(['user1', 'user5']);
+  t.is(before.get('user5'), '00000000-0000-4000-8000-000000000005');
   const second = await hub.startService('auth', { SEED_USERS: '1200' });
   const after = await userIds(['user1', 'user5', 'user1200', 'user1201']);
   t.is(after.get('user1'), before.get('user1'));

@@ -164,11 +164,15 @@ export function openStore(db: Database) {
       return Number(row?.missing);
     },
 
-    /** Makes those of the users `user1` to `user<count>` that are missing. */
+    /**
+     * Makes those of the users `user1` to `user<count>` that are missing. Their ids are known beforehand, like their password:
+     * 00000000-0000-4000-8000-000000000001 is user1.
+     */
     async seedUsers(count: number, passwordHash: string, createdAt: Date): Promise<void> {
       await db.sql(
         `insert into users (id, username, password_hash, created_at)
-         select gen_random_uuid(), 'user' || n, $2, $3 from generate_series(1, $1::int) as n
+         select ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'user' || n, $2, $3
+           from generate_series(1, $1::int) as n
          on conflict (username) do nothing`,
         [count, passwordHash, createdAt],
       );

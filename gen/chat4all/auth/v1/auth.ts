@@ -781,9 +781,6 @@ export const AuthServiceService = {
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
-   *
-   * Errors: UNAUTHENTICATED `INVALID_CREDENTIALS`; RESOURCE_EXHAUSTED `TOO_MANY_LOGIN_FAILURES` with a retry delay after
-   * repeated failures for one username from one address.
    */
   issueToken: {
     path: "/chat4all.auth.v1.AuthService/IssueToken" as const,
@@ -834,9 +831,6 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
-   *
-   * Errors: UNAUTHENTICATED `INVALID_CREDENTIALS`; RESOURCE_EXHAUSTED `TOO_MANY_LOGIN_FAILURES` with a retry delay after
-   * repeated failures for one username from one address.
    */
   issueToken: handleUnaryCall<IssueTokenRequest, IssueTokenResponse>;
   /** The user whose token this is. */
@@ -853,9 +847,6 @@ export interface AuthServiceClient extends Client {
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
-   *
-   * Errors: UNAUTHENTICATED `INVALID_CREDENTIALS`; RESOURCE_EXHAUSTED `TOO_MANY_LOGIN_FAILURES` with a retry delay after
-   * repeated failures for one username from one address.
    */
   issueToken(
     request: IssueTokenRequest,

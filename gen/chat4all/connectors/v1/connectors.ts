@@ -1859,11 +1859,7 @@ export const ConnectorsServiceClient = makeGenericClientConstructor(
 /** What the networks that are only simulated do, and what they have done, for administrators. */
 export type SimulationServiceService = typeof SimulationServiceService;
 export const SimulationServiceService = {
-  /**
-   * How a simulated network behaves at present.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
-   */
+  /** How a simulated network behaves at present. */
   getProfile: {
     path: "/chat4all.connectors.v1.SimulationService/GetProfile" as const,
     requestStream: false as const,
@@ -1876,8 +1872,6 @@ export const SimulationServiceService = {
   /**
    * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
    * said is as in an empty profile: the network takes everything at once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
    */
   setProfile: {
     path: "/chat4all.connectors.v1.SimulationService/SetProfile" as const,
@@ -1888,11 +1882,7 @@ export const SimulationServiceService = {
     responseSerialize: (value: SetProfileResponse): Buffer => Buffer.from(SetProfileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetProfileResponse => SetProfileResponse.decode(value),
   },
-  /**
-   * Makes a simulated network behave as it is configured, within a second.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
-   */
+  /** Makes a simulated network behave as it is configured, within a second. */
   resetProfile: {
     path: "/chat4all.connectors.v1.SimulationService/ResetProfile" as const,
     requestStream: false as const,
@@ -1919,24 +1909,14 @@ export const SimulationServiceService = {
 } as const;
 
 export interface SimulationServiceServer extends UntypedServiceImplementation {
-  /**
-   * How a simulated network behaves at present.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
-   */
+  /** How a simulated network behaves at present. */
   getProfile: handleUnaryCall<GetProfileRequest, GetProfileResponse>;
   /**
    * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
    * said is as in an empty profile: the network takes everything at once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
    */
   setProfile: handleUnaryCall<SetProfileRequest, SetProfileResponse>;
-  /**
-   * Makes a simulated network behave as it is configured, within a second.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
-   */
+  /** Makes a simulated network behave as it is configured, within a second. */
   resetProfile: handleUnaryCall<ResetProfileRequest, ResetProfileResponse>;
   /**
    * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
@@ -1946,11 +1926,7 @@ export interface SimulationServiceServer extends UntypedServiceImplementation {
 }
 
 export interface SimulationServiceClient extends Client {
-  /**
-   * How a simulated network behaves at present.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND` if there is no such channel, or it is a real network.
-   */
+  /** How a simulated network behaves at present. */
   getProfile(
     request: GetProfileRequest,
     callback: (error: ServiceError | null, response: GetProfileResponse) => void,
@@ -1969,8 +1945,6 @@ export interface SimulationServiceClient extends Client {
   /**
    * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
    * said is as in an empty profile: the network takes everything at once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; NOT_FOUND `CHANNEL_NOT_FOUND`.
    */
   setProfile(
     request: SetProfileRequest,
@@ -1987,11 +1961,7 @@ export interface SimulationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetProfileResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Makes a simulated network behave as it is configured, within a second.
-   *
-   * Errors: NOT_FOUND `CHANNEL_NOT_FOUND`.
-   */
+  /** Makes a simulated network behave as it is configured, within a second. */
   resetProfile(
     request: ResetProfileRequest,
     callback: (error: ServiceError | null, response: ResetProfileResponse) => void,

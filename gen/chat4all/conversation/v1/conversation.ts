@@ -1071,8 +1071,6 @@ export const ConversationServiceService = {
    * Opens a conversation between two people, or a group of 3 to 100.
    *
    * The caller must be among the members. Every call opens a new conversation.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong member; PERMISSION_DENIED `NOT_A_MEMBER`.
    */
   createConversation: {
     path: "/chat4all.conversation.v1.ConversationService/CreateConversation" as const,
@@ -1097,11 +1095,7 @@ export const ConversationServiceService = {
       Buffer.from(ListConversationsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListConversationsResponse => ListConversationsResponse.decode(value),
   },
-  /**
-   * One conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One conversation, for its members. */
   getConversation: {
     path: "/chat4all.conversation.v1.ConversationService/GetConversation" as const,
     requestStream: false as const,
@@ -1113,11 +1107,7 @@ export const ConversationServiceService = {
       Buffer.from(GetConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetConversationResponse => GetConversationResponse.decode(value),
   },
-  /**
-   * Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation: {
     path: "/chat4all.conversation.v1.ConversationService/LeaveConversation" as const,
     requestStream: false as const,
@@ -1129,11 +1119,7 @@ export const ConversationServiceService = {
       Buffer.from(LeaveConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LeaveConversationResponse => LeaveConversationResponse.decode(value),
   },
-  /**
-   * Who is in a conversation, for the services that must know whether somebody may write to it or read it.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`.
-   */
+  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
   getMembership: {
     path: "/chat4all.conversation.v1.ConversationService/GetMembership" as const,
     requestStream: false as const,
@@ -1163,29 +1149,15 @@ export interface ConversationServiceServer extends UntypedServiceImplementation 
    * Opens a conversation between two people, or a group of 3 to 100.
    *
    * The caller must be among the members. Every call opens a new conversation.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong member; PERMISSION_DENIED `NOT_A_MEMBER`.
    */
   createConversation: handleUnaryCall<CreateConversationRequest, CreateConversationResponse>;
   /** The caller's conversations, the one with the newest activity first. */
   listConversations: handleUnaryCall<ListConversationsRequest, ListConversationsResponse>;
-  /**
-   * One conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One conversation, for its members. */
   getConversation: handleUnaryCall<GetConversationRequest, GetConversationResponse>;
-  /**
-   * Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation: handleUnaryCall<LeaveConversationRequest, LeaveConversationResponse>;
-  /**
-   * Who is in a conversation, for the services that must know whether somebody may write to it or read it.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`.
-   */
+  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
   getMembership: handleUnaryCall<GetMembershipRequest, GetMembershipResponse>;
   /** In which of these conversations somebody is an active member. */
   filterMemberships: handleUnaryCall<FilterMembershipsRequest, FilterMembershipsResponse>;
@@ -1196,8 +1168,6 @@ export interface ConversationServiceClient extends Client {
    * Opens a conversation between two people, or a group of 3 to 100.
    *
    * The caller must be among the members. Every call opens a new conversation.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong member; PERMISSION_DENIED `NOT_A_MEMBER`.
    */
   createConversation(
     request: CreateConversationRequest,
@@ -1230,11 +1200,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListConversationsResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * One conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One conversation, for its members. */
   getConversation(
     request: GetConversationRequest,
     callback: (error: ServiceError | null, response: GetConversationResponse) => void,
@@ -1250,11 +1216,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetConversationResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation(
     request: LeaveConversationRequest,
     callback: (error: ServiceError | null, response: LeaveConversationResponse) => void,
@@ -1270,11 +1232,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LeaveConversationResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Who is in a conversation, for the services that must know whether somebody may write to it or read it.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`.
-   */
+  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
   getMembership(
     request: GetMembershipRequest,
     callback: (error: ServiceError | null, response: GetMembershipResponse) => void,

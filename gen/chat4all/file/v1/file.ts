@@ -2292,12 +2292,7 @@ export const VerifyFileResponse: MessageFns<VerifyFileResponse> = {
  */
 export type FileServiceService = typeof FileServiceService;
 export const FileServiceService = {
-  /**
-   * Begins an upload.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; OUT_OF_RANGE `FILE_TOO_LARGE`; RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS`
-   * while the caller has as many open uploads as one may have; UNAVAILABLE `STORE_UNAVAILABLE`.
-   */
+  /** Begins an upload. */
   initiateUpload: {
     path: "/chat4all.file.v1.FileService/InitiateUpload" as const,
     requestStream: false as const,
@@ -2314,10 +2309,6 @@ export const FileServiceService = {
    * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH`, `CHUNK_DIGEST_MISMATCH`, or naming each wrong field; NOT_FOUND
-   * `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_COMPLETED`, `UPLOAD_FAILED` or `UPLOAD_COMPLETING`;
-   * UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   uploadChunk: {
     path: "/chat4all.file.v1.FileService/UploadChunk" as const,
@@ -2331,8 +2322,6 @@ export const FileServiceService = {
   /**
    * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
    * that chunk only and for a limited time. Else as UploadChunk.
-   *
-   * Errors: PERMISSION_DENIED `SIGNATURE_INVALID` if anything of the URL is missing, changed or expired; else as UploadChunk.
    */
   uploadSignedChunk: {
     path: "/chat4all.file.v1.FileService/UploadSignedChunk" as const,
@@ -2345,11 +2334,7 @@ export const FileServiceService = {
       Buffer.from(UploadSignedChunkResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UploadSignedChunkResponse => UploadSignedChunkResponse.decode(value),
   },
-  /**
-   * A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking.
-   *
-   * Errors: as UploadChunk.
-   */
+  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
   getChunkUploadUrl: {
     path: "/chat4all.file.v1.FileService/GetChunkUploadUrl" as const,
     requestStream: false as const,
@@ -2364,10 +2349,6 @@ export const FileServiceService = {
   /**
    * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
    * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNKS_MISSING`, after which the upload can go on; INVALID_ARGUMENT `CHECKSUM_MISMATCH`, after
-   * which it has failed; ALREADY_EXISTS `FILE_COMPLETED` if it was completed with another checksum; ABORTED `UPLOAD_FAILED`;
-   * NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   completeUpload: {
     path: "/chat4all.file.v1.FileService/CompleteUpload" as const,
@@ -2380,11 +2361,7 @@ export const FileServiceService = {
       Buffer.from(CompleteUploadResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CompleteUploadResponse => CompleteUploadResponse.decode(value),
   },
-  /**
-   * What is known of a file, for its owner and for the members of a conversation that it was sent to.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`.
-   */
+  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
   getFile: {
     path: "/chat4all.file.v1.FileService/GetFile" as const,
     requestStream: false as const,
@@ -2397,9 +2374,6 @@ export const FileServiceService = {
   /**
    * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
    * to. The first message describes what follows.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`; ABORTED `FILE_NOT_COMPLETED`; OUT_OF_RANGE
-   * `RANGE_NOT_SATISFIABLE`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   downloadFile: {
     path: "/chat4all.file.v1.FileService/DownloadFile" as const,
@@ -2411,11 +2385,7 @@ export const FileServiceService = {
       Buffer.from(DownloadFileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DownloadFileResponse => DownloadFileResponse.decode(value),
   },
-  /**
-   * Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_SENT` or `UPLOAD_COMPLETING`.
-   */
+  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile: {
     path: "/chat4all.file.v1.FileService/DeleteFile" as const,
     requestStream: false as const,
@@ -2428,9 +2398,6 @@ export const FileServiceService = {
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
    * file is kept, also if the message is refused after all. Repeated, it changes nothing.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
-   * `FILE_NOT_COMPLETED`.
    */
   shareFile: {
     path: "/chat4all.file.v1.FileService/ShareFile" as const,
@@ -2441,12 +2408,7 @@ export const FileServiceService = {
     responseSerialize: (value: ShareFileResponse): Buffer => Buffer.from(ShareFileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShareFileResponse => ShareFileResponse.decode(value),
   },
-  /**
-   * Looks whether a file's content is really in the store, whole.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; ABORTED `FILE_NOT_COMPLETED`; NOT_FOUND `CONTENT_MISSING`; UNAVAILABLE
-   * `STORE_UNAVAILABLE`.
-   */
+  /** Looks whether a file's content is really in the store, whole. */
   verifyFile: {
     path: "/chat4all.file.v1.FileService/VerifyFile" as const,
     requestStream: false as const,
@@ -2459,90 +2421,47 @@ export const FileServiceService = {
 } as const;
 
 export interface FileServiceServer extends UntypedServiceImplementation {
-  /**
-   * Begins an upload.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; OUT_OF_RANGE `FILE_TOO_LARGE`; RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS`
-   * while the caller has as many open uploads as one may have; UNAVAILABLE `STORE_UNAVAILABLE`.
-   */
+  /** Begins an upload. */
   initiateUpload: handleUnaryCall<InitiateUploadRequest, InitiateUploadResponse>;
   /**
    * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
    * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH`, `CHUNK_DIGEST_MISMATCH`, or naming each wrong field; NOT_FOUND
-   * `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_COMPLETED`, `UPLOAD_FAILED` or `UPLOAD_COMPLETING`;
-   * UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   uploadChunk: handleClientStreamingCall<UploadChunkRequest, UploadChunkResponse>;
   /**
    * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
    * that chunk only and for a limited time. Else as UploadChunk.
-   *
-   * Errors: PERMISSION_DENIED `SIGNATURE_INVALID` if anything of the URL is missing, changed or expired; else as UploadChunk.
    */
   uploadSignedChunk: handleClientStreamingCall<UploadSignedChunkRequest, UploadSignedChunkResponse>;
-  /**
-   * A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking.
-   *
-   * Errors: as UploadChunk.
-   */
+  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
   getChunkUploadUrl: handleUnaryCall<GetChunkUploadUrlRequest, GetChunkUploadUrlResponse>;
   /**
    * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
    * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNKS_MISSING`, after which the upload can go on; INVALID_ARGUMENT `CHECKSUM_MISMATCH`, after
-   * which it has failed; ALREADY_EXISTS `FILE_COMPLETED` if it was completed with another checksum; ABORTED `UPLOAD_FAILED`;
-   * NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   completeUpload: handleUnaryCall<CompleteUploadRequest, CompleteUploadResponse>;
-  /**
-   * What is known of a file, for its owner and for the members of a conversation that it was sent to.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`.
-   */
+  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
   getFile: handleUnaryCall<GetFileRequest, GetFileResponse>;
   /**
    * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
    * to. The first message describes what follows.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`; ABORTED `FILE_NOT_COMPLETED`; OUT_OF_RANGE
-   * `RANGE_NOT_SATISFIABLE`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   downloadFile: handleServerStreamingCall<DownloadFileRequest, DownloadFileResponse>;
-  /**
-   * Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_SENT` or `UPLOAD_COMPLETING`.
-   */
+  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile: handleUnaryCall<DeleteFileRequest, DeleteFileResponse>;
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
    * file is kept, also if the message is refused after all. Repeated, it changes nothing.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
-   * `FILE_NOT_COMPLETED`.
    */
   shareFile: handleUnaryCall<ShareFileRequest, ShareFileResponse>;
-  /**
-   * Looks whether a file's content is really in the store, whole.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; ABORTED `FILE_NOT_COMPLETED`; NOT_FOUND `CONTENT_MISSING`; UNAVAILABLE
-   * `STORE_UNAVAILABLE`.
-   */
+  /** Looks whether a file's content is really in the store, whole. */
   verifyFile: handleUnaryCall<VerifyFileRequest, VerifyFileResponse>;
 }
 
 export interface FileServiceClient extends Client {
-  /**
-   * Begins an upload.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; OUT_OF_RANGE `FILE_TOO_LARGE`; RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS`
-   * while the caller has as many open uploads as one may have; UNAVAILABLE `STORE_UNAVAILABLE`.
-   */
+  /** Begins an upload. */
   initiateUpload(
     request: InitiateUploadRequest,
     callback: (error: ServiceError | null, response: InitiateUploadResponse) => void,
@@ -2563,10 +2482,6 @@ export interface FileServiceClient extends Client {
    * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
    * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
    * there.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH`, `CHUNK_DIGEST_MISMATCH`, or naming each wrong field; NOT_FOUND
-   * `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_COMPLETED`, `UPLOAD_FAILED` or `UPLOAD_COMPLETING`;
-   * UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   uploadChunk(
     callback: (error: ServiceError | null, response: UploadChunkResponse) => void,
@@ -2587,8 +2502,6 @@ export interface FileServiceClient extends Client {
   /**
    * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
    * that chunk only and for a limited time. Else as UploadChunk.
-   *
-   * Errors: PERMISSION_DENIED `SIGNATURE_INVALID` if anything of the URL is missing, changed or expired; else as UploadChunk.
    */
   uploadSignedChunk(
     callback: (error: ServiceError | null, response: UploadSignedChunkResponse) => void,
@@ -2606,11 +2519,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UploadSignedChunkResponse) => void,
   ): ClientWritableStream<UploadSignedChunkRequest>;
-  /**
-   * A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking.
-   *
-   * Errors: as UploadChunk.
-   */
+  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
   getChunkUploadUrl(
     request: GetChunkUploadUrlRequest,
     callback: (error: ServiceError | null, response: GetChunkUploadUrlResponse) => void,
@@ -2629,10 +2538,6 @@ export interface FileServiceClient extends Client {
   /**
    * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
    * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
-   *
-   * Errors: INVALID_ARGUMENT `CHUNKS_MISSING`, after which the upload can go on; INVALID_ARGUMENT `CHECKSUM_MISMATCH`, after
-   * which it has failed; ALREADY_EXISTS `FILE_COMPLETED` if it was completed with another checksum; ABORTED `UPLOAD_FAILED`;
-   * NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   completeUpload(
     request: CompleteUploadRequest,
@@ -2649,11 +2554,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CompleteUploadResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * What is known of a file, for its owner and for the members of a conversation that it was sent to.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`.
-   */
+  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
   getFile(
     request: GetFileRequest,
     callback: (error: ServiceError | null, response: GetFileResponse) => void,
@@ -2672,9 +2573,6 @@ export interface FileServiceClient extends Client {
   /**
    * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
    * to. The first message describes what follows.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER`; ABORTED `FILE_NOT_COMPLETED`; OUT_OF_RANGE
-   * `RANGE_NOT_SATISFIABLE`; UNAVAILABLE `STORE_UNAVAILABLE`.
    */
   downloadFile(
     request: DownloadFileRequest,
@@ -2685,11 +2583,7 @@ export interface FileServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<DownloadFileResponse>;
-  /**
-   * Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_THE_OWNER`; ABORTED `FILE_SENT` or `UPLOAD_COMPLETING`.
-   */
+  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile(
     request: DeleteFileRequest,
     callback: (error: ServiceError | null, response: DeleteFileResponse) => void,
@@ -2708,9 +2602,6 @@ export interface FileServiceClient extends Client {
   /**
    * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
    * file is kept, also if the message is refused after all. Repeated, it changes nothing.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_READER` if the sender may not read the file; ABORTED
-   * `FILE_NOT_COMPLETED`.
    */
   shareFile(
     request: ShareFileRequest,
@@ -2727,12 +2618,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShareFileResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Looks whether a file's content is really in the store, whole.
-   *
-   * Errors: NOT_FOUND `FILE_NOT_FOUND`; ABORTED `FILE_NOT_COMPLETED`; NOT_FOUND `CONTENT_MISSING`; UNAVAILABLE
-   * `STORE_UNAVAILABLE`.
-   */
+  /** Looks whether a file's content is really in the store, whole. */
   verifyFile(
     request: VerifyFileRequest,
     callback: (error: ServiceError | null, response: VerifyFileResponse) => void,

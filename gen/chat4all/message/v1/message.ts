@@ -1634,10 +1634,6 @@ export const MessageServiceService = {
    *
    * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
    * same answer and is kept once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; PERMISSION_DENIED `SENDER_MISMATCH` or `NOT_A_MEMBER`; NOT_FOUND
-   * `CONVERSATION_NOT_FOUND`; ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id was used for something else; UNAVAILABLE
-   * `BUS_UNAVAILABLE` with a retry delay while nothing could be delivered.
    */
   sendMessage: {
     path: "/chat4all.message.v1.MessageService/SendMessage" as const,
@@ -1648,11 +1644,7 @@ export const MessageServiceService = {
     responseSerialize: (value: SendMessageResponse): Buffer => Buffer.from(SendMessageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SendMessageResponse => SendMessageResponse.decode(value),
   },
-  /**
-   * The messages of a conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** The messages of a conversation, for its members. */
   listMessages: {
     path: "/chat4all.message.v1.MessageService/ListMessages" as const,
     requestStream: false as const,
@@ -1663,11 +1655,7 @@ export const MessageServiceService = {
       Buffer.from(ListMessagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListMessagesResponse => ListMessagesResponse.decode(value),
   },
-  /**
-   * One message with the history of its status and the ledger of its deliveries, for members of its conversation.
-   *
-   * Errors: NOT_FOUND `MESSAGE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage: {
     path: "/chat4all.message.v1.MessageService/GetMessage" as const,
     requestStream: false as const,
@@ -1685,23 +1673,11 @@ export interface MessageServiceServer extends UntypedServiceImplementation {
    *
    * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
    * same answer and is kept once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; PERMISSION_DENIED `SENDER_MISMATCH` or `NOT_A_MEMBER`; NOT_FOUND
-   * `CONVERSATION_NOT_FOUND`; ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id was used for something else; UNAVAILABLE
-   * `BUS_UNAVAILABLE` with a retry delay while nothing could be delivered.
    */
   sendMessage: handleUnaryCall<SendMessageRequest, SendMessageResponse>;
-  /**
-   * The messages of a conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** The messages of a conversation, for its members. */
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
-  /**
-   * One message with the history of its status and the ledger of its deliveries, for members of its conversation.
-   *
-   * Errors: NOT_FOUND `MESSAGE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage: handleUnaryCall<GetMessageRequest, GetMessageResponse>;
 }
 
@@ -1711,10 +1687,6 @@ export interface MessageServiceClient extends Client {
    *
    * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
    * same answer and is kept once.
-   *
-   * Errors: INVALID_ARGUMENT naming each wrong field; PERMISSION_DENIED `SENDER_MISMATCH` or `NOT_A_MEMBER`; NOT_FOUND
-   * `CONVERSATION_NOT_FOUND`; ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id was used for something else; UNAVAILABLE
-   * `BUS_UNAVAILABLE` with a retry delay while nothing could be delivered.
    */
   sendMessage(
     request: SendMessageRequest,
@@ -1731,11 +1703,7 @@ export interface MessageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SendMessageResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * The messages of a conversation, for its members.
-   *
-   * Errors: NOT_FOUND `CONVERSATION_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** The messages of a conversation, for its members. */
   listMessages(
     request: ListMessagesRequest,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
@@ -1751,11 +1719,7 @@ export interface MessageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * One message with the history of its status and the ledger of its deliveries, for members of its conversation.
-   *
-   * Errors: NOT_FOUND `MESSAGE_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER`.
-   */
+  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage(
     request: GetMessageRequest,
     callback: (error: ServiceError | null, response: GetMessageResponse) => void,

@@ -1976,11 +1976,7 @@ export const OperationsServiceService = {
       Buffer.from(ListDeadLettersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListDeadLettersResponse => ListDeadLettersResponse.decode(value),
   },
-  /**
-   * One of them with what the event says, the content of its message included.
-   *
-   * Errors: NOT_FOUND `DEAD_LETTER_NOT_FOUND`.
-   */
+  /** One of them with what the event says, the content of its message included. */
   getDeadLetter: {
     path: "/chat4all.message.v1.OperationsService/GetDeadLetter" as const,
     requestStream: false as const,
@@ -2001,8 +1997,6 @@ export const OperationsServiceService = {
    * left as it is, unless it is a report: that is published again.
    *
    * May be repeated, and at once: what is being replayed is open, and is left alone.
-   *
-   * Errors: INVALID_ARGUMENT if nothing says which ones; UNAVAILABLE `BUS_UNAVAILABLE`.
    */
   replayDeadLetters: {
     path: "/chat4all.message.v1.OperationsService/ReplayDeadLetters" as const,
@@ -2018,8 +2012,6 @@ export const OperationsServiceService = {
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
    * waits where at present.
-   *
-   * Errors: FAILED_PRECONDITION `PERIOD_TOO_LARGE` if more than 500,000 messages were accepted in the period.
    */
   getAudit: {
     path: "/chat4all.message.v1.OperationsService/GetAudit" as const,
@@ -2035,11 +2027,7 @@ export const OperationsServiceService = {
 export interface OperationsServiceServer extends UntypedServiceImplementation {
   /** The events that could not be handled and were given up, oldest first. */
   listDeadLetters: handleUnaryCall<ListDeadLettersRequest, ListDeadLettersResponse>;
-  /**
-   * One of them with what the event says, the content of its message included.
-   *
-   * Errors: NOT_FOUND `DEAD_LETTER_NOT_FOUND`.
-   */
+  /** One of them with what the event says, the content of its message included. */
   getDeadLetter: handleUnaryCall<GetDeadLetterRequest, GetDeadLetterResponse>;
   /**
    * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
@@ -2051,15 +2039,11 @@ export interface OperationsServiceServer extends UntypedServiceImplementation {
    * left as it is, unless it is a report: that is published again.
    *
    * May be repeated, and at once: what is being replayed is open, and is left alone.
-   *
-   * Errors: INVALID_ARGUMENT if nothing says which ones; UNAVAILABLE `BUS_UNAVAILABLE`.
    */
   replayDeadLetters: handleUnaryCall<ReplayDeadLettersRequest, ReplayDeadLettersResponse>;
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
    * waits where at present.
-   *
-   * Errors: FAILED_PRECONDITION `PERIOD_TOO_LARGE` if more than 500,000 messages were accepted in the period.
    */
   getAudit: handleUnaryCall<GetAuditRequest, GetAuditResponse>;
 }
@@ -2081,11 +2065,7 @@ export interface OperationsServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListDeadLettersResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * One of them with what the event says, the content of its message included.
-   *
-   * Errors: NOT_FOUND `DEAD_LETTER_NOT_FOUND`.
-   */
+  /** One of them with what the event says, the content of its message included. */
   getDeadLetter(
     request: GetDeadLetterRequest,
     callback: (error: ServiceError | null, response: GetDeadLetterResponse) => void,
@@ -2111,8 +2091,6 @@ export interface OperationsServiceClient extends Client {
    * left as it is, unless it is a report: that is published again.
    *
    * May be repeated, and at once: what is being replayed is open, and is left alone.
-   *
-   * Errors: INVALID_ARGUMENT if nothing says which ones; UNAVAILABLE `BUS_UNAVAILABLE`.
    */
   replayDeadLetters(
     request: ReplayDeadLettersRequest,
@@ -2132,8 +2110,6 @@ export interface OperationsServiceClient extends Client {
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
    * waits where at present.
-   *
-   * Errors: FAILED_PRECONDITION `PERIOD_TOO_LARGE` if more than 500,000 messages were accepted in the period.
    */
   getAudit(
     request: GetAuditRequest,

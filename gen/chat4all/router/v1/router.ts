@@ -292,11 +292,7 @@ export const GetRouteResponse: MessageFns<GetRouteResponse> = {
 /** Tells what the router did with a message. Its work itself comes over the bus. */
 export type RouterServiceService = typeof RouterServiceService;
 export const RouterServiceService = {
-  /**
-   * What was decided for a message.
-   *
-   * Errors: NOT_FOUND `ROUTE_NOT_FOUND`.
-   */
+  /** What was decided for a message. */
   getRoute: {
     path: "/chat4all.router.v1.RouterService/GetRoute" as const,
     requestStream: false as const,
@@ -309,20 +305,12 @@ export const RouterServiceService = {
 } as const;
 
 export interface RouterServiceServer extends UntypedServiceImplementation {
-  /**
-   * What was decided for a message.
-   *
-   * Errors: NOT_FOUND `ROUTE_NOT_FOUND`.
-   */
+  /** What was decided for a message. */
   getRoute: handleUnaryCall<GetRouteRequest, GetRouteResponse>;
 }
 
 export interface RouterServiceClient extends Client {
-  /**
-   * What was decided for a message.
-   *
-   * Errors: NOT_FOUND `ROUTE_NOT_FOUND`.
-   */
+  /** What was decided for a message. */
   getRoute(
     request: GetRouteRequest,
     callback: (error: ServiceError | null, response: GetRouteResponse) => void,
