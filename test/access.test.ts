@@ -1,5 +1,7 @@
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
+import { getOption } from '@bufbuild/protobuf';
+import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import test, { type ExecutionContext } from 'ava';
 import {
   credentials,
@@ -298,6 +300,19 @@ test('the header must be `Bearer <token>`, whatever the case of the scheme', asy
   t.is(await withHeader(token), invalid);
   t.is(await withHeader(`Basic ${token}`), invalid);
   t.is(await withHeader('Bearer'), invalid);
+});
+
+test('what is read over REST may be read again: its proto says so', (t) => {
+  const http = registry.getExtension('google.api.http')!;
+  const gets = [...registry]
+    .flatMap((type) => (type.kind === 'service' && type.typeName.startsWith('chat4all.') ? type.methods : []))
+    .filter((rpc) => (getOption(rpc, http) as unknown as { pattern: { case?: string } }).pattern.case === 'get');
+  t.true(gets.length > 5);
+  const others = gets.filter(({ idempotency }) => idempotency !== MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS);
+  t.deepEqual(
+    others.map(({ name }) => name),
+    [],
+  );
 });
 
 test('every service of the descriptor set has a folder, and every folder a service with RPCs', (t) => {
