@@ -49,9 +49,6 @@ const window = 256 * 1024;
 const forCalls: ChannelOptions = { ...connectionOptions, 'grpc.max_receive_message_length': maxAnswer };
 const forStreams: ChannelOptions = {
   ...connectionOptions,
-  // A ping after the server has said that it stops would cut off what it still lets finish (grpc-node #3068).
-  'grpc.keepalive_time_ms': 10_000,
-  'grpc.keepalive_timeout_ms': 5_000,
   'grpc-node.flow_control_window': window,
   // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.
   'grpc.enable_retries': 0,

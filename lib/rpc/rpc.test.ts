@@ -283,6 +283,24 @@ test('a service that is not there is UNAVAILABLE in our own words, and found aga
   t.deepEqual(await eventually('an answer', again, (found) => found !== undefined), nobody);
 });
 
+test('stop: a call that goes on for longer than a connection is left without a ping ends well', async (t) => {
+  const began = Promise.withResolvers<void>();
+  const { server, connection } = await open(
+    t,
+    async () => {
+      began.resolve();
+      await sleep(2_500);
+      return nobody;
+    },
+    { env: { GRPC_DRAIN: '10s' } },
+  );
+  const running = connection.lookupUsers({ userIds: [], usernames: [] });
+  await began.promise;
+  const stopped = server.stop();
+  t.deepEqual(await running, nobody);
+  await stopped;
+});
+
 test('overload: more than GRPC_CONCURRENCY calls at once are refused at once, and then all is well', async (t) => {
   const ends: (() => void)[] = [];
   const { connection } = await open(t, () => new Promise((resolve) => ends.push(() => resolve(nobody))), {

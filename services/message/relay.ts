@@ -16,8 +16,8 @@ const batchSize = 500;
  * comes, it goes in batches, and so does everything behind the relay.
  */
 const lookInterval = 20;
-/** A relay that has stopped, or hangs, is replaced after this. */
-const leaseLength = 5_000;
+/** A relay that has stopped, or hangs, is replaced after this: before the outbox is so far behind that sends are refused. */
+const leaseLength = 2_000;
 const superviseEvery = 500;
 /** An outbox that is this far behind means that the bus takes nothing: no more is accepted. */
 const longestWait = 3_000;
