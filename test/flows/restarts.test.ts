@@ -11,7 +11,7 @@ import { ended, everyDeliveryLine, everyMessage, messageOf, openConversation, ty
 
 /** Long enough that nothing fails in this time, whatever restarts. */
 const env = { DELIVERY_DEADLINE: '3m', MAX_OPEN_UPLOADS: '10000' };
-const testLimit = 180_000;
+const testLimit = 240_000;
 
 const started = new AsyncDisposableStack();
 const root = await mkdtemp(path.join(tmpdir(), 'chat4all-restarts-'));
