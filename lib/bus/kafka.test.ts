@@ -1,10 +1,13 @@
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'ava';
+import { Kafka, logLevel, Partitioners } from 'kafkajs';
 import { startKafka } from '../../dev/engines/kafka.ts';
 import { loadConfig } from '../config.ts';
 import { openLog } from '../log.ts';
+import { deadLetterTopic, type ReceivedEvent } from './bus.ts';
 import { busContract, type Engine } from './contract.ts';
 import { busSettings, openBus } from './open.ts';
 
@@ -35,6 +38,29 @@ if (brokers !== '') {
         },
       };
     },
+  });
+
+  test('an event that another program published, without all that ours have, goes to the dead letters', async (t) => {
+    const topic = `foreign-${randomUUID()}`;
+    const bus = await engineOn(brokers).open();
+    const kafka = new Kafka({ brokers: brokers.split(','), logLevel: logLevel.NOTHING });
+    const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner });
+    t.teardown(async () => {
+      await producer.disconnect();
+      await bus.stop();
+    });
+    const retry = { attempts: 1, minDelay: 1, maxDelay: 1 };
+    const handle = async () => Promise.reject(new Error('not ours'));
+    await bus.consume({ topics: [topic], group: 'readers', retry, handle });
+    const found = Promise.withResolvers<ReceivedEvent>();
+    await bus.consume({
+      topics: [deadLetterTopic(topic)],
+      group: 'readers',
+      handle: async ([letter]) => found.resolve(letter!),
+    });
+    await producer.connect();
+    await producer.send({ topic, messages: [{ value: 'x', headers: { dead_letter: '{' } }] });
+    t.like(await found.promise, { id: '', type: '', key: 'none', deadLetter: { topic, reason: 'Error: not ours' } });
   });
 } else if (process.env['CI'] === 'true') {
   test('there is a Kafka to test against', (t) => t.fail('TEST_KAFKA_BROKERS is not set'));

@@ -477,17 +477,27 @@ function toMessage(event: BusEvent) {
 
 function toEvent(topic: string, partition: number, message: KafkaMessage): ReceivedEvent {
   const header = (name: string) => message.headers?.[name]?.toString();
-  const deadLetter = header('dead_letter');
+  const deadLetter = readDeadLetter(header('dead_letter'));
   return {
     id: header('id') ?? '',
     type: header('type') ?? '',
-    key: message.key?.toString() ?? '',
+    // What others publish may have no key, or a longer one than ours; it must still fit among the dead letters.
+    key: message.key?.toString().slice(0, 255) || 'none',
     value: message.value ?? Buffer.alloc(0),
     requestId: header('request_id') ?? '',
     topic,
     partition,
-    ...(deadLetter === undefined ? {} : { deadLetter: JSON.parse(deadLetter) as DeadLetter }),
+    ...(deadLetter === undefined ? {} : { deadLetter }),
   };
+}
+
+/** Undefined for what isn't ours: an event that can't be taken would hold its partition up for ever. */
+function readDeadLetter(text: string | undefined): DeadLetter | undefined {
+  try {
+    return text === undefined ? undefined : (JSON.parse(text) as DeadLetter);
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -126,6 +126,8 @@ export function rejection(publish: Bus['publish']) {
   return async (event: ReceivedEvent, error: unknown): Promise<void> => {
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was routed';
     const about = roundOf(event);
+    // Nobody can say whose it is: there is nothing to end.
+    if (about === undefined) return;
     await publish(statusTopic, [rejectedEvent(event, { ...about, at: new Date(), reason })]);
   };
 }
@@ -162,15 +164,15 @@ function readAccepted(event: ReceivedEvent): Accepted {
   return { event, message: { ...message, deliverBy } };
 }
 
-/** Which round of which message an event is about. One that can't be read has the id of its message. */
-function roundOf({ id, value }: ReceivedEvent): { messageId: string; replay: number } {
+/** Which round of which message an event is about, if that can be told. One that can't be read has the id of its message. */
+function roundOf({ id, value }: ReceivedEvent): { messageId: string; replay: number } | undefined {
   try {
     const { messageId, replay } = MessageAccepted.decode(value);
     if (uuidPattern.test(messageId)) return { messageId, replay };
   } catch {
     // Said by whoever tried to route it.
   }
-  return { messageId: id, replay: 0 };
+  return uuidPattern.test(id) ? { messageId: id, replay: 0 } : undefined;
 }
 
 function idOf(what: string, replay: number): string {

@@ -356,6 +356,9 @@ test('rejection: whoever waits for an event that was given up learns why', async
   t.is(MessageRejected.decode(unknown!.value).reason, 'Something went wrong while it was routed');
   t.is(known!.key, message.conversationId);
 
+  await rejection(bus.publish)(received(message, { id: 'x', value: Buffer.from([255]) }), new Error('internal text'));
+  t.is(bus.on('message_status').length, 2, 'nobody can say whose it is');
+
   const replay = acceptedMessage({ replay: 3 });
   await rejection(bus.publish)(received(replay, { id: uuid() }), new Error('internal text'));
   t.like(MessageRejected.decode(bus.on('message_status').at(-1)!.value), { messageId: replay.messageId, replay: 3 });

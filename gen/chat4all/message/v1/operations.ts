@@ -2011,7 +2011,7 @@ export const OperationsServiceService = {
   },
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present.
+   * waits where at present. A period may have 200,000 messages.
    */
   getAudit: {
     path: "/chat4all.message.v1.OperationsService/GetAudit" as const,
@@ -2043,7 +2043,7 @@ export interface OperationsServiceServer extends UntypedServiceImplementation {
   replayDeadLetters: handleUnaryCall<ReplayDeadLettersRequest, ReplayDeadLettersResponse>;
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present.
+   * waits where at present. A period may have 200,000 messages.
    */
   getAudit: handleUnaryCall<GetAuditRequest, GetAuditResponse>;
 }
@@ -2109,7 +2109,7 @@ export interface OperationsServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present.
+   * waits where at present. A period may have 200,000 messages.
    */
   getAudit(
     request: GetAuditRequest,
