@@ -109,7 +109,9 @@ export function startDeadLetters(options: {
   const consumers = new Map<string, Consumer>();
   const starting = repeat('The consumers of dead letters', log, async () => {
     const known = channels.known();
-    for (const topic of ['message_processing', 'message_status', ...(known ?? []).map(outgoingTopic)]) {
+    // Until the connectors are there everything is just starting, and has better things to do.
+    if (known === undefined) return lookForChannelsEvery.unknown;
+    for (const topic of ['message_processing', 'message_status', ...known.map(outgoingTopic)]) {
       if (consumers.has(topic)) continue;
       const consumer = await bus.consume({
         topics: [deadLetterTopic(topic)],
@@ -120,7 +122,7 @@ export function startDeadLetters(options: {
       });
       consumers.set(topic, consumer);
     }
-    return known === undefined ? lookForChannelsEvery.unknown : lookForChannelsEvery.known;
+    return lookForChannelsEvery.known;
   });
   return {
     async stop() {

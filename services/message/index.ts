@@ -85,8 +85,6 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const relay = startRelay({ outbox: openOutbox(background), bus, log });
   opened.defer(() => relay.stop());
   const keptLetters = openDeadLetters(background);
-  const letters = startDeadLetters({ bus, letters: keptLetters, channels, log });
-  opened.defer(() => letters.stop());
   opened.defer(watchDeadLetters(keptLetters));
   const forgetting = startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION });
   opened.defer(() => forgetting.stop());
@@ -118,6 +116,9 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     dependencies: { database: database.ping, bus: async () => relay.requireBus() },
   });
   opened.defer(() => server.stop());
+
+  const letters = startDeadLetters({ bus, letters: keptLetters, channels, log });
+  opened.defer(() => letters.stop());
 
   const everything = opened.move();
   return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
