@@ -94,6 +94,11 @@ const areas: Area[] = [
     files: ['gateway/**'],
     never: [noService, noDomainTypes, [['**/dev/**', '**/test/**'], 'the gateway knows neither dev nor test']],
   },
+  {
+    name: 'client',
+    files: ['client/fetch.ts', 'client/files.ts'],
+    never: [[['#*', 'node:*', '../**', '!../fetch.ts'], 'the client stands alone, and runs in browsers']],
+  },
   { name: 'dev', files: ['dev/**'], never: [[['**/test/**'], 'dev knows no tests'], noDomainTypes] },
 ];
 
@@ -101,7 +106,7 @@ export default defineConfig({
   plugins: ['typescript', 'unicorn', 'oxc', 'import', 'node', 'promise'],
   categories: { correctness: 'error', suspicious: 'error', perf: 'error' },
   options: { typeAware: true },
-  ignorePatterns: ['node_modules/**', 'gen/**', 'third_party/**', '.chat4all/**'],
+  ignorePatterns: ['node_modules/**', 'gen/**', 'client/gen/**', 'third_party/**', '.chat4all/**'],
   rules: {
     'typescript/no-floating-promises': 'error',
     'typescript/no-misused-promises': 'error',

@@ -10,6 +10,7 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['format (npm run format mends it)', () => command('prettier', ['--check', '--log-level', 'warn', '.'])],
   ['lint and import rules', () => command('oxlint', ['--config', 'oxlint.config.ts'])],
   ['types', () => command('tsc', ['-p', '.'])],
+  ['types of the client in a browser', () => command('tsc', ['-p', 'client'])],
   ['buf lint', () => command('buf', ['lint'])],
   ['buf format (npm run format mends it)', () => command('buf', ['format', '-d', '--exit-code'])],
   ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
@@ -57,7 +58,7 @@ async function breaking(): Promise<void> {
 async function compareGenerated(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'chat4all-gen-'));
   try {
-    generate(folder);
+    await generate(folder);
     for (const path of made) await command('diff', ['-r', '--brief', path, join(folder, path)]);
   } finally {
     await rm(folder, { recursive: true, force: true });

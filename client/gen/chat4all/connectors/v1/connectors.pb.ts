@@ -1,0 +1,191 @@
+// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+import * as fm from '../../../../fetch.ts';
+
+/**
+ * How a simulated network behaves. Everything left out is as little as possible: an empty profile takes every message at
+ * once and remembers nothing.
+ */
+export type Profile = {
+  /**
+   * The most requests that it takes in a second, from all processes together; further ones are told to come back in the
+   * next second. 0 is no limit.
+   */
+  rate_limit?: number;
+  /** How long it takes to answer. */
+  latency?: Latency | null;
+  /** Share of requests, 0 to 1, that fail without effect in a way that is worth trying again. */
+  transient_errors?: number;
+  /** Share of requests, 0 to 1, that take effect, but whose answer gets lost: they look like a transient error. */
+  lost_answers?: number;
+  /**
+   * Share of deliveries, 0 to 1, that it refuses for good. One that is asked for again is refused again, as long as the
+   * share stays.
+   */
+  final_errors?: number;
+  /** When it is out of order: then it takes nothing and reports nothing. */
+  outages?: Outage[];
+  /** What it reports after it took a message. Without it, a message is delivered once it is taken. */
+  receipts?: Receipts | null;
+  /**
+   * Whether it keeps what it took, for ListEffects, and so knows for seven days what it is asked for again. A network with
+   * receipts does in any case; without, each process knows the last 10,000.
+   */
+  record?: boolean;
+};
+
+/**
+ * A length of time that differs from one time to the next: half are shorter than `p50_ms`, one in a hundred is longer than
+ * `p99_ms`. None is longer than ten minutes.
+ */
+export type Latency = {
+  /** The median, in milliseconds. */
+  p50_ms?: number;
+  /** The 99th percentile, in milliseconds. 0 is that of the median: it never differs. */
+  p99_ms?: number;
+};
+
+/** A time during which a network is out of order. */
+export type Outage = {
+  /** When it begins. */
+  from?: string;
+  /** When it is over. */
+  to?: string;
+  /** How long after its beginning it begins again, in milliseconds; 0 is never. */
+  repeat_ms?: number;
+};
+
+/**
+ * What a network reports of a message that it took: `sent`, then `delivered` and `read`, or `failed`. A delivery is open
+ * until one of the last three comes.
+ */
+export type Receipts = {
+  /** How long after it was taken a message is delivered, or fails. It is sent half of that time before, and read as long after. */
+  delay?: Latency | null;
+  /** Share of messages, 0 to 1, that fail. */
+  failed?: number;
+  /** Share of reports, 0 to 1, that come twice. */
+  duplicates?: number;
+  /** Share of messages, 0 to 1, whose reports come in the opposite order. */
+  out_of_order?: number;
+  /** Share of messages, 0 to 1, whose reports all come `late_ms` later. */
+  late?: number;
+  /** By how much late reports are late, in milliseconds. */
+  late_ms?: number;
+};
+
+/** Which channel. */
+export type GetProfileRequest = {
+  /** Name of the channel. */
+  channel?: string;
+};
+
+/** How the channel behaves. */
+export type GetProfileResponse = {
+  /** The profile. */
+  profile: fm.Answered<Profile>;
+};
+
+/** How a channel is to behave. */
+export type SetProfileRequest = {
+  /** Name of the channel. */
+  channel?: string;
+  /** The profile. */
+  profile?: Profile;
+};
+
+/** How the channel behaves from now on. */
+export type SetProfileResponse = {
+  /** The profile. */
+  profile: fm.Answered<Profile>;
+};
+
+/** Which channel. */
+export type ResetProfileRequest = {
+  /** Name of the channel. */
+  channel?: string;
+};
+
+/** How the channel behaves from now on. */
+export type ResetProfileResponse = {
+  /** The profile. */
+  profile: fm.Answered<Profile>;
+};
+
+/** Which effects to list. */
+export type ListEffectsRequest = {
+  /** Only what this channel took; all channels if empty. */
+  channel?: string;
+  /** Only what was taken of this message. UUID. */
+  message_id?: string;
+  /** Only what has a greater `position`: to go on behind a page, however long the list is. */
+  after?: number | null;
+  /** How many to return: 1 to 100, 50 if not said. */
+  limit?: number | null;
+  /** How many to pass over. */
+  offset?: number;
+};
+
+/** That a network took a message for somebody. */
+export type Effect = {
+  /** Place in the order in which networks took messages. There may be gaps. */
+  position: number;
+  /** Name of the channel. */
+  channel: string;
+  /** UUID by which the network knows the delivery: the same each time that it is asked for. */
+  idempotency_key: string;
+  /** UUID of the message. */
+  message_id: string;
+  /** UUID of its conversation. */
+  conversation_id: string;
+  /** Its position in the conversation. */
+  seq: number;
+  /** User id of the recipient. */
+  recipient: string;
+  /** When the network took it. */
+  first_at: string;
+  /** How often it was asked for since, the first time included: the others had no effect. */
+  requests: number;
+  /**
+   * How often the network took this message for this recipient, under whatever keys. More than 1 is one that was sent
+   * twice.
+   */
+  effects: number;
+};
+
+/** A page of effects, by position. */
+export type ListEffectsResponse = {
+  /** The page. */
+  effects: Effect[];
+  /** How many match in all. */
+  total: number;
+  /** The limit that was used. */
+  limit: number;
+  /** The offset that was used. */
+  offset: number;
+};
+
+/** What the networks that are only simulated do, and what they have done, for administrators. */
+export class SimulationService {
+  /** How a simulated network behaves at present. */
+  static GetProfile(req: GetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
+    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'GET' });
+  }
+  /**
+   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
+   * said is as in an empty profile: the network takes everything at once.
+   */
+  static SetProfile(req: SetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
+    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'PUT', body: JSON.stringify(req.profile ?? {}, fm.replacer) });
+  }
+  /** Makes a simulated network behave as it is configured, within a second. */
+  static ResetProfile(req: ResetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
+    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'DELETE' });
+  }
+  /**
+   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
+   * seven days.
+   */
+  static ListEffects(req: ListEffectsRequest, initReq?: fm.InitReq): Promise<ListEffectsResponse> {
+    return fm.fetchReq<ListEffectsResponse>(`/v1/admin/effects${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  }
+}

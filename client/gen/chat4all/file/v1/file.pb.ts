@@ -1,0 +1,207 @@
+// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+import * as fm from '../../../../fetch.ts';
+
+/** How far a file has come. */
+export const FileStatus = {
+  /** No chunk was uploaded so far. */
+  FILE_STATUS_INITIATED: 'initiated',
+  /** Some chunks were uploaded. */
+  FILE_STATUS_IN_PROGRESS: 'in_progress',
+  /** It is whole and verified. */
+  FILE_STATUS_COMPLETED: 'completed',
+  /** It was aborted, or is not what its owner said it is. Nothing of it is kept. */
+  FILE_STATUS_FAILED: 'failed',
+} as const;
+export type FileStatus = (typeof FileStatus)[keyof typeof FileStatus];
+
+/** What became of a chunk. */
+export const ChunkStatus = {
+  /** It waits for its bytes, at the URL beside this. */
+  CHUNK_STATUS_PENDING: 'pending',
+  /** It is stored. */
+  CHUNK_STATUS_UPLOADED: 'uploaded',
+} as const;
+export type ChunkStatus = (typeof ChunkStatus)[keyof typeof ChunkStatus];
+
+/** The file to upload. */
+export type InitiateUploadRequest = {
+  /** Its name: 1 to 255 bytes of UTF-8 without control characters. A label, kept as it is, and never a path. */
+  filename?: string;
+  /** Its size in bytes: 0 to 2 GiB. A file without content has no chunks, and is completed at once. */
+  file_size?: number;
+  /** Its media type; `application/octet-stream` if not said. */
+  content_type?: string;
+  /** SHA-256 of the whole in hex, if it is known already: CompleteUpload then has to say the same. */
+  checksum?: string;
+  /** Size of the chunks in bytes, 5 to 64 MiB; chosen by the service if not said. The last chunk may be smaller. */
+  chunk_size?: number | null;
+};
+
+/** The upload that was begun. */
+export type InitiateUploadResponse = {
+  /** UUID of the file. */
+  file_id: string;
+  /** A URL to PUT chunk 0 to, without a token; null if there are no chunks. */
+  upload_url: string | null;
+  /** Bytes in each chunk but the last. */
+  chunk_size: number;
+  /** How many chunks there are: their ids are 0 to chunk_count - 1. */
+  chunk_count: number;
+  /** When the upload is aborted if nothing happens until then. Each chunk puts it off. */
+  expires_at: string;
+  /** Always `initiated`. */
+  status: FileStatus;
+};
+
+/** The chunk is stored. */
+export type UploadChunkResponse = {
+  /** UUID of the file. */
+  file_id: string;
+  /** Which chunk. */
+  chunk_id: number;
+  /** Always `uploaded`. */
+  status: ChunkStatus;
+  /** Bytes of the file that are stored so far, in all its chunks. */
+  received_bytes: number;
+  /** A URL to PUT the missing chunk with the lowest id to, without a token; null if none is missing. */
+  next_upload_url: string | null;
+};
+
+/** The chunk is stored. */
+export type UploadSignedChunkResponse = Record<string, never>;
+
+/** Which chunk to get a URL for. */
+export type GetChunkUploadUrlRequest = {
+  /** UUID of the file. */
+  file_id?: string;
+  /** Which chunk, counted from 0. */
+  chunk_id?: number;
+  /** There are none so far: over REST, the body is `{}`. */
+  options?: ChunkUploadUrlOptions | null;
+};
+
+/** What a URL for a chunk should be like. */
+export type ChunkUploadUrlOptions = Record<string, never>;
+
+/** Where the chunk can be put. */
+export type GetChunkUploadUrlResponse = {
+  /** UUID of the file. */
+  file_id: string;
+  /** Which chunk. */
+  chunk_id: number;
+  /** Always `pending`. */
+  status: ChunkStatus;
+  /** A URL to PUT this chunk to, without a token. */
+  upload_url: string;
+  /** Bytes of the file that are stored so far, in all its chunks. */
+  received_bytes: number;
+  /** A URL to PUT the missing chunk with the lowest id to, without a token; null if none is missing. */
+  next_upload_url: string | null;
+};
+
+/** Which upload to end. */
+export type CompleteUploadRequest = {
+  /** UUID of the file. */
+  file_id?: string;
+  /** SHA-256 of the whole, in hex. */
+  checksum?: string;
+};
+
+/** The file is whole and verified. */
+export type CompleteUploadResponse = {
+  /** UUID of the file. */
+  file_id: string;
+  /** Always `completed`. */
+  status: FileStatus;
+  /** Its name. */
+  filename: string;
+  /** Its size in bytes. */
+  file_size: number;
+  /** SHA-256 of the whole, in lower-case hex. */
+  checksum: string;
+  /** Where its content is, for those who may read it. */
+  download_url: string;
+};
+
+/** Which file. */
+export type GetFileRequest = {
+  /** UUID of the file. */
+  file_id?: string;
+};
+
+/** What is known of a file. */
+export type GetFileResponse = {
+  /** UUID of the file. */
+  file_id: string;
+  /** User id of its owner. */
+  owner_id: string;
+  /** Its name: a label, and never a path. */
+  filename: string;
+  /** Its size in bytes. */
+  file_size: number;
+  /** Its media type. */
+  content_type: string;
+  /** SHA-256 of the whole, in lower-case hex; empty until it is completed. */
+  checksum: string;
+  /** How far it has come. */
+  status: FileStatus;
+  /** Why it failed, if it did. */
+  error: string;
+  /** Bytes in each chunk but the last. */
+  chunk_size: number;
+  /** How many chunks there are. */
+  chunk_count: number;
+  /** The chunks that are still to be uploaded, by id: resume from here. */
+  missing_chunks: number[];
+  /** Bytes that are stored so far, in all chunks. */
+  received_bytes: number;
+  /** When the upload was begun. */
+  created_at: string;
+  /** When something happened to it last. */
+  updated_at: string;
+  /** When the upload is aborted if nothing happens until then; null once it has ended. */
+  expires_at: string | null;
+  /** Where its content is, for those who may read it; null until it is completed. */
+  download_url: string | null;
+};
+
+/** Which file. */
+export type DeleteFileRequest = {
+  /** UUID of the file. */
+  file_id?: string;
+};
+
+/** It is gone. */
+export type DeleteFileResponse = Record<string, never>;
+
+/**
+ * Takes files in, keeps them and gives them out.
+ *
+ * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each as often as it takes;
+ * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
+ */
+export class FileService {
+  /** Begins an upload. */
+  static InitiateUpload(req: InitiateUploadRequest, initReq?: fm.InitReq): Promise<InitiateUploadResponse> {
+    return fm.fetchReq<InitiateUploadResponse>(`/v1/files/initiate`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
+  static GetChunkUploadUrl(req: GetChunkUploadUrlRequest, initReq?: fm.InitReq): Promise<GetChunkUploadUrlResponse> {
+    return fm.fetchReq<GetChunkUploadUrlResponse>(`/v1/files/upload${fm.query(req, ['options'])}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req.options ?? {}, fm.replacer) });
+  }
+  /**
+   * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
+   * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
+   */
+  static CompleteUpload(req: CompleteUploadRequest, initReq?: fm.InitReq): Promise<CompleteUploadResponse> {
+    return fm.fetchReq<CompleteUploadResponse>(`/v1/files/complete`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
+  static GetFile(req: GetFileRequest, initReq?: fm.InitReq): Promise<GetFileResponse> {
+    return fm.fetchReq<GetFileResponse>(`/v1/files/${fm.pathValue(req, 'file_id')}`, { ...initReq, method: 'GET' });
+  }
+  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
+  static DeleteFile(req: DeleteFileRequest, initReq?: fm.InitReq): Promise<DeleteFileResponse> {
+    return fm.fetchReq<DeleteFileResponse>(`/v1/files/${fm.pathValue(req, 'file_id')}`, { ...initReq, method: 'DELETE' });
+  }
+}

@@ -1,0 +1,242 @@
+// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+import * as fm from '../../../../fetch.ts';
+
+/** What a message carries. */
+export const PayloadType = {
+  /** A text. */
+  PAYLOAD_TYPE_TEXT: 'text',
+  /** A file that was uploaded before. */
+  PAYLOAD_TYPE_FILE: 'file',
+} as const;
+export type PayloadType = (typeof PayloadType)[keyof typeof PayloadType];
+
+/** How urgent the sender says a message is: passed on to the channels. It never changes the order within a conversation. */
+export const Priority = {
+  /** Can wait. */
+  PRIORITY_LOW: 'low',
+  /** As usual. */
+  PRIORITY_NORMAL: 'normal',
+  /** Urgent. */
+  PRIORITY_HIGH: 'high',
+} as const;
+export type Priority = (typeof Priority)[keyof typeof Priority];
+
+/**
+ * How far a message or one of its deliveries has come. It only moves forward, unless an administrator replays what failed:
+ * then that begins anew.
+ */
+export const MessageStatus = {
+  /** Stored; not lost from here on. */
+  MESSAGE_STATUS_ACCEPTED: 'accepted',
+  /** Handed to its channels. */
+  MESSAGE_STATUS_IN_TRANSIT: 'in_transit',
+  /** A message: every delivery was made. A delivery: the channel took it. */
+  MESSAGE_STATUS_DELIVERED: 'delivered',
+  /** A message: every delivery has ended and at least one failed. A delivery: it failed for good. */
+  MESSAGE_STATUS_FAILED: 'failed',
+} as const;
+export type MessageStatus = (typeof MessageStatus)[keyof typeof MessageStatus];
+
+/** The order of a list of messages. */
+export const MessageOrder = {
+  /** Newest first. */
+  MESSAGE_ORDER_DESC: 'desc',
+  /** Oldest first. */
+  MESSAGE_ORDER_ASC: 'asc',
+} as const;
+export type MessageOrder = (typeof MessageOrder)[keyof typeof MessageOrder];
+
+/** The content of a message: a text, or a file. */
+export type Payload = {
+  /** Which of the two. */
+  type?: PayloadType;
+  /** For a text: 1 to 65,536 bytes of UTF-8 without NUL. */
+  text?: string;
+  /** For a file: the id of a completed upload. */
+  file_id?: string;
+  /** For a file, in answers: its name, a label and never a path. */
+  filename?: string;
+  /** For a file, in answers: its size in bytes. */
+  file_size?: number;
+  /** For a file, in answers: its media type. */
+  content_type?: string;
+};
+
+/** Who sent a message. */
+export type Sender = {
+  /** UUID of the user. */
+  user_id: string;
+  /** The user's name. */
+  username: string;
+};
+
+/** The message to send. */
+export type SendMessageRequest = {
+  /** UUID, chosen by the client; a repeated call with the same one is the same message. */
+  message_id?: string;
+  /** The conversation to send to. */
+  conversation_id?: string;
+  /** User id of the sender: the caller's own. */
+  from?: string;
+  /** User ids of the recipients; every other active member if empty. */
+  to?: string[];
+  /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. One named twice counts once. */
+  channels?: string[];
+  /** What to send. */
+  payload?: Payload;
+  /** How urgent it is; normal if not said. */
+  priority?: Priority;
+};
+
+/** The message is stored. */
+export type SendMessageResponse = {
+  /** Always `accepted`: what became of it since is for GetMessage to tell. */
+  status: MessageStatus;
+  /** The message's id, in lower case. */
+  message_id: string;
+};
+
+/** Which messages to list. */
+export type ListMessagesRequest = {
+  /** UUID. */
+  conversation_id?: string;
+  /** How many to return: 1 to 100, 50 if not said. */
+  limit?: number | null;
+  /** How many to pass over. */
+  offset?: number;
+  /** Newest first if not said. */
+  order?: MessageOrder;
+  /** Only messages with a greater `seq`. */
+  after_seq?: number | null;
+  /** Only messages with a smaller `seq`. */
+  before_seq?: number | null;
+};
+
+/** A message of a conversation. */
+export type Message = {
+  /** UUID, in lower case. */
+  message_id: string;
+  /** UUID, in lower case. */
+  conversation_id: string;
+  /** Position in the conversation: 1 for the first, without gaps. */
+  seq: number;
+  /** User id of the sender. */
+  from: string;
+  /** The sender. */
+  sender: Sender;
+  /** User ids of the recipients. */
+  to: string[];
+  /** Names of the channels. */
+  channels: string[];
+  /** The content. */
+  payload: fm.Answered<Payload>;
+  /** How urgent it is. */
+  priority: Priority;
+  /** How far it has come. */
+  status: MessageStatus;
+  /** When it was accepted. */
+  created_at: string;
+  /** When its status last changed. */
+  updated_at: string;
+};
+
+/** A page of a conversation. */
+export type ListMessagesResponse = {
+  /** UUID, in lower case. */
+  conversation_id: string;
+  /** The page. */
+  messages: Message[];
+  /** How many match the filters in all. */
+  total: number;
+  /** The limit that was used. */
+  limit: number;
+  /** The offset that was used. */
+  offset: number;
+};
+
+/** Which message. */
+export type GetMessageRequest = {
+  /** UUID. */
+  message_id?: string;
+};
+
+/** A change of a message's status. */
+export type StatusChange = {
+  /** The status from then on. */
+  status: MessageStatus;
+  /** When. */
+  at: string;
+  /** Why, where there is something to say. */
+  note: string;
+};
+
+/** One delivery: a message to one person over one channel. */
+export type Delivery = {
+  /** User id of the recipient. */
+  recipient: string;
+  /** Name of the channel. */
+  channel: string;
+  /** How far it has come. */
+  status: MessageStatus;
+  /** How often the channel was tried. */
+  attempts: number;
+  /** Why it failed, if it did; while it is open, why the last attempt failed. */
+  error: string;
+  /** When it last changed. */
+  updated_at: string;
+  /** When the channel is tried again; only while it is open after an attempt that failed. */
+  next_attempt_at: string | null;
+};
+
+/** A message and what became of it. */
+export type GetMessageResponse = {
+  /** UUID, in lower case. */
+  message_id: string;
+  /** UUID, in lower case. */
+  conversation_id: string;
+  /** Position in the conversation: 1 for the first, without gaps. */
+  seq: number;
+  /** User id of the sender. */
+  from: string;
+  /** The sender. */
+  sender: Sender;
+  /** User ids of the recipients. */
+  to: string[];
+  /** Names of the channels. */
+  channels: string[];
+  /** The content. */
+  payload: fm.Answered<Payload>;
+  /** How urgent it is. */
+  priority: Priority;
+  /** How far it has come. */
+  status: MessageStatus;
+  /** When it was accepted. */
+  created_at: string;
+  /** When its status last changed. */
+  updated_at: string;
+  /** Every change of its status, oldest first. */
+  history: StatusChange[];
+  /** Every delivery. */
+  deliveries: Delivery[];
+};
+
+/** Accepts messages and tells what became of them. */
+export class MessageService {
+  /**
+   * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
+   *
+   * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
+   * same answer and is kept once.
+   */
+  static SendMessage(req: SendMessageRequest, initReq?: fm.InitReq): Promise<SendMessageResponse> {
+    return fm.fetchReq<SendMessageResponse>(`/v1/messages`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** The messages of a conversation, for its members. */
+  static ListMessages(req: ListMessagesRequest, initReq?: fm.InitReq): Promise<ListMessagesResponse> {
+    return fm.fetchReq<ListMessagesResponse>(`/v1/conversations/${fm.pathValue(req, 'conversation_id')}/messages${fm.query(req, ['conversation_id'])}`, { ...initReq, method: 'GET' });
+  }
+  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
+  static GetMessage(req: GetMessageRequest, initReq?: fm.InitReq): Promise<GetMessageResponse> {
+    return fm.fetchReq<GetMessageResponse>(`/v1/messages/${fm.pathValue(req, 'message_id')}`, { ...initReq, method: 'GET' });
+  }
+}
