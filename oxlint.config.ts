@@ -97,7 +97,9 @@ const areas: Area[] = [
   {
     name: 'client',
     files: ['client/fetch.ts', 'client/files.ts'],
-    never: [[['#*', 'node:*', '../**', '!../fetch.ts'], 'the client stands alone, and runs in browsers']],
+    never: [
+      [['#lib/**', '#gen/**', 'node:*', '../**', '!../fetch.ts'], 'the client stands alone, and runs in browsers'],
+    ],
   },
   { name: 'dev', files: ['dev/**'], never: [[['**/test/**'], 'dev knows no tests'], noDomainTypes] },
 ];

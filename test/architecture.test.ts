@@ -28,6 +28,8 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['gateway/x.ts', '../services/auth/index.ts', 'services meet on the wire'],
   ['gateway/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
   ['gateway/x.ts', '../dev/hub.ts', 'the gateway knows neither dev nor test'],
+  ['client/fetch.ts', 'node:fs', 'the client stands alone'],
+  ['client/files.ts', '#lib/errors.ts', 'the client stands alone'],
   ['dev/x.ts', '../test/harness.ts', 'dev knows no tests'],
   ['services/message/x.ts', '@grpc/grpc-js', '@grpc/grpc-js lives in'],
   ['lib/x.ts', '@grpc/proto-loader', '@grpc/proto-loader lives in'],
@@ -61,6 +63,7 @@ const allowed: [file: string, specifier: string][] = [
   ['gateway/x.ts', 'busboy'],
   ['services/connectors/whatsapp/index.ts', '../connector.ts'],
   ['gateway/x.ts', 'express'],
+  ['client/files.ts', './fetch.ts'],
 ];
 
 /** Lints files of those texts, as if they stood in the project, and returns what was found by file. */
