@@ -6,8 +6,8 @@ import { HubError } from './errors.ts';
 const away = () => new HubError('UNAVAILABLE', 'STORE_UNAVAILABLE', 'The store is away', { retryAfter: 2 });
 
 /** Something that answers, or fails, or hangs; and a breaker in front of it. */
-function prepare(pause?: number) {
-  const breaker = new Breaker('STORE_UNAVAILABLE', pause === undefined ? {} : { pause });
+function prepare(pause: number, patience = 0) {
+  const breaker = new Breaker('STORE_UNAVAILABLE', { pause, patience });
   const thing = {
     asked: 0,
     answer: async (): Promise<string> => 'here',
@@ -61,4 +61,15 @@ test('Breaker: failures with a success or any other answer between them are none
     await thing.ask().catch(() => {});
   }
   t.is(thing.asked, 100);
+});
+
+test('Breaker: failures that all come at once are a moment of load, and none if they go on', async (t) => {
+  const atOnce = prepare(60_000, 60_000);
+  for (let count = 0; count < 5; count += 1) await atOnce.break();
+  t.is(atOnce.asked, 25);
+  const goingOn = prepare(60_000, 10);
+  await goingOn.break();
+  await sleep(20);
+  await goingOn.break();
+  t.true(goingOn.asked < 10);
 });

@@ -1,52 +1,64 @@
 import { HubError } from './errors.ts';
 
-/** So many failures in a row mean that it is away. */
+/** So many failures in a row mean that it is away, unless all of them came at once: that may be a moment's load. */
 const mostFailures = 5;
-/** Milliseconds from one try to the next while it is away. */
-const usualPause = 1_000;
+/** Milliseconds that they are spread over at least, and from one try to the next while it is away. */
+const usual = { patience: 2_000, pause: 1_000 };
 
 /**
- * Stops asking what doesn't answer, so that nobody waits in vain and it isn't kept busy: after five failures in a row all work
- * fails at once, as the last did, but for one try a second, which shows that it is back.
+ * Stops asking what doesn't answer, so that nobody waits in vain and it isn't kept busy: after five failures in a row, over two
+ * seconds or more, all work fails at once, as the last did, but for one try a second, which shows that it is back.
  */
 export class Breaker {
   readonly #reason: string;
+  readonly #patience: number;
   readonly #pause: number;
   #failures = 0;
-  #last: HubError | undefined;
+  #failingSince = 0;
+  /** The last failure, once it counts as away. */
+  #away: HubError | undefined;
   #nextTry = 0;
 
   /** @param reason that of the HubErrors which mean that it is away */
-  constructor(reason: string, { pause = usualPause } = {}) {
+  constructor(reason: string, { patience = usual.patience, pause = usual.pause } = {}) {
     this.#reason = reason;
+    this.#patience = patience;
     this.#pause = pause;
   }
 
   /** @throws what `work` throws, or without doing it HubError UNAVAILABLE with the reason */
   async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#last !== undefined && this.#failures >= mostFailures) {
+    if (this.#away !== undefined) {
       const now = performance.now();
       if (now < this.#nextTry) {
-        const { kind, reason, message, retryAfter } = this.#last;
-        throw new HubError(kind, reason, message, { retryAfter, cause: this.#last.cause });
+        const { kind, reason, message, retryAfter, cause } = this.#away;
+        throw new HubError(kind, reason, message, { retryAfter, cause });
       }
       this.#nextTry = now + this.#pause;
     }
     try {
       const result = await work();
-      this.#failures = 0;
+      this.#works();
       return result;
     } catch (error) {
       if (error instanceof HubError && error.reason === this.#reason) this.#failed(error);
       // Any other answer is one.
-      else this.#failures = 0;
+      else this.#works();
       throw error;
     }
   }
 
+  #works(): void {
+    this.#failures = 0;
+    this.#away = undefined;
+  }
+
   #failed(error: HubError): void {
+    const now = performance.now();
+    if (this.#failures === 0) this.#failingSince = now;
     this.#failures += 1;
-    this.#last = error;
-    if (this.#failures === mostFailures) this.#nextTry = performance.now() + this.#pause;
+    if (this.#failures < mostFailures || now - this.#failingSince < this.#patience) return;
+    if (this.#away === undefined) this.#nextTry = now + this.#pause;
+    this.#away = error;
   }
 }
