@@ -1,7 +1,10 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { registry } from '#lib/rpc/schema.ts';
+import { readRoutes } from '../gateway/bindings.ts';
+import { documentOf } from '../gateway/own-routes.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';
 
@@ -16,6 +19,7 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
   ['buf breaking, against main or the commit before', breaking],
   ['generated code (npm run generate mends it)', compareGenerated],
+  ['OpenAPI', lintOpenApi],
   ['licences of dependencies (npm run licences writes the list)', async () => checkLicences()],
 ];
 
@@ -31,9 +35,9 @@ for (const [name, run] of checks) {
 }
 process.exitCode = failed === 0 ? 0 : 1;
 
-function command(name: string, args: string[]): Promise<void> {
+function command(name: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = spawn(name, args, { stdio: 'inherit' });
+    const child = spawn(name, args, { stdio: 'inherit', env: { ...process.env, ...env } });
     child.on('error', reject);
     child.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`${name} ended with ${code}`))));
   });
@@ -60,6 +64,29 @@ async function compareGenerated(): Promise<void> {
   try {
     await generate(folder);
     for (const path of made) await command('diff', ['-r', '--brief', path, join(folder, path)]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Lints the document that the gateway of the whole hub serves. */
+async function lintOpenApi(): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'chat4all-openapi-'));
+  try {
+    const file = join(folder, 'openapi.json');
+    await writeFile(
+      file,
+      JSON.stringify(
+        documentOf(
+          readRoutes(registry, () => true),
+          registry,
+        ),
+        undefined,
+        2,
+      ),
+    );
+    const quiet = { REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true', REDOCLY_TELEMETRY: 'off' };
+    await command('redocly', ['lint', file, '--config', 'redocly.yaml', '--format', 'stylish'], quiet);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -27,6 +27,7 @@ const vendored = [
   ['google/api, google/rpc (googleapis)', 'Apache-2.0', 'third_party/licenses/googleapis.txt'],
   ['grpc/health, grpc/reflection (grpc-proto)', 'Apache-2.0', 'third_party/licenses/grpc.txt'],
   ['buf/validate (protovalidate)', 'Apache-2.0', 'third_party/licenses/protovalidate.txt'],
+  ['redoc/redoc.standalone.js (Redoc 2.5.4)', 'MIT', 'third_party/licenses/redoc.txt'],
 ] as const;
 
 interface Dependency {

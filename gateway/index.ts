@@ -15,12 +15,14 @@ import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
 import { readRoutes } from './bindings.ts';
+import { Docs } from './docs.ts';
 import { answerConnectionErrors } from './connection-errors.ts';
 import { requestIdOf } from './headers.ts';
 import { HealthAnswers } from './health.ts';
+import { documentOf, ownRoutes } from './own-routes.ts';
 import { Problem } from './problem.ts';
 import { rateLimits } from './rate-limit.ts';
-import { parseTemplate, RouteTable, type Route } from './routes.ts';
+import { RouteTable } from './routes.ts';
 import { longestUpload, overloaded, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
 
 const root = path.join(import.meta.dirname, '..');
@@ -110,7 +112,8 @@ export async function start(
     streams: Math.floor(config.HTTP_CONCURRENCY / 2),
   };
   const health = new HealthAnswers(backends, version);
-  const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes(health)]);
+  const docs = new Docs(documentOf(bindings, registry));
+  const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes({ health, docs })]);
   const rates = rateLimits(config.RATE_LIMIT);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
@@ -160,15 +163,6 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
     .map(({ prefix }) => prefix)
     .filter((prefix) => !services.some((name) => name === prefix || name.startsWith(`${prefix}.`)));
   if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
-}
-
-function ownRoutes(answers: HealthAnswers): Route<Handler>[] {
-  const own: Record<string, Handler> = {
-    '/': (_request, response) => answers.health(response),
-    '/health': (_request, response) => answers.health(response),
-    '/ready': (_request, response) => answers.ready(response),
-  };
-  return Object.entries(own).map(([at, target]) => ({ method: 'GET', template: parseTemplate(at), target }));
 }
 
 /** The answers that are not finished. */

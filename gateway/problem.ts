@@ -78,6 +78,11 @@ const httpStatuses: Record<number, number> = {
   [status.UNAUTHENTICATED]: 401,
 };
 
+/** The HTTP status that goes with the number of a gRPC status. */
+export function httpStatusOf(code: number): number {
+  return httpStatuses[code] ?? 500;
+}
+
 /** Said in place of a text that may be about our inside. */
 const brokenText = 'Something went wrong on our side';
 /** Said in place of the text of an error that may have been made here, by gRPC, and then names addresses. */
@@ -96,7 +101,7 @@ const transportTexts: Record<string, string> = {
 export function fromBackend(given: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
   const error = asLost(given) ?? given;
   const failure = understood(error);
-  const httpStatus = statuses.get(failure.reason) ?? httpStatuses[error.code] ?? 500;
+  const httpStatus = statuses.get(failure.reason) ?? httpStatusOf(error.code);
   if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });
   // Without a reason of its own the error may come from gRPC rather than from the service.
   const isBare = failure.reason === failure.kind;

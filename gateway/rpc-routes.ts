@@ -44,20 +44,29 @@ export function rpcRoutes(
 ): Route<Handler>[] {
   const transcoder = new Transcoder(registry);
   const streams: Streams = { running: 0 };
-  const taken = new Set<Route<Binding>>();
-  const found = routes.map((route) => {
+  return endpointsOf(routes).map(({ route, json }) => {
+    const { method, template } = route;
     const handler = handlerOf(route.target, transcoder, backends, streams, limits);
-    const sibling = jsonSibling(route, routes);
-    if (sibling === undefined) return { route, target: handler };
-    taken.add(sibling);
-    const json = handlerOf(sibling.target, transcoder, backends, streams, limits);
+    if (json === undefined) return { method, template, target: handler };
+    const ofJson = handlerOf(json.target, transcoder, backends, streams, limits);
     const target: Handler = (request, ...rest) =>
-      (isJson(request.headers['content-type']) ? json : handler)(request, ...rest);
-    return { route, target };
+      (isJson(request.headers['content-type']) ? ofJson : handler)(request, ...rest);
+    return { method, template, target };
   });
-  return found
-    .filter(({ route }) => !taken.has(route))
-    .map(({ route: { method, template }, target }) => ({ method, template, target }));
+}
+
+/** What is served at one method and path. */
+export interface Endpoint {
+  route: Route<Binding>;
+  /** Of an upload the route that takes the requests with a JSON body, if there is one. */
+  json: Route<Binding> | undefined;
+}
+
+/** The endpoints that routes make: an upload and the RPC for requests with a JSON body are one. */
+export function endpointsOf(routes: readonly Route<Binding>[]): Endpoint[] {
+  const endpoints = routes.map((route) => ({ route, json: jsonSibling(route, routes) }));
+  const taken = new Set(endpoints.map(({ json }) => json));
+  return endpoints.filter(({ route }) => !taken.has(route));
 }
 
 /** The longest that a request may take to arrive. */

@@ -154,7 +154,7 @@ class QueryReader {
     const [, name, entry] = /^([^[]*)(?:\[(.*)\])?$/s.exec(key) ?? [];
     const fields = name === undefined ? undefined : fieldsAt(this.#binding.input, name.split('.'));
     const field = fields?.at(-1);
-    if (fields === undefined || field === undefined || this.#isElsewhere(fields)) return;
+    if (fields === undefined || field === undefined || isElsewhere(this.#binding, fields)) return;
     if ((entry !== undefined) !== (field.shape === 'map')) return;
     const path = fields.map((own) => own.name).join('.');
     const known = this.#seen.get(path) ?? { key, count: 0 };
@@ -222,15 +222,13 @@ class QueryReader {
     }
     return undefined;
   }
+}
 
-  #isElsewhere(fields: readonly Field[]): boolean {
-    const { body, variables, rawBody } = this.#binding;
-    if (fields[0] === body) return true;
-    if (rawBody?.requestHeaders.some(({ field }) => field === fields[0]) === true) return true;
-    return variables.some(
-      (bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]),
-    );
-  }
+/** Whether a field is given by the path, the body or a header, and so not by the query. */
+export function isElsewhere({ body, variables, rawBody }: Binding, fields: readonly Field[]): boolean {
+  if (fields[0] === body) return true;
+  if (rawBody?.requestHeaders.some(({ field }) => field === fields[0]) === true) return true;
+  return variables.some((bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]));
 }
 
 function decodeQuery(text: string): string | undefined {

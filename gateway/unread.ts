@@ -22,7 +22,12 @@ export function askForBody(response: ServerResponse): void {
 }
 
 /** Sends an answer that is complete as it is, and lets the client read it whatever is left of the request's body. */
-export function sendWhole(response: ServerResponse, status: number, headers: OutgoingHttpHeaders, body?: string): void {
+export function sendWhole(
+  response: ServerResponse,
+  status: number,
+  headers: OutgoingHttpHeaders,
+  body?: string | Buffer,
+): void {
   const { req: request } = response;
   const rest = unreadBytes(request);
   if (rest === 0) {

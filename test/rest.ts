@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http, { type IncomingMessage } from 'node:http';
+import { openConformity, type Conformity, type OpenApi } from './conformity.ts';
 
 /** An error as the contract has it (RFC 9457). */
 export interface Problem {
@@ -128,7 +129,10 @@ export interface RawAnswer {
   body: IncomingMessage;
 }
 
-/** The REST API as one user, or nobody, calls it. Each response is checked for what the contract says of all of them. */
+/**
+ * The REST API as one user, or nobody, calls it. Each response is checked for what the contract says of all of them, and for
+ * what the gateway's own OpenAPI document says of it.
+ */
 export interface Rest {
   /** Whatever comes back. Throws only if nothing does, or if it breaks the contract. */
   call(method: string, path: string, call?: Call): Promise<Answer>;
@@ -190,6 +194,8 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
       requestId,
     };
     assert.notEqual(answer.status, 500, `${what}\n${logOf(requestId)}`);
+    const fault = (await conformityOf(url))?.fault(method, path, answer);
+    assert.equal(fault, undefined, what);
     if (answer.status >= 400) checkProblem(answer, what);
     else if (text !== '') assert.equal(headers.get('content-type'), 'application/json', what);
     return answer;
@@ -212,6 +218,21 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
       return { ...(body as Problem), headers: answer.headers };
     },
   };
+}
+
+const conformities = new Map<string, Promise<Conformity | undefined>>();
+
+/** The check against the document of the gateway at a URL; undefined while that can't be had. */
+function conformityOf(url: string): Promise<Conformity | undefined> {
+  let conformity = conformities.get(url);
+  if (conformity === undefined) {
+    conformity = fetch(`${url}/openapi.json`, { signal: AbortSignal.timeout(30_000) })
+      .then(async (response) => (response.ok ? openConformity((await response.json()) as OpenApi) : undefined))
+      .catch(() => undefined);
+    conformities.set(url, conformity);
+    void conformity.then((found) => found ?? conformities.delete(url));
+  }
+  return conformity;
 }
 
 /**

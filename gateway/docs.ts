@@ -1,0 +1,154 @@
+import { hash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { fileURLToPath } from 'node:url';
+import { isKnown } from './download-head.ts';
+import { Problem } from './problem.ts';
+import { sendWhole } from './unread.ts';
+
+/** The two pages of documentation, and what each is made with. */
+export type Page = 'docs' | 'redoc';
+
+const swaggerUi = (name: string) => fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`));
+const vendored = (path: string) => fileURLToPath(new URL(`../third_party/${path}`, import.meta.url));
+
+/** The files that a page loads, by the name under which it does: where they are, or what is in them. */
+const assets: Readonly<Record<Page, Readonly<Record<string, { file: string } | { text: string }>>>> = {
+  docs: {
+    'swagger-ui.css': { file: swaggerUi('swagger-ui.css') },
+    'swagger-ui-bundle.js': { file: swaggerUi('swagger-ui-bundle.js') },
+    'favicon-32x32.png': { file: swaggerUi('favicon-32x32.png') },
+    'start.js': {
+      text: `SwaggerUIBundle({
+  url: 'openapi.json',
+  dom_id: '#page',
+  deepLinking: true,
+  persistAuthorization: true,
+  displayRequestDuration: true,
+  defaultModelsExpandDepth: 0,
+  validatorUrl: null,
+});
+`,
+    },
+  },
+  redoc: {
+    'redoc.standalone.js': { file: vendored('redoc/redoc.standalone.js') },
+    'start.js': {
+      text: `Redoc.init('openapi.json', { hideLoading: true, nativeScrollbars: true }, document.getElementById('page'));
+`,
+    },
+  },
+};
+
+/** The names of the files that a page loads. */
+export function assetNames(page: Page): string[] {
+  return Object.keys(assets[page]);
+}
+
+const contentTypes: Readonly<Record<string, string>> = {
+  css: 'text/css; charset=utf-8',
+  js: 'text/javascript; charset=utf-8',
+  png: 'image/png',
+};
+
+/**
+ * What the pages may do: load what is beside them, and call this server. Both set styles of their elements; Redoc also searches
+ * in a worker that it makes of its own text.
+ */
+const policy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self' 'unsafe-inline'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  'worker-src blob:',
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
+
+const html = { docs: pageOf('docs'), redoc: pageOf('redoc') };
+
+function pageOf(page: Page): string {
+  const names = assetNames(page);
+  const styles = names
+    .filter((name) => name.endsWith('.css'))
+    .map((name) => `<link rel="stylesheet" href="${page}/${name}">`);
+  const icons = names.filter((name) => name.endsWith('.png')).map((name) => `<link rel="icon" href="${page}/${name}">`);
+  const scripts = names.filter((name) => name.endsWith('.js')).map((name) => `<script src="${page}/${name}"></script>`);
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>API documentation</title>
+${[...styles, ...icons].join('\n')}
+</head>
+<body>
+<div id="page"></div>
+${scripts.join('\n')}
+</body>
+</html>
+`;
+}
+
+/** Answers with the documentation of the API. */
+export class Docs {
+  readonly #document: string;
+  readonly #files = new Map<string, Promise<Buffer>>();
+
+  /** @param document the OpenAPI document */
+  constructor(document: object) {
+    this.#document = JSON.stringify(document);
+  }
+
+  /** The OpenAPI document. */
+  document(response: ServerResponse): void {
+    answer(response, this.#document, 'application/json');
+  }
+
+  /** A page that shows it. */
+  page(response: ServerResponse, page: Page): void {
+    answer(response, html[page], 'text/html; charset=utf-8', { 'Content-Security-Policy': policy });
+  }
+
+  /** A file that a page loads. @throws Problem 404 */
+  async asset(response: ServerResponse, page: Page, name: string): Promise<void> {
+    const asset = Object.hasOwn(assets[page], name) ? assets[page][name] : undefined;
+    if (asset === undefined) throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
+    const type = contentTypes[name.slice(name.lastIndexOf('.') + 1)] as string;
+    answer(response, 'text' in asset ? asset.text : await this.#read(asset.file), type);
+  }
+
+  #read(file: string): Promise<Buffer> {
+    let content = this.#files.get(file);
+    if (content === undefined) {
+      content = readFile(file);
+      this.#files.set(file, content);
+      content.catch(() => this.#files.delete(file));
+    }
+    return content;
+  }
+}
+
+/** Answers with something that everybody may have, or that the client has it already. */
+function answer(
+  response: ServerResponse,
+  content: string | Buffer,
+  type: string,
+  more: OutgoingHttpHeaders = {},
+): void {
+  if (response.headersSent || response.destroyed) return;
+  const etag = `"${hash('sha256', content, 'base64url')}"`;
+  const headers = { ...more, ETag: etag, 'Cache-Control': 'no-cache', 'X-Content-Type-Options': 'nosniff' };
+  if (isKnown(etag, response.req.headers['if-none-match'])) {
+    sendWhole(response, 304, headers);
+  } else {
+    sendWhole(
+      response,
+      200,
+      { ...headers, 'Content-Type': type, 'Content-Length': Buffer.byteLength(content) },
+      content,
+    );
+  }
+}

@@ -1,0 +1,161 @@
+import type { Registry } from '@bufbuild/protobuf';
+import type { Endpoint } from '../rpc-routes.ts';
+import { commentOf } from './comments.ts';
+import { Operations, tagOf, type Operation } from './operations.ts';
+import { KnownErrors, ofNoEndpoint, problemSchema } from './problems.ts';
+import type { Schema } from './rules.ts';
+import { Schemas } from './schemas.ts';
+
+/** What an OpenAPI document is about, beside its endpoints. */
+export interface About {
+  title: string;
+  version: string;
+  description: string;
+}
+
+/** An OpenAPI document, as far as its parts are looked at here. */
+export interface OpenApi extends Schema {
+  paths: Record<string, Record<string, Schema>>;
+  components: Record<'schemas' | 'responses' | 'parameters' | 'headers' | 'securitySchemes', Record<string, Schema>>;
+}
+
+/** The tag of the gateway's own endpoints. */
+export const ownTag = 'Gateway';
+
+/** Methods that OpenAPI knows. */
+const methods = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
+
+/**
+ * The OpenAPI 3.1 document of a gateway: of the endpoints that it serves, as their descriptors describe them, and of those that
+ * are its own. Endpoints with a method that OpenAPI has no word for are left out.
+ */
+export function openApiDocument(
+  endpoints: readonly Endpoint[],
+  own: readonly Operation[],
+  registry: Registry,
+  about: About,
+): OpenApi {
+  const schemas = new Schemas(registry);
+  const operations = new Operations(schemas, new KnownErrors(registry));
+  const described = endpoints.map((endpoint) => operations.of(endpoint)).filter(({ method }) => methods.has(method));
+  const all = [...described, ...own];
+  link(all, schemas);
+  const responses = shareResponses(all);
+  const services = new Map(endpoints.map(({ route: { target } }) => [tagOf(target), target.method.parent]));
+  const paths: OpenApi['paths'] = {};
+  for (const { path, method, body } of all) (paths[path] ??= {})[method] = body;
+  return {
+    openapi: '3.1.0',
+    info: { ...about, description: `${about.description}\n\n${conventions}` },
+    servers: [{ url: '/' }],
+    tags: [
+      ...[...services].map(([name, service]) => ({ name, description: commentOf(service) || service.typeName })),
+      ...(own.length > 0 ? [{ name: ownTag, description: 'What the gateway itself answers.' }] : []),
+    ],
+    paths,
+    components: {
+      schemas: { ...schemas.components, Problem: problemSchema },
+      responses,
+      parameters: { 'X-Request-ID': requestIdParameter },
+      headers,
+      securitySchemes: {
+        bearer: { type: 'http', scheme: 'bearer', description: 'The token that logging in returns.' },
+      },
+    },
+  };
+}
+
+const conventions = `Errors are \`application/problem+json\` (RFC 9457), each with an \`error_code\` that stays as it is. \
+Where nothing is there, or nothing with that method, it is ${ofNoEndpoint.map((code) => `\`${code}\``).join(' or ')}.
+
+Names are in snake_case, times are RFC 3339 in UTC, enums are short lower-case names. An answer has every field: an empty list, 0, \
+\`""\` or null rather than nothing. A request may leave out what isn't required; unknown fields in it are ignored, a list may be a \
+single value, and \`null\` is as good as nothing.
+
+Every GET may be a HEAD. The header \`Grpc-Timeout\` (\`500m\`, \`10S\`) shortens how long a call may take.`;
+
+const requestIdPattern = '^[A-Za-z0-9._:-]{1,128}$';
+
+const requestIdParameter: Schema = {
+  name: 'X-Request-ID',
+  in: 'header',
+  description: 'An id of the client for this request, to find it again in the logs. An unusable one is replaced.',
+  schema: { type: 'string', pattern: requestIdPattern },
+};
+
+const headers: Record<string, Schema> = {
+  'X-Request-ID': {
+    description: 'The id of this request: the one that the client chose, or a new one.',
+    schema: { type: 'string', pattern: requestIdPattern },
+  },
+  'WWW-Authenticate': { description: 'How to prove who one is.', schema: { type: 'string', const: 'Bearer' } },
+  'Retry-After': {
+    description: 'Seconds until it is worth trying again.',
+    schema: { type: 'integer', minimum: 1 },
+  },
+};
+
+/**
+ * Says of each answer which endpoints take what it names: where its `file_id` goes to.
+ */
+function link(operations: readonly Operation[], { components }: Schemas): void {
+  const places = operations.flatMap(({ body }) =>
+    (body['parameters'] as { name: string; in: string }[])
+      .filter((parameter) => parameter.in === 'path' || (parameter.in === 'query' && parameter.name.endsWith('_id')))
+      .map((parameter) => ({ ...parameter, operationId: body['operationId'] as string })),
+  );
+  for (const { method, body } of operations) {
+    // What is only read was there before.
+    if (method === 'get') continue;
+    for (const [status, response] of Object.entries(body['responses'] as Record<string, Schema>)) {
+      if (!status.startsWith('2')) continue;
+      const names = propertiesOf(jsonSchemaOf(response), components);
+      const links = places
+        .filter(({ name, operationId }) => names.has(name) && operationId !== body['operationId'])
+        .map(({ name, operationId }) => [
+          operationId,
+          { operationId, parameters: { [name]: `$response.body#/${name}` } },
+        ]);
+      if (links.length > 0) response['links'] = Object.fromEntries(links) as Schema;
+    }
+  }
+}
+
+function jsonSchemaOf({ content }: Schema): Schema {
+  return (content as Record<string, { schema: Schema }> | undefined)?.['application/json']?.schema ?? {};
+}
+
+/** The names of what an object has, in any of its forms. */
+function propertiesOf(schema: Schema, components: Readonly<Record<string, Schema>>): Set<string> {
+  const { $ref: ref, anyOf = [], properties = {} } = schema as { $ref?: string; anyOf?: Schema[]; properties?: Schema };
+  const referred = ref === undefined ? undefined : components[ref.slice(ref.lastIndexOf('/') + 1)];
+  const parts = [...anyOf, ...(referred === undefined ? [] : [referred])];
+  return new Set([...Object.keys(properties), ...parts.flatMap((part) => [...propertiesOf(part, components)])]);
+}
+
+/** Puts what several operations answer in the same words under a name of its own. @returns those, by name */
+function shareResponses(operations: readonly Operation[]): Record<string, Schema> {
+  const all = operations.flatMap(({ body }) => Object.entries(body['responses'] as Record<string, Schema>));
+  const shared = [...Map.groupBy(all, ([, response]) => JSON.stringify(response))].filter(
+    ([, same]) => same.length > 1,
+  );
+  const names = new Map<string, string>();
+  for (const [text, [first]] of shared.toSorted(([, one], [, other]) => other.length - one.length)) {
+    const [status, response] = first!;
+    const title = String(response['description'])
+      .split('\n', 1)[0]!
+      .replaceAll(/[^A-Za-z]+(.?)/g, (_, next: string) => next.toUpperCase());
+    const base = Number(status) < 400 ? `Status${status}` : title;
+    let name = base;
+    for (let number = 2; [...names.values()].includes(name); number++) name = `${base}${number}`;
+    names.set(text, name);
+  }
+  for (const { body } of operations) {
+    const responses = body['responses'] as Record<string, Schema>;
+    for (const [status, response] of Object.entries(responses)) {
+      const name = names.get(JSON.stringify(response));
+      if (name !== undefined) responses[status] = { $ref: `#/components/responses/${name}` };
+    }
+  }
+  return Object.fromEntries([...names].map(([text, name]) => [name, JSON.parse(text) as Schema]));
+}

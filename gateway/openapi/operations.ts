@@ -1,0 +1,288 @@
+import type { DescField } from '@bufbuild/protobuf';
+import type { Binding, HeaderField } from '../bindings.ts';
+import { partName } from '../body-pieces.ts';
+import type { Template } from '../routes.ts';
+import type { Endpoint } from '../rpc-routes.ts';
+import { isElsewhere } from '../transcode.ts';
+import { commentOf, titled } from './comments.ts';
+import { problemResponses, type BodyKind, type KnownErrors } from './problems.ts';
+import type { Schema } from './rules.ts';
+import type { Schemas } from './schemas.ts';
+
+/** An Operation Object of OpenAPI, with the place where it belongs. */
+export interface Operation {
+  /** As OpenAPI writes it, every variable in braces: `/v1/files/{file_id}`. */
+  path: string;
+  /** In lower case. */
+  method: string;
+  body: Schema;
+}
+
+/** The media type of any bytes. */
+const bytes = 'application/octet-stream';
+
+/** Describes endpoints that lead to RPCs. */
+export class Operations {
+  readonly #schemas: Schemas;
+  readonly #errors: KnownErrors;
+  readonly #ids = new Map<string, number>();
+
+  constructor(schemas: Schemas, errors: KnownErrors) {
+    this.#schemas = schemas;
+    this.#errors = errors;
+  }
+
+  /** The operation of an endpoint; that of an upload tells of the RPC beside it, too. */
+  of({ route, json }: Endpoint): Operation {
+    const { target: binding } = route;
+    const both = json === undefined ? [binding] : [binding, json.target];
+    const { path, wildcards } = writtenPath(binding.template);
+    const access = this.#errors.accessOf(binding);
+    const bodies = both.map(bodyKindOf);
+    const problems = both.flatMap((each) => this.#errors.problemsOf(each, [bodyKindOf(each)]));
+    const content = Object.assign({}, ...both.map((each) => this.#requestContent(each))) as Schema;
+    return {
+      path,
+      method: route.method.toLowerCase(),
+      body: {
+        operationId: this.#idOf(binding),
+        tags: [tagOf(binding)],
+        ...this.#texts(both, access === adminAccess),
+        ...(access !== undefined && { security: access === publicAccess ? [] : [{ bearer: [] }] }),
+        parameters: [
+          ...wildcards.map((wildcard) => this.#pathParameter(binding, wildcard)),
+          ...this.#queryParameters(both),
+          ...headerParameters(binding.rawBody?.requestHeaders ?? [], binding),
+          { $ref: '#/components/parameters/X-Request-ID' },
+        ],
+        ...(bodies.some((kind) => kind !== 'none') && {
+          requestBody: { required: both.some((each) => this.#needsBody(each)), content },
+        }),
+        responses: { ...this.#successes(both), ...problemResponses(problems) },
+      },
+    };
+  }
+
+  #texts([binding, json]: readonly Binding[], isForAdmins: boolean): Schema {
+    const { title, rest } = titled(commentOf(binding!.method));
+    const texts = [isForAdmins ? 'For administrators.' : '', rest];
+    if (json !== undefined) texts.push(`With a body of JSON: ${commentOf(json.method)}`);
+    const description = texts.filter((text) => text !== '').join('\n\n');
+    return { summary: title || binding!.method.name, ...(description !== '' && { description }) };
+  }
+
+  #idOf({ method }: Binding): string {
+    const name = method.localName;
+    const count = (this.#ids.get(name) ?? 0) + 1;
+    this.#ids.set(name, count);
+    return count === 1 ? name : `${name}${count}`;
+  }
+
+  #pathParameter({ input, template, method }: Binding, { name, index }: Wildcard): Schema {
+    const variable = template.variables.find(({ from, to }) => from <= index && index < to);
+    const field = variable === undefined ? undefined : fieldAt(method.input.fields, variable.path);
+    const isAlone = variable !== undefined && variable.to - variable.from === 1;
+    const {
+      description = '',
+      examples,
+      ...schema
+    } = field !== undefined && isAlone ? this.#schemas.field(field, 'request') : { type: 'string' };
+    const texts = [
+      String(description),
+      variable?.several === true
+        ? `Together the segments are \`${variable.path.join('.')}\` of ${input.typeName}.`
+        : '',
+      template.steps[index]?.kind === 'rest' ? 'It may hold several segments, with slashes between them.' : '',
+    ].filter((text) => text !== '');
+    return {
+      name,
+      in: 'path',
+      required: true,
+      ...(texts.length > 0 && { description: texts.join('\n\n') }),
+      schema,
+      ...(Array.isArray(examples) && { example: examples[0] as unknown }),
+    };
+  }
+
+  #queryParameters(both: readonly Binding[]): Schema[] {
+    const parameters = new Map<string, Schema>();
+    for (const binding of both) {
+      if (binding.body === 'all') continue;
+      for (const leaf of this.#schemas.leaves(binding.method.input)) {
+        if (parameters.has(leaf.name) || isElsewhere(binding, leaf.fields)) continue;
+        const { examples, ...schema } = leaf.schema;
+        parameters.set(leaf.name, {
+          name: leaf.name,
+          in: 'query',
+          ...(leaf.required && { required: true }),
+          ...(leaf.description !== '' && { description: leaf.description }),
+          ...(leaf.isMap && { style: 'deepObject', explode: true }),
+          schema,
+          ...(Array.isArray(examples) && { example: examples[0] as unknown }),
+        });
+      }
+    }
+    return [...parameters.values()];
+  }
+
+  #requestContent(binding: Binding): Schema {
+    const { body, rawBody, method } = binding;
+    if (bodyKindOf(binding) === 'none') return {};
+    if (rawBody !== undefined) {
+      const example = this.#schemas.exampleOf(rawBody.bytes);
+      const whole = { type: 'string', format: 'binary' };
+      return {
+        [bytes]: { schema: whole, ...(example !== undefined && { example }) },
+        'multipart/form-data': {
+          schema: { type: 'object', properties: { [partName]: whole }, required: [partName] },
+        },
+      };
+    }
+    const { input } = method;
+    if (typeof body === 'object') {
+      const field = fieldOf(input.fields, body.name);
+      const example =
+        this.#schemas.exampleOf(field) ?? (field.message && this.#schemas.exampleOfMessage(field.message));
+      return jsonContent(this.#schemas.field(field, 'request'), example);
+    }
+    const left = boundNames(binding);
+    const schema =
+      left.size === 0 ? this.#schemas.message(input, 'request') : this.#schemas.object(input, 'request', left);
+    return jsonContent(schema, this.#schemas.exampleOfMessage(input, left));
+  }
+
+  #needsBody(binding: Binding): boolean {
+    const { body, rawBody, method } = binding;
+    // Bytes may be none at all.
+    if (rawBody !== undefined || body === 'none') return false;
+    const { fields } = method.input;
+    if (body !== 'all') return this.#schemas.isRequired(fieldOf(fields, body.name));
+    const left = boundNames(binding);
+    return fields.some((field) => !left.has(field.name) && this.#schemas.isRequired(field));
+  }
+
+  #successes(both: readonly Binding[]): Schema {
+    const [binding] = both as [Binding];
+    const { successStatus, method, rawBody } = binding;
+    const description = commentOf(method.output) || 'It is done.';
+    if (rawBody !== undefined && method.methodKind === 'server_streaming') return downloads(binding, description);
+    const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
+    if (successStatus === 204) return { 204: { description, headers } };
+    const schemas = both.map((each) => this.#responseSchema(each));
+    const schema = schemas.length > 1 ? { anyOf: schemas } : schemas[0]!;
+    return { [successStatus]: { description, headers, content: { 'application/json': { schema } } } };
+  }
+
+  #responseSchema({ method, responseBody }: Binding): Schema {
+    if (responseBody === undefined) return this.#schemas.message(method.output, 'response');
+    return this.#schemas.field(fieldOf(method.output.fields, responseBody.name), 'response');
+  }
+}
+
+const publicAccess = 1;
+const adminAccess = 3;
+
+/** The group in which an endpoint is shown: its service, in short. */
+export function tagOf({ method }: Binding): string {
+  return method.parent.name.replace(/Service$/, '') || method.parent.name;
+}
+
+function bodyKindOf({ body, rawBody, method }: Binding): BodyKind {
+  if (rawBody !== undefined && method.methodKind === 'client_streaming') return 'bytes';
+  return body === 'none' ? 'none' : 'json';
+}
+
+interface Wildcard {
+  name: string;
+  /** Of its step. */
+  index: number;
+}
+
+/** A template as OpenAPI writes paths: with a name in braces for whatever may be anything. */
+export function writtenPath({ steps, variables, verb }: Template): { path: string; wildcards: Wildcard[] } {
+  const wildcards: Wildcard[] = [];
+  const segments = steps.map((step, index) => {
+    if (step.kind === 'literal') return encodeURIComponent(step.text);
+    const variable = variables.find(({ from, to }) => from <= index && index < to);
+    const siblings = steps.filter((each, at) => isWithin(at, variable) && each.kind !== 'literal').length;
+    const base = variable?.path.join('.') ?? 'segment';
+    const before = wildcards.filter(({ name }) => name === base || name.startsWith(`${base}_`)).length;
+    const name = variable !== undefined && siblings === 1 ? base : `${base}_${before + 1}`;
+    wildcards.push({ name, index });
+    return `{${name}}`;
+  });
+  return { path: `/${segments.join('/')}${verb === undefined ? '' : `:${verb}`}`, wildcards };
+}
+
+function isWithin(index: number, variable: { from: number; to: number } | undefined): boolean {
+  return variable !== undefined && variable.from <= index && index < variable.to;
+}
+
+/** The fields of the request itself that the path gives. */
+function boundNames({ variables }: Binding): Set<string> {
+  return new Set(variables.filter(({ length }) => length === 1).map(([field]) => field!.name));
+}
+
+function fieldOf(fields: readonly DescField[], name: string): DescField {
+  return fields.find((field) => field.name === name)!;
+}
+
+function fieldAt(fields: readonly DescField[], [name, ...rest]: readonly string[]): DescField | undefined {
+  const field = fields.find((candidate) => candidate.name === name || candidate.jsonName === name);
+  return rest.length === 0 ? field : fieldAt(field?.message?.fields ?? [], rest);
+}
+
+function jsonContent(schema: Schema, example: unknown): Schema {
+  return { 'application/json': { schema, ...(example !== undefined && { example }) } };
+}
+
+/** Headers that say something about the message rather than the wish: HTTP clients make them. */
+const madeByClients = new Set(['content-length', 'content-type', 'accept', 'authorization']);
+
+function headerParameters(headers: readonly HeaderField[], { method }: Binding): Schema[] {
+  return headers
+    .filter(({ header }) => !madeByClients.has(header))
+    .map(({ header, field }) => ({
+      name: headerName(header),
+      in: 'header',
+      description: commentOf(fieldOf(method.input.fields, field.name)),
+      schema: { type: 'string' },
+    }));
+}
+
+function headerName(header: string): string {
+  return header === 'etag' ? 'ETag' : header.replaceAll(/(^|-)[a-z]/g, (letter) => letter.toUpperCase());
+}
+
+/** What a download answers: all of it, a part, or that the client has it. */
+function downloads({ successStatus, rawBody, method }: Binding, description: string): Schema {
+  const fields = rawBody!.responseHeaders.filter(({ header }) => header !== 'content-type');
+  const has = (header: string) => fields.some((field) => field.header === header);
+  const describedHeaders = (left: readonly string[]) => ({
+    'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' },
+    ...Object.fromEntries(
+      fields
+        .filter(({ header }) => !left.includes(header))
+        .map(({ header, field }) => [
+          headerName(header),
+          { description: commentOf(fieldOf(method.output.fields, field.name)), schema: { type: 'string' } },
+        ]),
+    ),
+  });
+  const content = { '*/*': { schema: { type: 'string', format: 'binary' } } };
+  return {
+    [successStatus]: { description, headers: describedHeaders(['content-range']), content },
+    ...(has('content-range') && {
+      206: { description: 'The part of it that was asked for.', headers: describedHeaders([]), content },
+    }),
+    ...(has('etag') && {
+      304: {
+        description: 'The client has it already: If-None-Match names its entity tag.',
+        headers: {
+          'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' },
+          ETag: { description: 'The entity tag.', schema: { type: 'string' } },
+        },
+      },
+    }),
+  };
+}

@@ -1,0 +1,192 @@
+import { readFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
+import type { Registry } from '@bufbuild/protobuf';
+import type { Binding } from './bindings.ts';
+import { assetNames, type Docs, type Page } from './docs.ts';
+import type { HealthAnswers } from './health.ts';
+import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
+import type { Operation } from './openapi/operations.ts';
+import { ownProblems, problemResponses } from './openapi/problems.ts';
+import type { Schema } from './openapi/rules.ts';
+import { parseTemplate, type Route } from './routes.ts';
+import { endpointsOf, type Handler } from './rpc-routes.ts';
+
+/** What answers the gateway's own endpoints. */
+interface Answers {
+  health: HealthAnswers;
+  docs: Docs;
+}
+
+interface OwnEndpoint {
+  path: string;
+  answer(from: Answers, response: ServerResponse, values: readonly string[]): Promise<void> | void;
+  /** Its parts that differ from one to the other. */
+  operation: { operationId: string; summary: string; description?: string; parameters?: Schema[]; responses: Schema };
+}
+
+const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
+const versioned = {
+  ...headers,
+  ETag: { description: 'The entity tag of this version.', schema: { type: 'string' } },
+};
+const unchanged = {
+  304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
+};
+const ifNoneMatch = {
+  name: 'If-None-Match',
+  in: 'header',
+  description: 'Entity tags of what the client has already.',
+  schema: { type: 'string' },
+};
+
+function runs(status: readonly string[], more: Schema = {}): Schema {
+  return {
+    type: 'object',
+    properties: {
+      status: { type: 'string', enum: status },
+      service: { type: 'string', description: 'Who answers.' },
+      version: { type: 'string', description: 'Its version.' },
+      ...more,
+    },
+    required: ['status', 'service', 'version', ...Object.keys(more)],
+  };
+}
+
+const dependencies = {
+  type: 'object',
+  additionalProperties: { type: 'string', enum: ['up', 'down'] },
+  description: 'Each service behind the gateway and what it depends on, by name.',
+};
+
+function json(description: string, schema: Schema): Schema {
+  return { description, headers, content: { 'application/json': { schema } } };
+}
+
+function page(description: string): Schema {
+  const content = { 'text/html': { schema: { type: 'string' } } };
+  return { 200: { description, headers: versioned, content }, ...unchanged };
+}
+
+function assetEndpoint(of: Page, operationId: string): OwnEndpoint {
+  const content = { '*/*': { schema: { type: 'string', format: 'binary' } } };
+  return {
+    path: `/${of}/{file}`,
+    answer: ({ docs }, response, [file]) => docs.asset(response, of, file as string),
+    operation: {
+      operationId,
+      summary: `A file that /${of} loads`,
+      parameters: [
+        { name: 'file', in: 'path', required: true, schema: { type: 'string', enum: assetNames(of) } },
+        ifNoneMatch,
+      ],
+      responses: {
+        200: { description: 'The file.', headers: versioned, content },
+        ...unchanged,
+        ...problemResponses([
+          { status: 400, code: 'MALFORMED_PATH', when: 'the path has a wrong percent-encoding' },
+          { status: 404, code: 'ROUTE_NOT_FOUND', when: 'there is no such file' },
+          ...ownProblems,
+        ]),
+      },
+    },
+  };
+}
+
+const endpoints: readonly OwnEndpoint[] = [
+  ...[
+    { path: '/', operationId: 'getRoot' },
+    { path: '/health', operationId: 'getHealth' },
+  ].map(({ path, operationId }): OwnEndpoint => ({
+    path,
+    answer: ({ health }, response) => health.health(response),
+    operation: {
+      operationId,
+      summary: 'Whether the gateway runs',
+      responses: { 200: json('It runs.', runs(['ok'])) },
+    },
+  })),
+  {
+    path: '/ready',
+    answer: ({ health }, response) => health.ready(response),
+    operation: {
+      operationId: 'getReadiness',
+      summary: 'Whether the gateway and all that is behind it can work',
+      responses: {
+        200: json('Everything is up.', runs(['ok'], { dependencies })),
+        503: {
+          description: 'Something is down, or the gateway is about to stop; or there is too much to do.',
+          headers: { ...headers, 'Retry-After': { $ref: '#/components/headers/Retry-After' } },
+          content: {
+            'application/json': { schema: runs(['unavailable', 'stopping'], { dependencies }) },
+            'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
+          },
+        },
+      },
+    },
+  },
+  {
+    path: '/openapi.json',
+    answer: ({ docs }, response) => docs.document(response),
+    operation: {
+      operationId: 'getOpenApi',
+      summary: 'This document',
+      parameters: [ifNoneMatch],
+      responses: { 200: { ...json('OpenAPI 3.1.', { type: 'object' }), headers: versioned }, ...unchanged },
+    },
+  },
+  {
+    path: '/docs',
+    answer: ({ docs }, response) => docs.page(response, 'docs'),
+    operation: {
+      operationId: 'getDocs',
+      summary: 'This document to read and to try out, in Swagger UI',
+      parameters: [ifNoneMatch],
+      responses: page('The page.'),
+    },
+  },
+  {
+    path: '/redoc',
+    answer: ({ docs }, response) => docs.page(response, 'redoc'),
+    operation: {
+      operationId: 'getRedoc',
+      summary: 'This document to read, in Redoc',
+      parameters: [ifNoneMatch],
+      responses: page('The page.'),
+    },
+  },
+  assetEndpoint('docs', 'getDocsFile'),
+  assetEndpoint('redoc', 'getRedocFile'),
+];
+
+const { version, description } = JSON.parse(
+  readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+) as Record<'version' | 'description', string>;
+
+/** The OpenAPI document of all that a gateway with these routes serves. */
+export function documentOf(routes: readonly Route<Binding>[], registry: Registry): OpenApi {
+  const about = { title: 'Chat4All', version, description: `${description}.` };
+  return openApiDocument(endpointsOf(routes), ownOperations(), registry, about);
+}
+
+function ownOperations(): Operation[] {
+  return endpoints.map(({ path, operation: { parameters = [], responses, ...operation } }) => ({
+    path,
+    method: 'get',
+    body: {
+      ...operation,
+      tags: [ownTag],
+      security: [],
+      parameters: [...parameters, { $ref: '#/components/parameters/X-Request-ID' }],
+      responses: { ...problemResponses(ownProblems), ...structuredClone(responses) },
+    },
+  }));
+}
+
+/** The routes to the gateway's own endpoints. */
+export function ownRoutes(answers: Answers): Route<Handler>[] {
+  return endpoints.map(({ path, answer }) => ({
+    method: 'GET',
+    template: parseTemplate(path),
+    target: (_request, response, values) => answer(answers, response, values),
+  }));
+}
