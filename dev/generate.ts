@@ -13,6 +13,7 @@ const unused = [
   'google/protobuf/descriptor.ts',
   'chat4all/options',
   'google/rpc/code.ts',
+  'grpc/channelz',
   'grpc/health',
 ];
 

@@ -25,7 +25,7 @@ const allowed = new Set([
 /** Copied into the tree, with its licence beside it. */
 const vendored = [
   ['google/api, google/rpc (googleapis)', 'Apache-2.0', 'third_party/licenses/googleapis.txt'],
-  ['grpc/health, grpc/reflection (grpc-proto)', 'Apache-2.0', 'third_party/licenses/grpc.txt'],
+  ['grpc/channelz, grpc/health, grpc/reflection (grpc-proto)', 'Apache-2.0', 'third_party/licenses/grpc.txt'],
   ['buf/validate (protovalidate)', 'Apache-2.0', 'third_party/licenses/protovalidate.txt'],
   ['redoc/redoc.standalone.js (Redoc 2.5.4)', 'MIT', 'third_party/licenses/redoc.txt'],
 ] as const;

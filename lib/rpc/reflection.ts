@@ -12,6 +12,9 @@ import { registry } from './schema.ts';
 /** Both versions of the reflection service: the older one has the same messages and is what older tools ask for. */
 export const reflectionServices = [ServerReflectionService, ServerReflectionServiceAlpha];
 
+/** What a server tells of its connections where it may. */
+export const channelzService = 'grpc.channelz.v1.Channelz';
+
 /** What every server serves beside its own services. */
 export const ownServices = [
   'grpc.health.v1.Health',

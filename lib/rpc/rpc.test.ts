@@ -1,6 +1,15 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  loadPackageDefinition,
+  Metadata,
+  status,
+  type ServiceClientConstructor,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
 import { clone, createFileRegistry, setExtension, type DescExtension } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import test, { type ExecutionContext } from 'ava';
@@ -424,6 +433,7 @@ test('reflection: lists what is served, and describes it with all that it needs'
   const listed = await ask({ $case: 'listServices', value: '' });
   t.deepEqual(listed?.$case === 'listServicesResponse' && listed.value.service.map(({ name }) => name), [
     'chat4all.auth.v1.AuthService',
+    'grpc.channelz.v1.Channelz',
     'grpc.health.v1.Health',
     'grpc.reflection.v1.ServerReflection',
     'grpc.reflection.v1alpha.ServerReflection',
@@ -444,8 +454,36 @@ test('reflection: lists what is served, and describes it with all that it needs'
     const files = await described(symbol);
     t.regex(files as string, /chat4all\/auth\/v1\/auth\.proto/, symbol);
     t.regex(files as string, /google\/protobuf\/timestamp\.proto/, symbol);
+    // Options are extensions: without their protos no tool can show them.
+    t.regex(files as string, /google\/api\/http\.proto/, symbol);
+    t.regex(files as string, /chat4all\/options\/v1\/options\.proto/, symbol);
+  }
+  for (const own of ['grpc.channelz.v1.Channelz', 'grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection']) {
+    t.not(await described(own), 'errorResponse', own);
   }
   t.is(await described('chat4all.nothing.v1.Nothing'), 'errorResponse');
   const byName = await ask({ $case: 'fileByFilename', value: 'google/protobuf/timestamp.proto' });
   t.is(byName?.$case, 'fileDescriptorResponse');
+});
+
+test('channelz: tells of the connections on a port that is reached from here only, and elsewhere if it is told to', async (t) => {
+  const file = 'grpc/channelz/v1/channelz.proto';
+  const definition = loadPackageDefinition(loadSync(file, { includeDirs: ['third_party'] })) as unknown as {
+    grpc: { channelz: { v1: { Channelz: ServiceClientConstructor } } };
+  };
+  const servers = async (env: NodeJS.ProcessEnv) => {
+    const { address, connection } = await open(t, async () => nobody, { env });
+    await connection.lookupUsers({ userIds: [], usernames: [] });
+    const client = new definition.grpc.channelz.v1.Channelz(address, credentials.createInsecure());
+    t.teardown(() => client.close());
+    return new Promise<unknown>((resolve) => {
+      const settle = (error: ServiceError | null, answer?: { server: unknown[] }) =>
+        resolve(error === null ? answer!.server.length : error.code);
+      client.GetServers!({}, { deadline: Date.now() + 10_000 }, settle);
+    });
+  };
+  t.true(((await servers({})) as number) >= 1);
+  t.is(await servers({ GRPC_CHANNELZ: 'false' }), status.UNIMPLEMENTED);
+  t.is(await servers({ GRPC_HOST: '0.0.0.0' }), status.UNIMPLEMENTED);
+  t.true(((await servers({ GRPC_HOST: '0.0.0.0', GRPC_CHANNELZ: 'true' })) as number) >= 1);
 });

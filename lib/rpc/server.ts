@@ -1,4 +1,5 @@
 import {
+  addAdminServicesToServer,
   Server,
   type sendUnaryData,
   type ServerReadableStream,
@@ -8,7 +9,7 @@ import {
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
-import { duration, integer, list, port, text, type Config } from '../config.ts';
+import { duration, flag, integer, list, port, text, type Config } from '../config.ts';
 import type { FieldViolation } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -16,7 +17,7 @@ import { repeat } from '../loop.ts';
 import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
 import { bytesMessage, handOverKeys, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
-import { ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
+import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { toStatus } from './status.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
@@ -31,6 +32,11 @@ export const serverSettings = {
     .default(500)
     .describe('how many calls may run at once; more are refused as OVERLOADED'),
   GRPC_DRAIN: duration().default(5_000).describe('how long running calls may go on when the process stops'),
+  GRPC_CHANNELZ: flag()
+    .optional()
+    .describe(
+      'whether everybody who reaches the port is served channelz; not set, where GRPC_HOST is only reached from here',
+    ),
   TRUSTED_PROXIES: list()
     .default(['127.0.0.1', '::1'])
     .describe('addresses of gateways, whose x-forwarded-for and x-forwarded-host are believed'),
@@ -161,7 +167,8 @@ export interface RunningServer {
 
 /**
  * Serves gRPC: the given services, each call checked against the access rule and the validation rules of its proto, with
- * a deadline, a log line and an error boundary; beside them health (grpc.health.v1) and reflection.
+ * a deadline, a log line and an error boundary; beside them health (grpc.health.v1), reflection and, where it may be,
+ * channelz: the process's connections with their peers and counters, and nothing of what goes over them.
  */
 export async function serve({ config, identities, log, services, dependencies }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
@@ -177,8 +184,11 @@ export async function serve({ config, identities, log, services, dependencies }:
   for (const each of services) server.addService(each.definition, each.implementation(serving));
 
   const names = services.map((each) => each.name);
+  const channelz = config.GRPC_CHANNELZ ?? staysHere(config.GRPC_HOST);
+  if (channelz) addAdminServicesToServer(server);
+  const shown = [...names, ...(channelz ? [channelzService] : []), ...ownServices];
   for (const reflection of reflectionServices) {
-    server.addService(reflection as unknown as ServiceDefinition, reflectionHandler([...names, ...ownServices]));
+    server.addService(reflection as unknown as ServiceDefinition, reflectionHandler(shown));
   }
   const health = new HealthImplementation(
     Object.fromEntries([

@@ -260,7 +260,7 @@ export class OperationsService {
   }
   /**
    * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present.
+   * waits where at present. A period may have 200,000 messages.
    */
   static GetAudit(req: GetAuditRequest, initReq?: fm.InitReq): Promise<GetAuditResponse> {
     return fm.fetchReq<GetAuditResponse>(`/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
