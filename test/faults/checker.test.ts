@@ -33,7 +33,7 @@ function observations(): Observations {
       sent('refused', { told: 'refused', lane: -1 }),
       sent('abandoned', { told: 'nothing' }),
     ],
-    files: [{ fileId: 'holiday', ownerId: ana, size: 3, checksum: 'abc' }],
+    files: [{ fileId: 'holiday', ownerId: ana, size: 3, checksum: 'abc', told: 'completed' }],
   };
   const kept = ['one', 'two', 'file'];
   const pairs = kept.flatMap((messageId) =>
@@ -243,6 +243,7 @@ test('check: no row is left over', (t) => {
 
 test('check: files are whole, and the store has nothing else', (t) => {
   breaks(t, ['file lost'], ({ downloads }) => downloads.set('holiday', 'other bytes'));
+  breaks(t, ['file lost'], ({ journal }) => (journal.files[0]!.told = '409 UPLOAD_FAILED'));
   breaks(t, ['file lost'], ({ files }) => files.objects.pop());
   breaks(t, ['orphan'], ({ files }) => files.objects.push('unknown'));
   breaks(t, ['orphan'], ({ files }) => files.unusedContents.push('unknown'));

@@ -320,9 +320,12 @@ function checkLeftovers({ ledger }: Observations, known: ReadonlySet<string>): B
 /** Completed files read as they were uploaded, and the store has nothing that no file needs. */
 function checkFiles({ journal, files, downloads }: Observations, { uploadLifetime }: CheckOptions): Breach[] {
   const breaches: Breach[] = [];
-  for (const { fileId, checksum } of journal.files) {
+  for (const { fileId, checksum, told } of journal.files) {
     const found = downloads.get(fileId);
-    if (found !== checksum) breaches.push({ rule: 'file lost', text: `${fileId} was completed, and reads: ${found}` });
+    if (told !== 'completed')
+      breaches.push({ rule: 'file lost', text: `${fileId} was uploaded, and refused: ${told}` });
+    else if (found !== checksum)
+      breaches.push({ rule: 'file lost', text: `${fileId} was completed, and reads: ${found}` });
   }
   const stored = new Set(files.objects);
   const needed = new Set(files.rows.flatMap(({ storageKey }) => (storageKey === null ? [] : [storageKey])));

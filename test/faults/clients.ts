@@ -74,7 +74,7 @@ const tryLimit = 12_000;
 const longestRetryPause = 2_000;
 const drainLimit = 60_000;
 /** A lane uploads a file of its own with each of so many messages. */
-const messagesPerFile = 40;
+const messagesPerFile = 20;
 const chunkSize = 5 * 2 ** 20;
 
 /** Logs in, opens conversations, uploads files, and starts to send. */
@@ -157,7 +157,7 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
     return { id: body.conversation_id!, members };
   }
 
-  /** Uploads a file of random bytes. @returns undefined if the upload was lost on the way: it is begun anew later */
+  /** Uploads a file of random bytes. @returns undefined if it was refused, which is not as it should be */
   async function upload(ownerId: string, size: number): Promise<string | undefined> {
     const bytes = randomBytes(size);
     const checksum = createHash('sha256').update(bytes).digest('hex');
@@ -167,17 +167,21 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
       content_type: 'image/jpeg',
       chunk_size: chunkSize,
     });
-    if (begun.status !== 201) return undefined;
-    const fileId = begun.body.file_id!;
+    const fileId = begun.body.file_id ?? '';
+    const end = ({ status, tried }: Answered) => {
+      const isComplete = status === 200;
+      const told = isComplete ? 'completed' : `${status} ${tried.code}`;
+      journal.files.push({ fileId, ownerId, size, checksum, told });
+      return isComplete ? fileId : undefined;
+    };
+    if (begun.status !== 201) return end(begun);
     for (let chunk = 0; chunk * chunkSize < size; chunk += 1) {
       const piece = bytes.subarray(chunk * chunkSize, (chunk + 1) * chunkSize);
       const at = `/v1/files/upload?file_id=${fileId}&chunk_id=${chunk}`;
-      if ((await insist(ownerId, 'PATCH', at, piece)).status !== 200) return undefined;
+      const sent = await insist(ownerId, 'PATCH', at, piece);
+      if (sent.status !== 200) return end(sent);
     }
-    const completed = await insist(ownerId, 'POST', '/v1/files/complete', { file_id: fileId, checksum });
-    if (completed.status !== 200) return undefined;
-    journal.files.push({ fileId, ownerId, size, checksum });
-    return fileId;
+    return end(await insist(ownerId, 'POST', '/v1/files/complete', { file_id: fileId, checksum }));
   }
 
   function draftOf(lane: Lane): SentMessage {

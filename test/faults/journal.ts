@@ -40,11 +40,14 @@ export interface Try {
   requestId: string;
 }
 
-/** A file that a client has uploaded and was told is complete. */
+/** A file that a client has uploaded, in a way that there is nothing to say against. */
 export interface SentFile {
+  /** Empty if it wasn't even begun. */
   fileId: string;
   ownerId: string;
   size: number;
   /** SHA-256 in hex. */
   checksum: string;
+  /** `completed`, or with what it was refused. */
+  told: string;
 }

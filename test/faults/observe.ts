@@ -48,7 +48,8 @@ export async function observe(system: System, clients: Clients, since: Date): Pr
     listed.set(id, all);
   });
   const downloads = new Map<string, string>();
-  await inParallel(journal.files, async ({ fileId, ownerId }) => {
+  const completed = journal.files.filter(({ told }) => told === 'completed');
+  await inParallel(completed, async ({ fileId, ownerId }) => {
     downloads.set(fileId, await download(`${system.url}/v1/files/${fileId}/content`, token(ownerId)));
   });
 

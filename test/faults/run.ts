@@ -62,11 +62,14 @@ export interface RunReport {
   repeated: number;
   /** From a fault to the delivery of what was open then or came during it: the most, by kind. */
   longestDelivery: Record<string, number>;
+  /** From a SIGKILL until another process of the service had ended what was open: the most. Null without replicas. */
+  takeover: number | null;
   breaches: Breach[];
 }
 
 /** Milliseconds. */
 const healLimit = 30_000;
+const takeoverLimit = 10_000;
 /** After this a system that isn't well again is left to the next fault. */
 const patience = 120_000;
 const lookEvery = 50;
@@ -144,7 +147,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
   const faulted: Faulted[] = [];
   for (const fault of plan) {
     await sleep(fault.pause, undefined, { signal });
-    faulted.push(await goThrough(fault, { system, clients, signal, tell, breaches }));
+    faulted.push(await goThrough(fault, { system, clients, replicas, signal, tell, breaches }));
   }
 
   clients.hurry();
@@ -169,12 +172,14 @@ export async function run(options: RunOptions): Promise<RunReport> {
 interface Course {
   system: System;
   clients: Clients;
+  replicas: number;
   signal: AbortSignal;
   tell: (line: string) => void;
   breaches: Breach[];
 }
 
-async function goThrough(fault: Fault, { system, clients, signal, tell, breaches }: Course): Promise<Faulted> {
+async function goThrough(fault: Fault, course: Course): Promise<Faulted> {
+  const { system, clients, replicas, signal, tell, breaches } = course;
   const at = Date.now();
   tell(describe(fault));
   await inject(fault, { system, clients, signal });
@@ -192,8 +197,16 @@ async function goThrough(fault: Fault, { system, clients, signal, tell, breaches
   ]);
   tell(`   accepting after ${seconds(acceptingAfter)}, all ended after ${seconds(endedAfter)}`);
   if (acceptingAfter > healLimit) breaches.push(slow(`${describe(fault)}: accepting after ${seconds(acceptingAfter)}`));
+  if (isTakeover(fault, replicas) && endedAfter > takeoverLimit) {
+    breaches.push(slow(`${describe(fault)}: taken over after ${seconds(endedAfter)}`));
+  }
   if (endedAfter > healLimit) breaches.push(slow(`${describe(fault)}: all ended after ${seconds(endedAfter)}`));
   return { ...fault, at, healedAt, acceptingAfter, endedAfter };
+}
+
+/** Whether others of its kind are there to go on with what a killed process did. */
+function isTakeover({ kind, targets }: Fault, replicas: number): boolean {
+  return kind === 'kill' && replicas > 1 && targets[0] !== 'gateway';
 }
 
 function slow(text: string): Breach {
@@ -269,6 +282,7 @@ function reportOf(
     const longest = longestDeliveryOf(fault, faulted[index + 1]?.at ?? Infinity, ledger.messages);
     longestDelivery[fault.kind] = Math.max(longestDelivery[fault.kind] ?? 0, longest);
   });
+  const takeovers = faulted.filter((fault) => isTakeover(fault, about.replicas));
   return {
     ...about,
     seconds: (Date.now() - found.begun) / 1_000,
@@ -289,6 +303,7 @@ function reportOf(
     }).length,
     repeated: effects.reduce((sum, { requests }) => sum + requests - 1, 0),
     longestDelivery,
+    takeover: about.replicas === 1 ? null : Math.max(0, ...takeovers.map(({ endedAfter }) => endedAfter)),
     breaches,
   };
 }
