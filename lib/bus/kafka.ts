@@ -38,10 +38,14 @@ const limits = {
   stop: 10_000,
   disconnect: 5_000,
 };
+/**
+ * Who was killed is noticed after the session, and the others learn of it with their next heartbeat: together less than the
+ * 10 s after which its partitions have to be worked on again. Brokers take no session shorter than this one by default.
+ */
 const membership = {
-  session: 8_000,
+  session: 6_000,
   rebalance: 10_000,
-  heartbeat: 2_000,
+  heartbeat: 1_500,
   fetchWait: 500,
   restartPause: 500,
   silence: 30_000,
