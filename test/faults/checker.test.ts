@@ -1,5 +1,6 @@
 import test, { type ExecutionContext } from 'ava';
-import { check, type Rule } from './checker.ts';
+import type { Rule } from './breach.ts';
+import { check } from './checker.ts';
 import type { SentMessage } from './journal.ts';
 import type { Observations, ReadMessage, TopicRecord } from './observations.ts';
 

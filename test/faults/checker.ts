@@ -1,32 +1,8 @@
+import type { Breach, Rule } from './breach.ts';
+import { checkFiles } from './checker-files.ts';
+import { checkTopics } from './checker-topics.ts';
 import type { SentMessage } from './journal.ts';
 import { deliveryKey, type Observations, type ReadMessage } from './observations.ts';
-
-/** A promise that was broken. */
-export interface Breach {
-  rule: Rule;
-  text: string;
-  /** The message that it is about, if it is about one. */
-  messageId?: string;
-}
-
-export type Rule =
-  | 'lost'
-  | 'forged'
-  | 'changed'
-  | 'not ended'
-  | 'failed'
-  | 'books'
-  | 'gap'
-  | 'no effect'
-  | 'doubled'
-  | 'order'
-  | 'topics'
-  | 'dead letter'
-  | 'orphan'
-  | 'file lost'
-  | 'internal error'
-  | 'audit'
-  | 'slow';
 
 export interface CheckOptions {
   /** Whether a delivery may have failed for this reason: the final errors of a simulated network. */
@@ -46,7 +22,7 @@ export function check(observations: Observations, options: CheckOptions): Breach
     ...checkLanes(observations),
     ...checkTopics(observations, known),
     ...checkLeftovers(observations, known),
-    ...checkFiles(observations, options),
+    ...checkFiles(observations, options.uploadLifetime),
     ...checkTries(observations),
     ...checkAudit(observations),
   ];
@@ -224,57 +200,6 @@ function checkLanes({ journal, ledger }: Observations): Breach[] {
   );
 }
 
-/** The bus carried what was accepted, in order, and nothing else; nothing was given up. */
-function checkTopics({ records, leftOnBus, ledger }: Observations, known: ReadonlySet<string>): Breach[] {
-  const breaches: Breach[] = [];
-  for (const [queue, count] of Object.entries(leftOnBus ?? {})) {
-    const rule = queue.includes('dead_letters') ? 'dead letter' : 'topics';
-    breaches.push({ rule, text: `${count} batches are left on the bus in ${queue}` });
-  }
-  if (records === undefined) return breaches;
-
-  const positions = new Map(ledger.messages.map((message) => [message.messageId, message]));
-  const seen = new Set<string>();
-  const last = new Map<string, number>();
-  for (const { topic, key, messageId, recipientId, channel, partition, offset } of records) {
-    const at = `at offset ${offset} of partition ${partition} of ${topic}`;
-    if (topic.endsWith('.dead_letters')) {
-      breaches.push({ rule: 'dead letter', messageId, text: `is a dead letter ${at}` });
-      continue;
-    }
-    const message = positions.get(messageId);
-    if (message === undefined) {
-      breaches.push({ rule: 'forged', messageId, text: `is unknown, and there is an event of it ${at}` });
-      continue;
-    }
-    if (key !== message.conversationId) {
-      breaches.push({ rule: 'topics', messageId, text: `its event has the key ${key} ${at}` });
-    }
-    const id = `${topic} ${messageId} ${recipientId} ${channel}`;
-    if (seen.has(id)) continue;
-    seen.add(id);
-    if (topic === 'message_status') continue;
-    // An event may come again, but the first ones come in order.
-    const way = `${topic} ${key} ${recipientId}`;
-    const before = last.get(way) ?? 0;
-    if (message.seq < before) {
-      breaches.push({ rule: 'order', messageId, text: `number ${message.seq} comes behind number ${before} ${at}` });
-    }
-    last.set(way, Math.max(before, message.seq));
-  }
-  for (const messageId of known) {
-    if (!seen.has(`message_processing ${messageId}  `)) {
-      breaches.push({ rule: 'topics', messageId, text: 'was never on message_processing' });
-    }
-  }
-  for (const { messageId, recipientId, channel } of ledger.deliveries) {
-    if (!seen.has(`${channel}_outgoing ${messageId} ${recipientId} ${channel}`)) {
-      breaches.push({ rule: 'topics', messageId, text: `was never on ${channel}_outgoing for ${recipientId}` });
-    }
-  }
-  return breaches;
-}
-
 /** Nothing is left half done. */
 function checkLeftovers({ ledger }: Observations, known: ReadonlySet<string>): Breach[] {
   const breaches: Breach[] = [];
@@ -313,53 +238,6 @@ function checkLeftovers({ ledger }: Observations, known: ReadonlySet<string>): B
         text: `the delivery ${what} is ${status}; the connectors say otherwise`,
       });
     }
-  }
-  return breaches;
-}
-
-/** Completed files read as they were uploaded, and the store has nothing that no file needs. */
-function checkFiles({ journal, files, downloads }: Observations, { uploadLifetime }: CheckOptions): Breach[] {
-  const breaches: Breach[] = [];
-  for (const { fileId, checksum, told } of journal.files) {
-    const found = downloads.get(fileId);
-    if (told !== 'completed')
-      breaches.push({ rule: 'file lost', text: `${fileId} was uploaded, and refused: ${told}` });
-    else if (found !== checksum)
-      breaches.push({ rule: 'file lost', text: `${fileId} was completed, and reads: ${found}` });
-  }
-  const stored = new Set(files.objects);
-  const needed = new Set(files.rows.flatMap(({ storageKey }) => (storageKey === null ? [] : [storageKey])));
-  const open = files.rows.filter(({ status }) => status === 'initiated' || status === 'in_progress');
-  const openIds = new Set(open.map(({ fileId }) => fileId));
-  // One that is being completed has its object already.
-  for (const fileId of openIds) needed.add(fileId);
-  for (const { fileId, status, storageKey } of files.rows) {
-    if (status === 'completed' && (storageKey === null || !stored.has(storageKey))) {
-      breaches.push({ rule: 'file lost', text: `${fileId} is completed, and ${storageKey} is not in the store` });
-    }
-  }
-  for (const key of stored) {
-    if (!needed.has(key)) breaches.push({ rule: 'orphan', text: `object ${key} is in the store, and no file has it` });
-  }
-  for (const key of files.unusedContents) breaches.push({ rule: 'orphan', text: `content ${key} belongs to no file` });
-  for (const key of files.removals)
-    breaches.push({ rule: 'orphan', text: `${key} is still to be removed from the store` });
-  for (const { fileId, idle } of open) {
-    if (idle > uploadLifetime) {
-      breaches.push({
-        rule: 'orphan',
-        text: `upload ${fileId} is still open ${Math.round(idle / 1_000)} s after the last chunk`,
-      });
-    }
-  }
-  const { count, keys } = files.unfinished;
-  for (const key of keys ?? []) {
-    if (!openIds.has(key))
-      breaches.push({ rule: 'orphan', text: `parts of ${key} are in the store, and it is not open` });
-  }
-  const most = open.filter(({ uploadId }) => uploadId !== null).length;
-  if (keys === undefined && count > most) {
-    breaches.push({ rule: 'orphan', text: `${count} uploads are unfinished in the store, and ${most} are open` });
   }
   return breaches;
 }

@@ -1,4 +1,4 @@
-import type { Breach, Rule } from './checker.ts';
+import type { Breach, Rule } from './breach.ts';
 import type { RunReport } from './run.ts';
 
 const mostBreaches = 20;

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
-import { check, type Breach } from './checker.ts';
+import type { Breach } from './breach.ts';
+import { check } from './checker.ts';
 import { startClients, type Clients } from './clients.ts';
 import { inject } from './inject.ts';
 import { connect, observe } from './observe.ts';

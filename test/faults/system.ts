@@ -8,7 +8,7 @@ import { freePorts } from '../../dev/ports.ts';
 import type { commands } from '../bench/hub.ts';
 import { openRemote } from '../bench/remote.ts';
 import { mountDisk, type Disk } from './disk.ts';
-import { keepEngine, type Engine } from './engine.ts';
+import { keepEngine, type Engine, type KeptServer } from './engine.ts';
 import type { Targets } from './plan.ts';
 
 /** `real`: Kafka, PostgreSQL and MinIO. `embedded`: PostgreSQL, which is the bus as well, and a folder. */
@@ -93,9 +93,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     return { own, public: listen };
   }
 
-  async function keep(name: string, start: () => ReturnType<typeof startPostgres>): Promise<void>;
-  async function keep(name: string, start: Parameters<typeof keepEngine>[1]): Promise<void>;
-  async function keep(name: string, start: Parameters<typeof keepEngine>[1]): Promise<void> {
+  async function keep(name: string, start: () => Promise<KeptServer>): Promise<void> {
     const engine = await keepEngine(name, start, tell);
     started.defer(() => engine.stop());
     engines[name] = engine;

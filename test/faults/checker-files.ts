@@ -1,0 +1,49 @@
+import type { Breach } from './breach.ts';
+import type { Observations } from './observations.ts';
+
+/** Completed files read as they were uploaded, and the store has nothing that no file needs. */
+export function checkFiles({ journal, files, downloads }: Observations, uploadLifetime: number): Breach[] {
+  const breaches: Breach[] = [];
+  for (const { fileId, checksum, told } of journal.files) {
+    const found = downloads.get(fileId);
+    if (told !== 'completed')
+      breaches.push({ rule: 'file lost', text: `${fileId} was uploaded, and refused: ${told}` });
+    else if (found !== checksum)
+      breaches.push({ rule: 'file lost', text: `${fileId} was completed, and reads: ${found}` });
+  }
+  const stored = new Set(files.objects);
+  const needed = new Set(files.rows.flatMap(({ storageKey }) => (storageKey === null ? [] : [storageKey])));
+  const open = files.rows.filter(({ status }) => status === 'initiated' || status === 'in_progress');
+  const openIds = new Set(open.map(({ fileId }) => fileId));
+  // One that is being completed has its object already.
+  for (const fileId of openIds) needed.add(fileId);
+  for (const { fileId, status, storageKey } of files.rows) {
+    if (status === 'completed' && (storageKey === null || !stored.has(storageKey))) {
+      breaches.push({ rule: 'file lost', text: `${fileId} is completed, and ${storageKey} is not in the store` });
+    }
+  }
+  for (const key of stored) {
+    if (!needed.has(key)) breaches.push({ rule: 'orphan', text: `object ${key} is in the store, and no file has it` });
+  }
+  for (const key of files.unusedContents) breaches.push({ rule: 'orphan', text: `content ${key} belongs to no file` });
+  for (const key of files.removals)
+    breaches.push({ rule: 'orphan', text: `${key} is still to be removed from the store` });
+  for (const { fileId, idle } of open) {
+    if (idle > uploadLifetime) {
+      breaches.push({
+        rule: 'orphan',
+        text: `upload ${fileId} is still open ${Math.round(idle / 1_000)} s after the last chunk`,
+      });
+    }
+  }
+  const { count, keys } = files.unfinished;
+  for (const key of keys ?? []) {
+    if (!openIds.has(key))
+      breaches.push({ rule: 'orphan', text: `parts of ${key} are in the store, and it is not open` });
+  }
+  const most = open.filter(({ uploadId }) => uploadId !== null).length;
+  if (keys === undefined && count > most) {
+    breaches.push({ rule: 'orphan', text: `${count} uploads are unfinished in the store, and ${most} are open` });
+  }
+  return breaches;
+}
