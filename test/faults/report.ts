@@ -26,6 +26,7 @@ export function printReport(report: RunReport): void {
         .join(', '),
     ],
   ];
+  if (report.takeover !== null) rows.push(['taken over', `after ${(report.takeover / 1_000).toFixed(1)} s at most`]);
   console.log(
     `\n${engines} engines, ${report.replicas} of each service, --seed ${seed}, ${report.seconds.toFixed(0)} s`,
   );
