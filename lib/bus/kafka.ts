@@ -39,8 +39,8 @@ const limits = {
   disconnect: 5_000,
 };
 /**
- * Who was killed is noticed after the session, and the others learn of it with their next heartbeat: together less than the
- * 10 s after which its partitions have to be worked on again. Brokers take no session shorter than this one by default.
+ * Who was killed is noticed after the session, and the others learn of it with their next heartbeat: soon, so that little of the
+ * 10 s is used up in which they should go on with its partitions. Brokers take no session shorter than this one by default.
  */
 const membership = {
   session: 6_000,
