@@ -5,6 +5,7 @@ import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { grpcTools } from '../dev/engines/grpc-tools.ts';
 import { kafka, minio, type NativeEngine } from '../dev/engines/native.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 
@@ -12,8 +13,8 @@ import { startPostgres } from '../dev/engines/postgres.ts';
  * `node test/run.ts [file or pattern…] [AVA's options]`: starts the engines that the tests need, runs AVA, stops the
  * engines. The last line is `<n> passed, <n> failed`, with `, <n> skipped` behind it if any were.
  *
- * One PostgreSQL and, where Java and Maven are there, one Kafka, and where Go is there, one MinIO serve all test files. With
- * CI=true a missing engine is a failure.
+ * One PostgreSQL and, where Java and Maven are there, one Kafka, and where Go is there, one MinIO serve all test files; Go also
+ * builds the gRPC tools of the README. With CI=true a missing engine or tool is a failure.
  */
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -58,8 +59,11 @@ async function run(): Promise<number> {
     { engine: kafka, isUsedBy: usesKafka },
     { engine: minio, isUsedBy: usesMinio },
   ].filter(({ engine, isUsedBy }) => isNeeded(engine, isUsedBy));
+  const tools = isNeeded(grpcTools, (text) => text.includes('grpcTools.install')) ? [grpcTools] : [];
   // Before anything is started: a build takes all that the machine has.
-  for (const { engine } of native) await engine.install({ log: console.log, signal: stopped.signal });
+  for (const { install } of [...native.map(({ engine }) => engine), ...tools]) {
+    await install({ log: console.log, signal: stopped.signal });
+  }
   await using started = new AsyncDisposableStack();
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-test-'));
   started.defer(() => rm(folder, { recursive: true, force: true }));
@@ -94,7 +98,7 @@ async function run(): Promise<number> {
 }
 
 /** Whether to start an engine: not for files that make no use of it, and not where it can't run unless it must. */
-function isNeeded(engine: NativeEngine, isUsedBy: (text: string) => boolean): boolean {
+function isNeeded(engine: Omit<NativeEngine, 'start'>, isUsedBy: (text: string) => boolean): boolean {
   const files = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
   if (files.length > 0 && !files.some((file) => isUsedBy(readFileSync(file, 'utf8')))) return false;
   if (engine.isAvailable()) return true;

@@ -10,6 +10,8 @@ import { ended, messageOf, openConversation, type Person } from './meshes.ts';
 /** A hub as `npm start` runs it, each part in a process of its own. */
 export interface ProcessHub {
   url: string;
+  /** By service. */
+  grpcPorts: Record<string, number>;
   /** Of an administrator of the database. */
   databaseUrl: string;
   people: readonly Person[];
@@ -40,7 +42,7 @@ export async function startProcessHub(
   const hub = openRemote<typeof commands>(file, log.fd, ending.signal);
   await log.close();
   try {
-    const { url, databaseUrl } = await hub.ask(
+    const { url, grpcPorts, databaseUrl } = await hub.ask(
       'start',
       {
         dataDir: path.join(folder, 'data'),
@@ -59,6 +61,7 @@ export async function startProcessHub(
     );
     return {
       url,
+      grpcPorts,
       databaseUrl,
       people: await Promise.all([1, 2, 3, 4, 5].map((number) => login(url, `user${number}`))),
       async kill(name) {
