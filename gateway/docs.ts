@@ -82,7 +82,7 @@ function pageOf(page: Page): string {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>API documentation</title>
-${[...styles, ...icons].join('\n')}
+${[...styles, ...(icons.length > 0 ? icons : ['<link rel="icon" href="data:,">'])].join('\n')}
 </head>
 <body>
 <div id="page"></div>

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import { fromBinary, fromJson, toBinary, toJson, type DescMessage, type JsonValue } from '@bufbuild/protobuf';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import test from 'ava';
 import { registry } from '../test/echo-backend.ts';
 import { parseJson } from './body.ts';
 import { Reading, RequestJson, root, writeDraft, type Draft } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
 import { messageType } from './schema.ts';
+import { wellKnownTypes } from './well-known.ts';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 const type = messageType(everything);
@@ -457,4 +459,10 @@ test('spellings: a path in proto names becomes the path that the client wrote', 
     ['', ''],
   ];
   for (const [field, sent] of paths) t.is(reading.asSent(field), sent);
+});
+
+test('a time before 1970 whose fraction is less than nothing is answered as the time that is meant', (t) => {
+  const time = wellKnownTypes.get('google.protobuf.Timestamp')!;
+  const written = new BinaryWriter().tag(1, WireType.Varint).int64(-1n).tag(2, WireType.Varint).int32(-66_000_000);
+  t.is(time.toJson(written.finish()), '1969-12-31T23:59:58.934Z');
 });

@@ -107,7 +107,9 @@ const timestamp: WellKnownType = {
   fromText: timestampFromText,
   toJson: (bytes) => {
     const { seconds, nanos } = readSeconds(bytes);
-    return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}${fraction(nanos)}Z`;
+    // Some write the milliseconds before 1970 as less than nothing, which they may not be.
+    const whole = Number(seconds) + Math.floor(nanos / 1e9);
+    return `${new Date(whole * 1000).toISOString().slice(0, 19)}${fraction(nanos - Math.floor(nanos / 1e9) * 1e9)}Z`;
   },
 };
 

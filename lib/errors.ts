@@ -51,10 +51,15 @@ export class HubError extends Error {
   }
 }
 
+/** How many wrong fields a sentence names. */
+const namedFields = 20;
+
 /** INVALID_ARGUMENT that names every wrong field. */
 export function invalidFields(fields: readonly FieldViolation[]): HubError {
-  const named = [...new Set(fields.map((violation) => violation.field))].join(', ');
-  return new HubError('INVALID_ARGUMENT', 'INVALID_ARGUMENT', `Some fields are not valid: ${named}`, { fields });
+  const names = [...new Set(fields.map((violation) => violation.field))];
+  const more = names.length > namedFields ? ` and ${names.length - namedFields} more` : '';
+  const message = `Some fields are not valid: ${names.slice(0, namedFields).join(', ')}${more}`;
+  return new HubError('INVALID_ARGUMENT', 'INVALID_ARGUMENT', message, { fields });
 }
 
 /** Whether trying the same thing again later may work, because something that it needs is away for now. */

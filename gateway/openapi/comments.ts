@@ -20,7 +20,7 @@ export function commentOf(desc: Described): string {
 /** A comment as a title, its first sentence, and what else it says. */
 export function titled(comment: string): { title: string; rest: string } {
   const [, sentence = comment, rest = ''] = /^(.+?[.:])(?:\s+([A-Z`][\s\S]*))?$/.exec(comment) ?? [];
-  return { title: sentence.replace(/[.:]$/, ''), rest };
+  return { title: sentence.replace(/[.:]$/, '').replaceAll('`', ''), rest };
 }
 
 /** Comments by the path of what they are about (SourceCodeInfo.Location in descriptor.proto). */

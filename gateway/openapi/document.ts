@@ -79,8 +79,10 @@ const requestIdPattern = '^[A-Za-z0-9._:-]{1,128}$';
 const requestIdParameter: Schema = {
   name: 'X-Request-ID',
   in: 'header',
-  description: 'An id of the client for this request, to find it again in the logs. An unusable one is replaced.',
-  schema: { type: 'string', pattern: requestIdPattern },
+  description:
+    'An id of the client for this request, to find it again in the logs: 1 to 128 letters, digits and `._:-`. Any other is \
+replaced.',
+  schema: { type: 'string' },
 };
 
 const headers: Record<string, Schema> = {

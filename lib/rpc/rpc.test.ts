@@ -217,6 +217,20 @@ test('wrong fields are named at once: by the proto, by checks, and by a gateway'
   t.is(handled, 0);
 });
 
+test('of very many wrong fields as many are named as fit into the trailers', async (t) => {
+  const wrong = Array.from({ length: 5_000 }, (_, index) => ({
+    field: `usernames[${index}]`,
+    description: 'is nobody',
+  }));
+  const { raw } = await open(t, async () => nobody, { checks: { lookupUsers: async () => wrong } });
+  const encoded = AuthServiceService.lookupUsers.requestSerialize({ userIds: [], usernames: ['y'] });
+  const error = (await t.throwsAsync(raw(encoded))) as HubError;
+  t.is(error.kind, 'INVALID_ARGUMENT');
+  t.true(error.fields.length > 500);
+  t.deepEqual(error.fields, wrong.slice(0, error.fields.length));
+  t.true(error.message.endsWith('usernames[19] and 4980 more'));
+});
+
 test('a request that a gateway could not read is never handled, even if it says nothing of why', async (t) => {
   let handled = 0;
   const { raw } = await open(t, async () => {

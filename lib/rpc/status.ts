@@ -16,7 +16,7 @@ export function toStatus(error: HubError): Partial<StatusObject> {
     pack('google.rpc.ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain, metadata: {} }).finish()),
   ];
   if (error.fields.length > 0) {
-    details.push(pack('google.rpc.BadRequest', encodeViolations(error.fields)));
+    details.push(pack('google.rpc.BadRequest', encodeViolations(thatFit(error.fields))));
   }
   if (error.retryAfter !== undefined) {
     const seconds = Math.floor(error.retryAfter);
@@ -46,6 +46,19 @@ export function fromServiceError(error: ServiceError): HubError {
     }
   }
   return new HubError(kind, reason, error.details, { fields, retryAfter, cause: error });
+}
+
+/** Bytes of wrong fields that are told: trailers of more than 64 KiB, in base64, end the connection in place of the call. */
+const mostViolations = 32 * 1024;
+
+function thatFit(fields: readonly FieldViolation[]): readonly FieldViolation[] {
+  let size = 0;
+  const end = fields.findIndex(({ field, description }) => {
+    // With the tags and lengths around them.
+    size += Buffer.byteLength(field) + Buffer.byteLength(description) + 16;
+    return size > mostViolations;
+  });
+  return end === -1 ? fields : fields.slice(0, end);
 }
 
 /** Encodes wrong fields as google.rpc.BadRequest. */

@@ -413,6 +413,10 @@ test('PROVIDER_PROFILES: takes profiles by channel, and names what is wrong with
       '{"whatsapp": {"outages": [{"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:05Z", "repeat_ms": 5000}]}}',
       /for whatsapp: outages\[0\] repeat_ms must be longer/,
     ],
+    [
+      '{"whatsapp": {"outages": [{"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T23:59:59Z", "repeat_ms": 5000}]}}',
+      /for whatsapp: outages\[0\] repeat_ms must be longer/,
+    ],
   ] as const) {
     t.regex(t.throws(() => load(text))?.message ?? '', message);
   }
