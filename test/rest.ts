@@ -1,103 +1,29 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http, { type IncomingMessage } from 'node:http';
+import type { InitReq, Problem } from '../client/fetch.ts';
+import type { IssueTokenResponse } from '../client/gen/chat4all/auth/v1/auth.pb.ts';
+import type { Effect, ListEffectsResponse } from '../client/gen/chat4all/connectors/v1/connectors.pb.ts';
+import type {
+  Conversation,
+  ListConversationsResponse,
+} from '../client/gen/chat4all/conversation/v1/conversation.pb.ts';
+import type {
+  GetMessageResponse,
+  ListMessagesResponse,
+  Message,
+  MessageStatus,
+} from '../client/gen/chat4all/message/v1/message.pb.ts';
 import { openConformity, type Conformity, type OpenApi } from './conformity.ts';
 
-/** An error as the contract has it (RFC 9457). */
-export interface Problem {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
-  error_code: string;
-  request_id: string;
-  field_errors?: Record<string, string[]>;
-  retry_after?: number;
-}
-
-export interface Token {
-  token: string;
-  access_token: string;
-  token_type: string;
-  expires_in: number;
-  expires_at: string;
-  user_id: string;
-  username: string;
-}
-
-export interface Conversation {
-  conversation_id: string;
-  type: 'private' | 'group';
-  members: string[];
-  metadata: { name: string; description: string };
-  created_at: string;
-}
-
-export interface ConversationPage {
-  conversations: Conversation[];
-  total: number;
-  limit: number;
-  offset: number;
-}
-
-export type Status = 'accepted' | 'in_transit' | 'delivered' | 'failed';
-
-export interface Message {
-  message_id: string;
-  conversation_id: string;
-  seq: number;
-  from: string;
-  sender: { user_id: string; username: string };
-  to: string[];
-  channels: string[];
-  payload: { type: string; text: string; file_id: string; filename: string; file_size: number; content_type: string };
-  priority: string;
-  status: Status;
-  created_at: string;
-  updated_at: string;
-}
-
-export interface MessagePage {
-  conversation_id: string;
-  messages: Message[];
-  total: number;
-  limit: number;
-  offset: number;
-}
-
-export interface MessageDetails extends Message {
-  history: { status: Status; at: string; note: string }[];
-  deliveries: {
-    recipient: string;
-    channel: string;
-    status: Status;
-    attempts: number;
-    error: string;
-    updated_at: string;
-    next_attempt_at: string | null;
-  }[];
-}
-
-/** That a simulated network took a message. */
-export interface Effect {
-  position: number;
-  channel: string;
-  idempotency_key: string;
-  message_id: string;
-  conversation_id: string;
-  seq: number;
-  recipient: string;
-  first_at: string;
-  requests: number;
-  effects: number;
-}
-
-export interface EffectPage {
-  effects: Effect[];
-  total: number;
-  limit: number;
-  offset: number;
-}
+/** Answers, as the client has them. */
+export type Token = IssueTokenResponse;
+export type ConversationPage = ListConversationsResponse;
+export type Status = MessageStatus;
+export type MessagePage = ListMessagesResponse;
+export type MessageDetails = GetMessageResponse;
+export type EffectPage = ListEffectsResponse;
+export type { Conversation, Effect, Message, Problem };
 
 /** Bytes that are sent as they are: all at once, or piece by piece and then in chunked encoding unless a header says how many. */
 export type RawBody = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
@@ -144,6 +70,8 @@ export interface Rest {
   post<Body>(path: string, json: unknown): Promise<Body>;
   /** The problem of a refusal with this status. */
   refused(status: number, method: string, path: string, call?: Call): Promise<Problem & { headers: Headers }>;
+  /** For the functions of the client: they call as this user, and their answers are checked as well, but for bytes. */
+  client: InitReq;
 }
 
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -182,7 +110,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     return { status: response.status, headers: response.headers, text: await response.text() };
   }
 
-  async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
+  async function checked(method: string, path: string, given: Call): Promise<Answer & { text: string }> {
     const { status, headers, text } = await textOf(method, path, given);
     const what = `${method} ${path}: ${status} ${text.slice(0, 1_000)}`;
     const requestId = headers.get('x-request-id') ?? '';
@@ -190,6 +118,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     const answer = {
       status,
       headers,
+      text,
       body: text === '' ? undefined : (JSON.parse(text) as unknown),
       requestId,
     };
@@ -201,6 +130,22 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     return answer;
   }
 
+  async function call(method: string, path: string, given: Call = {}): Promise<Answer> {
+    const { text: _, ...answer } = await checked(method, path, given);
+    return answer;
+  }
+
+  const clientFetch: typeof fetch = async (target, init = {}) => {
+    const { method = 'GET', body } = init;
+    const path = (target as string).slice(url.length);
+    const headers = headersOf({ headers: Object.fromEntries(new Headers(init.headers)) });
+    const isJson = (body === undefined || body === null || typeof body === 'string') && !path.endsWith('/content');
+    if (!isJson) return fetch(target, { ...init, headers });
+    const given = { ...(body && { body }), headers: Object.fromEntries(headers) };
+    const { status, headers: answered, text } = await checked(method, path, given);
+    return new Response(text === '' ? null : text, { status, headers: answered });
+  };
+
   async function success(method: string, path: string, given?: Call): Promise<unknown> {
     const answer = await call(method, path, given);
     if (answer.status < 300) return answer.body;
@@ -210,6 +155,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
   return {
     call,
     raw,
+    client: { pathPrefix: url, fetch: clientFetch },
     get: async <Body>(path: string) => (await success('GET', path)) as Body,
     post: async <Body>(path: string, json: unknown) => (await success('POST', path, { json })) as Body,
     async refused(status, method, path, given) {

@@ -1,5 +1,13 @@
 import { createCipheriv, createHash } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
+import {
+  FileService,
+  type CompleteUploadResponse,
+  type GetChunkUploadUrlResponse,
+  type GetFileResponse,
+  type InitiateUploadResponse,
+  type UploadChunkResponse,
+} from '../../client/gen/chat4all/file/v1/file.pb.ts';
 import { exchange, readWhole, type Call } from '../rest.ts';
 import type { Person } from './meshes.ts';
 
@@ -62,51 +70,11 @@ export function contentDigest(bytes: Uint8Array): string {
 /** SHA-256 of nothing. */
 export const emptyChecksum = sha256Of(Buffer.alloc(0));
 
-export interface Initiated {
-  file_id: string;
-  upload_url: string | null;
-  chunk_size: number;
-  chunk_count: number;
-  expires_at: string;
-  status: string;
-}
-
-export interface ChunkAnswer {
-  file_id: string;
-  chunk_id: number;
-  status: string;
-  upload_url?: string;
-  received_bytes: number;
-  next_upload_url: string | null;
-}
-
-export interface Completed {
-  file_id: string;
-  status: string;
-  filename: string;
-  file_size: number;
-  checksum: string;
-  download_url: string;
-}
-
-export interface FileDetails {
-  file_id: string;
-  owner_id: string;
-  filename: string;
-  file_size: number;
-  content_type: string;
-  checksum: string;
-  status: 'initiated' | 'in_progress' | 'completed' | 'failed';
-  error: string;
-  chunk_size: number;
-  chunk_count: number;
-  missing_chunks: number[];
-  received_bytes: number;
-  created_at: string;
-  updated_at: string;
-  expires_at: string | null;
-  download_url: string | null;
-}
+export type Initiated = InitiateUploadResponse;
+export type Completed = CompleteUploadResponse;
+export type FileDetails = GetFileResponse;
+/** What a chunk is answered; asked with JSON, with a URL for it. */
+export type ChunkAnswer = UploadChunkResponse & Partial<GetChunkUploadUrlResponse>;
 
 /** An upload that was begun, with what is to be uploaded. */
 export interface Upload extends Initiated {
@@ -130,13 +98,10 @@ const chunkTimeout = 120_000;
 /** Begins an upload. */
 export async function initiate(owner: Person, content: Content, options: UploadOptions = {}): Promise<Upload> {
   const { filename = 'file.bin', contentType, chunkSize, checksum } = options;
-  const begun = await owner.rest.post<Initiated>('/v1/files/initiate', {
-    filename,
-    file_size: content.size,
-    content_type: contentType,
-    chunk_size: chunkSize,
-    checksum,
-  });
+  const begun = await FileService.InitiateUpload(
+    { filename, file_size: content.size, content_type: contentType, chunk_size: chunkSize, checksum },
+    owner.rest.client,
+  );
   return { ...begun, owner, content };
 }
 
@@ -200,7 +165,7 @@ export async function uploadFile(owner: Person, content: Content, options: Uploa
 }
 
 export function detailsOf(reader: Person, fileId: string): Promise<FileDetails> {
-  return reader.rest.get<FileDetails>(`/v1/files/${fileId}`);
+  return FileService.GetFile({ file_id: fileId }, reader.rest.client);
 }
 
 /** What a client does after an interruption: asks what is missing, uploads that, completes. */

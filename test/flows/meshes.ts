@@ -2,15 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { eventually } from '../eventually.ts';
+import { ConversationService, ConversationType } from '../../client/gen/chat4all/conversation/v1/conversation.pb.ts';
+import { MessageService, type SendMessageRequest } from '../../client/gen/chat4all/message/v1/message.pb.ts';
 import { kafkaIsThere, s3IsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
-import {
-  openRest,
-  type Conversation,
-  type MessageDetails,
-  type MessagePage,
-  type Problem,
-  type Rest,
-} from '../rest.ts';
+import { openRest, type MessageDetails, type MessagePage, type Problem, type Rest } from '../rest.ts';
 
 /** Somebody who uses the hub. */
 export interface Person extends TestUser {
@@ -73,11 +68,11 @@ export async function startFlowMesh(
 
 /** Opens a conversation of these people; the first of them does it. Two make it private, more a group. */
 export async function openConversation(people: readonly Person[]): Promise<string> {
-  const { conversation_id: id } = await people[0]!.rest.post<Conversation>('/v1/conversations', {
-    type: people.length === 2 ? 'private' : 'group',
+  const asked = {
+    type: people.length === 2 ? ConversationType.CONVERSATION_TYPE_PRIVATE : ConversationType.CONVERSATION_TYPE_GROUP,
     members: people.map((person) => person.userId),
-  });
-  return id;
+  };
+  return (await ConversationService.CreateConversation(asked, people[0]!.rest.client)).conversation_id;
 }
 
 /** The body of a message: a text over WhatsApp with a new id. What is said in `changes` comes in place of that. */
@@ -94,8 +89,8 @@ export function messageOf(sender: Person, conversationId: string, changes: objec
 
 /** Sends a message and returns its id. */
 export async function send(sender: Person, conversationId: string, changes: object = {}): Promise<string> {
-  const message = messageOf(sender, conversationId, changes);
-  await sender.rest.post('/v1/messages', message);
+  const message = messageOf(sender, conversationId, changes) as SendMessageRequest & { message_id: string };
+  await MessageService.SendMessage(message, sender.rest.client);
   return message.message_id;
 }
 
@@ -114,7 +109,7 @@ export async function sendPatiently(sender: Person, conversationId: string, chan
 export function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
   return eventually(
     `message ${messageId} has ended`,
-    () => reader.rest.get<MessageDetails>(`/v1/messages/${messageId}`),
+    () => MessageService.GetMessage({ message_id: messageId }, reader.rest.client),
     ({ status }) => status === 'delivered' || status === 'failed',
     limit,
   );
@@ -124,8 +119,10 @@ export function ended(reader: Person, messageId: string, limit?: number): Promis
 export async function everyMessage(reader: Person, conversationId: string): Promise<MessagePage['messages']> {
   const all: MessagePage['messages'] = [];
   for (;;) {
-    const path = `/v1/conversations/${conversationId}/messages?order=asc&limit=100&offset=${all.length}`;
-    const { messages, total } = await reader.rest.get<MessagePage>(path);
+    const { messages, total } = await MessageService.ListMessages(
+      { conversation_id: conversationId, order: 'asc', limit: 100, offset: all.length },
+      reader.rest.client,
+    );
     all.push(...messages);
     if (messages.length === 0 || all.length >= total) return all;
   }
