@@ -93,18 +93,18 @@ export class Schemas {
     return JSON.parse(getOption(field, option) as string) as unknown;
   }
 
-  /** An example of a message, made of those at its fields; undefined if there is none at all. */
+  /** An example of a message, made of those at its fields; undefined if there is none at all, though it has fields. */
   exampleOfMessage(message: DescMessage, left: ReadonlySet<string> = new Set(), depth = 0): unknown {
     if (depth > deepest) return undefined;
-    const entries = message.fields
-      .filter(({ name }) => !left.has(name))
+    const fields = message.fields.filter(({ name }) => !left.has(name));
+    const entries = fields
       .map((field) => {
         const inner = field.fieldKind === 'message' && wellKnownSchema(field.message) === undefined;
         const own = this.exampleOf(field);
         return [field.name, own ?? (inner ? this.exampleOfMessage(field.message, new Set(), depth + 1) : undefined)];
       })
       .filter(([, value]) => value !== undefined);
-    return entries.length === 0 ? undefined : (Object.fromEntries(entries) as unknown);
+    return entries.length === 0 && fields.length > 0 ? undefined : (Object.fromEntries(entries) as unknown);
   }
 
   /** All query parameters that a message may be given by. */

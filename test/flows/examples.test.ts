@@ -1,0 +1,108 @@
+import test from 'ava';
+import type { OpenApi } from '../conformity.ts';
+import { openRest, type Rest, type Token } from '../rest.ts';
+import { startMesh } from '../harness.ts';
+
+/** The examples of the OpenAPI document, sent as they stand there, for the users that `npm start` makes. */
+const hub = await startMesh({ bus: 'embedded', env: { ADMIN_USERS: 'user5' } });
+interface Parameter {
+  name: string;
+  in: 'path' | 'query' | 'header';
+  required?: boolean;
+  example?: unknown;
+}
+
+interface Example {
+  method: string;
+  path: string;
+  parameters: Parameter[];
+  requestBody?: { content: Record<string, { example?: unknown }> };
+}
+
+const anonymous = openRest(hub.url);
+const document = (await anonymous.get('/openapi.json')) as OpenApi;
+const examples = new Map(
+  Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => {
+      const { parameters } = operation as unknown as { parameters: (Parameter | { $ref: string })[] };
+      const own = parameters.filter((each): each is Parameter => 'name' in each);
+      const example: Example = { ...operation, method: method.toUpperCase(), path, parameters: own };
+      return [operation.operationId, example] as const;
+    }),
+  ),
+);
+
+/** Sends an example. Ids that only an answer before can tell come in place of those that stand there. */
+async function send(
+  rest: Rest,
+  operationId: string,
+  ids: Record<string, string> = {},
+  contentType = 'application/json',
+): Promise<Record<string, unknown>> {
+  const { method, path, parameters, requestBody } = examples.get(operationId)!;
+  const valueOf = ({ name, example }: Parameter) => encodeURIComponent(ids[name] ?? String(example));
+  const query = parameters
+    .filter((each) => each.in === 'query' && (each.required === true || each.example !== undefined))
+    .map((each) => `${each.name}=${valueOf(each)}`);
+  const target = parameters
+    .filter((each) => each.in === 'path')
+    .reduce((text, each) => text.replace(`{${each.name}}`, valueOf(each)), path);
+  const sent = requestBody?.content[contentType]?.example;
+  const replaced = Object.fromEntries(
+    Object.entries(typeof sent === 'object' && sent !== null ? sent : {}).map(([name, value]) => [
+      name,
+      ids[name] ?? value,
+    ]),
+  );
+  const call =
+    sent === undefined
+      ? {}
+      : typeof sent === 'string'
+        ? { body: sent, headers: { 'Content-Type': contentType } }
+        : { json: replaced };
+  const answer = await rest.call(method, `${target}?${query.join('&')}`, call);
+  if (answer.status >= 300) throw new Error(`${operationId}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  return (answer.body ?? {}) as Record<string, unknown>;
+}
+
+/** Whoever logs in as the example does, under another name. */
+async function logIn(username?: string): Promise<Rest> {
+  const { token } = await send(anonymous, 'issueToken', username === undefined ? {} : { username });
+  return openRest(hub.url, token as Token['token']);
+}
+
+test.after.always(() => hub.stop());
+
+test('the examples work for user1, from the login to the file', async (t) => {
+  const rest = await logIn();
+  const me = await send(rest, 'getCurrentUser');
+  const { users } = await send(rest, 'listUsers');
+  t.is((users as unknown[]).length, 1);
+  const { conversation_id } = (await send(rest, 'createConversation')) as { conversation_id: string };
+  const message = await send(rest, 'sendMessage', { conversation_id });
+  t.like(message, { status: 'accepted' });
+  t.like(await send(rest, 'getMessage'), { conversation_id, from: me['user_id'] });
+  const page = await send(rest, 'listMessages', { conversation_id });
+  t.is(page['total'], 1);
+  t.like(await send(rest, 'listConversations'), { total: 1 });
+  t.like(await send(rest, 'getConversation', { conversation_id }), { conversation_id });
+
+  const { file_id } = (await send(rest, 'initiateUpload')) as { file_id: string };
+  await send(rest, 'uploadChunk', { file_id });
+  t.like(await send(rest, 'uploadChunk', { file_id }, 'application/octet-stream'), { status: 'uploaded' });
+  t.like(await send(rest, 'completeUpload', { file_id }), { status: 'completed' });
+  t.like(await send(rest, 'getFile', { file_id }), { filename: 'hello.txt' });
+  await send(rest, 'deleteFile', { file_id });
+  await send(rest, 'leaveConversation', { conversation_id });
+});
+
+test('the examples for administrators work for one', async (t) => {
+  const rest = await logIn('user5');
+  const profile = await send(rest, 'setProfile');
+  t.like(profile, { rate_limit: 100 });
+  t.deepEqual(await send(rest, 'getProfile'), profile);
+  t.like(await send(rest, 'resetProfile'), { rate_limit: 0 });
+  for (const id of ['listEffects', 'listDeadLetters', 'replayDeadLetters', 'getAudit']) {
+    t.truthy(await send(rest, id));
+  }
+});
