@@ -117,14 +117,13 @@ async function run(
   token: string,
   examples: number,
 ): Promise<{ code: number; count: number }> {
+  const about = ['--header', `Authorization: Bearer ${token}`, '--max-examples', String(examples)];
+  const manner = ['--continue-on-failure', '--no-shrink', '--request-timeout', '30', '--warnings', 'off'];
   const child = spawn(
     program,
-    [
-      ...['--config-file', path.join(here, 'schemathesis.toml'), 'run', `${url}/openapi.json`],
-      ...['--header', `Authorization: Bearer ${token}`, '--max-examples', String(examples)],
-      ...['--continue-on-failure', '--no-shrink', '--request-timeout', '30', '--warnings', 'off'],
-    ],
-    { stdio: ['ignore', 'pipe', 'inherit'], signal: stopped.signal, timeout: longestRun },
+    ['--config-file', path.join(here, 'schemathesis.toml'), 'run', `${url}/openapi.json`, ...about, ...manner],
+    // It remembers its examples in a folder of where it runs.
+    { cwd: kept, stdio: ['ignore', 'pipe', 'inherit'], signal: stopped.signal, timeout: longestRun },
   );
   child.on('error', () => {});
   let text = '';
