@@ -6,6 +6,7 @@ import type { Backend } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import { headersOf, metadataOf, timeoutOf } from './headers.ts';
 import { fromBackend, fromReading, type Problem } from './problem.ts';
+import { answerLookup, isLookup } from './representation.ts';
 import { Reading } from './request-json.ts';
 import type { Sent, Transcoder } from './transcode.ts';
 
@@ -98,8 +99,11 @@ export function answerMessage(
   response: Response,
   { binding, transcoder }: CallOptions,
   { bytes, metadata }: Answer,
-): void {
+): Promise<void> | void {
   const headers = metadata === undefined ? {} : headersOf(metadata);
-  if (binding.successStatus === 204) answerNothing(response, headers);
-  else answerJson(response, binding.successStatus, transcoder.response(binding, bytes), headers);
+  const { successStatus } = binding;
+  if (successStatus === 204) return answerNothing(response, headers);
+  const json = transcoder.response(binding, bytes);
+  if (successStatus === 200 && isLookup(response)) return answerLookup(response, json, headers);
+  return answerJson(response, successStatus, json, headers);
 }

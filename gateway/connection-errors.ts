@@ -20,6 +20,18 @@ export function answerConnectionErrors(server: Server): void {
   });
 }
 
+/**
+ * Ends a connection on which for `idle` milliseconds nothing has moved, unless the other side waits for us: an answer is then
+ * still in the making. One that is kept alive between two requests ends in the same way.
+ */
+export function endIdleConnections(server: Server, idle: number): void {
+  server.setTimeout(idle, (socket: Connection) => {
+    const answer = socket._httpMessage;
+    const isWanted = answer !== undefined && answer !== null && !answer.writableEnded && !answer.writableNeedDrain;
+    if (!isWanted) socket.destroy();
+  });
+}
+
 function afterAnswers(socket: Connection, then: () => void): void {
   const answer = socket._httpMessage;
   // A request of which the rest can't be read any more is not waited for: the error is its answer.

@@ -1,7 +1,12 @@
 import { once } from 'node:events';
+import type { DescMessage } from '@bufbuild/protobuf';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import test from 'ava';
-import { dial, fixture } from '../test/echo-gateway.ts';
+import { encode, registry } from '../test/echo-backend.ts';
+import { dial, exchange, fixture } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
+
+const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 
 for (const [what, bytes, status, code] of [
   ['no HTTP at all', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
@@ -66,6 +71,74 @@ test('connection: pipelined requests are answered in order, also before somethin
     [...answers.matchAll(/HTTP\/1\.1 (\d+)|x-request-id: (one|two)/gi)].map((match) => match[1] ?? match[2]),
     ['200', 'one', '200', 'two', '400'],
   );
+});
+
+test('connection: requests with bodies that come in one packet are each answered, in order', async (t) => {
+  const { backend, gateway } = await fixture(t);
+  const { socket, until } = await dial(gateway.port);
+  const body = JSON.stringify({ text_value: 'GET /v1/nope HTTP/1.1\r\nHost: a\r\n\r\n' });
+  const post = (rest: string) => `POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n${rest}`;
+  socket.write(
+    [
+      post(`Content-Length: ${body.length}\r\n\r\n${body}`),
+      post(`Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`),
+      'HEAD /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n',
+      'GET /v1/things/b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nxyz',
+      'DELETE /v1/things/c HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+    ].join(''),
+  );
+  const answers = await until('end');
+  t.deepEqual(
+    [...answers.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, code]) => code),
+    ['201', '201', '200', '200', '204'],
+  );
+  const { text_value: inBody } = JSON.parse(body) as { text_value: string };
+  // They go to the backend at once.
+  t.deepEqual(backend.calls.map(({ request }) => (request as { textValue: string }).textValue).toSorted(), [
+    inBody,
+    inBody,
+    'a',
+    'b',
+    'c',
+  ]);
+});
+
+test('connection: one on which headers come too slowly is answered and closed, one on which none come closed', async (t) => {
+  const { gateway } = await fixture(t, {}, { headers: 200, checkEvery: 20 });
+  const slow = await dial(gateway.port);
+  slow.socket.write('GET /health HTTP/1.1\r\nHost: a\r\n');
+  const trickle = setInterval(() => slow.socket.write('X: y\r\n'), 20);
+  t.teardown(() => clearInterval(trickle));
+  const silent = await dial(gateway.port);
+  t.regex(await slow.until('end'), /^HTTP\/1\.1 408 [^]*REQUEST_TIMEOUT/);
+  t.regex(await silent.until('end'), /^(HTTP\/1\.1 408 |$)/);
+  t.is((await exchange(gateway.port, 'GET /health')).status, 200);
+});
+
+test('connection: a client that takes nothing of its answer is cut off, one that waits for it is not', async (t) => {
+  const { backend, gateway, lines } = await fixture(t, {}, { idle: 200 });
+  // Six times as long in JSON: more than the two systems take in between them.
+  const huge = encode(everything, { textValue: '\u0001'.repeat(3 * 1024 * 1024) });
+  let release = () => {};
+  backend.handler = (call, callback) => {
+    if (call.metadata.get('deaf').length > 0) callback(null, huge);
+    else release = () => callback(null, call.request);
+  };
+  const waiting = await dial(gateway.port);
+  waiting.socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
+  const deaf = await dial(gateway.port);
+  deaf.socket.pause();
+  deaf.socket.write('GET /v1/things/b HTTP/1.1\r\nHost: a\r\nGrpc-Metadata-Deaf: 1\r\n\r\n');
+  await eventually(
+    'the deaf one is cut off',
+    () => lines.length,
+    (ended) => ended === 1,
+  );
+  deaf.socket.destroy();
+  release();
+  await waiting.until(/"text_value":"a"/);
+  // Kept alive, it asks for nothing more.
+  t.regex(await waiting.until('end'), /^HTTP\/1\.1 200 /);
 });
 
 test('connection: a body that is too large is answered at once, and the connection goes on', async (t) => {

@@ -1,10 +1,8 @@
-import { hash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
-import { isKnown } from './download-head.ts';
 import { Problem } from './problem.ts';
-import { sendWhole } from './unread.ts';
+import { answerLookup } from './representation.ts';
 
 /** The two pages of documentation, and what each is made with. */
 export type Page = 'docs' | 'redoc';
@@ -103,13 +101,13 @@ export class Docs {
   }
 
   /** The OpenAPI document. */
-  document(response: ServerResponse): void {
-    answer(response, this.#document, 'application/json');
+  document(response: ServerResponse): Promise<void> {
+    return answer(response, this.#document, 'application/json');
   }
 
   /** A page that shows it. */
-  page(response: ServerResponse, page: Page): void {
-    answer(response, html[page], 'text/html; charset=utf-8', { 'Content-Security-Policy': policy });
+  page(response: ServerResponse, page: Page): Promise<void> {
+    return answer(response, html[page], 'text/html; charset=utf-8', { 'Content-Security-Policy': policy });
   }
 
   /** A file that a page loads. @throws Problem 404 */
@@ -117,7 +115,7 @@ export class Docs {
     const asset = Object.hasOwn(assets[page], name) ? assets[page][name] : undefined;
     if (asset === undefined) throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
     const type = contentTypes[name.slice(name.lastIndexOf('.') + 1)] as string;
-    answer(response, 'text' in asset ? asset.text : await this.#read(asset.file), type);
+    await answer(response, 'text' in asset ? asset.text : await this.#read(asset.file), type);
   }
 
   #read(file: string): Promise<Buffer> {
@@ -131,24 +129,12 @@ export class Docs {
   }
 }
 
-/** Answers with something that everybody may have, or that the client has it already. */
+/** Answers with something that everybody may have. */
 function answer(
   response: ServerResponse,
   content: string | Buffer,
   type: string,
   more: OutgoingHttpHeaders = {},
-): void {
-  if (response.headersSent || response.destroyed) return;
-  const etag = `"${hash('sha256', content, 'base64url')}"`;
-  const headers = { ...more, ETag: etag, 'Cache-Control': 'no-cache', 'X-Content-Type-Options': 'nosniff' };
-  if (isKnown(etag, response.req.headers['if-none-match'])) {
-    sendWhole(response, 304, headers);
-  } else {
-    sendWhole(
-      response,
-      200,
-      { ...headers, 'Content-Type': type, 'Content-Length': Buffer.byteLength(content) },
-      content,
-    );
-  }
+): Promise<void> {
+  return answerLookup(response, content, { ...more, 'Content-Type': type, 'Cache-Control': 'no-cache' });
 }

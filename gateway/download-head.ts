@@ -1,6 +1,7 @@
 import { validateHeaderValue, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
 import { create as contentDisposition } from 'content-disposition';
 import type { HeaderField } from './bindings.ts';
+import { isKnown } from './representation.ts';
 import type { Json } from './scalars.ts';
 
 /** How the answer to a download begins. */
@@ -28,7 +29,6 @@ export function downloadHead(
     'content-type': 'application/octet-stream',
     // It is for those who may have it, and they ask each time.
     'cache-control': 'private, no-cache',
-    'x-content-type-options': 'nosniff',
   };
   for (const { header, field } of responseHeaders) {
     const text = textOf(fields[field.name], field.implicit);
@@ -89,9 +89,3 @@ export function safeFilename(name: string): string {
 
 /** Control characters, and those that make a text read in another order than it is written. */
 const unsafe = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
-
-/** Whether If-None-Match names this entity tag; it is compared weakly (RFC 9110, 13.1.2). */
-export function isKnown(etag: string, ifNoneMatch: string | undefined): boolean {
-  if (ifNoneMatch === undefined) return false;
-  return ifNoneMatch.trim() === '*' || (ifNoneMatch.match(/"[^"]*"/g)?.includes(etag) ?? false);
-}

@@ -436,18 +436,20 @@ test('request id: a usable one is kept, any other replaced, and it goes to the b
   for (const bad of [`${id}a`, 'a b', 'é', '']) {
     t.regex(String((await send('GET /v1/nope', { headers: { 'x-request-id': bad } })).headers['x-request-id']), uuid);
   }
-  const [line] = lines;
-  t.like(line, { msg: 'http', request_id: id, method: 'GET', path: '/v1/things/a', status: 200 });
+  const [line, unrouted] = lines;
+  t.like(line, { msg: 'http', request_id: id, method: 'GET', route: '/v1/things/{text_value}', status: 200 });
   t.is(typeof line?.['ms'], 'number');
+  t.like(unrouted, { method: 'GET', path: '/v1/nope', status: 404 });
 });
 
-test('log: neither query nor token nor body is written', async (t) => {
+test('log: neither path nor query nor token nor body is written', async (t) => {
   const { lines, send } = await fixture(t);
   await send('POST /v1/everything?text_value=secret1', {
     body: { text_value: 'secret2', int32_value: 'secret3' },
     headers: { authorization: 'Bearer secret4' },
   });
-  t.is(lines.length, 1);
+  await send('GET /v1/things/secret5?nested.name=secret6');
+  t.is(lines.length, 2);
   t.false(JSON.stringify(lines).includes('secret'));
 });
 
@@ -603,9 +605,15 @@ test('rate limit: one user or address may do so many requests a second, others a
   const limited = (await burst(from('1.1.1.1'), 40, send)).filter((answer) => answer.status === 429);
   t.true(limited.length >= 4, String(limited.length));
   t.like(limited[0]?.json, { error_code: 'RATE_LIMITED', status: 429, retry_after: 1 });
-  t.is(limited[0]?.headers['retry-after'], '1');
+  t.like(limited[0]?.headers, {
+    'retry-after': '1',
+    ratelimit: '"address";r=0;t=1',
+    'ratelimit-policy': '"address";q=3;w=1',
+  });
   t.is((await send('GET /v1/things/a', from('2.2.2.2'))).status, 200);
-  t.is((await send('GET /v1/things/a', from('1.1.1.1', 'a'))).status, 200);
+  const other = await send('GET /v1/things/a', from('1.1.1.1', 'a'));
+  t.is(other.status, 200);
+  t.is(other.headers['ratelimit'], '"user";r=2;t=1');
 });
 
 test('rate limit: made-up tokens count for their address', async (t) => {

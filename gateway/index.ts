@@ -4,26 +4,25 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import express, { type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
+import express, { type ErrorRequestHandler, type RequestHandler } from 'express';
 import { duration, integer, list, port, text, type Config } from '#lib/config.ts';
-import { withContext } from '#lib/context.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import { addressPattern } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
+import { begin, closeAfter, targetOf, type OpenAnswers } from './begin.ts';
 import { readRoutes } from './bindings.ts';
+import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
+import { corsOf, type Cors } from './cors.ts';
 import { Docs } from './docs.ts';
-import { answerConnectionErrors } from './connection-errors.ts';
-import { requestIdOf } from './headers.ts';
 import { HealthAnswers } from './health.ts';
 import { documentOf, ownRoutes } from './own-routes.ts';
 import { Problem } from './problem.ts';
-import { rateLimits } from './rate-limit.ts';
+import { rateLimit } from './rate-limit.ts';
 import { RouteTable } from './routes.ts';
-import { longestUpload, overloaded, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
+import { longestUpload, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
 
 const root = path.join(import.meta.dirname, '..');
 
@@ -66,6 +65,10 @@ export const settings = {
     .default('false')
     .transform((value) => (/^\d+$/.test(value) ? Number(value) : value === 'true' || (value !== 'false' && value)))
     .describe("which proxies' X-Forwarded-For is believed: false, true, a number of hops, or addresses (Express)"),
+  CORS_ORIGINS: list()
+    .refine((origins) => origins.every((origin) => origin === '*' || isOrigin(origin)), 'must be origins, or *')
+    .optional()
+    .describe('origins of web pages that may call (https://app.example), with commas; * is all; not set, none may'),
   HTTP_CONCURRENCY: integer({ min: 2, max: 1_000_000 })
     .default(1_000)
     .describe('how many requests may be under way at once, uploads and downloads at most half of them; more get 503'),
@@ -74,20 +77,31 @@ export const settings = {
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 
-/**
- * Milliseconds after which a client is given up that sends nothing of a body, or takes nothing of one. A store behind the
- * backend has limits of its own: MinIO gives a part up after 30 s of silence, and says that it is too busy.
- */
-const patience = { uploadIdle: 20_000, downloadIdle: 60_000 };
-/** Milliseconds in which the headers of a request have to arrive. */
-const headersTimeout = 15_000;
+/** Milliseconds after which a client is given up. */
+const patience = {
+  /**
+   * That sends nothing of a body, or takes nothing of one. A store behind the backend has limits of its own: MinIO gives a part
+   * up after 30 s of silence, and says that it is too busy.
+   */
+  uploadIdle: 20_000,
+  downloadIdle: 60_000,
+  /** That takes so long for the headers of a request. */
+  headers: 15_000,
+  /** That takes nothing of an answer which is ready, or asks for nothing: longer than load balancers do, who reuse connections. */
+  idle: 65_000,
+  /** How often it is looked for such as are slow. */
+  checkEvery: 1_000,
+};
+/** So many times as many connections may be open as requests may be under way. */
+const connectionsPerRequest = 10;
 
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
 export async function start(
   config: Config<typeof settings>,
   log: Logger,
-  { uploadIdle, downloadIdle } = patience,
+  given: Partial<typeof patience> = {},
 ): Promise<Running> {
+  const { uploadIdle, downloadIdle, ...patient } = { ...patience, ...given };
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
   checkBackends(config.BACKENDS, registry);
   const transport = openTransport(config);
@@ -114,7 +128,7 @@ export async function start(
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
   const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes({ health, docs })]);
-  const rates = rateLimits(config.RATE_LIMIT);
+  const cors = corsOf(config.CORS_ORIGINS ?? []);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
   const app = express();
@@ -124,16 +138,29 @@ export async function start(
   } catch (error) {
     throw new Error(`TRUST_PROXY is not usable: ${(error as Error).message}`, { cause: error });
   }
-  app.use(begin(log, open, config.HTTP_CONCURRENCY), ...rates.middleware, dispatch(table), answerErrors(log));
+  const isBehindProxy = config.TRUST_PROXY !== false;
+  app.use(
+    begin({ log, open, concurrency: config.HTTP_CONCURRENCY, cors, isBehindProxy }),
+    rateLimit(config.RATE_LIMIT),
+    dispatch(table, cors),
+    answerErrors(log),
+  );
 
   // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
-  const requestTimeout = headersTimeout + longestUpload(bindings, limits);
   const server = createServer(
-    { requireHostHeader: false, keepAliveTimeout: 65_000, headersTimeout, requestTimeout },
+    {
+      requireHostHeader: false,
+      keepAliveTimeout: patient.idle,
+      headersTimeout: patient.headers,
+      requestTimeout: patient.headers + longestUpload(bindings, limits),
+      connectionsCheckingInterval: patient.checkEvery,
+    },
     app,
   );
+  server.maxConnections = connectionsPerRequest * config.HTTP_CONCURRENCY;
   server.on('checkContinue', app).on('checkExpectation', app);
   answerConnectionErrors(server);
+  endIdleConnections(server, patient.idle);
   await listen(server, config.PORT, config.HOST);
 
   // Whoever has a connection is asked to make another, which then leads elsewhere.
@@ -151,10 +178,14 @@ export async function start(
       const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
       await closed;
       clearTimeout(timer);
-      rates.stop();
       backends.close();
     },
   };
+}
+
+/** Whether a text is an origin as browsers send it (RFC 6454). */
+function isOrigin(text: string): boolean {
+  return /^https?:\/\/[\w.:[\]-]+$/.test(text) && URL.parse(text)?.origin === text;
 }
 
 function checkBackends(addresses: readonly BackendAddress[], registry: FileRegistry): void {
@@ -165,73 +196,11 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
   if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
 }
 
-/** The answers that are not finished. */
-interface OpenAnswers {
-  answers: Set<Response>;
-  /** Whether their connections are to be closed behind them. */
-  stopping: boolean;
-}
-
-function closeAfter(answer: Response): void {
-  if (!answer.headersSent) answer.setHeader('Connection', 'close');
-}
-
-const watched = new Set(['/', '/health', '/ready']);
-
-const answered = counter('http_requests_total', 'HTTP requests, by route and status', ['method', 'route', 'status']);
-const answering = durationHistogram(
-  'http_request_duration_seconds',
-  'From the head of a request to the end of its answer',
-  ['route'],
-);
-const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
-/** What a request that leads nowhere is counted under: a client may think up any path and method. */
-const noRoute = { route: 'none', method: 'any' };
-
-/** Gives each request its id, its context and its log line, and refuses what HTTP itself forbids. */
-function begin(log: Logger, open: OpenAnswers, concurrency: number): RequestHandler {
-  return (request, response, next) => {
-    const began = performance.now();
-    const requestId = requestIdOf(request.headers);
-    response.setHeader('X-Request-ID', requestId);
-    const context = { requestId };
-    open.answers.add(response);
-    inFlight.inc();
-    response.on('close', () => {
-      open.answers.delete(response);
-      const status = response.headersSent ? response.statusCode : 499;
-      const took = performance.now() - began;
-      const found = (response.locals as { route?: string }).route;
-      const { route, method } = found === undefined ? noRoute : { route: found, method: request.method };
-      inFlight.dec();
-      answered.inc({ method, route, status });
-      answering.observe({ route }, took / 1_000);
-      const ms = Math.round(took * 10) / 10;
-      const { pathname } = targetOf(request.url);
-      // Those who watch over it ask every second: that is no news.
-      const level = watched.has(pathname) ? 'debug' : 'info';
-      withContext(context, () => log[level]({ method: request.method, path: pathname, status, ms }, 'http'));
-    });
-    const { expect, host } = request.headers;
-    if (open.answers.size > concurrency && !watched.has(targetOf(request.url).pathname)) throw overloaded();
-    if (open.stopping) closeAfter(response);
-    withContext(context, () => {
-      if (host === undefined && request.httpVersion === '1.1') {
-        throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
-      }
-      if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
-        throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
-          headers: { Connection: 'close' },
-        });
-      }
-      next();
-    });
-  };
-}
-
-function dispatch(table: RouteTable<Handler>): RequestHandler {
+function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   return (request, response) => {
     const { pathname, query } = targetOf(request.url);
+    // Of the server as a whole (RFC 9110, 9.3.7).
+    if (pathname === '*' && request.method === 'OPTIONS') return answerNothing(response, {});
     const match = table.find(request.method, pathname);
     switch (match.kind) {
       case 'found':
@@ -243,19 +212,13 @@ function dispatch(table: RouteTable<Handler>): RequestHandler {
         throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
       case 'wrong method': {
         const headers = { Allow: match.allow.join(', ') };
-        if (request.method === 'OPTIONS') return answerNothing(response, headers);
+        if (request.method === 'OPTIONS') {
+          return answerNothing(response, { ...headers, ...cors.preflight(request, match.allow) });
+        }
         throw new Problem(405, 'METHOD_NOT_ALLOWED', `This path takes ${headers.Allow}`, { headers });
       }
     }
   };
-}
-
-/** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
-function targetOf(url: string): { pathname: string; query: string } {
-  const target = url.startsWith('/') ? url : url.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
-  const mark = target.indexOf('?');
-  if (mark === -1) return { pathname: target || '/', query: '' };
-  return { pathname: target.slice(0, mark) || '/', query: target.slice(mark + 1) };
 }
 
 function answerErrors(log: Logger): ErrorRequestHandler {

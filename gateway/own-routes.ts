@@ -5,7 +5,7 @@ import type { Binding } from './bindings.ts';
 import { assetNames, type Docs, type Page } from './docs.ts';
 import type { HealthAnswers } from './health.ts';
 import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
-import type { Operation } from './openapi/operations.ts';
+import { ifNoneMatch, unchanged, versioned, type Operation } from './openapi/operations.ts';
 import { ownProblems, problemResponses } from './openapi/problems.ts';
 import type { Schema } from './openapi/rules.ts';
 import { parseTemplate, type Route } from './routes.ts';
@@ -25,20 +25,6 @@ interface OwnEndpoint {
 }
 
 const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
-const versioned = {
-  ...headers,
-  ETag: { description: 'The entity tag of this version.', schema: { type: 'string' } },
-};
-const unchanged = {
-  304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
-};
-const ifNoneMatch = {
-  name: 'If-None-Match',
-  in: 'header',
-  description: 'Entity tags of what the client has already.',
-  schema: { type: 'string' },
-};
-
 function runs(status: readonly string[], more: Schema = {}): Schema {
   return {
     type: 'object',

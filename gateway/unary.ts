@@ -37,7 +37,7 @@ export async function answerUnary(
     throw outgoing.refusal(error);
   });
   if (outgoing.isWrong) throw outgoing.wrong();
-  answerMessage(response, options, answer);
+  await answerMessage(response, options, answer);
 }
 
 /** The JSON in a request's body; undefined if it has none, or if the RPC takes none. */

@@ -50,7 +50,7 @@ export async function answerUpload(
     await send(request, response, options, outgoing, message, undefined);
     throw outgoing.wrong();
   }
-  answerMessage(response, options, answer as Answer);
+  await answerMessage(response, options, answer as Answer);
 }
 
 /** The headers that may be fields. */

@@ -72,7 +72,8 @@ Names are in snake_case, times are RFC 3339 in UTC, enums are short lower-case n
 \`""\` or null rather than nothing. A request may leave out what isn't required; unknown fields in it are ignored, a list may be a \
 single value, and \`null\` is as good as nothing.
 
-Every GET may be a HEAD. The header \`Grpc-Timeout\` (\`500m\`, \`10S\`) shortens how long a call may take.`;
+Every GET may be a HEAD, and is answered with an entity tag, and with gzip to whom asks for it. Every answer says in \`RateLimit\` \
+and \`RateLimit-Policy\` (draft-ietf-httpapi-ratelimit-headers) how many requests are left. The header \`Grpc-Timeout\` (\`500m\`, \`10S\`) shortens how long a call may take.`;
 
 const requestIdPattern = '^[A-Za-z0-9._:-]{1,128}$';
 
@@ -89,6 +90,14 @@ const headers: Record<string, Schema> = {
   'X-Request-ID': {
     description: 'The id of this request: the one that the client chose, or a new one.',
     schema: { type: 'string', pattern: requestIdPattern },
+  },
+  RateLimit: {
+    description: 'How many requests are left (`r`) to this user or address in the seconds to come (`t`).',
+    schema: { type: 'string' },
+  },
+  'RateLimit-Policy': {
+    description: 'How many requests (`q`) a user or an address may make in so many seconds (`w`).',
+    schema: { type: 'string' },
   },
   'WWW-Authenticate': { description: 'How to prove who one is.', schema: { type: 'string', const: 'Bearer' } },
   'Retry-After': {

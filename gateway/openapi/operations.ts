@@ -21,6 +21,23 @@ export interface Operation {
 /** The media type of any bytes. */
 const bytes = 'application/octet-stream';
 
+const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
+/** The headers of an answer of which there are versions. */
+export const versioned = {
+  ...headers,
+  ETag: { description: 'The entity tag of this version.', schema: { type: 'string' } },
+};
+/** What is answered in place of one that the client has. */
+export const unchanged: Schema = {
+  304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
+};
+export const ifNoneMatch: Schema = {
+  name: 'If-None-Match',
+  in: 'header',
+  description: 'Entity tags of what the client has already.',
+  schema: { type: 'string' },
+};
+
 /** Describes endpoints that lead to RPCs. */
 export class Operations {
   readonly #schemas: Schemas;
@@ -37,6 +54,7 @@ export class Operations {
     const { target: binding } = route;
     const both = json === undefined ? [binding] : [binding, json.target];
     const { path, wildcards } = writtenPath(binding.template);
+    const isLookup = route.method === 'GET' && binding.successStatus === 200;
     const access = this.#errors.accessOf(binding);
     const bodies = both.map(bodyKindOf);
     const problems = both.flatMap((each) => this.#errors.problemsOf(each, [bodyKindOf(each)]));
@@ -53,12 +71,13 @@ export class Operations {
           ...wildcards.map((wildcard) => this.#pathParameter(binding, wildcard)),
           ...this.#queryParameters(both),
           ...headerParameters(binding.rawBody?.requestHeaders ?? [], binding),
+          ...(isLookup && binding.rawBody === undefined ? [ifNoneMatch] : []),
           { $ref: '#/components/parameters/X-Request-ID' },
         ],
         ...(bodies.some((kind) => kind !== 'none') && {
           requestBody: { required: both.some((each) => this.#needsBody(each)), content },
         }),
-        responses: { ...this.#successes(both), ...problemResponses(problems) },
+        responses: { ...this.#successes(both, isLookup), ...problemResponses(problems) },
       },
     };
   }
@@ -161,16 +180,17 @@ export class Operations {
     return fields.some((field) => !left.has(field.name) && this.#schemas.isRequired(field));
   }
 
-  #successes(both: readonly Binding[]): Schema {
+  #successes(both: readonly Binding[], isLookup: boolean): Schema {
     const [binding] = both as [Binding];
     const { successStatus, method, rawBody } = binding;
     const description = commentOf(method.output) || 'It is done.';
     if (rawBody !== undefined && method.methodKind === 'server_streaming') return downloads(binding, description);
-    const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
     if (successStatus === 204) return { 204: { description, headers } };
     const schemas = both.map((each) => this.#responseSchema(each));
     const schema = schemas.length > 1 ? { anyOf: schemas } : schemas[0]!;
-    return { [successStatus]: { description, headers, content: { 'application/json': { schema } } } };
+    const content = { 'application/json': { schema } };
+    if (isLookup) return { 200: { description, headers: versioned, content }, ...unchanged };
+    return { [successStatus]: { description, headers, content } };
   }
 
   #responseSchema({ method, responseBody }: Binding): Schema {

@@ -20,7 +20,9 @@ const problem = (status: number, code: string, when: string): KnownProblem => ({
 /** What can be wrong with any request, also one that calls no backend. */
 export const ownProblems: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_REQUEST', 'this is no valid HTTP request'),
+  problem(400, 'TOO_MANY_PARAMETERS', 'the query has more parameters than any endpoint takes'),
   problem(408, 'REQUEST_TIMEOUT', 'the request took too long to arrive'),
+  problem(414, 'URI_TOO_LONG', 'the path and the query are too long'),
   problem(417, 'EXPECTATION_FAILED', 'the header Expect asks for something else than 100-continue'),
   problem(429, 'RATE_LIMITED', 'there were too many requests by this user or from this address: slow down'),
   problem(431, 'HEADERS_TOO_LARGE', 'the headers are too large'),
@@ -176,6 +178,10 @@ function problemResponse(status: number, problems: readonly KnownProblem[]): Sch
   const headers = {
     'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' },
     ...(status === 401 && { 'WWW-Authenticate': { $ref: '#/components/headers/WWW-Authenticate' } }),
+    ...(status === 429 && {
+      RateLimit: { $ref: '#/components/headers/RateLimit' },
+      'RateLimit-Policy': { $ref: '#/components/headers/RateLimit-Policy' },
+    }),
     ...(waits && { 'Retry-After': { $ref: '#/components/headers/Retry-After' } }),
   };
   const [{ code, when }] = problems as [KnownProblem];

@@ -1,0 +1,155 @@
+import type { Socket } from 'node:net';
+import type { Request, RequestHandler, Response } from 'express';
+import { withContext } from '#lib/context.ts';
+import type { Logger } from '#lib/log.ts';
+import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
+import type { Cors } from './cors.ts';
+import { requestIdOf } from './headers.ts';
+import { Problem } from './problem.ts';
+import { overloaded } from './rpc-routes.ts';
+
+/** The answers that are not finished. */
+export interface OpenAnswers {
+  answers: Set<Response>;
+  /** Whether their connections are to be closed behind them. */
+  stopping: boolean;
+}
+
+export interface BeginOptions {
+  log: Logger;
+  open: OpenAnswers;
+  /** How many requests may be under way at once. */
+  concurrency: number;
+  cors: Cors;
+  /** Whether a proxy may say that it ended TLS in front of us. */
+  isBehindProxy: boolean;
+}
+
+/** What is noted in `response.locals` about a request on its way, for its line in the log. */
+export interface Noted {
+  /** The template of its route. */
+  route?: string;
+  /** Who the backend found to be calling. */
+  user?: string;
+}
+
+/** Bytes of the path and the query together; Node refuses what with all headers is over 16 KiB. */
+const longestTarget = 8 * 1024;
+const mostHeaders = 100;
+const mostParameters = 500;
+
+/** Those who watch over it ask every second, and must be answered. */
+const watched = new Set(['/', '/health', '/ready']);
+
+const answered = counter('http_requests_total', 'HTTP requests, by route and status', ['method', 'route', 'status']);
+const answering = durationHistogram(
+  'http_request_duration_seconds',
+  'From the head of a request to the end of its answer',
+  ['route'],
+);
+const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
+/** What a request that leads nowhere is counted under: a client may think up any path and method. */
+const noRoute = { route: 'none', method: 'any' };
+
+/**
+ * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself
+ * forbids, or what is too much.
+ */
+export function begin({ log, open, concurrency, cors, isBehindProxy }: BeginOptions): RequestHandler {
+  return (request, response, next) => {
+    const began = performance.now();
+    const requestId = requestIdOf(request.headers);
+    response.setHeader('X-Request-ID', requestId);
+    const context = { requestId };
+    const { pathname } = targetOf(request.url);
+    open.answers.add(response);
+    inFlight.inc();
+    response.on('close', () => {
+      open.answers.delete(response);
+      inFlight.dec();
+      const took = performance.now() - began;
+      const line = { ...lineOf(request, response), ms: Math.round(took * 10) / 10, bytes: sentOn(request.socket) };
+      const { route, method } = line.route === undefined ? noRoute : { route: line.route, method: line.method };
+      answered.inc({ method, route, status: line.status });
+      answering.observe({ route }, took / 1_000);
+      // That they ask is no news.
+      const level = watched.has(pathname) ? 'debug' : 'info';
+      withContext(context, () => log[level](line, 'http'));
+    });
+    markSafe(response);
+    if (isBehindProxy && request.protocol === 'https')
+      response.setHeader('Strict-Transport-Security', 'max-age=31536000');
+    cors.mark(request, response);
+    if (open.answers.size > concurrency && !watched.has(pathname)) throw overloaded();
+    if (open.stopping) closeAfter(response);
+    withContext(context, () => {
+      check(request);
+      next();
+    });
+  };
+}
+
+/** Asks a client whose answer hasn't begun to make another connection for its next request. */
+export function closeAfter(answer: Response): void {
+  if (!answer.headersSent) answer.setHeader('Connection', 'close');
+}
+
+/** Tells a browser that is led here to take the answer for nothing but what it is, and to keep none of it. */
+function markSafe(response: Response): void {
+  response.setHeader('X-Content-Type-Options', 'nosniff');
+  response.setHeader('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'");
+  response.setHeader('Referrer-Policy', 'no-referrer');
+  response.setHeader('Cache-Control', 'no-store');
+}
+
+function check({ headers: { expect, host }, httpVersion, rawHeaders, url }: Request): void {
+  if (host === undefined && httpVersion === '1.1') {
+    throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
+  }
+  if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
+    throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
+      headers: { Connection: 'close' },
+    });
+  }
+  // Names and values by turns.
+  if (rawHeaders.length > 2 * mostHeaders) {
+    throw new Problem(431, 'HEADERS_TOO_LARGE', `There must not be more than ${mostHeaders} headers`);
+  }
+  if (url.length > longestTarget) {
+    throw new Problem(414, 'URI_TOO_LONG', `The path and the query must not have more than ${longestTarget} bytes`);
+  }
+  // As many as fit into this need no counting.
+  if (url.length > mostParameters && url.split('&', mostParameters + 1).length > mostParameters) {
+    throw new Problem(400, 'TOO_MANY_PARAMETERS', `There must not be more than ${mostParameters} parameters`);
+  }
+}
+
+/** Of a request that leads somewhere the template of its route: what else is in the path is nobody's business. */
+function lineOf(request: Request, response: Response) {
+  const { route, user } = response.locals as Noted;
+  return {
+    method: request.method,
+    route,
+    // So that it can be found out who is calling what isn't there.
+    path: route === undefined ? targetOf(request.url).pathname.slice(0, 200) : undefined,
+    status: response.headersSent ? response.statusCode : 499,
+    user,
+  };
+}
+
+const counted = Symbol('bytes of the answers before');
+
+/** The bytes that a connection has carried since the answer before: those of this one with its head, and of what was sent at once with it. */
+function sentOn(socket: Socket & { [counted]?: number }): number {
+  const before = socket[counted] ?? 0;
+  socket[counted] = socket.bytesWritten;
+  return socket.bytesWritten - before;
+}
+
+/** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
+export function targetOf(url: string): { pathname: string; query: string } {
+  const target = url.startsWith('/') ? url : url.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
+  const mark = target.indexOf('?');
+  if (mark === -1) return { pathname: target || '/', query: '' };
+  return { pathname: target.slice(0, mark) || '/', query: target.slice(mark + 1) };
+}

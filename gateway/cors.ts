@@ -1,0 +1,56 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+/** Which web pages may read the answers (Fetch standard, CORS): by their origins, all of them (`*`), or none. */
+export interface Cors {
+  /** Says on an answer who may read it. */
+  mark(request: IncomingMessage, response: ServerResponse): void;
+  /** What a browser is told that asks before it sends a request; undefined if this is no such question, or not for its page. */
+  preflight(request: IncomingMessage, methods: readonly string[]): Record<string, string> | undefined;
+}
+
+/** Of our answers what a page can read beyond what it always can. */
+const exposed = [
+  'Accept-Ranges',
+  'Allow',
+  'Content-Disposition',
+  'Content-Range',
+  'ETag',
+  'RateLimit',
+  'RateLimit-Policy',
+  'Retry-After',
+  'WWW-Authenticate',
+  'X-Request-ID',
+].join(', ');
+/** Seconds for which browsers needn't ask again: the most that they take. */
+const maxAge = '7200';
+
+/**
+ * @param origins as browsers write them (`https://app.example`), or `*`. A token in a header is no credential in the sense of
+ *   CORS, and others, such as cookies, are not asked for: a page only has what its user gave it.
+ */
+export function corsOf(origins: readonly string[]): Cors {
+  if (origins.length === 0) return { mark() {}, preflight: () => undefined };
+  const isOpen = origins.includes('*');
+  const known = new Set(origins);
+  const allowed = ({ headers: { origin } }: IncomingMessage) =>
+    origin !== undefined && (isOpen || known.has(origin)) ? (isOpen ? '*' : origin) : undefined;
+  return {
+    mark(request, response) {
+      if (!isOpen) response.setHeader('Vary', 'Origin');
+      const origin = allowed(request);
+      if (origin === undefined) return;
+      response.setHeader('Access-Control-Allow-Origin', origin);
+      response.setHeader('Access-Control-Expose-Headers', exposed);
+    },
+    preflight(request, methods) {
+      const { 'access-control-request-method': method, 'access-control-request-headers': asked } = request.headers;
+      if (request.method !== 'OPTIONS' || method === undefined || allowed(request) === undefined) return undefined;
+      return {
+        'Access-Control-Allow-Methods': methods.join(', '),
+        ...(asked === undefined ? {} : { 'Access-Control-Allow-Headers': asked }),
+        'Access-Control-Max-Age': maxAge,
+        Vary: [isOpen ? '' : 'Origin, ', 'Access-Control-Request-Method, Access-Control-Request-Headers'].join(''),
+      };
+    },
+  };
+}

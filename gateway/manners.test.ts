@@ -1,0 +1,281 @@
+import { gunzipSync } from 'node:zlib';
+import { HubError } from '#lib/errors.ts';
+import { loadConfig } from '#lib/config.ts';
+import test from 'ava';
+import { failing } from '../test/echo-backend.ts';
+import { dial, fixture, type Fixture } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
+import { settings } from './index.ts';
+
+const page = 'https://app.example';
+const preflight = {
+  origin: page,
+  'access-control-request-method': 'DELETE',
+  'access-control-request-headers': 'authorization,content-type',
+};
+
+function corsIn(headers: NodeJS.Dict<string | string[]>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => /^(access-control-|vary$)/.test(name)));
+}
+
+test('cors: without a setting no page is told that it may read anything', async (t) => {
+  const { send } = await fixture(t);
+  t.deepEqual(corsIn((await send('GET /v1/things/a', { headers: { origin: page } })).headers), {});
+  const asked = await send('OPTIONS /v1/things/a', { headers: preflight });
+  t.is(asked.status, 204);
+  t.deepEqual(corsIn(asked.headers), {});
+});
+
+test('cors: the pages of the setting may read answers, errors too, and others may not', async (t) => {
+  const { backend, send } = await fixture(t, { CORS_ORIGINS: `${page}, http://localhost:3000`, RATE_LIMIT: '5' });
+  const from = (origin: string) => ({ headers: { origin } });
+  const answer = await send('GET /v1/things/a', from(page));
+  t.is(answer.headers['access-control-allow-origin'], page);
+  t.regex(String(answer.headers['access-control-expose-headers']), /X-Request-ID/);
+  t.is(answer.headers['vary'], 'Origin');
+  t.false('access-control-allow-credentials' in answer.headers);
+  const local = await send('GET /v1/nope', from('http://localhost:3000'));
+  t.is(local.status, 404);
+  t.is(local.headers['access-control-allow-origin'], 'http://localhost:3000');
+  backend.handler = failing(new HubError('UNAUTHENTICATED', 'TOKEN_MISSING', 'Log in'));
+  t.is((await send('GET /v1/things/a', from(page))).headers['access-control-allow-origin'], page);
+  for (const origin of ['http://app.example', 'https://app.example.evil', 'https://app.example:8443', 'null', '*']) {
+    const { headers } = await send('GET /health', from(origin));
+    t.deepEqual(corsIn(headers), { vary: 'Origin' }, origin);
+  }
+  const tooMany = await eventually(
+    'too many',
+    () => send('GET /v1/things/a', from(page)),
+    ({ status }) => status === 429,
+  );
+  t.is(tooMany.headers['access-control-allow-origin'], page);
+});
+
+test('cors: a preflight is told the methods of its path, and reaches no backend', async (t) => {
+  const { backend, send } = await fixture(t, { CORS_ORIGINS: page });
+  const { status, headers, text } = await send('OPTIONS /v1/things/a', { headers: preflight });
+  t.is(status, 204);
+  t.is(text, '');
+  t.like(headers, {
+    'access-control-allow-origin': page,
+    'access-control-allow-methods': 'DELETE, GET, HEAD, OPTIONS, PURGE',
+    'access-control-allow-headers': 'authorization,content-type',
+    'access-control-max-age': '7200',
+    vary: 'Origin, Access-Control-Request-Method, Access-Control-Request-Headers',
+  });
+  const stranger = await send('OPTIONS /v1/things/a', { headers: { ...preflight, origin: 'https://evil.example' } });
+  t.deepEqual(corsIn(stranger.headers), { vary: 'Origin' });
+  t.is((await send('OPTIONS /v1/nope', { headers: preflight })).status, 404);
+  t.deepEqual(backend.calls, []);
+});
+
+test('cors: * lets every page read, and answers are the same for all', async (t) => {
+  const { send } = await fixture(t, { CORS_ORIGINS: '*' });
+  const { headers } = await send('GET /health', { headers: { origin: 'null' } });
+  t.is(headers['access-control-allow-origin'], '*');
+  t.false('vary' in headers);
+  t.is((await send('OPTIONS /v1/things/a', { headers: preflight })).headers['access-control-allow-origin'], '*');
+});
+
+test('cors: what is no origin is refused as a setting', (t) => {
+  for (const wrong of [
+    'app.example',
+    'https://app.example/',
+    'https://App.example',
+    'null',
+    'file:///x',
+    'https://*.a',
+  ]) {
+    t.throws(
+      () => loadConfig({ CORS_ORIGINS: settings.CORS_ORIGINS }, { CORS_ORIGINS: wrong }),
+      {
+        message: /CORS_ORIGINS must be origins, or \*/,
+      },
+      wrong,
+    );
+  }
+});
+
+test('headers: every answer tells browsers to be careful with it, and to keep nothing', async (t) => {
+  const { send } = await fixture(t);
+  for (const line of ['GET /health', 'GET /v1/nope', 'POST /v1/everything', 'OPTIONS /v1/things/a', 'PUT /health']) {
+    const { headers } = await send(line, { headers: { 'x-forwarded-proto': 'https' } });
+    t.like(
+      headers,
+      {
+        'x-content-type-options': 'nosniff',
+        'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+        'referrer-policy': 'no-referrer',
+        'cache-control': 'no-store',
+      },
+      line,
+    );
+    for (const absent of ['strict-transport-security', 'x-powered-by', 'server', 'set-cookie']) {
+      t.false(absent in headers, `${line} ${absent}`);
+    }
+  }
+});
+
+test('headers: behind a proxy that ended TLS, browsers are told to come over TLS only', async (t) => {
+  const { send } = await fixture(t, { TRUST_PROXY: '1' });
+  const secure = await send('GET /health', { headers: { 'x-forwarded-proto': 'https' } });
+  t.is(secure.headers['strict-transport-security'], 'max-age=31536000');
+  const plain = await send('GET /health', { headers: { 'x-forwarded-proto': 'http' } });
+  t.false('strict-transport-security' in plain.headers);
+});
+
+test('lookup: what the client has already is 304, and who may have it is asked each time', async (t) => {
+  const { backend, send } = await fixture(t);
+  const first = await send('GET /v1/things/a');
+  const { etag = '' } = first.headers;
+  t.regex(etag, /^W\/"[\w-]{27}"$/);
+  t.is(first.headers['cache-control'], 'private, no-cache');
+  for (const known of [etag, etag.slice(2), `"x", ${etag}`, '*']) {
+    for (const method of ['GET', 'HEAD']) {
+      const again = await send(`${method} /v1/things/a`, { headers: { 'if-none-match': known } });
+      t.is(again.status, 304, known);
+      t.is(again.text, '');
+      t.is(again.headers.etag, etag);
+      t.is(again.headers['cache-control'], 'private, no-cache');
+      for (const absent of ['content-length', 'content-type', 'transfer-encoding'])
+        t.false(absent in again.headers, absent);
+    }
+  }
+  t.is(backend.calls.length, 9);
+  t.is((await send('GET /v1/things/b', { headers: { 'if-none-match': etag } })).status, 200);
+  t.is((await send('GET /v1/things/a', { headers: { 'if-none-match': '"x"' } })).status, 200);
+  backend.handler = failing(new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'you are no member'));
+  t.is((await send('GET /v1/things/a', { headers: { 'if-none-match': '*' } })).status, 403);
+});
+
+test('lookup: only GET and HEAD have an entity tag, and no error has', async (t) => {
+  const { backend, send } = await fixture(t);
+  for (const line of ['POST /v1/things/a:archive', 'PATCH /v1/nested/a', 'GET /v1/nope']) {
+    const { headers } = await send(line, { headers: { 'if-none-match': '*', 'accept-encoding': 'gzip' } });
+    t.false('etag' in headers, line);
+    t.is(headers['cache-control'], 'no-store');
+  }
+  backend.handler = failing(new HubError('NOT_FOUND', 'NOT_FOUND', 'no'.repeat(2_000)));
+  const missing = await send('GET /v1/things/a', { headers: { 'accept-encoding': 'gzip' } });
+  t.false('etag' in missing.headers);
+  t.false('content-encoding' in missing.headers);
+});
+
+const long = `text_value=${'a'.repeat(5_000)}`;
+
+test('lookup: a long answer is compressed for whoever takes gzip, a short one is not', async (t) => {
+  const { send } = await fixture(t);
+  const asIs = await send(`GET /v1/everything?${long}`);
+  t.false('content-encoding' in asIs.headers);
+  t.is(asIs.headers['vary'], 'Accept-Encoding');
+  for (const accepted of ['gzip', 'br;q=1, GZIP ; q=0.5', 'deflate, *', 'identity;q=0.1,gzip;q=0.001']) {
+    const { headers, bytes } = await send(`GET /v1/everything?${long}`, { headers: { 'accept-encoding': accepted } });
+    t.is(headers['content-encoding'], 'gzip', accepted);
+    t.is(headers['content-length'], String(bytes.length));
+    t.true(bytes.length < 1_000);
+    t.is(gunzipSync(bytes).toString(), asIs.text);
+    t.is(headers.etag, asIs.headers.etag);
+    t.is(headers['vary'], 'Accept-Encoding');
+  }
+  for (const accepted of ['', 'br', 'gzip;q=0', 'gzip; q=0.000, *', '*;q=0', 'x']) {
+    const { headers, text } = await send(`GET /v1/everything?${long}`, { headers: { 'accept-encoding': accepted } });
+    t.false('content-encoding' in headers, accepted);
+    t.is(text, asIs.text);
+  }
+  const short = await send('GET /v1/things/a', { headers: { 'accept-encoding': 'gzip' } });
+  t.false('content-encoding' in short.headers);
+  t.false('vary' in short.headers);
+});
+
+test('lookup: HEAD has the headers of GET without its body, and no wrong length', async (t) => {
+  const { send } = await fixture(t, { CORS_ORIGINS: page });
+  for (const encoding of ['identity', 'gzip']) {
+    const headers = { 'accept-encoding': encoding };
+    const get = await send(`GET /v1/everything?${long}`, { headers });
+    const head = await send(`HEAD /v1/everything?${long}`, { headers });
+    t.is(head.text, '');
+    const comparable = ({ date: _, 'x-request-id': _id, ratelimit: _left, ...others }: typeof get.headers) => others;
+    const { 'content-length': length, ...expected } = comparable(get.headers);
+    const { 'content-length': said = length, ...found } = comparable(head.headers);
+    t.deepEqual(found, expected);
+    t.is(said, length);
+    t.is('content-length' in head.headers, encoding === 'identity');
+    t.is(get.headers['vary'], 'Origin, Accept-Encoding');
+  }
+});
+
+test('lookup: a file is neither compressed nor asked of the store for its head alone', async (t) => {
+  const { send } = await fixture(t);
+  const file = await send('GET /v1/raw/a/content', { headers: { 'accept-encoding': 'gzip' } });
+  t.false('content-encoding' in file.headers);
+  t.is(file.text, 'hello');
+});
+
+test('options: a path says what it takes, and so does the server as a whole', async (t) => {
+  const { backend, gateway, send } = await fixture(t);
+  const options = await send('OPTIONS /health');
+  t.is(options.status, 204);
+  t.is(options.headers.allow, 'GET, HEAD, OPTIONS');
+  t.false('content-length' in options.headers);
+  t.is((await send('OPTIONS /v1/nope')).status, 404);
+  const { socket, until } = await dial(gateway.port);
+  socket.write('OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n');
+  t.regex(await until('end'), /^HTTP\/1\.1 204 /);
+  t.deepEqual(backend.calls, []);
+});
+
+for (const [what, line, headers, status, code] of [
+  ['a path and query of over 8 KiB', `GET /v1/things/${'a'.repeat(8_200)}`, {}, 414, 'URI_TOO_LONG'],
+  ['over 500 parameters', `GET /v1/everything?${'texts=&'.repeat(501)}`, {}, 400, 'TOO_MANY_PARAMETERS'],
+  [
+    'over 100 headers',
+    'GET /health',
+    Object.fromEntries(Array.from({ length: 101 }, (_, index) => [`x-${index}`, ''])),
+    431,
+    'HEADERS_TOO_LARGE',
+  ],
+] as const) {
+  test(`sizes: ${what} is ${status}`, async (t) => {
+    const { backend, send } = await fixture(t);
+    const answer = await send(line, { headers });
+    t.like(answer.json, { status, error_code: code });
+    t.deepEqual(backend.calls, []);
+  });
+}
+
+test('sizes: what is within all of them is served', async (t) => {
+  const { backend, send } = await fixture(t);
+  t.is((await send(`GET /v1/everything?${'texts=&'.repeat(499)}texts=`)).status, 200);
+  t.is((await send(`GET /v1/things/${'a'.repeat(8_000)}`)).status, 200);
+  t.is(backend.calls.length, 2);
+});
+
+async function logged({ lines }: Fixture, count: number): Promise<Record<string, unknown>[]> {
+  return eventually(
+    `${count} lines`,
+    () => lines,
+    ({ length }) => length >= count,
+  );
+}
+
+test('log: a line says method, route, status and the bytes that were sent for it', async (t) => {
+  const gateway = await fixture(t);
+  const { socket, until } = await dial(gateway.gateway.port);
+  const lengths: number[] = [];
+  for (const [path, end] of [
+    ['/v1/things/7?limit=1', /"text_value":"7"[^]*\}$/],
+    ['/v1/raw/a/content', /hello$/],
+    ['/v1/nope', /ROUTE_NOT_FOUND[^]*\}$/],
+  ] as const) {
+    const before = lengths.reduce((sum, length) => sum + length, 0);
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
+    await logged(gateway, lengths.length + 1);
+    const text = await until(end);
+    lengths.push(text.length - before);
+  }
+  socket.destroy();
+  const [first, second, third] = gateway.lines;
+  t.like(first, { method: 'GET', route: '/v1/things/{text_value}', status: 200, bytes: lengths[0] });
+  t.like(second, { method: 'GET', route: '/v1/raw/{name}/content', status: 200, bytes: lengths[1] });
+  t.like(third, { method: 'GET', path: '/v1/nope', status: 404, bytes: lengths[2] });
+});
