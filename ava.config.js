@@ -13,7 +13,7 @@ async function observeRun({ events }) {
 }
 
 export default {
-  files: ['{lib,services,gateway,dev,test}/**/*.test.ts'],
+  files: ['{client,lib,services,gateway,dev,test}/**/*.test.ts'],
   extensions: ['ts'],
   // Processes, not threads: tests send signals, and native addons and timers end with their file.
   workerThreads: false,

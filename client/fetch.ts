@@ -224,9 +224,10 @@ export function pathValue(request: object, field: string, pattern = '*'): string
  * The query that a request travels in, with its question mark; empty if there is nothing to say.
  *
  * @param elsewhere fields that travel in the path or in the body
+ * @param maps paths of fields that are maps: an entry is `name[key]`, and a field of a message `name.field`
  * @throws TypeError if a field has no place in a query: a list of messages
  */
-export function query(request: object, elsewhere: readonly string[]): string {
+export function query(request: object, elsewhere: readonly string[], maps: readonly string[] = []): string {
   const said = new URLSearchParams();
   const add = (name: string, value: unknown) => {
     if (value === undefined || value === null || elsewhere.includes(name)) return;
@@ -237,7 +238,8 @@ export function query(request: object, elsewhere: readonly string[]): string {
         said.append(name, String(item));
       }
     } else if (typeof value === 'object') {
-      for (const [key, inner] of Object.entries(value)) add(`${name}.${key}`, inner);
+      const isMap = maps.includes(name);
+      for (const [key, inner] of Object.entries(value)) add(isMap ? `${name}[${key}]` : `${name}.${key}`, inner);
     } else said.append(name, String(value as string | number | boolean));
   };
   for (const [name, value] of Object.entries(request)) add(name, value);

@@ -48,6 +48,7 @@ const wellKnown: Readonly<Record<string, string>> = {
   'google.protobuf.Int32Value': 'number',
   'google.protobuf.Int64Value': 'number',
   'google.protobuf.ListValue': 'unknown[]',
+  'google.protobuf.NullValue': 'null',
   'google.protobuf.StringValue': 'string',
   'google.protobuf.Struct': 'Record<string, unknown>',
   'google.protobuf.Timestamp': 'string',
@@ -209,13 +210,12 @@ export class Mender {
     return mayBeUnset && field.oneof === undefined && value !== 'unknown' ? `${value} | null` : value;
   }
 
-  #valueOf({ message, scalar }: Pick<DescField, 'message' | 'scalar'>, written: string, isAnswer: boolean): string {
-    if (message !== undefined) {
-      const special = wellKnown[message.typeName];
-      if (special !== undefined) return special;
-      // Who asks may leave out fields of it; who answers doesn't.
-      return isAnswer && this.#asked.has(message) ? `fm.Answered<${written}>` : written;
-    }
+  #valueOf(field: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, written: string, isAnswer: boolean): string {
+    const { message, scalar } = field;
+    const special = wellKnown[(message ?? field.enum)?.typeName ?? ''];
+    if (special !== undefined) return special;
+    // Who asks may leave out fields of it; who answers doesn't.
+    if (message !== undefined) return isAnswer && this.#asked.has(message) ? `fm.Answered<${written}>` : written;
     if (scalar !== undefined && longs.has(scalar)) return 'number';
     if (scalar === ScalarType.BYTES) return isAnswer ? 'string' : 'string | Uint8Array';
     return written;
@@ -241,13 +241,13 @@ export class Mender {
             return `\${fm.pathValue(req, '${field}'${pattern === undefined ? '' : `, '${pattern}'`})}`;
           });
         const elsewhere = [...variables, ...(bodyField === undefined ? [] : [bodyField])].map((field) => `'${field}'`);
-        const isWhole = body === 'req' || rpc.input.fields.every((field) => elsewhere.includes(`'${field.name}'`));
-        const query = isWhole ? '' : `\${fm.query(req, [${elsewhere.join(', ')}])}`;
-        if (query !== '' && rpc.input.fields.some(({ fieldKind }) => fieldKind === 'map')) {
-          throw new Error(`${service.typeName}/${name} has a map in its query, which client/fetch.ts can't send`);
-        }
-        const isObject = rpc.input.fields.some((field) => field.name === bodyField && field.fieldKind === 'message');
-        const sent = bodyField === undefined ? body : `req.${bodyField}${isObject ? ' ?? {}' : ''}`;
+        const inQuery = rpc.input.fields.filter((field) => !elsewhere.includes(`'${field.name}'`));
+        const maps = [...mapsIn(inQuery)].map((field) => `'${field}'`);
+        const listed = [elsewhere, ...(maps.length === 0 ? [] : [maps])].map((names) => `[${names.join(', ')}]`);
+        const query = body === 'req' || inQuery.length === 0 ? '' : `\${fm.query(req, ${listed.join(', ')})}`;
+        const bodyKind = rpc.input.fields.find((field) => field.name === bodyField)?.fieldKind;
+        const empty = { list: '[]', map: '{}', message: '{}', enum: 'null', scalar: 'null' } as const;
+        const sent = bodyKind === undefined ? body : `req.${bodyField} ?? ${empty[bodyKind]}`;
         const init = [
           `method: '${verb}'`,
           ...(sent === undefined ? [] : [`body: JSON.stringify(${sent}, fm.replacer)`]),
@@ -274,7 +274,7 @@ export class Mender {
     const { responseBody } = getOption(rpc, this.#http) as unknown as { responseBody: string };
     const field = rpc.output.fields.find(({ name }) => name === responseBody);
     if (field !== undefined) return this.#typeOf(field, fields.get(rpc.output)!.get(field.name)!, true);
-    return this.#valueOf({ message: rpc.output, scalar: undefined }, nameOf(rpc.output), true);
+    return this.#valueOf({ message: rpc.output }, nameOf(rpc.output), true);
   }
 
   /** Whether the client calls an RPC: one with an HTTP rule, whose body is JSON both ways. */
@@ -297,6 +297,16 @@ function use(type: DescMessage, used: Set<DescMessage | DescEnum>): void {
   for (const { message, enum: choices } of type.fields) {
     if (message !== undefined && !(message.typeName in wellKnown)) use(message, used);
     if (choices !== undefined) used.add(choices);
+  }
+}
+
+/** The maps among these fields, and in the messages that they are, by their paths. */
+function* mapsIn(fields: readonly DescField[], prefix = '', above: readonly DescMessage[] = []): Generator<string> {
+  for (const field of fields) {
+    const name = prefix + field.name;
+    if (field.fieldKind === 'map') yield name;
+    if (field.fieldKind !== 'message' || field.message.typeName in wellKnown || above.includes(field.message)) continue;
+    yield* mapsIn(field.message.fields, `${name}.`, [...above, field.message]);
   }
 }
 

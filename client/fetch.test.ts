@@ -1,0 +1,166 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import test, { type ExecutionContext } from 'ava';
+import {
+  b64Decode,
+  b64Encode,
+  fetchReq,
+  fetchStreamingRequest,
+  pathValue,
+  query,
+  RefusedError,
+  replacer,
+} from './fetch.ts';
+import { downloadFile } from './files.ts';
+
+/** A server that answers in its own way, until the test ends. @returns its URL */
+async function serve(t: ExecutionContext, listener: RequestListener): Promise<string> {
+  const server = createServer(listener).listen(0, '127.0.0.1');
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  await once(server, 'listening');
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+test('fetchReq: says that it sends JSON, and takes no body for an empty answer', async (t) => {
+  const seen: IncomingMessage[] = [];
+  const pathPrefix = await serve(t, (request, response) => {
+    seen.push(request);
+    response.writeHead(204).end();
+  });
+  t.deepEqual(await fetchReq('/x', { pathPrefix, method: 'POST', body: '{}', headers: { 'x-own': '1' } }), {});
+  t.like(seen[0]?.headers, { 'content-type': 'application/json', 'x-own': '1' });
+  await fetchReq('/x', { pathPrefix, method: 'GET' });
+  t.is(seen[1]?.headers['content-type'], undefined);
+});
+
+test('fetchReq: a refusal is an Error with what the hub says, also where it was not the hub', async (t) => {
+  const problem = {
+    type: 'about:blank',
+    title: 'Conflict',
+    status: 409,
+    detail: 'No',
+    error_code: 'NO',
+    request_id: '1',
+  };
+  const pathPrefix = await serve(t, (request, response) => {
+    if (request.url === '/hub') response.writeHead(409, { 'content-type': 'application/problem+json' });
+    else response.writeHead(502);
+    response.end(request.url === '/hub' ? JSON.stringify(problem) : '<h1>Bad Gateway</h1>');
+  });
+  const refused = (path: string) =>
+    t.throwsAsync(fetchReq(path, { pathPrefix, method: 'GET' }), { instanceOf: RefusedError });
+  const byHub = await refused('/hub');
+  t.deepEqual([byHub?.status, byHub?.problem, byHub?.message], [409, problem, 'No (409 NO)']);
+  const byProxy = await refused('/proxy');
+  t.deepEqual([byProxy?.status, byProxy?.problem, byProxy?.message], [502, undefined, 'HTTP 502']);
+});
+
+test('fetchReq: gives up after the timeout, in the midst of an answer too, and when the caller does', async (t) => {
+  const pathPrefix = await serve(t, (request, response) => {
+    if (request.url === '/half') response.write('{"a":');
+  });
+  const ask = (path: string, init: object) => fetchReq(path, { pathPrefix, method: 'GET', ...init });
+  await t.throwsAsync(ask('/silent', { timeout: 50 }), { name: 'TimeoutError' });
+  await t.throwsAsync(ask('/half', { timeout: 50 }), { name: 'TimeoutError' });
+  const gaveUp = new AbortController();
+  const asked = ask('/silent', { signal: gaveUp.signal });
+  gaveUp.abort();
+  await t.throwsAsync(asked, { name: 'AbortError' });
+});
+
+test('fetchStreamingRequest: every message comes, one at a time, also the last without a newline', async (t) => {
+  const text = `${JSON.stringify({ result: { n: 'ä' } })}\n\n${JSON.stringify({ result: { n: '2' } })}\n{"result":{"n":"3"}}`;
+  const pathPrefix = await serve(t, (_request, response) => {
+    // In pieces that end within a character.
+    for (const byte of Buffer.from(text)) response.write(Buffer.from([byte]));
+    response.end();
+  });
+  const seen: string[] = [];
+  let atOnce = 0;
+  await fetchStreamingRequest<{ n: string }>(
+    '/stream',
+    async ({ n }) => {
+      t.is((atOnce += 1), 1);
+      await new Promise(setImmediate);
+      seen.push(n);
+      atOnce -= 1;
+    },
+    { pathPrefix, method: 'GET' },
+  );
+  t.deepEqual(seen, ['ä', '2', '3']);
+});
+
+test('fetchStreamingRequest: an error in the midst of a stream is thrown, after what came before', async (t) => {
+  const error = { status: 503, detail: 'Away', error_code: 'AWAY' };
+  const pathPrefix = await serve(t, (_request, response) => {
+    response.end(`{"result":1}\n${JSON.stringify({ error })}`);
+  });
+  const seen: number[] = [];
+  const stream = fetchStreamingRequest<number>('/', (n) => void seen.push(n), { pathPrefix, method: 'GET' });
+  const thrown = await t.throwsAsync(stream, { instanceOf: RefusedError });
+  t.deepEqual([thrown?.status, thrown?.problem?.error_code, seen], [503, 'AWAY', [1]]);
+});
+
+test('fetchStreamingRequest: silence ends it, and so does a listener that throws', async (t) => {
+  const left: unknown[] = [];
+  const pathPrefix = await serve(t, (request, response) => {
+    response.write('{"result":1}\n');
+    request.once('close', () => left.push(request.url));
+  });
+  const init = { pathPrefix, method: 'GET' };
+  await t.throwsAsync(fetchStreamingRequest('/silent', undefined, { ...init, timeout: 100 }), { name: 'TimeoutError' });
+  const fail = () => {
+    throw new Error('not that');
+  };
+  await t.throwsAsync(fetchStreamingRequest('/', fail, init), { message: 'not that' });
+});
+
+test('downloadFile: silence breaks it off, a reader that takes its time does not', async (t) => {
+  const pathPrefix = await serve(t, (request, response) => {
+    response.write('first');
+    if (request.url?.includes('whole')) response.end('second');
+  });
+  const broken = await downloadFile({ file_id: 'half' }, { pathPrefix, timeout: 1_000 });
+  await t.throwsAsync(broken.text(), { name: 'TimeoutError' });
+  const slow = await downloadFile({ file_id: 'whole' }, { pathPrefix, timeout: 1_000 });
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  t.is(await slow.text(), 'firstsecond');
+});
+
+test('base64: what is encoded can be decoded, of any length', (t) => {
+  for (const length of [0, 1, 2, 3, 8_191, 8_192, 100_000]) {
+    const bytes = Uint8Array.from({ length }, (_, index) => index % 251);
+    t.is(b64Encode(bytes), Buffer.from(bytes).toString('base64'));
+    t.deepEqual(b64Decode(b64Encode(bytes)), bytes);
+  }
+  t.is(JSON.stringify({ a: new Uint8Array([255]) }, replacer), '{"a":"/w=="}');
+});
+
+test('pathValue: encodes a value, keeps the slashes of a pattern, and refuses what is another path', (t) => {
+  t.is(pathValue({ a: 'x/ä?' }, 'a'), 'x%2F%C3%A4%3F');
+  t.is(pathValue({ a: { b: 7 } }, 'a.b'), '7');
+  t.is(pathValue({ a: 'shelves/1 2' }, 'a', 'shelves/*'), 'shelves/1%202');
+  for (const a of [undefined, null, '', '.', '..']) t.throws(() => pathValue({ a }, 'a'), { instanceOf: TypeError });
+  t.throws(() => pathValue({ a: 'x/../y' }, 'a', '**'), { instanceOf: TypeError });
+});
+
+test('query: holds every value that is said, zeros too, and nothing that is elsewhere', (t) => {
+  const request = {
+    a: 0,
+    b: '',
+    c: false,
+    d: null,
+    e: undefined,
+    f: [1, 2],
+    g: { h: 'ä&', i: { j: [] } },
+    k: 'path',
+    m: { x: 1 },
+  };
+  t.is(query(request, ['k'], ['m']), '?a=0&b=&c=false&f=1&f=2&g.h=%C3%A4%26&m%5Bx%5D=1');
+  t.is(query({ k: 1 }, ['k']), '');
+  t.throws(() => query({ a: [{}] }, []), { instanceOf: TypeError, message: /a has no place/ });
+});

@@ -1,0 +1,125 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import test from 'ava';
+import { registry } from '../../test/echo-backend.ts';
+import { fixture } from '../../test/echo-gateway.ts';
+import { testProtos } from '../generate.ts';
+import { generateClient } from './generate.ts';
+import { installPlugin, pluginAvailable, pluginNeeds, runPlugin } from './plugin.ts';
+
+/** The client of the services in test/protos, as the generator makes it, and mended. */
+
+const root = path.resolve(import.meta.dirname, '../..');
+const file = 'transcoding/v1/transcoding.pb.ts';
+if (!pluginAvailable() && process.env.CI === 'true') throw new Error(`The client's generator needs ${pluginNeeds}`);
+const whereGoIs = pluginAvailable() ? test : test.skip;
+
+const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-mend-'));
+let written = '';
+let mended = '';
+if (pluginAvailable()) {
+  const made = runPlugin(await installPlugin(), testProtos);
+  written = await readFile(path.join(made.folder, file), 'utf8');
+  made.remove();
+  await generateClient(folder, registry, testProtos, path.relative(folder, path.join(root, 'client/fetch.ts')));
+  mended = await readFile(path.join(folder, file), 'utf8');
+  await writeFile(path.join(folder, 'package.json'), JSON.stringify({ type: 'module' }));
+}
+test.after.always(() => rm(folder, { recursive: true, force: true }));
+
+type Call = (request: object, init: object) => Promise<Record<string, unknown>>;
+
+/** Each defect by a text that shows it, and by one that shows it mended. */
+const defects: [defect: string, shown: RegExp, mended: RegExp][] = [
+  ['the checker is off', /@ts-nocheck/, /^(?![^]*@ts-nocheck)/],
+  [
+    'enums',
+    /export enum Color \{/,
+    /export const Color = \{\n {2}COLOR_RED: 'red',\n {2}COLOR_DEEP_BLUE: 'deep_blue',\n\} as const/,
+  ],
+  ['imports without extensions', /from "\.\.\/\.\.\/fetch\.pb"/, /import \* as fm from '[./\w-]+\/client\/fetch\.ts';/],
+  ['well-known types', /created_at\?: GoogleProtobufTimestamp\.Timestamp/, /created_at\?: string \| null;/],
+  ['wrappers', /limit\?: GoogleProtobufWrappers\.Int32Value/, /limit\?: number \| null;/],
+  ['64 bits', /int64_value\?: string/, /int64_value\?: number;/],
+  ['64 bits in an answer', /size\?: string/, /size: number;/],
+  ['optional', /& OneOf<\{ nickname: string \}>/, /nickname\?: string \| null;/],
+  ['paths', /`\/v1\/things\/\$\{req\["text_value"\]\}`/, /`\/v1\/things\/\$\{fm\.pathValue\(req, 'text_value'\)\}/],
+  [
+    'patterns',
+    /req\["text_value=shelves\/\*\/books\/\*"\]/,
+    /fm\.pathValue\(req, 'text_value', 'shelves\/\*\/books\/\*'\)/,
+  ],
+  [
+    'queries beside a body',
+    /`\/v1\/nested\/\$\{req\["text_value"\]\}`/,
+    /\$\{fm\.query\(req, \['text_value', 'nested'\], \[/,
+  ],
+  ['a body that is not set', /JSON\.stringify\(req\["texts"\], fm/, /JSON\.stringify\(req\.texts \?\? \[\], fm/],
+  ['response_body', /static Update\(.*Promise<Everything>/, /static Update\(.*Promise<fm\.Answered<Nested> \| null>/],
+  ['RPCs without an HTTP rule', /static Hidden\(/, /^(?![^]*Hidden)/],
+  ['bodies that are bytes', /static Send\(/, /^(?![^]*static Send\()/],
+];
+for (const [defect, shown, right] of defects) {
+  whereGoIs(`mend: ${defect}`, (t) => {
+    t.regex(written, shown);
+    t.regex(mended, right);
+  });
+}
+
+whereGoIs('mend: what was mended passes the type checker, without Node', async (t) => {
+  t.timeout(120_000);
+  const options = { noEmit: true, types: [], lib: ['es2024', 'dom', 'dom.iterable'] };
+  const config = { extends: path.join(root, 'tsconfig.json'), compilerOptions: options, include: ['.'] };
+  await writeFile(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
+  const output = await new Promise((resolve) => {
+    const tsc = path.join(root, 'node_modules/.bin/tsc');
+    execFile(tsc, ['-p', folder], { timeout: 100_000 }, (_error, stdout, stderr) => resolve(stdout + stderr));
+  });
+  t.is(output, '');
+});
+
+whereGoIs('mend: requests reach the RPC with all that they hold, wherever it travels', async (t) => {
+  const { gateway, backend } = await fixture(t);
+  const init = { pathPrefix: `http://127.0.0.1:${gateway.port}` };
+  const { EchoService } = (await import(path.join(folder, file))) as { EchoService: Record<string, Call> };
+  const everything = {
+    int64_value: 0,
+    color: 'deep_blue',
+    nested: { name: 'ö&=?', inner: { count: 0, tags: ['a', 'b c'] } },
+    texts: ['x', 'y/z'],
+    labels: { 'a.b': 'c d' },
+    nested_by_id: { 7: { name: 'seven' } },
+    created_at: '2026-11-25T12:00:00Z',
+    limit: 0,
+    nickname: '',
+    bytes_value: new Uint8Array([0, 255, 62]),
+  };
+  const answered = {
+    color: 'deep_blue',
+    nested: { name: 'ö&=?', count: 0, inner: { name: '', count: 0, inner: null, tags: ['a', 'b c'] }, tags: [] },
+    texts: ['x', 'y/z'],
+    labels: { 'a.b': 'c d' },
+    limit: 0,
+    nickname: '',
+    bytes_value: 'AP8+',
+  };
+  t.like(await EchoService.Create!(everything, init), answered);
+  t.like(await EchoService.Search!(everything, init), answered);
+
+  t.like(await EchoService.Get!({ text_value: 'a/b?c #%', limit: 3 }, init), { text_value: 'a/b?c #%', limit: 3 });
+  const book = { text_value: 'shelves/1 2/books/ä', int32_value: 4 };
+  t.like(await EchoService.Find!(book, init), book);
+  t.like(await EchoService.Typed!({ int32_value: 5, bool_value: true }, init), { int32_value: 5, bool_value: true });
+  for (const text_value of [undefined, '', '..', '.']) {
+    await t.throwsAsync(async () => EchoService.Get!({ text_value }, init), { instanceOf: TypeError });
+  }
+
+  const update = { text_value: 'one', limit: 6, nested: { name: 'body' } };
+  t.like(await EchoService.Update!(update, init), { name: 'body' });
+  t.is(backend.calls.at(-1)!.method, 'Update');
+  t.deepEqual(await EchoService.Replace!({ texts: ['p', 'q'] }, init), ['p', 'q'] as never);
+  t.deepEqual(await EchoService.Replace!({}, init), [] as never);
+  t.deepEqual(await EchoService.Delete!({ text_value: 'gone', limit: 8 }, init), {});
+});
