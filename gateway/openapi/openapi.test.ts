@@ -252,3 +252,21 @@ test('services without options of ours are described, every rule of google.api.h
     t.is(foreign.paths[path]?.[route.method.toLowerCase()] !== undefined, known.has(route.method), path);
   }
 });
+
+test('a stream of messages is described line by line', (t) => {
+  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptors));
+  const routes = readRoutes(registry, () => true);
+  const foreign = documentOf(routes, registry);
+  const contentOf = (isMeant: (kind: string, output: string) => boolean) => {
+    const { route } = endpointsOf(routes).find(
+      ({ route: { target } }) =>
+        isMeant(target.method.methodKind, target.method.output.typeName) &&
+        target.rawBody === undefined &&
+        target.responseBody === undefined,
+    )!;
+    const operation = foreign.paths[writtenPath(route.template).path]![route.method.toLowerCase()]!;
+    return Object.keys((operation['responses'] as Record<string, Required<Response>>)['200']!.content);
+  };
+  const lines = contentOf((kind, output) => kind === 'server_streaming' && output !== 'google.api.HttpBody');
+  t.deepEqual(lines, ['application/json', 'text/event-stream']);
+});

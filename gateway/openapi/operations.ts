@@ -162,8 +162,10 @@ export class Operations {
       const field = fieldOf(input.fields, body.name);
       const example =
         this.#schemas.exampleOf(field) ?? (field.message && this.#schemas.exampleOfMessage(field.message));
+      if (isBody(field.message?.typeName)) return anyBytes;
       return jsonContent(this.#schemas.field(field, 'request'), example);
     }
+    if (isBody(input.typeName)) return anyBytes;
     const left = boundNames(binding);
     const schema =
       left.size === 0 ? this.#schemas.message(input, 'request') : this.#schemas.object(input, 'request', left);
@@ -188,8 +190,8 @@ export class Operations {
     if (successStatus === 204) return { 204: { description, headers } };
     const schemas = both.map((each) => this.#responseSchema(each));
     const schema = schemas.length > 1 ? { anyOf: schemas } : schemas[0]!;
-    const content = { 'application/json': { schema } };
-    if (isLookup) return { 200: { description, headers: versioned, content }, ...unchanged };
+    const content = isBody(answeredType(binding)) ? anyBytes : streamed(binding, schema);
+    if (isLookup && !isStream(binding)) return { 200: { description, headers: versioned, content }, ...unchanged };
     return { [successStatus]: { description, headers, content } };
   }
 
@@ -201,6 +203,37 @@ export class Operations {
 
 const publicAccess = 1;
 const adminAccess = 3;
+
+/** Bytes of whatever type. */
+const anyBytes = { '*/*': { schema: { type: 'string', format: 'binary' } } };
+
+/** The type of what is answered; undefined if it is no message. */
+function answeredType({ method, responseBody }: Binding): string | undefined {
+  if (responseBody === undefined) return method.output.typeName;
+  return fieldOf(method.output.fields, responseBody.name).message?.typeName;
+}
+
+function isBody(typeName: string | undefined): boolean {
+  return typeName === 'google.api.HttpBody';
+}
+
+/** Whether messages are answered one by one. */
+function isStream({ method: { methodKind } }: Binding): boolean {
+  return methodKind === 'server_streaming' || methodKind === 'bidi_streaming';
+}
+
+/** How an answer is told: as it is, or message by message. */
+function streamed(binding: Binding, schema: Schema): Schema {
+  if (!isStream(binding)) return { 'application/json': { schema } };
+  const line = {
+    description: 'Of one message, on a line of its own. An error in the middle is the last line.',
+    oneOf: [
+      { type: 'object', properties: { result: schema }, required: ['result'] },
+      { type: 'object', properties: { error: { $ref: '#/components/schemas/Problem' } }, required: ['error'] },
+    ],
+  };
+  return { 'application/json': { schema: line }, 'text/event-stream': { schema: line } };
+}
 
 /** The group in which an endpoint is shown: its service, in short. */
 export function tagOf({ method }: Binding): string {
@@ -289,11 +322,10 @@ function downloads({ successStatus, rawBody, method }: Binding, description: str
         ]),
     ),
   });
-  const content = { '*/*': { schema: { type: 'string', format: 'binary' } } };
   return {
-    [successStatus]: { description, headers: describedHeaders(['content-range']), content },
+    [successStatus]: { description, headers: describedHeaders(['content-range']), content: anyBytes },
     ...(has('content-range') && {
-      206: { description: 'The part of it that was asked for.', headers: describedHeaders([]), content },
+      206: { description: 'The part of it that was asked for.', headers: describedHeaders([]), content: anyBytes },
     }),
     ...(has('etag') && {
       304: {
