@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { lifecycleSettings } from '#lib/lifecycle.ts';
 import { logSettings } from '#lib/log.ts';
 import { metricsSettings } from '#lib/metrics.ts';
+import { variablesIn } from './deployment.ts';
 import { serviceNames } from './harness.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
@@ -36,7 +37,7 @@ async function declarations(): Promise<Map<string, z.ZodType[]>> {
 
 /** What docker-compose.yml takes from `.env` for itself. */
 function composeVariables(): Set<string> {
-  return new Set([...read('docker-compose.yml').matchAll(/\$\{([A-Z_]+)/g)].map(([, name]) => name as string));
+  return new Set(variablesIn(read('docker-compose.yml')).map(({ name }) => name));
 }
 
 /** The settings in `.env.example`: `# NAME=value`, with the lines of its description above. */
@@ -103,7 +104,8 @@ test('.env.example: describes each variable as the code does', async (t) => {
 
 test('.env.example: names what docker-compose.yml requires, and gives away no password', (t) => {
   const shown = shownInExample();
-  t.true(composeVariables().size > 0);
-  for (const name of composeVariables()) t.is(shown.get(name)?.value, '', name);
+  const required = variablesIn(read('docker-compose.yml')).filter(({ isRequired }) => isRequired);
+  t.true(required.length > 0);
+  for (const { name } of required) t.is(shown.get(name)?.value, '', name);
   for (const line of read('.env.example').split('\n')) t.true(line === '' || line.startsWith('#'), line);
 });

@@ -18,6 +18,8 @@ export interface Transport {
   server: ServerCredentials;
   /** Refuses servers without such a certificate, or whose certificate isn't for the host that was called. */
   client: ChannelCredentials;
+  /** The same, but for a server on this machine, which is reached under none of its names. */
+  neighbour: ChannelCredentials;
 }
 
 /** @throws ConfigError if the settings are not all there, or the files can't be used */
@@ -27,13 +29,15 @@ export function openTransport(config: Config<typeof transportSettings>): Transpo
     throw new ConfigError(['set all of GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA, or none']);
   }
   if (pair === undefined) {
-    return { encrypted: false, server: ServerCredentials.createInsecure(), client: credentials.createInsecure() };
+    const client = credentials.createInsecure();
+    return { encrypted: false, server: ServerCredentials.createInsecure(), client, neighbour: client };
   }
   const authority = readCertificates('GRPC_TLS_CA', config.GRPC_TLS_CA as string);
   return {
     encrypted: true,
     server: ServerCredentials.createSsl(authority, [{ cert_chain: pair.cert, private_key: pair.key }], true),
     client: credentials.createSsl(authority, pair.key, pair.cert),
+    neighbour: credentials.createSsl(authority, pair.key, pair.cert, { checkServerIdentity: () => undefined }),
   };
 }
 

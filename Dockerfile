@@ -1,0 +1,41 @@
+# One image for all services, the gateway and the migration: what runs is said by the command (docker-compose.yml).
+#
+#   docker build --tag chat4all .
+#   docker build --tag chat4all-minio --target minio .
+
+# --- MinIO, of which nobody publishes images any more: the version that dev/engines/minio.ts pins ---------------------------
+
+FROM golang:1.24.8-bookworm AS minio-build
+ENV CGO_ENABLED=0
+RUN go install -trimpath -ldflags '-s -w' github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+
+FROM busybox:1.37.0-musl AS minio
+RUN mkdir /data && chown 1000:1000 /data
+COPY --from=minio-build /go/bin/minio /usr/local/bin/minio
+USER 1000:1000
+VOLUME /data
+EXPOSE 9000
+ENV MINIO_BROWSER=off MINIO_UPDATE=off MINIO_API_STALE_UPLOADS_EXPIRY=72h
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --start-interval=1s \
+  CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:9000/minio/health/ready"]
+ENTRYPOINT ["minio"]
+CMD ["server", "--address", ":9000", "--certs-dir", "/tmp/certificates", "/data"]
+
+# --- The hub ---------------------------------------------------------------------------------------------------------------
+
+FROM node:24.21.0-bookworm-slim AS packages
+WORKDIR /app
+COPY package.json package-lock.json ./
+# Without what only a laptop needs: a PostgreSQL (optional packages) and a Node of its own (fetched by a script).
+RUN npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund
+
+FROM node:24.21.0-bookworm-slim
+ENV NODE_ENV=production
+WORKDIR /app
+COPY --from=packages /app/node_modules ./node_modules
+COPY . .
+USER node
+EXPOSE 8000 50051
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --start-interval=1s CMD ["node", "services/health.ts"]
+ENTRYPOINT ["node"]
+CMD ["gateway/main.ts"]
