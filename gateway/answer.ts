@@ -1,11 +1,7 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { requestIdIn } from './headers.ts';
 import type { Problem } from './problem.ts';
 import { sendWhole } from './unread.ts';
-
-/** The id of the request that is being answered: its answer carries it from the start. */
-export function requestIdIn(response: ServerResponse): string {
-  return String(response.getHeader('X-Request-ID'));
-}
 
 /** Answers with JSON, unless the client has gone. */
 export function answerJson(
@@ -20,12 +16,37 @@ export function answerJson(
   sendWhole(response, status, headers, json);
 }
 
+/**
+ * Answers with a body, unless the client has gone.
+ *
+ * @param trailers what follows it; undefined for a client that takes no trailers
+ */
+export function answerBody(
+  response: ServerResponse,
+  status: number,
+  body: string | Uint8Array,
+  headers: OutgoingHttpHeaders,
+  trailers?: OutgoingHttpHeaders,
+): void {
+  if (response.headersSent || response.destroyed) return;
+  if (trailers === undefined) {
+    headers['Content-Length'] = Buffer.byteLength(body);
+    sendWhole(response, status, headers, body);
+    return;
+  }
+  const names = Object.keys(trailers);
+  response.writeHead(status, names.length === 0 ? headers : { ...headers, Trailer: names.join(', ') });
+  response.write(body);
+  response.addTrailers(trailers);
+  response.end();
+}
+
 /** Answers without a body, unless the client has gone. */
 export function answerNothing(response: ServerResponse, headers: OutgoingHttpHeaders): void {
   if (!response.headersSent && !response.destroyed) sendWhole(response, 204, headers);
 }
 
-/** Answers with an error. */
-export function answerProblem(response: ServerResponse, problem: Problem): void {
-  answerJson(response, problem.status, problem.body(requestIdIn(response)), problem.headers);
+/** Answers with an error. @param trailers as for `answerBody` */
+export function answerProblem(response: ServerResponse, problem: Problem, trailers?: OutgoingHttpHeaders): void {
+  answerBody(response, problem.status, problem.body(requestIdIn(response)), problem.headers, trailers);
 }

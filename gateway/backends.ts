@@ -1,13 +1,8 @@
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import {
-  Client,
-  Metadata,
-  status,
-  type ChannelCredentials,
-  type ChannelOptions,
-  type ServiceError,
-} from '@grpc/grpc-js';
+import { Client, Metadata, status, type ChannelOptions, type ServiceError } from '@grpc/grpc-js';
 import { connectionOptions, Reach, targetOf } from '#lib/rpc/reach.ts';
+import type { Transport } from '#lib/rpc/transport.ts';
+import { UnaryClient } from './unary-client.ts';
 
 /** An entry of BACKENDS: a server of a package or service. The same one may be served by several. */
 export interface BackendAddress {
@@ -24,13 +19,13 @@ export interface Backend extends Connections {
 }
 
 interface Connections {
-  client: Client;
+  unary: UnaryClient;
   /** How calls get there. */
   calls: Reach;
   /** For calls that stream: they have a connection of their own, so that bulk doesn't hold up the others. */
   streams: Client;
   streamCalls: Reach;
-  /** Each of the servers by itself. */
+  /** Each of the servers by itself, to be asked how it is. */
   servers: readonly Client[];
 }
 
@@ -46,7 +41,10 @@ const maxAnswer = 32 * 1024 * 1024;
 /** Bytes that a backend may send ahead on one stream: at the 64 KiB of HTTP/2, each round trip would be waited for. */
 const window = 256 * 1024;
 
-const forCalls: ChannelOptions = { ...connectionOptions, 'grpc.max_receive_message_length': maxAnswer };
+const noPings: ChannelOptions = { 'grpc.keepalive_time_ms': 2 ** 31 - 1 };
+/** As in `connectionOptions`. */
+const keepalive = 1_000;
+
 const forStreams: ChannelOptions = {
   ...connectionOptions,
   'grpc-node.flow_control_window': window,
@@ -57,11 +55,14 @@ const forStreams: ChannelOptions = {
 /** The gRPC servers behind the gateway, with the same connections for the same address. */
 export class Backends {
   readonly #byPrefix: ReadonlyMap<string, Backend>;
-  readonly #credentials: ChannelCredentials;
+  readonly #transport: Transport;
+  /** Whether servers are asked often whether they are there: those of others may hang up on that. */
+  readonly #pings: boolean;
   readonly #connections = new Map<string, Connections>();
 
-  constructor(entries: readonly BackendAddress[], credentials: ChannelCredentials) {
-    this.#credentials = credentials;
+  constructor(entries: readonly BackendAddress[], transport: Transport, whose: 'ours' | 'foreign' = 'ours') {
+    this.#transport = transport;
+    this.#pings = whose === 'ours';
     const byPrefix = Map.groupBy(entries, ({ prefix }) => prefix);
     const names = [...byPrefix.keys()].map(shortName);
     this.#byPrefix = new Map(
@@ -78,24 +79,24 @@ export class Backends {
     let connections = this.#connections.get(all);
     if (connections === undefined) {
       const open = (address: string, options: ChannelOptions) =>
-        new Client(targetOf(address), this.#credentials, options);
-      const client = open(all, forCalls);
+        new Client(targetOf(address), this.#transport.client, this.#pings ? options : { ...options, ...noPings });
+      const { tls } = this.#transport;
+      const unary = new UnaryClient(targetOf(all), { tls, maxAnswer, keepalive: this.#pings ? keepalive : Infinity });
       const streams = open(all, forStreams);
-      // With the same options they share the connections of `client`.
-      const servers = addresses.length === 1 ? [client] : addresses.map((address) => open(address, forCalls));
-      connections = { client, calls: new Reach(client), streams, streamCalls: new Reach(streams), servers };
+      const servers = addresses.map((address) => open(address, connectionOptions));
+      connections = { unary, calls: new Reach(unary), streams, streamCalls: new Reach(streams), servers };
       this.#connections.set(all, connections);
     }
     return connections;
   }
 
-  /** The server of a service: that with the longest prefix of its full name. */
+  /** The server of a service: that with the longest prefix of its full name, or of the empty one. */
   of(service: string): Backend | undefined {
     for (let end = service.length; end > 0; end = service.lastIndexOf('.', end - 1)) {
       const backend = this.#byPrefix.get(service.slice(0, end));
       if (backend !== undefined) return backend;
     }
-    return undefined;
+    return this.#byPrefix.get('');
   }
 
   /**
@@ -120,8 +121,8 @@ export class Backends {
   }
 
   close(): void {
-    for (const { client, streams, servers } of this.#connections.values()) {
-      for (const each of new Set([client, streams, ...servers])) each.close();
+    for (const { unary, streams, servers } of this.#connections.values()) {
+      for (const each of [unary, streams, ...servers]) each.close();
     }
   }
 }

@@ -5,6 +5,7 @@ import type { Logger } from '#lib/log.ts';
 import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import type { Cors } from './cors.ts';
 import { requestIdOf } from './headers.ts';
+import { targetOf } from './http.ts';
 import { Problem } from './problem.ts';
 import { overloaded } from './rpc-routes.ts';
 
@@ -144,12 +145,4 @@ function sentOn(socket: Socket & { [counted]?: number }): number {
   const before = socket[counted] ?? 0;
   socket[counted] = socket.bytesWritten;
   return socket.bytesWritten - before;
-}
-
-/** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
-export function targetOf(url: string): { pathname: string; query: string } {
-  const target = url.startsWith('/') ? url : url.replace(/^[a-z][a-z\d+.-]*:\/\/[^/?]*/i, '');
-  const mark = target.indexOf('?');
-  if (mark === -1) return { pathname: target || '/', query: '' };
-  return { pathname: target.slice(0, mark) || '/', query: target.slice(mark + 1) };
 }

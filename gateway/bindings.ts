@@ -92,11 +92,17 @@ function httpRules(rule: HttpRule): HttpRule[] {
 /**
  * The routes of every RPC that `serves` says yes to and that has an HTTP rule.
  *
+ * @param isStrict whether to read rules as grpc-gateway does, which knows no options of ours
+ *
  * @throws RouteError if a rule is not usable
  */
-export function readRoutes(registry: Registry, serves: (service: string) => boolean): Route<Binding>[] {
+export function readRoutes(
+  registry: Registry,
+  serves: (service: string) => boolean,
+  isStrict = false,
+): Route<Binding>[] {
   const http = registry.getExtension('google.api.http');
-  const ours = (name: string) => registry.getExtension(`chat4all.options.v1.${name}`);
+  const ours = (name: string) => (isStrict ? undefined : registry.getExtension(`chat4all.options.v1.${name}`));
   const rawBody = ours('raw_body');
   if (http === undefined) return [];
   const routes: Route<Binding>[] = [];
@@ -114,7 +120,7 @@ export function readRoutes(registry: Registry, serves: (service: string) => bool
       };
       const raw = optionOf(method, rawBody) as RawBodyOption | undefined;
       for (const rule of httpRules(getOption(method, http) as unknown as HttpRule)) {
-        routes.push(readRule(method, rule, options, raw));
+        routes.push(readRule(method, rule, options, raw, isStrict));
       }
     }
   }
@@ -130,6 +136,7 @@ function readRule(
   rule: HttpRule,
   options: MethodOptions,
   raw: RawBodyOption | undefined,
+  isStrict: boolean,
 ): Route<Binding> {
   const name = `${method.parent.typeName}.${method.name}`;
   const fail = (what: string) => new RouteError(`The HTTP rule of ${name} ${what}`);
@@ -167,7 +174,8 @@ function readRule(
       output,
       variables,
       body,
-      updateMask: pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body) : undefined,
+      updateMask:
+        pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body, isStrict) : undefined,
       responseBody: rule.responseBody === '' ? undefined : named(output, rule.responseBody),
       rawBody: raw === undefined ? undefined : readRawBody(method, rule, raw, fail),
       ...options,
@@ -210,8 +218,13 @@ function isText(field: Field | undefined): boolean {
   return field?.shape === 'single' && fitsText(field.value);
 }
 
-function updateMaskOf(input: MessageType, body: Field): Field | undefined {
-  const mask = input.byName.get('update_mask');
-  const isMask = mask?.value.kind === 'message' && mask.value.message.typeName === 'google.protobuf.FieldMask';
-  return isMask && mask.shape === 'single' && isPlainMessage(body) ? mask : undefined;
+/** The field mask that is called update_mask, or else the only one. */
+function updateMaskOf(input: MessageType, body: Field, isStrict: boolean): Field | undefined {
+  if (!isPlainMessage(body)) return undefined;
+  const masks = input.fields.filter(
+    ({ shape, value }) =>
+      shape === 'single' && value.kind === 'message' && value.message.typeName === 'google.protobuf.FieldMask',
+  );
+  const called = isStrict ? undefined : masks.find(({ name }) => name === 'update_mask');
+  return called ?? (masks.length === 1 ? masks[0] : undefined);
 }

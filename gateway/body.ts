@@ -1,5 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Binding } from './bindings.ts';
+import { httpBody } from './http-body.ts';
+import { firstValue, repeatsMember } from './json-values.ts';
 import { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
 
@@ -8,7 +11,6 @@ import { askForBody } from './unread.ts';
  *
  * @throws Problem 413 if it has more than `limit` bytes, 408 if it takes longer than `timeout` milliseconds; the rest of it
  *   is then not waited for
- * @throws Problem 415 if it is compressed
  */
 export async function readBody(
   request: IncomingMessage,
@@ -20,7 +22,6 @@ export async function readBody(
   const { 'content-length': length } = request.headers;
   if (length === undefined && request.headers['transfer-encoding'] === undefined) return Buffer.alloc(0);
   if (Number(length) > limit) throw tooLarge();
-  refuseCompressed(request);
   askForBody(response);
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -69,22 +70,86 @@ export function incomplete(): Problem {
   return new Problem(400, 'INCOMPLETE_BODY', 'The body ended before its time');
 }
 
+/** What a body with JSON may be. */
+export interface BodyLimits {
+  /** Bytes that it may have. */
+  bodyLimit: number;
+  /** Milliseconds in which it has to arrive. */
+  bodyTimeout: number;
+  /** Whether it is read as grpc-gateway does: whatever its type, the first value in it, in which no member is there twice. */
+  isStrict: boolean;
+}
+
+/** The JSON in a request's body; undefined if it has none, or if the RPC takes none. */
+export async function readJson(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { binding, bodyLimit, bodyTimeout, isStrict }: BodyLimits & { binding: Binding },
+): Promise<{ value: unknown } | undefined> {
+  if (binding.body === 'none') return undefined;
+  if (!isStrict) refuseCompressed(request);
+  const body = await readBody(request, response, bodyLimit, bodyTimeout);
+  const contentType = request.headers['content-type'];
+  if (!isStrict && isHttpBody(binding)) {
+    const data = body.toString('base64');
+    return { value: { content_type: contentType ?? 'application/octet-stream', data } };
+  }
+  const json = isStrict ? firstValue(body) : body;
+  if (json === undefined || json.length === 0) return undefined;
+  const value = parseJson(json, contentType, isStrict);
+  if (binding.body === 'all' && !isObject(value)) {
+    throw new Problem(400, 'MALFORMED_JSON', 'The body must be a JSON object');
+  }
+  return { value };
+}
+
+/** Whether a body is a form. */
+export function isForm({ headers }: IncomingMessage): boolean {
+  return mediaType(headers['content-type']) === 'application/x-www-form-urlencoded';
+}
+
+/** The query of a request that takes no JSON; where a form counts as a part of it, with that. */
+export async function readQuery(
+  request: IncomingMessage,
+  response: ServerResponse,
+  query: string,
+  { binding, bodyLimit, bodyTimeout, isStrict }: BodyLimits & { binding: Binding },
+): Promise<string> {
+  if (!isStrict || binding.body !== 'none' || !isForm(request) || !/^(POST|PUT|PATCH)$/.test(String(request.method))) {
+    return query;
+  }
+  const form = await readBody(request, response, bodyLimit, bodyTimeout);
+  return [form.toString(), query].filter((part) => part !== '').join('&');
+}
+
+/** Whether a body is taken as it is, whatever its type. */
+function isHttpBody({ body, input }: Binding): boolean {
+  if (body === 'all') return input.typeName === httpBody;
+  return typeof body === 'object' && body.value.kind === 'message' && body.value.message.typeName === httpBody;
+}
+
+function isObject(json: unknown): boolean {
+  return typeof json === 'object' && json !== null && !Array.isArray(json);
+}
+
 /**
  * The JSON of a body. Whole numbers that a double can't hold are bigints.
  *
  * @throws Problem 415 if the content type is not JSON in UTF-8, 400 `MALFORMED_JSON` if the body is not JSON
  */
-export function parseJson(body: Buffer, contentType: string | undefined): unknown {
-  requireJson(contentType);
+export function parseJson(body: Buffer, contentType: string | undefined, isStrict = false): unknown {
+  if (!isStrict) requireJson(contentType);
   if (!isUtf8(body)) throw new Problem(400, 'MALFORMED_JSON', 'The body is not valid UTF-8');
   const text = body.toString();
   try {
     // Only a long run of digits can be a number that JSON.parse would round.
-    return /\d{16}/.test(text) ? JSON.parse(text, keepLongNumbers) : JSON.parse(text);
+    const value: unknown = /\d{16}/.test(text) ? JSON.parse(text, keepLongNumbers) : JSON.parse(text);
+    if (!isStrict || !repeatsMember(text, value)) return value;
   } catch (error) {
     if (error instanceof RangeError) throw new Problem(400, 'MALFORMED_JSON', 'The body is nested too deeply');
     throw new Problem(400, 'MALFORMED_JSON', `The body is not valid JSON${place(error)}`);
   }
+  throw new Problem(400, 'MALFORMED_JSON', 'The body has an object in which a member is given twice');
 }
 
 function keepLongNumbers(_key: string, value: unknown, context?: { source?: string }): unknown {

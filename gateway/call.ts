@@ -1,28 +1,34 @@
-import type { Request, Response } from 'express';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { encodeViolations } from '#lib/rpc/status.ts';
-import { answerJson, answerNothing, requestIdIn } from './answer.ts';
+import { answerBody, answerNothing } from './answer.ts';
 import type { Backend } from './backends.ts';
 import type { Binding } from './bindings.ts';
-import { headersOf, metadataOf, timeoutOf } from './headers.ts';
-import { fromBackend, fromReading, type Problem } from './problem.ts';
+import type { Dialect } from './dialect.ts';
+import { canonicalHeader, toMetadata } from './headers.ts';
+import { answeredBody } from './http-body.ts';
+import { fromReading, type Problem } from './problem.ts';
 import { answerLookup, isLookup } from './representation.ts';
 import { Reading } from './request-json.ts';
 import type { Sent, Transcoder } from './transcode.ts';
+import type { CallMetadata } from './unary-client.ts';
 
 /** What a call over HTTP needs. */
 export interface CallOptions {
   backend: Backend;
   binding: Binding;
   transcoder: Transcoder;
+  dialect: Dialect;
   /** Milliseconds that the call may take. */
   timeout: number;
 }
 
 /** What a backend answered. */
 export interface Answer {
-  bytes: Buffer;
-  metadata: Metadata | undefined;
+  message: Buffer;
+  /** Its metadata, as HTTP/2 has it. */
+  headers: IncomingHttpHeaders;
+  trailers: IncomingHttpHeaders;
 }
 
 /** Of the wrong fields that were found here, as many are told to a backend as fit into a header. */
@@ -40,16 +46,17 @@ export const asIs = (bytes: Buffer) => bytes;
  * at once.
  */
 export class Outgoing {
-  readonly metadata: Metadata;
+  readonly sent: CallMetadata;
   /** Milliseconds since the epoch. */
   readonly deadline: number;
   readonly #options: CallOptions;
   readonly #reading = new Reading();
 
   /** @throws Problem 400 or 401 if a header can't be passed on */
-  constructor(request: Request, response: Response, options: CallOptions) {
-    this.metadata = metadataOf(request, requestIdIn(response));
-    this.deadline = Date.now() + timeoutOf(request.headers, options.timeout);
+  constructor(request: IncomingMessage, response: ServerResponse, options: CallOptions) {
+    const { dialect, timeout } = options;
+    this.sent = dialect.metadataOf(request, response);
+    this.deadline = Date.now() + dialect.timeoutOf(request.headers, timeout);
     this.#options = options;
   }
 
@@ -65,6 +72,15 @@ export class Outgoing {
     return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   }
 
+  /** The next message of a stream. @throws Problem if it is wrong */
+  next(json: unknown): Buffer {
+    const { binding, transcoder } = this.#options;
+    const reading = new Reading();
+    const message = transcoder.streamed(binding, json, reading);
+    if (reading.violations.length > 0) throw fromReading(reading);
+    return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
+  }
+
   /** Notes one more wrong field, which the client called `sent`. @throws Problem like `message` */
   fail(field: string, sent: string, description: string): void {
     this.#reading.fail({ field, sent }, description);
@@ -75,7 +91,12 @@ export class Outgoing {
     if (!this.isWrong) return;
     if (!this.#options.binding.reportsViolations) throw fromReading(this.#reading);
     const told = this.#reading.violations.slice(0, maxToldViolations);
-    this.metadata.set('x-field-violations-bin', Buffer.from(encodeViolations(told)));
+    this.sent['x-field-violations-bin'] = Buffer.from(encodeViolations(told)).toString('base64');
+  }
+
+  /** Its metadata, for a stream. */
+  get metadata(): Metadata {
+    return toMetadata(this.sent);
   }
 
   /** Whether fields are known to be wrong. */
@@ -90,20 +111,43 @@ export class Outgoing {
 
   /** What to answer when the backend refused. */
   refusal(error: ServiceError): Problem {
-    return fromBackend(error, this.#reading, this.#options.binding.errorStatuses);
+    return this.#options.dialect.refusal(error, this.#reading, this.#options.binding.errorStatuses);
   }
 }
 
 /** Answers with the message that a backend answered. */
 export function answerMessage(
-  response: Response,
-  { binding, transcoder }: CallOptions,
-  { bytes, metadata }: Answer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  { binding, transcoder, dialect }: CallOptions,
+  { message, headers: received, trailers }: Answer,
 ): Promise<void> | void {
-  const headers = metadata === undefined ? {} : headersOf(metadata);
+  const headers = dialect.headersOf(received);
   const { successStatus } = binding;
   if (successStatus === 204) return answerNothing(response, headers);
-  const json = transcoder.response(binding, bytes);
-  if (successStatus === 200 && isLookup(response)) return answerLookup(response, json, headers);
-  return answerJson(response, successStatus, json, headers);
+  const body = answeredBody(binding, message);
+  if (body !== undefined && (binding.responseBody === undefined || !dialect.json.strict)) {
+    headers['Content-Type'] = body.contentType;
+  } else {
+    headers['Content-Type'] = 'application/json';
+  }
+  const content = body?.data ?? transcoder.response(binding, message);
+  const wanted = trailersFor(request, trailers);
+  const isPlain = wanted === undefined && successStatus === 200 && !dialect.json.strict;
+  if (isPlain && isLookup(response)) return answerLookup(response, content, headers);
+  return answerBody(response, successStatus, content, headers, wanted);
 }
+
+/** The trailers of a backend for a client that says that it takes such. */
+export function trailersFor(request: IncomingMessage, received: IncomingHttpHeaders): OutgoingHttpHeaders | undefined {
+  const { te } = request.headers;
+  if (te === undefined || !/trailers/i.test(String(te))) return undefined;
+  const trailers: OutgoingHttpHeaders = {};
+  for (const [key, value] of Object.entries(received)) {
+    if (!key.startsWith(':') && !statusKeys.has(key)) trailers[canonicalHeader(`grpc-trailer-${key}`)] = value;
+  }
+  return trailers;
+}
+
+/** Of these the answer itself is made. */
+const statusKeys = new Set(['grpc-status', 'grpc-message', 'grpc-status-details-bin']);

@@ -61,7 +61,7 @@ function refuse(socket: Connection, problem: Problem): void {
     'X-Request-ID': requestId,
     Connection: 'close',
   };
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${String(value)}\r\n`);
   socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${lines.join('')}\r\n${body}`);
   // What still arrives would keep the connection open.
   socket.once('finish', () => socket.destroy());

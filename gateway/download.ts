@@ -1,11 +1,11 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import type { Request, Response } from 'express';
-import { InterceptingCall, type Interceptor, type Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { bytesIn, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead } from './download-head.ts';
-import { headersOf } from './headers.ts';
+import { fromMetadata } from './headers.ts';
+import { Pace } from './pace.ts';
 import { sendWhole } from './unread.ts';
 
 /** What a download needs. */
@@ -23,8 +23,8 @@ export interface DownloadOptions extends CallOptions {
  * @throws Problem or Error, also in the middle of the answer
  */
 export async function answerDownload(
-  request: Request,
-  response: Response,
+  request: IncomingMessage,
+  response: ServerResponse,
   values: readonly string[],
   query: string,
   options: DownloadOptions,
@@ -35,7 +35,7 @@ export async function answerDownload(
 }
 
 /** The headers that may be fields. */
-function askedBy({ method, headers }: Request): IncomingHttpHeaders {
+function askedBy({ method, headers }: IncomingMessage): IncomingHttpHeaders {
   if (method !== 'HEAD') return headers;
   // Ranges are defined for GET alone (RFC 9110, 14.2).
   const { range: _ofNoUse, ...others } = headers;
@@ -43,9 +43,9 @@ function askedBy({ method, headers }: Request): IncomingHttpHeaders {
 }
 
 function receive(
-  request: Request,
-  response: Response,
-  { backend, binding, transcoder, rawBody, idle }: DownloadOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  { backend, binding, transcoder, dialect, rawBody, idle }: DownloadOptions,
   outgoing: Outgoing,
   message: Buffer,
 ): Promise<void> {
@@ -82,7 +82,7 @@ function receive(
       const { successStatus } = binding;
       const fields = transcoder.fields(binding, first);
       const { status, headers, length } = downloadHead(successStatus, rawBody.responseHeaders, fields, request.headers);
-      Object.assign(headers, metadata === undefined ? {} : headersOf(metadata));
+      Object.assign(headers, dialect.headersOf(fromMetadata(metadata)));
       if (request.method === 'HEAD' || status === 304) {
         sendWhole(response, status, headers);
         cancel();
@@ -127,31 +127,4 @@ function receive(
       }
     });
   });
-}
-
-/** Asks for messages one by one, and for none while the client has enough. By itself grpc-js would gather 16 of them. */
-class Pace {
-  #isPaused = false;
-  #next: (() => void) | undefined;
-
-  readonly interceptor: Interceptor = (options, nextCall) => {
-    const call = new InterceptingCall(nextCall(options));
-    const read = call.startRead.bind(call);
-    call.startRead = () => {
-      if (this.#isPaused) this.#next = read;
-      else read();
-    };
-    return call;
-  };
-
-  pause(): void {
-    this.#isPaused = true;
-  }
-
-  resume(): void {
-    this.#isPaused = false;
-    const next = this.#next;
-    this.#next = undefined;
-    next?.();
-  }
 }

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import type { IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { Problem } from './problem.ts';
+import type { CallMetadata } from './unary-client.ts';
 
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 
@@ -11,6 +12,15 @@ export function requestIdOf(headers: IncomingHttpHeaders): string {
   const given = headers['x-request-id'];
   return typeof given === 'string' && requestIdPattern.test(given) ? given : randomUUID();
 }
+
+/** The id of the request that is being answered: its answer carries it from the start. */
+export function requestIdIn(response: ServerResponse): string | undefined {
+  return response.getHeader('X-Request-ID') as string | undefined;
+}
+
+/** What gRPC takes as the name and as the text of metadata. */
+export const keyPattern = /^[0-9a-z_.-]+$/;
+export const valuePattern = /^[ -~]*$/;
 
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, and a client can't say in its place. */
@@ -24,35 +34,33 @@ const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
  * The metadata of a call: who calls, from where, to which address of ours, under which id, and whatever came as
  * `Grpc-Metadata-*`.
  */
-export function metadataOf(request: Request, requestId: string): Metadata {
-  const { headers, ip, protocol } = request;
+export function metadataOf(request: IncomingMessage, requestId: string): CallMetadata {
+  const { headers, ip, protocol } = request as Request;
   // Express leaves it out where HTTP/1.0 does.
-  const host = request.host as string | undefined;
-  const metadata = new Metadata();
+  const host = (request as Request).host as string | undefined;
+  const metadata: CallMetadata = {};
   for (const name in headers) {
     if (!name.startsWith(metadataPrefix)) continue;
     const key = name.slice(metadataPrefix.length);
     const value = headers[name];
     if (typeof value !== 'string' || reserved.test(key)) continue;
-    try {
-      metadata.set(key, key.endsWith('-bin') ? Buffer.from(value, 'base64') : value);
-    } catch {
+    if (!keyPattern.test(key) || !valuePattern.test(value)) {
       throw new Problem(400, 'MALFORMED_HEADER', `The header ${name} can't be passed on as gRPC metadata`);
     }
+    metadata[key] = key.endsWith('-bin') ? Buffer.from(value, 'base64').toString('base64') : value;
   }
   const { authorization } = headers;
   if (authorization !== undefined) {
-    try {
-      metadata.set('authorization', authorization);
-    } catch {
+    if (!valuePattern.test(authorization)) {
       throw new Problem(401, 'MALFORMED_HEADER', 'The Authorization header has characters that are not ASCII');
     }
+    metadata['authorization'] = authorization;
   }
-  metadata.set('x-request-id', requestId);
-  if (ip !== undefined) metadata.set('x-forwarded-for', ip);
-  if (host !== undefined && hostPattern.test(host)) metadata.set('x-forwarded-host', host);
+  metadata['x-request-id'] = requestId;
+  if (ip !== undefined) metadata['x-forwarded-for'] = ip;
+  if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
   // A proxy may have said anything.
-  if (protocol === 'http' || protocol === 'https') metadata.set('x-forwarded-proto', protocol);
+  if (protocol === 'http' || protocol === 'https') metadata['x-forwarded-proto'] = protocol;
   return metadata;
 }
 
@@ -77,13 +85,31 @@ export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number
 const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location']);
 
 /** The headers under which a backend's metadata is answered: `Grpc-Metadata-<key>`. */
-export function headersOf(metadata: Metadata): OutgoingHttpHeaders {
+export function headersOf(metadata: IncomingHttpHeaders): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {};
-  for (const key of Object.keys(metadata.getMap())) {
-    if (key.startsWith('grpc-') || hopByHop.has(key)) continue;
-    headers[`Grpc-Metadata-${key}`] = metadata
-      .get(key)
-      .map((value) => (typeof value === 'string' ? value : value.toString('base64')));
+  for (const key in metadata) {
+    const value = metadata[key];
+    if (key.startsWith(':') || key.startsWith('grpc-') || hopByHop.has(key) || value === undefined) continue;
+    headers[`Grpc-Metadata-${key}`] = value;
+  }
+  return headers;
+}
+
+/** A header's name with capitals. */
+export function canonicalHeader(name: string): string {
+  return name.replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());
+}
+
+/** Metadata for grpc-js's client. */
+export function toMetadata(sent: CallMetadata): Metadata {
+  return Metadata.fromHttp2Headers(sent);
+}
+
+/** Metadata from grpc-js's client, as HTTP/2 had it. */
+export function fromMetadata(received: Metadata | undefined): IncomingHttpHeaders {
+  const headers: IncomingHttpHeaders = {};
+  for (const [key, values] of Object.entries(received?.toHttp2Headers() ?? {})) {
+    headers[key] = (Array.isArray(values) ? values : [values]).map(String);
   }
   return headers;
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
@@ -12,12 +12,14 @@ import { addressPattern } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
-import { begin, closeAfter, targetOf, type OpenAnswers } from './begin.ts';
+import { begin, closeAfter, type OpenAnswers } from './begin.ts';
 import { readRoutes } from './bindings.ts';
 import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
 import { corsOf, type Cors } from './cors.ts';
+import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
 import { HealthAnswers } from './health.ts';
+import { listen, targetOf } from './http.ts';
 import { documentOf, ownRoutes } from './own-routes.ts';
 import { Problem } from './problem.ts';
 import { rateLimit } from './rate-limit.ts';
@@ -105,7 +107,7 @@ export async function start(
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
   checkBackends(config.BACKENDS, registry);
   const transport = openTransport(config);
-  const backends = new Backends(config.BACKENDS, transport.client);
+  const backends = new Backends(config.BACKENDS, transport);
   const plain = transport.encrypted ? [] : config.BACKENDS.filter(({ address }) => !staysHere(address));
   if (plain.length > 0) {
     const addresses = [...new Set(plain.map(({ address }) => address))];
@@ -127,7 +129,8 @@ export async function start(
   };
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
-  const table = new RouteTable([...rpcRoutes(bindings, registry, backends, limits), ...ownRoutes({ health, docs })]);
+  const routes = rpcRoutes(bindings, registry, backends, limits, hubDialect);
+  const table = new RouteTable([...routes, ...ownRoutes({ health, docs })]);
   const cors = corsOf(config.CORS_ORIGINS ?? []);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
@@ -241,11 +244,4 @@ function causeOf({ cause }: Problem): string | undefined {
 
 function unexpected(error: unknown): Problem {
   return new Problem(500, 'INTERNAL', 'Something went wrong on our side', { cause: error });
-}
-
-function listen(server: Server, listenPort: number, host: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(new Error(`Can't serve HTTP on ${host}:${listenPort}: ${error.message}`)));
-    server.listen(listenPort, host, resolve);
-  });
 }

@@ -4,6 +4,7 @@ import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import test from 'ava';
 import { registry } from '../test/echo-backend.ts';
 import { parseJson } from './body.ts';
+import { hubDialect } from './dialect.ts';
 import { Reading, RequestJson, root, writeDraft, type Draft } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
 import { messageType } from './schema.ts';
@@ -11,8 +12,8 @@ import { wellKnownTypes } from './well-known.ts';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 const type = messageType(everything);
-const requests = new RequestJson(registry);
-const responses = new ResponseJson(registry);
+const requests = new RequestJson(registry, false);
+const responses = new ResponseJson(registry, hubDialect.json);
 
 function read(json: unknown): { bytes: Uint8Array; reading: Reading } {
   const draft: Draft = new Map();

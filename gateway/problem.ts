@@ -1,16 +1,18 @@
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES, type OutgoingHttpHeaders } from 'node:http';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { FieldViolation, HubError } from '#lib/errors.ts';
 import { asLost } from '#lib/rpc/reach.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
-import type { Reading } from './request-json.ts';
+import { Reading } from './request-json.ts';
 
 export interface ProblemOptions {
   /** What is wrong with each field, by the path that the client wrote. */
-  fieldErrors?: Readonly<Record<string, readonly string[]>>;
+  fieldErrors?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Whole seconds until it is worth trying again. */
   retryAfter?: number;
-  headers?: Readonly<Record<string, string>>;
+  headers?: OutgoingHttpHeaders;
+  /** More members of the body. */
+  extensions?: Readonly<Record<string, unknown>>;
   cause?: unknown;
 }
 
@@ -21,7 +23,8 @@ export class Problem extends Error {
   readonly code: string;
   readonly fieldErrors: Readonly<Record<string, readonly string[]>> | undefined;
   readonly retryAfter: number | undefined;
-  readonly #headers: Readonly<Record<string, string>>;
+  readonly #headers: OutgoingHttpHeaders;
+  readonly #extensions: Readonly<Record<string, unknown>> | undefined;
 
   /** @param detail a sentence for people; it is shown to them as it is */
   constructor(httpStatus: number, code: string, detail: string, options: ProblemOptions = {}) {
@@ -32,17 +35,18 @@ export class Problem extends Error {
     this.fieldErrors = options.fieldErrors;
     this.retryAfter = options.retryAfter;
     this.#headers = options.headers ?? {};
+    this.#extensions = options.extensions;
   }
 
-  get headers(): Record<string, string> {
-    const headers: Record<string, string> = { 'Content-Type': 'application/problem+json', ...this.#headers };
-    if (this.status === 401) headers['WWW-Authenticate'] = 'Bearer';
+  get headers(): OutgoingHttpHeaders {
+    const headers: OutgoingHttpHeaders = { 'Content-Type': 'application/problem+json', ...this.#headers };
+    if (this.status === 401) headers['WWW-Authenticate'] ??= 'Bearer';
     if (this.retryAfter !== undefined) headers['Retry-After'] = String(this.retryAfter);
     return headers;
   }
 
   /** The answer's body. */
-  body(requestId: string): string {
+  body(requestId: string | undefined): string {
     return JSON.stringify({
       type: `urn:error:${this.code.toLowerCase().replaceAll('_', '-')}`,
       title: STATUS_CODES[this.status] ?? titles[this.status] ?? 'Error',
@@ -52,6 +56,7 @@ export class Problem extends Error {
       request_id: requestId,
       field_errors: this.fieldErrors,
       retry_after: this.retryAfter,
+      ...this.#extensions,
     });
   }
 }
@@ -111,6 +116,24 @@ export function fromBackend(given: ServiceError, reading: Reading, statuses: Rea
   return new Problem(httpStatus, failure.reason, detail, {
     fieldErrors: failure.fields.length > 0 ? fieldErrors(failure.fields, reading) : undefined,
     retryAfter: waits ? Math.max(1, Math.ceil(failure.retryAfter ?? 1)) : undefined,
+    cause: error,
+  });
+}
+
+/**
+ * The same for a server of others: what it says is meant for its clients, and only they know what it means.
+ *
+ * @param details what it says beyond that, as JSON
+ */
+export function fromForeign(error: ServiceError, headers: OutgoingHttpHeaders, details: unknown[]): Problem {
+  const failure = understood(error);
+  const httpStatus = httpStatuses[error.code] ?? 500;
+  const { code, details: message } = error;
+  if (httpStatus === 401) headers['WWW-Authenticate'] = message.replace(/[^\t -~]/g, ' ');
+  return new Problem(httpStatus, failure.reason, message, {
+    fieldErrors: failure.fields.length > 0 ? fieldErrors(failure.fields, new Reading()) : undefined,
+    headers,
+    extensions: { code, message, details },
     cause: error,
   });
 }

@@ -26,7 +26,7 @@ const text = /^(text\/|application\/(json|openapi\+json)\b)/;
  */
 export async function answerLookup(
   response: ServerResponse,
-  content: string | Buffer,
+  content: string | Uint8Array,
   headers: OutgoingHttpHeaders = {},
 ): Promise<void> {
   const { req: request } = response;
@@ -44,7 +44,7 @@ export async function answerLookup(
     return;
   }
   headers['Content-Type'] = type;
-  let body: string | Buffer | undefined = content;
+  let body: string | Uint8Array | undefined = content;
   if (isLong && takesGzip(request.headers['accept-encoding'])) {
     headers['Content-Encoding'] = 'gzip';
     // How long it would be is not worth finding out for its own sake.

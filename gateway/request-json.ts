@@ -1,7 +1,16 @@
 import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Fault, messageType, type Field, type MessageType, type ValueType } from './schema.ts';
-import { enumFromJson, scalarFromJson, scalarFromText, scalarWires, zeroScalar, type Json } from './scalars.ts';
+import {
+  enumFromJson,
+  scalarFromJson,
+  scalarFromText,
+  scalarWires,
+  zeroJson,
+  zeroScalar,
+  type Json,
+} from './scalars.ts';
+import { strictBytes, strictKey, strictWellKnown } from './strict-text.ts';
 import { maxDepth, wellKnownTypes } from './well-known.ts';
 
 /**
@@ -89,10 +98,15 @@ function step(parent: Place, key: string): Place {
 /** Translates JSON into messages. Unknown fields are ignored, null is an unset field, every wrong field is noted. */
 export class RequestJson {
   readonly #registry: Registry;
+  readonly #strict: boolean;
 
-  /** @param registry knows the types that a google.protobuf.Any may hold */
-  constructor(registry: Registry) {
+  /**
+   * @param registry knows the types that a google.protobuf.Any may hold
+   * @param strict whether to read as grpc-gateway does, without the leniency of the hub's API
+   */
+  constructor(registry: Registry, strict: boolean) {
     this.#registry = registry;
+    this.#strict = strict;
   }
 
   /** Reads an object into `draft`. */
@@ -131,7 +145,7 @@ export class RequestJson {
     if (key !== field.name) reading.spell(place);
     if (field.shape === 'single') {
       const value = this.#value(field.value, json, reading, place, depth);
-      if (value !== undefined) draft.set(field, value);
+      if (value !== undefined && value !== ignored) draft.set(field, value);
     } else if (field.shape === 'list') {
       draft.set(field, this.#list(field, json, reading, place, depth));
     } else {
@@ -139,13 +153,38 @@ export class RequestJson {
     }
   }
 
+  /** Reads the body that is a field, to the letter: what isn't a message is read more strictly there than within one. */
+  strictBody(field: Field, json: Json, draft: Draft, reading: Reading): void {
+    const fail = (description: string) => reading.fail({ field: field.name, sent: field.name }, description);
+    if (json === null && !hasNull(field)) {
+      if (field.shape === 'single' && field.value.kind !== 'scalar') fail('must not be null');
+      return;
+    }
+    const isPlain = (value: Json) => {
+      const { value: type } = field;
+      if (type.kind === 'message') return value !== null || hasNull(field);
+      if (value === null) return type.kind !== 'enum';
+      if (type.kind === 'enum') return typeof value === 'number';
+      const isText = type.scalar === ScalarType.STRING || type.scalar === ScalarType.BYTES;
+      return isText || type.scalar === ScalarType.BOOL || typeof value !== 'string';
+    };
+    const values = field.shape === 'single' ? [json] : typeof json === 'object' ? Object.values(json as object) : [];
+    if (!values.every(isPlain)) fail('must not be given as text, or as null');
+    else this.field(field, field.shape === 'single' ? json : withZeros(field, json), draft, reading, root, nameless);
+  }
+
   #list(field: Field, json: Json, reading: Reading, place: Place, depth: number): unknown[] {
     const single = !Array.isArray(json);
-    return (single ? [json] : json).map((item, index) => {
+    if (single && this.#strict) {
+      reading.fail(place, 'must be a list');
+      return [];
+    }
+    const items = (single ? [json] : json).map((item, index) => {
       const here = single ? { field: `${place.field}[0]`, sent: place.sent } : step(place, `[${index}]`);
       if (single) reading.spell(here);
       return this.#item(field, item, reading, here, depth);
     });
+    return this.#strict ? items.filter((item) => item !== ignored) : items;
   }
 
   #map(field: Field, json: Json, reading: Reading, place: Place, depth: number): Map<unknown, unknown> {
@@ -155,10 +194,14 @@ export class RequestJson {
       return entries;
     }
     for (const [text, item] of Object.entries(json)) {
-      const key = scalarFromText(field.key, text);
+      const key = this.#strict ? strictKey(field.key, text) : scalarFromText(field.key, text);
       const here = step(place, `[${field.key === ScalarType.STRING ? JSON.stringify(text) : text}]`);
       if (key instanceof Fault) reading.fail(here, `must have a key that fits: it ${key.description}`);
-      else entries.set(key, this.#item(field, item, reading, here, depth));
+      else if (this.#strict && entries.has(key)) reading.fail(here, 'must be given once');
+      else {
+        const value = this.#item(field, item, reading, here, depth);
+        if (value !== ignored) entries.set(key, value);
+      }
     }
     return entries;
   }
@@ -185,18 +228,25 @@ export class RequestJson {
   }
 
   #convert(type: ValueType, json: Json, reading: Reading, place: Place, depth: number): unknown {
-    if (type.kind === 'scalar') return scalarFromJson(type.scalar, json);
+    if (type.kind === 'scalar') {
+      const isText = type.scalar === ScalarType.BYTES && typeof json === 'string';
+      return this.#strict && isText ? strictBytes(json) : scalarFromJson(type.scalar, json);
+    }
     if (type.kind === 'enum') {
-      return json === null && type.names.typeName === nullValue ? 0 : enumFromJson(type.names, json);
+      if (json === null && type.names.typeName === nullValue) return 0;
+      // An unknown name counts as a field that is unknown.
+      if (this.#strict && typeof json === 'string') return type.names.exact.get(json) ?? ignored;
+      return enumFromJson(type.names, json);
     }
     if (type.message.typeName === any) return this.#any(json, reading, place, depth);
-    return wellKnownTypes.get(type.message.typeName)?.fromJson(json);
+    const { typeName } = type.message;
+    return (this.#strict ? strictWellKnown(typeName, json) : undefined) ?? wellKnownTypes.get(typeName)?.fromJson(json);
   }
 
   #any(json: Json, reading: Reading, place: Place, depth: number): Uint8Array | Fault {
     if (typeof json !== 'object' || json === null || Array.isArray(json)) return new Fault('must be an object');
     const { '@type': url, ...content } = json as Record<string, Json>;
-    if (url === undefined && Object.keys(content).length === 0) return new Uint8Array();
+    if (url === undefined && (this.#strict || Object.keys(content).length === 0)) return new Uint8Array();
     const desc = typeof url === 'string' ? this.#registry.getMessage(url.slice(url.lastIndexOf('/') + 1)) : undefined;
     if (desc === undefined) return new Fault('must name a known type in @type');
     const type = messageType(desc);
@@ -214,12 +264,23 @@ export class RequestJson {
   }
 }
 
+/** Stands for a value that is left out as if it hadn't been sent. */
+const ignored = Symbol('ignored');
+
 const any = 'google.protobuf.Any';
 const nullValue = 'google.protobuf.NullValue';
 
 /** Whether a message is an object with its fields in JSON. */
 function isOwnForm(type: MessageType): boolean {
   return type.typeName !== any && !wellKnownTypes.has(type.typeName);
+}
+
+/** A list or map of scalars with zeros where there is null. */
+function withZeros({ value: type }: Field, json: Json): Json {
+  if (type.kind === 'message' || typeof json !== 'object' || json === null) return json;
+  const blank = type.kind === 'enum' ? 0 : zeroJson(type.scalar);
+  if (Array.isArray(json)) return json.map((item: Json) => item ?? blank);
+  return Object.fromEntries(Object.entries(json).map(([key, item]) => [key, item ?? blank]));
 }
 
 function hasNull({ value }: Field): boolean {
@@ -231,7 +292,12 @@ function hasNull({ value }: Field): boolean {
 export function zero(type: ValueType): unknown {
   if (type.kind === 'scalar') return zeroScalar(type.scalar);
   if (type.kind === 'enum') return 0;
-  return isOwnForm(type.message) ? new Map() : new Uint8Array();
+  return emptyMessage(type.message);
+}
+
+/** A message with nothing in it. */
+export function emptyMessage(type: MessageType): unknown {
+  return isOwnForm(type) ? new Map() : new Uint8Array();
 }
 
 /** A single value from a query parameter or a path; undefined if it can't be given as text. */
@@ -249,6 +315,17 @@ export function fitsText(type: ValueType): boolean {
 /** Whether a field is a single message whose fields have names of their own. */
 export function isPlainMessage(field: Field): boolean {
   return field.shape === 'single' && !fitsText(field.value);
+}
+
+/** The message that holds the last of `fields`, made where it is missing. */
+export function holderOf(fields: readonly Field[], draft: Draft): Draft {
+  let here = draft;
+  for (const field of fields.slice(0, -1)) {
+    let inner = here.get(field) as Draft | undefined;
+    if (!(inner instanceof Map)) here.set(field, (inner = new Map()));
+    here = inner;
+  }
+  return here;
 }
 
 /** The bytes of a message. */

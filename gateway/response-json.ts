@@ -2,6 +2,7 @@ import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { messageType, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarWires, zeroJson, type Json } from './scalars.ts';
+import type { JsonForm } from './dialect.ts';
 import { wellKnownTypes } from './well-known.ts';
 
 type JsonObject = Record<string, Json>;
@@ -11,17 +12,35 @@ export class ResponseJson {
   readonly #registry: Registry;
   readonly #templates = new WeakMap<MessageType, { unset: JsonObject; lists: Field[]; maps: Field[] }>();
 
+  readonly #name: 'name' | 'jsonName';
+  readonly #enumNames: 'shown' | 'full';
+  readonly #longsAreText: boolean;
+  /** Whether an unset `optional` is left out. */
+  readonly #leavesOut: boolean;
+
   /** @param registry knows the types that a google.protobuf.Any may hold */
-  constructor(registry: Registry) {
+  constructor(registry: Registry, { fieldNames, enumNames, longs, strict }: JsonForm) {
     this.#registry = registry;
+    this.#name = fieldNames;
+    this.#enumNames = enumNames === 'proto' ? 'full' : 'shown';
+    this.#longsAreText = longs === 'text';
+    this.#leavesOut = strict;
   }
 
   /** @throws Error if the bytes are no such message */
   message(type: MessageType, bytes: Uint8Array): Json {
     const wellKnown = wellKnownTypes.get(type.typeName);
-    if (wellKnown !== undefined) return wellKnown.toJson(bytes);
+    if (wellKnown !== undefined) {
+      const json = wellKnown.toJson(bytes);
+      return this.#longsAreText && longWrappers.has(type.typeName) ? JSON.stringify(json) : json;
+    }
     if (type.typeName === 'google.protobuf.Any') return this.#any(bytes);
     return this.#fields(new BinaryReader(bytes), type, bytes.length, this.#empty(type));
+  }
+
+  /** One field of a message. */
+  field(type: MessageType, field: Field, bytes: Uint8Array): Json {
+    return (this.message(type, bytes) as JsonObject)[field[this.#name]];
   }
 
   #any(bytes: Uint8Array): Json {
@@ -34,7 +53,11 @@ export class ResponseJson {
       else if (number === 2) content = reader.bytes();
       else reader.skip(wire, number);
     }
-    if (url === '') return {};
+    return url === '' ? {} : this.any(url, content);
+  }
+
+  /** What a google.protobuf.Any holds. */
+  any(url: string, content: Uint8Array): Json {
     const desc = this.#registry.getMessage(url.slice(url.lastIndexOf('/') + 1));
     // A type that nobody described can still be passed on.
     if (desc === undefined) return { '@type': url, value: Buffer.from(content).toString('base64') };
@@ -48,14 +71,17 @@ export class ResponseJson {
     let template = this.#templates.get(type);
     if (template === undefined) {
       const unset: JsonObject = {};
-      for (const field of type.fields) if (field.siblings === undefined) unset[field.name] = unsetJson(field);
+      for (const field of type.fields) {
+        const isOut = field.siblings !== undefined || (this.#leavesOut && field.optional);
+        if (!isOut) unset[field[this.#name]] = this.#unset(field);
+      }
       const shaped = (shape: Field['shape']) => type.fields.filter((field) => field.shape === shape);
       template = { unset, lists: shaped('list'), maps: shaped('map') };
       this.#templates.set(type, template);
     }
     const json = { ...template.unset };
-    for (const field of template.lists) json[field.name] = [];
-    for (const field of template.maps) json[field.name] = Object.create(null);
+    for (const field of template.lists) json[field[this.#name]] = [];
+    for (const field of template.maps) json[field[this.#name]] = Object.create(null);
     return json;
   }
 
@@ -67,17 +93,18 @@ export class ResponseJson {
       const field = type.byNumber.get(number);
       if (field === undefined) reader.skip(wire, number);
       else if (field.shape === 'single') this.#single(reader, field, json);
-      else if (field.shape === 'list') this.#list(reader, field, wire, json[field.name] as Json[]);
-      else this.#entry(reader, field, json[field.name] as JsonObject);
+      else if (field.shape === 'list') this.#list(reader, field, wire, json[field[this.#name]] as Json[]);
+      else this.#entry(reader, field, json[field[this.#name]] as JsonObject);
     }
     return json;
   }
 
   #single(reader: BinaryReader, field: Field, json: JsonObject): void {
-    if (field.siblings !== undefined) for (const sibling of field.siblings) delete json[sibling.name];
+    if (field.siblings !== undefined) for (const sibling of field.siblings) delete json[sibling[this.#name]];
     // A message that comes in two parts is one message.
-    const before = field.value.kind === 'message' ? json[field.name] : undefined;
-    json[field.name] = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
+    const name = field[this.#name];
+    const before = field.value.kind === 'message' ? json[name] : undefined;
+    json[name] = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
   }
 
   #list(reader: BinaryReader, field: Field, wire: WireType, items: Json[]): void {
@@ -111,11 +138,15 @@ export class ResponseJson {
   }
 
   #value(reader: BinaryReader, type: ValueType, group: number | undefined, before?: Json): Json {
-    if (type.kind === 'scalar') return scalarWires[type.scalar].read(reader);
+    if (type.kind === 'scalar') {
+      const value = scalarWires[type.scalar].read(reader);
+      return this.#longsAreText && isLong(type.scalar) ? JSON.stringify(value) : value;
+    }
     if (type.kind === 'enum') {
       const number = reader.int32();
-      const name = type.names.shown.get(number);
-      return name === undefined ? number : name;
+      const name = type.names[this.#enumNames].get(number);
+      if (name !== undefined) return name;
+      return type.names.typeName === 'google.protobuf.NullValue' ? null : number;
     }
     const { message } = type;
     if (group !== undefined) return this.#fields(reader, message, reader.len, this.#empty(message), group);
@@ -127,17 +158,30 @@ export class ResponseJson {
   }
 
   #zero(type: ValueType): Json {
-    if (type.kind === 'scalar') return zeroJson(type.scalar);
-    if (type.kind === 'enum') return type.names.shown.get(0) ?? null;
+    if (type.kind === 'scalar') return this.#longsAreText && isLong(type.scalar) ? '0' : zeroJson(type.scalar);
+    if (type.kind === 'enum') return type.names[this.#enumNames].get(0) ?? null;
     return this.message(type.message, new Uint8Array());
+  }
+
+  #unset(field: Field): Json {
+    if (field.shape !== 'single' || !field.implicit || field.value.kind === 'message') return null;
+    return this.#zero(field.value);
   }
 }
 
-function unsetJson(field: Field): Json {
-  if (field.shape !== 'single' || !field.implicit) return null;
-  if (field.value.kind === 'scalar') return zeroJson(field.value.scalar);
-  return field.value.kind === 'enum' ? (field.value.names.shown.get(0) ?? null) : null;
+const longWrappers = new Set(['google.protobuf.Int64Value', 'google.protobuf.UInt64Value']);
+
+function isLong(scalar: ScalarType): boolean {
+  return longs.has(scalar);
 }
+
+const longs = new Set([
+  ScalarType.INT64,
+  ScalarType.UINT64,
+  ScalarType.SINT64,
+  ScalarType.FIXED64,
+  ScalarType.SFIXED64,
+]);
 
 function isNumeric(type: ValueType): boolean {
   if (type.kind === 'message') return false;

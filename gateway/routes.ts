@@ -95,7 +95,7 @@ interface Path {
 }
 
 /** Where in the path each step begins, and where the last one ends; undefined if the path doesn't match. */
-function matchSteps(steps: readonly Step[], segments: readonly string[]): number[] | undefined {
+function matchSteps(steps: readonly Step[], segments: readonly string[], takesEmpty = false): number[] | undefined {
   const rest = steps.findIndex((step) => step.kind === 'rest');
   const spare = segments.length - steps.length;
   if (rest === -1 ? spare !== 0 : spare < -1) return undefined;
@@ -105,11 +105,11 @@ function matchSteps(steps: readonly Step[], segments: readonly string[]): number
     bounds.push(at);
     if (step.kind === 'rest') {
       const end = at + spare + 1;
-      for (; at < end; at++) if (segments[at] === '') return undefined;
+      for (; at < end; at++) if (segments[at] === '' && !takesEmpty) return undefined;
       continue;
     }
     const segment = segments[at];
-    if (step.kind === 'literal' ? segment !== step.text : segment === '') return undefined;
+    if (step.kind === 'literal' ? segment !== step.text : segment === '' && !takesEmpty) return undefined;
     at += 1;
   }
   bounds.push(at);
@@ -181,9 +181,15 @@ export class RouteTable<T> {
   readonly #openEnded: Route<T>[] = [];
   readonly #beaten = new Map<Route<T>, Set<Route<T>>>();
   readonly #verbs = new Set<string>();
+  readonly #isStrict: boolean;
 
-  /** @throws RouteError if two routes match the same request and neither is more specific */
-  constructor(routes: readonly Route<T>[]) {
+  /**
+   * @param isStrict whether to match as grpc-gateway does: only the routes with the method of the request, the path decoded
+   *   before it is split, and empty segments like others
+   * @throws RouteError if two routes match the same request and neither is more specific
+   */
+  constructor(routes: readonly Route<T>[], isStrict = false) {
+    this.#isStrict = isStrict;
     const ambiguous: string[] = [];
     for (const [index, route] of routes.entries()) {
       const { template } = route;
@@ -214,6 +220,7 @@ export class RouteTable<T> {
 
   /** Finds the route of a request. `path` is as the client sent it, still encoded, without the query. */
   find(method: string, path: string): Match<T> {
+    if (this.#isStrict) return this.#findStrictly(method, path);
     const segments = path === '/' ? [] : path.slice(1).split('/');
     let decoded: readonly string[] = segments;
     if (path.includes('%')) {
@@ -224,6 +231,23 @@ export class RouteTable<T> {
       }
     }
     return this.#withVerb(method, { segments, decoded }) ?? this.#match(method, { segments, decoded }, undefined);
+  }
+
+  #findStrictly(method: string, path: string): Match<T> {
+    const whole = path.includes('%') ? safeDecode(path) : path;
+    if (whole === undefined) return { kind: 'malformed path' };
+    const segments = whole.slice(1).split('/');
+    const last = segments.at(-1) as string;
+    let other: Match<T> = { kind: 'unknown path' };
+    for (const verb of [...this.#verbs, undefined]) {
+      if (verb !== undefined && (!last.endsWith(`:${verb}`) || last.length === verb.length + 1)) continue;
+      const bare = verb === undefined ? last : last.slice(0, -verb.length - 1);
+      const decoded = [...segments.slice(0, -1), bare];
+      const match = this.#match(method, { segments: decoded, decoded }, verb);
+      if (match.kind === 'found') return match;
+      if (match.kind === 'wrong method') other = match;
+    }
+    return other;
   }
 
   #withVerb(method: string, { segments, decoded }: Path): Match<T> | undefined {
@@ -245,23 +269,30 @@ export class RouteTable<T> {
     const matching: { route: Route<T>; bounds: number[] }[] = [];
     const consider = (route: Route<T>) => {
       if (route.template.verb !== verb) return;
-      const bounds = matchSteps(route.template.steps, path.decoded);
+      const bounds = matchSteps(route.template.steps, path.decoded, this.#isStrict);
       if (bounds !== undefined) matching.push({ route, bounds });
     };
     this.#byLength.get(path.segments.length)?.forEach(consider);
     this.#openEnded.forEach(consider);
     if (matching.length === 0) return { kind: 'unknown path' };
+    const has = ({ route }: { route: Route<T> }) => route.method === method || route.method === '*';
+    if (this.#isStrict && matching.some(has)) matching.splice(0, Infinity, ...matching.filter(has));
     const best = matching.filter(({ route }) => !matching.some((other) => this.#beaten.get(other.route)?.has(route)));
     for (const { route, bounds } of best) {
       if (route.method !== method && route.method !== '*') continue;
-      return { kind: 'found', route, values: route.template.variables.map((own) => valueOf(own, bounds, path)) };
+      return { kind: 'found', route, values: route.template.variables.map((own) => this.#valueOf(own, bounds, path)) };
     }
     const allow = new Set(best.map(({ route }) => route.method));
-    if (allow.has('GET')) {
+    if (allow.has('GET') && !this.#isStrict) {
       if (method === 'HEAD') return this.#match('GET', path, verb);
       allow.add('HEAD');
     }
     return { kind: 'wrong method', allow: [...allow, 'OPTIONS'].sort() };
+  }
+
+  #valueOf(variable: Variable, bounds: readonly number[], path: Path): string {
+    if (!this.#isStrict) return valueOf(variable, bounds, path);
+    return path.decoded.slice(bounds[variable.from], bounds[variable.to]).join('/');
   }
 }
 

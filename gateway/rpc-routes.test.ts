@@ -8,11 +8,13 @@ import {
   type FileDescriptorSet,
   type MethodDescriptorProto,
 } from '@bufbuild/protobuf/wkt';
-import { credentials } from '@grpc/grpc-js';
 import test from 'ava';
+import { loadConfig } from '#lib/config.ts';
+import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { descriptorSet } from '../test/echo-backend.ts';
 import { Backends } from './backends.ts';
 import { readRoutes } from './bindings.ts';
+import { hubDialect } from './dialect.ts';
 import { RouteError, RouteTable } from './routes.ts';
 import { longestUpload, rpcRoutes } from './rpc-routes.ts';
 
@@ -32,14 +34,17 @@ function routes(change: (set: FileDescriptorSet) => void) {
   const registry = createFileRegistry(set);
   const bindings = readRoutes(registry, (service) => service.startsWith('transcoding.'));
   // Nothing is connected before it is called.
-  const backends = new Backends([{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }], credentials.createInsecure());
-  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits));
+  const backends = new Backends(
+    [{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }],
+    openTransport(loadConfig(transportSettings, {})),
+  );
+  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, hubDialect));
   backends.close();
   return { bindings, table };
 }
 
 function fileOf(set: FileDescriptorSet) {
-  const file = set.file.find(({ name }) => name.startsWith('transcoding/'));
+  const file = set.file.find(({ name }) => name === 'transcoding/v1/raw.proto');
   if (file === undefined) throw new Error('There are no test services');
   return file;
 }

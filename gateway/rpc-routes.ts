@@ -1,4 +1,4 @@
-import type { Request, Response } from 'express';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
 import type { ServiceError } from '@grpc/grpc-js';
 import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
@@ -6,17 +6,19 @@ import type { Backend, Backends } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import { isJson } from './body.ts';
 import { answerDownload } from './download.ts';
-import { fromBackend, Problem } from './problem.ts';
+import type { Dialect } from './dialect.ts';
+import { Problem } from './problem.ts';
 import { Reading } from './request-json.ts';
 import type { Route } from './routes.ts';
 import { Transcoder } from './transcode.ts';
+import { answerCollected, answerStream, type StreamOptions } from './stream.ts';
 import { answerUnary } from './unary.ts';
 import { answerUpload } from './upload.ts';
 
 /** Answers a request to a route, or throws a Problem. */
 export type Handler = (
-  request: Request,
-  response: Response,
+  request: IncomingMessage,
+  response: ServerResponse,
   values: readonly string[],
   query: string,
 ) => Promise<void> | void;
@@ -28,7 +30,7 @@ export interface Limits {
   /** Bytes that a JSON body may have, and how long it may take to arrive. */
   bodyLimit: number;
   bodyTimeout: number;
-  /** How long a client that sends a raw body may send nothing, and one that is sent one take nothing. */
+  /** How long a client that sends a stream may send nothing, and one that is sent one take nothing. */
   uploadIdle: number;
   downloadIdle: number;
   /** How many uploads and downloads may be under way at once. */
@@ -41,14 +43,15 @@ export function rpcRoutes(
   registry: Registry,
   backends: Backends,
   limits: Limits,
+  dialect: Dialect,
 ): Route<Handler>[] {
-  const transcoder = new Transcoder(registry);
   const streams: Streams = { running: 0 };
+  const context = { transcoder: new Transcoder(registry, dialect.json), backends, streams, limits, dialect };
   return endpointsOf(routes).map(({ route, json }) => {
     const { method, template } = route;
-    const handler = handlerOf(route.target, transcoder, backends, streams, limits);
+    const handler = handlerOf(route.target, context);
     if (json === undefined) return { method, template, target: handler };
-    const ofJson = handlerOf(json.target, transcoder, backends, streams, limits);
+    const ofJson = handlerOf(json.target, context);
     const target: Handler = (request, ...rest) =>
       (isJson(request.headers['content-type']) ? ofJson : handler)(request, ...rest);
     return { method, template, target };
@@ -90,34 +93,49 @@ function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): 
   return others.length === 1 && takesJson ? sibling : undefined;
 }
 
-function handlerOf(
-  binding: Binding,
-  transcoder: Transcoder,
-  backends: Backends,
-  streams: Streams,
-  limits: Limits,
-): Handler {
+/** Uploads and downloads under way. */
+interface Streams {
+  running: number;
+}
+
+/** What all routes have in common. */
+interface Context {
+  transcoder: Transcoder;
+  backends: Backends;
+  streams: Streams;
+  limits: Limits;
+  dialect: Dialect;
+}
+
+function handlerOf(binding: Binding, context: Context): Handler {
+  const { transcoder, backends, limits, dialect } = context;
   const { method, rawBody } = binding;
   const backend = backends.of(method.parent.typeName) as Backend;
-  const common = { backend, binding, transcoder, timeout: binding.timeout ?? limits.timeout };
+  const common = { backend, binding, transcoder, dialect, timeout: binding.timeout ?? limits.timeout };
+  const { bodyLimit, bodyTimeout } = limits;
+  const body = { bodyLimit, bodyTimeout, isStrict: dialect.json.strict };
   if (method.methodKind === 'unary') {
     const isRepeatable = method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
-    const options = { ...common, bodyLimit: limits.bodyLimit, bodyTimeout: limits.bodyTimeout, isRepeatable };
+    const options = { ...common, ...body, isRepeatable };
     return (request, response, values, query) => answerUnary(request, response, values, query, options);
   }
   if (rawBody === undefined) {
-    return () => {
-      throw new Problem(501, 'UNIMPLEMENTED', 'Streams are not implemented');
-    };
+    const options: StreamOptions = { ...common, ...body, idle: limits.downloadIdle, silence: limits.uploadIdle };
+    if (method.methodKind === 'client_streaming') {
+      return held(backend, context, (request, response) => answerCollected(request, response, options));
+    }
+    return held(backend, context, (request, response, values, query) =>
+      answerStream(request, response, values, query, options),
+    );
   }
   if (method.methodKind === 'client_streaming') {
     const options = { ...common, rawBody, idle: limits.uploadIdle };
-    return held(backend, streams, limits, (request, response, values, query) =>
+    return held(backend, context, (request, response, values, query) =>
       answerUpload(request, response, values, query, options),
     );
   }
   const options = { ...common, rawBody, idle: limits.downloadIdle };
-  return held(backend, streams, limits, (request, response, values, query) =>
+  return held(backend, context, (request, response, values, query) =>
     answerDownload(request, response, values, query, options),
   );
 }
@@ -127,16 +145,11 @@ export function overloaded(): Problem {
   return new Problem(503, 'OVERLOADED', 'Too many requests at once: try again a little later', { retryAfter: 1 });
 }
 
-/** Uploads and downloads under way. */
-interface Streams {
-  running: number;
-}
-
 /** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
-function held({ streamCalls }: Backend, streams: Streams, limits: Limits, handler: Handler): Handler {
+function held({ streamCalls }: Backend, { streams, limits, dialect }: Context, handler: Handler): Handler {
   const begin: Handler = async (request, response, ...rest) => {
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
-      throw fromBackend(error, new Reading(), new Map());
+      throw dialect.refusal(error, new Reading(), new Map());
     });
     if (!response.destroyed) await handler(request, response, ...rest);
   };

@@ -108,7 +108,8 @@ function realFrom(json: Json, max: number): number | Fault {
   }
   const value = Number(json);
   // JSON.parse makes Infinity of 1e999.
-  return Math.abs(value) <= max ? value : new Fault(`must be a number from ${-max} to ${max}`);
+  const nearest = max === FLOAT32_MAX ? Math.fround(value) : value;
+  return Math.abs(nearest) <= max ? value : new Fault(`must be a number from ${-max} to ${max}`);
 }
 
 function integerFrom(json: Json, min: number, max: number): number | Fault {
@@ -187,7 +188,8 @@ function realJson(value: number): Json {
 
 /** The shortest decimal that is read back as the same 32-bit float. */
 function floatJson(value: number): Json {
-  if (!Number.isFinite(value) || Number.isInteger(value)) return realJson(value);
+  const isExact = Number.isInteger(value) && Math.abs(value) < 2 ** 24;
+  if (!Number.isFinite(value) || isExact) return realJson(value);
   for (let digits = 6; digits < 9; digits++) {
     const short = Number(value.toPrecision(digits));
     if (Math.fround(short) === value) return short;

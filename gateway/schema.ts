@@ -17,8 +17,9 @@ export type ValueType =
 
 /** A field of a message, with what a translation from or to JSON needs to know about it. */
 export interface Field {
-  /** Its name in the proto, which is also its name in JSON answers. */
+  /** Its name in the proto, and that of proto3 JSON. */
   name: string;
+  jsonName: string;
   number: number;
   shape: 'single' | 'list' | 'map';
   value: ValueType;
@@ -30,6 +31,8 @@ export interface Field {
   delimited: boolean;
   /** Whether an unset value can't be told from its zero. */
   implicit: boolean;
+  /** Whether it is `optional` in proto3. */
+  optional: boolean;
   /** The other members of its oneof; undefined outside of one. */
   siblings: readonly Field[] | undefined;
 }
@@ -47,6 +50,9 @@ export interface EnumNames {
   typeName: string;
   /** What answers show: `private` for CONVERSATION_TYPE_PRIVATE, null for a zero called UNSPECIFIED. */
   shown: ReadonlyMap<number, string | null>;
+  /** The names in the proto. */
+  full: ReadonlyMap<number, string | null>;
+  exact: ReadonlyMap<string, number>;
   /** Number by short and by full name, both in upper case. */
   byName: ReadonlyMap<string, number>;
   /** The short names that a client may choose from. */
@@ -98,11 +104,13 @@ export function fieldsAt(type: MessageType, path: readonly string[]): Field[] | 
 function describeField(field: DescField): Field {
   const common = {
     name: field.name,
+    jsonName: field.jsonName,
     number: field.number,
     key: ScalarType.STRING,
     packed: false,
     delimited: false,
     implicit: field.presence === FeatureSet_FieldPresence.IMPLICIT,
+    optional: field.proto.proto3Optional,
     siblings: undefined,
   };
   switch (field.fieldKind) {
@@ -133,6 +141,8 @@ function enumNames(desc: DescEnum): EnumNames {
   const known = enums.get(desc);
   if (known !== undefined) return known;
   const shown = new Map<number, string | null>();
+  const full = new Map<number, string | null>();
+  const exact = new Map(desc.values.map((value) => [value.name, value.number]));
   const byName = new Map<string, number>();
   const choices: string[] = [];
   const prefix = desc.sharedPrefix?.length ?? 0;
@@ -140,12 +150,13 @@ function enumNames(desc: DescEnum): EnumNames {
     const short = value.name.slice(prefix);
     const unspecified = value.number === 0 && /(^|_)UNSPECIFIED$/.test(value.name);
     if (!shown.has(value.number)) shown.set(value.number, unspecified ? null : short.toLowerCase());
+    if (!full.has(value.number)) full.set(value.number, value.name);
     byName.set(short.toUpperCase(), value.number);
     if (!unspecified) choices.push(short.toLowerCase());
   }
   for (const value of desc.values) byName.set(value.name.toUpperCase(), value.number);
-  if (desc.typeName === 'google.protobuf.NullValue') shown.set(0, null);
-  const names = { typeName: desc.typeName, shown, byName, choices };
+  if (desc.typeName === 'google.protobuf.NullValue') for (const names of [shown, full]) names.set(0, null);
+  const names = { typeName: desc.typeName, shown, full, exact, byName, choices };
   enums.set(desc, names);
   return names;
 }

@@ -1,8 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import type { Binding } from './bindings.ts';
+import type { JsonForm } from './dialect.ts';
 import {
+  emptyMessage,
   fitsText,
+  holderOf,
   isPlainMessage,
   nameless,
   RequestJson,
@@ -17,6 +20,8 @@ import {
 import { ResponseJson } from './response-json.ts';
 import type { Json } from './scalars.ts';
 import { Fault, fieldsAt, type Field } from './schema.ts';
+import { readStrictQuery } from './strict-query.ts';
+import { paths as fieldMask, strictFromText, strictWellKnown } from './strict-text.ts';
 import { maxDepth } from './well-known.ts';
 
 /** Where the fields of a request are. */
@@ -35,38 +40,74 @@ export interface Sent {
 export class Transcoder {
   readonly #requests: RequestJson;
   readonly #responses: ResponseJson;
+  /** For a field that is the answer: as Go prints what is no message. */
+  readonly #plain: ResponseJson;
+  readonly #strict: boolean;
 
-  constructor(registry: Registry) {
-    this.#requests = new RequestJson(registry);
-    this.#responses = new ResponseJson(registry);
+  constructor(registry: Registry, form: JsonForm) {
+    this.#strict = form.strict;
+    this.#requests = new RequestJson(registry, form.strict);
+    this.#responses = new ResponseJson(registry, form);
+    this.#plain = new ResponseJson(registry, { ...form, longs: 'number' });
   }
 
   /** Makes the request message. What is wrong with it is noted in `reading`; the message then holds the rest. */
   request(binding: Binding, { values, query, json, headers = {} }: Sent, reading: Reading): Uint8Array {
     const draft: Draft = new Map();
     const { body } = binding;
+    const bindAll = () => {
+      for (const [index, fields] of binding.variables.entries()) {
+        bindVariable(fields, values[index] as string, draft, reading, this.#strict);
+      }
+    };
     if (json !== undefined && body !== 'none') {
       if (body === 'all') this.#requests.message(binding.input, json.value, draft, reading, root);
+      else if (this.#strict) this.#requests.strictBody(body, json.value, draft, reading);
       else if (json.value !== null) this.#requests.field(body, json.value, draft, reading, root, nameless);
     }
-    if (query !== '' && body !== 'all') new QueryReader(binding, draft, reading).read(query);
-    if (json !== undefined) fillMask(binding, json.value, draft);
+    if (this.#strict && typeof body === 'object') {
+      if (json === undefined && body.shape === 'single' && body.value.kind === 'message') {
+        draft.set(body, emptyMessage(body.value.message));
+      }
+      strictMask(binding, json?.value, draft, reading);
+    }
+    if (query !== '' && body !== 'all') {
+      if (this.#strict) bindAll();
+      if (this.#strict) readStrictQuery(binding, query, draft, reading);
+      else new QueryReader(binding, draft, reading).read(query);
+    }
+    if (json !== undefined && !this.#strict) fillMask(binding, json.value, draft);
     for (const { header, field } of binding.rawBody?.requestHeaders ?? []) {
       const text = headers[header];
       if (text !== undefined) setField(field, String(text), { field: field.name, sent: header }, draft, reading);
     }
-    for (const [index, fields] of binding.variables.entries()) {
-      bindVariable(fields, values[index] as string, draft, reading);
-    }
+    bindAll();
+    return writeDraft(draft);
+  }
+
+  /** Reads one message of a stream of JSON. */
+  streamed(binding: Binding, json: unknown, reading: Reading): Uint8Array {
+    const draft: Draft = new Map();
+    this.#requests.message(binding.input, json, draft, reading, root);
     return writeDraft(draft);
   }
 
   /** The JSON of a response message. */
   response(binding: Binding, bytes: Uint8Array): string {
-    const json = this.#responses.message(binding.output, bytes);
-    const shown =
-      binding.responseBody === undefined ? json : (json as Record<string, unknown>)[binding.responseBody.name];
-    return JSON.stringify(shown ?? null);
+    const { responseBody, output } = binding;
+    if (responseBody === undefined) return JSON.stringify(this.#responses.message(output, bytes));
+    const { shape, value } = responseBody;
+    const isMessage = value.kind === 'message';
+    const responses = isMessage ? this.#responses : this.#plain;
+    const shown = responses.field(output, responseBody, bytes);
+    if (!this.#strict || shape !== 'single') return JSON.stringify(shown ?? null);
+    if (value.kind === 'message' && value.message.typeName !== 'google.protobuf.Value') {
+      return JSON.stringify(shown ?? this.#responses.message(value.message, none));
+    }
+    // An empty slice of bytes is a list, there.
+    if (value.kind === 'enum' && typeof shown === 'number') return JSON.stringify(String(shown));
+    const isEmpty = value.kind === 'scalar' && value.scalar === ScalarType.BYTES && shown === '';
+    return isEmpty ? '[]' : JSON.stringify(shown ?? null);
   }
 
   /** The fields of a response message by their names, each as its JSON. */
@@ -102,11 +143,11 @@ function namesIn(field: Field, json: unknown, depth: number): string[] {
   });
 }
 
-function bindVariable(fields: readonly Field[], text: string, draft: Draft, reading: Reading): void {
+function bindVariable(fields: readonly Field[], text: string, draft: Draft, reading: Reading, strict: boolean): void {
   const field = fields.at(-1) as Field;
   const path = fields.map((own) => own.name).join('.');
   reading.forget(path);
-  const value = valueFromText(field.value, text);
+  const value = strict ? strictVariable(fields, text) : valueFromText(field.value, text);
   if (value instanceof Fault) {
     reading.fail({ field: path, sent: path }, value.description);
     return;
@@ -116,15 +157,44 @@ function bindVariable(fields: readonly Field[], text: string, draft: Draft, read
   holder.set(field, value);
 }
 
-/** The message that holds the last of `fields`, made where it is missing. */
-function holderOf(fields: readonly Field[], draft: Draft): Draft {
-  let here = draft;
-  for (const field of fields.slice(0, -1)) {
-    let inner = here.get(field) as Draft | undefined;
-    if (!(inner instanceof Map)) here.set(field, (inner = new Map()));
-    here = inner;
+/** A variable as grpc-gateway reads it: times at the top of a message as in JSON, those further down as in a query. */
+function strictVariable(fields: readonly Field[], text: string): unknown {
+  const { value: type } = fields.at(-1) as Field;
+  const isTop = fields.length === 1 && type.kind === 'message';
+  return (
+    (isTop ? strictWellKnown(type.message.typeName, text.replace(/^"+|"+$/g, '')) : undefined) ??
+    strictFromText(type, text)
+  );
+}
+
+const none = new Uint8Array();
+
+/** Fills the only field mask of a message with what the body of a PATCH names, as grpc-gateway does. */
+function strictMask({ body, updateMask }: Binding, json: unknown, draft: Draft, reading: Reading): void {
+  if (updateMask === undefined || typeof body !== 'object') return;
+  const found = strictPaths(body, json, '', 0);
+  if (typeof found === 'string') reading.fail({ field: body.name, sent: found }, 'is no field');
+  else draft.set(updateMask, fieldMask(found.sort()));
+}
+
+/** The paths of all fields that JSON names; or the name of one that there isn't. */
+function strictPaths(field: Field, json: unknown, path: string, depth: number): string[] | string {
+  const leaf = path === '' ? [] : [path];
+  if (typeof json !== 'object' || json === null || Array.isArray(json) || depth > maxDepth) return leaf;
+  const entries = Object.entries(json);
+  if (field.shape !== 'single' || entries.length === 0) return leaf;
+  if (field.value.kind !== 'message' || field.value.message.typeName === 'google.protobuf.Any') return leaf;
+  const { message } = field.value;
+  const isDynamic = /^google\.protobuf\.(Struct|Value)$/.test(message.typeName);
+  const all: string[] = [];
+  for (const [key, value] of entries) {
+    const named = isDynamic ? { ...field, name: key } : message.byName.get(key);
+    if (named === undefined) return key;
+    const inner = strictPaths(named, value, path === '' ? named.name : `${path}.${named.name}`, depth + 1);
+    if (typeof inner === 'string') return inner;
+    all.push(...inner);
   }
-  return here;
+  return all;
 }
 
 /** Reads a query string: every field that isn't in the path, the body or a header, however deep, may be in it. */

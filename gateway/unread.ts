@@ -26,7 +26,7 @@ export function sendWhole(
   response: ServerResponse,
   status: number,
   headers: OutgoingHttpHeaders,
-  body?: string | Buffer,
+  body?: string | Uint8Array,
 ): void {
   const { req: request } = response;
   const rest = unreadBytes(request);

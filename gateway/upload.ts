@@ -1,5 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import type { Request, Response } from 'express';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
@@ -7,6 +6,7 @@ import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from './body.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { cut } from './cut.ts';
+import { fromMetadata } from './headers.ts';
 import { handOver, type HandedOver } from './hand-over.ts';
 import { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
@@ -35,8 +35,8 @@ const longestTimer = 2 ** 31 - 1;
  * @throws Problem
  */
 export async function answerUpload(
-  request: Request,
-  response: Response,
+  request: IncomingMessage,
+  response: ServerResponse,
   values: readonly string[],
   query: string,
   options: UploadOptions,
@@ -50,11 +50,11 @@ export async function answerUpload(
     await send(request, response, options, outgoing, message, undefined);
     throw outgoing.wrong();
   }
-  await answerMessage(response, options, answer as Answer);
+  await answerMessage(request, response, options, answer as Answer);
 }
 
 /** The headers that may be fields. */
-function headersOf({ headers }: Request, { isForm }: Pieces): IncomingHttpHeaders {
+function headersOf({ headers }: IncomingMessage, { isForm }: Pieces): IncomingHttpHeaders {
   if (!isForm) return headers;
   const { 'content-length': _ofTheForm, ...others } = headers;
   return others;
@@ -62,8 +62,8 @@ function headersOf({ headers }: Request, { isForm }: Pieces): IncomingHttpHeader
 
 /** Streams a message and a body to a backend. @returns its answer; undefined if the body turned out to be wrong */
 function send(
-  request: Request,
-  response: Response,
+  request: IncomingMessage,
+  response: ServerResponse,
   { backend, binding, rawBody, idle }: UploadOptions,
   outgoing: Outgoing,
   message: Buffer,
@@ -80,7 +80,7 @@ function send(
     let isAsked = request.headers.expect === undefined;
     let put: HandedOver | undefined;
     let isPut = false;
-    if (size > 0) outgoing.metadata.set(handOverKeys.offer, 'put');
+    if (size > 0) outgoing.sent[handOverKeys.offer] = 'put';
 
     const upstream = backend.streams.makeClientStreamRequest(
       binding.rpcPath,
@@ -89,7 +89,11 @@ function send(
       outgoing.metadata,
       { deadline: outgoing.deadline },
       (error: ServiceError | null, bytes?: Buffer) => {
-        close(() => (error === null ? resolve({ bytes: bytes as Buffer, metadata }) : reject(outgoing.refusal(error))));
+        close(() =>
+          error === null
+            ? resolve({ message: bytes as Buffer, headers: fromMetadata(metadata), trailers: {} })
+            : reject(outgoing.refusal(error)),
+        );
       },
     );
     const close = (then: () => void) => {

@@ -193,6 +193,8 @@ function dynamic(desc: DescMessage, description: string, hasNull: boolean): Well
 /** Whether JSON nests no deeper than it may, and has no lone surrogate. */
 function isOrdinary(json: Json, depth: number): boolean {
   if (typeof json === 'string') return json.isWellFormed();
+  // JSON.parse makes Infinity of 1e999.
+  if (typeof json === 'number') return Number.isFinite(json);
   if (typeof json !== 'object' || json === null) return true;
   if (depth >= maxDepth) return false;
   for (const [key, value] of Object.entries(json)) {

@@ -17,6 +17,7 @@ import {
   Server,
   ServerCredentials,
   type sendUnaryData,
+  type ServerDuplexStream,
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
@@ -58,8 +59,8 @@ export interface EchoUpload extends EchoCall {
 type Handler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
 
 /**
- * A gRPC server that answers each call of test/protos with the request, an upload with what it received, and a download
- * with `hello`.
+ * A gRPC server that answers each call of test/protos with the request, an upload with what it received, a download with
+ * `hello`, and streams of messages with what they are asked for.
  */
 export interface EchoBackend {
   /** host:port. */
@@ -76,6 +77,8 @@ export interface EchoBackend {
   receiver: ((upload: EchoUpload) => boolean) | undefined;
   /** Sends downloads in place of the greeting. */
   sender: ((call: ServerWritableStream<Buffer, Buffer>) => void) | undefined;
+  /** Answers a call with the echo, and with a trailer. */
+  echo(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>, trailer?: Metadata): void;
   health: HealthImplementation;
   stop(): void;
 }
@@ -94,6 +97,7 @@ export async function startEchoBackend(port = 0): Promise<EchoBackend> {
     receiver: undefined,
     sender: undefined,
     health,
+    echo: (call, callback, trailer) => echo(call, callback, trailer),
     stop: () => server.forceShutdown(),
   };
   for (const type of registry) {
@@ -101,19 +105,19 @@ export async function startEchoBackend(port = 0): Promise<EchoBackend> {
     const definition: Record<string, unknown> = {};
     const handlers: Record<string, UntypedServiceImplementation[string]> = {};
     for (const method of type.methods) {
-      const isUpload = method.methodKind === 'client_streaming';
-      const isDownload = method.methodKind === 'server_streaming';
+      const { methodKind } = method;
       definition[method.name] = {
         path: `/${type.typeName}/${method.name}`,
-        requestStream: isUpload,
-        responseStream: isDownload,
+        requestStream: methodKind === 'client_streaming' || methodKind === 'bidi_streaming',
+        responseStream: methodKind === 'server_streaming' || methodKind === 'bidi_streaming',
         requestSerialize: asIs,
         requestDeserialize: asIs,
         responseSerialize: asIs,
         responseDeserialize: asIs,
       };
-      if (isUpload) handlers[method.name] = uploadHandler(backend, method);
-      else if (isDownload) handlers[method.name] = downloadHandler(backend, method);
+      if (type.name === 'StreamService') handlers[method.name] = streamHandler(backend, method);
+      else if (methodKind === 'client_streaming') handlers[method.name] = uploadHandler(backend, method);
+      else if (methodKind === 'server_streaming') handlers[method.name] = downloadHandler(backend, method);
       else handlers[method.name] = unaryHandler(backend, method);
     }
     server.addService(definition as unknown as ServiceDefinition, handlers);
@@ -151,9 +155,24 @@ function unaryHandler(backend: EchoBackend, method: DescMethod): Handler {
     const wrong = violationsOf(backend, call);
     if (wrong !== undefined) callback(wrong);
     else if (backend.handler !== undefined) backend.handler(call, callback);
-    else if (method.input === method.output) callback(null, call.request);
-    else callback(null, Buffer.alloc(0));
+    else echo(call, callback);
   };
+}
+
+const methods = new Map(
+  [...registry]
+    .filter((type) => type.kind === 'service')
+    .flatMap(({ typeName, methods }) => methods.map((method) => [`/${typeName}/${method.name}`, method])),
+);
+
+function echo(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>, trailer?: Metadata): void {
+  const method = methods.get(call.getPath()) as DescMethod;
+  const { input, output } = method;
+  let answer: Buffer = Buffer.alloc(0);
+  if (input === output) answer = call.request;
+  else if (method.name === 'Fetch')
+    answer = httpBody(output, (callOf(method, call.request, call).request as Wish).name);
+  callback(null, answer, trailer);
 }
 
 function uploadHandler(backend: EchoBackend, method: DescMethod) {
@@ -205,6 +224,62 @@ function downloadHandler(backend: EchoBackend, method: DescMethod) {
       call.write(content({}, Buffer.from('hello')));
       call.end();
     }
+  };
+}
+
+/** transcoding.v1.StreamWish. */
+interface Wish {
+  name?: string;
+  count?: number;
+  code?: number;
+  reason?: string;
+}
+
+function httpBody(type: DescMessage, text = ''): Buffer {
+  return encode(type, { contentType: 'text/plain', data: Buffer.from(text).toString('base64') });
+}
+
+function streamHandler(backend: EchoBackend, method: DescMethod): UntypedServiceImplementation[string] {
+  const { output } = method;
+  if (method.methodKind === 'server_streaming') {
+    return (call: ServerWritableStream<Buffer, Buffer>) => {
+      const seen = callOf(method, call.request, call);
+      backend.calls.push(seen);
+      if (backend.sender !== undefined) {
+        backend.sender(call);
+        return;
+      }
+      const { name = '', count = 0, code = 0, reason = '' } = seen.request as Wish;
+      for (let index = 0; index < count; index++) {
+        const isBody = output.typeName === 'google.api.HttpBody';
+        const nested = { name, count: index };
+        call.write(isBody ? httpBody(output, `${name} ${index}`) : encode(output, { textValue: name, nested }));
+      }
+      if (code === 0) call.end();
+      else call.emit('error', { code, details: reason });
+    };
+  }
+  if (method.methodKind === 'bidi_streaming') {
+    return (call: ServerDuplexStream<Buffer, Buffer>) => {
+      call.on('error', () => {});
+      call.on('data', (message: Buffer) => {
+        backend.calls.push(callOf(method, message, call));
+        call.write(message);
+      });
+      call.on('end', () => call.end());
+    };
+  }
+  return (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
+    const children: JsonValue[] = [];
+    call.on('error', () => {});
+    call.on('data', (message: Buffer) => {
+      const seen = callOf(method, message, call);
+      backend.calls.push(seen);
+      children.push(seen.request);
+    });
+    call.on('end', () => {
+      if (!call.cancelled) answer(null, encode(output, { children, int32Value: children.length }));
+    });
   };
 }
 

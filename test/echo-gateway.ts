@@ -92,6 +92,15 @@ export async function dial(port: number): Promise<{ socket: Socket; until(found:
   };
 }
 
+/** Of a stream, whose lines are JSON each, nothing. */
+function jsonOf(text: string): Record<string, unknown> {
+  try {
+    return JSON.parse(text) as Record<string, unknown>;
+  } catch {
+    return {};
+  }
+}
+
 /** Sends one request on a connection of its own. */
 export function exchange(port: number, line: string, { body, headers = {} }: Send = {}): Promise<Answer> {
   const [method, path] = line.split(' ');
@@ -115,7 +124,7 @@ export function exchange(port: number, line: string, { body, headers = {} }: Sen
           const text = bytes.toString();
           const { 'content-type': type = '', 'content-encoding': encoding } = response.headers;
           const isJson = text !== '' && /json/.test(type) && encoding === undefined;
-          const json = isJson ? (JSON.parse(text) as Record<string, unknown>) : {};
+          const json = isJson ? jsonOf(text) : {};
           resolve({ status: response.statusCode as number, headers: response.headers, bytes, text, json });
         });
       },

@@ -4,8 +4,8 @@ import {
   connectivityState,
   Metadata,
   status,
+  type Channel,
   type ChannelOptions,
-  type Client,
   type ServiceError,
 } from '@grpc/grpc-js';
 import { within } from '../deadline.ts';
@@ -51,6 +51,11 @@ export function targetOf(address: string): string {
   return `${address.startsWith('[') ? 'ipv6' : 'ipv4'}:${address}`;
 }
 
+/** A client of grpc-js, or one that tells as it does whether its servers are connected. */
+export interface Connected {
+  getChannel(): Pick<Channel, 'getConnectivityState' | 'watchConnectivityState'>;
+}
+
 /** A call, as far as it matters for another try. */
 export interface Attempts {
   /** Whether the server may be asked twice: its proto says so (`idempotency_level`). */
@@ -76,13 +81,13 @@ const budget = { share: 0.1, most: 100 };
  * tried again where that is safe. So tries that are made again are at most a tenth of all calls, beside a hundred.
  */
 export class Reach {
-  readonly #client: Client;
+  readonly #client: Connected;
   readonly #patience: number;
   #tokens = budget.most;
   /** While no server is connected: since when, and what is fulfilled once one is. */
   #away: { since: number; back: Promise<unknown> } | undefined;
 
-  constructor(client: Client, { patience: longest = patience } = {}) {
+  constructor(client: Connected, { patience: longest = patience } = {}) {
     this.#client = client;
     this.#patience = longest;
   }

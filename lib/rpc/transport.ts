@@ -11,6 +11,13 @@ export const transportSettings = {
   GRPC_TLS_CA: text().optional().describe('PEM file with the authority that signed the certificates of all processes'),
 };
 
+/** What a client of ours shows over TLS, and by whom it knows its servers. PEM. */
+export interface TlsOptions {
+  ca: Buffer;
+  cert: Buffer;
+  key: Buffer;
+}
+
 /** How gRPC travels: as plain text, or over TLS where each side shows a certificate that GRPC_TLS_CA signed. */
 export interface Transport {
   encrypted: boolean;
@@ -20,6 +27,8 @@ export interface Transport {
   client: ChannelCredentials;
   /** The same, but for a server on this machine, which is reached under none of its names. */
   neighbour: ChannelCredentials;
+  /** The same, for a client that isn't grpc-js's; undefined for plain text. */
+  tls: TlsOptions | undefined;
 }
 
 /** @throws ConfigError if the settings are not all there, or the files can't be used */
@@ -29,8 +38,8 @@ export function openTransport(config: Config<typeof transportSettings>): Transpo
     throw new ConfigError(['set all of GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA, or none']);
   }
   if (pair === undefined) {
-    const client = credentials.createInsecure();
-    return { encrypted: false, server: ServerCredentials.createInsecure(), client, neighbour: client };
+    const [server, client] = [ServerCredentials.createInsecure(), credentials.createInsecure()];
+    return { encrypted: false, server, client, neighbour: client, tls: undefined };
   }
   const authority = readCertificates('GRPC_TLS_CA', config.GRPC_TLS_CA as string);
   return {
@@ -38,6 +47,7 @@ export function openTransport(config: Config<typeof transportSettings>): Transpo
     server: ServerCredentials.createSsl(authority, [{ cert_chain: pair.cert, private_key: pair.key }], true),
     client: credentials.createSsl(authority, pair.key, pair.cert),
     neighbour: credentials.createSsl(authority, pair.key, pair.cert, { checkServerIdentity: () => undefined }),
+    tls: { ca: authority, ...pair },
   };
 }
 

@@ -1,0 +1,199 @@
+import { readFileSync } from 'node:fs';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type ServerResponse,
+} from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { parseArgs } from 'node:util';
+import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { ConfigError, type Config } from '#lib/config.ts';
+import { runProcess, type Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
+import { answerProblem } from './answer.ts';
+import { Backends } from './backends.ts';
+import { readRoutes } from './bindings.ts';
+import { isForm } from './body.ts';
+import { trailersFor } from './call.ts';
+import { answerConnectionErrors } from './connection-errors.ts';
+import { grpcGatewayDialect } from './grpc-gateway.ts';
+import { listen, targetOf } from './http.ts';
+import { Problem } from './problem.ts';
+import { RouteTable } from './routes.ts';
+import { rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
+
+const usage = `npm run gateway -- --descriptor-set <file> --backend <host:port> --port <n> [options]
+
+Serves the HTTP rules (google.api.http) of a descriptor set as REST, in front of any gRPC server, as grpc-gateway does.
+
+  --descriptor-set <file>   FileDescriptorSet with all imports: buf build --as-file-descriptor-set -o <file>, or
+                            protoc --include_imports --descriptor_set_out=<file>
+  --backend <host:port>     the gRPC server; several with commas between them if they are IP addresses
+  --port <n>                port to serve HTTP on; 0 takes a free one
+  --host <address>          address to serve HTTP on; 127.0.0.1 by default
+  --enum-names proto|short  names of enum values in JSON: as in the proto (COLOR_RED, the default), or red
+
+GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA make it call the server over TLS.`;
+
+/** How the gateway is to be started alone. */
+export interface StandaloneOptions {
+  descriptorSet: string;
+  backend: string;
+  port: number;
+  host: string;
+  enumNames: 'short' | 'proto';
+}
+
+/** As long as a connection may be idle, and as the head of a request may take. */
+const [keepAliveTimeout, headersTimeout] = [65_000, 60_000];
+/** How long running requests may go on when the process stops. */
+const drain = 5_000;
+const limits: Limits = {
+  // There is none unless a client says one: whoever doesn't want to wait any longer goes away.
+  timeout: Infinity,
+  bodyLimit: 64 * 1024 * 1024,
+  bodyTimeout: 300_000,
+  uploadIdle: 300_000,
+  downloadIdle: 300_000,
+  streams: Infinity,
+};
+
+/** Serves HTTP in front of a gRPC server of others. */
+export async function startStandalone(
+  { descriptorSet, backend, port, host, enumNames }: StandaloneOptions,
+  config: Config<typeof transportSettings>,
+  log: Logger,
+): Promise<Running> {
+  const registry = readDescriptors(descriptorSet);
+  const backends = new Backends([{ prefix: '', address: backend }], openTransport(config), 'foreign');
+  const dialect = grpcGatewayDialect(registry, enumNames);
+  const bindings = readRoutes(registry, () => true, true);
+  if (bindings.length === 0) throw new ConfigError([`${descriptorSet} has no service with an HTTP rule`]);
+  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, dialect), true);
+
+  const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
+    const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
+    if (!(error instanceof Problem)) log.error({ err: error }, 'a request failed in a way that it should not');
+    if (response.headersSent) response.destroy();
+    else answerProblem(response, problem, trailersOf(problem, request));
+  };
+  const server = createServer(
+    { requireHostHeader: false, keepAliveTimeout, headersTimeout, requestTimeout: 0 },
+    (request, response) => {
+      try {
+        const answered = dispatch(table, request, response);
+        if (answered !== undefined) answered.catch((error: unknown) => fail(error, request, response));
+      } catch (error) {
+        fail(error, request, response);
+      }
+    },
+  );
+  answerConnectionErrors(server);
+  await listen(server, port, host);
+  log.info({ routes: bindings.length, backend }, 'serving');
+  return {
+    port: (server.address() as AddressInfo).port,
+    retire() {},
+    async stop() {
+      const closed = new Promise((resolve) => server.close(resolve));
+      const timer = setTimeout(() => server.closeAllConnections(), drain);
+      await closed;
+      clearTimeout(timer);
+      backends.close();
+    },
+  };
+}
+
+function dispatch(
+  table: RouteTable<Handler>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> | void {
+  const { pathname, query } = targetOf(request.url as string);
+  let method = request.method as string;
+  // A query that is too long for a URL may come as a form.
+  const mayBeGet = method === 'POST' && isForm(request);
+  const override = request.headers['x-http-method-override'];
+  if (mayBeGet && override !== undefined) method = String(override).toUpperCase();
+  const match = table.find(method, pathname);
+  switch (match.kind) {
+    case 'found':
+      return match.route.target(request, response, match.values, query);
+    case 'malformed path':
+      throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding', grpcCode(3));
+    case 'unknown path':
+      throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found', grpcCode(5));
+    case 'wrong method': {
+      const asGet = mayBeGet ? table.find('GET', pathname) : match;
+      if (asGet.kind === 'found') return asGet.route.target(request, response, asGet.values, query);
+      throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed', grpcCode(12));
+    }
+  }
+}
+
+/** What a backend said behind an error, for a client that takes trailers. */
+function trailersOf({ cause }: Problem, request: IncomingMessage): OutgoingHttpHeaders | undefined {
+  const { trailers } = (cause ?? {}) as { trailers?: IncomingHttpHeaders };
+  return trailers === undefined ? undefined : trailersFor(request, trailers);
+}
+
+function grpcCode(code: number) {
+  return { extensions: { code, details: [] } };
+}
+
+function readDescriptors(file: string): FileRegistry {
+  try {
+    return createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(file)));
+  } catch (error) {
+    throw new ConfigError([`${file} is no descriptor set with all of its imports: ${(error as Error).message}`]);
+  }
+}
+
+function readOptions(): StandaloneOptions {
+  const text = { type: 'string' } as const;
+  try {
+    const { values } = parseArgs({
+      options: {
+        'descriptor-set': text,
+        backend: text,
+        port: text,
+        host: text,
+        'enum-names': text,
+        help: { type: 'boolean' },
+      },
+    });
+    if (values.help === true) {
+      console.log(usage);
+      process.exit(0);
+    }
+    const {
+      'descriptor-set': descriptorSet,
+      backend,
+      port,
+      host = '127.0.0.1',
+      'enum-names': enumNames = 'proto',
+    } = values;
+    if (descriptorSet === undefined || backend === undefined || port === undefined) {
+      throw new Error('--descriptor-set, --backend and --port are needed');
+    }
+    if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) throw new Error('--port must be a number up to 65535');
+    if (enumNames !== 'proto' && enumNames !== 'short') throw new Error('--enum-names must be proto or short');
+    return { descriptorSet, backend, port: Number(port), host, enumNames };
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(64);
+  }
+}
+
+if (import.meta.main) {
+  const options = readOptions();
+  await runProcess({
+    name: 'gateway',
+    settings: transportSettings,
+    start: (config, log) => startStandalone(options, config, log),
+  });
+}

@@ -1,0 +1,127 @@
+import type { Binding } from './bindings.ts';
+import { holderOf, isPlainMessage, type Draft, type Reading } from './request-json.ts';
+import { Fault, type Field, type MessageType } from './schema.ts';
+import { strictFromText, strictScalar } from './strict-text.ts';
+
+/**
+ * Reads a query string as grpc-gateway does: every field that is neither in the path nor in the body may be in it, what is no
+ * field is ignored, and whatever else isn't exactly right is refused.
+ */
+export function readStrictQuery(binding: Binding, query: string, draft: Draft, reading: Reading): void {
+  const seen = new Set<string>();
+  for (const [key, values] of parametersOf(query, reading)) {
+    const [, base, entry] = /^(.*)\[(.*)\]$/s.exec(key) ?? [undefined, key, undefined];
+    const fail = (description: string) => reading.fail({ field: base, sent: key }, description);
+    const { fields, rest } = walk(binding.input, base.split('.'));
+    const path = rest.length === 0 ? fields.map(({ name }) => name) : base.split('.');
+    if (isElsewhere(binding, path)) continue;
+    const name = path.join('.') + (entry === undefined ? '' : `[${entry}]`);
+    if (seen.has(name)) {
+      fail('must be given once, not in two spellings');
+      continue;
+    }
+    seen.add(name);
+    if (rest.length > 0) {
+      // What a field that is no message can't hold is wrong; what a message doesn't have is ignored.
+      const last = fields.at(-1);
+      if (last !== undefined && !isMessage(last)) fail(`is no path: ${last.name} is no message`);
+      else if (last !== undefined && isPlainMessage(last)) reach(fields, draft);
+      continue;
+    }
+    const fault = set(fields, entry, values, draft);
+    if (fault !== undefined) fail(fault);
+  }
+}
+
+/** The parameters in the order of their first value. */
+function parametersOf(query: string, reading: Reading): Map<string, string[]> {
+  const parameters = new Map<string, string[]>();
+  for (const pair of query.split('&')) {
+    if (pair === '') continue;
+    const equals = pair.indexOf('=');
+    try {
+      if (pair.includes(';')) throw new URIError('a semicolon');
+      const [key, value] = (equals === -1 ? [pair, ''] : [pair.slice(0, equals), pair.slice(equals + 1)]).map((text) =>
+        decodeURIComponent(text.replaceAll('+', ' ')),
+      ) as [string, string];
+      const known = parameters.get(key);
+      if (known === undefined) parameters.set(key, [value]);
+      else known.push(value);
+    } catch {
+      reading.fail({ field: '', sent: pair }, 'must be percent-encoded UTF-8');
+    }
+  }
+  return parameters;
+}
+
+/** The fields on the way down, as far as there are such, and the names that are left. */
+function walk(type: MessageType, names: readonly string[]): { fields: Field[]; rest: readonly string[] } {
+  const fields: Field[] = [];
+  let here: MessageType | undefined = type;
+  for (const [index, name] of names.entries()) {
+    const field: Field | undefined = here?.byName.get(name);
+    if (field === undefined) return { fields, rest: names.slice(index) };
+    fields.push(field);
+    here = isMessage(field) && field.value.kind === 'message' ? field.value.message : undefined;
+  }
+  return { fields, rest: [] };
+}
+
+function isMessage(field: Field): boolean {
+  return field.shape === 'single' && field.value.kind === 'message';
+}
+
+/** Whether a field is in the path or the body, lies in one that is, or holds one that is. */
+function isElsewhere({ body, variables }: Binding, path: readonly string[]): boolean {
+  const others = variables.map((fields) => fields.map(({ name }) => name));
+  if (typeof body === 'object') others.push([body.name]);
+  return others.some((other) => {
+    const common = Math.min(other.length, path.length);
+    return other.slice(0, common).every((name, index) => name === path[index]);
+  });
+}
+
+/** Makes the messages on the way down: they are there even if the last name leads nowhere. */
+function reach(fields: readonly Field[], draft: Draft): void {
+  const holder = holderOf(fields, draft);
+  const last = fields.at(-1) as Field;
+  if (!holder.has(last)) holder.set(last, new Map());
+}
+
+/** Sets a field. @returns what is wrong */
+function set(
+  fields: readonly Field[],
+  entry: string | undefined,
+  values: readonly string[],
+  draft: Draft,
+): string | undefined {
+  const field = fields.at(-1) as Field;
+  let here: Draft | undefined = draft;
+  for (const each of fields) {
+    const isTaken = here !== undefined && each.siblings?.some((sibling) => here?.has(sibling));
+    if (isTaken === true) return 'must not be given together with another of its oneof';
+    const inner = here?.get(each);
+    here = inner instanceof Map && each.shape === 'single' ? (inner as Draft) : undefined;
+  }
+  if (entry !== undefined && field.shape !== 'map') return 'is no map';
+  if (field.shape === 'map') {
+    if (entry === undefined || values.length !== 1) return 'must be given once for each key, as name[key]=value';
+    const key = strictScalar(field.key, entry);
+    const value = strictFromText(field.value, values[0] as string);
+    if (key instanceof Fault) return `must have a key that fits: it ${key.description}`;
+    if (value instanceof Fault) return value.description;
+    const holder = holderOf(fields, draft);
+    const entries = (holder.get(field) ?? new Map()) as Map<unknown, unknown>;
+    entries.set(key, value);
+    holder.set(field, entries);
+    return undefined;
+  }
+  if (field.shape === 'single' && values.length > 1) return 'must be given once';
+  const read = values.map((text) => strictFromText(field.value, text));
+  const fault = read.find((value) => value instanceof Fault);
+  if (fault instanceof Fault) return fault.description;
+  const holder = holderOf(fields, draft);
+  if (field.shape === 'single') holder.set(field, read[0]);
+  else holder.set(field, [...((holder.get(field) ?? []) as unknown[]), ...read]);
+  return undefined;
+}

@@ -1,0 +1,91 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { cpSync, globSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from '../../dev/engines/install.ts';
+import { testProtos } from '../../dev/generate.ts';
+
+const root = path.resolve(import.meta.dirname, '../..');
+const sources = [...globSync('*.go', { cwd: import.meta.dirname }), 'go.mod', 'go.sum', 'buf.gen.yaml'].sort();
+/** The services that it serves. Those of raw.proto have rules that grpc-gateway doesn't know. */
+export const servedProtos = ['transcoding', 'letters'].map((name) => `transcoding/v1/${name}.proto`);
+const buildLimit = 15 * 60_000;
+const startLimit = 60_000;
+
+/** Whether grpc-gateway can be built here. */
+export function goIsThere(): boolean {
+  return isOnPath('go');
+}
+
+function home(): string {
+  const hash = createHash('sha256');
+  for (const name of sources) hash.update(readFileSync(path.join(import.meta.dirname, name)));
+  for (const name of servedProtos) hash.update(readFileSync(path.join(root, 'test/protos', name)));
+  return engineHome('grpc-gateway', hash.digest('hex').slice(0, 16));
+}
+
+/** Builds the program of this folder with its generated code, unless it is there. @returns its path */
+export async function buildGrpcGateway({ log, signal }: InstallOptions = {}): Promise<string> {
+  const at = home();
+  await installOnce(at, async (unfinished) => {
+    log?.('Building grpc-gateway with Go: a minute or two, only once for each version of the test protos.');
+    const source = path.join(unfinished, 'source');
+    for (const name of sources) cpSync(path.join(import.meta.dirname, name), path.join(source, name));
+    const go = (...args: string[]) =>
+      runTool('go', args, {
+        limit: buildLimit,
+        failure: 'grpc-gateway could not be built with Go. Is there a network, and a GOPROXY if you need one?',
+        cwd: source,
+        env: { GOBIN: unfinished, CGO_ENABLED: '0', GOFLAGS: '-mod=readonly' },
+        signal,
+      });
+    await go('install', 'tool');
+    const config = testProtos.slice(0, 2);
+    const paths = [...servedProtos.map((name) => `test/protos/${name}`), 'proto/chat4all/options'];
+    const template = path.join(source, 'buf.gen.yaml');
+    await runTool(
+      'buf',
+      ['generate', ...config, '--template', template, ...paths.flatMap((at) => ['--path', at]), '-o', source],
+      {
+        limit: buildLimit,
+        failure: 'the code for grpc-gateway could not be generated',
+        cwd: root,
+        env: { PATH: `${unfinished}${path.delimiter}${process.env['PATH'] ?? ''}` },
+        signal,
+      },
+    );
+    await go('build', '-trimpath', '-o', path.join(unfinished, 'grpc-gateway'), '.');
+  });
+  return path.join(at, 'grpc-gateway');
+}
+
+/** A running program of this folder. */
+export interface GoProcess {
+  child: ChildProcess;
+  port: number;
+  stop(): Promise<void>;
+}
+
+/** Starts grpc-gateway in front of a server, or the server of letters. */
+export async function startGo(
+  program: string,
+  ...args: ['gateway', backend: string] | ['letters']
+): Promise<GoProcess> {
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const exited = once(child, 'exit');
+  const [line] = (await Promise.race([
+    once(child.stdout, 'data', { signal: AbortSignal.timeout(startLimit) }),
+    exited.then(() => [undefined]),
+  ])) as [Buffer | undefined];
+  if (line === undefined) throw new Error(`${program} ${args.join(' ')} ended at once`);
+  return {
+    child,
+    port: Number(line.toString()),
+    async stop() {
+      child.stdin.end();
+      child.kill();
+      await exited;
+    },
+  };
+}
