@@ -189,11 +189,6 @@ test('download: wrong fields are named, also those in headers', async (t) => {
   });
 });
 
-test('download: streams that are no body are not implemented', async (t) => {
-  const { send } = await fixture(t);
-  t.is((await send('GET /v1/raw/a/events')).status, 501);
-});
-
 for (const [what, sender] of [
   [
     'an error',
