@@ -1,8 +1,7 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fromBinary, toBinary, type JsonValue } from '@bufbuild/protobuf';
-import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import type { JsonValue } from '@bufbuild/protobuf';
 import { Metadata } from '@grpc/grpc-js';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
@@ -11,7 +10,7 @@ import { transportSettings } from '#lib/rpc/transport.ts';
 import { startStandalone } from '../gateway/standalone.ts';
 import { descriptorSet, startEchoBackend, type EchoBackend } from './echo-backend.ts';
 import { exchange, type Answer, type Send } from './echo-gateway.ts';
-import { buildGrpcGateway, goIsThere, servedProtos, startGo } from './grpc-gateway/build.ts';
+import { buildGrpcGateway, foreignDescriptors, goIsThere, startGo } from './grpc-gateway/build.ts';
 import { differences, requests } from './grpc-gateway/requests.ts';
 
 /** What a client sees of an answer, and what the backend saw of the request. */
@@ -79,10 +78,8 @@ compare('the gateway alone answers as grpc-gateway does', async (t) => {
   const program = await buildGrpcGateway({ log: (line) => t.log(line) });
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-grpc-gateway-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
-  const all = fromBinary(FileDescriptorSetSchema, await readFile(descriptorSet));
-  all.file = all.file.filter(({ name }) => !name.startsWith('transcoding/') || servedProtos.includes(name));
   const descriptors = path.join(folder, 'descriptors.binpb');
-  await writeFile(descriptors, toBinary(FileDescriptorSetSchema, all));
+  await foreignDescriptors(descriptorSet, descriptors);
 
   const backend = await startEchoBackend();
   t.teardown(() => backend.stop());

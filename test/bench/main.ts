@@ -7,6 +7,7 @@ import { kafkaAvailable, startKafka } from '../../dev/engines/kafka.ts';
 import { minioAvailable, minioNeeds } from '../../dev/engines/minio.ts';
 import { measureFiles, profileFiles } from './files.ts';
 import { printFiles } from './files-report.ts';
+import { measureGateways, printGateways } from './gateway.ts';
 import type { commands as loadCommands, RunArgument } from './load.ts';
 import { printProfiles } from './profile.ts';
 import { between, mapValues, startHub, type Used } from './processes.ts';
@@ -28,6 +29,12 @@ npm run bench -- --files [options]: the same of files
   --gib <1-8>                    size of the large file; 2 by default
   --json <file>                  as above
   --profile <folder>             the large file only, while each process keeps a CPU profile there
+
+npm run bench -- --gateway [options]: the hop through the gateway alone, against Go's grpc-gateway. Needs Go
+
+  --seconds <1-600>              how long each round sends; 3 by default, of which each request has 5
+  --json <file>                  as above
+  --profile <folder>             where our gateway keeps a CPU profile
 
 Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so those that name a
 database, Kafka or S3: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing
@@ -57,6 +64,8 @@ interface Options {
   /** Files instead of messages. */
   files: boolean;
   gib: number;
+  /** The gateway alone instead of a hub. */
+  gateway: boolean;
 }
 
 const stopped = new AbortController();
@@ -73,7 +82,7 @@ function readOptions(): Options {
   const names = ['engine', 'seconds', 'users', 'rate', 'json', 'profile', 'gib'] as const;
   try {
     const options = Object.fromEntries(names.map((name) => [name, { type: 'string' as const }]));
-    const flags = { files: { type: 'boolean' }, help: { type: 'boolean' } } as const;
+    const flags = { files: { type: 'boolean' }, gateway: { type: 'boolean' }, help: { type: 'boolean' } } as const;
     const values = parseArgs({ options: { ...options, ...flags } }).values as Partial<
       Record<(typeof names)[number], string> & Record<keyof typeof flags, boolean>
     >;
@@ -82,9 +91,17 @@ function readOptions(): Options {
       process.exit(0);
     }
     const files = values.files === true;
-    const meant = files ? ['engine', 'gib', 'json', 'profile'] : names.filter((name) => name !== 'gib');
+    const gateway = values.gateway === true;
+    if (files && gateway) throw new Error('--files and --gateway are benchmarks of their own');
+    const which = files ? 'with --files' : gateway ? 'with --gateway' : 'without --files';
+    const ofGateway = ['seconds', 'json', 'profile'];
+    const meant = gateway
+      ? ofGateway
+      : files
+        ? ['engine', 'gib', 'json', 'profile']
+        : names.filter((name) => name !== 'gib');
     const others = names.filter((name) => values[name] !== undefined && !meant.includes(name));
-    if (others.length > 0) throw new Error(`--${others[0]} has no meaning ${files ? 'with' : 'without'} --files`);
+    if (others.length > 0) throw new Error(`--${others[0]} has no meaning ${which}`);
     const number = (name: 'seconds' | 'users' | 'rate' | 'gib', fallback: number, least: number, most: number) => {
       const value = values[name] ?? String(fallback);
       if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
@@ -94,13 +111,14 @@ function readOptions(): Options {
     if (!['embedded', 'kafka', 'both'].includes(engine)) throw new Error('--engine must be embedded, kafka or both');
     return {
       engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
-      seconds: number('seconds', 15, 1, 600),
+      seconds: number('seconds', gateway ? 3 : 15, 1, 600),
       users: number('users', 50, 4, 1_000),
       rate: number('rate', 100, 1, 10_000),
       json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
       profile: values.profile === undefined ? undefined : path.resolve(values.profile),
       files,
       gib: number('gib', 2, 1, 8),
+      gateway,
     };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
@@ -127,12 +145,17 @@ async function main(options: Options): Promise<number> {
     files: [],
   };
   const { cpus, model } = report.machine;
-  const about = options.files ? `a file of ${gib} GiB` : `${users} users, ${seconds} s a run`;
+  const about = options.gateway
+    ? `${seconds} s a round`
+    : options.files
+      ? `a file of ${gib} GiB`
+      : `${users} users, ${seconds} s a run`;
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
   if (loadAverage > cpus / 4) {
     console.log(`Something else is at work on this machine (load average ${loadAverage}): the figures will be worse.`);
   }
 
+  if (options.gateway) return measureHop(options, report);
   if (options.files) await measureStores(options, report);
   else await measureEngines(options, report);
   if (options.files && options.profile !== undefined) return 0;
@@ -152,6 +175,22 @@ async function main(options: Options): Promise<number> {
   const what = options.files ? 'something happened that may not happen' : 'not every message arrived as it should';
   console.error(`\nFAILED: ${what}\n${problems.map((each) => `  ${each}\n`).join('')}`);
   return 1;
+}
+
+/** The gateway alone. */
+async function measureHop({ seconds, profile, json }: Options, report: Report): Promise<number> {
+  await mkdir(bench, { recursive: true });
+  const folder = await mkdtemp(path.join(bench, 'run-'));
+  try {
+    const runs = await measureGateways({ folder, seconds, rounds: 5, profile, signal: stopped.signal });
+    printGateways(runs);
+    await mkdir(path.dirname(json), { recursive: true });
+    await writeFile(json, `${JSON.stringify({ ...report, gateways: runs }, undefined, 2)}\n`);
+    console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
+    return 0;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 async function measureEngines(options: Options, report: Report): Promise<void> {

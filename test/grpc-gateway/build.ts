@@ -2,7 +2,10 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { cpSync, globSync, readFileSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from '../../dev/engines/install.ts';
 import { testProtos } from '../../dev/generate.ts';
 
@@ -58,6 +61,13 @@ export async function buildGrpcGateway({ log, signal }: InstallOptions = {}): Pr
     await go('build', '-trimpath', '-o', path.join(unfinished, 'grpc-gateway'), '.');
   });
   return path.join(at, 'grpc-gateway');
+}
+
+/** Writes the part of a descriptor set that grpc-gateway serves, too. */
+export async function foreignDescriptors(from: string, to: string): Promise<void> {
+  const set = fromBinary(FileDescriptorSetSchema, await readFile(from));
+  set.file = set.file.filter(({ name }) => !name.startsWith('transcoding/') || servedProtos.includes(name));
+  await writeFile(to, toBinary(FileDescriptorSetSchema, set));
 }
 
 /** A running program of this folder. */
