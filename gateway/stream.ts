@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { answerMessage, asIs, Outgoing, type CallOptions } from './call.ts';
+import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { incomplete, parseJson, readJson, readQuery, tooSlow, type BodyLimits } from './body.ts';
 import { fromMetadata, requestIdIn } from './headers.ts';
 import { answeredBody, httpBody } from './http-body.ts';
@@ -69,7 +69,7 @@ export async function answerCollected(
 ): Promise<void> {
   const { backend, binding } = options;
   const outgoing = new Outgoing(request, response, options);
-  await new Promise<void>((resolve, reject) => {
+  const answer = await new Promise<Answer>((resolve, reject) => {
     let metadata: Metadata | undefined;
     let trailers: Metadata | undefined;
     let failed: unknown;
@@ -86,21 +86,13 @@ export async function answerCollected(
           reject((failed as Error | undefined) ?? outgoing.refusal(error));
           return;
         }
-        const answer = {
+        resolve({
           message: bytes as Buffer,
           headers: fromMetadata(metadata),
-          // The status comes after the answer.
+          // The status comes right after the answer.
           get trailers() {
             return fromMetadata(trailers);
           },
-        };
-        queueMicrotask(() => {
-          try {
-            answerMessage(request, response, options, answer);
-            resolve();
-          } catch (error) {
-            reject(error as Error);
-          }
         });
       },
     );
@@ -115,6 +107,7 @@ export async function answerCollected(
       upstream.cancel();
     });
   });
+  await answerMessage(request, response, options, answer);
 }
 
 /** The sending half of a stream of gRPC's. */

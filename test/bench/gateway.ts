@@ -158,12 +158,10 @@ async function reachable(port: number, signal: AbortSignal): Promise<void> {
   for (;;) {
     limit.throwIfAborted();
     const socket = connect(port, '127.0.0.1');
-    const isThere = await Promise.race([
-      once(socket, 'connect').then(
-        () => true,
-        () => false,
-      ),
-    ]);
+    const isThere = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
     socket.destroy();
     if (isThere) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
