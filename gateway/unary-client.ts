@@ -409,7 +409,9 @@ class Exchange {
     const httpStatus = Number(headers?.[':status'] ?? 200);
     if (rstCode === NGHTTP2_REFUSED_STREAM) this.fail(status.UNAVAILABLE, 'Stream refused by server');
     else if (rstCode !== undefined && rstCode !== NGHTTP2_NO_ERROR && !this.#stream.session?.destroyed) {
-      this.fail(status.INTERNAL, `Received RST_STREAM with code ${rstCode}`);
+      // Nobody here cancelled it: the server gave it up, or the connection went.
+      const code = rstCode === NGHTTP2_CANCEL ? status.UNAVAILABLE : status.INTERNAL;
+      this.fail(code, `Received RST_STREAM with code ${rstCode}`);
     } else if (httpStatus !== 200) {
       this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`);
     } else {

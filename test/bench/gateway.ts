@@ -79,10 +79,14 @@ export async function measureGateways({
   const [port] = (await freePorts(1)) as [number];
   const profiling = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`];
   const args = ['--descriptor-set', descriptors, '--backend', backend, '--port', String(port)];
-  const node = spawn(process.execPath, [...profiling, path.join(root, 'gateway/standalone.ts'), ...args], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    env: { ...process.env, SHUTDOWN_NOTICE: '0s' },
-  });
+  const node = spawn(
+    process.execPath,
+    ['--max-semi-space-size=32', ...profiling, path.join(root, 'gateway/standalone.ts'), ...args],
+    {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, SHUTDOWN_NOTICE: '0s' },
+    },
+  );
   const exited = once(node, 'exit');
   started.defer(async () => {
     node.kill();

@@ -1,0 +1,179 @@
+import { once } from 'node:events';
+import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import type { AddressInfo } from 'node:net';
+import { connectivityState, status, type ServiceError } from '@grpc/grpc-js';
+import test, { type ExecutionContext } from 'ava';
+import { UnaryClient } from './unary-client.ts';
+
+const path = '/a.B/C';
+const request = Buffer.from('request');
+
+interface Served {
+  server: Http2Server;
+  address: string;
+  sessions: ServerHttp2Session[];
+  streams: ServerHttp2Stream[];
+}
+
+/** A bare HTTP/2 server, on which each stream is answered by `answer`. */
+async function serve(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => void, port = 0): Promise<Served> {
+  const server = createServer();
+  const served: Served = { server, address: '', sessions: [], streams: [] };
+  server.on('session', (session) => {
+    served.sessions.push(session);
+    session.on('error', () => {});
+  });
+  server.on('stream', (stream: ServerHttp2Stream) => {
+    stream.on('error', () => {});
+    served.streams.push(stream);
+    answer(stream);
+  });
+  server.listen(port, '127.0.0.1');
+  await once(server, 'listening');
+  served.address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  t.teardown(() => {
+    for (const session of served.sessions) session.destroy();
+    server.close();
+  });
+  return served;
+}
+
+function framed(text: string): Buffer {
+  const frame = Buffer.alloc(5 + text.length);
+  frame.writeUInt32BE(text.length, 1);
+  frame.write(text, 5);
+  return frame;
+}
+
+/** Answers with a text and a status of gRPC's. */
+function answering(text: string, trailers: Record<string, string> = { 'grpc-status': '0' }) {
+  return (stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc', 'x-initial': 'i' }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+    stream.end(framed(text));
+  };
+}
+
+async function connected(
+  t: ExecutionContext,
+  target: string,
+  options: { maxAnswer?: number; keepalive?: number } = {},
+) {
+  const client = new UnaryClient(target, { tls: undefined, maxAnswer: 1_000, keepalive: Infinity, ...options });
+  t.teardown(() => client.close());
+  await until(client, connectivityState.READY);
+  return client;
+}
+
+async function until(client: UnaryClient, wanted: connectivityState): Promise<void> {
+  for (;;) {
+    const state = client.getConnectivityState(true);
+    if (state === wanted) return;
+    await new Promise<void>((resolve) => client.watchConnectivityState(state, Infinity, resolve));
+  }
+}
+
+function call(client: UnaryClient, deadline = Infinity, onCall?: (cancel: () => void) => void) {
+  return client.call(path, { 'x-a': ['b', 'c'] }, request, deadline, onCall);
+}
+
+async function failure(work: Promise<unknown>): Promise<ServiceError> {
+  return (await work.then(
+    () => undefined,
+    (error: unknown) => error,
+  )) as ServiceError;
+}
+
+test('unary: an answer has its message, its headers and its trailers', async (t) => {
+  const { address } = await serve(t, answering('hello', { 'grpc-status': '0', 'x-last': 'l' }));
+  const { message, headers, trailers } = await call(await connected(t, address));
+  t.is(message.toString(), 'hello');
+  t.is(headers['x-initial'], 'i');
+  t.is(trailers['x-last'], 'l');
+});
+
+test('unary: a status is an error, with what was said about it', async (t) => {
+  const { address } = await serve(t, answering('', { 'grpc-status': '5', 'grpc-message': 'n%C3%B3', 'x-last': 'l' }));
+  const { code, details, metadata } = await failure(call(await connected(t, address)));
+  t.is(code, status.NOT_FOUND);
+  t.is(details, 'nó');
+  t.deepEqual(metadata.get('x-last'), ['l']);
+});
+
+test('unary: what is no answer of gRPC is an error', async (t) => {
+  const cases: [(stream: ServerHttp2Stream) => void, status][] = [
+    [(stream) => stream.respond({ ':status': 200, 'grpc-status': '7' }, { endStream: true }), status.PERMISSION_DENIED],
+    [(stream) => stream.respond({ ':status': 502 }, { endStream: true }), status.UNAVAILABLE],
+    [(stream) => stream.respond({ ':status': 404 }, { endStream: true }), status.UNIMPLEMENTED],
+    [(stream) => stream.close(0x7), status.UNAVAILABLE],
+    [(stream) => stream.close(0x2), status.INTERNAL],
+    [answering('x'.repeat(1_001)), status.RESOURCE_EXHAUSTED],
+    [(stream) => stream.session?.destroy(), status.UNAVAILABLE],
+  ];
+  for (const [answer, expected] of cases) {
+    const { address } = await serve(t, answer);
+    t.is((await failure(call(await connected(t, address)))).code, expected);
+  }
+});
+
+test('unary: a deadline and a cancellation end the call on both sides', async (t) => {
+  const { address, streams } = await serve(t, () => {});
+  const client = await connected(t, address);
+  t.is((await failure(call(client, Date.now() + 20))).code, status.DEADLINE_EXCEEDED);
+  let cancel = () => {};
+  const cancelled = failure(call(client, Infinity, (ofCall) => (cancel = ofCall)));
+  cancel();
+  t.is((await cancelled).code, status.CANCELLED);
+  for (const stream of streams) if (!stream.closed) await once(stream, 'close');
+  t.true(streams.every(({ closed }) => closed));
+});
+
+test('unary: calls go to all servers in turn', async (t) => {
+  const [one, two] = [await serve(t, answering('1')), await serve(t, answering('2'))];
+  const client = await connected(t, `ipv4:${one.address},${two.address}`);
+  const heard = new Set<string>();
+  while (heard.size < 2) heard.add((await call(client)).message.toString());
+  one.server.close();
+  one.sessions[0]?.destroy();
+  const before = one.streams.length;
+  // One that breaks meanwhile says so.
+  for (let answers = 0; answers < 5;) {
+    const failed = await failure(call(client));
+    if (failed === undefined) answers += 1;
+    else t.is(failed.code, status.UNAVAILABLE);
+  }
+  t.true(one.streams.length <= before + 1);
+});
+
+test('unary: a server that says goodbye answers what it has, and gets nothing more', async (t) => {
+  let waiting: ServerHttp2Stream | undefined;
+  const { address, sessions } = await serve(t, (stream) => {
+    if (waiting === undefined) waiting = stream;
+    else answering('second')(stream);
+  });
+  const client = await connected(t, address);
+  const first = call(client);
+  while (waiting === undefined) await new Promise((resolve) => setImmediate(resolve));
+  sessions[0]?.goaway(0, (waiting as ServerHttp2Stream).id);
+  while (sessions.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  await until(client, connectivityState.READY);
+  t.is((await call(client)).message.toString(), 'second');
+  answering('first')(waiting);
+  t.is((await first).message.toString(), 'first');
+});
+
+test('unary: a server that comes back is found again', async (t) => {
+  const first = await serve(t, answering('1'));
+  const client = await connected(t, first.address);
+  first.server.close();
+  first.sessions[0]?.destroy();
+  await until(client, connectivityState.TRANSIENT_FAILURE);
+  t.is((await failure(call(client))).code, status.UNAVAILABLE);
+  await serve(t, answering('2'), Number(first.address.split(':')[1]));
+  await until(client, connectivityState.READY);
+  t.is((await call(client)).message.toString(), '2');
+});
+
+test('unary: a target that is no address is refused', (t) => {
+  t.throws(() => new UnaryClient('a:b:c', { tls: undefined, maxAnswer: 1, keepalive: Infinity }), { message: /a:b:c/ });
+});
