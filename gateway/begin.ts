@@ -4,7 +4,7 @@ import { withContext } from '#lib/context.ts';
 import type { Logger } from '#lib/log.ts';
 import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import type { Cors } from './cors.ts';
-import { requestIdOf } from './headers.ts';
+import { requestIdOf, type Noted } from './headers.ts';
 import { targetOf } from './http.ts';
 import { Problem } from './problem.ts';
 import { overloaded } from './rpc-routes.ts';
@@ -24,14 +24,6 @@ export interface BeginOptions {
   cors: Cors;
   /** Whether a proxy may say that it ended TLS in front of us. */
   isBehindProxy: boolean;
-}
-
-/** What is noted in `response.locals` about a request on its way, for its line in the log. */
-export interface Noted {
-  /** The template of its route. */
-  route?: string;
-  /** Who the backend found to be calling. */
-  user?: string;
 }
 
 /** Bytes of the path and the query together; Node refuses what with all headers is over 16 KiB. */

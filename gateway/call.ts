@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { encodeViolations } from '#lib/rpc/status.ts';
+import { callerKey, encodeViolations } from '#lib/rpc/status.ts';
 import { answerBody, answerNothing } from './answer.ts';
 import type { Backend } from './backends.ts';
 import type { Binding } from './bindings.ts';
@@ -150,4 +150,4 @@ export function trailersFor(request: IncomingMessage, received: IncomingHttpHead
 }
 
 /** Of these the answer itself is made. */
-const statusKeys = new Set(['grpc-status', 'grpc-message', 'grpc-status-details-bin']);
+const statusKeys = new Set(['grpc-status', 'grpc-message', 'grpc-status-details-bin', callerKey]);

@@ -1,10 +1,11 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { bytesIn, release } from '#lib/rpc/raw-body.ts';
+import { bytesIn, headOnlyKey, release } from '#lib/rpc/raw-body.ts';
+import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from './bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead } from './download-head.ts';
-import { fromMetadata } from './headers.ts';
+import { fromMetadata, noteCaller } from './headers.ts';
 import { Pace } from './pace.ts';
 import { sendWhole } from './unread.ts';
 
@@ -56,6 +57,7 @@ function receive(
     /** Bytes that are still to come; undefined until the first message is there, Infinity if nobody said. */
     let left: number | undefined;
 
+    if (request.method === 'HEAD' && !dialect.json.strict) outgoing.sent[headOnlyKey] = '1';
     const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
       deadline: outgoing.deadline,
       interceptors: [pace.interceptor],
@@ -100,6 +102,7 @@ function receive(
     upstream.on('metadata', (received: Metadata) => {
       metadata = received;
     });
+    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (encoded: Buffer) => {
       if (!isOpen) return;
       try {

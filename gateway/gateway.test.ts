@@ -5,6 +5,7 @@ import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { descriptorSet, failing, failingBare, startEchoBackend, type EchoCall } from '../test/echo-backend.ts';
 import { fixture, type Answer, type Send } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
 import { settings, start } from './index.ts';
 
 test('body "*": the whole request is in the body, the success status is the one in the proto', async (t) => {
@@ -568,8 +569,11 @@ test('health: the gateway runs, and ready names each backend and what it depends
     t.like(json, { status: 'ok', service: 'gateway' });
     t.regex(String(json['version']), /^\d+\.\d+\.\d+/);
   }
-  const ready = await send('GET /ready');
-  t.is(ready.status, 200);
+  const ready = await eventually(
+    'all is up',
+    () => send('GET /ready'),
+    ({ status: code }) => code === 200,
+  );
   t.like(ready.json, {
     status: 'ok',
     service: 'gateway',

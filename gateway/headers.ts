@@ -18,6 +18,19 @@ export function requestIdIn(response: ServerResponse): string | undefined {
   return response.getHeader('X-Request-ID') as string | undefined;
 }
 
+/** What is noted about a request on its way, for its line in the log. */
+export interface Noted {
+  /** The template of its route. */
+  route?: string;
+  /** The id of the user, if the backend found one to be calling. */
+  user?: string;
+}
+
+/** Notes who is calling, as a backend of the hub says in its trailers. Others say nothing of it. */
+export function noteCaller(response: ServerResponse & { locals?: Noted }, caller: unknown): void {
+  if (typeof caller === 'string' && response.locals !== undefined) response.locals.user = caller;
+}
+
 /** What gRPC takes as the name and as the text of metadata. */
 export const keyPattern = /^[0-9a-z_.-]+$/;
 export const valuePattern = /^[ -~]*$/;
@@ -25,7 +38,7 @@ export const valuePattern = /^[ -~]*$/;
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, and a client can't say in its place. */
 const reserved =
-  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|x-body-hand-over$|content-type$|te$|user-agent$)/;
+  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|x-body-hand-over$|x-head-only$|content-type$|te$|user-agent$)/;
 
 /** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
 const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;

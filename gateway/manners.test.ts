@@ -1,9 +1,11 @@
 import { gunzipSync } from 'node:zlib';
-import { HubError } from '#lib/errors.ts';
-import { loadConfig } from '#lib/config.ts';
+import { Metadata } from '@grpc/grpc-js';
 import test from 'ava';
+import { loadConfig } from '#lib/config.ts';
+import { HubError } from '#lib/errors.ts';
+import { toStatus } from '#lib/rpc/status.ts';
 import { failing } from '../test/echo-backend.ts';
-import { dial, fixture, type Fixture } from '../test/echo-gateway.ts';
+import { dial, fixture, type Answer, type Fixture } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { settings } from './index.ts';
 
@@ -204,11 +206,16 @@ test('lookup: HEAD has the headers of GET without its body, and no wrong length'
   }
 });
 
-test('lookup: a file is neither compressed nor asked of the store for its head alone', async (t) => {
-  const { send } = await fixture(t);
+test('lookup: a file is not compressed, and for its head alone the backend is told to read nothing', async (t) => {
+  const { backend, send } = await fixture(t);
   const file = await send('GET /v1/raw/a/content', { headers: { 'accept-encoding': 'gzip' } });
   t.false('content-encoding' in file.headers);
   t.is(file.text, 'hello');
+  t.is((await send('HEAD /v1/raw/a/content')).headers['content-length'], '5');
+  const told = backend.calls.map(({ metadata }) => metadata.get('x-head-only'));
+  t.deepEqual(told, [[], ['1']]);
+  const pretended = await send('GET /v1/raw/a/content', { headers: { 'grpc-metadata-x-head-only': '1' } });
+  t.is(pretended.text, 'hello');
 });
 
 test('options: a path says what it takes, and so does the server as a whole', async (t) => {
@@ -278,4 +285,52 @@ test('log: a line says method, route, status and the bytes that were sent for it
   t.like(first, { method: 'GET', route: '/v1/things/{text_value}', status: 200, bytes: lengths[0] });
   t.like(second, { method: 'GET', route: '/v1/raw/{name}/content', status: 200, bytes: lengths[1] });
   t.like(third, { method: 'GET', path: '/v1/nope', status: 404, bytes: lengths[2] });
+});
+
+/** Trailers of a server of the hub. */
+function saying(caller: string): Metadata {
+  const trailers = new Metadata();
+  trailers.set('x-caller-id', caller);
+  return trailers;
+}
+
+test('log: a line says which user the backend found to be calling, whom nobody else is told', async (t) => {
+  const { backend, lines, send } = await fixture(t);
+  const missing = toStatus(new HubError('NOT_FOUND', 'NOT_FOUND', 'Not here'));
+  missing.metadata?.set('x-caller-id', 'u2');
+  backend.handler = (call, callback) => {
+    if (backend.calls.length === 1) callback(null, call.request, saying('u1'));
+    else callback({ ...missing });
+  };
+  const found = await send('GET /v1/things/a', { headers: { te: 'trailers', 'grpc-metadata-x-caller-id': 'evil' } });
+  t.false(JSON.stringify(found.headers).includes('u1'));
+  t.is((await send('GET /v1/things/a')).status, 404);
+  await eventually(
+    'two lines',
+    () => lines.length,
+    (count) => count === 2,
+  );
+  t.deepEqual(
+    lines.map(({ user }) => user),
+    ['u1', 'u2'],
+  );
+});
+
+test('rate limit: all tokens of a user count together, once a backend has said whose they are', async (t) => {
+  const { backend, send } = await fixture(t, { RATE_LIMIT: '50' });
+  backend.handler = (call, callback) => {
+    const [authorization] = call.metadata.get('authorization');
+    callback(null, call.request, saying(authorization === 'Bearer other' ? 'u2' : 'u1'));
+  };
+  const as = (token: string) => send('GET /v1/things/a', { headers: { authorization: `Bearer ${token}` } });
+  const left = ({ headers }: Answer) => Number(/;r=(\d+)/.exec(String(headers['ratelimit']))![1]);
+  for (const token of ['one', 'two', 'other']) await as(token);
+  // In the same second, unless that has just ended.
+  const [first, second, other] = await eventually(
+    'a second in which both come',
+    async () => [await as('one'), await as('two'), await as('other')] as const,
+    ([one, two]) => left(two) === left(one) - 1,
+  );
+  t.is(left(second), left(first) - 1);
+  t.true(left(other) > left(second));
 });

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import type { Request, RequestHandler, Response } from 'express';
+import type { Noted } from './headers.ts';
 import { Problem } from './problem.ts';
 
 const window = 1_000;
@@ -22,8 +23,11 @@ class Counts {
   }
 }
 
+/** So many tokens are remembered, with the users that they are of. */
+const rememberedTokens = 100_000;
+
 /**
- * Lets one user (known by the token, kept as a hash) or, without a token, one address do `limit` requests in a second, and says
+ * Lets one user (known by the token, kept as a hash, until a backend has said whose it is) or, without a token, one address do `limit` requests in a second, and says
  * so in each answer (draft-ietf-httpapi-ratelimit-headers-10). Requests that are refused as 401 count for their address, too, so
  * that made-up tokens get nobody past it. 0 is no limit.
  */
@@ -31,6 +35,8 @@ export function rateLimit(limit: number): RequestHandler {
   if (limit === 0) return (_request, _response, next) => next();
   const requests = new Counts();
   const strangers = new Counts();
+  /** The users of tokens that a backend has taken, by the hashes of those. */
+  const users = new Map<string, string>();
 
   const admit = (response: Response, policy: 'user' | 'address', { count, left }: { count: number; left: number }) => {
     const seconds = Math.ceil(left / 1_000);
@@ -42,6 +48,11 @@ export function rateLimit(limit: number): RequestHandler {
     });
   };
 
+  const remember = (token: string, user: string) => {
+    if (users.size >= rememberedTokens) users.delete(users.keys().next().value as string);
+    users.set(token, user);
+  };
+
   return (request, response, next) => {
     const { authorization } = request.headers;
     const address = addressKey(request);
@@ -50,10 +61,14 @@ export function rateLimit(limit: number): RequestHandler {
     } else {
       const refused = strangers.add(address, 0);
       if (refused.count >= limit) admit(response, 'address', { count: limit + 1, left: refused.left });
+      const token = hash('sha256', authorization, 'base64');
+      const known = users.get(token);
       response.on('close', () => {
+        const { user } = response.locals as Noted;
         if (response.statusCode === 401) strangers.add(address, 1);
+        else if (user !== undefined && known === undefined) remember(token, user);
       });
-      admit(response, 'user', requests.add(hash('sha256', authorization, 'base64'), 1));
+      admit(response, 'user', requests.add(known ?? token, 1));
     }
     next();
   };

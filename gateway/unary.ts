@@ -1,7 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ServiceError } from '@grpc/grpc-js';
+import { callerKey } from '#lib/rpc/status.ts';
 import { readJson, readQuery, type BodyLimits } from './body.ts';
 import { answerMessage, Outgoing, type CallOptions } from './call.ts';
+import { noteCaller } from './headers.ts';
 import type { UnaryAnswer } from './unary-client.ts';
 
 /** What a unary call over HTTP needs. */
@@ -30,8 +32,10 @@ export async function answerUnary(
   const isGone = () => response.destroyed;
   const attempt = () => call(options, outgoing, message, response);
   const answer = await backend.calls.call(attempt, { isRepeatable, deadline, isGone }).catch((error: ServiceError) => {
+    noteCaller(response, error.metadata?.get(callerKey)[0]);
     throw outgoing.refusal(error);
   });
+  noteCaller(response, answer.trailers[callerKey]);
   if (outgoing.isWrong) throw outgoing.wrong();
   await answerMessage(request, response, options, answer);
 }

@@ -1,12 +1,13 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
+import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from './bindings.ts';
 import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from './body.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { cut } from './cut.ts';
-import { fromMetadata } from './headers.ts';
+import { fromMetadata, noteCaller } from './headers.ts';
 import { handOver, type HandedOver } from './hand-over.ts';
 import { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
@@ -151,6 +152,7 @@ function send(
       isAsked = true;
       timer.refresh();
     });
+    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
     upstream.on('drain', goOn);
     // The callback hears of it, too.
     upstream.on('error', () => {});

@@ -76,8 +76,8 @@ interface ServerCall {
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
-/** How a call ended. */
-export type Outcome = { answer: object } | { failure: HubError };
+/** How a call ended, and for whom, if it was a user. */
+export type Outcome = ({ answer: object } | { failure: HubError }) & { userId?: string | undefined };
 
 type Read = () => Promise<Decoded | undefined>;
 type Handle = (request: object, about: Call) => Promise<object>;
@@ -166,7 +166,7 @@ async function outcomeOf(
     };
     if (failure?.kind === 'UNAVAILABLE') log.warn({ ...line, err: failure.cause }, failure.message);
     else log.info(line, 'rpc');
-    return outcome;
+    return { ...outcome, userId: caller?.kind === 'user' ? caller.userId : undefined };
   });
 }
 

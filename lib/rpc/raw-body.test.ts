@@ -290,6 +290,35 @@ const head: DownloadFileResponse = {
   acceptRanges: 'bytes',
 };
 
+test('a download of which only the head is wanted reads nothing, and every answer says who called', async (t) => {
+  let read = 0;
+  let refuses = false;
+  const fixture = await open(t, {
+    async downloadFile() {
+      if (refuses) throw new HubError('NOT_FOUND', 'FILE_NOT_FOUND', 'No such file');
+      return {
+        head,
+        body: (async function* () {
+          read += 1;
+          yield Buffer.from('abcdef');
+        })(),
+      };
+    },
+  });
+  fixture.metadata.set('x-head-only', '1');
+  for (const expected of [1, 0]) {
+    const call = download(fixture);
+    const messages: Buffer[] = [];
+    call.on('data', (message: Buffer) => messages.push(message));
+    call.on('error', () => {});
+    const { metadata } = await new Promise<{ metadata: Metadata }>((resolve) => call.on('status', resolve));
+    t.is(messages.length, expected);
+    t.deepEqual(metadata.get('x-caller-id'), [fileId]);
+    refuses = true;
+  }
+  t.is(read, 0);
+});
+
 test('a download is its first message and then the bytes, also where the pieces are made in one buffer', async (t) => {
   const fixture = await open(t, {
     async downloadFile() {

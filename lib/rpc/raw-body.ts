@@ -60,6 +60,9 @@ function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
 /** How a gateway says that it can put a body elsewhere, and how a server says where (`raw_body` of chat4all.options.v1). */
 export const handOverKeys = { offer: 'x-body-hand-over', location: 'x-body-location' } as const;
 
+/** Metadata of a download of which only the first message is wanted: nothing is read. */
+export const headOnlyKey = 'x-head-only';
+
 /** What `receivedBytes` needs to know of a stream of messages. */
 export interface Receiving<Message> {
   messages: AsyncIterator<Message>;

@@ -1,25 +1,27 @@
 import {
   addAdminServicesToServer,
+  Metadata,
   Server,
   type sendUnaryData,
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
+  type StatusObject,
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
 import { duration, flag, integer, list, port, text, type Config } from '../config.ts';
-import type { FieldViolation } from '../errors.ts';
+import type { FieldViolation, HubError } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
-import { bytesMessage, handOverKeys, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
+import { bytesMessage, handOverKeys, headOnlyKey, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
-import { toStatus } from './status.ts';
+import { callerKey, toStatus } from './status.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
 
 /** Settings of every process that serves gRPC. */
@@ -265,8 +267,21 @@ type DownloadHandler = (request: object, call: Call) => Promise<Download<object>
 
 async function respond(callback: sendUnaryData<object>, ending: Promise<Outcome>): Promise<void> {
   const outcome = await ending;
-  if ('failure' in outcome) callback({ ...toStatus(outcome.failure) });
-  else callback(null, outcome.answer);
+  if ('failure' in outcome) callback({ ...statusOf(outcome.failure, outcome) });
+  else callback(null, outcome.answer, trailersOf(outcome));
+}
+
+function statusOf(failure: HubError, { userId }: Outcome): Partial<StatusObject> {
+  const status = toStatus(failure);
+  if (userId !== undefined) status.metadata?.set(callerKey, userId);
+  return status;
+}
+
+function trailersOf({ userId }: Outcome): Metadata | undefined {
+  if (userId === undefined) return undefined;
+  const trailers = new Metadata();
+  trailers.set(callerKey, userId);
+  return trailers;
 }
 
 function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
@@ -300,13 +315,17 @@ function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: 
   return (call: ServerWritableStream<Decoded, object>) => {
     const answer = async (request: object, about: Call) => {
       const { head, body: bytes } = await handler(request, about);
+      if (call.metadata.get(headOnlyKey).length > 0) {
+        call.write(head);
+        return {};
+      }
       await writeBytes(call, head, bytes, (piece) => bytesMessage(body, piece), about.signal);
       return {};
     };
     void seeThrough(rpc, serving, call, async () => call.request, answer).then((outcome) => {
       // How grpc-js is told the status of a stream that is a Writable to us.
-      if ('failure' in outcome) call.emit('error', toStatus(outcome.failure));
-      else call.end();
+      if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome));
+      else call.end(trailersOf(outcome));
     });
   };
 }

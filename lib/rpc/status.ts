@@ -6,6 +6,8 @@ import { HubError, type ErrorKind, type FieldViolation } from '../errors.ts';
 
 /** The `domain` of our ErrorInfo: says whose reasons these are. */
 const domain = 'chat4all';
+/** Trailer of every answer to a user: the id that the server found in the token. For the logs of gateways. */
+export const callerKey = 'x-caller-id';
 const detailsKey = 'grpc-status-details-bin';
 const typePrefix = 'type.googleapis.com/';
 
