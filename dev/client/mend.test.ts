@@ -13,6 +13,7 @@ import { installPlugin, pluginAvailable, pluginNeeds, runPlugin } from './plugin
 
 const root = path.resolve(import.meta.dirname, '../..');
 const file = 'transcoding/v1/transcoding.pb.ts';
+const files = [file, 'transcoding/v1/raw.pb.ts'];
 if (!pluginAvailable() && process.env.CI === 'true') throw new Error(`The client's generator needs ${pluginNeeds}`);
 const whereGoIs = pluginAvailable() ? test : test.skip;
 
@@ -21,10 +22,12 @@ let written = '';
 let mended = '';
 if (pluginAvailable()) {
   const made = runPlugin(await installPlugin(), testProtos);
-  written = await readFile(path.join(made.folder, file), 'utf8');
+  const textIn = async (parent: string) =>
+    (await Promise.all(files.map((name) => readFile(path.join(parent, name), 'utf8')))).join('\n');
+  written = await textIn(made.folder);
   made.remove();
   await generateClient(folder, registry, testProtos, path.relative(folder, path.join(root, 'client/fetch.ts')));
-  mended = await readFile(path.join(folder, file), 'utf8');
+  mended = await textIn(folder);
   await writeFile(path.join(folder, 'package.json'), JSON.stringify({ type: 'module' }));
 }
 test.after.always(() => rm(folder, { recursive: true, force: true }));

@@ -80,7 +80,7 @@ const rpcStatement =
 
 /** What must not be left of what the plugin writes. */
 const defects =
-  /^(?:export enum|type Base|type Absent).*|@ts-nocheck|\bGoogleProtobuf\w*|\S*\.pb"|renderURLSearchParams/m;
+  /^(?:export enum|type Base|type Absent).*|@ts-nocheck|\bGoogle(?:Protobuf|ApiHttpbody)\w*|\S*\.pb"|renderURLSearchParams/m;
 
 /** Mends what the plugin has made of the files in a registry. */
 export class Mender {
@@ -131,7 +131,7 @@ export class Mender {
     };
     const body = written
       .replace(/^[^]*?DO NOT MODIFY\n\*\/\n/, '')
-      .replace(/^import \* as (fm|GoogleProtobuf\w+) from .*\n/gm, '')
+      .replace(/^import \* as (fm|GoogleProtobuf\w+|GoogleApiHttpbody) from .*\n/gm, '')
       .replace(/^import \* as (\w+) from "(.*)\.pb"$/gm, "import type * as $1 from '$2.pb.ts';")
       .replace(/^type Absent<[^]*?: never\);\n/m, '')
       .replace(statements.enum, (_, name: string) => this.#enum(typeNamed('enum', name)))
@@ -281,13 +281,21 @@ export class Mender {
   #isCalled(rpc: DescMethod): boolean {
     const isStream = rpc.methodKind === 'client_streaming' || rpc.methodKind === 'bidi_streaming';
     const hasRawBody = this.#rawBody !== undefined && hasOption(rpc, this.#rawBody);
-    return hasOption(rpc, this.#http) && !isStream && !hasRawBody;
+    const hasAnyBody = [rpc.input, rpc.output].some(
+      (type) => isAnyBody(type) || type.fields.some(({ message }) => message !== undefined && isAnyBody(message)),
+    );
+    return hasOption(rpc, this.#http) && !isStream && !hasRawBody && !hasAnyBody;
   }
 
   #isRequired(field: DescField): boolean {
     if (this.#rules === undefined || !hasOption(field, this.#rules)) return false;
     return (getOption(field, this.#rules) as unknown as { required: boolean }).required;
   }
+}
+
+/** Whether it travels as it is, and not as JSON. */
+function isAnyBody({ typeName }: DescMessage): boolean {
+  return typeName === 'google.api.HttpBody';
 }
 
 /** Notes that a message is used, with all that is in it. */
