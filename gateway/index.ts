@@ -214,6 +214,7 @@ function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
       case 'unknown path':
         throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
       case 'wrong method': {
+        response.locals.route = match.template.text;
         const headers = { Allow: match.allow.join(', ') };
         if (request.method === 'OPTIONS') {
           return answerNothing(response, { ...headers, ...cors.preflight(request, match.allow) });

@@ -281,6 +281,10 @@ test('log: a line says method, route, status and the bytes that were sent for it
     lengths.push(text.length - before);
   }
   socket.destroy();
+  await gateway.send('POST /v1/things/secret');
+  const [, , , fourth] = await logged(gateway, 4);
+  t.like(fourth, { method: 'POST', route: '/v1/things/{text_value}', status: 405 });
+  t.false('path' in fourth!);
   const [first, second, third] = gateway.lines;
   t.like(first, { method: 'GET', route: '/v1/things/{text_value}', status: 200, bytes: lengths[0] });
   t.like(second, { method: 'GET', route: '/v1/raw/{name}/content', status: 200, bytes: lengths[1] });

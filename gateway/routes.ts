@@ -168,7 +168,7 @@ export interface Route<T> {
 /** What a request leads to. */
 export type Match<T> =
   | { kind: 'found'; route: Route<T>; values: readonly string[] }
-  | { kind: 'wrong method'; allow: readonly string[] }
+  | { kind: 'wrong method'; allow: readonly string[]; template: Template }
   | { kind: 'unknown path' }
   | { kind: 'malformed path' };
 
@@ -287,7 +287,8 @@ export class RouteTable<T> {
       if (method === 'HEAD') return this.#match('GET', path, verb);
       allow.add('HEAD');
     }
-    return { kind: 'wrong method', allow: [...allow, 'OPTIONS'].sort() };
+    const { template } = (best[0] as (typeof best)[number]).route;
+    return { kind: 'wrong method', allow: [...allow, 'OPTIONS'].sort(), template };
   }
 
   #valueOf(variable: Variable, bounds: readonly number[], path: Path): string {
