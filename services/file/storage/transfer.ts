@@ -188,6 +188,10 @@ export async function* receive(
   try {
     watch.start();
     const response = await ask(agent);
+    // Node's parser, which is called first, has copied what it hands on.
+    const { socket } = response;
+    socket.on('data', release);
+    request!.on('close', () => socket.off('data', release));
     if (response.statusCode !== 200 && response.statusCode !== 206) throw await readRefusal(response);
     const length = response.headers['content-length'];
     if (length !== String(size)) throw new Refusal(416, 'InvalidRange', `It would be ${length} bytes, not ${size}`);
