@@ -49,13 +49,18 @@ async function seen(port: number, backend: EchoBackend, line: string, send: Send
   );
   return {
     status: answer.status,
-    headers,
+    headers: { ...headers, ...('trailer' in headers && { trailer: inOrder(String(headers['trailer'])) }) },
     body: isError ? undefined : bodyOf(answer),
     calls: isError && line.includes('/streams:') ? [] : calls,
   };
 }
 
 /** What an answer holds, whatever spaces are in it and whatever the body of an error is. */
+/** Go announces its trailers in an order that is another one each time. */
+function inOrder(names: string): string {
+  return names.split(', ').toSorted().join(', ');
+}
+
 function bodyOf({ headers, text }: Answer): unknown {
   if (!/json/.test(headers['content-type'] ?? '')) return text;
   const lines = text.split('\n').filter((line) => line !== '');
