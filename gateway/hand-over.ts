@@ -1,5 +1,6 @@
-import http, { type ClientRequest, type IncomingMessage } from 'node:http';
+import http, { type IncomingMessage } from 'node:http';
 import https from 'node:https';
+import { limitConnecting, openAgent } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 
 /** Milliseconds that a connection may take, and then the answer that the body is wanted. */
@@ -7,13 +8,8 @@ const connectLimit = 1_000;
 const askLimit = 5_000;
 /** Milliseconds for which nothing is put where nobody could be reached. */
 const shunned = 30_000;
-/** Bytes on their way in one connection. */
-const highWaterMark = 1024 * 1024;
-/** Milliseconds after which an unused connection is closed: sooner than stores do, so that none is found closed. */
-const keepAlive = 4_000;
 
-const options = { keepAlive: true, timeout: keepAlive, highWaterMark };
-const agents = { 'http:': new http.Agent(options), 'https:': new https.Agent(options) };
+const agents = { 'http:': openAgent('http:'), 'https:': openAgent('https:') };
 
 /** Until when an origin isn't tried again. Milliseconds since the start of the process. */
 const unreachable = new Map<string, number>();
@@ -61,7 +57,7 @@ export function handOver(location: string, size: number, events: HandOverEvents)
     then();
   };
 
-  limitConnecting(request, url.origin);
+  limitConnecting(request, connectLimit, () => unreachable.set(url.origin, performance.now() + shunned));
   request.on('continue', () => {
     clearTimeout(timer);
     if (state !== 'asking') return;
@@ -99,21 +95,4 @@ function isShunned(origin: string): boolean {
   if (performance.now() < until) return true;
   unreachable.delete(origin);
   return false;
-}
-
-function limitConnecting(request: ClientRequest, origin: string): void {
-  request.once('socket', (socket) => {
-    if (!socket.connecting) return;
-    const fail = () => unreachable.set(origin, performance.now() + shunned);
-    const timer = setTimeout(() => {
-      fail();
-      request.destroy(new Error(`no connection within ${connectLimit} ms`));
-    }, connectLimit);
-    socket.once('error', fail);
-    socket.once('connect', () => {
-      clearTimeout(timer);
-      socket.off('error', fail);
-    });
-    socket.once('close', () => clearTimeout(timer));
-  });
 }

@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
+import { requestIdPattern } from '#lib/context.ts';
 import { Problem } from './problem.ts';
 import type { CallMetadata } from './unary-client.ts';
-
-const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 
 /** The client's own request id if it is usable, else a new one. */
 export function requestIdOf(headers: IncomingHttpHeaders): string {

@@ -9,6 +9,7 @@ import {
 } from 'node:http2';
 import { isIP } from 'node:net';
 import { connectivityState, Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import { longestTimer } from '#lib/deadline.ts';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
 
 /** Metadata as it is sent: lower-case names, and what ends in `-bin` in base64. */
@@ -41,8 +42,6 @@ const backoff = { first: 100, most: 1_000 };
 /** Names are looked up again no more often than this. */
 const lookupPause = 1_000;
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
-/** setTimeout takes no longer time. */
-const longestTimer = 2 ** 31 - 1;
 const prefixLength = 5;
 
 /**

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { longestTimer } from '#lib/deadline.ts';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
 import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from './bindings.ts';
@@ -23,8 +24,6 @@ export interface UploadOptions extends CallOptions {
 const maxPiece = 1024 * 1024;
 /** Milliseconds before its deadline at which an upload that isn't whole is given up. */
 const deadlineMargin = 20;
-/** Beyond this Node's timers end at once. */
-const longestTimer = 2 ** 31 - 1;
 
 /**
  * Answers a request with what a client-streaming RPC answers that is sent the body, piece by piece, at its own pace.

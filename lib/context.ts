@@ -1,5 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+/** What a client may choose as the id of its request. */
+export const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
+
 /** What belongs to the call or event being worked on, wherever the code is. */
 export interface CallContext {
   /** The client's request id, or the one made for it. */

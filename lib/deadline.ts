@@ -1,5 +1,5 @@
-/** The longest that a timer of Node's takes: beyond it one would be over at once. */
-const longestTimer = 2 ** 31 - 1;
+/** Milliseconds that a timer of Node's takes at most: beyond it one would be over at once. */
+export const longestTimer = 2 ** 31 - 1;
 
 /**
  * Waits for `work`, but at most `milliseconds`: what comes of it later is nobody's.

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from './install.ts';
+import { engineHome, installWithGo, isOnPath, type InstallOptions } from './install.ts';
 
 const modules = {
   grpcurl: ['github.com/fullstorydev/grpcurl/cmd/grpcurl', 'v1.9.4'],
@@ -26,18 +26,9 @@ export const grpcTools = {
   },
 
   /** Builds them, once per machine. */
-  async install({ log, signal }: InstallOptions = {}): Promise<void> {
+  async install(options: InstallOptions = {}): Promise<void> {
     for (const { name, module, home } of tools) {
-      await installOnce(home, async (unfinished) => {
-        log?.(`Building ${name} with Go: a minute or two, only this once (${module}).`);
-        await runTool('go', ['install', '-trimpath', '-ldflags', '-s -w', module], {
-          limit: buildLimit,
-          failure: `${name} could not be built with Go. Is there a network, and a GOPROXY if you need one?`,
-          cwd: unfinished,
-          env: { GOBIN: unfinished, CGO_ENABLED: '0' },
-          signal,
-        });
-      });
+      await installWithGo(home, { name, module, time: 'a minute or two', limit: buildLimit }, options);
     }
   },
 

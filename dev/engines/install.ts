@@ -51,6 +51,35 @@ export async function installOnce(home: string, make: (unfinished: string) => Pr
   }
 }
 
+/** A program that is built with Go. */
+export interface GoProgram {
+  name: string;
+  /** With its version: `example.org/program@v1.2.3`. */
+  module: string;
+  /** How long it takes, for people. */
+  time: string;
+  /** Milliseconds that it may take. */
+  limit: number;
+}
+
+/** Builds a program with Go into `home`, unless it is there. */
+export async function installWithGo(
+  home: string,
+  { name, module, time, limit }: GoProgram,
+  { log, signal }: InstallOptions,
+): Promise<void> {
+  await installOnce(home, async (unfinished) => {
+    log?.(`Building ${name} with Go: ${time}, only this once (${module}).`);
+    await runTool('go', ['install', '-trimpath', '-ldflags', '-s -w', module], {
+      limit,
+      failure: `${name} could not be built with Go. Is there a network, and a GOPROXY if you need one?`,
+      cwd: unfinished,
+      env: { GOBIN: unfinished, CGO_ENABLED: '0' },
+      signal,
+    });
+  });
+}
+
 export interface ToolOptions {
   /** Milliseconds that it may take. */
   limit: number;

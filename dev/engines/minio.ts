@@ -5,7 +5,7 @@ import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { freePorts } from '../ports.ts';
-import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from './install.ts';
+import { engineHome, installWithGo, isOnPath, type InstallOptions } from './install.ts';
 import { startServer, type Server } from './server-process.ts';
 
 export interface MinioOptions extends InstallOptions {
@@ -103,17 +103,8 @@ export async function startMinio(options: MinioOptions): Promise<Minio> {
 }
 
 /** Builds MinIO with Go, unless it is there: what the first `startMinio` on a machine does. Its images are no longer made. */
-export async function installMinio({ log, signal }: InstallOptions = {}): Promise<void> {
-  await installOnce(home, async (unfinished) => {
-    log?.(`Building MinIO with Go: some minutes, only this once (${module}).`);
-    await runTool('go', ['install', '-trimpath', '-ldflags', '-s -w', module], {
-      limit: buildLimit,
-      failure: 'MinIO could not be built with Go. Is there a network, and a GOPROXY if you need one?',
-      cwd: unfinished,
-      env: { GOBIN: unfinished, CGO_ENABLED: '0' },
-      signal,
-    });
-  });
+export async function installMinio(options: InstallOptions = {}): Promise<void> {
+  await installWithGo(home, { name: 'MinIO', module, time: 'some minutes', limit: buildLimit }, options);
 }
 
 /** The folder's own administrator, made up the first time. */

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { freePorts } from '../ports.ts';
-import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from './install.ts';
+import { engineHome, installWithGo, isOnPath, type InstallOptions } from './install.ts';
 import { startServer, type Server } from './server-process.ts';
 
 /** A Toxiproxy of our own: TCP proxies on loopback whose connections can be made to fail. */
@@ -51,17 +51,8 @@ export function toxiproxyAvailable(): boolean {
 }
 
 /** Builds Toxiproxy with Go, unless it is there: what the first `startToxiproxy` on a machine does. */
-export async function installToxiproxy({ log, signal }: InstallOptions = {}): Promise<void> {
-  await installOnce(home, async (unfinished) => {
-    log?.(`Building Toxiproxy with Go: less than a minute, only this once (${module}).`);
-    await runTool('go', ['install', '-trimpath', '-ldflags', '-s -w', module], {
-      limit: buildLimit,
-      failure: 'Toxiproxy could not be built with Go. Is there a network, and a GOPROXY if you need one?',
-      cwd: unfinished,
-      env: { GOBIN: unfinished, CGO_ENABLED: '0' },
-      signal,
-    });
-  });
+export async function installToxiproxy(options: InstallOptions = {}): Promise<void> {
+  await installWithGo(home, { name: 'Toxiproxy', module, time: 'less than a minute', limit: buildLimit }, options);
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Registry } from '@bufbuild/protobuf';
+import { requestIdPattern } from '#lib/context.ts';
 import type { Endpoint } from '../rpc-routes.ts';
 import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
@@ -75,8 +76,6 @@ single value, and \`null\` is as good as nothing.
 Every GET may be a HEAD, and is answered with an entity tag, and with gzip to whom asks for it. Every answer says in \`RateLimit\` \
 and \`RateLimit-Policy\` (draft-ietf-httpapi-ratelimit-headers) how many requests are left. The header \`Grpc-Timeout\` (\`500m\`, \`10S\`) shortens how long a call may take.`;
 
-const requestIdPattern = '^[A-Za-z0-9._:-]{1,128}$';
-
 const requestIdParameter: Schema = {
   name: 'X-Request-ID',
   in: 'header',
@@ -89,7 +88,7 @@ replaced.',
 const headers: Record<string, Schema> = {
   'X-Request-ID': {
     description: 'The id of this request: the one that the client chose, or a new one.',
-    schema: { type: 'string', pattern: requestIdPattern },
+    schema: { type: 'string', pattern: requestIdPattern.source },
   },
   RateLimit: {
     description: 'How many requests are left (`r`) to this user or address in the seconds to come (`t`).',

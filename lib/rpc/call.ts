@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
-import { withContext, type CallContext } from '../context.ts';
+import { requestIdPattern, withContext, type CallContext } from '../context.ts';
 import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, UserIdentity } from '../identity.ts';
@@ -191,8 +191,6 @@ function toldBy(metadata: Metadata): FieldViolation[] | undefined {
     return undefined;
   }
 }
-
-const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 
 function requestIdOf(metadata: Metadata): string {
   const [given] = metadata.get('x-request-id');

@@ -3,11 +3,12 @@ import http, { type Agent, type IncomingMessage } from 'node:http';
 import https from 'node:https';
 import { Client, S3Error } from 'minio';
 import { HubError } from '#lib/errors.ts';
+import { openAgent } from '#lib/http.ts';
 import type { Logger } from '#lib/log.ts';
 import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
 import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
 import type { OpenUpload, Storage, StoredPart } from './storage.ts';
-import { openAgent, receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
+import { receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
 import { openUploadCredentials } from './upload-credentials.ts';
 
 /** Milliseconds that a request without a body of its own may take. */
@@ -51,7 +52,7 @@ export interface S3Options {
 export function openS3Storage(options: S3Options): Storage {
   const { endpoint, publicEndpoint, region, bucket, credentials, log } = options;
   const scope: SigningScope = { region, service: 's3' };
-  const agent = openAgent(endpoint);
+  const agent = openAgent(endpoint.protocol === 'https:' ? 'https:' : 'http:');
   const client = openClient(options, agent, callLimit);
   const patientClient = openClient(options, agent, assembleLimit);
   const impatientClient = openClient(options, agent, pingLimit);

@@ -1,5 +1,6 @@
 import http, { type Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import https from 'node:https';
+import { limitConnecting } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 import { unavailable } from './failures.ts';
 import { exactly } from './pieces.ts';
@@ -11,12 +12,8 @@ const idleLimit = 30_000;
 const connectLimit = 5_000;
 /** Bytes of an answer that is read for its error code. */
 const largestRefusal = 64 * 1024;
-/** Bytes on their way in one connection: many system calls less than with Node's 16 to 64 KiB. */
-const highWaterMark = 1024 * 1024;
 /** Bytes that are given on at once. */
 const pieceSize = 512 * 1024;
-/** Milliseconds after which an unused connection is closed: sooner than stores do, so that none is found closed. */
-const keepAlive = 4_000;
 
 /** A request to the store, signed. */
 export interface SignedRequest {
@@ -36,13 +33,6 @@ export class Refusal extends Error {
     this.status = status;
     this.code = code;
   }
-}
-
-/** Connections to the store that are used again. */
-export function openAgent(endpoint: URL): Agent {
-  // `highWaterMark` is handed on to the sockets, which the types don't know.
-  const options = { keepAlive: true, timeout: keepAlive, highWaterMark };
-  return endpoint.protocol === 'https:' ? new https.Agent(options) : new http.Agent(options);
 }
 
 /**
@@ -247,12 +237,7 @@ function watchdog(bite: () => void) {
 /** Opens a request, which fails if no connection is had in time. */
 function open(agent: Agent | false, { method, url, headers }: SignedRequest): ClientRequest {
   const request = (url.protocol === 'https:' ? https : http).request(url, { method, headers, agent });
-  request.once('socket', (socket) => {
-    if (!socket.connecting) return;
-    const timer = setTimeout(() => request.destroy(new Error(`no connection within ${connectLimit} ms`)), connectLimit);
-    socket.once('connect', () => clearTimeout(timer));
-    socket.once('close', () => clearTimeout(timer));
-  });
+  limitConnecting(request, connectLimit);
   return request;
 }
 
