@@ -11,7 +11,7 @@ import { fromReading, type Problem } from './problem.ts';
 import { answerLookup, isLookup } from './representation.ts';
 import { Reading } from './request-json.ts';
 import type { Sent, Transcoder } from './transcode.ts';
-import type { CallMetadata } from './unary-client.ts';
+import type { CallMetadata } from './unary-peer.ts';
 
 /** What a call over HTTP needs. */
 export interface CallOptions {

@@ -6,7 +6,7 @@ import type { Dialect } from './dialect.ts';
 import { canonicalHeader, keyPattern, valuePattern } from './headers.ts';
 import { fromForeign, Problem } from './problem.ts';
 import { ResponseJson } from './response-json.ts';
-import type { CallMetadata } from './unary-client.ts';
+import type { CallMetadata } from './unary-peer.ts';
 
 /** Headers that every backend is told under their own names, with `grpcgateway-` in front. */
 const permanent = new Set([

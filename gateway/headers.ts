@@ -4,7 +4,7 @@ import { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { requestIdPattern } from '#lib/context.ts';
 import { Problem } from './problem.ts';
-import type { CallMetadata } from './unary-client.ts';
+import type { CallMetadata } from './unary-peer.ts';
 
 /** The client's own request id if it is usable, else a new one. */
 export function requestIdOf(headers: IncomingHttpHeaders): string {

@@ -4,7 +4,7 @@ import { callerKey } from '#lib/rpc/status.ts';
 import { readJson, readQuery, type BodyLimits } from './body.ts';
 import { answerMessage, Outgoing, type CallOptions } from './call.ts';
 import { noteCaller } from './headers.ts';
-import type { UnaryAnswer } from './unary-client.ts';
+import type { UnaryAnswer } from './unary-exchange.ts';
 
 /** What a unary call over HTTP needs. */
 export interface UnaryOptions extends CallOptions, BodyLimits {
