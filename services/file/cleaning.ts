@@ -8,14 +8,21 @@ const batch = 100;
 /** Milliseconds. Beside this the loop is woken when there is something to remove. */
 const lookForRemovals = 5_000;
 const longestSweepPause = 60_000;
+/** Longer than a store works on a request that we have given up. */
+const lookAgainAfter = 10_000;
 
-/** Removes from the store what nothing points to any more, as it was written down. */
-export function startRemoving({ store, storage, log }: { store: Store; storage: Storage; log: Logger }): Loop {
+/**
+ * Removes from the store what nothing points to any more, as it was written down.
+ *
+ * @param options.pause milliseconds between the first look and the second, where there are to be two
+ */
+export function startRemoving(options: { store: Store; storage: Storage; log: Logger; pause?: number }): Loop {
+  const { store, storage, log, pause = lookAgainAfter } = options;
   return repeat('Removing from the store what is not needed any more', log, async () => {
     const keys = await store.removals(batch);
     for (const key of keys) {
       await storage.remove(key);
-      await store.removed(key);
+      await store.removed(key, pause);
       log.debug({ key }, 'removed from the store');
     }
     return keys.length === batch ? 0 : lookForRemovals;

@@ -72,13 +72,16 @@ const ShareEntity = defineEntity({
 const RemovalEntity = defineEntity({
   name: 'Removal',
   tableName: 'removals',
-  properties: { storageKey: p.text().primary(), dueAt: p.datetime(3) },
+  properties: { storageKey: p.text().primary(), dueAt: p.datetime(3), again: p.boolean() },
 });
 
 export const database: DatabaseDefinition = {
   schema: 'file',
   entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity],
-  migrations: async () => [{ name: '0001-files', class: (await import('./migrations/0001-files.ts')).Files }],
+  migrations: async () => [
+    { name: '0001-files', class: (await import('./migrations/0001-files.ts')).Files },
+    { name: '0002-removals-again', class: (await import('./migrations/0002-removals-again.ts')).RemovalsAgain },
+  ],
 };
 
 /** A file that an upload begins with. */
@@ -152,11 +155,14 @@ export function openStore(db: Database) {
       return rows.length > 0;
     },
 
-    /** Forgets a file whose upload could not be opened. */
+    /**
+     * Forgets a file whose upload could not be opened, as far as we know: a store that was cut off or frozen may still open
+     * it, after we have looked for what is to be removed. So that is looked for twice.
+     */
     async forget(fileId: string): Promise<void> {
       await db.transaction(async (transaction) => {
         await transaction.sql('delete from files where file_id = $1', [fileId]);
-        await remove(transaction, [fileId]);
+        await remove(transaction, [fileId], 'twice');
       });
     },
 
@@ -183,8 +189,8 @@ export function openStore(db: Database) {
         );
         if (touched.length === 0) {
           await transaction.sql(
-            `insert into removals (storage_key, due_at)
-              select $1, now() where not exists (select from contents where storage_key = $1)
+            `insert into removals (storage_key, due_at, again)
+              select $1, now(), false where not exists (select from contents where storage_key = $1)
               on conflict do nothing`,
             [fileId],
           );
@@ -371,9 +377,18 @@ export function openStore(db: Database) {
       return rows.map((row) => row.storageKey);
     },
 
-    /** Nothing is left under this key. */
-    async removed(storageKey: string): Promise<void> {
-      await db.sql('delete from removals where storage_key = $1', [storageKey]);
+    /**
+     * Nothing is left under this key.
+     *
+     * @param pause milliseconds until it is looked at again, if it is to be looked at twice
+     */
+    async removed(storageKey: string, pause: number): Promise<void> {
+      await db.sql(
+        `with once as (delete from removals where storage_key = $1 and not again)
+          update removals set again = false, due_at = now() + $2 * interval '1 millisecond'
+            where storage_key = $1 and again`,
+        [storageKey, pause],
+      );
     },
   };
 }
@@ -400,9 +415,14 @@ async function putChunks({ sql }: SqlTransaction, fileId: string, chunks: readon
   );
 }
 
-async function remove({ sql }: SqlTransaction, storageKeys: readonly string[]): Promise<void> {
+async function remove(
+  { sql }: SqlTransaction,
+  storageKeys: readonly string[],
+  look: 'once' | 'twice' = 'once',
+): Promise<void> {
   await sql(
-    'insert into removals (storage_key, due_at) select unnest($1::text[]), now() on conflict (storage_key) do nothing',
-    [storageKeys],
+    `insert into removals (storage_key, due_at, again) select unnest($1::text[]), now(), $2
+      on conflict (storage_key) do nothing`,
+    [storageKeys, look === 'twice'],
   );
 }

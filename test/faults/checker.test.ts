@@ -113,8 +113,8 @@ function observations(): Observations {
     leftOnBus: undefined,
     files: {
       rows: [
-        { fileId: 'holiday', status: 'completed', storageKey: 'holiday', uploadId: null, idle: 1_000_000 },
-        { fileId: 'begun', status: 'initiated', storageKey: null, uploadId: 'x', idle: 1_000 },
+        { fileId: 'holiday', status: 'completed', storageKey: 'holiday', idle: 1_000_000 },
+        { fileId: 'begun', status: 'initiated', storageKey: null, idle: 1_000 },
       ],
       removals: [],
       unusedContents: [],

@@ -150,7 +150,11 @@ async function main({ engines, json, ...rest }: Options): Promise<void> {
     console.error(stopped.signal.aborted ? `Stopped: ${(stopped.signal.reason as Error).message}` : error);
     process.exitCode = 1;
   }
-  if (json !== undefined) await writeFile(json, `${JSON.stringify(reports, undefined, 2)}\n`);
+  if (json !== undefined) await writeReport(json, reports);
+}
+
+async function writeReport(file: string, report: RunReport | RunReport[]): Promise<void> {
+  await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
 }
 
 function missingEngines(): string[] {
@@ -175,7 +179,17 @@ async function runOn(
     // PostgreSQL runs as another user where we are root.
     await chmod(folder, 0o755);
     const keepIn = path.join(home, `${new Date().toISOString().replaceAll(':', '-')}-${engines}-${seed}`);
-    return await run({ ...options, engines, folder, keepIn, disks: process.env[marker] !== undefined, signal, tell });
+    const report = await run({
+      ...options,
+      engines,
+      folder,
+      keepIn,
+      disks: process.env[marker] !== undefined,
+      signal,
+      tell,
+    });
+    if (report.breaches.length > 0) await writeReport(path.join(keepIn, 'report.json'), report);
+    return report;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -102,7 +102,7 @@ export interface TopicRecord {
 }
 
 export interface Files {
-  rows: { fileId: string; status: string; storageKey: string | null; uploadId: string | null; idle: number }[];
+  rows: { fileId: string; status: string; storageKey: string | null; idle: number }[];
   /** Keys that are written down to be removed. */
   removals: string[];
   /** Contents that no file has. */

@@ -137,7 +137,7 @@ async function readFiles(client: pg.Client): Promise<Pick<Files, 'rows' | 'remov
   return {
     rows: await rowsOf(
       client,
-      `select file_id as "fileId", status, storage_key as "storageKey", upload_id as "uploadId",
+      `select file_id as "fileId", status, storage_key as "storageKey",
           extract(epoch from now() - updated_at)::float8 * 1000 as idle
         from file.files left join file.contents using (checksum)`,
     ),

@@ -153,6 +153,7 @@ export function openS3Storage(options: S3Options): Storage {
     }
   }
 
+  /** Aborts whatever is open under a key: more than one upload, if an answer to `open` was lost and it was asked again. */
   async function abortUploads(key: string): Promise<void> {
     let [keyMarker, uploadIdMarker] = ['', ''];
     for (let more = true; more;) {
@@ -210,12 +211,12 @@ export function openS3Storage(options: S3Options): Storage {
           const parts = await listParts(upload);
           if (parts === undefined) {
             if ((await sizeOf(upload.key)) === undefined) throw uploadClosed();
-            return;
+            return abortUploads(upload.key);
           }
           if (count === 0 && !(parts[0]?.part === 1 && parts[0].size === 0)) {
             await putEmptyPart(upload);
           } else if (await complete(upload, chosenParts(upload, parts, count))) {
-            return;
+            return abortUploads(upload.key);
           }
         }
         throw unavailable(new Error(`the parts changed ${assembleAttempts} times while they were assembled`));
