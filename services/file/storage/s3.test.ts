@@ -258,7 +258,8 @@ function testAgainst({ hostname, port, protocol }: URL): void {
     const storage = await open({ S3_PUBLIC_ENDPOINT: 'https://files.example.org', S3_DIRECT_UPLOADS: 'false' });
     const upload = await begin(t, storage);
     t.is(storage.partUrl, undefined, 'clients are not to reach it');
-    const content = randomBytes(5 * mebibyte);
+    // So little that it has left before a refusal comes: what is still on its way then may cost the answer.
+    const content = randomBytes(1_000);
     const url = (await storage.innerPartUrl!(upload, 1, content.byteLength))!;
     t.is(new URL(url).origin, endpoint);
     t.is((await request(url, { body: content.subarray(1) })).status, 403);
