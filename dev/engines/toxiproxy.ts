@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { freePorts } from '../ports.ts';
 import { engineHome, installWithGo, isOnPath, type InstallOptions } from './install.ts';
 import { startServer, type Server } from './server-process.ts';
@@ -40,6 +41,9 @@ const startLimit = 20_000;
 const buildLimit = 10 * 60_000;
 /** To take a slow one away, it sends on first what it has held back. */
 const callLimit = 30_000;
+/** To let go of what a slow link has held back. */
+const healLimit = 120_000;
+const healPause = 200;
 const stopSignals = [
   ['SIGTERM', 3_000],
   ['SIGKILL', 3_000],
@@ -109,14 +113,41 @@ function linkOf(api: string, name: string): Link {
     reset: () => add(['reset_peer', { timeout: 0 }]),
     silence: () => add(['timeout', { timeout: 0 }]),
     async heal() {
-      const toxics = (await call(api, 'GET', `${proxy}/toxics`)) as { name: string }[];
-      for (const toxic of toxics) await call(api, 'DELETE', `${proxy}/toxics/${toxic.name}`);
+      const giveUp = Date.now() + healLimit;
+      // One that is removed first lets through what it has held back, and so long nothing is answered but 503.
+      const patiently = async (method: string, at: string): Promise<unknown> => {
+        for (;;) {
+          try {
+            return await call(api, method, at);
+          } catch (error) {
+            if (!(error instanceof Refused && error.status === 503) || Date.now() > giveUp) throw error;
+            await sleep(healPause);
+          }
+        }
+      };
+      for (;;) {
+        const [toxic] = (await patiently('GET', `${proxy}/toxics`)) as { name: string }[];
+        if (toxic === undefined) break;
+        await patiently('DELETE', `${proxy}/toxics/${toxic.name}`).catch((error: unknown) => {
+          if (!(error instanceof Refused && error.status === 404)) throw error;
+        });
+      }
       await call(api, 'POST', proxy, { enabled: true });
     },
   };
 }
 
-/** Calls Toxiproxy's API. @returns the JSON of the answer, or its text */
+/** Toxiproxy's API answers with an error. */
+class Refused extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Calls Toxiproxy's API. @returns the JSON of the answer, or its text @throws Refused */
 async function call(api: string, method: string, at: string, body?: object): Promise<unknown> {
   const response = await fetch(`${api}${at}`, {
     method,
@@ -124,7 +155,7 @@ async function call(api: string, method: string, at: string, body?: object): Pro
     signal: AbortSignal.timeout(callLimit),
   });
   const text = await response.text();
-  if (!response.ok) throw new Error(`Toxiproxy: ${method} ${at}: ${response.status} ${text}`);
+  if (!response.ok) throw new Refused(response.status, `Toxiproxy: ${method} ${at}: ${response.status} ${text}`);
   try {
     return JSON.parse(text);
   } catch {
