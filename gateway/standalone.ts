@@ -1,3 +1,4 @@
+import cluster from 'node:cluster';
 import { readFileSync } from 'node:fs';
 import {
   createServer,
@@ -7,6 +8,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import os from 'node:os';
 import { parseArgs } from 'node:util';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
@@ -25,6 +27,7 @@ import { listen, targetOf } from './http.ts';
 import { Problem } from './problem.ts';
 import { RouteTable } from './routes.ts';
 import { rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
+import { startWorkers } from './workers.ts';
 
 const usage = `npm run gateway -- --descriptor-set <file> --backend <host:port> --port <n> [options]
 
@@ -36,6 +39,7 @@ Serves the HTTP rules (google.api.http) of a descriptor set as REST, in front of
   --port <n>                port to serve HTTP on; 0 takes a free one
   --host <address>          address to serve HTTP on; 127.0.0.1 by default
   --enum-names proto|short  names of enum values in JSON: as in the proto (COLOR_RED, the default), or red
+  --workers <n>             processes that share the port; by default as many as the machine has cores
 
 GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA make it call the server over TLS.`;
 
@@ -153,7 +157,7 @@ function readDescriptors(file: string): FileRegistry {
   }
 }
 
-function readOptions(): StandaloneOptions {
+function readOptions(): StandaloneOptions & { workers: number } {
   const text = { type: 'string' } as const;
   try {
     const { values } = parseArgs({
@@ -163,6 +167,7 @@ function readOptions(): StandaloneOptions {
         port: text,
         host: text,
         'enum-names': text,
+        workers: text,
         help: { type: 'boolean' },
       },
     });
@@ -176,13 +181,15 @@ function readOptions(): StandaloneOptions {
       port,
       host = '127.0.0.1',
       'enum-names': enumNames = 'proto',
+      workers = String(os.availableParallelism()),
     } = values;
     if (descriptorSet === undefined || backend === undefined || port === undefined) {
       throw new Error('--descriptor-set, --backend and --port are needed');
     }
     if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) throw new Error('--port must be a number up to 65535');
     if (enumNames !== 'proto' && enumNames !== 'short') throw new Error('--enum-names must be proto or short');
-    return { descriptorSet, backend, port: Number(port), host, enumNames };
+    if (!/^[1-9]\d{0,2}$/.test(workers)) throw new Error('--workers must be a number from 1 to 999');
+    return { descriptorSet, backend, port: Number(port), host, enumNames, workers: Number(workers) };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
     process.exit(64);
@@ -190,10 +197,11 @@ function readOptions(): StandaloneOptions {
 }
 
 if (import.meta.main) {
-  const options = readOptions();
+  const { workers, ...options } = readOptions();
+  const hasWorkers = cluster.isPrimary && workers > 1;
   await runProcess({
     name: 'gateway',
     settings: transportSettings,
-    start: (config, log) => startStandalone(options, config, log),
+    start: (config, log) => (hasWorkers ? startWorkers(workers, log) : startStandalone(options, config, log)),
   });
 }

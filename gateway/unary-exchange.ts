@@ -1,6 +1,7 @@
-import { constants, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
+import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { longestTimer } from '#lib/deadline.ts';
+import { errorCodes, type Loss, type Receiver } from './http2/connection.ts';
 
 /** What a server answered. */
 export interface UnaryAnswer {
@@ -10,13 +11,11 @@ export interface UnaryAnswer {
   trailers: IncomingHttpHeaders;
 }
 
-const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
 /** Of a message: whether it is compressed, and its length. */
 export const prefixLength = 5;
 
-/** One call: sends nothing itself, and gathers what comes back. */
-export class Exchange {
-  readonly #stream: ClientHttp2Stream;
+/** One call: gathers what comes back, and makes an answer or an error of it. */
+export class Exchange implements Receiver {
   readonly #maxAnswer: number;
   readonly #resolve: (answer: UnaryAnswer) => void;
   readonly #reject: (error: ServiceError) => void;
@@ -26,26 +25,13 @@ export class Exchange {
   #size = 0;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
+  /** Tells the server that nobody waits any more; what was sent sets it. */
+  cancel: () => void = () => {};
 
-  constructor(
-    stream: ClientHttp2Stream,
-    maxAnswer: number,
-    resolve: (answer: UnaryAnswer) => void,
-    reject: (error: ServiceError) => void,
-  ) {
-    this.#stream = stream;
+  constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: ServiceError) => void) {
     this.#maxAnswer = maxAnswer;
     this.#resolve = resolve;
     this.#reject = reject;
-    stream.on('response', (headers) => (this.#headers = headers));
-    stream.on('trailers', (trailers) => (this.#trailers = trailers));
-    stream.on('data', (piece: Buffer) => this.#take(piece));
-    stream.on('end', () => {
-      if (this.#trailers !== undefined || this.#headers?.['grpc-status'] !== undefined) this.#finish();
-    });
-    stream.on('close', () => this.#finish());
-    // What it is about is told by `close`, with a code.
-    stream.on('error', () => {});
   }
 
   endBy(deadline: number): void {
@@ -54,17 +40,12 @@ export class Exchange {
     this.#timer = setTimeout(() => this.fail(status.DEADLINE_EXCEEDED, 'Deadline exceeded'), left);
   }
 
-  fail(code: status, details: string, trailers: IncomingHttpHeaders = {}): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#pieces = [];
-    if (!this.#stream.closed) this.#stream.close(NGHTTP2_CANCEL);
-    const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
-    this.#reject(failure(code, details, headers, trailers));
+  fields(fields: IncomingHttpHeaders): void {
+    if (this.#headers === undefined) this.#headers = fields;
+    else this.#trailers = fields;
   }
 
-  #take(piece: Buffer): void {
+  data(piece: Buffer): void {
     this.#size += piece.length;
     if (this.#size > this.#maxAnswer + prefixLength) {
       this.fail(status.RESOURCE_EXHAUSTED, `Received message larger than max (${this.#size} vs ${this.#maxAnswer})`);
@@ -73,18 +54,40 @@ export class Exchange {
     }
   }
 
-  #finish(): void {
+  end(): void {
+    if (!this.#isOver && !this.#finish()) this.#failWithout('Connection dropped');
+  }
+
+  lost(loss: Loss): void {
+    if (this.#isOver || this.#finish()) return;
+    if (loss.kind === 'refused') this.fail(status.UNAVAILABLE, 'Stream refused by server');
+    else if (loss.kind === 'gone' || loss.code === errorCodes.none) this.#failWithout('Connection dropped');
+    else {
+      // Nobody here cancelled it: the server gave it up.
+      const code = loss.code === errorCodes.cancel ? status.UNAVAILABLE : status.INTERNAL;
+      this.fail(code, `Received RST_STREAM with code ${loss.code}`);
+    }
+  }
+
+  fail(code: status, details: string, trailers: IncomingHttpHeaders = {}): void {
     if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#pieces = [];
+    this.cancel();
+    const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
+    this.#reject(failure(code, details, headers, trailers));
+  }
+
+  /** @returns false if there is no status of gRPC's */
+  #finish(): boolean {
     const headers = this.#headers;
     const ending = this.#trailers ?? headers;
-    if (headers === undefined || ending?.['grpc-status'] === undefined) {
-      this.#fail(headers);
-      return;
-    }
+    if (headers === undefined || ending?.['grpc-status'] === undefined) return false;
     const code = Number(ending['grpc-status']);
     if (code !== 0) {
       this.fail(Number.isInteger(code) ? code : status.UNKNOWN, textOf(ending['grpc-message']), ending);
-      return;
+      return true;
     }
     const body = this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#size);
     if (body.length < prefixLength || body.readUInt32BE(1) !== body.length - prefixLength) {
@@ -96,22 +99,14 @@ export class Exchange {
       clearTimeout(this.#timer);
       this.#resolve({ message: body.subarray(prefixLength), headers, trailers: this.#trailers ?? {} });
     }
+    return true;
   }
 
-  /** It has no status of gRPC's. */
-  #fail(headers: IncomingHttpHeaders | undefined): void {
-    const { rstCode } = this.#stream;
-    const httpStatus = Number(headers?.[':status'] ?? 200);
-    if (rstCode === NGHTTP2_REFUSED_STREAM) this.fail(status.UNAVAILABLE, 'Stream refused by server');
-    else if (rstCode !== undefined && rstCode !== NGHTTP2_NO_ERROR && !this.#stream.session?.destroyed) {
-      // Nobody here cancelled it: the server gave it up, or the connection went.
-      const code = rstCode === NGHTTP2_CANCEL ? status.UNAVAILABLE : status.INTERNAL;
-      this.fail(code, `Received RST_STREAM with code ${rstCode}`);
-    } else if (httpStatus !== 200) {
-      this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`);
-    } else {
-      this.fail(status.UNAVAILABLE, 'Connection dropped');
-    }
+  /** Nobody says why for gRPC, but HTTP may. */
+  #failWithout(otherwise: string): void {
+    const httpStatus = Number(this.#headers?.[':status'] ?? 200);
+    if (httpStatus === 200) this.fail(status.UNAVAILABLE, otherwise);
+    else this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`);
   }
 }
 

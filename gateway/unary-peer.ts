@@ -1,7 +1,8 @@
-import { connect, type ClientHttp2Session, type ClientHttp2Stream, type OutgoingHttpHeaders } from 'node:http2';
-import { isIP } from 'node:net';
+import { connect, isIP, type Socket } from 'node:net';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { status } from '@grpc/grpc-js';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
+import { ClientConnection, RequestHead, type Fields } from './http2/connection.ts';
 import { Exchange, failure, prefixLength, type UnaryAnswer } from './unary-exchange.ts';
 
 /** Metadata as it is sent: lower-case names, and what ends in `-bin` in base64. */
@@ -31,17 +32,17 @@ const pingLimit = 3_000;
 const backoff = { first: 100, most: 1_000 };
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
 
-/** One server: its connection, and those that are still being used up. */
+/** One server: its connection. */
 export class Peer {
   readonly #address: Address;
   readonly #options: PeerOptions;
   readonly #onChange: () => void;
-  #session: ClientHttp2Session | undefined;
+  /** By the path of the RPC. */
+  readonly #heads = new Map<string, RequestHead>();
+  #connection: ClientConnection | undefined;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
   #isClosed = false;
-  /** Calls that have no answer yet. */
-  #open = 0;
   isReady = false;
 
   constructor(address: Address, options: PeerOptions, onChange: () => void) {
@@ -57,10 +58,10 @@ export class Peer {
 
   close(): void {
     this.#isClosed = true;
-    this.isReady = false;
     clearTimeout(this.#retry);
-    this.#session?.close();
-    if (this.#session?.connecting === true) this.#session.destroy();
+    if (this.isReady) this.#connection?.close();
+    else this.#connection?.destroy();
+    this.isReady = false;
   }
 
   call(
@@ -70,65 +71,81 @@ export class Peer {
     deadline: number,
     onCall: ((cancel: () => void) => void) | undefined,
   ): Promise<UnaryAnswer> {
+    const connection = this.#connection;
+    if (connection?.isOpen !== true) {
+      return Promise.reject(failure(status.UNAVAILABLE, 'Failed to start HTTP/2 stream: the connection is closing'));
+    }
     return new Promise((resolve, reject) => {
-      let stream: ClientHttp2Stream;
-      try {
-        stream = (this.#session as ClientHttp2Session).request(headersOf(path, metadata, deadline));
-      } catch (error) {
-        reject(failure(status.UNAVAILABLE, `Failed to start HTTP/2 stream: ${(error as Error).message}`));
-        return;
-      }
-      const exchange = new Exchange(stream, this.#options.maxAnswer, resolve, reject);
-      this.#open += 1;
-      stream.once('close', () => (this.#open -= 1));
+      const exchange = new Exchange(this.#options.maxAnswer, resolve, reject);
+      const fields: Fields =
+        deadline === Infinity ? metadata : { 'grpc-timeout': timeoutText(deadline - Date.now()), ...metadata };
+      exchange.cancel = connection.request(this.#headOf(path), fields, framed(message), exchange);
       if (deadline !== Infinity) exchange.endBy(deadline);
       onCall?.(() => exchange.fail(status.CANCELLED, 'Cancelled on client'));
-      stream.end(framed(message));
     });
   }
 
+  #headOf(path: string): RequestHead {
+    let head = this.#heads.get(path);
+    if (head === undefined) {
+      head = new RequestHead({
+        ':method': 'POST',
+        ':scheme': this.#options.tls === undefined ? 'http' : 'https',
+        ':path': path,
+        ':authority': this.#address.authority,
+        te: 'trailers',
+        'content-type': 'application/grpc',
+        'user-agent': 'grpc-node-chat4all',
+      });
+      this.#heads.set(path, head);
+    }
+    return head;
+  }
+
   #connect(): void {
-    const { authority, connectTo } = this.#address;
-    const { tls, keepalive } = this.#options;
-    const name = authority.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
-    const session = connect(`${tls === undefined ? 'http' : 'https'}://${authority}`, {
-      ...connectTo,
-      ...(tls === undefined ? {} : { ...tls, ...(isIP(name) === 0 ? { servername: name } : {}) }),
-      settings: { enablePush: false, initialWindowSize: window.stream },
-      // Calls are limited where they come in.
-      maxSessionMemory: Number.MAX_SAFE_INTEGER,
-    } as Parameters<typeof connect>[1]);
-    this.#session = session;
-    const limit = setTimeout(() => session.destroy(new Error('No answer to the connection')), connectLimit);
+    const socket = this.#openSocket();
     let pings: NodeJS.Timeout | undefined;
-    const lose = () => {
-      clearTimeout(limit);
-      clearInterval(pings);
-      if (this.#session !== session) return;
-      this.#session = undefined;
-      const wasReady = this.isReady;
-      this.isReady = false;
-      if (!this.#isClosed) {
-        if (!wasReady) this.#failures += 1;
-        this.#connectLater(wasReady ? 0 : this.#failures);
-      }
-      this.#onChange();
-    };
-    session.once('remoteSettings', () => {
-      clearTimeout(limit);
-      if (this.#session !== session || session.closed || session.destroyed) return;
-      session.setLocalWindowSize(window.connection);
-      if (keepalive !== Infinity) pings = this.#keepAlive(session, keepalive);
-      this.isReady = true;
-      this.#failures = 0;
-      this.#onChange();
+    const limit = setTimeout(() => socket.destroy(), connectLimit);
+    const connection = new ClientConnection(socket, {
+      window,
+      onReady: () => {
+        clearTimeout(limit);
+        if (this.#isClosed) return;
+        pings = this.#keepAlive(connection);
+        this.isReady = true;
+        this.#failures = 0;
+        this.#onChange();
+      },
+      // What the server still answers comes to its end; new calls go to a new connection.
+      onRetired: () => {
+        clearTimeout(limit);
+        if (this.#connection !== connection) return;
+        this.#connection = undefined;
+        const wasReady = this.isReady;
+        this.isReady = false;
+        if (!this.#isClosed) {
+          if (!wasReady) this.#failures += 1;
+          this.#connectLater(wasReady ? 0 : this.#failures);
+        }
+        this.#onChange();
+      },
     });
-    // Node lets what the server still answers come to its end; new calls go to a new connection.
-    session.once('goaway', lose);
-    session.once('close', lose);
-    session.once('error', lose);
-    session.on('error', () => {});
-    session.unref();
+    socket.once('close', () => clearInterval(pings));
+    this.#connection = connection;
+  }
+
+  #openSocket(): Socket {
+    const { authority, connectTo } = this.#address;
+    const { tls } = this.#options;
+    const name = authority.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+    const servername = isIP(name) === 0 ? { servername: name } : {};
+    const socket =
+      tls === undefined
+        ? connect(connectTo)
+        : connectTls({ ...connectTo, ...tls, ...servername, ALPNProtocols: ['h2'] }, function (this: TLSSocket) {
+            if (this.alpnProtocol !== 'h2') this.destroy();
+          });
+    return socket.setNoDelay().unref();
   }
 
   #connectLater(failures: number): void {
@@ -137,30 +154,20 @@ export class Peer {
   }
 
   /** Ends the connection when the server owes answers and is silent. */
-  #keepAlive(session: ClientHttp2Session, pause: number): NodeJS.Timeout {
+  #keepAlive(connection: ClientConnection): NodeJS.Timeout | undefined {
+    const { keepalive } = this.#options;
+    if (keepalive === Infinity) return undefined;
     let asked: number | undefined;
     return setInterval(() => {
       if (asked !== undefined) {
-        if (performance.now() - asked > pingLimit) session.destroy(new Error('No answer to a ping'));
+        if (performance.now() - asked > pingLimit) connection.destroy();
         return;
       }
-      if (this.#open === 0) return;
+      if (connection.open === 0) return;
       asked = performance.now();
-      session.ping(() => (asked = undefined));
-    }, pause).unref();
+      connection.ping(() => (asked = undefined));
+    }, keepalive).unref();
   }
-}
-
-function headersOf(path: string, metadata: CallMetadata, deadline: number): OutgoingHttpHeaders {
-  const headers: OutgoingHttpHeaders = {
-    ':method': 'POST',
-    ':path': path,
-    te: 'trailers',
-    'content-type': 'application/grpc',
-    'user-agent': 'grpc-node-chat4all',
-  };
-  if (deadline !== Infinity) headers['grpc-timeout'] = timeoutText(deadline - Date.now());
-  return Object.assign(headers, metadata);
 }
 
 function timeoutText(left: number): string {

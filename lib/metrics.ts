@@ -1,7 +1,8 @@
+import cluster from 'node:cluster';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, register } from 'prom-client';
+import { AggregatorRegistry, collectDefaultMetrics, Counter, Gauge, Histogram, register } from 'prom-client';
 import { port, text, type Config } from './config.ts';
 import { within } from './deadline.ts';
 
@@ -71,15 +72,27 @@ export function askedGauge<Label extends string>(name: string, help: string, lab
   };
 }
 
-/** Serves this process's metrics, and those of Node itself, where a port is set. @returns the port */
+/**
+ * Serves this process's metrics, and those of Node itself, where a port is set: of a process with workers theirs, added up.
+ *
+ * @returns the port
+ */
 export async function serveMetrics(config: Config<typeof metricsSettings>): Promise<number | undefined> {
   const { METRICS_PORT: at, METRICS_HOST: host } = config;
   if (at === undefined) return undefined;
+  if (cluster.isWorker) {
+    // Its primary asks it, and that alone makes it answer.
+    new AggregatorRegistry();
+    collectDefaultMetrics();
+    return undefined;
+  }
+  const ofWorkers = new AggregatorRegistry();
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000 }, (request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://metrics');
     if (pathname !== '/metrics') return void response.writeHead(404).end();
     if (request.method !== 'GET') return void response.writeHead(405, { Allow: 'GET' }).end();
-    register.metrics().then(
+    const hasWorkers = Object.keys(cluster.workers ?? {}).length > 0;
+    (hasWorkers ? ofWorkers.clusterMetrics() : register.metrics()).then(
       (body) => response.writeHead(200, { 'Content-Type': register.contentType }).end(body),
       () => response.writeHead(500).end(),
     );

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { globSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync, statSync } from 'node:fs';
 import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -99,7 +99,8 @@ async function run(): Promise<number> {
 
 /** Whether to start an engine: not for files that make no use of it, and not where it can't run unless it must. */
 function isNeeded(engine: Omit<NativeEngine, 'start'>, isUsedBy: (text: string) => boolean): boolean {
-  const files = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
+  const found = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
+  const files = found.flatMap((file) => (statSync(file).isDirectory() ? globSync(`${file}/**/*.test.ts`) : [file]));
   if (files.length > 0 && !files.some((file) => isUsedBy(readFileSync(file, 'utf8')))) return false;
   if (engine.isAvailable()) return true;
   const missing = `${engine.name} needs ${engine.needs}, and that is not there`;

@@ -19,7 +19,7 @@ export type Processes = () => Promise<Record<string, number>>;
 
 const startLimit = 70_000;
 /** Of these the processes below count, too. */
-const trees = ['postgres'];
+const trees = ['postgres', 'gateway and workers'];
 
 /**
  * Starts a hub with its data and its log in `folder`.

@@ -1,0 +1,559 @@
+import type { IncomingHttpHeaders } from 'node:http2';
+import type { Socket } from 'node:net';
+import { HpackDecoder, HpackError, mostBytes, writeField, writeStatic } from './hpack.ts';
+
+/** Fields of a request, by their names in lower case. */
+export type Fields = Record<string, string | string[]>;
+
+/** Why a server will say nothing more to a request: it never looked at it, it gave it up, or the connection is gone. */
+export type Loss = { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'gone' };
+
+/** Hears what a server answers: at last either `end` or `lost`. */
+export interface Receiver {
+  /** The head of the answer; then, if there is anything behind the body, that. */
+  fields(fields: IncomingHttpHeaders): void;
+  data(piece: Buffer): void;
+  /** The answer is whole. */
+  end(): void;
+  lost(loss: Loss): void;
+}
+
+export interface ConnectionOptions {
+  /** Bytes that the server may send ahead, on a stream and on all of them. */
+  window: { stream: number; connection: number };
+  /** The server has said what it takes: it is there. */
+  onReady: () => void;
+  /** The connection takes no more requests; those under way may go on. Called once. */
+  onRetired: () => void;
+}
+
+/** Error codes (RFC 9113, 7). */
+export const errorCodes = {
+  none: 0x0,
+  protocol: 0x1,
+  flowControl: 0x3,
+  frameSize: 0x6,
+  refusedStream: 0x7,
+  cancel: 0x8,
+  compression: 0x9,
+} as const;
+
+/** Types of frames (RFC 9113, 6) and their flags. */
+const frames = {
+  data: 0x0,
+  headers: 0x1,
+  resetStream: 0x3,
+  settings: 0x4,
+  pushPromise: 0x5,
+  ping: 0x6,
+  goAway: 0x7,
+  windowUpdate: 0x8,
+  continuation: 0x9,
+};
+const flags = { ack: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 };
+const settings = { enablePush: 0x2, maxConcurrentStreams: 0x3, initialWindowSize: 0x4, maxFrameSize: 0x5 };
+
+const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+const frameHead = 9;
+/** As it is until the other side says otherwise; we let it be so. */
+const defaults = { window: 65_535, frameSize: 16_384 };
+const largestWindow = 2 ** 31 - 1;
+/** Bytes of the fields of an answer as they are coded. */
+const largestBlock = 64 * 1024;
+/** Of streams; then there has to be another connection. */
+const lastId = 2 ** 31 - 1;
+
+class ConnectionError extends Error {
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** A request and what comes back. */
+class Stream {
+  /** 0 while the server takes no more at once. */
+  id = 0;
+  readonly head: RequestHead;
+  readonly fields: Fields;
+  /** What is left of the body. */
+  body: Buffer;
+  isSent = false;
+  readonly receiver: Receiver;
+  /** Bytes that the server takes at the moment. */
+  window = 0;
+  /** Bytes that were received and not given free again. */
+  taken = 0;
+
+  constructor(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver) {
+    this.head = head;
+    this.fields = fields;
+    this.body = body;
+    this.receiver = receiver;
+  }
+}
+
+/** The fields that requests have in common, coded. */
+export class RequestHead {
+  readonly bytes: Buffer;
+
+  constructor(fields: Record<string, string>) {
+    const entries = Object.entries(fields);
+    const buffer = Buffer.alloc(entries.reduce((sum, [name, value]) => sum + mostBytes(name, value), 0));
+    const end = entries.reduce((at, [name, value]) => writeStatic(buffer, at, name, value), 0);
+    this.bytes = buffer.subarray(0, end);
+  }
+}
+
+/**
+ * The client's side of a connection of HTTP/2 (RFC 9113) for requests whose bodies are whole, as unary calls of gRPC are. Node's
+ * own makes a Duplex of each: that is most of what such a call costs. Everything that is written in one turn of the event loop
+ * leaves together.
+ */
+export class ClientConnection {
+  readonly #socket: Socket;
+  readonly #options: ConnectionOptions;
+  readonly #decoder = new HpackDecoder();
+  readonly #streams = new Map<number, Stream>();
+  /** Those that the server doesn't take yet. */
+  readonly #waiting = new Set<Stream>();
+  readonly #pings: (() => void)[] = [];
+  #nextId = 1;
+  #isReady = false;
+  #isRetired = false;
+  #unread: Buffer = Buffer.alloc(0);
+  /** The fields of an answer of which more has to come. */
+  #block: { id: number; isLast: boolean; pieces: Buffer[]; size: number } | undefined;
+  #written: Buffer[] = [];
+  /** What the server takes. */
+  #window = defaults.window;
+  #streamWindow = defaults.window;
+  #frameSize = defaults.frameSize;
+  #mostStreams = Infinity;
+  /** Bytes that were received on all streams and not given free again. */
+  #taken = 0;
+
+  /** @param socket connected, or about to be */
+  constructor(socket: Socket, options: ConnectionOptions) {
+    this.#socket = socket;
+    this.#options = options;
+    const { window } = options;
+    this.#write(preface);
+    this.#write(
+      settingsFrame([
+        [settings.enablePush, 0],
+        [settings.initialWindowSize, window.stream],
+      ]),
+    );
+    this.#write(windowUpdate(0, window.connection - defaults.window));
+    socket.on('data', (piece: Buffer) => this.#read(piece));
+    socket.on('error', () => {});
+    socket.on('close', () => this.#lose());
+  }
+
+  /** Whether it takes requests. */
+  get isOpen(): boolean {
+    return this.#isReady && !this.#isRetired;
+  }
+
+  /** Requests that have no answer yet. */
+  get open(): number {
+    return this.#streams.size + this.#waiting.size;
+  }
+
+  /**
+   * Sends a request.
+   *
+   * @param head the fields that come first
+   * @param fields of ASCII
+   * @returns what gives it up: nothing is heard of it any more
+   */
+  request(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver): () => void {
+    const stream = new Stream(head, fields, body, receiver);
+    if (this.#streams.size < this.#mostStreams) this.#begin(stream);
+    else this.#waiting.add(stream);
+    return () => this.#cancel(stream);
+  }
+
+  /** Asks whether the server is there. */
+  ping(answered: () => void): void {
+    this.#pings.push(answered);
+    this.#write(frame(frames.ping, 0, 0, Buffer.alloc(8)));
+  }
+
+  /** Ends the connection once all requests have their answers. */
+  close(): void {
+    this.#retire();
+    if (this.open === 0) this.#end();
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  #begin(stream: Stream): void {
+    stream.id = this.#nextId;
+    stream.window = this.#streamWindow;
+    this.#nextId += 2;
+    this.#streams.set(stream.id, stream);
+    this.#writeRequest(stream);
+    if (this.#nextId > lastId) this.#retire();
+  }
+
+  #cancel(stream: Stream): void {
+    if (this.#waiting.delete(stream)) return;
+    if (this.#streams.get(stream.id) !== stream) return;
+    this.#write(resetFrame(stream.id, errorCodes.cancel));
+    this.#finish(stream);
+  }
+
+  /** A stream is over. */
+  #finish(stream: Stream): void {
+    this.#streams.delete(stream.id);
+    if (this.#waiting.size > 0) this.#beginWaiting();
+    if (this.#isRetired && this.open === 0) this.#end();
+  }
+
+  #beginWaiting(): void {
+    for (const next of this.#waiting) {
+      if (this.#streams.size >= this.#mostStreams) return;
+      this.#waiting.delete(next);
+      this.#begin(next);
+    }
+  }
+
+  #retire(): void {
+    if (this.#isRetired) return;
+    this.#isRetired = true;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    for (const { receiver } of waiting) receiver.lost({ kind: 'refused' });
+    this.#options.onRetired();
+  }
+
+  #end(): void {
+    if (this.#socket.destroyed || this.#socket.writableEnded) return;
+    this.#write(goAway(errorCodes.none));
+    this.#flush();
+    this.#socket.destroySoon();
+  }
+
+  /** The connection is gone. */
+  #lose(): void {
+    this.#retire();
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const { receiver } of streams) receiver.lost({ kind: 'gone' });
+  }
+
+  #write(bytes: Buffer): void {
+    if (this.#written.push(bytes) === 1) setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    const written = this.#written;
+    this.#written = [];
+    if (written.length === 0 || this.#socket.destroyed) return;
+    this.#socket.write(written.length === 1 ? (written[0] as Buffer) : Buffer.concat(written));
+  }
+
+  /** Writes the head of a request, and of its body as much as the server takes. */
+  #writeRequest(stream: Stream): void {
+    const { id, head, fields, body } = stream;
+    let most = head.bytes.length;
+    for (const name in fields) {
+      const values = fields[name] as string | string[];
+      if (typeof values === 'string') most += mostBytes(name, values);
+      else for (const value of values) most += mostBytes(name, value);
+    }
+    const isWhole = body.length <= Math.min(stream.window, this.#window, this.#frameSize);
+    const buffer = Buffer.allocUnsafe(frameHead + most + (isWhole ? frameHead + body.length : 0));
+    let end = frameHead + head.bytes.copy(buffer, frameHead);
+    for (const name in fields) {
+      const values = fields[name] as string | string[];
+      if (typeof values === 'string') end = writeField(buffer, end, name, values);
+      else for (const value of values) end = writeField(buffer, end, name, value);
+    }
+    const size = end - frameHead;
+    if (size > this.#frameSize) {
+      this.#writeLongHead(id, buffer.subarray(frameHead, end));
+      this.#writeBody(stream);
+      return;
+    }
+    writeHead(buffer, 0, size, frames.headers, flags.endHeaders, id);
+    if (isWhole) {
+      writeHead(buffer, end, body.length, frames.data, flags.endStream, id);
+      end += frameHead + body.copy(buffer, end + frameHead);
+      this.#take(stream, body.length);
+    }
+    this.#write(buffer.subarray(0, end));
+    if (!isWhole) this.#writeBody(stream);
+  }
+
+  #writeLongHead(id: number, block: Buffer): void {
+    for (let at = 0; at < block.length; at += this.#frameSize) {
+      const isLast = at + this.#frameSize >= block.length;
+      const type = at === 0 ? frames.headers : frames.continuation;
+      this.#write(frame(type, isLast ? flags.endHeaders : 0, id, block.subarray(at, at + this.#frameSize)));
+    }
+  }
+
+  /** Writes of a body as much as the server takes now. */
+  #writeBody(stream: Stream): void {
+    while (!stream.isSent) {
+      const size = Math.min(stream.body.length, stream.window, this.#window, this.#frameSize);
+      if (size <= 0 && stream.body.length > 0) return;
+      const piece = stream.body.subarray(0, size);
+      this.#take(stream, size);
+      this.#write(frame(frames.data, stream.isSent ? flags.endStream : 0, stream.id, piece));
+    }
+  }
+
+  /** Takes bytes off the body, and from the windows. */
+  #take(stream: Stream, size: number): void {
+    stream.body = stream.body.subarray(size);
+    stream.isSent = stream.body.length === 0;
+    stream.window -= size;
+    this.#window -= size;
+  }
+
+  #read(piece: Buffer): void {
+    const bytes = this.#unread.length === 0 ? piece : Buffer.concat([this.#unread, piece]);
+    let at = 0;
+    try {
+      while (bytes.length - at >= frameHead) {
+        const size = bytes.readUIntBE(at, 3);
+        if (size > defaults.frameSize) throw new ConnectionError(errorCodes.frameSize, `A frame has ${size} bytes`);
+        const end = at + frameHead + size;
+        if (end > bytes.length) break;
+        const id = bytes.readUInt32BE(at + 5) & lastId;
+        this.#frame(bytes[at + 3] as number, bytes[at + 4] as number, id, bytes.subarray(at + frameHead, end));
+        at = end;
+      }
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#unread = bytes.subarray(at);
+  }
+
+  /** The server doesn't keep to the protocol. */
+  #fail(error: unknown): void {
+    const isKnown = error instanceof ConnectionError || error instanceof HpackError;
+    if (!isKnown) throw error;
+    this.#write(goAway(error instanceof ConnectionError ? error.code : errorCodes.compression));
+    this.#flush();
+    this.#socket.destroy();
+  }
+
+  #frame(type: number, flag: number, id: number, payload: Buffer): void {
+    if (!this.#isReady && type !== frames.settings) throw protocolError('The first frame has no settings');
+    if (this.#block !== undefined && type !== frames.continuation) throw protocolError('Fields were interrupted');
+    switch (type) {
+      case frames.data:
+        return this.#data(id, flag, payload);
+      case frames.headers: {
+        const block = withoutPadding(payload, flag, (flag & flags.priority) === 0 ? 0 : 5);
+        this.#block = { id, isLast: (flag & flags.endStream) !== 0, pieces: [block], size: block.length };
+        return this.#endBlock(flag);
+      }
+      case frames.continuation:
+        if (this.#block?.id !== id) throw protocolError('Fields go on that have not begun');
+        this.#block.pieces.push(payload);
+        this.#block.size += payload.length;
+        if (this.#block.size > largestBlock) throw protocolError('There are too many fields');
+        return this.#endBlock(flag);
+      case frames.resetStream:
+        return this.#reset(id, payload);
+      case frames.settings:
+        return this.#settings(flag, payload);
+      case frames.ping:
+        requireSize(payload, 8);
+        if ((flag & flags.ack) === 0) this.#write(frame(frames.ping, flags.ack, 0, payload));
+        else this.#pings.shift()?.();
+        return undefined;
+      case frames.goAway:
+        return this.#goAway(payload);
+      case frames.windowUpdate:
+        return this.#windowUpdate(id, payload);
+      case frames.pushPromise:
+        throw protocolError('Nothing may be pushed');
+      default:
+        // Others are to be ignored (RFC 9113, 4.1).
+        return undefined;
+    }
+  }
+
+  #endBlock(flag: number): void {
+    if ((flag & flags.endHeaders) === 0) return;
+    const { id, isLast, pieces } = this.#block!;
+    this.#block = undefined;
+    // Decoded in any case: later blocks build on it.
+    const fields = this.#decoder.decode(pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces));
+    const stream = this.#stream(id);
+    if (stream === undefined) return;
+    const isInterim = /^1\d\d$/.test(fields[':status'] as unknown as string) && !isLast;
+    if (!isInterim) stream.receiver.fields(fields);
+    if (isLast) this.#answered(stream);
+  }
+
+  /** The answer is whole. */
+  #answered(stream: Stream): void {
+    if (this.#streams.get(stream.id) !== stream) return;
+    // It doesn't want the rest of the request.
+    if (!stream.isSent) this.#write(resetFrame(stream.id, errorCodes.cancel));
+    this.#finish(stream);
+    stream.receiver.end();
+  }
+
+  #data(id: number, flag: number, payload: Buffer): void {
+    const stream = this.#stream(id);
+    const isLast = (flag & flags.endStream) !== 0;
+    this.#taken += payload.length;
+    if (this.#taken >= this.#options.window.connection / 2) {
+      this.#write(windowUpdate(0, this.#taken));
+      this.#taken = 0;
+    }
+    const piece = withoutPadding(payload, flag);
+    if (stream === undefined) return;
+    stream.taken += payload.length;
+    if (!isLast && stream.taken >= this.#options.window.stream / 2) {
+      this.#write(windowUpdate(id, stream.taken));
+      stream.taken = 0;
+    }
+    if (piece.length > 0) stream.receiver.data(piece);
+    if (isLast) this.#answered(stream);
+  }
+
+  #reset(id: number, payload: Buffer): void {
+    requireSize(payload, 4);
+    const stream = this.#stream(id);
+    if (stream === undefined) return;
+    const code = payload.readUInt32BE(0);
+    this.#finish(stream);
+    stream.receiver.lost(code === errorCodes.refusedStream ? { kind: 'refused' } : { kind: 'reset', code });
+  }
+
+  #settings(flag: number, payload: Buffer): void {
+    if ((flag & flags.ack) !== 0) return;
+    if (payload.length % 6 !== 0) throw new ConnectionError(errorCodes.frameSize, 'Settings are cut off');
+    for (let at = 0; at < payload.length; at += 6) {
+      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    }
+    this.#write(frame(frames.settings, flags.ack, 0, Buffer.alloc(0)));
+    if (!this.#isReady) {
+      this.#isReady = true;
+      this.#options.onReady();
+    }
+    for (const stream of this.#streams.values()) this.#writeBody(stream);
+    this.#beginWaiting();
+  }
+
+  #setting(name: number, value: number): void {
+    if (name === settings.maxConcurrentStreams) this.#mostStreams = value;
+    else if (name === settings.maxFrameSize) {
+      if (value < defaults.frameSize || value >= 2 ** 24) throw protocolError(`Frames can't have ${value} bytes`);
+      this.#frameSize = value;
+    } else if (name === settings.initialWindowSize) {
+      if (value > largestWindow) throw new ConnectionError(errorCodes.flowControl, 'A window is too large');
+      // It is that of the streams which there are, too, and may become negative thereby (RFC 9113, 6.9.2).
+      for (const stream of this.#streams.values()) stream.window += value - this.#streamWindow;
+      this.#streamWindow = value;
+    }
+  }
+
+  #goAway(payload: Buffer): void {
+    if (payload.length < 8) throw new ConnectionError(errorCodes.frameSize, 'A goodbye is cut off');
+    const last = payload.readUInt32BE(0) & lastId;
+    this.#retire();
+    for (const stream of [...this.#streams.values()].filter(({ id }) => id > last)) {
+      this.#finish(stream);
+      stream.receiver.lost({ kind: 'refused' });
+    }
+    if (this.open === 0) this.#end();
+  }
+
+  #windowUpdate(id: number, payload: Buffer): void {
+    requireSize(payload, 4);
+    const size = payload.readUInt32BE(0) & largestWindow;
+    if (id === 0) {
+      this.#window += size;
+      if (this.#window > largestWindow) throw new ConnectionError(errorCodes.flowControl, 'The window is too large');
+      for (const stream of this.#streams.values()) this.#writeBody(stream);
+      return;
+    }
+    const stream = this.#stream(id);
+    if (stream === undefined) return;
+    stream.window += size;
+    this.#writeBody(stream);
+  }
+
+  /** The stream of this id; undefined if it is over. */
+  #stream(id: number): Stream | undefined {
+    const stream = this.#streams.get(id);
+    if (stream === undefined && (id % 2 === 0 || id >= this.#nextId)) throw protocolError(`There was no stream ${id}`);
+    return stream;
+  }
+}
+
+function protocolError(message: string): ConnectionError {
+  return new ConnectionError(errorCodes.protocol, message);
+}
+
+function requireSize(payload: Buffer, size: number): void {
+  if (payload.length !== size) throw new ConnectionError(errorCodes.frameSize, `A frame has not ${size} bytes`);
+}
+
+function writeHead(buffer: Buffer, at: number, size: number, type: number, flag: number, id: number): void {
+  buffer.writeUIntBE(size, at, 3);
+  buffer[at + 3] = type;
+  buffer[at + 4] = flag;
+  buffer.writeUInt32BE(id, at + 5);
+}
+
+function frame(type: number, flag: number, id: number, payload: Uint8Array): Buffer {
+  const buffer = Buffer.allocUnsafe(frameHead + payload.length);
+  writeHead(buffer, 0, payload.length, type, flag, id);
+  buffer.set(payload, frameHead);
+  return buffer;
+}
+
+function settingsFrame(values: readonly (readonly [number, number])[]): Buffer {
+  const payload = Buffer.alloc(values.length * 6);
+  for (const [index, [name, value]] of values.entries()) {
+    payload.writeUInt16BE(name, index * 6);
+    payload.writeUInt32BE(value, index * 6 + 2);
+  }
+  return frame(frames.settings, 0, 0, payload);
+}
+
+function windowUpdate(id: number, size: number): Buffer {
+  return frame(frames.windowUpdate, 0, id, fourBytes(size));
+}
+
+function resetFrame(id: number, code: number): Buffer {
+  return frame(frames.resetStream, 0, id, fourBytes(code));
+}
+
+function goAway(code: number): Buffer {
+  return frame(frames.goAway, 0, 0, Buffer.concat([fourBytes(0), fourBytes(code)]));
+}
+
+function fourBytes(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
+
+/** A payload without its padding, and without so many bytes in front. */
+function withoutPadding(payload: Buffer, flag: number, front = 0): Buffer {
+  if ((flag & flags.padded) === 0) {
+    if (front > payload.length) throw protocolError('A frame is too short');
+    return front === 0 ? payload : payload.subarray(front);
+  }
+  const end = payload.length - (payload[0] ?? 0);
+  if (payload.length === 0 || 1 + front > end) throw protocolError('A frame has more padding than bytes');
+  return payload.subarray(1 + front, end);
+}

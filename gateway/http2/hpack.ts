@@ -1,0 +1,192 @@
+import type { IncomingHttpHeaders } from 'node:http2';
+import { decodeHuffman } from './huffman.ts';
+
+/** Header compression of HTTP/2 (RFC 7541). */
+
+/** A block that can't be decoded; nothing after it on its connection can be, either. */
+export class HpackError extends Error {}
+
+/** RFC 7541, appendix A. */
+const staticTable =
+  `:authority|:method GET|:method POST|:path /|:path /index.html|:scheme http|:scheme https|:status 200|:status 204
+:status 206|:status 304|:status 400|:status 404|:status 500|accept-charset|accept-encoding gzip, deflate|accept-language
+accept-ranges|accept|access-control-allow-origin|age|allow|authorization|cache-control|content-disposition|content-encoding
+content-language|content-length|content-location|content-range|content-type|cookie|date|etag|expect|expires|from|host|if-match
+if-modified-since|if-none-match|if-range|if-unmodified-since|last-modified|link|location|max-forwards|proxy-authenticate
+proxy-authorization|range|referer|refresh|retry-after|server|set-cookie|strict-transport-security|transfer-encoding|user-agent
+vary|via|www-authenticate`
+    .split(/[|\n]/)
+    .map((entry): Entry => {
+      const [, name, value = ''] = /^(\S+)(?: (.*))?$/.exec(entry)!;
+      return { name: name as string, value };
+    });
+/** By name, the first of its entries, counted from 1. */
+const staticNames = new Map(staticTable.map(({ name }, index) => [name, index + 1] as const).reverse());
+
+interface Entry {
+  name: string;
+  value: string;
+}
+
+/** Bytes: what a decoder has to keep of earlier headers unless it says otherwise, and what an entry counts beside its text. */
+const tableSize = 4_096;
+const entryOverhead = 32;
+/** Far above whatever is sent. */
+const largestInteger = 2 ** 24;
+
+/** Decodes the header blocks of a connection, in their order. */
+export class HpackDecoder {
+  /** The oldest first. */
+  readonly #entries: Entry[] = [];
+  #size = 0;
+  #limit = tableSize;
+  #block: Buffer = Buffer.alloc(0);
+  #at = 0;
+
+  /**
+   * The fields of a block. Those that come several times are joined as Node does, save that all are kept.
+   *
+   * @throws HpackError
+   */
+  decode(block: Buffer): IncomingHttpHeaders {
+    this.#block = block;
+    this.#at = 0;
+    const fields: IncomingHttpHeaders = Object.create(null);
+    while (this.#at < block.length) {
+      const first = block[this.#at] as number;
+      if (first >= 0x80) addField(fields, this.#entry(this.#integer(0x7f)));
+      else if (first >= 0x40) {
+        const entry = this.#literal(0x3f);
+        this.#add(entry);
+        addField(fields, entry);
+      } else if (first >= 0x20) this.#resize(this.#integer(0x1f));
+      else addField(fields, this.#literal(0x0f));
+    }
+    return fields;
+  }
+
+  #entry(index: number): Entry {
+    const entry =
+      index <= staticTable.length
+        ? staticTable[index - 1]
+        : this.#entries[this.#entries.length - (index - staticTable.length)];
+    if (entry === undefined) throw new HpackError(`There is no entry ${index}`);
+    return entry;
+  }
+
+  #literal(prefix: number): Entry {
+    const index = this.#integer(prefix);
+    const name = index === 0 ? this.#string() : this.#entry(index).name;
+    return { name, value: this.#string() };
+  }
+
+  #add(entry: Entry): void {
+    this.#entries.push(entry);
+    this.#size += sizeOf(entry);
+    this.#evict();
+  }
+
+  #resize(limit: number): void {
+    if (limit > tableSize) throw new HpackError(`A table of ${limit} bytes was not offered`);
+    this.#limit = limit;
+    this.#evict();
+  }
+
+  #evict(): void {
+    while (this.#size > this.#limit) this.#size -= sizeOf(this.#entries.shift() as Entry);
+  }
+
+  /** @param prefix the bits of the first byte that belong to it */
+  #integer(prefix: number): number {
+    let value = this.#byte() & prefix;
+    if (value < prefix) return value;
+    for (let shift = 0, byte = 0x80; byte >= 0x80; shift += 7) {
+      byte = this.#byte();
+      value += (byte & 0x7f) * 2 ** shift;
+      if (value > largestInteger || shift > 28) throw new HpackError('An integer is too large');
+    }
+    return value;
+  }
+
+  #string(): string {
+    const isHuffman = (this.#block[this.#at] as number) >= 0x80;
+    const length = this.#integer(0x7f);
+    const start = this.#at;
+    const stop = start + length;
+    if (stop > this.#block.length) throw new HpackError('A string ends behind its block');
+    this.#at = stop;
+    if (!isHuffman) return this.#block.toString('latin1', start, stop);
+    const text = decodeHuffman(this.#block, start, stop);
+    if (text === undefined) throw new HpackError('A string is coded wrongly');
+    return text;
+  }
+
+  #byte(): number {
+    const byte = this.#block[this.#at++];
+    if (byte === undefined) throw new HpackError('A block ends in the middle of a field');
+    return byte;
+  }
+}
+
+function sizeOf({ name, value }: Entry): number {
+  return name.length + value.length + entryOverhead;
+}
+
+function addField(fields: IncomingHttpHeaders, { name, value }: Entry): void {
+  const before = fields[name];
+  if (name === 'set-cookie') fields[name] = [...((before as string[] | undefined) ?? []), value];
+  else if (before === undefined) fields[name] = value;
+  else fields[name] = `${String(before)}${name === 'cookie' ? '; ' : ', '}${value}`;
+}
+
+/** Bytes that a field takes at most beside its text: how it is coded, and two lengths. */
+const fieldOverhead = 9;
+
+/** The most bytes that a field takes. */
+export function mostBytes(name: string, value: string): number {
+  return name.length + value.length + fieldOverhead;
+}
+
+/**
+ * Writes a field, without entering it into the table of the other side: so a block is the same whatever was sent before it.
+ *
+ * @param name in lower case
+ * @param value of ASCII
+ * @returns where it ends
+ */
+export function writeField(buffer: Buffer, at: number, name: string, value: string): number {
+  const index = staticNames.get(name);
+  let end = at;
+  if (index === undefined) {
+    buffer[end++] = 0;
+    end = writeString(buffer, end, name);
+  } else {
+    end = writeInteger(buffer, end, 0, 0x0f, index);
+  }
+  return writeString(buffer, end, value);
+}
+
+/** Writes a field that is in the static table as it is. @returns where it ends */
+export function writeStatic(buffer: Buffer, at: number, name: string, value: string): number {
+  const index = staticTable.findIndex((entry) => entry.name === name && entry.value === value) + 1;
+  if (index === 0) return writeField(buffer, at, name, value);
+  return writeInteger(buffer, at, 0x80, 0x7f, index);
+}
+
+function writeString(buffer: Buffer, at: number, text: string): number {
+  const end = writeInteger(buffer, at, 0, 0x7f, text.length);
+  return end + buffer.write(text, end, 'latin1');
+}
+
+function writeInteger(buffer: Buffer, at: number, pattern: number, prefix: number, value: number): number {
+  let end = at;
+  if (value < prefix) {
+    buffer[end++] = pattern | value;
+    return end;
+  }
+  buffer[end++] = pattern | prefix;
+  let rest = value - prefix;
+  for (; rest >= 0x80; rest >>>= 7) buffer[end++] = (rest & 0x7f) | 0x80;
+  buffer[end++] = rest;
+  return end;
+}
