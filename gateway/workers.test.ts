@@ -3,18 +3,22 @@ import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import ava, { type ExecutionContext } from 'ava';
 import { freePorts } from '../dev/ports.ts';
 import { descriptorSet, startEchoBackend } from '../test/echo-backend.ts';
 import { exchange } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
 
+/** One after another: each starts several processes. */
+const test = ava.serial;
+
 const program = path.join(import.meta.dirname, 'standalone.ts');
 const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
 const descriptors = path.join(folder, 'descriptors.binpb');
 await foreignDescriptors(descriptorSet, descriptors);
-test.after.always(() => rm(folder, { recursive: true, force: true }));
+ava.after.always(() => rm(folder, { recursive: true, force: true }));
+const startLimit = 60_000;
 const isLinux = process.platform === 'linux';
 
 /** `npm run gateway` with two workers. */
@@ -48,6 +52,7 @@ async function ready(lines: Awaited<ReturnType<typeof start>>['lines']): Promise
     'it is ready',
     () => lines().filter(({ msg }) => msg === 'ready'),
     ({ length }) => length > 0,
+    startLimit,
   );
   return line!.port!;
 }
@@ -99,16 +104,17 @@ test('workers: a primary that is killed takes them with it', async (t) => {
   const workers = isLinux ? await workersOf(pid) : [];
   child.kill('SIGKILL');
   await exited;
-  await eventually(
+  const found = await eventually(
     'nobody listens',
     () => answered(port).then(String, () => 'refused'),
-    (found) => found === 'refused',
+    (answer) => answer === 'refused',
   );
+  t.is(found, 'refused');
   for (const worker of workers) {
     await eventually(
       'the worker is gone',
       () => readFile(`/proc/${worker}/cmdline`, 'utf8').catch(() => ''),
-      (found) => found === '',
+      (line) => line === '',
     );
   }
 });
