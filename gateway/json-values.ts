@@ -91,10 +91,15 @@ export function firstValue(body: Buffer): Buffer | undefined {
 
 /** Whether a member of an object is there twice: JSON.parse keeps the last one only. */
 export function repeatsMember(text: string, value: unknown): boolean {
-  const bare = text.includes('"') ? text.replace(/"(?:[^"\\]|\\.)*"/gs, '') : text;
-  let members = 0;
-  for (let at = bare.indexOf(':'); at !== -1; at = bare.indexOf(':', at + 1)) members += 1;
-  return members !== membersIn(value);
+  const members = membersIn(value);
+  // Mostly no string has a colon, so that they are as many; else the strings don't count.
+  return colonsIn(text) !== members && colonsIn(text.replace(/"(?:[^"\\]|\\.)*"/gs, '')) !== members;
+}
+
+function colonsIn(text: string): number {
+  let colons = 0;
+  for (let at = text.indexOf(':'); at !== -1; at = text.indexOf(':', at + 1)) colons += 1;
+  return colons;
 }
 
 function membersIn(value: unknown): number {
