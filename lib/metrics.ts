@@ -80,13 +80,12 @@ export function askedGauge<Label extends string>(name: string, help: string, lab
 export async function serveMetrics(config: Config<typeof metricsSettings>): Promise<number | undefined> {
   const { METRICS_PORT: at, METRICS_HOST: host } = config;
   if (at === undefined) return undefined;
+  // Made in a worker, it answers the primary, which has the port.
+  const ofWorkers = new AggregatorRegistry();
   if (cluster.isWorker) {
-    // Its primary asks it, and that alone makes it answer.
-    new AggregatorRegistry();
     collectDefaultMetrics();
     return undefined;
   }
-  const ofWorkers = new AggregatorRegistry();
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000 }, (request, response) => {
     const { pathname } = new URL(request.url ?? '/', 'http://metrics');
     if (pathname !== '/metrics') return void response.writeHead(404).end();
