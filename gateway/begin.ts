@@ -65,8 +65,8 @@ export function begin({ log, open, concurrency, cors, isBehindProxy }: BeginOpti
       const { route, method } = line.route === undefined ? noRoute : { route: line.route, method: line.method };
       answered.inc({ method, route, status: line.status });
       answering.observe({ route }, took / 1_000);
-      // That they ask is no news.
-      const level = watched.has(pathname) ? 'debug' : 'info';
+      // That they ask is no news, nor each of those for whom there is no room.
+      const level = watched.has(pathname) || (response.locals as Noted).isRefused === true ? 'debug' : 'info';
       withContext(context, () => log[level](line, 'http'));
     });
     markSafe(response);

@@ -23,6 +23,8 @@ export interface Noted {
   route?: string;
   /** The id of the user, if the backend found one to be calling. */
   user?: string;
+  /** Refused since there is too much to do: then the log is spared it, too. */
+  isRefused?: boolean;
 }
 
 /** Notes who is calling, as a backend of the hub says in its trailers. Others say nothing of it. */

@@ -18,6 +18,7 @@ import { answerConnectionErrors, endIdleConnections } from './connection-errors.
 import { corsOf, type Cors } from './cors.ts';
 import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
+import type { Noted } from './headers.ts';
 import { HealthAnswers } from './health.ts';
 import { listen, targetOf } from './http.ts';
 import { documentOf, ownRoutes } from './own-routes.ts';
@@ -225,12 +226,26 @@ function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   };
 }
 
+/** Milliseconds between two lines that say that requests are refused: one for each would cost what there is too little of. */
+const overloadPause = 10_000;
+
 function answerErrors(log: Logger): ErrorRequestHandler {
+  const overload = { refused: 0, toldAt: Number.NEGATIVE_INFINITY };
+  const tellOverload = () => {
+    overload.refused += 1;
+    if (performance.now() - overload.toldAt < overloadPause) return;
+    log.warn({ refused: overload.refused }, 'there is more to do than can be done: requests are refused');
+    overload.refused = 0;
+    overload.toldAt = performance.now();
+  };
   // Express knows an error handler by its four parameters.
   return (error: unknown, _request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
-    if (problem.code === 'OVERLOADED') log.debug(problem.message);
-    else if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
+    if (problem.code === 'OVERLOADED') {
+      (response.locals as Noted).isRefused = true;
+      tellOverload();
+    } else if (problem.status === 500)
+      log.error({ err: problem.cause }, 'a request failed in a way that it should not');
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.
     if (response.headersSent) response.destroy();

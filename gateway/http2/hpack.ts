@@ -31,8 +31,9 @@ interface Entry {
 /** Bytes: what a decoder has to keep of earlier headers unless it says otherwise, and what an entry counts beside its text. */
 const tableSize = 4_096;
 const entryOverhead = 32;
-/** Far above whatever is sent. */
+/** Far above whatever is sent: an integer, and what a block of few bytes that repeats one entry may become. */
 const largestInteger = 2 ** 24;
+const largestList = 256 * 1024;
 
 /** Decodes the header blocks of a connection, in their order. */
 export class HpackDecoder {
@@ -52,17 +53,29 @@ export class HpackDecoder {
     this.#block = block;
     this.#at = 0;
     const fields: IncomingHttpHeaders = Object.create(null);
+    let size = 0;
     while (this.#at < block.length) {
-      const first = block[this.#at] as number;
-      if (first >= 0x80) addField(fields, this.#entry(this.#integer(0x7f)));
-      else if (first >= 0x40) {
-        const entry = this.#literal(0x3f);
-        this.#add(entry);
-        addField(fields, entry);
-      } else if (first >= 0x20) this.#resize(this.#integer(0x1f));
-      else addField(fields, this.#literal(0x0f));
+      const entry = this.#field();
+      if (entry === undefined) continue;
+      size += sizeOf(entry);
+      if (size > largestList) throw new HpackError(`The fields have more than ${largestList} bytes`);
+      addField(fields, entry);
     }
     return fields;
+  }
+
+  /** The next field; undefined if it is a change of the table. */
+  #field(): Entry | undefined {
+    const first = this.#block[this.#at] as number;
+    if (first >= 0x80) return this.#entry(this.#integer(0x7f));
+    if (first < 0x20) return this.#literal(0x0f);
+    if (first < 0x40) {
+      this.#resize(this.#integer(0x1f));
+      return undefined;
+    }
+    const entry = this.#literal(0x3f);
+    this.#add(entry);
+    return entry;
   }
 
   #entry(index: number): Entry {
