@@ -4,8 +4,12 @@ import type { Observations } from './observations.ts';
 /** Completed files read as they were uploaded, and the store has nothing that no file needs. */
 export function checkFiles({ journal, files, downloads }: Observations, uploadLifetime: number): Breach[] {
   const breaches: Breach[] = [];
-  for (const { fileId, checksum, told } of journal.files) {
+  // Of what a folder has, nothing goes. A MinIO that is killed while it assembles an object may forget its parts.
+  const isFolder = files.unfinished.keys !== undefined;
+  for (const { fileId, checksum, told, again } of journal.files) {
     const found = downloads.get(fileId);
+    if (again > 0 && isFolder)
+      breaches.push({ rule: 'file lost', text: `${fileId}: chunks that had been taken were missing` });
     if (told !== 'completed')
       breaches.push({ rule: 'file lost', text: `${fileId} was uploaded, and refused: ${told}` });
     else if (found !== checksum)

@@ -34,7 +34,7 @@ function observations(): Observations {
       sent('refused', { told: 'refused', lane: -1 }),
       sent('abandoned', { told: 'nothing' }),
     ],
-    files: [{ fileId: 'holiday', ownerId: ana, size: 3, checksum: 'abc', told: 'completed' }],
+    files: [{ fileId: 'holiday', ownerId: ana, size: 3, checksum: 'abc', told: 'completed', again: 0 }],
   };
   const kept = ['one', 'two', 'file'];
   const pairs = kept.flatMap((messageId) =>
@@ -249,6 +249,11 @@ test('check: files are whole, and the store has nothing else', (t) => {
   breaks(t, ['orphan'], ({ files }) => files.objects.push('unknown'));
   breaks(t, ['orphan'], ({ files }) => files.unusedContents.push('unknown'));
   breaks(t, ['orphan'], ({ files }) => files.removals.push('unknown'));
+  breaks(t, ['file lost'], ({ journal, files }) => {
+    journal.files[0]!.again = 1;
+    files.unfinished = { count: 0, keys: [] };
+  });
+  breaks(t, [], ({ journal }) => (journal.files[0]!.again = 1));
   breaks(t, ['orphan'], ({ files }) => (files.unfinished.count = 2));
   breaks(t, ['orphan'], ({ files }) => (files.unfinished.keys = ['unknown']));
   breaks(t, ['orphan'], ({ files }) => (files.rows[1]!.idle = uploadLifetime + 1));

@@ -76,6 +76,8 @@ const drainLimit = 60_000;
 /** A lane uploads a file of its own with each of so many messages. */
 const messagesPerFile = 20;
 const chunkSize = 5 * 2 ** 20;
+/** How often a file is sent again of which chunks are missing in the end. */
+const mostUploads = 3;
 
 /** Logs in, opens conversations, uploads files, and starts to send. */
 export async function startClients(options: ClientOptions): Promise<Clients> {
@@ -168,20 +170,23 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
       chunk_size: chunkSize,
     });
     const fileId = begun.body.file_id ?? '';
-    const end = ({ status, tried }: Answered) => {
+    const end = ({ status, tried }: Answered, again = 0) => {
       const isComplete = status === 200;
       const told = isComplete ? 'completed' : `${status} ${tried.code}`;
-      journal.files.push({ fileId, ownerId, size, checksum, told });
+      journal.files.push({ fileId, ownerId, size, checksum, told, again });
       return isComplete ? fileId : undefined;
     };
     if (begun.status !== 201) return end(begun);
-    for (let chunk = 0; chunk * chunkSize < size; chunk += 1) {
-      const piece = bytes.subarray(chunk * chunkSize, (chunk + 1) * chunkSize);
-      const at = `/v1/files/upload?file_id=${fileId}&chunk_id=${chunk}`;
-      const sent = await insist(ownerId, 'PATCH', at, piece);
-      if (sent.status !== 200) return end(sent);
+    for (let again = 0; ; again += 1) {
+      for (let chunk = 0; chunk * chunkSize < size; chunk += 1) {
+        const piece = bytes.subarray(chunk * chunkSize, (chunk + 1) * chunkSize);
+        const at = `/v1/files/upload?file_id=${fileId}&chunk_id=${chunk}`;
+        const sent = await insist(ownerId, 'PATCH', at, piece);
+        if (sent.status !== 200) return end(sent, again);
+      }
+      const completed = await insist(ownerId, 'POST', '/v1/files/complete', { file_id: fileId, checksum });
+      if (completed.tried.code !== 'CHUNKS_MISSING' || again === mostUploads) return end(completed, again);
     }
-    return end(await insist(ownerId, 'POST', '/v1/files/complete', { file_id: fileId, checksum }));
   }
 
   function draftOf(lane: Lane): SentMessage {

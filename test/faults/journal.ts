@@ -50,4 +50,6 @@ export interface SentFile {
   checksum: string;
   /** `completed`, or with what it was refused. */
   told: string;
+  /** How often chunks that had been taken were missing in the end, and were sent again. */
+  again: number;
 }

@@ -16,7 +16,7 @@ export function printReport(report: RunReport): void {
     ['lost', count('lost', 'no effect', 'not ended', 'file lost')],
     ['doubled', count('doubled')],
     ['out of order', count('order', 'gap')],
-    ['files', report.files],
+    ['files', `${report.files}; ${report.filesSentAgain} had to be sent again, since the store had lost a part`],
     ['accepted unheard', `${report.acceptedUnheard}, and accepted once all the same`],
     ['asked again', `${report.repeated} times a network was asked for what it had`],
     [

@@ -55,6 +55,8 @@ export interface RunReport {
   failed: number;
   effects: number;
   files: number;
+  /** Files of which a store lost chunks, so that they had to be sent again. */
+  filesSentAgain: number;
   /** How often each status was answered; 0 is no answer. */
   statuses: Record<string, number>;
   /** Messages that were accepted though the first answer never arrived: told so when they were sent again. */
@@ -296,6 +298,7 @@ function reportOf(
     failed: ledger.messages.filter(({ status }) => status === 'failed').length,
     effects: effects.length,
     files: files.length,
+    filesSentAgain: files.filter(({ again }) => again > 0).length,
     statuses: Object.fromEntries([...clients.statuses].toSorted(([one], [other]) => one - other)),
     acceptedUnheard: messages.filter(({ messageId, told, tries }) => {
       const unanswered = tries.find(({ status }) => status === 0);
