@@ -8,21 +8,18 @@ const batch = 100;
 /** Milliseconds. Beside this the loop is woken when there is something to remove. */
 const lookForRemovals = 5_000;
 const longestSweepPause = 60_000;
-/** Longer than a store works on a request that we have given up. */
-const lookAgainAfter = 10_000;
 
 /**
- * Removes from the store what nothing points to any more, as it was written down.
- *
- * @param options.pause milliseconds between the first look and the second, where there are to be two
+ * Removes from the store what nothing points to any more, as it was written down. What a store may open late it had not opened
+ * for `lifetime` milliseconds then, like any other upload to which nothing happens.
  */
-export function startRemoving(options: { store: Store; storage: Storage; log: Logger; pause?: number }): Loop {
-  const { store, storage, log, pause = lookAgainAfter } = options;
+export function startRemoving(options: { store: Store; storage: Storage; log: Logger; lifetime: number }): Loop {
+  const { store, storage, log, lifetime } = options;
   return repeat('Removing from the store what is not needed any more', log, async () => {
     const keys = await store.removals(batch);
     for (const key of keys) {
       await storage.remove(key);
-      await store.removed(key, pause);
+      await store.removed(key, lifetime);
       log.debug({ key }, 'removed from the store');
     }
     return keys.length === batch ? 0 : lookForRemovals;

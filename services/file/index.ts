@@ -74,12 +74,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => conversations.close());
 
   const store = openStore(db);
-  const removing = startRemoving({ store, storage, log });
+  const lifetime = config.UPLOAD_TTL;
+  const removing = startRemoving({ store, storage, log, lifetime });
   opened.defer(() => removing.stop());
   const onRemoval = () => removing.wake();
   const uploads = openUploads({ store, storage, limits, log, onRemoval });
   opened.defer(() => uploads.stop());
-  const lifetime = config.UPLOAD_TTL;
   const sweep = startSweep({ store, uploads, log, lifetime });
   opened.defer(() => sweep.stop());
 

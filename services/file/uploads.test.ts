@@ -63,7 +63,7 @@ test('begin: what the store opens though it had not answered is removed, too', a
       if (key === file.fileId && looks++ === 0) await disk.open(key);
     },
   };
-  const removing = startRemoving({ store, storage: late, log, pause: 500 });
+  const removing = startRemoving({ store, storage: late, log, lifetime: 500 });
   t.teardown(() => removing.stop());
   const uploads = openUploads({ store, storage: late, limits, log, onRemoval: () => removing.wake() });
   await t.throwsAsync(uploads.begin(file), { message: /not available/ });

@@ -117,6 +117,7 @@ function observations(): Observations {
         { fileId: 'begun', status: 'initiated', storageKey: null, idle: 1_000 },
       ],
       removals: [],
+      laterRemovals: [],
       unusedContents: [],
       objects: ['holiday'],
       unfinished: { count: 1, keys: undefined },
@@ -255,6 +256,10 @@ test('check: files are whole, and the store has nothing else', (t) => {
   });
   breaks(t, [], ({ journal }) => (journal.files[0]!.again = 1));
   breaks(t, ['orphan'], ({ files }) => (files.unfinished.count = 2));
+  breaks(t, [], ({ files }) => {
+    files.unfinished.count = 2;
+    files.laterRemovals.push('late');
+  });
   breaks(t, ['orphan'], ({ files }) => (files.unfinished.keys = ['unknown']));
   breaks(t, ['orphan'], ({ files }) => (files.rows[1]!.idle = uploadLifetime + 1));
   // One that is being completed has its object already.

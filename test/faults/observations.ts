@@ -103,8 +103,9 @@ export interface TopicRecord {
 
 export interface Files {
   rows: { fileId: string; status: string; storageKey: string | null; idle: number }[];
-  /** Keys that are written down to be removed. */
+  /** Keys that are written down to be removed now, and those that are looked at again later. */
   removals: string[];
+  laterRemovals: string[];
   /** Contents that no file has. */
   unusedContents: string[];
   /** Objects in the store. */

@@ -132,7 +132,9 @@ async function readBus(client: pg.Client): Promise<Record<string, number>> {
   return Object.fromEntries(rows.map(({ name, count }) => [name, Number(count)]));
 }
 
-async function readFiles(client: pg.Client): Promise<Pick<Files, 'rows' | 'removals' | 'unusedContents'>> {
+async function readFiles(
+  client: pg.Client,
+): Promise<Pick<Files, 'rows' | 'removals' | 'laterRemovals' | 'unusedContents'>> {
   const keys = async (statement: string) => (await rowsOf<{ key: string }>(client, statement)).map(({ key }) => key);
   return {
     rows: await rowsOf(
@@ -141,7 +143,8 @@ async function readFiles(client: pg.Client): Promise<Pick<Files, 'rows' | 'remov
           extract(epoch from now() - updated_at)::float8 * 1000 as idle
         from file.files left join file.contents using (checksum)`,
     ),
-    removals: await keys('select storage_key as key from file.removals'),
+    removals: await keys('select storage_key as key from file.removals where due_at <= now()'),
+    laterRemovals: await keys('select storage_key as key from file.removals where due_at > now()'),
     unusedContents: await keys(
       `select storage_key as key from file.contents c
         where not exists (select from file.files f where f.checksum = c.checksum)`,

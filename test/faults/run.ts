@@ -233,7 +233,7 @@ function hasEnded(moment: number): Condition {
 const isQuiet: Condition = async (client) => {
   const { rows } = await client.query(
     `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
-      or exists (select from message.outbox) or exists (select from file.removals)
+      or exists (select from message.outbox) or exists (select from file.removals where due_at <= now())
       or exists (select from connectors.deliveries where ended_at is null)`,
   );
   return rows.length === 0;

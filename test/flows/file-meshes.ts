@@ -202,7 +202,7 @@ export async function takeStock({ store, rows }: Pick<FileMesh, 'store' | 'rows'
       objects: await keys('select storage_key as key from file.contents'),
       uploads: await keys(`select file_id as key from (${open})`),
     },
-    removals: await keys('select storage_key as key from file.removals'),
+    removals: await keys('select storage_key as key from file.removals where due_at <= now()'),
     strayRows: await keys(
       `select storage_key as key from file.contents c
           where not exists (select from file.files f where f.checksum = c.checksum)

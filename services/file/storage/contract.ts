@@ -296,19 +296,6 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(one, upload.key, 0, whole.byteLength)).equals(whole));
   });
 
-  test('assemble: closes what was opened twice, since an answer was lost, and leaves nothing of it', async (t) => {
-    const storage = await open(t, engine);
-    const first = await begin(t, storage);
-    const second = { key: first.key, uploadId: await storage.open(first.key) };
-    const [content] = someParts(storage, 1);
-    await write(storage, second, 0, content!);
-    await storage.assemble(second, 1);
-    t.is(await storage.parts(first), undefined);
-    t.is(await storage.size(first.key), content!.byteLength);
-    await storage.remove(first.key);
-    t.deepEqual(await engine.remains(first.key), []);
-  });
-
   test('assemble: takes the parts that it is told to and no others', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);

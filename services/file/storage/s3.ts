@@ -54,6 +54,9 @@ export function openS3Storage(options: S3Options): Storage {
   const scope: SigningScope = { region, service: 's3' };
   const agent = openAgent(endpoint.protocol === 'https:' ? 'https:' : 'http:');
   const client = openClient(options, agent, callLimit);
+  // Each on a connection of its own, which can't turn out to be closed: so nothing is ever opened twice, and one of the two
+  // left open.
+  const openingClient = openClient(options, new (endpoint.protocol === 'https:' ? https : http).Agent(), callLimit);
   const patientClient = openClient(options, agent, assembleLimit);
   const impatientClient = openClient(options, agent, pingLimit);
   const uploadCredentials = openUploadCredentials(options);
@@ -153,7 +156,6 @@ export function openS3Storage(options: S3Options): Storage {
     }
   }
 
-  /** Aborts whatever is open under a key: more than one upload, if an answer to `open` was lost and it was asked again. */
   async function abortUploads(key: string): Promise<void> {
     let [keyMarker, uploadIdMarker] = ['', ''];
     for (let more = true; more;) {
@@ -179,7 +181,7 @@ export function openS3Storage(options: S3Options): Storage {
           const trusted = bucketIsThere;
           await ensureBucket();
           try {
-            return await client.initiateNewMultipartUpload(bucket, key, {});
+            return await openingClient.initiateNewMultipartUpload(bucket, key, {});
           } catch (error) {
             // It has been deleted since we saw it.
             if (codeOf(error) !== 'NoSuchBucket' || !trusted) throw error;
@@ -211,12 +213,12 @@ export function openS3Storage(options: S3Options): Storage {
           const parts = await listParts(upload);
           if (parts === undefined) {
             if ((await sizeOf(upload.key)) === undefined) throw uploadClosed();
-            return abortUploads(upload.key);
+            return;
           }
           if (count === 0 && !(parts[0]?.part === 1 && parts[0].size === 0)) {
             await putEmptyPart(upload);
           } else if (await complete(upload, chosenParts(upload, parts, count))) {
-            return abortUploads(upload.key);
+            return;
           }
         }
         throw unavailable(new Error(`the parts changed ${assembleAttempts} times while they were assembled`));

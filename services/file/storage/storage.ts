@@ -33,7 +33,7 @@ export interface Storage {
   /** The least bytes that a part but the last may have. */
   readonly smallestPart: number;
 
-  /** Opens an upload under a new key. */
+  /** Opens an upload under a new key. One that fails may open it all the same, and later than it fails. */
   open(key: string): Promise<string>;
 
   /**
@@ -50,8 +50,8 @@ export interface Storage {
   parts(upload: OpenUpload): Promise<StoredPart[] | undefined>;
 
   /**
-   * Makes one object of the parts 0 to `count` - 1, all of which are there, and closes the upload, with whatever else is open
-   * under its key. None make an empty object. Repeated, also by another process, it changes nothing.
+   * Makes one object of the parts 0 to `count` - 1, all of which are there, and closes the upload. None make an empty object.
+   * Repeated, also by another process, it changes nothing.
    *
    * @throws HubError ABORTED `UPLOAD_CLOSED` if there is neither such an upload nor the object
    */
