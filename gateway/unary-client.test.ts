@@ -174,6 +174,63 @@ test('unary: a server that comes back is found again', async (t) => {
   t.is((await call(client)).message.toString(), '2');
 });
 
+/** Answers with the request, or resets every tenth. */
+async function answerNumbered(stream: ServerHttp2Stream): Promise<void> {
+  // Not all of it comes of what is given up.
+  const pieces = (await stream.toArray().catch(() => undefined)) as Buffer[] | undefined;
+  if (pieces === undefined) return;
+  const body = Buffer.concat(pieces);
+  const number = body.readUInt32BE(5);
+  if (number % 10 === 2) {
+    stream.close(0x2);
+    return;
+  }
+  if (number % 3 === 0) await new Promise((resolve) => setTimeout(resolve, number % 20));
+  if (stream.destroyed) return;
+  stream.respond({ ':status': 200, 'x-number': `${number}` }, { waitForTrailers: true });
+  stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0', 'x-last': `${number}` }));
+  stream.end(body);
+}
+
+test('unary: of many calls at once, large, given up and reset ones among them, each gets its own answer', async (t) => {
+  const { address } = await serve(t, (stream) => void answerNumbered(stream));
+  const client = await connected(t, address, { maxAnswer: 1_000_000 });
+  const work = async (number: number) => {
+    const message = Buffer.alloc(number % 50 === 4 ? 200_000 : 4 + (number % 300), number % 251);
+    message.writeUInt32BE(number);
+    let cancel = () => {};
+    const answer = client.call(
+      path,
+      { 'x-long': 'l'.repeat(number % 40 === 5 ? 20_000 : 5) },
+      message,
+      Infinity,
+      (given) => {
+        cancel = given;
+      },
+    );
+    if (number % 40 === 1) setTimeout(() => cancel(), number % 7);
+    const found = await answer.catch((error: ServiceError) => error.code);
+    if (typeof found === 'number') return found;
+    t.true(found.message.equals(message));
+    t.is(found.headers['x-number'], `${number}`);
+    t.is(found.trailers['x-last'], `${number}`);
+    return status.OK;
+  };
+  const counts = new Map<status, number>();
+  let next = 0;
+  const worker = async () => {
+    while (next < 4_000) {
+      const found = await work(next++);
+      counts.set(found, (counts.get(found) ?? 0) + 1);
+    }
+  };
+  await Promise.all(Array.from({ length: 100 }, worker));
+  t.is(counts.get(status.INTERNAL), 400);
+  const [done, cancelled] = [counts.get(status.OK)!, counts.get(status.CANCELLED)!];
+  t.is(done + cancelled, 3_600);
+  t.true(cancelled > 0);
+});
+
 test('unary: a target that is no address is refused', (t) => {
   t.throws(() => new UnaryClient('a:b:c', { tls: undefined, maxAnswer: 1, keepalive: Infinity }), { message: /a:b:c/ });
 });
