@@ -1,12 +1,23 @@
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
+import { createServer } from 'node:net';
 
-/** Finds TCP ports that nothing on this machine listens on now; all different. */
+/**
+ * Ports below those that systems give to outgoing connections (Linux from 32768 on, others from 49152): else such a connection may
+ * have the port of a program that was killed when that starts again.
+ */
+const [first, last] = [10_000, 32_000];
+/** Each process begins at a place of its own, and goes on from there, so that two at once hardly meet. */
+let next = first + ((process.pid * 101) % (last - first));
+
+/** Finds TCP ports that nothing on this machine listens on now; all different, also from those found before. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
+  const ports: number[] = [];
+  for (let tried = 0; ports.length < count; tried += 1) {
+    if (tried > last - first) throw new Error(`There are no ${count} free ports from ${first} to ${last}`);
+    const port = next;
+    next = port + 1 < last ? port + 1 : first;
+    if (await isFree(port, '127.0.0.1')) ports.push(port);
+  }
   return ports;
 }
 
