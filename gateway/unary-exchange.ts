@@ -1,7 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { longestTimer } from '#lib/deadline.ts';
-import { errorCodes, type Loss, type Receiver } from './http2/connection.ts';
+import { errorCodes } from './http2/frames.ts';
+import type { Loss, Receiver } from './http2/request.ts';
 
 /** What a server answered. */
 export interface UnaryAnswer {

@@ -2,7 +2,8 @@ import { connect, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { status } from '@grpc/grpc-js';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
-import { ClientConnection, RequestHead, type Fields } from './http2/connection.ts';
+import { ClientConnection } from './http2/connection.ts';
+import { RequestHead, type Fields } from './http2/request.ts';
 import { Exchange, failure, prefixLength, type UnaryAnswer } from './unary-exchange.ts';
 
 /** Metadata as it is sent: lower-case names, and what ends in `-bin` in base64. */

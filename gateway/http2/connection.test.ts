@@ -3,7 +3,8 @@ import { createServer, type IncomingHttpHeaders, type ServerHttp2Session, type S
 import { connect, createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { eventually } from '../../test/eventually.ts';
-import { ClientConnection, RequestHead, type Fields, type Loss, type Receiver } from './connection.ts';
+import { ClientConnection } from './connection.ts';
+import { RequestHead, type Fields, type Loss, type Receiver } from './request.ts';
 
 const head = new RequestHead({ ':method': 'POST', ':scheme': 'http', ':path': '/a.B/C', ':authority': 'test' });
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };

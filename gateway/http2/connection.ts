@@ -1,22 +1,24 @@
-import type { IncomingHttpHeaders } from 'node:http2';
 import type { Socket } from 'node:net';
-import { HpackDecoder, HpackError, mostBytes, writeField, writeStatic } from './hpack.ts';
-
-/** Fields of a request, by their names in lower case. */
-export type Fields = Record<string, string | string[]>;
-
-/** Why a server will say nothing more to a request: it never looked at it, it gave it up, or the connection is gone. */
-export type Loss = { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'gone' };
-
-/** Hears what a server answers: at last either `end` or `lost`. */
-export interface Receiver {
-  /** The head of the answer; then, if there is anything behind the body, that. */
-  fields(fields: IncomingHttpHeaders): void;
-  data(piece: Buffer): void;
-  /** The answer is whole. */
-  end(): void;
-  lost(loss: Loss): void;
-}
+import {
+  ConnectionError,
+  errorCodes,
+  flags,
+  frame,
+  goAway,
+  headSize,
+  most31,
+  protocolError,
+  requireSize,
+  resetFrame,
+  settings,
+  settingsFrame,
+  types,
+  windowUpdate,
+  withoutPadding,
+  writeHead,
+} from './frames.ts';
+import { HpackDecoder, HpackError, mostBytes, writeField } from './hpack.ts';
+import { Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
 
 export interface ConnectionOptions {
   /** Bytes that the server may send ahead, on a stream and on all of them. */
@@ -27,85 +29,11 @@ export interface ConnectionOptions {
   onRetired: () => void;
 }
 
-/** Error codes (RFC 9113, 7). */
-export const errorCodes = {
-  none: 0x0,
-  protocol: 0x1,
-  flowControl: 0x3,
-  frameSize: 0x6,
-  refusedStream: 0x7,
-  cancel: 0x8,
-  compression: 0x9,
-} as const;
-
-/** Types of frames (RFC 9113, 6) and their flags. */
-const frames = {
-  data: 0x0,
-  headers: 0x1,
-  resetStream: 0x3,
-  settings: 0x4,
-  pushPromise: 0x5,
-  ping: 0x6,
-  goAway: 0x7,
-  windowUpdate: 0x8,
-  continuation: 0x9,
-};
-const flags = { ack: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 };
-const settings = { enablePush: 0x2, maxConcurrentStreams: 0x3, initialWindowSize: 0x4, maxFrameSize: 0x5 };
-
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
-const frameHead = 9;
 /** As it is until the other side says otherwise; we let it be so. */
 const defaults = { window: 65_535, frameSize: 16_384 };
-const largestWindow = 2 ** 31 - 1;
 /** Bytes of the fields of an answer as they are coded. */
 const largestBlock = 64 * 1024;
-/** Of streams; then there has to be another connection. */
-const lastId = 2 ** 31 - 1;
-
-class ConnectionError extends Error {
-  readonly code: number;
-
-  constructor(code: number, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** A request and what comes back. */
-class Stream {
-  /** 0 while the server takes no more at once. */
-  id = 0;
-  readonly head: RequestHead;
-  readonly fields: Fields;
-  /** What is left of the body. */
-  body: Buffer;
-  isSent = false;
-  readonly receiver: Receiver;
-  /** Bytes that the server takes at the moment. */
-  window = 0;
-  /** Bytes that were received and not given free again. */
-  taken = 0;
-
-  constructor(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver) {
-    this.head = head;
-    this.fields = fields;
-    this.body = body;
-    this.receiver = receiver;
-  }
-}
-
-/** The fields that requests have in common, coded. */
-export class RequestHead {
-  readonly bytes: Buffer;
-
-  constructor(fields: Record<string, string>) {
-    const entries = Object.entries(fields);
-    const buffer = Buffer.alloc(entries.reduce((sum, [name, value]) => sum + mostBytes(name, value), 0));
-    const end = entries.reduce((at, [name, value]) => writeStatic(buffer, at, name, value), 0);
-    this.bytes = buffer.subarray(0, end);
-  }
-}
 
 /**
  * The client's side of a connection of HTTP/2 (RFC 9113) for requests whose bodies are whole, as unary calls of gRPC are. Node's
@@ -180,7 +108,7 @@ export class ClientConnection {
   /** Asks whether the server is there. */
   ping(answered: () => void): void {
     this.#pings.push(answered);
-    this.#write(frame(frames.ping, 0, 0, Buffer.alloc(8)));
+    this.#write(frame(types.ping, 0, 0, Buffer.alloc(8)));
   }
 
   /** Ends the connection once all requests have their answers. */
@@ -199,7 +127,7 @@ export class ClientConnection {
     this.#nextId += 2;
     this.#streams.set(stream.id, stream);
     this.#writeRequest(stream);
-    if (this.#nextId > lastId) this.#retire();
+    if (this.#nextId > most31) this.#retire();
   }
 
   #cancel(stream: Stream): void {
@@ -269,23 +197,23 @@ export class ClientConnection {
       else for (const value of values) most += mostBytes(name, value);
     }
     const isWhole = body.length <= Math.min(stream.window, this.#window, this.#frameSize);
-    const buffer = Buffer.allocUnsafe(frameHead + most + (isWhole ? frameHead + body.length : 0));
-    let end = frameHead + head.bytes.copy(buffer, frameHead);
+    const buffer = Buffer.allocUnsafe(headSize + most + (isWhole ? headSize + body.length : 0));
+    let end = headSize + head.bytes.copy(buffer, headSize);
     for (const name in fields) {
       const values = fields[name] as string | string[];
       if (typeof values === 'string') end = writeField(buffer, end, name, values);
       else for (const value of values) end = writeField(buffer, end, name, value);
     }
-    const size = end - frameHead;
+    const size = end - headSize;
     if (size > this.#frameSize) {
-      this.#writeLongHead(id, buffer.subarray(frameHead, end));
+      this.#writeLongHead(id, buffer.subarray(headSize, end));
       this.#writeBody(stream);
       return;
     }
-    writeHead(buffer, 0, size, frames.headers, flags.endHeaders, id);
+    writeHead(buffer, 0, size, types.headers, flags.endHeaders, id);
     if (isWhole) {
-      writeHead(buffer, end, body.length, frames.data, flags.endStream, id);
-      end += frameHead + body.copy(buffer, end + frameHead);
+      writeHead(buffer, end, body.length, types.data, flags.endStream, id);
+      end += headSize + body.copy(buffer, end + headSize);
       this.#take(stream, body.length);
     }
     this.#write(buffer.subarray(0, end));
@@ -295,7 +223,7 @@ export class ClientConnection {
   #writeLongHead(id: number, block: Buffer): void {
     for (let at = 0; at < block.length; at += this.#frameSize) {
       const isLast = at + this.#frameSize >= block.length;
-      const type = at === 0 ? frames.headers : frames.continuation;
+      const type = at === 0 ? types.headers : types.continuation;
       this.#write(frame(type, isLast ? flags.endHeaders : 0, id, block.subarray(at, at + this.#frameSize)));
     }
   }
@@ -307,7 +235,7 @@ export class ClientConnection {
       if (size <= 0 && stream.body.length > 0) return;
       const piece = stream.body.subarray(0, size);
       this.#take(stream, size);
-      this.#write(frame(frames.data, stream.isSent ? flags.endStream : 0, stream.id, piece));
+      this.#write(frame(types.data, stream.isSent ? flags.endStream : 0, stream.id, piece));
     }
   }
 
@@ -323,13 +251,13 @@ export class ClientConnection {
     const bytes = this.#unread.length === 0 ? piece : Buffer.concat([this.#unread, piece]);
     let at = 0;
     try {
-      while (bytes.length - at >= frameHead) {
+      while (bytes.length - at >= headSize) {
         const size = bytes.readUIntBE(at, 3);
         if (size > defaults.frameSize) throw new ConnectionError(errorCodes.frameSize, `A frame has ${size} bytes`);
-        const end = at + frameHead + size;
+        const end = at + headSize + size;
         if (end > bytes.length) break;
-        const id = bytes.readUInt32BE(at + 5) & lastId;
-        this.#frame(bytes[at + 3] as number, bytes[at + 4] as number, id, bytes.subarray(at + frameHead, end));
+        const id = bytes.readUInt32BE(at + 5) & most31;
+        this.#frame(bytes[at + 3] as number, bytes[at + 4] as number, id, bytes.subarray(at + headSize, end));
         at = end;
       }
     } catch (error) {
@@ -349,36 +277,36 @@ export class ClientConnection {
   }
 
   #frame(type: number, flag: number, id: number, payload: Buffer): void {
-    if (!this.#isReady && type !== frames.settings) throw protocolError('The first frame has no settings');
-    if (this.#block !== undefined && type !== frames.continuation) throw protocolError('Fields were interrupted');
+    if (!this.#isReady && type !== types.settings) throw protocolError('The first frame has no settings');
+    if (this.#block !== undefined && type !== types.continuation) throw protocolError('Fields were interrupted');
     switch (type) {
-      case frames.data:
+      case types.data:
         return this.#data(id, flag, payload);
-      case frames.headers: {
+      case types.headers: {
         const block = withoutPadding(payload, flag, (flag & flags.priority) === 0 ? 0 : 5);
         this.#block = { id, isLast: (flag & flags.endStream) !== 0, pieces: [block], size: block.length };
         return this.#endBlock(flag);
       }
-      case frames.continuation:
+      case types.continuation:
         if (this.#block?.id !== id) throw protocolError('Fields go on that have not begun');
         this.#block.pieces.push(payload);
         this.#block.size += payload.length;
         if (this.#block.size > largestBlock) throw protocolError('There are too many fields');
         return this.#endBlock(flag);
-      case frames.resetStream:
+      case types.resetStream:
         return this.#reset(id, payload);
-      case frames.settings:
+      case types.settings:
         return this.#settings(flag, payload);
-      case frames.ping:
+      case types.ping:
         requireSize(payload, 8);
-        if ((flag & flags.ack) === 0) this.#write(frame(frames.ping, flags.ack, 0, payload));
+        if ((flag & flags.ack) === 0) this.#write(frame(types.ping, flags.ack, 0, payload));
         else this.#pings.shift()?.();
         return undefined;
-      case frames.goAway:
+      case types.goAway:
         return this.#goAway(payload);
-      case frames.windowUpdate:
+      case types.windowUpdate:
         return this.#windowUpdate(id, payload);
-      case frames.pushPromise:
+      case types.pushPromise:
         throw protocolError('Nothing may be pushed');
       default:
         // Others are to be ignored (RFC 9113, 4.1).
@@ -442,7 +370,7 @@ export class ClientConnection {
     for (let at = 0; at < payload.length; at += 6) {
       this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
     }
-    this.#write(frame(frames.settings, flags.ack, 0, Buffer.alloc(0)));
+    this.#write(frame(types.settings, flags.ack, 0, Buffer.alloc(0)));
     if (!this.#isReady) {
       this.#isReady = true;
       this.#options.onReady();
@@ -457,7 +385,7 @@ export class ClientConnection {
       if (value < defaults.frameSize || value >= 2 ** 24) throw protocolError(`Frames can't have ${value} bytes`);
       this.#frameSize = value;
     } else if (name === settings.initialWindowSize) {
-      if (value > largestWindow) throw new ConnectionError(errorCodes.flowControl, 'A window is too large');
+      if (value > most31) throw new ConnectionError(errorCodes.flowControl, 'A window is too large');
       // It is that of the streams which there are, too, and may become negative thereby (RFC 9113, 6.9.2).
       for (const stream of this.#streams.values()) stream.window += value - this.#streamWindow;
       this.#streamWindow = value;
@@ -466,7 +394,7 @@ export class ClientConnection {
 
   #goAway(payload: Buffer): void {
     if (payload.length < 8) throw new ConnectionError(errorCodes.frameSize, 'A goodbye is cut off');
-    const last = payload.readUInt32BE(0) & lastId;
+    const last = payload.readUInt32BE(0) & most31;
     this.#retire();
     for (const stream of [...this.#streams.values()].filter(({ id }) => id > last)) {
       this.#finish(stream);
@@ -477,10 +405,10 @@ export class ClientConnection {
 
   #windowUpdate(id: number, payload: Buffer): void {
     requireSize(payload, 4);
-    const size = payload.readUInt32BE(0) & largestWindow;
+    const size = payload.readUInt32BE(0) & most31;
     if (id === 0) {
       this.#window += size;
-      if (this.#window > largestWindow) throw new ConnectionError(errorCodes.flowControl, 'The window is too large');
+      if (this.#window > most31) throw new ConnectionError(errorCodes.flowControl, 'The window is too large');
       for (const stream of this.#streams.values()) this.#writeBody(stream);
       return;
     }
@@ -496,64 +424,4 @@ export class ClientConnection {
     if (stream === undefined && (id % 2 === 0 || id >= this.#nextId)) throw protocolError(`There was no stream ${id}`);
     return stream;
   }
-}
-
-function protocolError(message: string): ConnectionError {
-  return new ConnectionError(errorCodes.protocol, message);
-}
-
-function requireSize(payload: Buffer, size: number): void {
-  if (payload.length !== size) throw new ConnectionError(errorCodes.frameSize, `A frame has not ${size} bytes`);
-}
-
-function writeHead(buffer: Buffer, at: number, size: number, type: number, flag: number, id: number): void {
-  buffer.writeUIntBE(size, at, 3);
-  buffer[at + 3] = type;
-  buffer[at + 4] = flag;
-  buffer.writeUInt32BE(id, at + 5);
-}
-
-function frame(type: number, flag: number, id: number, payload: Uint8Array): Buffer {
-  const buffer = Buffer.allocUnsafe(frameHead + payload.length);
-  writeHead(buffer, 0, payload.length, type, flag, id);
-  buffer.set(payload, frameHead);
-  return buffer;
-}
-
-function settingsFrame(values: readonly (readonly [number, number])[]): Buffer {
-  const payload = Buffer.alloc(values.length * 6);
-  for (const [index, [name, value]] of values.entries()) {
-    payload.writeUInt16BE(name, index * 6);
-    payload.writeUInt32BE(value, index * 6 + 2);
-  }
-  return frame(frames.settings, 0, 0, payload);
-}
-
-function windowUpdate(id: number, size: number): Buffer {
-  return frame(frames.windowUpdate, 0, id, fourBytes(size));
-}
-
-function resetFrame(id: number, code: number): Buffer {
-  return frame(frames.resetStream, 0, id, fourBytes(code));
-}
-
-function goAway(code: number): Buffer {
-  return frame(frames.goAway, 0, 0, Buffer.concat([fourBytes(0), fourBytes(code)]));
-}
-
-function fourBytes(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
-}
-
-/** A payload without its padding, and without so many bytes in front. */
-function withoutPadding(payload: Buffer, flag: number, front = 0): Buffer {
-  if ((flag & flags.padded) === 0) {
-    if (front > payload.length) throw protocolError('A frame is too short');
-    return front === 0 ? payload : payload.subarray(front);
-  }
-  const end = payload.length - (payload[0] ?? 0);
-  if (payload.length === 0 || 1 + front > end) throw protocolError('A frame has more padding than bytes');
-  return payload.subarray(1 + front, end);
 }

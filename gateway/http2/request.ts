@@ -1,0 +1,53 @@
+import type { IncomingHttpHeaders } from 'node:http2';
+import { mostBytes, writeStatic } from './hpack.ts';
+
+/** Fields of a request, by their names in lower case. */
+export type Fields = Record<string, string | string[]>;
+
+/** Why a server will say nothing more to a request: it never looked at it, it gave it up, or the connection is gone. */
+export type Loss = { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'gone' };
+
+/** Hears what a server answers: at last either `end` or `lost`. */
+export interface Receiver {
+  /** The head of the answer; then, if there is anything behind the body, that. */
+  fields(fields: IncomingHttpHeaders): void;
+  data(piece: Buffer): void;
+  /** The answer is whole. */
+  end(): void;
+  lost(loss: Loss): void;
+}
+
+/** The fields that requests have in common, coded. */
+export class RequestHead {
+  readonly bytes: Buffer;
+
+  constructor(fields: Record<string, string>) {
+    const entries = Object.entries(fields);
+    const buffer = Buffer.alloc(entries.reduce((sum, [name, value]) => sum + mostBytes(name, value), 0));
+    const end = entries.reduce((at, [name, value]) => writeStatic(buffer, at, name, value), 0);
+    this.bytes = buffer.subarray(0, end);
+  }
+}
+
+/** A request and what comes back. */
+export class Stream {
+  /** 0 while the server takes no more at once. */
+  id = 0;
+  readonly head: RequestHead;
+  readonly fields: Fields;
+  /** What is left of the body. */
+  body: Buffer;
+  isSent = false;
+  readonly receiver: Receiver;
+  /** Bytes that the server takes at the moment. */
+  window = 0;
+  /** Bytes that were received and not given free again. */
+  taken = 0;
+
+  constructor(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver) {
+    this.head = head;
+    this.fields = fields;
+    this.body = body;
+    this.receiver = receiver;
+  }
+}
