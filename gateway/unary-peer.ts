@@ -146,7 +146,8 @@ export class Peer {
         : connectTls({ ...connectTo, ...tls, ...servername, ALPNProtocols: ['h2'] }, function (this: TLSSocket) {
             if (this.alpnProtocol !== 'h2') this.destroy();
           });
-    return socket.setNoDelay().unref();
+    // Of servers that are not pinged it is noticed so, in the end, that they are gone.
+    return socket.setNoDelay().setKeepAlive(true, 10_000).unref();
   }
 
   #connectLater(failures: number): void {
