@@ -21,6 +21,8 @@ export function checkFiles({ journal, files, downloads }: Observations, uploadLi
   const openIds = new Set(open.map(({ fileId }) => fileId));
   // One that is being completed has its object already.
   for (const fileId of openIds) needed.add(fileId);
+  // It is known that it is to go.
+  for (const key of files.laterRemovals) needed.add(key);
   for (const { fileId, status, storageKey } of files.rows) {
     if (status === 'completed' && (storageKey === null || !stored.has(storageKey))) {
       breaches.push({ rule: 'file lost', text: `${fileId} is completed, and ${storageKey} is not in the store` });

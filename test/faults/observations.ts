@@ -103,7 +103,7 @@ export interface TopicRecord {
 
 export interface Files {
   rows: { fileId: string; status: string; storageKey: string | null; idle: number }[];
-  /** Keys that are written down to be removed now, and those that are looked at again later. */
+  /** Keys that should have been removed by now, and those that are written down to be, now or later. */
   removals: string[];
   laterRemovals: string[];
   /** Contents that no file has. */

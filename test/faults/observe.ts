@@ -143,8 +143,10 @@ async function readFiles(
           extract(epoch from now() - updated_at)::float8 * 1000 as idle
         from file.files left join file.contents using (checksum)`,
     ),
-    removals: await keys('select storage_key as key from file.removals where due_at <= now()'),
-    laterRemovals: await keys('select storage_key as key from file.removals where due_at > now()'),
+    removals: await keys(`select storage_key as key from file.removals where due_at < now() - interval '30 seconds'`),
+    laterRemovals: await keys(
+      `select storage_key as key from file.removals where due_at >= now() - interval '30 seconds'`,
+    ),
     unusedContents: await keys(
       `select storage_key as key from file.contents c
         where not exists (select from file.files f where f.checksum = c.checksum)`,

@@ -229,11 +229,11 @@ function hasEnded(moment: number): Condition {
   };
 }
 
-/** Everything has ended, and nothing is left to be tidied up. */
+/** Everything has ended, and nothing is left to be tidied up. What is to be looked at again is so in turn, every few seconds. */
 const isQuiet: Condition = async (client) => {
   const { rows } = await client.query(
     `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
-      or exists (select from message.outbox) or exists (select from file.removals where due_at <= now())
+      or exists (select from message.outbox) or exists (select from file.removals where due_at < now() - interval '6 seconds')
       or exists (select from connectors.deliveries where ended_at is null)`,
   );
   return rows.length === 0;
