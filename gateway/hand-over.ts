@@ -1,6 +1,5 @@
-import http, { type IncomingMessage } from 'node:http';
-import https from 'node:https';
-import { limitConnecting, openAgent } from '#lib/http.ts';
+import type { IncomingMessage } from 'node:http';
+import { httpOf, limitConnecting, openAgent } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 
 /** Milliseconds that a connection may take, and then the answer that the body is wanted. */
@@ -47,7 +46,7 @@ export function handOver(location: string, size: number, events: HandOverEvents)
   }
   let state: 'asking' | 'sending' | 'over' = 'asking';
   const headers = { 'content-length': size, expect: '100-continue' };
-  const { request: open } = protocol === 'https:' ? https : http;
+  const { request: open } = httpOf(protocol);
   const request = open(url, { method: 'PUT', headers, agent: agents[protocol] });
   const timer = setTimeout(() => request.destroy(new Error('not asked for the body in time')), askLimit);
   const over = (then: () => void) => {

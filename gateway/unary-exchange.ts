@@ -56,13 +56,13 @@ export class Exchange implements Receiver {
   }
 
   end(): void {
-    if (!this.#isOver && !this.#finish()) this.#failWithout('Connection dropped');
+    if (!this.#isOver && !this.#finish()) this.#failWithout();
   }
 
   lost(loss: Loss): void {
     if (this.#isOver || this.#finish()) return;
     if (loss.kind === 'refused') this.fail(status.UNAVAILABLE, 'Stream refused by server');
-    else if (loss.kind === 'gone' || loss.code === errorCodes.none) this.#failWithout('Connection dropped');
+    else if (loss.kind === 'gone' || loss.code === errorCodes.none) this.#failWithout();
     else {
       // Nobody here cancelled it: the server gave it up.
       const code = loss.code === errorCodes.cancel ? status.UNAVAILABLE : status.INTERNAL;
@@ -104,9 +104,9 @@ export class Exchange implements Receiver {
   }
 
   /** Nobody says why for gRPC, but HTTP may. */
-  #failWithout(otherwise: string): void {
+  #failWithout(): void {
     const httpStatus = Number(this.#headers?.[':status'] ?? 200);
-    if (httpStatus === 200) this.fail(status.UNAVAILABLE, otherwise);
+    if (httpStatus === 200) this.fail(status.UNAVAILABLE, 'Connection dropped');
     else this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`);
   }
 }

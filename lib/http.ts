@@ -6,11 +6,17 @@ const highWaterMark = 1024 * 1024;
 /** Milliseconds after which an unused connection is closed: sooner than stores do, so that none is found closed. */
 const keepAlive = 4_000;
 
+/** What speaks a protocol, as URLs name it: `http:` or `https:`. */
+export function httpOf(protocol: string): typeof http | typeof https {
+  return protocol === 'https:' ? https : http;
+}
+
 /** Connections that bulk is sent over, and that are used again. */
-export function openAgent(protocol: 'http:' | 'https:'): Agent {
+export function openAgent(protocol: string): Agent {
   // `highWaterMark` is handed on to the sockets, which the types don't know.
   const options = { keepAlive: true, timeout: keepAlive, highWaterMark };
-  return protocol === 'https:' ? new https.Agent(options) : new http.Agent(options);
+  const { Agent } = httpOf(protocol);
+  return new Agent(options);
 }
 
 /**

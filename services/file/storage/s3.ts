@@ -1,9 +1,9 @@
 import { EventEmitter } from 'node:events';
-import http, { type Agent, type IncomingMessage } from 'node:http';
-import https from 'node:https';
+import type http from 'node:http';
+import type { Agent, IncomingMessage } from 'node:http';
 import { Client, S3Error } from 'minio';
 import { HubError } from '#lib/errors.ts';
-import { openAgent } from '#lib/http.ts';
+import { httpOf, openAgent } from '#lib/http.ts';
 import type { Logger } from '#lib/log.ts';
 import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
 import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
@@ -52,11 +52,11 @@ export interface S3Options {
 export function openS3Storage(options: S3Options): Storage {
   const { endpoint, publicEndpoint, region, bucket, credentials, log } = options;
   const scope: SigningScope = { region, service: 's3' };
-  const agent = openAgent(endpoint.protocol === 'https:' ? 'https:' : 'http:');
+  const agent = openAgent(endpoint.protocol);
   const client = openClient(options, agent, callLimit);
   // Each on a connection of its own, which can't turn out to be closed: so nothing is ever opened twice, and one of the two
   // left open.
-  const openingClient = openClient(options, new (endpoint.protocol === 'https:' ? https : http).Agent(), callLimit);
+  const openingClient = openClient(options, new (httpOf(endpoint.protocol).Agent)(), callLimit);
   const patientClient = openClient(options, agent, assembleLimit);
   const impatientClient = openClient(options, agent, pingLimit);
   const uploadCredentials = openUploadCredentials(options);
@@ -350,7 +350,7 @@ class S3Client extends Client {
 
 /** A client whose requests take at most `limit` milliseconds each, and are made once. */
 function openClient({ endpoint, region, credentials }: S3Options, agent: Agent, limit: number): S3Client {
-  const { request } = endpoint.protocol === 'https:' ? https : http;
+  const { request } = httpOf(endpoint.protocol);
   return new S3Client({
     endPoint: endpoint.hostname,
     ...(endpoint.port !== '' && { port: Number(endpoint.port) }),

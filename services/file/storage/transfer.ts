@@ -1,6 +1,5 @@
-import http, { type Agent, type ClientRequest, type IncomingMessage } from 'node:http';
-import https from 'node:https';
-import { limitConnecting } from '#lib/http.ts';
+import type { Agent, ClientRequest, IncomingMessage } from 'node:http';
+import { httpOf, limitConnecting } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 import { unavailable } from './failures.ts';
 import { exactly } from './pieces.ts';
@@ -236,7 +235,7 @@ function watchdog(bite: () => void) {
 
 /** Opens a request, which fails if no connection is had in time. */
 function open(agent: Agent | false, { method, url, headers }: SignedRequest): ClientRequest {
-  const request = (url.protocol === 'https:' ? https : http).request(url, { method, headers, agent });
+  const request = httpOf(url.protocol).request(url, { method, headers, agent });
   limitConnecting(request, connectLimit);
   return request;
 }
