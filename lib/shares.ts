@@ -1,0 +1,45 @@
+/**
+ * A limited number of places, shared fairly by clients of which nobody knows how many there will be.
+ *
+ * A client gets one more place while it holds fewer than are still free. So one client alone gets half of all places, two get a third
+ * each, n get 1/(n + 1) each, and a client that holds none finds a place until there are about as many clients as places, however
+ * greedy the others are. This is the dynamic threshold, with a factor of 1, by which switches share their buffers (Choudhury and
+ * Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998).
+ */
+export class Shares {
+  readonly #places: number;
+  #used = 0;
+  /** How many places each client holds that holds any. */
+  readonly #held = new Map<string, number>();
+
+  /** @param places how many there are, at least 2: of a single one nobody could get any share */
+  constructor(places: number) {
+    this.#places = places;
+  }
+
+  /** How many places are taken. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /**
+   * Takes a place for a client: a user, or a network of addresses (`clientOf`) where it isn't known who calls.
+   *
+   * @returns what gives the place back, once; undefined if the client has its share already, or no place is free
+   */
+  take(client: string): (() => void) | undefined {
+    const held = this.#held.get(client) ?? 0;
+    if (held >= this.#places - this.#used) return undefined;
+    this.#used += 1;
+    this.#held.set(client, held + 1);
+    let isHeld = true;
+    return () => {
+      if (!isHeld) return;
+      isHeld = false;
+      this.#used -= 1;
+      const left = (this.#held.get(client) as number) - 1;
+      if (left === 0) this.#held.delete(client);
+      else this.#held.set(client, left);
+    };
+  }
+}
