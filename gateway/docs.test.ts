@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
+import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import test from 'ava';
 import { fixture } from '../test/echo-gateway.ts';
+import { Fixed } from './representation.ts';
 
 test('the pages load nothing but what this server has, and may do nothing else', async (t) => {
   const { send } = await fixture(t);
@@ -32,6 +34,59 @@ test('the document and the pages are sent once: then their entity tag is enough'
     const head = await send(`HEAD ${path}`);
     t.is(head.headers['content-length'], String(first.bytes.length), path);
     t.is(head.bytes.length, 0, path);
+  }
+});
+
+const decoders = { br: brotliDecompressSync, gzip: gunzipSync, identity: (bytes: Buffer) => bytes } as const;
+
+test('what the pages load is had in the coding that a client prefers, with the same headers for HEAD', async (t) => {
+  const { send } = await fixture(t);
+  for (const path of [
+    '/openapi.json',
+    '/docs/swagger-ui-bundle.js',
+    '/docs/swagger-ui.css',
+    '/redoc/redoc.standalone.js',
+  ]) {
+    const plain = await send(`GET ${path}`);
+    for (const [accepted, coding] of [
+      ['gzip, deflate, br, zstd', 'br'],
+      ['br;q=0.9, gzip', 'gzip'],
+      ['br;q=0, *', 'gzip'],
+      ['*', 'br'],
+      ['gzip;q=0, br;q=0.5, identity;q=0.6', 'identity'],
+      ['deflate', 'identity'],
+    ] as const) {
+      const headers = { 'accept-encoding': accepted };
+      const got = await send(`GET ${path}`, { headers });
+      t.is(got.status, 200);
+      t.is(got.headers['content-encoding'] ?? 'identity', coding, `${path} ${accepted}`);
+      t.is(got.headers['vary'], 'Accept-Encoding');
+      t.is(got.headers['cache-control'], 'no-cache');
+      t.true(decoders[coding](got.bytes).equals(plain.bytes), path);
+      t.is(got.bytes.length < plain.bytes.length, coding !== 'identity');
+      const head = await send(`HEAD ${path}`, { headers });
+      for (const name of ['content-length', 'content-encoding', 'content-type', 'etag', 'vary']) {
+        t.is(head.headers[name], got.headers[name], name);
+      }
+      t.is(head.bytes.length, 0);
+      const known = await send(`GET ${path}`, { headers: { ...headers, 'if-none-match': got.headers.etag! } });
+      t.is(known.status, 304);
+      t.is(known.headers['vary'], 'Accept-Encoding');
+      t.is(known.headers.etag, got.headers.etag);
+    }
+  }
+  const icon = await send('GET /docs/favicon-32x32.png', { headers: { 'accept-encoding': 'gzip, br' } });
+  t.false('content-encoding' in icon.headers);
+  t.false('vary' in icon.headers);
+});
+
+test('what never changes is compressed once for each coding, whoever asks meanwhile', async (t) => {
+  const fixed = new Fixed('a long text '.repeat(10_000), 'text/plain');
+  for (const coding of ['br', 'gzip', 'identity'] as const) {
+    const [one, another] = await Promise.all([fixed.encode(coding), fixed.encode(coding)]);
+    t.is(one, another, coding);
+    t.is(await fixed.encode(coding), one, coding);
+    t.true(decoders[coding](one).equals(await fixed.encode('identity')));
   }
 });
 

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
-import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { Problem } from './problem.ts';
-import { answerLookup } from './representation.ts';
+import { answerFixed, Fixed } from './representation.ts';
 
 /** The two pages of documentation, and what each is made with. */
 export type Page = 'docs' | 'redoc';
@@ -10,8 +10,11 @@ export type Page = 'docs' | 'redoc';
 const swaggerUi = (name: string) => fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`));
 const vendored = (path: string) => fileURLToPath(new URL(`../third_party/${path}`, import.meta.url));
 
-/** The files that a page loads, by the name under which it does: where they are, or what is in them. */
-const assets: Readonly<Record<Page, Readonly<Record<string, { file: string } | { text: string }>>>> = {
+/** Where a file is, or what is in it. */
+type Asset = { file: string } | { text: string };
+
+/** The files that a page loads, by the name under which it does. */
+const assets: Readonly<Record<Page, Readonly<Record<string, Asset>>>> = {
   docs: {
     'swagger-ui.css': { file: swaggerUi('swagger-ui.css') },
     'swagger-ui-bundle.js': { file: swaggerUi('swagger-ui-bundle.js') },
@@ -65,8 +68,6 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-const html = { docs: pageOf('docs'), redoc: pageOf('redoc') };
-
 function pageOf(page: Page): string {
   const names = assetNames(page);
   const styles = names
@@ -90,24 +91,27 @@ ${scripts.join('\n')}
 `;
 }
 
-/** Answers with the documentation of the API. */
+/** Answers with the documentation of the API. What it holds is as much as the pages load, in each coding that was asked for. */
 export class Docs {
-  readonly #document: string;
-  readonly #files = new Map<string, Promise<Buffer>>();
+  readonly #document: Fixed;
+  readonly #pages: Readonly<Record<Page, Fixed>>;
+  readonly #assets = new Map<object, Promise<Fixed>>();
 
   /** @param document the OpenAPI document */
   constructor(document: object) {
-    this.#document = JSON.stringify(document);
+    this.#document = new Fixed(JSON.stringify(document), 'application/json');
+    const page = (which: Page) => new Fixed(pageOf(which), 'text/html; charset=utf-8');
+    this.#pages = { docs: page('docs'), redoc: page('redoc') };
   }
 
   /** The OpenAPI document. */
   document(response: ServerResponse): Promise<void> {
-    return answer(response, this.#document, 'application/json');
+    return answerFixed(response, this.#document);
   }
 
   /** A page that shows it. */
   page(response: ServerResponse, page: Page): Promise<void> {
-    return answer(response, html[page], 'text/html; charset=utf-8', { 'Content-Security-Policy': policy });
+    return answerFixed(response, this.#pages[page], { 'Content-Security-Policy': policy });
   }
 
   /** A file that a page loads. @throws Problem 404 */
@@ -115,26 +119,20 @@ export class Docs {
     const asset = Object.hasOwn(assets[page], name) ? assets[page][name] : undefined;
     if (asset === undefined) throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
     const type = contentTypes[name.slice(name.lastIndexOf('.') + 1)] as string;
-    await answer(response, 'text' in asset ? asset.text : await this.#read(asset.file), type);
+    await answerFixed(response, await this.#read(asset, type));
   }
 
-  #read(file: string): Promise<Buffer> {
-    let content = this.#files.get(file);
-    if (content === undefined) {
-      content = readFile(file);
-      this.#files.set(file, content);
-      content.catch(() => this.#files.delete(file));
+  #read(asset: Asset, type: string): Promise<Fixed> {
+    let fixed = this.#assets.get(asset);
+    if (fixed === undefined) {
+      fixed = contentOf(asset).then((content) => new Fixed(content, type));
+      this.#assets.set(asset, fixed);
+      fixed.catch(() => this.#assets.delete(asset));
     }
-    return content;
+    return fixed;
   }
 }
 
-/** Answers with something that everybody may have. */
-function answer(
-  response: ServerResponse,
-  content: string | Buffer,
-  type: string,
-  more: OutgoingHttpHeaders = {},
-): Promise<void> {
-  return answerLookup(response, content, { ...more, 'Content-Type': type, 'Cache-Control': 'no-cache' });
+async function contentOf(asset: Asset): Promise<string | Buffer> {
+  return 'text' in asset ? asset.text : await readFile(asset.file);
 }

@@ -170,7 +170,15 @@ test('lookup: a long answer is compressed for whoever takes gzip, a short one is
   const asIs = await send(`GET /v1/everything?${long}`);
   t.false('content-encoding' in asIs.headers);
   t.is(asIs.headers['vary'], 'Accept-Encoding');
-  for (const accepted of ['gzip', 'br;q=1, GZIP ; q=0.5', 'deflate, *', 'identity;q=0.1,gzip;q=0.001']) {
+  const wanted = [
+    'gzip',
+    'x-gzip',
+    'br;q=1, GZIP ; q=0.5',
+    'deflate, *',
+    'identity;q=0.1, gzip;q=0.101',
+    'gzip, identity',
+  ];
+  for (const accepted of [...wanted, 'identity;q=0, *;q=0.1', 'gzip;q=0.001', 'gzip;q=1.000, *;q=0']) {
     const { headers, bytes } = await send(`GET /v1/everything?${long}`, { headers: { 'accept-encoding': accepted } });
     t.is(headers['content-encoding'], 'gzip', accepted);
     t.is(headers['content-length'], String(bytes.length));
@@ -179,7 +187,8 @@ test('lookup: a long answer is compressed for whoever takes gzip, a short one is
     t.is(headers.etag, asIs.headers.etag);
     t.is(headers['vary'], 'Accept-Encoding');
   }
-  for (const accepted of ['', 'br', 'gzip;q=0', 'gzip; q=0.000, *', '*;q=0', 'x']) {
+  const refused = ['', 'br', 'gzip;q=0', 'gzip; q=0.000, *', '*;q=0', 'x', 'identity;q=0', 'gzip;q=0, identity;q=0'];
+  for (const accepted of [...refused, 'gzip;q=0.5, identity', 'gzip;q=0.5, *', 'gzip;q=2', 'gzip;q=high', 'gzip;q=']) {
     const { headers, text } = await send(`GET /v1/everything?${long}`, { headers: { 'accept-encoding': accepted } });
     t.false('content-encoding' in headers, accepted);
     t.is(text, asIs.text);
@@ -187,6 +196,10 @@ test('lookup: a long answer is compressed for whoever takes gzip, a short one is
   const short = await send('GET /v1/things/a', { headers: { 'accept-encoding': 'gzip' } });
   t.false('content-encoding' in short.headers);
   t.false('vary' in short.headers);
+  const only = await send('GET /v1/things/a', { headers: { 'accept-encoding': 'identity;q=0, gzip' } });
+  t.is(only.headers['content-encoding'], 'gzip');
+  t.is(only.headers['vary'], 'Accept-Encoding');
+  t.is(gunzipSync(only.bytes).toString(), short.text);
 });
 
 test('lookup: HEAD has the headers of GET without its body, and no wrong length', async (t) => {
