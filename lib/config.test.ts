@@ -7,6 +7,7 @@ import {
   integer,
   list,
   loadConfig,
+  networks,
   port,
   postgresUrl,
   secret,
@@ -56,6 +57,17 @@ test('loadConfig: names all bad variables at once', (t) => {
     'FORMAT Invalid option: expected one of "text"|"json"',
     'NAME is required',
   ]);
+});
+
+test('networks: addresses and CIDR notation, and each entry that is neither is named', (t) => {
+  const settings = { TRUSTED_PROXIES: networks() };
+  const read = (value: string) => loadConfig(settings, { TRUSTED_PROXIES: value }).TRUSTED_PROXIES;
+  t.deepEqual(read('127.0.0.1, ::1,10.0.0.0/8'), ['127.0.0.1', '::1', '10.0.0.0/8']);
+  t.deepEqual(problems(t, settings, { TRUSTED_PROXIES: '10.0.0.0/8,gateway,::1/129' }), [
+    'TRUSTED_PROXIES has "gateway", which is neither an IP address nor a network (10.0.0.0/8)',
+    'TRUSTED_PROXIES has "::1/129", which is neither an IP address nor a network (10.0.0.0/8)',
+  ]);
+  t.deepEqual(problems(t, settings, { TRUSTED_PROXIES: ',' }), ['TRUSTED_PROXIES must name at least one']);
 });
 
 test('loadConfig: an error shows no value, since it may be a secret', (t) => {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { isNetwork } from './client-address.ts';
 
 /** The settings of a process: for each environment variable its type, default and description. */
 export type Settings = z.ZodRawShape;
@@ -49,6 +50,18 @@ export function list() {
         .filter((item) => item !== ''),
     )
     .refine((items) => items.length > 0, 'must name at least one');
+}
+
+/** A list of IP addresses and networks in CIDR notation, with commas between them; at least one. */
+export function networks() {
+  return list().superRefine((items, context) => {
+    for (const item of items.filter((each) => !isNetwork(each))) {
+      context.addIssue({
+        code: 'custom',
+        message: `has ${JSON.stringify(item)}, which is neither an IP address nor a network (10.0.0.0/8)`,
+      });
+    }
+  });
 }
 
 /** Text that is not empty. */

@@ -6,6 +6,9 @@ import { Ajv } from 'ajv';
 import addFormats from 'ajv-formats';
 import test from 'ava';
 import { validate } from 'dockerfile-utils';
+import { Networks } from '#lib/client-address.ts';
+import { loadConfig } from '#lib/config.ts';
+import { serverSettings } from '#lib/rpc/server.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 import { freePorts } from '../dev/ports.ts';
 import {
@@ -56,14 +59,34 @@ test('docker-compose.yml: runs every service, with its own password and key and 
     t.deepEqual(foreign, [], name);
     t.true(secrets.includes(`${name.toUpperCase()}_IDENTITY_KEY`), name);
   }
-  const { environment: gateway = {}, networks } = compose.services['gateway']!;
+  const { environment: gateway = {} } = compose.services['gateway']!;
   t.deepEqual(
     gateway['BACKENDS']!.split(/,\s*/).toSorted(),
     serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`),
   );
   t.deepEqual(Object.values(gateway).flatMap(variablesIn), [], 'the gateway has no secret');
+});
+
+test('docker-compose.yml: services believe what gateways say of their clients, and nobody else on the network', (t) => {
+  const [{ subnet, ip_range: range } = { subnet: '', ip_range: '' }] = compose.networks.default.ipam.config;
+  const gateway = compose.services['gateway']!.networks!.default.ipv4_address;
+  // Docker gives the machine itself the first address, and its processes reach every container.
+  const machine = subnet.replace(/0\/24$/, '1');
+  const [first] = range.split('/') as [string];
+  const others = Array.from({ length: 128 }, (_, index) => first.replace(/128$/, String(128 + index)));
+  t.deepEqual([subnet.split('/')[1], range.split('/')[1]], ['24', '25']);
+  t.true(new Networks([subnet]).has(gateway));
   for (const name of serviceNames) {
-    t.is(compose.services[name]!.environment!['TRUSTED_PROXIES'], networks!.default.ipv4_address, name);
+    const { environment = {}, networks } = compose.services[name]!;
+    t.is(networks, undefined, `${name} has no address of its own`);
+    const { TRUSTED_PROXIES: trusted } = loadConfig(serverSettings, environment);
+    const proxies = new Networks(trusted);
+    t.true(proxies.has(gateway), name);
+    t.deepEqual(
+      [machine, ...others].filter((address) => proxies.has(address)),
+      [],
+      name,
+    );
   }
 });
 

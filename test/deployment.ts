@@ -26,6 +26,7 @@ export interface ComposeService {
 
 export interface Compose {
   services: Record<string, ComposeService>;
+  networks: { default: { ipam: { config: { subnet: string; ip_range: string }[] } } };
 }
 
 export const compose = parse(textOf('docker-compose.yml'), { merge: true }) as Compose;

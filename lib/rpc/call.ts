@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
+import type { Networks } from '../client-address.ts';
 import { requestIdPattern, withContext, type CallContext } from '../context.ts';
 import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
@@ -58,7 +59,7 @@ export interface Serving {
   identities: Identities;
   log: Logger;
   defaultDeadline: number;
-  trustedProxies: ReadonlySet<string>;
+  trustedProxies: Networks;
   /** How many calls may run at once, and how many do. */
   concurrency: number;
   running: number;

@@ -183,6 +183,24 @@ test('what a handler refuses arrives as it was meant, across two services', asyn
   t.deepEqual((error as HubError).fields, fields);
 });
 
+test('the address of a client is what a trusted gateway says, whose own may be in a network; else that of the peer', async (t) => {
+  const seen: unknown[] = [];
+  const ask = async (proxies: string) => {
+    const { raw } = await open(
+      t,
+      async (_request, { address }) => {
+        seen.push(address);
+        return nobody;
+      },
+      { env: { TRUSTED_PROXIES: proxies } },
+    );
+    await raw(Buffer.alloc(0), { 'x-forwarded-for': '6.6.6.6, 192.0.2.7' });
+  };
+  await ask('10.0.0.0/8,127.0.0.0/8');
+  await ask('10.0.0.0/8');
+  t.deepEqual(seen, ['192.0.2.7', '127.0.0.1']);
+});
+
 test('a bug is logged, and its text is not sent', async (t) => {
   const { connection, lines } = await open(t, async () => {
     throw new Error('select secret from secrets');

@@ -11,7 +11,8 @@ import {
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
 import { HealthImplementation } from 'grpc-health-check';
-import { duration, flag, integer, list, port, text, type Config } from '../config.ts';
+import { Networks } from '../client-address.ts';
+import { duration, flag, integer, networks, port, text, type Config } from '../config.ts';
 import type { FieldViolation, HubError } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -39,9 +40,11 @@ export const serverSettings = {
     .describe(
       'whether everybody who reaches the port is served channelz; not set, where GRPC_HOST is only reached from here',
     ),
-  TRUSTED_PROXIES: list()
+  TRUSTED_PROXIES: networks()
     .default(['127.0.0.1', '::1'])
-    .describe('addresses of gateways, whose x-forwarded-for and x-forwarded-host are believed'),
+    .describe(
+      'addresses and networks (10.0.0.0/8) of gateways, whose x-forwarded-for and x-forwarded-host are believed',
+    ),
 };
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- who calls is settled by the access rule, at run time
@@ -181,7 +184,7 @@ export async function serve({ config, identities, log, services, dependencies }:
     defaultDeadline: config.GRPC_DEADLINE,
     concurrency: config.GRPC_CONCURRENCY,
     running: 0,
-    trustedProxies: new Set(config.TRUSTED_PROXIES),
+    trustedProxies: new Networks(config.TRUSTED_PROXIES),
   };
   for (const each of services) server.addService(each.definition, each.implementation(serving));
 
