@@ -239,6 +239,8 @@ async function embeddedDatabase(
     stopped.abort();
     if (alive) await current.stop();
     await ended;
+    // Of one that was killed something may be left.
+    await current.stop();
   });
 
   return {

