@@ -9,6 +9,7 @@ import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { eventually } from '../test/eventually.ts';
 import { s3IsThere, startMesh, type Mesh } from '../test/harness.ts';
+import { opened } from '../test/opened.ts';
 import {
   openRest,
   type Conversation,
@@ -19,9 +20,17 @@ import {
 } from '../test/rest.ts';
 
 /** Tests that count in the gateway's log are serial: nobody else may write there. */
-const [onDisk, onS3] = await startMeshes();
-const user = await logIn(onDisk);
-test.after.always(() => Promise.all([onDisk.stop(), onS3?.stop()]));
+const onDisk = opened(
+  () => startMesh({ bus: 'embedded', files: 'disk', env: { MIN_CHUNK_SIZE: String(2 ** 20) } }),
+  (mesh) => mesh.stop(),
+);
+const onS3 = s3IsThere
+  ? opened(
+      () => startMesh({ bus: 'embedded', files: 's3' }),
+      (mesh) => mesh.stop(),
+    )
+  : undefined;
+const user = opened(() => logIn(onDisk));
 
 test('upload: a file is uploaded and sent, and a repetition sends nothing twice', async (t) => {
   const { file, content, upload } = await prepare(t, onDisk.url, 5 * 2 ** 20 + 1);
@@ -218,17 +227,6 @@ test('upload: a hub or a file that is not there is an error, and a wrong call en
   t.is(help.code, 0);
   t.regex(help.output, /npm run upload -- /);
 });
-
-/** One with its files on disk and, where there is an S3, one with its files there. */
-async function startMeshes(): Promise<[Mesh, Mesh | undefined]> {
-  const disk = await startMesh({ bus: 'embedded', files: 'disk', env: { MIN_CHUNK_SIZE: String(2 ** 20) } });
-  try {
-    return [disk, s3IsThere ? await startMesh({ bus: 'embedded', files: 's3' }) : undefined];
-  } catch (error) {
-    await disk.stop();
-    throw error;
-  }
-}
 
 interface Outcome {
   code: number | null;

@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import ava, { type ExecutionContext } from 'ava';
 import { freePorts } from '../dev/ports.ts';
@@ -9,15 +8,15 @@ import { descriptorSet, startEchoBackend } from '../test/echo-backend.ts';
 import { exchange } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
+import { openedFolder } from '../test/opened.ts';
 
 /** One after another: each starts several processes. */
 const test = ava.serial;
 
 const program = path.join(import.meta.dirname, 'standalone.ts');
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
+const folder = openedFolder('chat4all-');
 const descriptors = path.join(folder, 'descriptors.binpb');
-await foreignDescriptors(descriptorSet, descriptors);
-ava.after.always(() => rm(folder, { recursive: true, force: true }));
+test.before(() => foreignDescriptors(descriptorSet, descriptors));
 const startLimit = 60_000;
 const isLinux = process.platform === 'linux';
 

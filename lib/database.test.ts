@@ -8,20 +8,19 @@ import { TLSSocket } from 'node:tls';
 import test, { type ExecutionContext } from 'ava';
 import { createAuthority, writeCertificates, type Issued } from '../test/certificates.ts';
 import { openHarness } from '../test/harness.ts';
+import { opened, openedTogether } from '../test/opened.ts';
 import { openDatabase, provisionDatabase, type Database } from './database.ts';
 import { HubError } from './errors.ts';
 
-const harness = await openHarness();
+const harness = opened(openHarness, (harness) => harness.stop());
 const open = (url: string, poolSize = 3): Database =>
   openDatabase({ schema: 'message', entities: [], migrations: async () => [] }, { url, poolSize, name: 'test' });
-const database = open(harness.databaseUrl('message'));
-const admin = open(harness.adminDatabaseUrl);
-test.after.always(async () => {
-  await Promise.all([database.close(), admin.close()]);
-  await harness.stop();
-});
+const [database, admin] = openedTogether<Database>([
+  { open: () => open(harness.databaseUrl('message')), close: (database) => database.close() },
+  { open: () => open(harness.adminDatabaseUrl), close: (database) => database.close() },
+]) as [Database, Database];
 
-test.before(async () => {
+test.serial.before(async () => {
   await database.sql('create table things (id int primary key)');
 });
 

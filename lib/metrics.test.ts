@@ -3,8 +3,12 @@ import { observed } from './bus/observed.ts';
 import type { Bus, ConsumeOptions } from './bus/bus.ts';
 import { askedGauge, counter, serveMetrics } from './metrics.ts';
 
-const port = await serveMetrics({ METRICS_PORT: 0, METRICS_HOST: '127.0.0.1' });
-const url = `http://127.0.0.1:${port}`;
+let port: number | undefined;
+let url = '';
+test.before(async () => {
+  port = await serveMetrics({ METRICS_PORT: 0, METRICS_HOST: '127.0.0.1' });
+  url = `http://127.0.0.1:${port}`;
+});
 
 async function lines(name: string): Promise<string[]> {
   const response = await fetch(`${url}/metrics`);

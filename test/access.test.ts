@@ -20,7 +20,8 @@ import type { HubError } from '#lib/errors.ts';
 import type { UnaryMethod } from '#lib/rpc/methods.ts';
 import { accessOf, callersOf as namedCallers, registry, type Access } from '#lib/rpc/schema.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
-import { openHarness, serviceNames, type StartedProcess } from './harness.ts';
+import { openHarness, serviceNames } from './harness.ts';
+import { opened } from './opened.ts';
 
 /**
  * Every RPC of every service × every kind of caller, over the generated definitions and over those that grpc-js's
@@ -91,15 +92,15 @@ function expectedOf(rpc: string): { access: Access | undefined; callers: readonl
 }
 const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: denied };
 
-const hub = await openHarness();
-const started = new Map<string, StartedProcess>();
-for (const name of serviceNames) started.set(name, await hub.startService(name));
+const hub = opened(openHarness, (hub) => hub.stop());
+const started = new Map(serviceNames.map((name) => [name, opened(() => hub.startService(name))]));
 
 const user = { userId: uuid(), username: 'somebody' };
 /** Signs like auth, with a key that nobody trusts. */
-const stranger = await generateKeys(['auth']).then(({ privateKeys, trusted }) =>
-  openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys.auth, TRUSTED_KEYS: trusted })),
-);
+const stranger = opened(async () => {
+  const { privateKeys, trusted } = await generateKeys(['auth']);
+  return openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys.auth, TRUSTED_KEYS: trusted }));
+});
 const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 60_000) };
 const someOther = (service: string) => (service === 'auth' ? 'message' : 'auth');
 
@@ -188,7 +189,7 @@ async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, 
 }
 
 const root = path.resolve(import.meta.dirname, '..');
-const generated = await generatedDefinitions();
+const generated = opened(generatedDefinitions);
 
 function generatedCall(address: string): EmptyCall {
   return async (rpc, token) => {
@@ -264,21 +265,18 @@ async function checkRpc(t: ExecutionContext, folder: string, rpc: string, call: 
   }
 }
 
-test.after.always(() => hub.stop());
-
 for (const folder of serviceNames) {
-  const { address } = started.get(folder)!;
   for (const { path: rpc, access, callers: services } of rpcsOf(folder)) {
     test(`${rpc}: its proto names those who may call it`, (t) => {
       t.deepEqual({ access, callers: services }, expectedOf(rpc));
       for (const name of services) t.true(serviceNames.includes(name), `there is a ${name} service`);
     });
     for (const [kind, call] of [
-      ['generated', generatedCall(address)],
-      ['dynamic', dynamicCall(address)],
+      ['generated', generatedCall],
+      ['dynamic', dynamicCall],
     ] as const) {
       test(`${rpc}: lets in whom its access rule names and nobody else (${kind} client)`, (t) =>
-        checkRpc(t, folder, rpc, call));
+        checkRpc(t, folder, rpc, call(started.get(folder)!.address)));
     }
   }
 }

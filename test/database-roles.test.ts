@@ -1,14 +1,14 @@
 import test, { type ExecutionContext } from 'ava';
 import pg from 'pg';
 import { openHarness, serviceNames } from './harness.ts';
+import { opened } from './opened.ts';
 
 /**
  * Each role × each schema of the database, by what PostgreSQL really lets a connection do. What counts is that nobody
  * gets at what is another's: whoever breaks into one service has that service's rows, and no others.
  */
 
-const harness = await openHarness();
-test.after.always(() => harness.stop());
+const harness = opened(openHarness, (harness) => harness.stop());
 
 /** By the name of the role, which is that of its schema, too. */
 const roles = [...serviceNames, 'bus'];

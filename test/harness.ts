@@ -115,10 +115,7 @@ export const kafkaIsThere: boolean = (process.env.TEST_KAFKA_BROKERS ?? '') !== 
 /** Whether there is an S3 to test against. */
 export const s3IsThere: boolean = (process.env.TEST_S3_ENDPOINT ?? '') !== '';
 
-/**
- * Opens a harness. AVA wants hooks and tests declared at once, so await this, and what is to be started with it, first;
- * then declare `test.after.always(() => hub.stop())`.
- */
+/** Opens a harness. For the tests of a file: `const hub = opened(openHarness, (hub) => hub.stop())` (`opened.ts`). */
 export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessOptions = {}): Promise<Harness> {
   await using starting = new AsyncDisposableStack();
   const database = await createDatabase();

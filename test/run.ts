@@ -41,7 +41,7 @@ interface Report {
 const usesKafka = (text: string) => /'kafka'|kafkaIsThere|TEST_KAFKA_BROKERS/.test(text);
 /** Who uses S3 or builds MinIO; meshes on Kafka keep their files in it. */
 const usesMinio = (text: string) =>
-  /'s3'|s3IsThere|TEST_S3_|startMinio/.test(text) || (/start(Meshes|FlowMesh)/.test(text) && usesKafka(text));
+  /'s3'|s3IsThere|TEST_S3_|startMinio/.test(text) || (/openedMeshes|startFlowMesh/.test(text) && usesKafka(text));
 
 const given = process.argv.slice(2);
 const stopped = new AbortController();

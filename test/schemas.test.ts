@@ -1,9 +1,9 @@
 import test from 'ava';
 import { schemaDrift, type DatabaseDefinition } from '#lib/database.ts';
 import { openHarness, serviceNames } from './harness.ts';
+import { opened } from './opened.ts';
 
-const harness = await openHarness();
-test.after.always(() => harness.stop());
+const harness = opened(openHarness, (harness) => harness.stop());
 
 for (const name of serviceNames) {
   test(`${name}: its entities describe what its migrations make`, async (t) => {

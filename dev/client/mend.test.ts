@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import test from 'ava';
 import { registry } from '../../test/echo-backend.ts';
 import { fixture } from '../../test/echo-gateway.ts';
+import { openedFolder } from '../../test/opened.ts';
 import { testProtos } from '../generate.ts';
 import { generateClient } from './generate.ts';
 import { installPlugin, pluginAvailable, pluginNeeds, runPlugin } from './plugin.ts';
@@ -17,10 +17,12 @@ const files = [file, 'transcoding/v1/raw.pb.ts'];
 if (!pluginAvailable() && process.env.CI === 'true') throw new Error(`The client's generator needs ${pluginNeeds}`);
 const whereGoIs = pluginAvailable() ? test : test.skip;
 
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-mend-'));
+const folder = openedFolder('chat4all-mend-');
 let written = '';
 let mended = '';
-if (pluginAvailable()) {
+test.serial.before(async (t) => {
+  // It may have to be built.
+  t.timeout(300_000);
   const made = runPlugin(await installPlugin(), testProtos);
   const textIn = async (parent: string) =>
     (await Promise.all(files.map((name) => readFile(path.join(parent, name), 'utf8')))).join('\n');
@@ -29,8 +31,7 @@ if (pluginAvailable()) {
   await generateClient(folder, registry, testProtos, path.relative(folder, path.join(root, 'client/fetch.ts')));
   mended = await textIn(folder);
   await writeFile(path.join(folder, 'package.json'), JSON.stringify({ type: 'module' }));
-}
-test.after.always(() => rm(folder, { recursive: true, force: true }));
+});
 
 type Call = (request: object, init: object) => Promise<Record<string, unknown>>;
 

@@ -1,15 +1,12 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import test from 'ava';
 import { createAuthority, writeCertificates } from '../../test/certificates.ts';
+import { opened, openedFolder } from '../../test/opened.ts';
 import { ConfigError, loadConfig } from '../config.ts';
 import { kafkaAccess, kafkaAccessSettings } from './kafka-access.ts';
 
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-kafka-tls-'));
+const folder = openedFolder('chat4all-kafka-tls-');
 const authority = createAuthority('brokers');
-const files = await writeCertificates(folder, 'KAFKA_TLS', authority.issue(['localhost']), authority);
-test.after.always(() => rm(folder, { recursive: true, force: true }));
+const files = opened(() => writeCertificates(folder, 'KAFKA_TLS', authority.issue(['localhost']), authority));
 
 const access = (env: NodeJS.ProcessEnv) => kafkaAccess(loadConfig(kafkaAccessSettings, env));
 const password = 'NkTe3-PdRbB7-xGzuQ';

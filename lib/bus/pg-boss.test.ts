@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'ava';
 import pg from 'pg';
 import { startPostgres, type Postgres } from '../../dev/engines/postgres.ts';
 import { freePorts } from '../../dev/ports.ts';
+import { opened, openedFolder } from '../../test/opened.ts';
 import { provisionDatabase } from '../database.ts';
 import { openLog } from '../log.ts';
 import { busContract, type Engine } from './contract.ts';
@@ -13,7 +12,7 @@ import { busSettings, openBus } from './open.ts';
 import { loadConfig } from '../config.ts';
 
 const log = openLog({ name: 'test', format: 'json', level: 'silent' });
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-bus-'));
+const folder = openedFolder('chat4all-bus-');
 
 async function startOwn(name: string, port?: number): Promise<Postgres> {
   return startPostgres({ dataDir: path.join(folder, name), port });
@@ -49,13 +48,17 @@ async function provision(adminUrl: string): Promise<{ engine: Engine; drop: () =
 }
 
 const given = process.env['TEST_DATABASE_ADMIN_URL'];
-const own = given === undefined ? await startOwn('shared') : undefined;
-const shared = await provision(given ?? own!.adminUrl);
-test.after.always(async () => {
-  await shared.drop();
-  await own?.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const own =
+  given === undefined
+    ? opened(
+        () => startOwn('shared'),
+        (server) => server.stop(),
+      )
+    : undefined;
+const shared = opened(
+  () => provision(given ?? own!.adminUrl),
+  ({ drop }) => drop(),
+);
 
 busContract(test, {
   shared: () => shared.engine,

@@ -1,10 +1,10 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Client, credentials, type ChannelCredentials, type ServiceError } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { createAuthority, writeCertificates } from '../../test/certificates.ts';
+import { opened, openedFolder } from '../../test/opened.ts';
 import { ConfigError, loadConfig } from '../config.ts';
 import type { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
@@ -17,15 +17,14 @@ const { privateKeys, trusted } = await generateKeys(['auth', 'conversation']);
 const identitiesOf = (name: string) =>
   openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys[name], TRUSTED_KEYS: trusted }));
 
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-tls-'));
+const folder = openedFolder('chat4all-tls-');
 
 const ours = createAuthority('ours');
 const another = createAuthority('another');
 const here = ['localhost', '127.0.0.1'];
 const settingsOf = (authority: typeof ours, hosts: readonly string[], options?: { expiresAt?: Date }) =>
   writeCertificates(folder, 'GRPC_TLS', authority.issue(hosts, options), authority);
-const good = await settingsOf(ours, here);
-test.after.always(() => rm(folder, { recursive: true, force: true }));
+const good = opened(() => settingsOf(ours, here));
 
 async function open(t: ExecutionContext, env: Record<string, string>) {
   const lines: string[] = [];

@@ -7,6 +7,7 @@ import { ConfigError, loadConfig } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import { failuresCountFrom, tokenValidity, tooManyFailures } from './auth.ts';
 import { openHandlers } from './handlers.ts';
 import { settings } from './index.ts';
@@ -19,14 +20,15 @@ const test = ava.serial;
 const cost = 10;
 const limit = 4;
 
-const hub = await openHarness();
-const auth = await hub.startService('auth', { SEED_USERS: '5', BCRYPT_COST: `${cost}`, LOGIN_FAILURES: `${limit}` });
-const db = openDatabase(database, { url: hub.databaseUrl('auth'), poolSize: 3, name: 'test' });
+const hub = opened(openHarness, (hub) => hub.stop());
+const auth = opened(() =>
+  hub.startService('auth', { SEED_USERS: '5', BCRYPT_COST: `${cost}`, LOGIN_FAILURES: `${limit}` }),
+);
+const db = opened(
+  () => openDatabase(database, { url: hub.databaseUrl('auth'), poolSize: 3, name: 'test' }),
+  (db) => db.close(),
+);
 const store = openStore(db);
-test.after.always(async () => {
-  await db.close();
-  await hub.stop();
-});
 
 const password = 'password123';
 /** The RPCs for somebody at an address that no other test uses, unless it is given. */

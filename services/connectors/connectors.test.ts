@@ -16,6 +16,7 @@ import { openDatabase } from '#lib/database.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import type { Connector, DeliveryContext, DeliveryToMake, Receipt } from './connector.ts';
 import { connectorContract, sampleDelivery } from './contract.ts';
 import { makeDelivery } from './delivery.ts';
@@ -24,14 +25,13 @@ import { installedConnectors } from './installed.ts';
 import { receiving } from './receipts.ts';
 import { database, openStore, type Store } from './store.ts';
 
-const harness = await openHarness();
 const installed = await installedConnectors();
+const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
-const db = openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'connectors test' });
-test.after.always('everything that was started stops', async () => {
-  await db.close();
-  await harness.stop();
-});
+const db = opened(
+  () => openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'connectors test' }),
+  (db) => db.close(),
+);
 const store = openStore(db);
 
 const lines: Record<string, (delivery: { messageId: string; recipientId: string }) => string> = {

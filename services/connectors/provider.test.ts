@@ -7,6 +7,7 @@ import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import type { DeliveryToMake, Receipt } from './connector.ts';
 import { connectorContract, sampleDelivery } from './contract.ts';
 import { settings } from './index.ts';
@@ -24,11 +25,17 @@ import { openSimulation, type Simulation } from './provider.ts';
 import { openProviderRecords } from './provider-records.ts';
 import { database } from './store.ts';
 
-const harness = await openHarness();
+const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'provider', format: 'json', level: 'silent' });
-const db = openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'provider test' });
+const db = opened(
+  () => openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'provider test' }),
+  (db) => db.close(),
+);
 const records = openProviderRecords(db);
-const opened: Simulation[] = [];
+const simulations = opened(
+  (): Simulation[] => [],
+  (all) => Promise.all(all.map((simulation) => simulation.stop())),
+);
 /** A process that simulates one network, called after the test that it belongs to. */
 async function simulate(channel: string, profile: Partial<Profile> = {}, random?: () => number): Promise<Simulation> {
   const simulation = await openSimulation({
@@ -38,7 +45,7 @@ async function simulate(channel: string, profile: Partial<Profile> = {}, random?
     log,
     ...(random && { random }),
   });
-  opened.push(simulation);
+  simulations.push(simulation);
   return simulation;
 }
 
@@ -60,22 +67,14 @@ async function effectsOf(channel: string) {
   return (await records.listEffects({ channel, after: 0n }, { limit: 100, offset: 0 }))[0];
 }
 
-const kinds = await Promise.all(
-  Object.entries({
-    recording: { record: true },
-    slow: { latency: { p50: 4, p99: 20 } },
-    limited: { rateLimit: 1_000_000 },
-    reporting: { receipts: receiptProfile() },
-  }).map(async ([channel, profile]) => ({ channel, simulation: await simulate(channel, profile) })),
-);
-test.after.always(async () => {
-  await Promise.all(opened.map((simulation) => simulation.stop()));
-  await db.close();
-  await harness.stop();
-});
-
-for (const { channel, simulation } of kinds) {
-  const connector = mockConnector({ name: channel, title: 'Net' }).simulatedBy(simulation.provider(channel));
+for (const [channel, profile] of Object.entries<Partial<Profile>>({
+  recording: { record: true },
+  slow: { latency: { p50: 4, p99: 20 } },
+  limited: { rateLimit: 1_000_000 },
+  reporting: { receipts: receiptProfile() },
+})) {
+  const provider = opened(async () => (await simulate(channel, profile)).provider(channel));
+  const connector = mockConnector({ name: channel, title: 'Net' }).simulatedBy(provider);
   connectorContract(test, connector, {
     folder: channel,
     line: ({ messageId, recipientId }: DeliveryToMake) =>

@@ -11,30 +11,35 @@ import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openHarness, type TestUser } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import { chooseMembers, latestActivity, possibleUsers } from './conversation.ts';
 import { database, openStore } from './store.ts';
 
 const { CONVERSATION_TYPE_PRIVATE: privately, CONVERSATION_TYPE_GROUP: group } = ConversationType;
 const seeds = 200;
 
-const hub = await openHarness();
-const auth = await hub.startService('auth', { SEED_USERS: `${seeds}` });
-const service = await hub.startService('conversation');
-const { users: found } = await hub
-  .client(AuthServiceService, auth.address, { token: await hub.serviceToken('conversation', 'auth') })
-  .lookupUsers({ userIds: [], usernames: Array.from({ length: seeds }, (_, number) => `user${number + 1}`) });
-const userByName = new Map(found.map((user) => [user.username, user]));
-const db = openDatabase(database, { url: hub.databaseUrl('conversation'), poolSize: 2, name: 'test' });
+const hub = opened(openHarness, (hub) => hub.stop());
+const auth = opened(() => hub.startService('auth', { SEED_USERS: `${seeds}` }));
+const service = opened(() => hub.startService('conversation'));
+const userByName = opened(async () => {
+  const { users } = await hub
+    .client(AuthServiceService, auth.address, { token: await hub.serviceToken('conversation', 'auth') })
+    .lookupUsers({ userIds: [], usernames: Array.from({ length: seeds }, (_, number) => `user${number + 1}`) });
+  return new Map(users.map((user) => [user.username, user]));
+});
+const db = opened(
+  () => openDatabase(database, { url: hub.databaseUrl('conversation'), poolSize: 2, name: 'test' }),
+  (db) => db.close(),
+);
 const store = openStore(db);
-const bus = await openBus(loadConfig(busSettings, { BUS_DATABASE_URL: hub.databaseUrl('bus') }), {
-  log: openLog({ name: 'test', format: 'json', level: 'silent' }),
-  clientId: 'test',
-});
-test.after.always(async () => {
-  await bus.stop();
-  await db.close();
-  await hub.stop();
-});
+const bus = opened(
+  () =>
+    openBus(loadConfig(busSettings, { BUS_DATABASE_URL: hub.databaseUrl('bus') }), {
+      log: openLog({ name: 'test', format: 'json', level: 'silent' }),
+      clientId: 'test',
+    }),
+  (bus) => bus.stop(),
+);
 
 function user(number: number): TestUser {
   return userByName.get(`user${number}`)!;

@@ -1,6 +1,4 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
@@ -8,6 +6,7 @@ import { openDatabase } from '#lib/database.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened, openedFolder } from '../../test/opened.ts';
 import { startRemoving } from './cleaning.ts';
 import { openDiskStorage } from './storage/disk.ts';
 import { unavailable } from './storage/failures.ts';
@@ -15,17 +14,15 @@ import type { Storage } from './storage/storage.ts';
 import { database, openStore, type NewFile } from './store.ts';
 import { openUploads } from './uploads.ts';
 
-const hub = await openHarness();
-const db = openDatabase(database, { url: hub.databaseUrl('file'), poolSize: 3, name: 'test' });
+const hub = opened(openHarness, (hub) => hub.stop());
+const db = opened(
+  () => openDatabase(database, { url: hub.databaseUrl('file'), poolSize: 3, name: 'test' }),
+  (db) => db.close(),
+);
 const store = openStore(db);
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
+const folder = openedFolder('chat4all-');
 const disk = openDiskStorage({ folder });
 const log = openLog({ name: 'test', format: 'json', level: 'info', destination: { write: () => {} } });
-test.after.always(async () => {
-  await db.close();
-  await hub.stop();
-  await rm(folder, { recursive: true, force: true });
-});
 
 const mebibyte = 1024 * 1024;
 const limits = {

@@ -7,6 +7,7 @@ import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import { balances, openAudit } from './audit.ts';
 import { openDeadLetters, type DeadLetterWithValue, type Replaying } from './dead-letters.ts';
 import { deadLetterOf } from './events.ts';
@@ -14,12 +15,11 @@ import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
 import { openOutbox } from './outbox.ts';
 import { database as definition, openStore, type NewMessage } from './store.ts';
 
-const harness = await openHarness();
-const database = openDatabase(definition, { url: harness.databaseUrl('message'), poolSize: 10, name: 'test' });
-test.after.always(async () => {
-  await database.close();
-  await harness.stop();
-});
+const harness = opened(openHarness, (harness) => harness.stop());
+const database = opened(
+  () => openDatabase(definition, { url: harness.databaseUrl('message'), poolSize: 10, name: 'test' }),
+  (database) => database.close(),
+);
 const store = openStore(database);
 const outbox = openOutbox(database);
 const letters = openDeadLetters(database);

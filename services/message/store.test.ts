@@ -2,16 +2,16 @@ import { randomUUID } from 'node:crypto';
 import test from 'ava';
 import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
 import { openOutbox, type Lease } from './outbox.ts';
 import { database as definition, openStore, type NewMessage } from './store.ts';
 
-const harness = await openHarness();
-const database = openDatabase(definition, { url: harness.databaseUrl('message'), poolSize: 10, name: 'test' });
-test.after.always(async () => {
-  await database.close();
-  await harness.stop();
-});
+const harness = opened(openHarness, (harness) => harness.stop());
+const database = opened(
+  () => openDatabase(definition, { url: harness.databaseUrl('message'), poolSize: 10, name: 'test' }),
+  (database) => database.close(),
+);
 const store = openStore(database);
 const outbox = openOutbox(database);
 

@@ -11,17 +11,17 @@ import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { openHarness } from '../../test/harness.ts';
+import { opened } from '../../test/opened.ts';
 import { rejection, routing, type Files } from './events.ts';
 import { copiesOf, decide } from './router.ts';
 import { database, openStore } from './store.ts';
 
-const harness = await openHarness();
+const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'router', format: 'json', level: 'silent' });
-const db = openDatabase(database, { url: harness.databaseUrl('router'), poolSize: 5, name: 'router test' });
-test.after.always('everything that was started stops', async () => {
-  await db.close();
-  await harness.stop();
-});
+const db = opened(
+  () => openDatabase(database, { url: harness.databaseUrl('router'), poolSize: 5, name: 'router test' }),
+  (db) => db.close(),
+);
 const store = openStore(db);
 
 /** A file service in which every file is there. */

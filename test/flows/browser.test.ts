@@ -9,21 +9,25 @@ import path from 'node:path';
 import test from 'ava';
 import { isOnPath } from '../../dev/engines/install.ts';
 import { startMesh } from '../harness.ts';
+import { opened } from '../opened.ts';
 
 const client = path.resolve(import.meta.dirname, '../../client');
 
 /** Serves the client and a page that uses it, and hears from that page how it went. */
-const site = createServer((request, response) => void serve(request.url ?? '/', request, response));
+const site = opened(
+  async () => {
+    const server = createServer((request, response) => void serve(request.url ?? '/', request, response));
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => server.close() };
+  },
+  (site) => site.close(),
+);
 const told = Promise.withResolvers<string>();
-site.listen(0, '127.0.0.1');
-await once(site, 'listening');
-const siteUrl = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
 
-const mesh = await startMesh({ bus: 'embedded', env: { CORS_ORIGINS: siteUrl } });
-test.after.always(async () => {
-  site.close();
-  await mesh.stop();
-});
+const mesh = opened(
+  () => startMesh({ bus: 'embedded', env: { CORS_ORIGINS: site.url } }),
+  (mesh) => mesh.stop(),
+);
 
 const chromium = ['chromium', 'google-chrome'].find(isOnPath);
 if (chromium === undefined && process.env.CI === 'true') throw new Error('With CI=true there must be a chromium');
@@ -33,7 +37,7 @@ inBrowser('the client works in a browser, on a page of another origin', async (t
   const profile = await mkdtemp(path.join(tmpdir(), 'chat4all-chromium-'));
   const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'];
   const quiet = ['--disable-background-networking', '--disable-component-update', `--user-data-dir=${profile}`];
-  const page = `${siteUrl}/?hub=${encodeURIComponent(mesh.url)}`;
+  const page = `${site.url}/?hub=${encodeURIComponent(mesh.url)}`;
   const browser = spawn(chromium!, [...flags, ...quiet, page], { stdio: 'ignore', detached: true });
   t.teardown(async () => {
     process.kill(-browser.pid!, 'SIGKILL');
@@ -81,7 +85,7 @@ run().catch((error) => ({ error: String(error) })).then((told) => fetch('/told',
 </script>`;
 
 async function serve(url: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const { pathname } = new URL(url, siteUrl);
+  const { pathname } = new URL(url, site.url);
   if (pathname === '/told') {
     told.resolve((await request.toArray()).join(''));
     response.end();

@@ -12,21 +12,21 @@ import { FileService } from '../../client/gen/chat4all/file/v1/file.pb.ts';
 import { MessageService } from '../../client/gen/chat4all/message/v1/message.pb.ts';
 import { eventually } from '../eventually.ts';
 import { contentDigest, contentOf, mebibyte, sha256Of } from './files.ts';
-import { startMeshes } from './meshes.ts';
+import { openedMeshes } from './meshes.ts';
 
 /** What users of the client do, with nothing but the client. */
 
-const meshes = await startMeshes(['embedded', 'kafka'], { env: { ADMIN_USERS: 'user1' } });
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { env: { ADMIN_USERS: 'user1' } });
 
 async function login(pathPrefix: string, username: string): Promise<{ userId: string; init: InitReq }> {
   const answer = await AuthService.IssueToken({ username, password: 'password123' }, { pathPrefix });
   return { userId: answer.user_id, init: { pathPrefix, headers: { authorization: `Bearer ${answer.token}` } } };
 }
 
-for (const { bus, url } of meshes) {
+for (const mesh of meshes) {
+  const { bus } = mesh;
   test.serial(`${bus}: with the client one logs in, writes, and sees what is delivered and who wrote it`, async (t) => {
-    const [me, friend] = await Promise.all([login(url, 'user1'), login(url, 'user2')]);
+    const [me, friend] = await Promise.all([login(mesh.url, 'user1'), login(mesh.url, 'user2')]);
     const { user_id, username } = await AuthService.GetCurrentUser({}, me.init);
     t.deepEqual([user_id, username], [me.userId, 'user1']);
     const { users, total } = await AuthService.ListUsers({ username: 'user2', offset: 0 }, me.init);
@@ -71,7 +71,7 @@ for (const { bus, url } of meshes) {
   test.serial(
     `${bus}: with the client a file goes up in chunks, is sent, and comes down whole or in part`,
     async (t) => {
-      const [me, friend] = await Promise.all([login(url, 'user1'), login(url, 'user2')]);
+      const [me, friend] = await Promise.all([login(mesh.url, 'user1'), login(mesh.url, 'user2')]);
       const content = contentOf('client', 2 * 5 * mebibyte + 1_000);
       const blob = new Blob([content.bytes() as Buffer<ArrayBuffer>]);
       const begun = await FileService.InitiateUpload(
@@ -114,7 +114,7 @@ for (const { bus, url } of meshes) {
       const part = await downloadFile({ file_id, range: 'bytes=10-19' }, friend.init);
       t.is(part.status, 206);
       t.deepEqual(Buffer.from(await part.arrayBuffer()), content.bytes(10, 20));
-      const stranger = await login(url, 'user3');
+      const stranger = await login(mesh.url, 'user3');
       const refusal = await t.throwsAsync(downloadFile({ file_id }, stranger.init), { instanceOf: RefusedError });
       t.like(refusal?.problem, { status: 403, error_code: 'NOT_A_READER' });
 
@@ -124,7 +124,7 @@ for (const { bus, url } of meshes) {
   );
 
   test.serial(`${bus}: with the client a field is the body, the rest of the request the path`, async (t) => {
-    const { init } = await login(url, 'user1');
+    const { init } = await login(mesh.url, 'user1');
     const set = await SimulationService.SetProfile({ channel: 'instagram', profile: { latency: { p50_ms: 1 } } }, init);
     t.like(set, { rate_limit: 0, latency: { p50_ms: 1, p99_ms: 0 }, outages: [], receipts: null, record: false });
     t.deepEqual(await SimulationService.GetProfile({ channel: 'instagram' }, init), set);

@@ -6,14 +6,15 @@ import { busSettings, openBus } from '#lib/bus/open.ts';
 import { loadConfig } from '#lib/config.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../eventually.ts';
+import { opened } from '../opened.ts';
 import { openRest, type MessageDetails, type Problem, type Rest } from '../rest.ts';
 import {
   deliveryLine,
   deliveryLines,
   ended,
   openConversation,
+  openedMeshes,
   send,
-  startMeshes,
   type FlowMesh,
   type Person,
 } from './meshes.ts';
@@ -56,11 +57,7 @@ interface Audit {
   lag: { topic: string; group: string; events: number; partitions: { partition: number; events: number }[] }[];
 }
 
-const meshes = await startMeshes(['embedded', 'kafka'], { people: 3 });
-const admins = await Promise.all(
-  meshes.map(async (mesh) => openRest(mesh.url, await mesh.userToken({ ...mesh.people[0]!, admin: true }))),
-);
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { people: 3 });
 
 /** Makes a table refuse rows, in a way that no repetition mends, until what is returned is called. */
 async function breakTable(mesh: FlowMesh, table: string, condition: string): Promise<() => Promise<void>> {
@@ -106,8 +103,8 @@ function letters(admin: Rest, query: string, count: number): Promise<DeadLetterP
 
 const replay = (admin: Rest, what: object) => admin.post<Replayed>(`${lettersPath}/replay`, what);
 
-for (const [index, mesh] of meshes.entries()) {
-  const admin = admins[index]!;
+for (const mesh of meshes) {
+  const admin = opened(async () => openRest(mesh.url, await mesh.userToken({ ...mesh.people[0]!, admin: true })));
   const { bus, people } = mesh;
   const [user1, user2, user3] = people as [Person, Person, Person];
 

@@ -2,9 +2,13 @@ import test from 'ava';
 import type { OpenApi } from '../conformity.ts';
 import { openRest, type Rest, type Token } from '../rest.ts';
 import { startMesh } from '../harness.ts';
+import { opened } from '../opened.ts';
 
 /** The examples of the OpenAPI document, sent as they stand there, for the users that `npm start` makes. */
-const hub = await startMesh({ bus: 'embedded', env: { ADMIN_USERS: 'user5' } });
+const hub = opened(
+  () => startMesh({ bus: 'embedded', env: { ADMIN_USERS: 'user5' } }),
+  (hub) => hub.stop(),
+);
 interface Parameter {
   name: string;
   in: 'path' | 'query' | 'header';
@@ -19,18 +23,21 @@ interface Example {
   requestBody?: { content: Record<string, { example?: unknown }> };
 }
 
-const anonymous = openRest(hub.url);
-const document = (await anonymous.get('/openapi.json')) as OpenApi;
-const examples = new Map(
-  Object.entries(document.paths).flatMap(([path, methods]) =>
+const anonymous = opened(() => openRest(hub.url));
+/** By operationId. */
+const examples = opened(async () => examplesOf((await anonymous.get('/openapi.json')) as OpenApi));
+
+function examplesOf(document: OpenApi): Map<string, Example> {
+  const examples = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => {
       const { parameters } = operation as unknown as { parameters: (Parameter | { $ref: string })[] };
       const own = parameters.filter((each): each is Parameter => 'name' in each);
       const example: Example = { ...operation, method: method.toUpperCase(), path, parameters: own };
       return [operation.operationId, example] as const;
     }),
-  ),
-);
+  );
+  return new Map(examples);
+}
 
 /** Sends an example. Ids that only an answer before can tell come in place of those that stand there. */
 async function send(
@@ -70,8 +77,6 @@ async function logIn(username?: string): Promise<Rest> {
   const { token } = await send(anonymous, 'issueToken', username === undefined ? {} : { username });
   return openRest(hub.url, token as Token['token']);
 }
-
-test.after.always(() => hub.stop());
 
 test('the examples work for user1, from the login to the file', async (t) => {
   const rest = await logIn();

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { eventually } from '../eventually.ts';
 import type { Problem } from '../rest.ts';
-import { isFreed, startFileMeshes, stockAtRest } from './file-meshes.ts';
+import { isFreed, openedFileMeshes, stockAtRest } from './file-meshes.ts';
 import {
   chunkOf,
   chunkPath,
@@ -23,14 +23,13 @@ import {
 } from './files.ts';
 import { deliveryLines, ended, openConversation, send, type Person } from './meshes.ts';
 
-const meshes = await startFileMeshes(
+const meshes = openedFileMeshes(
   [
     ['embedded', 'disk'],
     ['kafka', 's3'],
   ],
   { people: 25 },
 );
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 
 const smallest = 5 * mebibyte;
 

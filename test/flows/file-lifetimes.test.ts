@@ -1,7 +1,6 @@
-import test from 'ava';
 import { eventually } from '../eventually.ts';
 import type { Problem } from '../rest.ts';
-import { inTurn, isFreed, startFileMeshes, stockAtRest } from './file-meshes.ts';
+import { inTurn, isFreed, openedFileMeshes, stockAtRest } from './file-meshes.ts';
 import {
   chunkOf,
   chunkPath,
@@ -22,14 +21,13 @@ import type { Person } from './meshes.ts';
 /** Milliseconds: longer than anything here pauses, also on a machine that is busy. */
 const lifetime = 4_000;
 const testLimit = 120_000;
-const meshes = await startFileMeshes(
+const meshes = openedFileMeshes(
   [
     ['embedded', 'disk'],
     ['embedded', 's3'],
   ],
   { people: 6, small: true, env: { UPLOAD_TTL: `${lifetime}ms` } },
 );
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 
 for (const mesh of meshes) {
   const { files, newPeople, smallestChunk, rows } = mesh;

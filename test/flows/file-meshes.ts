@@ -7,6 +7,7 @@ import { Client as S3 } from 'minio';
 import pg from 'pg';
 import { eventually } from '../eventually.ts';
 import { kafkaIsThere, s3IsThere } from '../harness.ts';
+import { openedTogether } from '../opened.ts';
 import { mebibyte } from './files.ts';
 import { startFlowMesh, type FlowMesh, type Person } from './meshes.ts';
 
@@ -119,29 +120,33 @@ export interface FileMeshOptions {
 /** Small, and yet 2 GiB are no more than 10,000 of them. */
 const smallChunk = 256 * 1024;
 
-/** Starts a mesh on each of these pairs of engines that is there. Await this first, then declare the tests. */
-export async function startFileMeshes(
+/** A mesh on each of these pairs of engines that is there, for the tests of a file. */
+export function openedFileMeshes(
   pairs: readonly (readonly [bus: FlowMesh['bus'], files: FileMesh['files']])[],
   options: FileMeshOptions = {},
-): Promise<FileMesh[]> {
+): FileMesh[] {
   const there = pairs.filter(([, files]) => files === 'disk' || s3IsThere);
-  const outcomes = await Promise.allSettled(
-    there.map(([bus, files]) => startFileMesh(bus === 'kafka' && !kafkaIsThere ? 'embedded' : bus, files, options)),
+  return openedTogether(
+    there.map(([bus, files]) => ({
+      open: () => startFileMesh(bus === 'kafka' && !kafkaIsThere ? 'embedded' : bus, files, options),
+      close: (mesh: FileMesh) => mesh.stop(),
+      known: { files, smallestChunk: smallestChunkOn(files, options) },
+    })),
   );
-  const started = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failed === undefined) return started;
-  await Promise.all(started.map((mesh) => mesh.stop()));
-  throw failed.reason;
+}
+
+function smallestChunkOn(files: FileMesh['files'], { small = false }: FileMeshOptions): number {
+  return small && files === 'disk' ? smallChunk : 5 * mebibyte;
 }
 
 async function startFileMesh(
   bus: FlowMesh['bus'],
   files: FileMesh['files'],
-  { people = 40, env = {}, small = false }: FileMeshOptions,
+  options: FileMeshOptions,
 ): Promise<FileMesh> {
+  const { people = 40, env = {}, small = false } = options;
   const store = files === 'disk' ? await openDiskView() : openS3View(testS3());
-  const smallestChunk = small && files === 'disk' ? smallChunk : 5 * mebibyte;
+  const smallestChunk = smallestChunkOn(files, options);
   const sizes = { MIN_CHUNK_SIZE: String(smallestChunk), CHUNK_SIZE: String(smallestChunk) };
   const mesh = await startFlowMesh(bus, {
     people,

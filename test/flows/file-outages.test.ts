@@ -1,10 +1,10 @@
-import { chmod, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, rename } from 'node:fs/promises';
 import path from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import type { ExecutionContext } from 'ava';
 import pg from 'pg';
 import { minioAvailable, startMinio } from '../../dev/engines/minio.ts';
 import { eventually } from '../eventually.ts';
+import { openedFolder, openedTogether } from '../opened.ts';
 import type { Answer, Call } from '../rest.ts';
 import { diskView, inTurn, isFreed, openS3View, type StoreView } from './file-meshes.ts';
 import {
@@ -33,11 +33,7 @@ const testLimit = 300_000;
 /** Milliseconds for what was killed to be back: whoever completed a file and died is waited for as well. */
 const backLimit = 60_000;
 
-const started = new AsyncDisposableStack();
-const root = await mkdtemp(path.join(tmpdir(), 'chat4all-file-outages-'));
-started.defer(() => rm(root, { recursive: true, force: true }));
-// PostgreSQL runs as another user where we are root.
-await chmod(root, 0o755);
+const root = openedFolder('chat4all-file-outages-');
 
 /** A hub in processes, and its store, which can go away. */
 interface Scene {
@@ -46,14 +42,13 @@ interface Scene {
   store: StoreView;
   takeAway(): Promise<void>;
   bringBack(): Promise<void>;
+  stop(): Promise<unknown>;
 }
 
 async function startHub(files: Scene['files'], env: Record<string, string>): Promise<ProcessHub> {
   const folder = path.join(root, files);
   await mkdir(folder);
-  const hub = await startProcessHub(folder, env);
-  started.defer(() => hub.stop());
-  return hub;
+  return startProcessHub(folder, env);
 }
 
 async function onDisk(): Promise<Scene> {
@@ -65,15 +60,18 @@ async function onDisk(): Promise<Scene> {
     store: diskView(folder),
     takeAway: () => rename(folder, `${folder}.away`),
     bringBack: () => rename(`${folder}.away`, folder),
+    stop: () => hub.stop(),
   };
 }
 
 async function onS3(): Promise<Scene> {
   const dataDir = path.join(root, 'minio');
   let minio = await startMinio({ dataDir });
-  started.defer(() => minio.stop());
   const store = openS3View(minio);
-  const hub = await startHub('s3', store.env as Record<string, string>);
+  const hub = await startHub('s3', store.env as Record<string, string>).catch(async (error: unknown) => {
+    await minio.stop();
+    throw error;
+  });
   return {
     files: 's3',
     hub,
@@ -82,14 +80,18 @@ async function onS3(): Promise<Scene> {
     async bringBack() {
       minio = await startMinio({ dataDir, port: minio.port });
     },
+    async stop() {
+      await hub.stop();
+      await minio.stop();
+    },
   };
 }
 
-const scenes = await Promise.all([onDisk(), ...(minioAvailable() ? [onS3()] : [])]).catch(async (error: unknown) => {
-  await started.disposeAsync();
-  throw error;
-});
-test.after.always(() => started.disposeAsync());
+const stop = (scene: Scene) => scene.stop();
+const scenes = openedTogether<Scene>([
+  { open: onDisk, close: stop, known: { files: 'disk' } },
+  ...(minioAvailable() ? [{ open: onS3, close: stop, known: { files: 's3' as const } }] : []),
+]);
 
 /** What a call answers once nothing is away any more. */
 function onceBack(person: Person, method: string, at: string, call?: Call): Promise<Answer> {

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { v4 as uuid } from 'uuid';
 import { openRest, type Call, type Problem } from '../rest.ts';
-import { startFileMeshes, stockAtRest } from './file-meshes.ts';
+import { openedFileMeshes, stockAtRest } from './file-meshes.ts';
 import {
   chunkOf,
   chunkPath,
@@ -24,14 +24,13 @@ import {
 } from './files.ts';
 import { messageOf, openConversation, type Person } from './meshes.ts';
 
-const meshes = await startFileMeshes(
+const meshes = openedFileMeshes(
   [
     ['embedded', 'disk'],
     ['kafka', 's3'],
   ],
   { people: 40, small: true },
 );
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 
 /** The paths of the wrong fields, in order. */
 function wrong({ field_errors: errors = {} }: Problem): string[] {

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
 import { eventually } from '../eventually.ts';
-import { openFiles, startFileMeshes, stockAtRest } from './file-meshes.ts';
+import { openFiles, openedFileMeshes, stockAtRest } from './file-meshes.ts';
 import {
   chunkOf,
   chunkPath,
@@ -34,14 +34,13 @@ import {
   type Person,
 } from './meshes.ts';
 
-const meshes = await startFileMeshes(
+const meshes = openedFileMeshes(
   [
     ['embedded', 'disk'],
     ['kafka', 's3'],
   ],
   { people: 25 },
 );
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
 
 const smallest = 5 * mebibyte;
 const largest = 2 * 1024 ** 3;

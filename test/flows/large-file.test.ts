@@ -1,11 +1,10 @@
 import test from 'ava';
-import { isFreed, startFileMeshes } from './file-meshes.ts';
+import { isFreed, openedFileMeshes } from './file-meshes.ts';
 import { complete, contentOf, detailsOf, download, everyChunk, initiate, mebibyte, sendChunks } from './files.ts';
 import { ended, openConversation, send, type Person } from './meshes.ts';
 
 // One store is enough, the faster one: what each does with large parts is in its contract.
-const [mesh] = await startFileMeshes([['embedded', 'disk']], { people: 2 });
-test.after.always(() => mesh!.stop());
+const [mesh] = openedFileMeshes([['embedded', 'disk']], { people: 2 });
 
 const { files, newPeople } = mesh!;
 const gibibyte = 1024 * mebibyte;

@@ -7,7 +7,7 @@ import {
   everyMessage,
   openConversation,
   sendPatiently,
-  startMeshes,
+  openedMeshes,
   type Person,
 } from './meshes.ts';
 
@@ -16,8 +16,7 @@ const messagesEach = 20;
 const groupSize = 5;
 
 // However slow the machine is: this is not about how soon a message is delivered.
-const meshes = await startMeshes(['embedded', 'kafka'], { people: writers, env: { DELIVERY_DEADLINE: '10m' } });
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { people: writers, env: { DELIVERY_DEADLINE: '10m' } });
 
 for (const mesh of meshes) {
   const { bus, people } = mesh;

@@ -5,6 +5,7 @@ import { eventually } from '../eventually.ts';
 import { ConversationService, ConversationType } from '../../client/gen/chat4all/conversation/v1/conversation.pb.ts';
 import { MessageService, type SendMessageRequest } from '../../client/gen/chat4all/message/v1/message.pb.ts';
 import { kafkaIsThere, s3IsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
+import { openedTogether } from '../opened.ts';
 import { openRest, type MessageDetails, type MessagePage, type Problem, type Rest } from '../rest.ts';
 
 /** Somebody who uses the hub. */
@@ -22,18 +23,19 @@ export interface FlowMesh extends Mesh {
   anonymous: Rest;
 }
 
-/** Starts a mesh on each of these engines that is there. Await this first, then declare the tests. */
-export async function startMeshes(
+/** A mesh on each of these engines that is there, for the tests of a file. */
+export function openedMeshes(
   buses: readonly FlowMesh['bus'][],
   options: { people?: number; env?: NodeJS.ProcessEnv } = {},
-): Promise<FlowMesh[]> {
+): FlowMesh[] {
   const there = buses.filter((bus) => bus !== 'kafka' || kafkaIsThere);
-  const outcomes = await Promise.allSettled(there.map((bus) => startFlowMesh(bus, options)));
-  const started = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (failed === undefined) return started;
-  await Promise.all(started.map((mesh) => mesh.stop()));
-  throw failed.reason;
+  return openedTogether(
+    there.map((bus) => ({
+      open: () => startFlowMesh(bus, options),
+      close: (mesh: FlowMesh) => mesh.stop(),
+      known: { bus },
+    })),
+  );
 }
 
 /** Starts a mesh on one engine, with its files in S3 beside Kafka where that is there, and else on disk. */

@@ -11,13 +11,12 @@ import {
   messageOf,
   openConversation,
   send,
-  startMeshes,
+  openedMeshes,
   type Person,
 } from './meshes.ts';
 
 const connectors = await installedConnectors();
-const meshes = await startMeshes(['embedded', 'kafka'], { people: 13 });
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { people: 13 });
 
 /** What people call the networks, by the names of their channels. */
 const titles = new Map(connectors.map(({ name, title }) => [name, title]));

@@ -2,13 +2,12 @@ import test, { type ExecutionContext } from 'ava';
 import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
 import { eventually } from '../eventually.ts';
 import { openRest, type Effect, type EffectPage, type MessageDetails, type Rest, type Token } from '../rest.ts';
-import { ended, openConversation, send, startFlowMesh, startMeshes, type FlowMesh, type Person } from './meshes.ts';
+import { ended, openConversation, openedMeshes, send, type FlowMesh, type Person } from './meshes.ts';
 
 // However slow the machine is: this is not about how soon a message is delivered.
 const env = { ADMIN_USERS: 'user5', DELIVERY_DEADLINE: '2m' };
-const meshes = await startMeshes(['embedded', 'kafka'], { env });
-const hasty = await startFlowMesh('embedded', { env: { ...env, DELIVERY_DEADLINE: '3s' } });
-test.after.always(() => Promise.all([...meshes, hasty].map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { env });
+const [hasty] = openedMeshes(['embedded'], { env: { ...env, DELIVERY_DEADLINE: '3s' } }) as [FlowMesh];
 
 async function loginAsAdmin({ anonymous, url }: FlowMesh): Promise<Rest> {
   const credentials = { username: 'user5', password: 'password123' };

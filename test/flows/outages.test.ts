@@ -1,5 +1,4 @@
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -7,6 +6,7 @@ import { startKafka } from '../../dev/engines/kafka.ts';
 import { startPostgres } from '../../dev/engines/postgres.ts';
 import { eventually } from '../eventually.ts';
 import { kafkaIsThere } from '../harness.ts';
+import { opened, openedFolder } from '../opened.ts';
 import type { MessageDetails } from '../rest.ts';
 import { startProcessHub, startSenders, type ProcessHub, type Senders } from './hubs.ts';
 import {
@@ -29,12 +29,7 @@ const outageLength = 15_000;
 const noticeLimit = 5_000;
 const testLimit = 150_000;
 
-const started = new AsyncDisposableStack();
-
-const root = await mkdtemp(path.join(tmpdir(), 'chat4all-outages-'));
-started.defer(() => rm(root, { recursive: true, force: true }));
-// PostgreSQL runs as another user where we are root.
-await chmod(root, 0o755);
+const root = openedFolder('chat4all-outages-');
 
 async function folder(name: string): Promise<string> {
   const made = path.join(root, name);
@@ -43,25 +38,27 @@ async function folder(name: string): Promise<string> {
 }
 
 async function startHub(name: string, env: Record<string, string>): Promise<ProcessHub> {
-  const hub = await startProcessHub(await folder(name), { ...patient, ...env });
-  started.defer(() => hub.stop());
-  return hub;
+  return startProcessHub(await folder(name), { ...patient, ...env });
 }
 
 /** Kafka and PostgreSQL that are not the hub's own, a hub on them, and a mesh with a short deadline on the same Kafka. */
 async function startOnRealEngines() {
+  await using starting = new AsyncDisposableStack();
   let [kafka, postgres] = await Promise.all([
     startKafka({ dataDir: path.join(root, 'kafka') }),
     startPostgres({ dataDir: path.join(root, 'postgres') }),
   ]);
-  started.defer(() => kafka.stop());
-  started.defer(() => postgres.stop());
+  starting.defer(() => kafka.stop());
+  starting.defer(() => postgres.stop());
   const brokers = { KAFKA_BROKERS: kafka.brokers };
   const [hub, mesh] = await Promise.all([
-    startHub('real', { ...brokers, DATABASE_URL: postgres.adminUrl, BUS_PREFIX: 'hub.' }),
-    startFlowMesh('kafka', { env: { ...brokers, DELIVERY_DEADLINE: `${shortDeadline}ms` } }),
+    startHub('real', { ...brokers, DATABASE_URL: postgres.adminUrl, BUS_PREFIX: 'hub.' }).then((hub) =>
+      starting.adopt(hub, () => hub.stop()),
+    ),
+    startFlowMesh('kafka', { env: { ...brokers, DELIVERY_DEADLINE: `${shortDeadline}ms` } }).then((mesh) =>
+      starting.adopt(mesh, () => mesh.stop()),
+    ),
   ]);
-  started.defer(() => mesh.stop());
 
   const ready = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
   const begins = Promise.all(ready.map(({ promise }) => promise)).then(async () => {
@@ -74,9 +71,11 @@ async function startOnRealEngines() {
     kafka = await startKafka({ dataDir: path.join(root, 'kafka'), port: kafka.port });
     return at;
   });
+  const started = starting.move();
   return {
     hub,
     mesh,
+    stop: () => started.disposeAsync(),
     /** Kafka goes away once both tests are ready for it; both moments are told in milliseconds since the epoch. */
     outage: { readyHub: ready[0].resolve, readyMesh: ready[1].resolve, begins, ends },
     async restartPostgres() {
@@ -86,15 +85,11 @@ async function startOnRealEngines() {
   };
 }
 
-const [embedded, real] = await Promise.all([
-  startHub('embedded', {}),
-  kafkaIsThere ? startOnRealEngines() : undefined,
-]).catch(async (error: unknown) => {
-  await started.disposeAsync();
-  throw error;
-});
-
-test.after.always(() => started.disposeAsync());
+const embedded = opened(
+  () => startHub('embedded', {}),
+  (hub) => hub.stop(),
+);
+const real = kafkaIsThere ? opened(startOnRealEngines, (real) => real.stop()) : undefined;
 
 /** Everything accepted is there once, in order, delivered once; and whoever repeats a delivery is another process. */
 async function nothingIsLost(t: ExecutionContext, hub: ProcessHub, { accepted, reader }: Senders): Promise<void> {

@@ -1,9 +1,8 @@
 import test from 'ava';
 import { type Conversation, type ConversationPage, type MessagePage } from '../rest.ts';
-import { everyMessage, openConversation, send, sendPatiently, startMeshes, type Person } from './meshes.ts';
+import { everyMessage, openConversation, send, sendPatiently, openedMeshes, type Person } from './meshes.ts';
 
-const meshes = await startMeshes(['embedded', 'kafka'], { people: 12 });
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { people: 12 });
 
 for (const { bus, people } of meshes) {
   const [user1, user2, user3] = people as [Person, Person, Person];

@@ -1,33 +1,28 @@
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
 import { openRest, type Call, type Conversation, type Problem } from '../rest.ts';
-import { ended, everyMessage, messageOf, openConversation, send, startMeshes, type Person } from './meshes.ts';
+import { ended, everyMessage, messageOf, openConversation, send, openedMeshes, type Person } from './meshes.ts';
 
-const meshes = await startMeshes(['embedded', 'kafka'], { people: 101 });
-/** Conversations that all tests of a mesh share. */
-const scenes = await Promise.all(
-  meshes.map(async (mesh) => {
-    const [user1, user2, user3] = mesh.people as [Person, Person, Person];
-    const [pair, trio, theirs] = await Promise.all([
-      openConversation([user1, user2]),
-      openConversation([user1, user2, user3]),
-      openConversation([user2, user3]),
-    ]);
-    return { mesh, pair, trio, theirs };
-  }),
-);
-
-test.after.always(() => Promise.all(meshes.map((mesh) => mesh.stop())));
+const meshes = openedMeshes(['embedded', 'kafka'], { people: 101 });
 
 /** The paths of the wrong fields, in order. */
 function wrong({ field_errors: errors = {} }: Problem): string[] {
   return Object.keys(errors).toSorted();
 }
 
-for (const { mesh, pair, trio, theirs } of scenes) {
+for (const mesh of meshes) {
   const { bus, people, anonymous } = mesh;
   const [user1, user2, user3, user4, user5] = people as [Person, Person, Person, Person, Person];
   const mine = user1.rest;
+  /** Conversations that the tests of a mesh share. */
+  let [pair, trio, theirs] = ['', '', ''];
+  test.serial.before(async () => {
+    [pair, trio, theirs] = await Promise.all([
+      openConversation([user1, user2]),
+      openConversation([user1, user2, user3]),
+      openConversation([user2, user3]),
+    ]);
+  });
 
   const badMessage = (json: unknown) => mine.refused(400, 'POST', '/v1/messages', { json });
   const badConversation = (json: unknown) => mine.refused(400, 'POST', '/v1/conversations', { json });

@@ -1,10 +1,10 @@
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { eventually } from '../eventually.ts';
 import { serviceNames } from '../harness.ts';
+import { openedFolder, openedTogether } from '../opened.ts';
 import type { Problem } from '../rest.ts';
 import { startProcessHub, type ProcessHub } from './hubs.ts';
 import { ended, everyDeliveryLine, everyMessage, messageOf, openConversation, type Person } from './meshes.ts';
@@ -13,26 +13,19 @@ import { ended, everyDeliveryLine, everyMessage, messageOf, openConversation, ty
 const env = { DELIVERY_DEADLINE: '3m', MAX_OPEN_UPLOADS: '10000' };
 const testLimit = 240_000;
 
-const started = new AsyncDisposableStack();
-const root = await mkdtemp(path.join(tmpdir(), 'chat4all-restarts-'));
-started.defer(() => rm(root, { recursive: true, force: true }));
-// PostgreSQL runs as another user where we are root.
-await chmod(root, 0o755);
+const root = openedFolder('chat4all-restarts-');
 
 async function startHub(name: string, replicas: number): Promise<ProcessHub> {
   const folder = path.join(root, name);
   await mkdir(folder);
-  const hub = await startProcessHub(folder, env, replicas);
-  started.defer(() => hub.stop());
-  return hub;
+  return startProcessHub(folder, env, replicas);
 }
 
-const hubs = await Promise.all([startHub('single', 1), startHub('pairs', 2)]).catch(async (error: unknown) => {
-  await started.disposeAsync();
-  throw error;
-});
-const [single, pairs] = hubs;
-test.after.always(() => started.disposeAsync());
+const stop = (hub: ProcessHub) => hub.stop();
+const [single, pairs] = openedTogether([
+  { open: () => startHub('single', 1), close: stop },
+  { open: () => startHub('pairs', 2), close: stop },
+]) as [ProcessHub, ProcessHub];
 
 interface Answered {
   call: string;

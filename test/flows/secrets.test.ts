@@ -1,13 +1,16 @@
 import test from 'ava';
 import { startMesh } from '../harness.ts';
+import { opened } from '../opened.ts';
 import { openRest, type Token } from '../rest.ts';
 import { contentOf, download, everyChunk, initiate, complete, put, sendChunk, chunkOf } from './files.ts';
 import { ended, openConversation, send, type Person } from './meshes.ts';
 
 /** What the processes write at LOG_LEVEL=trace while people log in, write, send files and get things wrong. */
 
-const mesh = await startMesh({ bus: 'embedded', env: { LOG_LEVEL: 'trace' } });
-test.after.always(() => mesh.stop());
+const mesh = opened(
+  () => startMesh({ bus: 'embedded', env: { LOG_LEVEL: 'trace' } }),
+  (mesh) => mesh.stop(),
+);
 
 test('no log line shows a password, a token, a key, a signature or what people write', async (t) => {
   const anonymous = openRest(mesh.url);

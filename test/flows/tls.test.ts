@@ -1,32 +1,31 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { Client, type ServiceError } from '@grpc/grpc-js';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { createAuthority, writeCertificates } from '../certificates.ts';
 import { startMesh } from '../harness.ts';
+import { opened, openedFolder, openedTogether } from '../opened.ts';
 import { openRest, type Problem, type Token } from '../rest.ts';
 import { contentOf, download, mebibyte, uploadFile } from './files.ts';
 import { ended, openConversation, send, type Person } from './meshes.ts';
 
 /** The mesh with certificates on every gRPC connection, behind a gateway that has one, too. */
 
-const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-tls-'));
+const folder = openedFolder('chat4all-tls-');
 const authority = createAuthority('the hub');
 const stranger = createAuthority('a stranger');
 const here = ['localhost', '127.0.0.1'];
-const good = await writeCertificates(folder, 'GRPC_TLS', authority.issue(here), authority);
-const strange = await writeCertificates(folder, 'GRPC_TLS', stranger.issue(here), authority);
-const elsewhere = await writeCertificates(folder, 'GRPC_TLS', authority.issue(['elsewhere.test']), authority);
+const [good, strange, elsewhere] = openedTogether([
+  { open: () => writeCertificates(folder, 'GRPC_TLS', authority.issue(here), authority) },
+  { open: () => writeCertificates(folder, 'GRPC_TLS', stranger.issue(here), authority) },
+  { open: () => writeCertificates(folder, 'GRPC_TLS', authority.issue(['elsewhere.test']), authority) },
+]) as [Record<string, string>, Record<string, string>, Record<string, string>];
 
-const mesh = await startMesh({ bus: 'embedded', env: good });
-const people = await Promise.all(['user1', 'user2', 'user3'].map(logIn));
-test.after.always(async () => {
-  await mesh.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const mesh = opened(
+  () => startMesh({ bus: 'embedded', env: good }),
+  (mesh) => mesh.stop(),
+);
+const people = opened(() => Promise.all(['user1', 'user2', 'user3'].map(logIn)));
 
 async function logIn(username: string): Promise<Person> {
   const json = { username, password: 'password123' };

@@ -1,21 +1,20 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { HubError } from '#lib/errors.ts';
 import { loadConfig } from '#lib/config.ts';
 import { openLog } from '#lib/log.ts';
+import { openedFolder } from '../../../test/opened.ts';
 import { storageContract } from './contract.ts';
 import { openDiskStorage } from './disk.ts';
 import { openStorage, storageSettings } from './open.ts';
 import type { Bytes } from './storage.ts';
 
-const root = await mkdtemp(path.join(tmpdir(), 'chat4all-files-'));
+const root = openedFolder('chat4all-files-');
 const log = openLog({ name: 'test', format: 'json', level: 'silent' });
 const never = new AbortController().signal;
-test.after.always(() => rm(root, { recursive: true, force: true }));
 
 /** Every file and folder of a key, by its path, in all of a store's folders. */
 async function remains(folder: string, key: string): Promise<string[]> {
@@ -179,7 +178,7 @@ test.serial('a store that may not be written to is away, and nothing is left hal
 
 // A small file system, which only this child sees.
 const mount = ['-rm', 'sh', '-c', 'mount -t tmpfs -o size=1m tmpfs "$1" && shift && exec "$@"', 'sh'];
-const canMount = spawnSync('unshare', [...mount, root, 'true']).status === 0;
+const canMount = spawnSync('unshare', [...mount, import.meta.dirname, 'true']).status === 0;
 (canMount ? test : test.skip)('a store that is full is away, and nothing is left half done', async (t) => {
   const folder = await mkdtemp(path.join(root, 'full-'));
   const script = child(
