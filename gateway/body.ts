@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Binding } from './bindings.ts';
 import { httpBody } from './http-body.ts';
-import { firstValue, repeatsMember } from './json-values.ts';
+import { firstValue, membersIn, mostValues, outlineOf } from './json-values.ts';
 import { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
 
@@ -132,24 +132,40 @@ function isObject(json: unknown): boolean {
   return typeof json === 'object' && json !== null && !Array.isArray(json);
 }
 
+/** How deep JSON may nest: as deep as Go's encoding/json lets it. What is made of it has limits of its own. */
+const deepest = 10_000;
 /**
  * The JSON of a body. Whole numbers that a double can't hold are bigints.
  *
- * @throws Problem 415 if the content type is not JSON in UTF-8, 400 `MALFORMED_JSON` if the body is not JSON
+ * @throws Problem 415 if the content type is not JSON in UTF-8, 400 `MALFORMED_JSON` if the body is not JSON, 413 if it holds too
+ *   many values
  */
 export function parseJson(body: Buffer, contentType: string | undefined, isStrict = false): unknown {
   if (!isStrict) requireJson(contentType);
   if (!isUtf8(body)) throw new Problem(400, 'MALFORMED_JSON', 'The body is not valid UTF-8');
-  const text = body.toString();
+  const { depth, members, values, hasLongNumber } = outlineOf(body);
+  if (depth > deepest) throw new Problem(400, 'MALFORMED_JSON', nestedTooDeeply);
+  if (values > mostValues) {
+    throw new Problem(413, 'PAYLOAD_TOO_LARGE', `The body must not hold more than ${mostValues} values`);
+  }
+  const value = parsed(body.toString(), hasLongNumber);
+  // JSON.parse keeps the last member of those that have the same name.
+  if (isStrict && membersIn(value) !== members) {
+    throw new Problem(400, 'MALFORMED_JSON', 'The body has an object in which a member is given twice');
+  }
+  return value;
+}
+
+const nestedTooDeeply = 'The body is nested too deeply';
+
+function parsed(text: string, hasLongNumber: boolean): unknown {
   try {
-    // Only a long run of digits can be a number that JSON.parse would round.
-    const value: unknown = /\d{16}/.test(text) ? JSON.parse(text, keepLongNumbers) : JSON.parse(text);
-    if (!isStrict || !repeatsMember(text, value)) return value;
+    return hasLongNumber ? JSON.parse(text, keepLongNumbers) : JSON.parse(text);
   } catch (error) {
-    if (error instanceof RangeError) throw new Problem(400, 'MALFORMED_JSON', 'The body is nested too deeply');
+    // With a function beside it, it goes down by calling itself.
+    if (error instanceof RangeError) throw new Problem(400, 'MALFORMED_JSON', nestedTooDeeply);
     throw new Problem(400, 'MALFORMED_JSON', `The body is not valid JSON${place(error)}`);
   }
-  throw new Problem(400, 'MALFORMED_JSON', 'The body has an object in which a member is given twice');
 }
 
 function keepLongNumbers(_key: string, value: unknown, context?: { source?: string }): unknown {

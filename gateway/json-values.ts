@@ -26,8 +26,13 @@ export class JsonValues {
     this.#limit = limit;
   }
 
-  /** The values that end in the next bytes. @throws ValueTooLong */
-  push(chunk: Buffer): Buffer[] {
+  /**
+   * The values that end in the next bytes.
+   *
+   * @param most after so many it stops; what follows is then not looked at
+   * @throws ValueTooLong
+   */
+  push(chunk: Buffer, most = Infinity): Buffer[] {
     const values: Buffer[] = [];
     let from = 0;
     const finish = (to: number) => {
@@ -38,6 +43,7 @@ export class JsonValues {
       from = to;
     };
     for (let at = 0; at < chunk.length; at++) {
+      if (values.length >= most) return values;
       const byte = chunk[at] as number;
       if (this.#inText) {
         if (this.#isEscaped) this.#isEscaped = false;
@@ -86,25 +92,76 @@ export class JsonValues {
 /** The first value in a body, and nothing if it holds none. */
 export function firstValue(body: Buffer): Buffer | undefined {
   const values = new JsonValues(Infinity);
-  return values.push(body)[0] ?? values.rest();
+  return values.push(body, 1)[0] ?? values.rest();
 }
 
-/** Whether a member of an object is there twice: JSON.parse keeps the last one only. */
-export function repeatsMember(text: string, value: unknown): boolean {
-  const members = membersIn(value);
-  // Mostly no string has a colon, so that they are as many; else the strings don't count.
-  return colonsIn(text) !== members && colonsIn(text.replace(/"(?:[^"\\]|\\.)*"/gs, '')) !== members;
+/**
+ * How many values a body may hold: as many as the shortest ones of them that fit into a message of 4 MiB, which is what gRPC servers
+ * take by default. An empty object of two bytes takes a hundred times as much memory here.
+ */
+export const mostValues = 4 * 1024 * 1024;
+
+/** What can be told of JSON before it is parsed. */
+export interface Outline {
+  /** How deep its lists and objects nest. */
+  depth: number;
+  /** How many members its objects have, repeated ones included. */
+  members: number;
+  /** At least as many as the values in it, and at most twice as many. */
+  values: number;
+  /** Whether a number has more digits in a row than JSON.parse is sure to keep. */
+  hasLongNumber: boolean;
 }
 
-function colonsIn(text: string): number {
-  let colons = 0;
-  for (let at = text.indexOf(':'); at !== -1; at = text.indexOf(':', at + 1)) colons += 1;
-  return colons;
+/** Digits that every double can hold. */
+const safeDigits = 15;
+
+/** Goes over JSON once, however long its texts are and however deep it nests. Of what is no JSON it says something, too. */
+export function outlineOf(json: Buffer): Outline {
+  const { length } = json;
+  let [depth, deepest, members, values, digits] = [0, 0, 0, 1, 0];
+  let hasLongNumber = false;
+  for (let at = 0; at < length; at++) {
+    const byte = json[at] as number;
+    if (byte >= 0x30 && byte <= 0x39) {
+      digits += 1;
+      if (digits > safeDigits) hasLongNumber = true;
+      continue;
+    }
+    digits = 0;
+    switch (byte) {
+      case quote:
+        for (at += 1; at < length && json[at] !== quote; at++) if (json[at] === backslash) at += 1;
+        break;
+      case openList:
+      case openObject:
+        values += 1;
+        depth += 1;
+        if (depth > deepest) deepest = depth;
+        break;
+      case closeList:
+      case closeObject:
+        depth -= 1;
+        break;
+      case comma:
+        values += 1;
+        break;
+      case colon:
+        members += 1;
+        break;
+    }
+  }
+  return { depth: deepest, members, values, hasLongNumber };
 }
 
-function membersIn(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0;
+/** How many members the objects in a parsed value have, on all levels. */
+export function membersIn(value: unknown): number {
   let members = 0;
-  for (const inner of Object.values(value)) members += membersIn(inner);
-  return Array.isArray(value) ? members : members + Object.keys(value).length;
+  const left: unknown[] = typeof value === 'object' && value !== null ? [value] : [];
+  for (let next = left.pop(); next !== undefined; next = left.pop()) {
+    const inner: unknown[] = Array.isArray(next) ? next : Object.values(next as object);
+    if (!Array.isArray(next)) members += inner.length;
+    for (const each of inner) if (typeof each === 'object' && each !== null) left.push(each);
+  }
+  return members;
 }

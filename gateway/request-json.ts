@@ -36,20 +36,27 @@ export interface Place {
 const maxViolations = 500;
 /** The characters of a path in proto names that are kept: it goes to backends in a header, and may hold a key of a map. */
 const maxPath = 200;
+/** The characters of a path beyond which it names what holds a value rather than the value. */
+const longestPath = 2_000;
+/** The characters of paths whose spelling is kept, for the whole of a request. */
+const mostSpelled = 1024 * 1024;
 
 /** What is learned about a request while it is read: what is wrong with it, and how the client spelled its fields. */
 export class Reading {
   readonly violations: Violation[] = [];
   readonly #spellings = new Map<string, string>();
+  #spelled = 0;
 
   fail({ field, sent }: Place, description: string): void {
     if (this.violations.length >= maxViolations) return;
     this.violations.push({ field: field.slice(0, maxPath).toWellFormed(), sent: sent || field, description });
   }
 
-  /** Notes that the client wrote `sent` for `field`. */
+  /** Notes that the client wrote `sent` for `field`, unless there is too much to note. */
   spell({ field, sent }: Place): void {
-    if (field !== sent) this.#spellings.set(field, sent);
+    if (field === sent || this.#spelled > mostSpelled) return;
+    this.#spelled += field.length;
+    this.#spellings.set(field, sent);
   }
 
   /** Forgets what was found out about a field, because its value now comes from elsewhere. */
@@ -85,12 +92,20 @@ export const root: Place = { field: '', sent: '' };
 
 /** The place of a field in the message at `parent`, which the client called `key`. */
 export function child(parent: Place, name: string, key: string): Place {
+  if (isLong(parent)) return parent;
   const field = parent.field === '' ? name : `${parent.field}.${name}`;
   if (key === name && parent.sent === parent.field) return { field, sent: field };
   return { field, sent: parent.sent === '' ? key : `${parent.sent}.${key}` };
 }
 
+/** Keys of maps are as long as clients like, and a path would repeat them for each value below. */
+function isLong({ field, sent }: Place): boolean {
+  return field.length > longestPath || sent.length > longestPath;
+}
+
+/** The place of an item of a list or map. */
 function step(parent: Place, key: string): Place {
+  if (isLong(parent)) return parent;
   const field = parent.field + key;
   return { field, sent: parent.sent === parent.field ? field : parent.sent + key };
 }
@@ -142,7 +157,8 @@ export class RequestJson {
   /** Reads the value of one field, which the client called `key`, into `draft`. */
   field(field: Field, json: Json, draft: Draft, reading: Reading, parent: Place, key: string, depth = 0): void {
     const place = child(parent, field.name, key);
-    if (key !== field.name) reading.spell(place);
+    // To the letter, nobody else speaks of fields.
+    if (key !== field.name && !this.#strict) reading.spell(place);
     if (field.shape === 'single') {
       const value = this.#value(field.value, json, reading, place, depth);
       if (value !== undefined && value !== ignored) draft.set(field, value);

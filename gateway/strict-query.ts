@@ -1,7 +1,10 @@
 import type { Binding } from './bindings.ts';
+import { mostValues } from './json-values.ts';
+import { Problem } from './problem.ts';
 import { holderOf, isPlainMessage, type Draft, type Reading } from './request-json.ts';
 import { Fault, type Field, type MessageType } from './schema.ts';
 import { strictFromText, strictScalar } from './strict-text.ts';
+import { maxDepth } from './well-known.ts';
 
 /**
  * Reads a query string as grpc-gateway does: every field that is neither in the path nor in the body may be in it, what is no
@@ -10,10 +13,16 @@ import { strictFromText, strictScalar } from './strict-text.ts';
 export function readStrictQuery(binding: Binding, query: string, draft: Draft, reading: Reading): void {
   const seen = new Set<string>();
   for (const [key, values] of parametersOf(query, reading)) {
-    const [, base, entry] = /^(.*)\[(.*)\]$/s.exec(key) ?? [undefined, key, undefined];
+    const bracket = key.endsWith(']') ? key.lastIndexOf('[') : -1;
+    const [base, entry] = bracket === -1 ? [key, undefined] : [key.slice(0, bracket), key.slice(bracket + 1, -1)];
     const fail = (description: string) => reading.fail({ field: base, sent: key }, description);
-    const { fields, rest } = walk(binding.input, base.split('.'));
-    const path = rest.length === 0 ? fields.map(({ name }) => name) : base.split('.');
+    const names = base.split('.', maxDepth + 1);
+    if (names.length > maxDepth) {
+      fail('must not be nested so deeply');
+      continue;
+    }
+    const { fields, rest } = walk(binding.input, names);
+    const path = rest.length === 0 ? fields.map(({ name }) => name) : names;
     if (isElsewhere(binding, path)) continue;
     const name = path.join('.') + (entry === undefined ? '' : `[${entry}]`);
     if (seen.has(name)) {
@@ -33,11 +42,22 @@ export function readStrictQuery(binding: Binding, query: string, draft: Draft, r
   }
 }
 
-/** The parameters in the order of their first value. */
+/** Parameters of a form, which counts as query: as many values as JSON may hold. */
+const mostParameters = mostValues;
+
+/** The parameters in the order of their first value. @throws Problem 413 if there are too many */
 function parametersOf(query: string, reading: Reading): Map<string, string[]> {
   const parameters = new Map<string, string[]>();
-  for (const pair of query.split('&')) {
-    if (pair === '') continue;
+  let count = 0;
+  for (let from = 0, to: number; from < query.length; from = to + 1) {
+    to = query.indexOf('&', from);
+    if (to === -1) to = query.length;
+    if (to === from) continue;
+    count += 1;
+    if (count > mostParameters) {
+      throw new Problem(413, 'PAYLOAD_TOO_LARGE', `There must not be more than ${mostParameters} parameters`);
+    }
+    const pair = query.slice(from, to);
     const equals = pair.indexOf('=');
     try {
       if (pair.includes(';')) throw new URIError('a semicolon');

@@ -2,12 +2,12 @@ import { ScalarType } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { scalarFromJson, scalarWires, type Scalar } from './scalars.ts';
 import { Fault, type EnumNames, type ValueType } from './schema.ts';
-import { wellKnownTypes } from './well-known.ts';
+import { namesInMask, wellKnownTypes } from './well-known.ts';
 
 /** Values from paths, queries and JSON to the letter, as grpc-gateway's runtime reads them: by the rules of Go's strconv and time. */
 
 const integer = /^[+-]?\d{1,40}$/;
-const real = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
+const real = /^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$/;
 const bool = /^(?:(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False)$/;
 const unsigned = new Set([ScalarType.UINT32, ScalarType.FIXED32, ScalarType.UINT64, ScalarType.FIXED64]);
 
@@ -71,8 +71,10 @@ export function strictFromText(type: ValueType, text: string): unknown {
       return strictTime(text);
     case 'google.protobuf.Duration':
       return goDuration(text);
-    case 'google.protobuf.FieldMask':
-      return paths(text === '' ? [] : text.split(','));
+    case 'google.protobuf.FieldMask': {
+      const names = namesInMask(text);
+      return names instanceof Fault ? names : paths(names);
+    }
     case 'google.protobuf.Value':
     case 'google.protobuf.Struct':
       return wellKnownTypes.get(typeName)?.fromText(text);
@@ -98,11 +100,12 @@ export function strictWellKnown(typeName: string, json: unknown): Uint8Array | F
       return wellKnownTypes.get(typeName)?.fromJson(text);
     }
     case 'google.protobuf.FieldMask': {
-      const given = json.trim() === '' ? [] : json.trim().split(',');
-      if (given.some((path) => !/^[A-Za-z][A-Za-z0-9]*(\.[A-Za-z][A-Za-z0-9]*)*$/.test(path))) {
+      const names = namesInMask(json.trim());
+      if (names instanceof Fault) return names;
+      if (names.some((name) => !/^[A-Za-z][A-Za-z0-9.]*$/.test(name) || /\.(?![A-Za-z])/.test(name))) {
         return new Fault('must be names of fields with commas between them');
       }
-      return paths(given.map((path) => path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)));
+      return paths(names.map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)));
     }
     case 'google.protobuf.BytesValue':
       return wrap(ScalarType.BYTES, strictBytes(json));
@@ -135,11 +138,14 @@ const units: Record<string, bigint> = {
   h: 3_600_000_000_000n,
 };
 const second = 1_000_000_000n;
+/** Characters of a length of time: more would only cost time. */
+const longestDuration = 1_000;
 
 /** A length of time as Go writes it, such as 1h30m or 1.5s. */
 function goDuration(text: string): Uint8Array | Fault {
   const fault = new Fault('must be a length of time such as 1.5s or 1h30m');
-  const match = /^([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)$/.exec(text);
+  if (text.length > longestDuration) return fault;
+  const match = /^([+-]?)((?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)$/.exec(text);
   if (match === null) return fault;
   let nanos = 0n;
   for (const [, whole, fraction = '', unit] of (match[2] as string).matchAll(/(\d*)(?:\.(\d*))?([a-zµμ]+)/g)) {

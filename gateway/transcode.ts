@@ -22,7 +22,7 @@ import type { Json } from './scalars.ts';
 import { Fault, fieldsAt, type Field } from './schema.ts';
 import { readStrictQuery } from './strict-query.ts';
 import { paths as fieldMask, strictFromText, strictWellKnown } from './strict-text.ts';
-import { maxDepth } from './well-known.ts';
+import { longestMask, maxDepth } from './well-known.ts';
 
 /** Where the fields of a request are. */
 export interface Sent {
@@ -161,10 +161,14 @@ function bindVariable(fields: readonly Field[], text: string, draft: Draft, read
 function strictVariable(fields: readonly Field[], text: string): unknown {
   const { value: type } = fields.at(-1) as Field;
   const isTop = fields.length === 1 && type.kind === 'message';
-  return (
-    (isTop ? strictWellKnown(type.message.typeName, text.replace(/^"+|"+$/g, '')) : undefined) ??
-    strictFromText(type, text)
-  );
+  return (isTop ? strictWellKnown(type.message.typeName, unquoted(text)) : undefined) ?? strictFromText(type, text);
+}
+
+function unquoted(text: string): string {
+  let [from, to] = [0, text.length];
+  while (from < to && text[from] === '"') from += 1;
+  while (to > from && text[to - 1] === '"') to -= 1;
+  return text.slice(from, to);
 }
 
 const none = new Uint8Array();
@@ -172,29 +176,40 @@ const none = new Uint8Array();
 /** Fills the only field mask of a message with what the body of a PATCH names, as grpc-gateway does. */
 function strictMask({ body, updateMask }: Binding, json: unknown, draft: Draft, reading: Reading): void {
   if (updateMask === undefined || typeof body !== 'object') return;
-  const found = strictPaths(body, json, '', 0);
-  if (typeof found === 'string') reading.fail({ field: body.name, sent: found }, 'is no field');
-  else draft.set(updateMask, fieldMask(found.sort()));
+  const paths: string[] = [];
+  let size = 0;
+  const unknown = strictPaths(body, json, '', 0, (path) => {
+    size += path.length;
+    if (size <= longestMask) paths.push(path);
+  });
+  if (unknown !== undefined) reading.fail({ field: body.name, sent: unknown }, 'is no field');
+  else if (size > longestMask) reading.fail({ field: body.name, sent: body.name }, 'names more fields than a mask can');
+  else draft.set(updateMask, fieldMask(paths.sort()));
 }
 
-/** The paths of all fields that JSON names; or the name of one that there isn't. */
-function strictPaths(field: Field, json: unknown, path: string, depth: number): string[] | string {
-  const leaf = path === '' ? [] : [path];
-  if (typeof json !== 'object' || json === null || Array.isArray(json) || depth > maxDepth) return leaf;
-  const entries = Object.entries(json);
-  if (field.shape !== 'single' || entries.length === 0) return leaf;
-  if (field.value.kind !== 'message' || field.value.message.typeName === 'google.protobuf.Any') return leaf;
+/** Tells the paths of all fields that JSON names. @returns the name of one that there isn't */
+function strictPaths(
+  field: Field,
+  json: unknown,
+  path: string,
+  depth: number,
+  tell: (path: string) => void,
+): string | undefined {
+  const entries = typeof json !== 'object' || json === null || Array.isArray(json) ? [] : Object.entries(json);
+  const isLeaf = entries.length === 0 || depth > maxDepth || field.shape !== 'single';
+  if (isLeaf || field.value.kind !== 'message' || field.value.message.typeName === 'google.protobuf.Any') {
+    if (path !== '') tell(path);
+    return undefined;
+  }
   const { message } = field.value;
   const isDynamic = /^google\.protobuf\.(Struct|Value)$/.test(message.typeName);
-  const all: string[] = [];
   for (const [key, value] of entries) {
     const named = isDynamic ? { ...field, name: key } : message.byName.get(key);
     if (named === undefined) return key;
-    const inner = strictPaths(named, value, path === '' ? named.name : `${path}.${named.name}`, depth + 1);
-    if (typeof inner === 'string') return inner;
-    all.push(...inner);
+    const unknown = strictPaths(named, value, path === '' ? named.name : `${path}.${named.name}`, depth + 1, tell);
+    if (unknown !== undefined) return unknown;
   }
-  return all;
+  return undefined;
 }
 
 /** Reads a query string: every field that isn't in the path, the body or a header, however deep, may be in it. */
@@ -230,6 +245,10 @@ class QueryReader {
     const known = this.#seen.get(path) ?? { key, count: 0 };
     this.#seen.set(path, { key, count: known.count + 1 });
     let place: Place = { field: path, sent: key };
+    if (fields.length > maxDepth) {
+      this.#reading.fail(place, 'must not be nested so deeply');
+      return;
+    }
     if (field.shape === 'list') place = { field: `${path}[${known.count}]`, sent: key };
     if (field.shape === 'map') {
       place = { field: `${path}[${field.key === ScalarType.STRING ? JSON.stringify(entry) : entry}]`, sent: key };

@@ -137,9 +137,20 @@ const durationType: WellKnownType = {
   },
 };
 
+/** Characters of a field mask: as many as fit into a message of 4 MiB, which is what gRPC servers take by default. */
+export const longestMask = 4 * 1024 * 1024;
+
+/** Names of fields with commas between them; what they are isn't looked at. */
+export function namesInMask(text: string): string[] | Fault {
+  if (text.length > longestMask) return new Fault(`must not have more than ${longestMask} characters`);
+  return text === '' ? [] : text.split(',');
+}
+
 function fieldMaskFromText(text: string): Uint8Array | Fault {
+  const names = namesInMask(text);
+  if (names instanceof Fault) return names;
   const writer = new BinaryWriter();
-  for (const path of text === '' ? [] : text.split(',')) {
+  for (const path of names) {
     if (!/^[A-Za-z_][\w.]*$/.test(path)) return new Fault('must be names of fields with commas between them');
     const snake = path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     writer.tag(1, WireType.LengthDelimited).string(snake);
