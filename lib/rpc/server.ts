@@ -21,6 +21,7 @@ import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
 import { bytesMessage, handOverKeys, headOnlyKey, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
+import { boundResets } from './resets.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { callerKey, toStatus } from './status.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
@@ -178,6 +179,7 @@ export interface RunningServer {
 export async function serve({ config, identities, log, services, dependencies }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
   const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
+  boundResets(server, log);
   const serving: Serving = {
     identities,
     log,
