@@ -9,6 +9,8 @@ export interface CallContext {
   requestId: string;
   /** UUID of the message that the work is about, once known: shown in every log line from then on. */
   messageId?: string;
+  /** Whom the work is for, of whom there are limits: a user's id, or the address (`clientOf`) of somebody unknown. */
+  client?: string | undefined;
   /** When the caller stops waiting, in milliseconds since the epoch. */
   deadline?: number;
 }

@@ -2,13 +2,16 @@ import { performance } from 'node:perf_hooks';
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
-import type { Networks } from '../client-address.ts';
+import { clientOf, type Networks } from '../client-address.ts';
 import { requestIdPattern, withContext, type CallContext } from '../context.ts';
 import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { counter, durationHistogram, gauge } from '../metrics.ts';
+import { leastRate, type RateFloorOptions } from '../rate-floor.ts';
+import { isForWantOfPlace, type Places } from './places.ts';
+import { tooSlow } from './raw-body.ts';
 import { validate, type Access } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
@@ -51,6 +54,8 @@ export interface Rpc {
   description: DescMethod;
   /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
   timeout: number | undefined;
+  /** What its calls take a place for. */
+  kind: 'short' | 'long';
   check: Check | undefined;
 }
 
@@ -60,10 +65,22 @@ export interface Serving {
   log: Logger;
   defaultDeadline: number;
   trustedProxies: Networks;
-  /** How many calls may run at once, and how many do. */
-  concurrency: number;
-  running: number;
+  places: Places;
+  patience: Patience;
 }
+
+/** How long clients are waited for that send a stream. */
+export interface Patience {
+  /** Milliseconds for the first message. */
+  first: number;
+  /** The least that is to come from then on. */
+  rate: RateFloorOptions;
+}
+
+export const usualPatience: Patience = { first: 10_000, rate: leastRate };
+
+/** Metadata of a service's call: whom it works for. Believed of services alone. */
+export const onBehalfKey = 'x-on-behalf-of';
 
 const handled = counter('rpc_handled_total', 'RPCs answered, by how they ended', ['rpc', 'code']);
 const handling = durationHistogram('rpc_duration_seconds', 'From the first byte of an RPC to its answer', ['rpc']);
@@ -80,78 +97,29 @@ interface ServerCall {
 /** How a call ended, and for whom, if it was a user. */
 export type Outcome = ({ answer: object } | { failure: HubError }) & { userId?: string | undefined };
 
-type Read = () => Promise<Decoded | undefined>;
+/** The request of a call: there already, or what waits for it. */
+type Request = { there: Decoded } | { coming: () => Promise<Decoded | undefined> };
 type Handle = (request: object, about: Call) => Promise<object>;
 
 /**
- * Sees a call through, with all that every call needs: room for it, who may, what is wrong with the request, a deadline, an
+ * Sees a call through, with all that every call needs: who may, room for it, what is wrong with the request, a deadline, an
  * error boundary and a log line.
  */
 export async function seeThrough(
   rpc: Rpc,
   serving: Serving,
   call: ServerCall,
-  read: Read,
-  handler: Handle,
-): Promise<Outcome> {
-  if (serving.running >= serving.concurrency) {
-    // Said of each, it would be one more load.
-    serving.log.debug({ rpc: rpc.name }, 'refused: too many calls are running');
-    return { failure: new HubError('UNAVAILABLE', 'OVERLOADED', 'Too many calls at once', { retryAfter: 1 }) };
-  }
-  serving.running += 1;
-  try {
-    return await outcomeOf(rpc, serving, call, read, handler);
-  } finally {
-    serving.running -= 1;
-  }
-}
-
-async function outcomeOf(
-  rpc: Rpc,
-  { identities, log, defaultDeadline, trustedProxies }: Serving,
-  call: ServerCall,
-  read: Read,
+  given: Request,
   handler: Handle,
 ): Promise<Outcome> {
   const began = performance.now();
   inFlight.inc();
-  const { metadata } = call;
   const context: CallContext = {
-    requestId: requestIdOf(metadata),
-    deadline: deadlineOf(call.getDeadline(), rpc.timeout ?? defaultDeadline),
+    requestId: requestIdOf(call.metadata),
+    deadline: deadlineOf(call.getDeadline(), rpc.timeout ?? serving.defaultDeadline),
   };
   return withContext(context, async () => {
-    let caller: Identity | undefined;
-    let outcome: Outcome;
-    const abort = new AbortController();
-    call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
-    try {
-      caller = await identify(metadata, rpc, identities);
-      const work = async () => {
-        const decoded = await read();
-        const request = decoded?.request();
-        const told = toldBy(metadata);
-        if (decoded === undefined || request === undefined || told === undefined) {
-          throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
-        }
-        const found = [...told, ...withoutRepeats(validate(rpc.description.input, decoded.encoded), told)];
-        const more = rpc.check === undefined ? [] : await rpc.check(request, found, caller);
-        const wrong = [...found, ...withoutRepeats(more, found)];
-        if (wrong.length > 0) throw invalidFields(wrong);
-        const isTrusted = trustedProxies.has(directAddress(call.getPeer()));
-        return handler(request, {
-          caller,
-          requestId: context.requestId,
-          address: addressOf(call.getPeer(), metadata, isTrusted),
-          origin: isTrusted ? originOf(metadata) : undefined,
-          signal: abort.signal,
-        });
-      };
-      outcome = { answer: await untilDeadline(context.deadline as number, abort, work()) };
-    } catch (error) {
-      outcome = { failure: refusal(error, rpc, abort.signal, log) };
-    }
+    const { outcome, caller } = await outcomeOf(rpc, serving, call, given, handler, context);
     const failure = 'failure' in outcome ? outcome.failure : undefined;
     const code = failure?.kind ?? 'OK';
     const took = performance.now() - began;
@@ -165,10 +133,84 @@ async function outcomeOf(
       ms: Math.round(took * 10) / 10,
       by: caller?.kind === 'user' ? caller.userId : caller?.name,
     };
-    if (failure?.kind === 'UNAVAILABLE') log.warn({ ...line, err: failure.cause }, failure.message);
-    else log.info(line, 'rpc');
+    // Said of each of those, it would be one more load.
+    if (failure !== undefined && isForWantOfPlace(failure)) serving.log.debug(line, 'rpc');
+    else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, err: failure.cause }, failure.message);
+    else serving.log.info(line, 'rpc');
     return { ...outcome, userId: caller?.kind === 'user' ? caller.userId : undefined };
   });
+}
+
+async function outcomeOf(
+  rpc: Rpc,
+  { identities, log, trustedProxies, places, patience }: Serving,
+  call: ServerCall,
+  given: Request,
+  handler: Handle,
+  context: CallContext,
+): Promise<{ outcome: Outcome; caller?: Identity | undefined }> {
+  const { metadata } = call;
+  const { address, isTrusted } = originator(call, trustedProxies);
+  const abort = new AbortController();
+  call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
+  let caller: Identity | undefined;
+  let release = () => {};
+
+  async function work(): Promise<object> {
+    const decoded = 'there' in given ? given.there : await first(given.coming);
+    // Who has gone meanwhile, or come too late, takes no place.
+    abort.signal.throwIfAborted();
+    release = places.take(rpc.kind, context.client);
+    const request = decoded?.request();
+    const told = toldBy(metadata);
+    if (decoded === undefined || request === undefined || told === undefined) {
+      throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
+    }
+    const found = [...told, ...withoutRepeats(validate(rpc.description.input, decoded.encoded), told)];
+    const more = rpc.check === undefined ? [] : await rpc.check(request, found, caller);
+    const wrong = [...found, ...withoutRepeats(more, found)];
+    if (wrong.length > 0) throw invalidFields(wrong);
+    return handler(request, {
+      caller,
+      requestId: context.requestId,
+      address,
+      origin: isTrusted ? originOf(metadata) : undefined,
+      signal: abort.signal,
+    });
+  }
+
+  /** Waits for the first message of a stream. */
+  async function first(coming: () => Promise<Decoded | undefined>): Promise<Decoded | undefined> {
+    const leave = places.take('opening', context.client);
+    try {
+      return await within(patience.first, coming(), tooSlow);
+    } finally {
+      leave();
+    }
+  }
+
+  try {
+    // First of all, since nothing else costs so little.
+    places.requireRoom(rpc.kind);
+    caller = await identify(metadata, rpc, identities);
+    context.client = clientBehind(caller, metadata, address);
+    return { outcome: { answer: await untilDeadline(context.deadline as number, abort, work()) }, caller };
+  } catch (error) {
+    return { outcome: { failure: refusal(error, rpc, abort.signal, log) }, caller };
+  } finally {
+    release();
+  }
+}
+
+/**
+ * Whom a call is for, of whom there are limits: a user, or without one the network of an address. A service says whom it works for;
+ * undefined for what it does by itself.
+ */
+function clientBehind(caller: Identity | undefined, metadata: Metadata, address: string): string | undefined {
+  if (caller === undefined) return clientOf(address);
+  if (caller.kind === 'user') return caller.userId;
+  const [said] = metadata.get(onBehalfKey);
+  return typeof said === 'string' ? said : undefined;
 }
 
 /** What a caller is told of an error; one that nobody meant for callers is a bug, unless the caller has gone. */
@@ -208,12 +250,16 @@ function directAddress(peer: string): string {
   return peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
 }
 
-/** The address that the nearest trusted proxy saw, or that of the peer itself. */
-function addressOf(peer: string, metadata: Metadata, isTrusted: boolean): string {
-  const direct = directAddress(peer);
-  const [forwarded] = metadata.get('x-forwarded-for');
-  if (typeof forwarded !== 'string' || !isTrusted) return direct;
-  return forwarded.split(',').at(-1)?.trim() || direct;
+/** The address that the nearest trusted proxy saw, or that of the peer itself; and whether the peer is such a proxy. */
+export function originator(
+  call: Pick<ServerCall, 'metadata' | 'getPeer'>,
+  trustedProxies: Serving['trustedProxies'],
+): { address: string; isTrusted: boolean } {
+  const direct = directAddress(call.getPeer());
+  const isTrusted = trustedProxies.has(direct);
+  const [forwarded] = call.metadata.get('x-forwarded-for');
+  const said = typeof forwarded === 'string' && isTrusted ? forwarded.split(',').at(-1)?.trim() : undefined;
+  return { address: said || direct, isTrusted };
 }
 
 /** The URL that a gateway says it was reached under. */

@@ -4,6 +4,7 @@ import { text, type Config } from '../config.ts';
 import { currentContext } from '../context.ts';
 import { HubError } from '../errors.ts';
 import type { Identities } from '../identity.ts';
+import { onBehalfKey } from './call.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { addressPattern, connectionOptions, Reach, targetOf } from './reach.ts';
 import { method } from './schema.ts';
@@ -33,8 +34,8 @@ const deadlineMargin = 20;
 const longestCall = 5_000;
 
 /**
- * Another service's RPCs as functions. Each call carries this service's identity, the request id and what is left of the
- * caller's deadline; it waits for a service that is away for a moment, and is tried again where the other side was not reached
+ * Another service's RPCs as functions. Each call carries this service's identity, the request id, whom it is for and what is left
+ * of the caller's deadline; it waits for a service that is away for a moment, and is tried again where the other side was not reached
  * or its proto says that it may be repeated.
  *
  * Calls throw HubError: the other side's own, or UNAVAILABLE, or DEADLINE_EXCEEDED.
@@ -54,6 +55,7 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
       metadata.set('authorization', `Bearer ${await identities.serviceToken(target)}`);
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
+      if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
       const deadline = Math.min((context?.deadline ?? Infinity) - deadlineMargin, Date.now() + longestCall);
       const attempt = () =>
         new Promise((resolve, reject) => {

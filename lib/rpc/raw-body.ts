@@ -1,7 +1,9 @@
+import type { Readable } from 'node:stream';
 import type { DescField } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, type ServerReadableStream, type ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
+import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
 import type { Bytes, UploadBytes } from './methods.ts';
 
 /**
@@ -47,6 +49,11 @@ export function release(bytes: Uint8Array): void {
   if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength) buffer.transfer(0);
 }
 
+/** What a client is told that sends too slowly, or nothing. */
+export function tooSlow(): HubError {
+  return new HubError('DEADLINE_EXCEEDED', 'REQUEST_TIMEOUT', 'The request took too long to arrive');
+}
+
 function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
   try {
     return bytesIn(field, encoded);
@@ -70,17 +77,20 @@ export interface Receiving<Message> {
   first: Message | undefined;
   /** Whether the bytes may be asked for elsewhere. */
   canHandOver: boolean;
+  /** The least that is to come while it is waited for. */
+  rate: RateFloorOptions;
 }
 
 /**
  * The bytes in a stream of messages, those of the first message included. Each piece is gone when the next one is asked for.
  *
- * The initial metadata is sent when they are asked for: it tells a gateway that the request is in order.
+ * The initial metadata is sent when they are asked for: it tells a gateway that the request is in order. A client that then sends
+ * too slowly is an error; the time in which nobody asks for the next piece doesn't count.
  */
 export function receivedBytes<Message extends { encoded: Uint8Array }>(
   call: ServerReadableStream<unknown, unknown>,
   field: DescField,
-  { messages, first, canHandOver }: Receiving<Message>,
+  { messages, first, canHandOver, rate }: Receiving<Message>,
 ): UploadBytes {
   let isAsked = false;
   let next = first;
@@ -95,11 +105,24 @@ export function receivedBytes<Message extends { encoded: Uint8Array }>(
   return {
     async *[Symbol.asyncIterator]() {
       ask();
-      while (next !== undefined) {
-        const bytes = piece(field, next.encoded);
-        if (bytes !== undefined) yield bytes;
-        release(next.encoded);
-        await advance();
+      const floor = new RateFloor(rate, () => call.destroy(tooSlow()));
+      floor.pause();
+      // Bytes rather than messages: on a slow line, one of them may take longer than the floor's window.
+      const count = (data: Uint8Array) => floor.count(data.byteLength);
+      const stream = streamOf(call);
+      stream?.on('data', count);
+      try {
+        while (next !== undefined) {
+          const bytes = piece(field, next.encoded);
+          if (bytes !== undefined) yield bytes;
+          release(next.encoded);
+          floor.resume();
+          await advance();
+          floor.pause();
+        }
+      } finally {
+        floor.stop();
+        stream?.off('data', count);
       }
     },
     ...(canHandOver && {
@@ -159,13 +182,17 @@ interface Http2Session {
   setLocalWindowSize(size: number): void;
 }
 
+/** The HTTP/2 stream of a call. grpc-js has no public way to it: undefined where its inside has changed. */
+function streamOf(call: object): (Readable & { session?: Http2Session }) | undefined {
+  return (call as { call?: { stream?: Readable } }).call?.stream;
+}
+
 /**
  * Lets the client of this call send 1 MiB ahead. grpc-js's server stays at HTTP/2's 64 KiB whatever it is told
- * (github.com/grpc/grpc-node/issues/3058), which at 2 ms of round trip is 13 MB/s. It has no public way to the session, so
- * where its inside has changed, the window stays as it is.
+ * (github.com/grpc/grpc-node/issues/3058), which at 2 ms of round trip is 13 MB/s.
  */
 export function widenWindow(call: object): void {
-  const { session } = (call as { call?: { stream?: { session?: Http2Session } } }).call?.stream ?? {};
+  const session = streamOf(call)?.session;
   if (session === undefined || widened.has(session)) return;
   widened.add(session);
   session.settings({ initialWindowSize: window.stream });

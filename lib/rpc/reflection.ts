@@ -30,8 +30,11 @@ export function reflectionHandler(services: readonly string[]) {
   return {
     serverReflectionInfo(call: ServerDuplexStream<ServerReflectionRequest, ServerReflectionResponse>) {
       call.on('data', (request: ServerReflectionRequest) => {
-        call.write({ validHost: request.host, originalRequest: request, messageResponse: answer(request, services) });
+        const messageResponse = answer(request, services);
+        // Who asks and doesn't take the answers is not asked for more.
+        if (!call.write({ validHost: request.host, originalRequest: request, messageResponse })) call.pause();
       });
+      call.on('drain', () => call.resume());
       call.on('end', () => call.end());
       call.on('error', () => call.end());
     },

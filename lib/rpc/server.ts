@@ -10,19 +10,31 @@ import {
   type StatusObject,
 } from '@grpc/grpc-js';
 import type { DescField } from '@bufbuild/protobuf';
-import { HealthImplementation } from 'grpc-health-check';
+import type { HealthImplementation } from 'grpc-health-check';
 import { Networks } from '../client-address.ts';
 import { duration, flag, integer, networks, port, text, type Config } from '../config.ts';
 import type { FieldViolation, HubError } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
-import { seeThrough, type Call, type Check, type Decoded, type Outcome, type Rpc, type Serving } from './call.ts';
+import {
+  seeThrough,
+  usualPatience,
+  type Call,
+  type Check,
+  type Decoded,
+  type Outcome,
+  type Patience,
+  type Rpc,
+  type Serving,
+} from './call.ts';
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
+import { Places } from './places.ts';
 import { bytesMessage, handOverKeys, headOnlyKey, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { boundResets } from './resets.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
+import { serveHealth, standing } from './standing.ts';
 import { callerKey, toStatus } from './status.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
 
@@ -32,9 +44,9 @@ export const serverSettings = {
   GRPC_HOST: text().default('127.0.0.1').describe('address to serve gRPC on'),
   GRPC_PORT: port().describe('port to serve gRPC on; 0 takes a free one'),
   GRPC_DEADLINE: duration().default(10_000).describe('how long a call may take whose caller set no deadline'),
-  GRPC_CONCURRENCY: integer({ min: 1, max: 1_000_000 })
+  GRPC_CONCURRENCY: integer({ min: 2, max: 1_000_000 })
     .default(500)
-    .describe('how many calls may run at once; more are refused as OVERLOADED'),
+    .describe('how many calls may run at once, and beside them as many streams and calls that take longer'),
   GRPC_DRAIN: duration().default(5_000).describe('how long running calls may go on when the process stops'),
   GRPC_CHANNELZ: flag()
     .optional()
@@ -114,6 +126,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       callers: callersOf(description),
       description,
       timeout: timeoutOf(description),
+      kind: method_.requestStream || method_.responseStream || timeoutOf(description) !== undefined ? 'long' : 'short',
       check: checks[key] as Check | undefined,
     };
     const requestDeserialize = (encoded: Buffer): Decoded => ({
@@ -160,6 +173,7 @@ export interface ServeOptions {
   services: readonly ServedService[];
   /** What the process needs, by name: each is asked every second, and shown by the health service under its name. */
   dependencies: Readonly<Record<string, () => Promise<void>>>;
+  patience?: Patience;
 }
 
 export interface RunningServer {
@@ -176,7 +190,14 @@ export interface RunningServer {
  * a deadline, a log line and an error boundary; beside them health (grpc.health.v1), reflection and, where it may be,
  * channelz: the process's connections with their peers and counters, and nothing of what goes over them.
  */
-export async function serve({ config, identities, log, services, dependencies }: ServeOptions): Promise<RunningServer> {
+export async function serve({
+  config,
+  identities,
+  log,
+  services,
+  dependencies,
+  patience = usualPatience,
+}: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
   const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
   boundResets(server, log);
@@ -184,8 +205,8 @@ export async function serve({ config, identities, log, services, dependencies }:
     identities,
     log,
     defaultDeadline: config.GRPC_DEADLINE,
-    concurrency: config.GRPC_CONCURRENCY,
-    running: 0,
+    places: new Places(config.GRPC_CONCURRENCY, log),
+    patience,
     trustedProxies: new Networks(config.TRUSTED_PROXIES),
   };
   for (const each of services) server.addService(each.definition, each.implementation(serving));
@@ -195,19 +216,17 @@ export async function serve({ config, identities, log, services, dependencies }:
   if (channelz) addAdminServicesToServer(server);
   const shown = [...names, ...(channelz ? [channelzService] : []), ...ownServices];
   for (const reflection of reflectionServices) {
-    server.addService(reflection as unknown as ServiceDefinition, reflectionHandler(shown));
+    const { serverReflectionInfo } = reflectionHandler(shown);
+    const limited = { serverReflectionInfo: standing(serving, serverReflectionInfo) };
+    server.addService(reflection as unknown as ServiceDefinition, limited);
   }
-  const health = new HealthImplementation(
-    Object.fromEntries([
-      ...['', ...names].map((name) => [name, 'SERVING'] as const),
-      ...Object.keys(dependencies).map((name) => [name, 'NOT_SERVING'] as const),
-    ]),
-  );
-  health.addToServer(server);
-
-  const retire = () => {
-    for (const name of ['', ...names]) health.setStatus(name, 'NOT_SERVING');
+  const health = serveHealth(server, ['', ...names, ...Object.keys(dependencies)], serving);
+  const setOwn = (status: 'SERVING' | 'NOT_SERVING') => {
+    for (const name of ['', ...names]) health.setStatus(name, status);
   };
+  setOwn('SERVING');
+
+  const retire = () => setOwn('NOT_SERVING');
   const watch = watchDependencies(dependencies, health, log);
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, transport.server, (error, port) => {
@@ -292,10 +311,7 @@ function trailersOf({ userId }: Outcome): Metadata | undefined {
 function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
   return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
     const answer = (request: object, about: Call) => handler(request, about);
-    void respond(
-      callback,
-      seeThrough(rpc, serving, call, async () => call.request, answer),
-    );
+    void respond(callback, seeThrough(rpc, serving, call, { there: call.request }, answer));
   };
 }
 
@@ -306,13 +322,17 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
     call.on('error', () => {});
     const messages = call.iterator({ destroyOnReturn: false });
     let first: Decoded | undefined;
-    const request = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
+    const coming = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
     const answer = (asked: object, about: Call) => {
       // Others than gateways of ours are not to learn of places that are reached from inside.
       const canHandOver = about.origin !== undefined && call.metadata.get(handOverKeys.offer).length > 0;
-      return handler(asked, about, receivedBytes(call, body, { messages, first, canHandOver }));
+      return handler(
+        asked,
+        about,
+        receivedBytes(call, body, { messages, first, canHandOver, rate: serving.patience.rate }),
+      );
     };
-    void respond(callback, seeThrough(rpc, serving, call, request, answer));
+    void respond(callback, seeThrough(rpc, serving, call, { coming }, answer));
   };
 }
 
@@ -327,7 +347,7 @@ function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: 
       await writeBytes(call, head, bytes, (piece) => bytesMessage(body, piece), about.signal);
       return {};
     };
-    void seeThrough(rpc, serving, call, async () => call.request, answer).then((outcome) => {
+    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
       // How grpc-js is told the status of a stream that is a Writable to us.
       if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome));
       else call.end(trailersOf(outcome));

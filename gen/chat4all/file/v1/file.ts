@@ -2306,9 +2306,9 @@ export const FileServiceService = {
   },
   /**
    * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
-   * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
-   * there.
+   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
+   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
+   * its place and the digest that was given. Uploaded again, it replaces what was there.
    */
   uploadChunk: {
     path: "/chat4all.file.v1.FileService/UploadChunk" as const,
@@ -2425,9 +2425,9 @@ export interface FileServiceServer extends UntypedServiceImplementation {
   initiateUpload: handleUnaryCall<InitiateUploadRequest, InitiateUploadResponse>;
   /**
    * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
-   * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
-   * there.
+   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
+   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
+   * its place and the digest that was given. Uploaded again, it replaces what was there.
    */
   uploadChunk: handleClientStreamingCall<UploadChunkRequest, UploadChunkResponse>;
   /**
@@ -2479,9 +2479,9 @@ export interface FileServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The chunk counts once the call has answered, and only if
-   * it has exactly the size that a chunk has in its place and the digest that was given. Uploaded again, it replaces what was
-   * there.
+   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
+   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
+   * its place and the digest that was given. Uploaded again, it replaces what was there.
    */
   uploadChunk(
     callback: (error: ServiceError | null, response: UploadChunkResponse) => void,

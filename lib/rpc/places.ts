@@ -1,0 +1,80 @@
+import { HubError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import { Shares } from '../shares.ts';
+
+/**
+ * What calls take a place for; each kind has places of its own, so that none of them ever waits for, or is refused because of, another:
+ *
+ * - `short`: unary calls that may take no longer than usual.
+ * - `long`: streams, and unary calls whose proto gives them more time (`timeout_seconds`).
+ * - `opening`: streams whose first message isn't there yet. Only then do they get a place among the long ones.
+ * - `standing`: streams that stay open and have nothing to do most of the time, those of health and reflection.
+ */
+export type PlaceKind = 'short' | 'long' | 'opening' | 'standing';
+
+/** The reasons of the two errors of `take`. */
+const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
+
+/** Milliseconds between two lines that say that calls are refused: one for each would cost what there is too little of. */
+const tellPause = 10_000;
+
+/** The places that a server has for calls, shared by the clients that they are for as `Shares` does it. */
+export class Places {
+  readonly #count: number;
+  readonly #log: Logger;
+  readonly #shares: Record<PlaceKind, Shares>;
+  readonly #refused = { full: 0, share: 0 };
+  #toldAt = Number.NEGATIVE_INFINITY;
+  /** How often services took a place for work of their own. */
+  #ownWork = 0;
+
+  /** @param count how many there are of each kind, at least 2 */
+  constructor(count: number, log: Logger) {
+    this.#count = count;
+    this.#log = log;
+    const shares = () => new Shares(count);
+    this.#shares = { short: shares(), long: shares(), opening: shares(), standing: shares() };
+  }
+
+  /** @throws HubError UNAVAILABLE `OVERLOADED` if there is no place of that kind for anybody */
+  requireRoom(kind: PlaceKind): void {
+    if (this.#shares[kind].used < this.#count) return;
+    this.#tell('full');
+    throw new HubError('UNAVAILABLE', refusals.full, 'Too many calls at once', { retryAfter: 1 });
+  }
+
+  /**
+   * Takes a place.
+   *
+   * @param client whom the call is for; undefined for what a service of ours does by itself: that is work for everybody, so that
+   *   only the number of places limits it
+   * @returns what gives it back
+   * @throws HubError UNAVAILABLE `OVERLOADED` if there is none, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` if the client has its share
+   */
+  take(kind: PlaceKind, client: string | undefined): () => void {
+    this.requireRoom(kind);
+    const release = this.#shares[kind].take(client ?? `own work ${(this.#ownWork += 1)}`);
+    if (release !== undefined) return release;
+    this.#tell('share');
+    const message = 'Too many calls of yours are running at once: wait for some of them to end';
+    throw new HubError('RESOURCE_EXHAUSTED', refusals.share, message, { retryAfter: 1 });
+  }
+
+  #tell(why: keyof typeof refusals): void {
+    this.#refused[why] += 1;
+    if (performance.now() - this.#toldAt < tellPause) return;
+    this.#toldAt = performance.now();
+    const { full, share } = this.#refused;
+    this.#log.warn(
+      { [refusals.full]: full, [refusals.share]: share },
+      'there is no place for some calls: they are refused',
+    );
+    this.#refused.full = 0;
+    this.#refused.share = 0;
+  }
+}
+
+/** Whether a call was refused for want of a place. */
+export function isForWantOfPlace({ reason }: HubError): boolean {
+  return reason === refusals.full || reason === refusals.share;
+}
