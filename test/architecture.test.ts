@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process';
+import { globSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 
@@ -141,4 +142,80 @@ test('lint: process.env is read in lib/config only', async (t) => {
 test('lint: a promise that nobody waits for is found', async (t) => {
   const found = await lint(new Map([['lib/x.ts', 'async function f(): Promise<void> {}\nf();\n']]));
   t.true(found.get('lib/x.ts')?.some((finding) => finding.includes('no-floating-promises')));
+});
+
+/** Loads test files without running anything in them. @returns a line for each thing that they open */
+async function load(files: readonly string[], env: NodeJS.ProcessEnv): Promise<string[]> {
+  // Programs are run, and add-ons loaded, to ask what there is. Nothing may be written, and no path is closed to reading.
+  const allowed = ['--permission', '--allow-fs-read=*', '--allow-addons', '--allow-child-process'];
+  const { CI: _, ...inherited } = process.env;
+  const { killed, output } = await new Promise<{ killed: boolean; output: string }>((resolve) => {
+    execFile(
+      process.execPath,
+      [...allowed, '--no-warnings', join(root, 'test/loading.ts'), ...files],
+      { cwd: root, env: { ...inherited, NODE_OPTIONS: '', ...env }, timeout: loadLimit },
+      (error, stdout, stderr) => resolve({ killed: error?.killed === true, output: stdout + stderr }),
+    );
+  });
+  if (killed) throw new Error(`Not done after ${loadLimit} ms. So far it has said:\n${output}`);
+  return output.split('\n').filter((line) => line !== '');
+}
+
+/** Milliseconds. It takes some seconds. */
+const loadLimit = 100_000;
+/** No engine is there, or all of them are, at an address where nobody answers. */
+const engines: Record<'none' | 'all', NodeJS.ProcessEnv> = {
+  none: { TEST_DATABASE_ADMIN_URL: undefined, TEST_KAFKA_BROKERS: undefined, TEST_S3_ENDPOINT: undefined },
+  all: {
+    TEST_DATABASE_ADMIN_URL: 'postgres://nobody:nothing@127.0.0.1:1/none',
+    TEST_KAFKA_BROKERS: '127.0.0.1:1',
+    TEST_S3_ENDPOINT: 'http://127.0.0.1:1',
+    TEST_S3_ACCESS_KEY: 'nobody',
+    TEST_S3_SECRET_KEY: 'nothing',
+  },
+};
+
+test('loading a test file opens nothing, with engines and without: no server, timer, program, connection or folder', async (t) => {
+  t.timeout(2 * loadLimit);
+  const { default: ava } = (await import(join(root, 'ava.config.js'))) as { default: { files: string[] } };
+  const files = ava.files.flatMap((pattern) => globSync(pattern, { cwd: root }));
+  t.true(files.length > 80);
+  t.deepEqual(await load(files, engines.none), []);
+  t.deepEqual(await load(files, engines.all), []);
+});
+
+test('what a test file opens while it is loaded is found, and what its hooks and tests open is not', async (t) => {
+  t.timeout(loadLimit);
+  const opening: [name: string, text: string, found: RegExp][] = [
+    ['server', `import { createServer } from 'node:http';\ncreateServer().listen(0);`, /listens for connections/],
+    ['connection', `import { connect } from 'node:net';\nconnect(1, '127.0.0.1');`, /opens a connection/],
+    ['timer', `setInterval(() => {}, 60_000);`, /leaves a Timeout open/],
+    [
+      'folder',
+      `import { mkdtemp } from 'node:fs/promises';\nawait mkdtemp('/tmp/chat4all-');`,
+      /writes \/tmp\/chat4all-/,
+    ],
+    ['program', `import { spawn } from 'node:child_process';\nspawn('true');`, /starts a program/],
+    [
+      'harness',
+      `import { openHarness } from '${join(root, 'test/harness.ts')}';\nawait openHarness();`,
+      /opens a connection/,
+    ],
+    [
+      'nothing',
+      `import { opened } from '${join(root, 'test/opened.ts')}';\nopened(() => setInterval(() => {}, 60_000));`,
+      /^$/,
+    ],
+  ];
+  const folder = await mkdtemp(join(tmpdir(), 'chat4all-loading-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const files = opening.map(([name]) => join(folder, `${name}.test.ts`));
+  for (const [index, [, text]] of opening.entries()) {
+    await writeFile(files[index]!, `import test from 'ava';\n${text}\ntest.skip('it', () => {});\n`);
+  }
+  const lines = await load(files, engines.all);
+  for (const [name, , expected] of opening) {
+    const found = lines.filter((line) => basename(line.split(':')[0]!) === `${name}.test.ts`);
+    t.regex(found.join('\n'), expected, name);
+  }
 });

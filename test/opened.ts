@@ -46,7 +46,7 @@ export function openedTogether<T extends object>(openings: readonly Opening<T>[]
     );
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   });
-  return openings.map(({ known }, index) => standIn(() => values[index], `${index}`, known));
+  return openings.map(({ known }, index) => standIn(() => values[index], 'it', known));
 }
 
 /** A folder for the tests of a file, with a name of its own that begins so. PostgreSQL and others get in: mode 0755. */
