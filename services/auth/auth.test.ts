@@ -6,13 +6,15 @@ import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { ConfigError, loadConfig } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
+import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { failuresCountFrom, tokenValidity, tooManyFailures } from './auth.ts';
 import { openHandlers } from './handlers.ts';
 import { settings } from './index.ts';
-import { openPasswords, openTurns } from './passwords.ts';
+import { openPasswords } from './passwords.ts';
 import { database, openStore } from './store.ts';
+import { openTurns } from './turns.ts';
 
 /** One after another: hashing keeps every core busy, and what is done at once would wait for it. */
 const test = ava.serial;
@@ -45,7 +47,13 @@ async function refusal(t: ExecutionContext, call: Promise<unknown>): Promise<Hub
 }
 
 /** The handlers themselves, over the real store, with a bcrypt that records what it is asked to compare with. */
-function recordingHandlers({ failures = limit, atOnce = 2 } = {}) {
+function recordingHandlers({
+  failures = limit,
+  perAddress = 1_000,
+  atOnce = 2,
+  cost: own = cost,
+  highest = cost,
+} = {}) {
   const compared: string[] = [];
   const compare = async (data: string | Buffer, hash: string) => {
     compared.push(hash);
@@ -54,9 +62,9 @@ function recordingHandlers({ failures = limit, atOnce = 2 } = {}) {
   const handlers = openHandlers({
     store,
     identities: hub.identities.auth!,
-    passwords: openPasswords(cost, compare as typeof bcrypt.compare),
+    passwords: openPasswords({ cost: own, highest, compare: compare as typeof bcrypt.compare }),
     turns: openTurns({ atOnce, waiting: 100 }),
-    failureLimit: { failures, window: 60_000 },
+    failureLimit: { failures, perAddress, window: 60_000 },
     tokenLifetime: 3_600_000,
   });
   const login = (username: string, given: string, address: string) =>
@@ -75,79 +83,116 @@ test('tokenValidity: what is left at the moment of issue is never less than what
   t.is(tokenValidity(new Date(), 3_600_999).expiresIn, 3600);
 });
 
-test('tooManyFailures: says the whole seconds until the failure that filled the limit counts no more', (t) => {
-  const rule = { failures: 20, window: 900_000 };
+test('tooManyFailures: says the whole seconds until the failures that filled the limits count no more', (t) => {
+  const rule = { failures: 20, perAddress: 500, window: 900_000 };
   const filledAt = new Date('2026-11-21T10:00:00Z');
-  t.is(tooManyFailures(filledAt, filledAt, rule).retryAfter, 900);
-  t.is(tooManyFailures(filledAt, new Date('2026-11-21T10:14:59.500Z'), rule).retryAfter, 1);
+  const later = new Date('2026-11-21T10:00:10Z');
+  const told = (ofPair: Date | undefined, ofAddress: Date | undefined, now: Date) => {
+    const error = tooManyFailures({ ofPair, ofAddress }, now, rule);
+    return error && [error.retryAfter, error.message.replace(/:.*/, '')];
+  };
+  const [name, address] = ['for this username', 'from this address'].map((whose) => `Too many failed logins ${whose}`);
+  t.is(told(undefined, undefined, later), undefined);
+  t.deepEqual(told(filledAt, undefined, filledAt), [900, name]);
+  t.deepEqual(told(filledAt, undefined, new Date('2026-11-21T10:14:59.500Z')), [1, name]);
+  t.deepEqual(told(undefined, filledAt, filledAt), [900, address]);
+  t.deepEqual(told(filledAt, later, later), [900, address]);
+  t.deepEqual(told(later, filledAt, later), [900, address]);
   t.deepEqual(failuresCountFrom(new Date('2026-11-21T10:15:00Z'), rule), filledAt);
 });
 
-test('openTurns: so many work at once, the others follow in their order', async (t) => {
-  const turns = openTurns({ atOnce: 2, waiting: 10 });
-  const { signal } = new AbortController();
-  const begun: number[] = [];
+/** Turns, and what each client does with them. */
+function recordingTurns(limits: { atOnce: number; waiting: number }) {
+  const turns = openTurns(limits);
+  const begun: string[] = [];
   const ends: (() => void)[] = [];
-  const all = [0, 1, 2, 3].map((number) =>
-    turns.take(signal, async () => {
-      begun.push(number);
+  const { signal } = new AbortController();
+  const take = (client: string, name = client) =>
+    turns.take(client, signal, async () => {
+      begun.push(name);
       await new Promise<void>((resolve) => ends.push(resolve));
-    }),
-  );
+      return name;
+    });
+  /** Ends what has run longest, until nothing runs. */
+  const endAll = async () => {
+    for (let end = ends.shift(); end !== undefined; end = ends.shift()) {
+      end();
+      await tick();
+    }
+  };
+  return { turns, begun, take, endAll };
+}
+
+test('openTurns: so many work at once, the others of a client follow in their order', async (t) => {
+  const { begun, take, endAll } = recordingTurns({ atOnce: 2, waiting: 10 });
+  const all = ['0', '1', '2', '3'].map((name) => take('a', name));
   await tick();
-  t.deepEqual(begun, [0, 1]);
-  ends[1]!();
-  await tick();
-  t.deepEqual(begun, [0, 1, 2]);
-  ends[0]!();
-  await tick();
-  t.deepEqual(begun, [0, 1, 2, 3]);
-  ends[2]!();
-  ends[3]!();
+  t.deepEqual(begun, ['0', '1']);
+  await endAll();
+  t.deepEqual(begun, ['0', '1', '2', '3']);
   await Promise.all(all);
 });
 
-test('openTurns: one too many is refused, and one whose caller has gone leaves the queue', async (t) => {
+test('openTurns: who comes waits for one of each other client, however many those have queued', async (t) => {
+  const { begun, take, endAll } = recordingTurns({ atOnce: 1, waiting: 100 });
+  const all = [
+    ...Array.from({ length: 20 }, (_, index) => take('greedy', `greedy ${index}`)),
+    ...Array.from({ length: 10 }, (_, index) => take('another', `another ${index}`)),
+    take('honest'),
+  ];
+  await tick();
+  await endAll();
+  await Promise.all(all);
+  t.deepEqual(begun.slice(0, 6), ['greedy 0', 'greedy 1', 'another 0', 'honest', 'greedy 2', 'another 1']);
+  t.is(begun.length, all.length);
+});
+
+test('openTurns: of the places a client has no more than a fair share, and the next one finds one', async (t) => {
+  const { begun, take, endAll } = recordingTurns({ atOnce: 1, waiting: 19 });
+  const greedy = await Promise.allSettled(
+    Array.from({ length: 30 }, async () => {
+      const turn = take('greedy');
+      // Those that are refused are so at once.
+      return await Promise.race([turn, tick('waits')]);
+    }),
+  );
+  t.is(greedy.filter(({ status }) => status === 'fulfilled').length, 10);
+  const refused = greedy.find((each) => each.status === 'rejected');
+  t.like(refused?.reason, { kind: 'UNAVAILABLE', reason: 'TOO_BUSY' });
+  t.truthy((refused?.reason as HubError | undefined)?.retryAfter);
+  const honest = take('honest');
+  await endAll();
+  t.is(await honest, 'honest');
+  t.is(begun[2], 'honest');
+});
+
+test('openTurns: one whose caller has gone leaves the queue and its place', async (t) => {
   const turns = openTurns({ atOnce: 1, waiting: 1 });
   const { signal } = new AbortController();
   const gone = new AbortController();
   const first = Promise.withResolvers<void>();
-  const working = turns.take(signal, () => first.promise);
-  const waiting = turns.take(gone.signal, async () => t.fail('nobody waits for this any more'));
-  const refused = await refusal(
-    t,
-    turns.take(signal, async () => {}),
-  );
-  t.is(refused.kind, 'UNAVAILABLE');
-  t.is(refused.reason, 'TOO_BUSY');
-  t.truthy(refused.retryAfter);
+  const working = turns.take('a', signal, () => first.promise);
+  const waiting = turns.take('b', gone.signal, async () => t.fail('nobody waits for this any more'));
+  const refused = turns.take('c', signal, async () => {});
+  t.is((await refusal(t, refused)).reason, 'TOO_BUSY');
   gone.abort();
   t.is((await refusal(t, waiting)).kind, 'CANCELLED');
-  const next = turns.take(signal, async () => 'my turn');
+  const next = turns.take('c', signal, async () => 'my turn');
   first.resolve();
   await working;
   t.is(await next, 'my turn');
-  t.is(
-    (
-      await refusal(
-        t,
-        turns.take(gone.signal, async () => {}),
-      )
-    ).kind,
-    'CANCELLED',
-  );
+  const late = turns.take('b', gone.signal, async () => {});
+  t.is((await refusal(t, late)).kind, 'CANCELLED');
 });
 
 test('openTurns: work that fails gives its turn back', async (t) => {
-  const turns = openTurns({ atOnce: 1, waiting: 0 });
+  const turns = openTurns({ atOnce: 1, waiting: 1 });
   const { signal } = new AbortController();
-  await t.throwsAsync(
-    turns.take(signal, async () => {
-      throw new Error('no luck');
-    }),
-    { message: 'no luck' },
-  );
-  t.is(await turns.take(signal, async () => 'free'), 'free');
+  const failing = turns.take('a', signal, async () => {
+    throw new Error('no luck');
+  });
+  await t.throwsAsync(failing, { message: 'no luck' });
+  t.is(await turns.take('a', signal, async () => 'free'), 'free');
 });
 
 test('settings: a token lives at least an hour, and a bad value is named', (t) => {
@@ -215,15 +260,66 @@ test('issueToken: a wrong password and an unknown user get the same answer', asy
   t.deepEqual(told(unknown), told(wrong));
 });
 
-test('issueToken: an unknown user costs one comparison with a hash of the same cost, like a wrong password', async (t) => {
-  const { compared, login } = recordingHandlers();
-  const address = uuid();
-  await refusal(t, login('user1', 'wrong', address));
-  await refusal(t, login('nobody', 'wrong', address));
-  t.deepEqual(
-    compared.map((hash) => bcrypt.getRounds(hash)),
-    [cost, cost],
-  );
+/** Rounds of bcrypt that comparing with hashes takes, as a multiple of those of cost 4. */
+const workOf = (hashes: readonly string[]) => hashes.reduce((sum, hash) => sum + 2 ** (bcrypt.getRounds(hash) - 4), 0);
+
+/** Makes a user whose hash has that cost. */
+async function userWithCost(own: number): Promise<{ id: string; username: string; passwordHash: string }> {
+  const user = { id: uuid(), username: uuid(), passwordHash: await bcrypt.hash(password, own) };
+  await db.sql('insert into users (id, username, password_hash, created_at) values ($1, $2, $3, now())', [
+    user.id,
+    user.username,
+    user.passwordHash,
+  ]);
+  return user;
+}
+
+test('issueToken: a wrong password costs the same work for everybody: also nobody, and users with older hashes', async (t) => {
+  const users = [...(await Promise.all([4, 6, 8].map(userWithCost))).map(({ username }) => username), 'nobody'];
+  for (const { cost: own, highest } of [
+    { cost: 8, highest: 8 },
+    { cost: 6, highest: 8 },
+    { cost: 9, highest: 8 },
+  ]) {
+    const { compared, login } = recordingHandlers({ cost: own, highest });
+    for (const username of users) {
+      compared.length = 0;
+      t.is((await refusal(t, login(username, 'wrong', uuid()))).reason, 'INVALID_CREDENTIALS');
+      t.is(workOf(compared), 2 ** (Math.max(own, highest) - 4), `${username}, cost ${own}`);
+    }
+  }
+  t.true(((await store.highestCost()) ?? 0) >= cost);
+});
+
+test('openPasswords: a higher cost than was known is learned from the first hash that has it', async (t) => {
+  const { compared, login } = recordingHandlers({ cost: 4, highest: 4 });
+  const { username } = await userWithCost(6);
+  await refusal(t, login(username, 'wrong', uuid()));
+  compared.length = 0;
+  await refusal(t, login('nobody', 'wrong', uuid()));
+  t.is(workOf(compared), 4);
+});
+
+test('issueToken: a hash of a lower or a higher cost is made anew at the next login, and no other', async (t) => {
+  const { login } = recordingHandlers({ cost: 6 });
+  for (const own of [4, 6, 8]) {
+    const { username, passwordHash } = await userWithCost(own);
+    await refusal(t, login(username, 'wrong', uuid()));
+    t.is((await store.findCredentials(username))?.passwordHash, passwordHash);
+    await login(username, password, uuid());
+    const renewed = (await store.findCredentials(username))!.passwordHash;
+    t.is(bcrypt.getRounds(renewed), 6);
+    t.is(renewed === passwordHash, own === 6);
+    await login(username, password, uuid());
+    t.is((await store.findCredentials(username))?.passwordHash, renewed);
+  }
+});
+
+test('replaceHash: a password that was changed meanwhile stays as it is', async (t) => {
+  const { id, username, passwordHash } = await userWithCost(4);
+  await db.sql('update users set password_hash = $2 where id = $1', [id, 'changed']);
+  await store.replaceHash(id, passwordHash, 'renewed');
+  t.is((await store.findCredentials(username))?.passwordHash, 'changed');
 });
 
 test('issueToken: names every wrong field, and refuses a password that bcrypt would cut', async (t) => {
@@ -238,6 +334,20 @@ test('issueToken: names every wrong field, and refuses a password that bcrypt wo
     long.fields.map(({ field }) => field),
     ['password'],
   );
+  const cut = await refusal(t, from().issueToken({ username: 'user1\0', password: `${password}\0` }));
+  t.deepEqual(
+    cut.fields.map(({ field }) => field),
+    ['username', 'password'],
+  );
+});
+
+test('openPasswords: of the longest password every byte counts', async (t) => {
+  const { hash, matches } = openPasswords({ cost: 4 });
+  const longest = 'é'.repeat(35) + '12';
+  t.is(Buffer.byteLength(longest), 72);
+  const hashed = await hash(longest);
+  t.true(await matches(longest, hashed));
+  t.false(await matches(`${longest.slice(0, -1)}3`, hashed));
 });
 
 for (const [who, username] of [
@@ -272,6 +382,70 @@ test('issueToken: who has to wait costs no hashing, and his tries make him wait 
   t.is(compared.length, 2);
   const [row] = await db.sql('select count(*)::int as failures from login_failures where address = $1', [address]);
   t.deepEqual(row, { failures: 2 });
+});
+
+test('issueToken: after too many failures for any names an address has to wait, and no other', async (t) => {
+  const { compared, login } = recordingHandlers({ perAddress: 6 });
+  const address = '2001:db8:0:100::1';
+  for (let failure = 0; failure < 6; failure += 1) {
+    t.is((await refusal(t, login(`invented ${failure}`, 'wrong', address))).reason, 'INVALID_CREDENTIALS');
+    // Right ones forgive no more than what failed for their own name.
+    if (failure < 5) await login('user2', password, address);
+  }
+  compared.length = 0;
+  for (const same of [address, '2001:db8:0:1ff:1:2:3:4']) {
+    const refused = await refusal(t, login('user2', password, same));
+    t.is(refused.reason, 'TOO_MANY_LOGIN_FAILURES');
+    t.regex(refused.message, /from this address/);
+  }
+  t.deepEqual(compared, [], 'who is refused costs no hashing');
+  t.is((await login('user2', password, '2001:db8:0:200::1')).username, 'user2');
+});
+
+test('issueToken: without a limit for addresses there is only that for names', async (t) => {
+  const unlimited = await hub.startService('auth', { BCRYPT_COST: '10', LOGIN_FAILURES_PER_ADDRESS: '0' });
+  const metadata = { 'x-forwarded-for': '192.0.2.10' };
+  for (let failure = 0; failure < 600; failure += 1) {
+    await store.recordFailure({ username: `invented ${failure}`, address: '192.0.2.10' }, new Date());
+  }
+  const client = hub.client(AuthServiceService, unlimited.address, { metadata });
+  t.is((await client.issueToken({ username: 'user2', password })).username, 'user2');
+  t.is((await refusal(t, from('192.0.2.10').issueToken({ username: 'user2', password }))).kind, 'RESOURCE_EXHAUSTED');
+});
+
+test('issueToken: the limits of an IPv6 address are those of its network', async (t) => {
+  for (let failure = 0; failure < limit; failure += 1) {
+    await refusal(t, from(`2001:db8:1:2${failure}::1`).issueToken({ username: 'user3', password: 'wrong' }));
+  }
+  const login = (address: string) => from(address).issueToken({ username: 'user3', password });
+  t.is((await refusal(t, login('2001:db8:1:ff::1'))).reason, 'TOO_MANY_LOGIN_FAILURES');
+  t.is((await login('2001:db8:1:100::1')).username, 'user3');
+  const rows = await db.sql(`select distinct address from login_failures where address like '2001:db8:1:%'`);
+  t.deepEqual(rows, [{ address: '2001:db8:1::/56' }]);
+});
+
+test('issueToken: one address with many invented names refuses nobody else, and holds nobody else up', async (t) => {
+  const attacker = from('198.51.100.66');
+  const failures = async () => {
+    const [row] = await db.sql<{ count: number }>(
+      `select count(*)::int as count from login_failures where address = '198.51.100.66'`,
+    );
+    return row!.count;
+  };
+  const tries = Array.from({ length: 60 }, async (_, index) =>
+    refusal(t, attacker.issueToken({ username: `invented ${index}`, password: 'wrong' })),
+  );
+  await eventually('its logins are hashed', failures, (count) => count > 0);
+  const before = await failures();
+  t.is((await from('203.0.113.9').issueToken({ username: 'user1', password })).username, 'user1');
+  const between = (await failures()) - before;
+  const reasons = (await Promise.all(tries)).map(({ reason }) => reason);
+  const hashed = reasons.filter((reason) => reason === 'INVALID_CREDENTIALS').length;
+  t.is(reasons.length - hashed, reasons.filter((reason) => reason === 'TOO_BUSY').length);
+  // In the order in which they came all of these would have been first.
+  t.true(hashed - before > 20, `${hashed} of its logins were taken`);
+  // One of the next round, and as many as are hashed at once before, beside and after that.
+  t.true(between <= 12, `${between} of them came first`);
 });
 
 test('issueToken: a success forgives the failures before it', async (t) => {

@@ -1,15 +1,25 @@
 import { HubError } from '#lib/errors.ts';
 
-/** How often a login may fail for one username from one address, within how many milliseconds. */
+/** How often logins may fail within how many milliseconds. */
 export interface FailureLimit {
+  /** For one username from one address. */
   failures: number;
+  /** From one address, for all usernames together; undefined is no limit. */
+  perAddress: number | undefined;
   window: number;
 }
 
 /** One username tried from one address: what failures are counted by, whether or not there is such a user. */
 export interface LoginPair {
   username: string;
+  /** What limits count the address for: `clientOf` of `lib/client-address.ts`. */
   address: string;
+}
+
+/** When the failures happened that filled the limits, as far as these are full. */
+export interface FilledLimits {
+  ofPair: Date | undefined;
+  ofAddress: Date | undefined;
 }
 
 /**
@@ -28,13 +38,17 @@ export function failuresCountFrom(now: Date, { window }: FailureLimit): Date {
   return new Date(now.getTime() - window);
 }
 
-/** RESOURCE_EXHAUSTED until the failure that filled the limit counts no more. */
-export function tooManyFailures(filledAt: Date, now: Date, { window }: FailureLimit): HubError {
-  const retryAfter = Math.max(1, Math.ceil((filledAt.getTime() + window - now.getTime()) / 1000));
+/** RESOURCE_EXHAUSTED until the failures that filled the limits count no more; undefined if none is full. */
+export function tooManyFailures(filled: FilledLimits, now: Date, { window }: FailureLimit): HubError | undefined {
+  const { ofPair, ofAddress } = filled;
+  const filledAt = Math.max(ofPair?.getTime() ?? 0, ofAddress?.getTime() ?? 0);
+  if (filledAt === 0) return undefined;
+  const retryAfter = Math.max(1, Math.ceil((filledAt + window - now.getTime()) / 1000));
+  const whose = ofAddress === undefined ? 'for this username' : 'from this address';
   return new HubError(
     'RESOURCE_EXHAUSTED',
     'TOO_MANY_LOGIN_FAILURES',
-    `Too many failed logins for this username: try again in ${retryAfter} seconds`,
+    `Too many failed logins ${whose}: try again in ${retryAfter} seconds`,
     { retryAfter },
   );
 }

@@ -1,5 +1,6 @@
 import { v4 as uuid } from 'uuid';
 import type { AuthServiceService, User as UserMessage } from '#gen/chat4all/auth/v1/auth.ts';
+import { clientOf } from '#lib/client-address.ts';
 import type { Identities } from '#lib/identity.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Handlers } from '#lib/rpc/server.ts';
@@ -12,8 +13,9 @@ import {
   type FailureLimit,
   type LoginPair,
 } from './auth.ts';
-import type { Passwords, Turns } from './passwords.ts';
+import type { Passwords } from './passwords.ts';
 import type { Store, User } from './store.ts';
+import type { Turns } from './turns.ts';
 
 export interface HandlerOptions {
   store: Store;
@@ -33,15 +35,16 @@ export function openHandlers(options: HandlerOptions): Handlers<AuthServiceServi
   async function refuseAfterFailures(pair: LoginPair): Promise<void> {
     const now = new Date();
     const since = failuresCountFrom(now, failureLimit);
-    const filledAt = await store.limitFilledAt(pair, failureLimit.failures, since);
-    if (filledAt !== undefined) throw tooManyFailures(filledAt, now, failureLimit);
+    const refusal = tooManyFailures(await store.filledLimits(pair, failureLimit, since), now, failureLimit);
+    if (refusal !== undefined) throw refusal;
   }
 
   return {
     async issueToken({ username, password }, { address, signal }) {
-      const pair = { username, address };
+      const client = clientOf(address);
+      const pair = { username, address: client };
       await refuseAfterFailures(pair);
-      return turns.take(signal, async () => {
+      return turns.take(client, signal, async () => {
         // Asked again, for those that waited while others failed: no more than those at work at once get past the limit.
         await refuseAfterFailures(pair);
         const found = await store.findCredentials(username);
@@ -50,6 +53,9 @@ export function openHandlers(options: HandlerOptions): Handlers<AuthServiceServi
         if (found === undefined || !matches) {
           await store.recordFailure(pair, now);
           throw invalidCredentials();
+        }
+        if (passwords.isOutdated(found.passwordHash)) {
+          await store.replaceHash(found.id, found.passwordHash, await passwords.hash(password));
         }
         const sessionId = uuid();
         const { expiresIn, expiresAt } = tokenValidity(now, tokenLifetime);

@@ -9,8 +9,9 @@ import { repeat } from '#lib/loop.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { failuresCountFrom } from './auth.ts';
 import { openHandlers } from './handlers.ts';
-import { openPasswords, openTurns, type Passwords } from './passwords.ts';
+import { openPasswords, type Passwords } from './passwords.ts';
 import { database, openStore, type Store } from './store.ts';
+import { openTurns } from './turns.ts';
 
 export { database };
 
@@ -30,6 +31,9 @@ export const settings = {
   LOGIN_FAILURES: integer({ min: 1, max: 10_000 })
     .default(20)
     .describe('how often a login may fail for one username from one address before it is refused for a while'),
+  LOGIN_FAILURES_PER_ADDRESS: integer({ min: 0, max: 1_000_000 })
+    .default(500)
+    .describe('how often logins may fail from one address, for all usernames together; 0 is no limit'),
   LOGIN_FAILURE_WINDOW: duration({ min: 1_000, max: 24 * hour })
     .default(hour / 4)
     .describe('how long a failed login counts'),
@@ -44,9 +48,9 @@ export const settings = {
 };
 
 const seedPassword = 'password123';
-/** libuv has four threads: one stays free for everything else. */
+/** Hashing is done by libuv's four threads, as work on files and names is: one stays free for that. */
 const hashesAtOnce = Math.min(availableParallelism(), 3);
-/** At a quarter of a second for each, the last one waits as long as its caller does. */
+/** At a quarter of a second for each, the last one waits as long as its caller does. Of one address about half may wait. */
 const hashesWaiting = 64;
 const sweep = { every: 60_000, batch: 1_000, pause: 100 };
 
@@ -59,8 +63,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'auth' });
   opened.defer(() => db.close());
   const store = openStore(db);
-  const passwords = openPasswords(config.BCRYPT_COST);
-  const failureLimit = { failures: config.LOGIN_FAILURES, window: config.LOGIN_FAILURE_WINDOW };
+  const passwords = openPasswords({ cost: config.BCRYPT_COST, highest: await store.highestCost() });
+  const failureLimit = {
+    failures: config.LOGIN_FAILURES,
+    perAddress: config.LOGIN_FAILURES_PER_ADDRESS === 0 ? undefined : config.LOGIN_FAILURES_PER_ADDRESS,
+    window: config.LOGIN_FAILURE_WINDOW,
+  };
 
   await seed(store, passwords, config.SEED_USERS);
   await appoint(store, config.ADMIN_USERS ?? [], log);

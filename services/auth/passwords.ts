@@ -1,88 +1,55 @@
 import bcrypt from 'bcrypt';
-import { HubError } from '#lib/errors.ts';
 
 /** Passwords as bcrypt keeps them, hashed off the event loop. */
 export interface Passwords {
   hash(password: string): Promise<string>;
-  /** Takes as long, and answers false, where there is no hash to compare with. */
+  /**
+   * Whether a hash is that of the password; of no hash (nobody has that name) nothing is. Where it isn't, the answer takes the same
+   * time for everybody: that of the highest cost of which there is a hash, whichever the one has that is compared with.
+   */
   matches(password: string, hash: string | undefined): Promise<boolean>;
+  /** Whether a hash was made with another cost than hashes are made with now. */
+  isOutdated(hash: string): boolean;
 }
 
-/** @param cost log2 of the number of rounds; each step doubles the time */
-export function openPasswords(cost: number, compare: typeof bcrypt.compare = bcrypt.compare): Passwords {
-  // A salt with a made-up sum: no password has that hash, and comparing with it does all the work.
-  const nobody = bcrypt.genSaltSync(cost) + '.'.repeat(31);
+export interface PasswordOptions {
+  /** log2 of the number of rounds; each step doubles the time. */
+  cost: number;
+  /** The highest cost of the hashes that there are: it may have been higher once. */
+  highest?: number | undefined;
+  compare?: typeof bcrypt.compare;
+}
+
+export function openPasswords({ cost, highest = cost, compare = bcrypt.compare }: PasswordOptions): Passwords {
+  const salt = bcrypt.genSaltSync(cost).slice(-saltLength);
+  /** A hash with a made-up sum: no password has it, and comparing with it does all the work. */
+  const nobody = (rounds: number) => `$2b$${String(rounds).padStart(2, '0')}$${salt}${'.'.repeat(sumLength)}`;
+  let longest = Math.max(cost, highest);
+
   return {
     hash: (password) => bcrypt.hash(password, cost),
     async matches(password, hash) {
-      const same = await compare(password, hash ?? nobody);
-      return hash !== undefined && same;
-    },
-  };
-}
-
-/** Lets so many work at once and so many more wait, in the order in which they came. */
-export interface Turns {
-  /**
-   * Runs `work` when its turn has come.
-   *
-   * @throws HubError UNAVAILABLE `TOO_BUSY` if too many wait already, CANCELLED if `signal` ends the wait
-   */
-  take<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T>;
-}
-
-/** Hashing shares libuv's few threads with file and DNS work: without turns, many logins at once would stop all of it. */
-export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number }): Turns {
-  const queue = new Set<() => void>();
-  let running = 0;
-
-  async function enter(signal: AbortSignal): Promise<void> {
-    if (signal.aborted) throw goneAway();
-    if (running < atOnce) {
-      running += 1;
-      return;
-    }
-    if (queue.size >= waiting) {
-      throw new HubError('UNAVAILABLE', 'TOO_BUSY', 'Too many logins at once: try again in a moment', {
-        retryAfter: 2,
-      });
-    }
-    await new Promise<void>((resolve, reject) => {
-      const go = () => {
-        signal.removeEventListener('abort', leave);
-        resolve();
-      };
-      const leave = () => {
-        queue.delete(go);
-        reject(goneAway());
-      };
-      queue.add(go);
-      signal.addEventListener('abort', leave, { once: true });
-    });
-  }
-
-  function exit(): void {
-    const [next] = queue;
-    if (next === undefined) {
-      running -= 1;
-      return;
-    }
-    queue.delete(next);
-    next();
-  }
-
-  return {
-    async take(signal, work) {
-      await enter(signal);
-      try {
-        return await work();
-      } finally {
-        exit();
+      const own = hash === undefined ? undefined : costOf(hash);
+      if (hash === undefined || own === undefined) {
+        await compare(password, nobody(longest));
+        return false;
       }
+      longest = Math.max(longest, own);
+      if (await compare(password, hash)) return true;
+      // As much work again, then twice as much, and so on: together with the first that of one with the highest cost.
+      for (let more = own; more < longest; more += 1) await compare(password, nobody(more));
+      return false;
     },
+    isOutdated: (hash) => costOf(hash) !== cost,
   };
 }
 
-function goneAway(): HubError {
-  return new HubError('CANCELLED', 'CANCELLED', 'The caller has stopped waiting');
+/** Characters of a salt, and of the sum behind it. */
+const saltLength = 22;
+const sumLength = 31;
+
+/** The cost in a hash of bcrypt; undefined if it is none. */
+function costOf(hash: string): number | undefined {
+  const [, cost] = /^\$2[aby]\$(\d\d)\$/.exec(hash) ?? [];
+  return cost === undefined ? undefined : Number(cost);
 }

@@ -1,7 +1,7 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
-import type { LoginPair } from './auth.ts';
+import type { FailureLimit, FilledLimits, LoginPair } from './auth.ts';
 
 const UserEntity = defineEntity({
   name: 'User',
@@ -29,7 +29,7 @@ const AuthSessionEntity = defineEntity({
 const LoginFailureEntity = defineEntity({
   name: 'LoginFailure',
   tableName: 'login_failures',
-  indexes: [{ properties: ['username', 'address', 'failedAt'] }],
+  indexes: [{ properties: ['username', 'address', 'failedAt'] }, { properties: ['address', 'failedAt'] }],
   properties: {
     id: p.uuid().primary(),
     username: p.text().collation('C'),
@@ -41,7 +41,13 @@ const LoginFailureEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'auth',
   entities: [UserEntity, AuthSessionEntity, LoginFailureEntity],
-  migrations: async () => [{ name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users }],
+  migrations: async () => [
+    { name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users },
+    {
+      name: '0002-failures-by-address',
+      class: (await import('./migrations/0002-failures-by-address.ts')).FailuresByAddress,
+    },
+  ],
 };
 
 export interface User {
@@ -78,6 +84,19 @@ export function openStore(db: Database) {
       return found;
     },
 
+    /** The highest cost of all hashes of passwords; undefined if there is none. */
+    async highestCost(): Promise<number | undefined> {
+      const [found] = await db.sql<{ cost: number | null }>(
+        String.raw`select max(substring(password_hash from '^\$2[aby]\$(\d\d)\$')::int) as cost from users`,
+      );
+      return found?.cost ?? undefined;
+    },
+
+    /** Gives a user another hash of the same password, unless the password was changed meanwhile. */
+    async replaceHash(id: string, from: string, to: string): Promise<void> {
+      await db.sql('update users set password_hash = $3 where id = $1 and password_hash = $2', [id, from, to]);
+    },
+
     async findUser(id: string): Promise<User | undefined> {
       return (await db.entities((em) => em.findOne(UserEntity, { id }))) ?? undefined;
     },
@@ -103,15 +122,19 @@ export function openStore(db: Database) {
       );
     },
 
-    /** When the failure happened that filled the limit, if at least `failures` of the pair are not older than `since`. */
-    async limitFilledAt(pair: LoginPair, failures: number, since: Date): Promise<Date | undefined> {
-      const [found] = await db.sql<{ failedAt: Date }>(
-        `select failed_at as "failedAt" from login_failures
-          where username = $1 and address = $2 and failed_at > $3
-          order by failed_at desc offset $4 limit 1`,
-        [pair.username, pair.address, since, failures - 1],
+    /** Which limits are full, counting no failures up to `since`. */
+    async filledLimits(pair: LoginPair, limit: FailureLimit, since: Date): Promise<FilledLimits> {
+      const [found] = await db.sql<{ ofPair: Date | null; ofAddress: Date | null }>(
+        `select
+           (select failed_at from login_failures
+             where username = $1 and address = $2 and failed_at > $3
+             order by failed_at desc offset $4::int - 1 limit 1) as "ofPair",
+           (select failed_at from login_failures
+             where address = $2 and failed_at > $3 and $5::int is not null
+             order by failed_at desc offset coalesce($5::int, 1) - 1 limit 1) as "ofAddress"`,
+        [pair.username, pair.address, since, limit.failures, limit.perAddress ?? null],
       );
-      return found?.failedAt;
+      return { ofPair: found?.ofPair ?? undefined, ofAddress: found?.ofAddress ?? undefined };
     },
 
     async recordFailure(pair: LoginPair, failedAt: Date): Promise<void> {
