@@ -1,5 +1,6 @@
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { Client, Metadata, status, type ChannelOptions, type ServiceError } from '@grpc/grpc-js';
+import { Metadata, status, type ChannelOptions, type Client, type ServiceError } from '@grpc/grpc-js';
+import { openClient } from '#lib/rpc/delivery.ts';
 import { connectionOptions, Reach, targetOf } from '#lib/rpc/reach.ts';
 import type { Transport } from '#lib/rpc/transport.ts';
 import { UnaryClient } from './unary-client.ts';
@@ -48,8 +49,6 @@ const keepalive = 1_000;
 const forStreams: ChannelOptions = {
   ...connectionOptions,
   'grpc-node.flow_control_window': window,
-  // What is kept for another attempt would count as taken: `write` would say so too early, and hold bytes.
-  'grpc.enable_retries': 0,
 };
 
 /** The gRPC servers behind the gateway, with the same connections for the same address. */
@@ -79,7 +78,7 @@ export class Backends {
     let connections = this.#connections.get(all);
     if (connections === undefined) {
       const open = (address: string, options: ChannelOptions) =>
-        new Client(targetOf(address), this.#transport.client, this.#pings ? options : { ...options, ...noPings });
+        openClient(targetOf(address), this.#transport.client, this.#pings ? options : { ...options, ...noPings });
       const { tls } = this.#transport;
       const unary = new UnaryClient(targetOf(all), { tls, maxAnswer, keepalive: this.#pings ? keepalive : Infinity });
       const streams = open(all, forStreams);

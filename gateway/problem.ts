@@ -104,7 +104,7 @@ const transportTexts: Record<string, string> = {
  * @param statuses the HTTP status of errors that have one of their own, by their reason
  */
 export function fromBackend(given: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
-  const error = asLost(given) ?? given;
+  const error = asLost(given);
   const failure = understood(error);
   const httpStatus = statuses.get(failure.reason) ?? httpStatusOf(error.code);
   if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });

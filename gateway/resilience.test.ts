@@ -5,6 +5,7 @@ import { eventually } from '../test/eventually.ts';
 import { failingBare, startEchoBackend, type EchoBackend } from '../test/echo-backend.ts';
 import { fixture } from '../test/echo-gateway.ts';
 import { settings } from './index.ts';
+import { httpStatusOf } from './problem.ts';
 
 const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);
 
@@ -71,11 +72,26 @@ for (const [what, line, expected] of [
   });
 }
 
-test('what a backend itself answers is never asked for again', async (t) => {
-  const { backend, send } = await fixture(t);
-  backend.handler = failingBare(status.RESOURCE_EXHAUSTED, 'Slow down');
-  t.is((await send(repeatable)).status, 429);
-  t.is(backend.calls.length, 1);
+test('what a backend itself answers is never asked for again, whatever code and text it has', async (t) => {
+  const { backend, send } = await fixture(t, { RATE_LIMIT: '0' });
+  const codes = Object.values(status).filter((code) => typeof code === 'number' && code !== status.OK) as status[];
+  t.is(codes.length, 16);
+  for (const code of codes) {
+    for (const text of [
+      'No',
+      'No connection established',
+      'Stream refused by server',
+      'Received RST_STREAM with code 2',
+    ]) {
+      backend.handler = failingBare(code, text);
+      for (const [line, body] of [[repeatable], [once, {}]] as const) {
+        backend.calls.length = 0;
+        const answer = await send(line, { body });
+        t.is(answer.status, httpStatusOf(code), `${line}: ${status[code]} ${text}`);
+        t.is(backend.calls.length, 1, `${line}: ${status[code]} ${text}`);
+      }
+    }
+  }
 });
 
 test('a backend that is away for a moment is waited for, whatever is asked of it', async (t) => {

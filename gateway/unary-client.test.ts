@@ -3,6 +3,10 @@ import { createServer, type Http2Server, type ServerHttp2Session, type ServerHtt
 import type { AddressInfo } from 'node:net';
 import { connectivityState, status, type ServiceError } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
+import type { CallError } from '#lib/rpc/delivery.ts';
+import { asLost, Reach } from '#lib/rpc/reach.ts';
+import { eventually } from '../test/eventually.ts';
+import { endings, serveRaw, type Ending } from '../test/raw-http2.ts';
 import { UnaryClient } from './unary-client.ts';
 
 const path = '/a.B/C';
@@ -77,11 +81,11 @@ function call(client: UnaryClient, deadline = Infinity, onCall?: (cancel: () => 
   return client.call(path, { 'x-a': ['b', 'c'] }, request, deadline, onCall);
 }
 
-async function failure(work: Promise<unknown>): Promise<ServiceError> {
+async function failure(work: Promise<unknown>): Promise<CallError> {
   return (await work.then(
     () => undefined,
     (error: unknown) => error,
-  )) as ServiceError;
+  )) as CallError;
 }
 
 test('unary: an answer has its message, its headers and its trailers', async (t) => {
@@ -114,6 +118,95 @@ test('unary: what is no answer of gRPC is an error', async (t) => {
     const { address } = await serve(t, answer);
     t.is((await failure(call(await connected(t, address)))).code, expected);
   }
+});
+
+test('unary: whatever ends a call, the error says how far it came, and a status what the server meant', async (t) => {
+  await Promise.all(
+    endings.map(async (ending) => {
+      const { address } = await serveRaw(t, ending.act);
+      const error = await failure(call(await connected(t, address)));
+      t.is(error.delivery, ending.delivery, ending.what);
+      t.is(asLost(error).code, ending.code, ending.what);
+      if (ending.details !== undefined) t.is(error.details, ending.details, ending.what);
+    }),
+  );
+});
+
+test('unary: how often a call is made is decided by how far it came, and by nothing that is said', async (t) => {
+  const tried = async ({ act }: Ending, isRepeatable: boolean) => {
+    const server = await serveRaw(t, act);
+    const client = await connected(t, server.address);
+    const reach = new Reach(client);
+    await failure(reach.call(() => call(client), { isRepeatable, deadline: Date.now() + 60_000 }));
+    return server.requests;
+  };
+  await Promise.all(
+    endings.flatMap((ending) =>
+      [false, true].map(async (isRepeatable) => {
+        const isSafe =
+          ending.delivery === 'refused unprocessed' || (ending.delivery === 'maybe processed' && isRepeatable);
+        t.is(await tried(ending, isRepeatable), isSafe ? 5 : 1, `${ending.what}, ${isRepeatable}`);
+      }),
+    ),
+  );
+});
+
+test('unary: a status is digits, and OK is 0', async (t) => {
+  const codeOf = async (given: string | string[]) => {
+    const { address } = await serveRaw(t, (request) => {
+      request.fields({ ':status': '200' });
+      request.data(framed('answer'));
+      request.fields({ 'grpc-status': given }, 'end');
+    });
+    const error = await failure(call(await connected(t, address)));
+    return error === undefined ? status.OK : error.code;
+  };
+  for (const ok of ['0', '00']) t.is(await codeOf(ok), status.OK, ok);
+  for (const wrong of [
+    '',
+    ' ',
+    ' 0',
+    '0 ',
+    '\t0',
+    '0x0',
+    '1e1',
+    '0e0',
+    '-0',
+    '+0',
+    '0,0',
+    'x',
+    ['0', '0'],
+    ['0', '5'],
+  ]) {
+    t.is(await codeOf(wrong), status.UNKNOWN, JSON.stringify(wrong));
+  }
+  for (const [text, code] of [
+    ['1', status.CANCELLED],
+    ['05', status.NOT_FOUND],
+    ['16', status.UNAUTHENTICATED],
+    ['17', status.UNKNOWN],
+    ['99999999999999999999', status.UNKNOWN],
+  ] as const) {
+    t.is(await codeOf(text), code, text);
+  }
+});
+
+test('unary: what was given up, and what found no server, is told apart', async (t) => {
+  const { address, server, sessions, streams } = await serve(t, () => {});
+  const client = await connected(t, address);
+  t.is((await failure(call(client, Date.now() + 20))).delivery, 'given up');
+  t.is((await failure(call(client, Infinity, (cancel) => cancel()))).delivery, 'given up');
+  const lost = failure(call(client));
+  await eventually(
+    'all are there',
+    () => streams.length,
+    (count) => count === 3,
+  );
+  sessions[0]?.destroy();
+  t.is((await lost).delivery, 'maybe processed');
+  server.close();
+  await until(client, connectivityState.TRANSIENT_FAILURE);
+  t.is((await failure(call(client))).delivery, 'never sent');
 });
 
 test('unary: a deadline and a cancellation end the call on both sides', async (t) => {

@@ -64,7 +64,7 @@ export class UnaryClient {
    * @param path `/package.Service/Method`
    * @param deadline milliseconds since the epoch, or Infinity
    * @param onCall is told how to cancel the call
-   * @throws ServiceError
+   * @throws CallError
    */
   call(
     path: string,
@@ -74,7 +74,9 @@ export class UnaryClient {
     onCall?: (cancel: () => void) => void,
   ): Promise<UnaryAnswer> {
     const peer = this.#ready[this.#next++ % this.#ready.length];
-    if (peer === undefined) return Promise.reject(failure(status.UNAVAILABLE, 'No connection established'));
+    if (peer === undefined) {
+      return Promise.reject(failure(status.UNAVAILABLE, 'No connection established', 'never sent'));
+    }
     return peer.call(path, metadata, message, deadline, onCall);
   }
 

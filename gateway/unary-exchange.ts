@@ -1,6 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http2';
-import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import { Metadata, status } from '@grpc/grpc-js';
 import { longestTimer } from '#lib/deadline.ts';
+import { isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
+import { statusIn } from '#lib/rpc/status.ts';
 import { errorCodes } from './http2/frames.ts';
 import type { Loss, Receiver } from './http2/request.ts';
 
@@ -19,9 +21,11 @@ export const prefixLength = 5;
 export class Exchange implements Receiver {
   readonly #maxAnswer: number;
   readonly #resolve: (answer: UnaryAnswer) => void;
-  readonly #reject: (error: ServiceError) => void;
+  readonly #reject: (error: CallError) => void;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
+  /** Those of the two with which the answer ended: they have the status. */
+  #ending: IncomingHttpHeaders | undefined;
   #pieces: Buffer[] = [];
   #size = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -29,7 +33,7 @@ export class Exchange implements Receiver {
   /** Tells the server that nobody waits any more; what was sent sets it. */
   cancel: () => void = () => {};
 
-  constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: ServiceError) => void) {
+  constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: CallError) => void) {
     this.#maxAnswer = maxAnswer;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -38,78 +42,100 @@ export class Exchange implements Receiver {
   endBy(deadline: number): void {
     const left = Math.max(0, deadline - Date.now());
     if (left > longestTimer) return;
-    this.#timer = setTimeout(() => this.fail(status.DEADLINE_EXCEEDED, 'Deadline exceeded'), left);
+    this.#timer = setTimeout(() => this.fail(status.DEADLINE_EXCEEDED, 'Deadline exceeded', 'given up'), left);
   }
 
-  fields(fields: IncomingHttpHeaders): void {
+  fields(fields: IncomingHttpHeaders, isLast: boolean): void {
     if (this.#headers === undefined) this.#headers = fields;
     else this.#trailers = fields;
+    if (isLast) this.#ending = fields;
   }
 
   data(piece: Buffer): void {
     this.#size += piece.length;
     if (this.#size > this.#maxAnswer + prefixLength) {
-      this.fail(status.RESOURCE_EXHAUSTED, `Received message larger than max (${this.#size} vs ${this.#maxAnswer})`);
+      const details = `Received message larger than max (${this.#size} vs ${this.#maxAnswer})`;
+      this.fail(status.RESOURCE_EXHAUSTED, details, 'answered');
     } else if (!this.#isOver) {
       this.#pieces.push(piece);
     }
   }
 
   end(): void {
-    if (!this.#isOver && !this.#finish()) this.#failWithout();
-  }
-
-  lost(loss: Loss): void {
-    if (this.#isOver || this.#finish()) return;
-    if (loss.kind === 'refused') this.fail(status.UNAVAILABLE, 'Stream refused by server');
-    else if (loss.kind === 'gone' || loss.code === errorCodes.none) this.#failWithout();
+    if (this.#isOver) return;
+    const ending = this.#ending;
+    if (ending?.['grpc-status'] === undefined) this.#failWithout(status.INTERNAL, 'Call ended without gRPC status');
+    else if (ending['grpc-status'] === '0') this.#succeed();
     else {
-      // Nobody here cancelled it: the server gave it up.
-      const code = loss.code === errorCodes.cancel ? status.UNAVAILABLE : status.INTERNAL;
-      this.fail(code, `Received RST_STREAM with code ${loss.code}`);
+      const { code, message } = statusIn(ending);
+      if (code === status.OK) this.#succeed();
+      else this.fail(code, message, 'answered', ending);
     }
   }
 
-  fail(code: status, details: string, trailers: IncomingHttpHeaders = {}): void {
+  lost(loss: Loss): void {
+    if (this.#isOver) return;
+    switch (loss.kind) {
+      case 'unsent':
+        return this.fail(status.UNAVAILABLE, 'The connection was lost before the call was sent', 'never sent');
+      case 'refused': {
+        // Who has begun to answer it has looked at it, whatever is said later.
+        const delivery = this.#headers === undefined ? 'refused unprocessed' : 'maybe processed';
+        return this.fail(status.UNAVAILABLE, 'Stream refused by server', delivery);
+      }
+      case 'malformed':
+        return this.fail(status.INTERNAL, 'The answer has fields that HTTP/2 forbids, or too many', 'answered');
+      case 'gone':
+        return this.#failWithout(status.UNAVAILABLE, 'Connection dropped');
+      case 'reset': {
+        const details = `Received RST_STREAM with code ${loss.code}`;
+        const unwanted = unwantedCalls[loss.code];
+        if (unwanted !== undefined) return this.fail(unwanted, details, 'answered');
+        // Nobody here cancelled it: the server gave it up.
+        const isOfServer = loss.code === errorCodes.none || loss.code === errorCodes.cancel;
+        return this.#failWithout(isOfServer ? status.UNAVAILABLE : status.INTERNAL, details);
+      }
+    }
+  }
+
+  fail(code: status, details: string, delivery: Delivery, trailers: IncomingHttpHeaders = {}): void {
     if (this.#isOver) return;
     this.#isOver = true;
     clearTimeout(this.#timer);
     this.#pieces = [];
     this.cancel();
     const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
-    this.#reject(failure(code, details, headers, trailers));
+    this.#reject(failure(code, details, delivery, headers, trailers));
   }
 
-  /** @returns false if there is no status of gRPC's */
-  #finish(): boolean {
-    const headers = this.#headers;
-    const ending = this.#trailers ?? headers;
-    if (headers === undefined || ending?.['grpc-status'] === undefined) return false;
-    const code = Number(ending['grpc-status']);
-    if (code !== 0) {
-      this.fail(Number.isInteger(code) ? code : status.UNKNOWN, textOf(ending['grpc-message']), ending);
-      return true;
-    }
+  #succeed(): void {
     const body = this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#size);
     if (body.length < prefixLength || body.readUInt32BE(1) !== body.length - prefixLength) {
-      this.fail(status.UNIMPLEMENTED, 'The server answered with no message, or with several');
+      this.fail(status.UNIMPLEMENTED, 'The server answered with no message, or with several', 'answered');
     } else if (body[0] !== 0) {
-      this.fail(status.INTERNAL, 'The server compressed its answer without having been asked for it');
+      this.fail(status.INTERNAL, 'The server compressed its answer without having been asked for it', 'answered');
     } else {
       this.#isOver = true;
       clearTimeout(this.#timer);
-      this.#resolve({ message: body.subarray(prefixLength), headers, trailers: this.#trailers ?? {} });
+      const [headers, trailers] = [this.#headers ?? {}, this.#trailers ?? {}];
+      this.#resolve({ message: body.subarray(prefixLength), headers, trailers });
     }
-    return true;
   }
 
-  /** Nobody says why for gRPC, but HTTP may. */
-  #failWithout(): void {
+  /** There is no status of gRPC's, but HTTP may have one that is none of success. */
+  #failWithout(code: status, details: string): void {
     const httpStatus = Number(this.#headers?.[':status'] ?? 200);
-    if (httpStatus === 200) this.fail(status.UNAVAILABLE, 'Connection dropped');
-    else this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`);
+    if (httpStatus === 200) return this.fail(code, details, 'maybe processed');
+    const delivery = isOfGateway(httpStatus) ? 'maybe processed' : 'answered';
+    return this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`, delivery);
   }
 }
+
+/** Codes of resets that say that the server doesn't want such a call, and what gRPC makes of them. */
+const unwantedCalls: Record<number, status> = {
+  [errorCodes.enhanceYourCalm]: status.RESOURCE_EXHAUSTED,
+  [errorCodes.inadequateSecurity]: status.PERMISSION_DENIED,
+};
 
 /** What HTTP says for gRPC, where nobody does for it. */
 const httpStatuses: Record<number, status> = {
@@ -123,27 +149,19 @@ const httpStatuses: Record<number, status> = {
   504: status.UNAVAILABLE,
 };
 
-function textOf(encoded: string | string[] | undefined): string {
-  if (encoded === undefined) return '';
-  const text = String(encoded);
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
 /** As grpc-js's client throws it. */
 export function failure(
   code: status,
   details: string,
+  delivery: Delivery,
   headers: IncomingHttpHeaders = {},
   trailers: IncomingHttpHeaders = {},
-): ServiceError {
+): CallError {
   const metadata = Metadata.fromHttp2Headers({ ...headers, ...trailers });
   return Object.assign(new Error(`${code} ${status[code] ?? 'UNKNOWN'}: ${details}`), {
     code,
     details,
+    delivery,
     metadata,
     headers,
     trailers,

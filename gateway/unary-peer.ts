@@ -74,7 +74,7 @@ export class Peer {
   ): Promise<UnaryAnswer> {
     const connection = this.#connection;
     if (connection?.isOpen !== true) {
-      return Promise.reject(failure(status.UNAVAILABLE, 'Failed to start HTTP/2 stream: the connection is closing'));
+      return Promise.reject(failure(status.UNAVAILABLE, 'The connection is closing', 'never sent'));
     }
     return new Promise((resolve, reject) => {
       const exchange = new Exchange(this.#options.maxAnswer, resolve, reject);
@@ -82,7 +82,7 @@ export class Peer {
         deadline === Infinity ? metadata : { 'grpc-timeout': timeoutText(deadline - Date.now()), ...metadata };
       exchange.cancel = connection.request(this.#headOf(path), fields, framed(message), exchange);
       if (deadline !== Infinity) exchange.endBy(deadline);
-      onCall?.(() => exchange.fail(status.CANCELLED, 'Cancelled on client'));
+      onCall?.(() => exchange.fail(status.CANCELLED, 'Cancelled on client', 'given up'));
     });
   }
 

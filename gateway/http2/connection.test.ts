@@ -339,6 +339,67 @@ test('reset: says why; a connection that is lost says so to all', async (t) => {
   t.true(opened.retired());
 });
 
+test('an answer with fields that HTTP forbids ends its request alone', async (t) => {
+  const { opened, socket, framesOf } = await serveRaw(t);
+  const asked = Array.from({ length: 4 }, () => opened.ask().heard);
+  await eventually(
+    'all are there',
+    () => framesOf(headers).length,
+    (count) => count === 4,
+  );
+  socket.write(frame(headers, endHeaders, 1, Buffer.concat([ok, Buffer.from('\0\x01x\x02\r\n', 'latin1')])));
+  socket.write(frame(headers, endHeaders | endStream, 3, Buffer.concat([ok, Buffer.from('\0\x01X\x01y', 'latin1')])));
+  socket.write(frame(headers, endHeaders, 5, ok));
+  socket.write(frame(headers, endHeaders | endStream, 5, Buffer.from('\0\x03x y\x01z', 'latin1')));
+  socket.write(frame(headers, endHeaders | endStream, 7, ok));
+  for (const heard of asked.slice(0, 3)) t.deepEqual((await heard.over()).ended, { kind: 'malformed' });
+  t.is((await asked[3]!.over()).ended, 'whole');
+  t.true(opened.connection.isOpen);
+  await eventually(
+    'the server is told',
+    () => framesOf(reset).length,
+    (count) => count === 3,
+  );
+  t.deepEqual(
+    framesOf(reset),
+    [1, 3, 5].map((id) => frame(reset, 0, id, uint32(1))),
+  );
+});
+
+test('what never left is told apart from what may have arrived', async (t) => {
+  const { opened, socket, framesOf } = await serveRaw(t);
+  const sent = opened.ask().heard;
+  await eventually('the request is there', () => framesOf(headers).length, Boolean);
+  // What is written in one turn leaves at its end, if there is a connection then.
+  const unsent = opened.ask().heard;
+  opened.socket.destroy();
+  t.deepEqual((await sent.over()).ended, { kind: 'gone' });
+  t.deepEqual((await unsent.over()).ended, { kind: 'unsent' });
+  socket.destroy();
+
+  const other = await serveRaw(t);
+  other.socket.write(frame(0x4, 0, 0, Buffer.from('000300000001', 'hex')));
+  const first = other.opened.ask().heard;
+  await eventually('the request is there', () => other.framesOf(headers).length, Boolean);
+  const waiting = other.opened.ask().heard;
+  other.socket.write(frame(goAway, 0, 0, uint32(1, 0)));
+  t.deepEqual((await waiting.over()).ended, { kind: 'unsent' });
+  t.is(first.ended, undefined);
+  t.is(other.framesOf(headers).length, 1);
+});
+
+test('settings: how much the server takes of fields is known', async (t) => {
+  const { opened, socket } = await serveRaw(t);
+  t.is(opened.connection.largestHead, Infinity);
+  socket.write(frame(0x4, 0, 0, Buffer.from('000600002000', 'hex')));
+  await eventually(
+    'it is read',
+    () => opened.connection.largestHead,
+    (size) => size === 8_192,
+  );
+  t.pass();
+});
+
 test('frames that break the protocol end the connection, with the code that says how', async (t) => {
   const cases: [string, Buffer, number][] = [
     ['a frame that is too large', frame(data, 0, 1, Buffer.alloc(16_385)), 0x6],
@@ -371,5 +432,5 @@ test('frames that break the protocol end the connection, with the code that says
 });
 
 function endless(): Buffer[] {
-  return Array.from({ length: 5 }, () => frame(continuation, 0, 1, Buffer.alloc(16_000)));
+  return Array.from({ length: 40 }, () => frame(continuation, 0, 1, Buffer.alloc(16_000)));
 }

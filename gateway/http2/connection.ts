@@ -17,7 +17,7 @@ import {
   withoutPadding,
   writeHead,
 } from './frames.ts';
-import { HpackDecoder, HpackError, mostBytes, writeField } from './hpack.ts';
+import { HpackDecoder, HpackError, largestList, mostBytes, writeField } from './hpack.ts';
 import { Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
 
 export interface ConnectionOptions {
@@ -32,8 +32,8 @@ export interface ConnectionOptions {
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 /** As it is until the other side says otherwise; we let it be so. */
 const defaults = { window: 65_535, frameSize: 16_384 };
-/** Bytes of the fields of an answer as they are coded. */
-const largestBlock = 64 * 1024;
+/** Bytes of the fields of an answer as they are coded. More ends the connection: they would have to be decoded all the same. */
+const largestBlock = 2 * largestList;
 
 /**
  * The client's side of a connection of HTTP/2 (RFC 9113) for requests whose bodies are whole, as unary calls of gRPC are. Node's
@@ -60,6 +60,9 @@ export class ClientConnection {
   #streamWindow = defaults.window;
   #frameSize = defaults.frameSize;
   #mostStreams = Infinity;
+  #largestHead = Infinity;
+  /** The last stream that was handed to the socket. */
+  #lastSent = 0;
   /** Bytes that were received on all streams and not given free again. */
   #taken = 0;
 
@@ -73,6 +76,7 @@ export class ClientConnection {
       settingsFrame([
         [settings.enablePush, 0],
         [settings.initialWindowSize, window.stream],
+        [settings.maxHeaderListSize, largestList],
       ]),
     );
     this.#write(windowUpdate(0, window.connection - defaults.window));
@@ -84,6 +88,11 @@ export class ClientConnection {
   /** Whether it takes requests. */
   get isOpen(): boolean {
     return this.#isReady && !this.#isRetired;
+  }
+
+  /** Bytes that the fields of a request may have, as HTTP/2 counts them (RFC 9113, 6.5.2). */
+  get largestHead(): number {
+    return this.#largestHead;
   }
 
   /** Requests that have no answer yet. */
@@ -157,7 +166,7 @@ export class ClientConnection {
     this.#isRetired = true;
     const waiting = [...this.#waiting];
     this.#waiting.clear();
-    for (const { receiver } of waiting) receiver.lost({ kind: 'refused' });
+    for (const { receiver } of waiting) receiver.lost({ kind: 'unsent' });
     this.#options.onRetired();
   }
 
@@ -173,7 +182,7 @@ export class ClientConnection {
     this.#retire();
     const streams = [...this.#streams.values()];
     this.#streams.clear();
-    for (const { receiver } of streams) receiver.lost({ kind: 'gone' });
+    for (const { id, receiver } of streams) receiver.lost({ kind: id > this.#lastSent ? 'unsent' : 'gone' });
   }
 
   #write(bytes: Buffer): void {
@@ -184,6 +193,7 @@ export class ClientConnection {
     const written = this.#written;
     this.#written = [];
     if (written.length === 0 || this.#socket.destroyed) return;
+    this.#lastSent = this.#nextId - 2;
     this.#socket.write(written.length === 1 ? (written[0] as Buffer) : Buffer.concat(written));
   }
 
@@ -322,9 +332,20 @@ export class ClientConnection {
     const fields = this.#decoder.decode(pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces));
     const stream = this.#stream(id);
     if (stream === undefined) return;
+    if (fields === undefined) {
+      this.#refuse(stream);
+      return;
+    }
     const isInterim = /^1\d\d$/.test(fields[':status'] as unknown as string) && !isLast;
-    if (!isInterim) stream.receiver.fields(fields);
+    if (!isInterim) stream.receiver.fields(fields, isLast);
     if (isLast) this.#answered(stream);
+  }
+
+  /** The answer is malformed (RFC 9113, 8.1.1): that ends its stream, and no other. */
+  #refuse(stream: Stream): void {
+    this.#write(resetFrame(stream.id, errorCodes.protocol));
+    this.#finish(stream);
+    stream.receiver.lost({ kind: 'malformed' });
   }
 
   /** The answer is whole. */
@@ -381,6 +402,7 @@ export class ClientConnection {
 
   #setting(name: number, value: number): void {
     if (name === settings.maxConcurrentStreams) this.#mostStreams = value;
+    else if (name === settings.maxHeaderListSize) this.#largestHead = value;
     else if (name === settings.maxFrameSize) {
       if (value < defaults.frameSize || value >= 2 ** 24) throw protocolError(`Frames can't have ${value} bytes`);
       this.#frameSize = value;

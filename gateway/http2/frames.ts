@@ -9,6 +9,8 @@ export const errorCodes = {
   refusedStream: 0x7,
   cancel: 0x8,
   compression: 0x9,
+  enhanceYourCalm: 0xb,
+  inadequateSecurity: 0xc,
 } as const;
 
 /** Types of frames (RFC 9113, 6) and their flags. */
@@ -24,7 +26,13 @@ export const types = {
   continuation: 0x9,
 };
 export const flags = { ack: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 };
-export const settings = { enablePush: 0x2, maxConcurrentStreams: 0x3, initialWindowSize: 0x4, maxFrameSize: 0x5 };
+export const settings = {
+  enablePush: 0x2,
+  maxConcurrentStreams: 0x3,
+  initialWindowSize: 0x4,
+  maxFrameSize: 0x5,
+  maxHeaderListSize: 0x6,
+};
 
 /** Bytes in front of each: the size of what follows, the type, flags and the stream. */
 export const headSize = 9;

@@ -2,7 +2,7 @@ import test from 'ava';
 import { HpackDecoder, HpackError, mostBytes, writeField, writeStatic } from './hpack.ts';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(/\s/g, ''), 'hex');
-const plain = (fields: object) => ({ ...fields });
+const plain = (fields: object | undefined) => fields && { ...fields };
 
 /** With strings in Huffman's code, and a table of 256 bytes out of which entries fall. */
 test('decode: the answers of RFC 7541, C.6', (t) => {
@@ -52,7 +52,7 @@ test('decode: what has the name of something else is a field like any other, and
   ];
   const end = sent.reduce((at, [name, value]) => writeField(block, at, name, value), 0);
   const fields = new HpackDecoder().decode(block.subarray(0, end));
-  t.deepEqual(Object.entries(fields), [
+  t.deepEqual(Object.entries(fields!), [
     ['__proto__', 'a'],
     ['constructor', 'b'],
     ['x', '1, 2'],
@@ -87,9 +87,46 @@ test('decode: a block that is malformed is refused', (t) => {
     ['padding that is too long', '00 01 61 82 1fff'],
     ['padding of other bits', '00 01 61 81 18'],
     ['the mark of the end within', '00 01 61 84 ffff ffff'],
-    ['much out of little', `40 01 61 7f 811e ${'62'.repeat(3_968)} ${'be'.repeat(100)}`],
   ];
   for (const [what, block] of cases) {
     t.throws(() => new HpackDecoder().decode(hex(block)), { instanceOf: HpackError }, what);
+  }
+});
+
+test('decode: fields that HTTP forbids, or too many, are no fields; what comes behind them is understood', (t) => {
+  const literal = (name: string, value: string) => {
+    const block = Buffer.alloc(mostBytes(name, value));
+    return block.subarray(0, writeField(block, 0, name, value));
+  };
+  const wrong: [string, string][] = [
+    ['X-Upper', 'a'],
+    ['x y', 'a'],
+    ['x:', 'a'],
+    [':', 'a'],
+    ['', 'a'],
+    ['x\0', 'a'],
+    ['x\u00e9', 'a'],
+    ['x"', 'a'],
+    ['x', 'a\nb'],
+    ['x', 'a\rb'],
+    ['x', 'a\0b'],
+    ['x', 'a\u0001b'],
+    ['x', 'a\u007fb'],
+  ];
+  const muchOutOfLittle = hex(`40 01 61 7f 811e ${'62'.repeat(3_968)} ${'be'.repeat(100)}`);
+  for (const [what, block] of [
+    ...wrong.map(([name, value]) => [`${name}: ${value}`, literal(name, value)] as const),
+    ['much out of little', muchOutOfLittle] as const,
+  ]) {
+    const decoder = new HpackDecoder();
+    t.is(decoder.decode(Buffer.concat([literal('a', 'b'), block, literal('c', 'd')])), undefined, what);
+    // It is in the table that the other side builds on.
+    t.is(decoder.decode(hex('40 03 58 2d59 01 61')), undefined, what);
+    t.is(decoder.decode(hex('be')), undefined, what);
+    t.deepEqual(plain(decoder.decode(hex('40 01 78 01 79'))), { x: 'y' }, what);
+    t.deepEqual(plain(decoder.decode(hex('be'))), { x: 'y' }, what);
+  }
+  for (const value of ['', 'a\tb', '\u00e9', ' a ']) {
+    t.deepEqual(plain(new HpackDecoder().decode(literal('x!-_.', value))), { 'x!-_.': value });
   }
 });

@@ -18,7 +18,7 @@ vary|via|www-authenticate`
     .split(/[|\n]/)
     .map((entry): Entry => {
       const [, name, value = ''] = /^(\S+)(?: (.*))?$/.exec(entry)!;
-      return { name: name as string, value };
+      return { name: name as string, value, isValid: true };
     });
 /** By name, the first of its entries, counted from 1. */
 const staticNames = new Map(staticTable.map(({ name }, index) => [name, index + 1] as const).reverse());
@@ -26,14 +26,21 @@ const staticNames = new Map(staticTable.map(({ name }, index) => [name, index + 
 interface Entry {
   name: string;
   value: string;
+  /** Undefined until it was looked at. */
+  isValid: boolean | undefined;
 }
 
 /** Bytes: what a decoder has to keep of earlier headers unless it says otherwise, and what an entry counts beside its text. */
 const tableSize = 4_096;
 const entryOverhead = 32;
-/** Far above whatever is sent: an integer, and what a block of few bytes that repeats one entry may become. */
+/** Far above whatever is sent. */
 const largestInteger = 2 ** 24;
-const largestList = 256 * 1024;
+/** Bytes of fields, as HTTP/2 counts them (RFC 9113, 6.5.2): a block of few bytes that repeats one entry may become many more. */
+export const largestList = 256 * 1024;
+
+/** What HTTP/2 allows in names and values of fields (RFC 9113, 8.2.1), and HTTP/1.1, where they go on (RFC 9110, 5.1 and 5.5). */
+const namePattern = /^(:[a-z]+|[a-z0-9!#$%&'*+.^_`|~-]+)$/;
+const valuePattern = /^[\t -~\x80-\xff]*$/;
 
 /** Decodes the header blocks of a connection, in their order. */
 export class HpackDecoder {
@@ -47,21 +54,23 @@ export class HpackDecoder {
   /**
    * The fields of a block. Those that come several times are joined as Node does, save that all are kept.
    *
+   * @returns undefined if they break the rules of HTTP, or are too many; the blocks behind them can be decoded all the same
    * @throws HpackError
    */
-  decode(block: Buffer): IncomingHttpHeaders {
+  decode(block: Buffer): IncomingHttpHeaders | undefined {
     this.#block = block;
     this.#at = 0;
     const fields: IncomingHttpHeaders = Object.create(null);
     let size = 0;
+    let isWrong = false;
     while (this.#at < block.length) {
       const entry = this.#field();
       if (entry === undefined) continue;
       size += sizeOf(entry);
-      if (size > largestList) throw new HpackError(`The fields have more than ${largestList} bytes`);
-      addField(fields, entry);
+      isWrong ||= size > largestList || !(entry.isValid ??= isValid(entry));
+      if (!isWrong) addField(fields, entry);
     }
-    return fields;
+    return isWrong ? undefined : fields;
   }
 
   /** The next field; undefined if it is a change of the table. */
@@ -90,7 +99,7 @@ export class HpackDecoder {
   #literal(prefix: number): Entry {
     const index = this.#integer(prefix);
     const name = index === 0 ? this.#string() : this.#entry(index).name;
-    return { name, value: this.#string() };
+    return { name, value: this.#string(), isValid: undefined };
   }
 
   #add(entry: Entry): void {
@@ -143,6 +152,10 @@ export class HpackDecoder {
 
 function sizeOf({ name, value }: Entry): number {
   return name.length + value.length + entryOverhead;
+}
+
+function isValid({ name, value }: Entry): boolean {
+  return namePattern.test(name) && valuePattern.test(value);
 }
 
 function addField(fields: IncomingHttpHeaders, { name, value }: Entry): void {

@@ -4,13 +4,17 @@ import { mostBytes, writeStatic } from './hpack.ts';
 /** Fields of a request, by their names in lower case. */
 export type Fields = Record<string, string | string[]>;
 
-/** Why a server will say nothing more to a request: it never looked at it, it gave it up, or the connection is gone. */
-export type Loss = { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'gone' };
+/**
+ * Why nothing more is heard of a request: it never left, the server never looked at it, it gave it up, its answer breaks the rules
+ * of HTTP, or the connection is gone.
+ */
+export type Loss =
+  { kind: 'unsent' } | { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'malformed' } | { kind: 'gone' };
 
 /** Hears what a server answers: at last either `end` or `lost`. */
 export interface Receiver {
-  /** The head of the answer; then, if there is anything behind the body, that. */
-  fields(fields: IncomingHttpHeaders): void;
+  /** The head of the answer; then, if there is anything behind the body, that. @param isLast whether the answer ends with them */
+  fields(fields: IncomingHttpHeaders, isLast: boolean): void;
   data(piece: Buffer): void;
   /** The answer is whole. */
   end(): void;

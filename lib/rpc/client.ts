@@ -1,10 +1,11 @@
 import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
-import { Client, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import { text, type Config } from '../config.ts';
 import { currentContext } from '../context.ts';
 import { HubError } from '../errors.ts';
 import type { Identities } from '../identity.ts';
 import { onBehalfKey } from './call.ts';
+import { openClient } from './delivery.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { addressPattern, connectionOptions, Reach, targetOf } from './reach.ts';
 import { method } from './schema.ts';
@@ -44,7 +45,7 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
   definition: D,
   { config, target, address, identities }: ConnectOptions,
 ): Connection<D> {
-  const client = new Client(targetOf(address), openTransport(config).client, connectionOptions);
+  const client = openClient(targetOf(address), openTransport(config).client, connectionOptions);
   const reach = new Reach(client);
   const unaryMethods = Object.entries(definition).filter(([, rpc]) => !rpc.requestStream && !rpc.responseStream);
   const methods = unaryMethods.map(([key, rpc]) => {

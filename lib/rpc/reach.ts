@@ -1,14 +1,7 @@
-import http2, { type ClientHttp2Session } from 'node:http2';
 import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  connectivityState,
-  Metadata,
-  status,
-  type Channel,
-  type ChannelOptions,
-  type ServiceError,
-} from '@grpc/grpc-js';
+import { connectivityState, Metadata, status, type Channel, type ChannelOptions } from '@grpc/grpc-js';
 import { within } from '../deadline.ts';
+import { isLost, type CallError, type Delivery } from './delivery.ts';
 
 /**
  * How every connection is made: all servers of a service get their share, one that was restarted is found again soon, and one
@@ -21,25 +14,6 @@ export const connectionOptions: ChannelOptions = {
   'grpc.keepalive_timeout_ms': 3_000,
   'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
 };
-
-type PingDone = (error: null, duration: number, payload: Buffer) => void;
-
-/**
- * Leaves a connection whose server has said that it stops (GOAWAY) in peace: grpc-js goes on pinging it, Node refuses to, and
- * grpc-js takes that for the end of the connection and cuts off what the server still lets finish
- * (github.com/grpc/grpc-node/issues/3068). It has no option for that, so the sessions are changed as they are made.
- */
-const { connect } = http2;
-http2.connect = ((...given: Parameters<typeof connect>): ClientHttp2Session => {
-  const session = connect(...given);
-  const ping = session.ping.bind(session) as (done: PingDone) => boolean;
-  session.ping = ((done: PingDone) => {
-    if (!session.closed) return ping(done);
-    process.nextTick(done, null, 0, Buffer.alloc(8));
-    return true;
-  }) as typeof session.ping;
-  return session;
-}) as typeof connect;
 
 /** Matches the address of one server, or the addresses of several with commas between them: those have to be IP addresses. */
 export const addressPattern =
@@ -107,8 +81,8 @@ export class Reach {
     const { since, back } = this.#away;
     const late = () =>
       deadline < since + this.#patience
-        ? failure('DEADLINE_EXCEEDED', 'No server was connected before the deadline')
-        : failure('UNAVAILABLE', 'No server is connected');
+        ? failure('DEADLINE_EXCEEDED', 'No server was connected before the deadline', 'given up')
+        : failure('UNAVAILABLE', 'No server is connected', 'never sent');
     const left = Math.min(deadline, since + this.#patience) - Date.now();
     if (left <= 0) throw late();
     await within(left, back, late);
@@ -125,7 +99,8 @@ export class Reach {
   }
 
   /**
-   * Calls: waits for a server first, and calls again if the call was lost on the way and may be made twice, or never left.
+   * Calls: waits for a server first, and calls again if the call was lost on the way and may be made twice, or was not looked at.
+   * How far it came is what the transport says (`delivery` of the error), and nothing else.
    *
    * @throws ServiceError as gRPC or the server has it; UNAVAILABLE without details if the call was lost
    */
@@ -133,16 +108,16 @@ export class Reach {
     this.#tokens = Math.min(budget.most, this.#tokens + budget.share);
     for (let attempts = 1; ; attempts += 1) {
       await this.reached(deadline);
-      if (isGone()) throw failure('CANCELLED', 'Nobody waits for the answer');
+      if (isGone()) throw failure('CANCELLED', 'Nobody waits for the answer', 'given up');
       try {
         return await attempt();
-      } catch (error) {
-        const lost = asLost(error as ServiceError);
-        if (lost === undefined) throw error;
+      } catch (given) {
+        const error = given as CallError;
+        if (!isLost(error)) throw error;
         const pause = Math.random() * Math.min(backoff.most, backoff.first * 2 ** attempts);
-        const isSafe = isRepeatable || neverLeft.test(lost.details);
+        const isSafe = isRepeatable || error.delivery !== 'maybe processed';
         if (!isSafe || isGone() || attempts >= mostAttempts || Date.now() + pause >= deadline || !this.#spend()) {
-          throw lost;
+          throw asLost(error);
         }
         await sleep(pause);
       }
@@ -156,30 +131,23 @@ export class Reach {
   }
 }
 
-/** What gRPC says of calls that no server has seen. */
-const neverLeft = /No connection established|Failed to start HTTP\/2 stream|Stream refused by server/;
-/** What gRPC says of calls whose stream or connection broke, under other codes than UNAVAILABLE. */
-const broken = /^Received RST_STREAM|^Failed to start HTTP\/2 stream|^Call cancelled$/;
-
-/**
- * A failure as UNAVAILABLE if it is none of the server's: the call was lost on the way to it or back. Servers of ours always
- * send details with an error.
- */
-export function asLost(error: ServiceError): ServiceError | undefined {
-  if ((error.metadata?.get('grpc-status-details-bin').length ?? 0) > 0) return undefined;
-  if (error.code === status.UNAVAILABLE) return error;
-  return broken.test(error.details) ? failure('UNAVAILABLE', error.details, error) : undefined;
+/** A failure, as UNAVAILABLE if the call was lost: whatever code the transport has for that, the server said none. */
+export function asLost(error: CallError): CallError {
+  if (!isLost(error) || error.code === status.UNAVAILABLE) return error;
+  return failure('UNAVAILABLE', error.details, error.delivery as Delivery, error);
 }
 
 function failure(
   kind: 'UNAVAILABLE' | 'DEADLINE_EXCEEDED' | 'CANCELLED',
   details: string,
+  delivery: Delivery,
   cause?: unknown,
-): ServiceError {
+): CallError {
   const code = status[kind];
   return Object.assign(new Error(`${code} ${kind}: ${details}`, { cause }), {
     code,
     details,
     metadata: new Metadata(),
+    delivery,
   });
 }

@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata, status, type ServiceError, type StatusObject } from '@grpc/grpc-js';
 import { BadRequest, ErrorInfo, RetryInfo } from '#gen/google/rpc/error_details.ts';
 import { Status } from '#gen/google/rpc/status.ts';
@@ -10,6 +11,27 @@ const domain = 'chat4all';
 export const callerKey = 'x-caller-id';
 const detailsKey = 'grpc-status-details-bin';
 const typePrefix = 'type.googleapis.com/';
+
+/**
+ * The status that a call ended with, as it is on the wire (gRPC over HTTP/2, Responses): `grpc-status` has to be digits, and what is
+ * none of the codes that gRPC knows is UNKNOWN; `grpc-message` is UTF-8 in percent-encoding, of which broken parts stay as they
+ * are.
+ *
+ * @param fields those that came last, with a `grpc-status` among them
+ */
+export function statusIn(fields: IncomingHttpHeaders): { code: status; message: string } {
+  const [given, message] = [String(fields['grpc-status']), decoded(String(fields['grpc-message'] ?? ''))];
+  if (!/^\d+$/.test(given))
+    return { code: status.UNKNOWN, message: message || `The server's grpc-status is no number` };
+  const code = Number(given);
+  return { code: status[code] === undefined ? status.UNKNOWN : code, message };
+}
+
+function decoded(text: string): string {
+  if (/^[ -$&-~]*$/.test(text)) return text;
+  const bytes = text.replace(/%([\da-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return Buffer.from(bytes, 'latin1').toString();
+}
 
 /** What goes over the wire for an error: status code, text, and its details as google.rpc.Status (AIP-193). */
 export function toStatus(error: HubError): Partial<StatusObject> {

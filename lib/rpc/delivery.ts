@@ -1,0 +1,194 @@
+import http2, { type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders } from 'node:http2';
+import {
+  Channel,
+  Client,
+  status,
+  type ChannelCredentials,
+  type ChannelOptions,
+  type ServiceError,
+  type StatusObject,
+} from '@grpc/grpc-js';
+import { statusIn } from './status.ts';
+
+/**
+ * How far a call came that failed:
+ *
+ * - `never sent`: nothing of it left this process.
+ * - `refused unprocessed`: HTTP/2 says that the server has not looked at it: REFUSED_STREAM, or a GOAWAY whose last stream is an
+ *   earlier one (RFC 9113, 8.7).
+ * - `maybe processed`: it was sent, and its stream or its connection ended without a status of gRPC's.
+ * - `answered`: the server, or who is in front of it, said what is wrong.
+ * - `given up`: this side ended it, by its deadline or a cancellation.
+ */
+export type Delivery = 'never sent' | 'refused unprocessed' | 'maybe processed' | 'answered' | 'given up';
+
+/** A failed call. Each client of ours says how far it came; of another nothing is known. */
+export interface CallError extends ServiceError {
+  delivery?: Delivery;
+}
+
+/** Whether a call was lost: the server didn't say what it ended with. */
+export function isLost({ delivery }: CallError): boolean {
+  return delivery === 'never sent' || delivery === 'refused unprocessed' || delivery === 'maybe processed';
+}
+
+/** Whether what HTTP alone says, without a status of gRPC's, comes from a proxy that couldn't reach the server, or lost it. */
+export function isOfGateway(httpStatus: number): boolean {
+  return httpStatus >= 502 && httpStatus <= 504;
+}
+
+/** Error codes of HTTP/2 (RFC 9113, 7) with which a server says that it doesn't want such a call. */
+export function isUnwanted(resetCode: number): boolean {
+  return resetCode === NGHTTP2_ENHANCE_YOUR_CALM || resetCode === NGHTTP2_INADEQUATE_SECURITY;
+}
+
+const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INADEQUATE_SECURITY, NGHTTP2_REFUSED_STREAM } =
+  http2.constants;
+
+/**
+ * A client of grpc-js whose errors say how far the call came (`CallError`). It repeats nothing by itself, and so keeps no message
+ * for another attempt: what is kept counts as sent, so that `write` of a stream would ask for more too early.
+ */
+export function openClient(address: string, credentials: ChannelCredentials, options: ChannelOptions): Client {
+  return new Client(address, credentials, {
+    ...options,
+    'grpc.enable_retries': 0,
+    channelFactoryOverride: (...given) => new TellingChannel(...given),
+  });
+}
+
+type Call = ReturnType<Channel['createCall']>;
+
+class TellingChannel extends Channel {
+  override createCall(...given: Parameters<Channel['createCall']>): Call {
+    const call = super.createCall(...given);
+    const [start, cancelWithStatus] = [call.start.bind(call), call.cancelWithStatus.bind(call)];
+    let givenUp: string | undefined;
+    call.cancelWithStatus = (code, details) => {
+      givenUp ??= details;
+      cancelWithStatus(code, details);
+    };
+    call.start = (metadata, listener) => {
+      start(metadata, {
+        onReceiveMetadata: (received) => listener.onReceiveMetadata(received),
+        onReceiveMessage: (message) => listener.onReceiveMessage(message),
+        onReceiveStatus(received) {
+          if (received.code === status.OK) {
+            listener.onReceiveStatus(received);
+            return;
+          }
+          const delivery = received.details === givenUp ? 'given up' : deliveryOf(call);
+          // What is in the status gets into the error.
+          listener.onReceiveStatus({ ...received, delivery } as StatusObject);
+        },
+      });
+    };
+    return call;
+  }
+}
+
+/** What grpc-js 1.14 has inside a call: its attempts, and the stream that an attempt got. */
+interface Inside {
+  child?: { underlyingCalls?: { call?: { child?: { http2Stream?: ClientHttp2Stream } | null } }[] } | null;
+}
+
+/**
+ * How far a call of grpc-js came. That it keeps to itself, so this looks inside; what isn't found there any more is `maybe
+ * processed`, with which nothing is repeated that must not be.
+ */
+function deliveryOf(call: Call): Delivery {
+  const { child: retrying } = call as unknown as Inside;
+  const attempts = retrying?.underlyingCalls;
+  const attempt = attempts?.at(-1)?.call;
+  if (retrying === null || attempts?.length === 0 || attempt?.child === null) return 'never sent';
+  const stream = attempt?.child?.http2Stream;
+  const seen = stream === undefined ? undefined : observed.get(stream);
+  if (stream === undefined || seen === undefined) return 'maybe processed';
+  if (seen.isAnswered) return 'answered';
+  if (seen.httpStatus !== undefined) {
+    return seen.httpStatus === 200 || isOfGateway(seen.httpStatus) ? 'maybe processed' : 'answered';
+  }
+  const { id, rstCode } = stream;
+  // A session that is about to end gives no ids any more.
+  if (id === undefined) return 'never sent';
+  if (rstCode === NGHTTP2_REFUSED_STREAM || id > seen.session.lastStream) return 'refused unprocessed';
+  return isUnwanted(rstCode) ? 'answered' : 'maybe processed';
+}
+
+/** What came on a session, and on a stream. */
+interface SeenOnSession {
+  /** The last stream that the server has looked at, or may look at. */
+  lastStream: number;
+}
+interface SeenOnStream {
+  session: SeenOnSession;
+  httpStatus?: number;
+  /** There was a status of gRPC's. */
+  isAnswered: boolean;
+}
+
+const observed = new WeakMap<ClientHttp2Stream, SeenOnStream>();
+
+/**
+ * The sessions of grpc-js's clients are changed as they are made, since it has no option for any of this:
+ *
+ * - What the server says on a stream is noted, for `deliveryOf`, and a status that gRPC doesn't allow is mended: grpc-js takes an
+ *   empty one for OK.
+ * - A connection whose server has said that it stops (GOAWAY) is left in peace: grpc-js goes on pinging it, Node refuses to, and
+ *   grpc-js takes that for the end of the connection and cuts off what the server still lets finish
+ *   (github.com/grpc/grpc-node/issues/3068).
+ */
+const { connect } = http2;
+http2.connect = ((...given: Parameters<typeof connect>): ClientHttp2Session => {
+  const session = connect(...given);
+  leaveInPeace(session);
+  observe(session);
+  return session;
+}) as typeof connect;
+
+type PingDone = (error: null, duration: number, payload: Buffer) => void;
+
+function leaveInPeace(session: ClientHttp2Session): void {
+  const ping = session.ping.bind(session) as (done: PingDone) => boolean;
+  session.ping = ((done: PingDone) => {
+    if (!session.closed) return ping(done);
+    process.nextTick(done, null, 0, Buffer.alloc(8));
+    return true;
+  }) as typeof session.ping;
+}
+
+function observe(session: ClientHttp2Session): void {
+  let seenOnSession: SeenOnSession | undefined;
+  const request = session.request.bind(session);
+  session.request = (...given: Parameters<typeof request>): ClientHttp2Stream => {
+    const stream = request(...given);
+    // Before it makes requests grpc-js removes all listeners.
+    seenOnSession ??= hear(session);
+    const seen: SeenOnStream = { session: seenOnSession, isAnswered: false };
+    const onEnd = (headers: IncomingHttpHeaders) => {
+      seen.isAnswered = headers['grpc-status'] !== undefined;
+      if (seen.isAnswered) mend(headers);
+    };
+    // These come before those of grpc-js, which hears of the same object.
+    stream.on('response', (headers, flags) => {
+      seen.httpStatus = headers[':status'] ?? 200;
+      if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) onEnd(headers);
+    });
+    stream.on('trailers', onEnd);
+    observed.set(stream, seen);
+    return stream;
+  };
+}
+
+function hear(session: ClientHttp2Session): SeenOnSession {
+  const seen = { lastStream: Infinity };
+  session.on('goaway', (_code, lastStream) => (seen.lastStream = Math.min(seen.lastStream, lastStream)));
+  return seen;
+}
+
+/** Writes a status as grpc-js understands it: a number that gRPC knows, and a text for `decodeURI`. */
+function mend(headers: IncomingHttpHeaders): void {
+  const { code, message } = statusIn(headers);
+  headers['grpc-status'] = String(code);
+  if (message !== '') headers['grpc-message'] = encodeURI(message);
+}
