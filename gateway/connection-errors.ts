@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { STATUS_CODES, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { Logger } from '#lib/log.ts';
 import { Problem } from './problem.ts';
 
 /** A connection with the answer that Node is writing on it now, if any. */
@@ -8,15 +9,27 @@ type Connection = Duplex & { _httpMessage?: ServerResponse | null };
 
 /**
  * Answers what never becomes a request: bytes that are no HTTP, headers that are too large or too slow, CONNECT. The
- * answers to requests that came before on the same connection go first.
+ * answers to requests that came before on the same connection go first. Each gets a line in the log.
  */
-export function answerConnectionErrors(server: Server): void {
+export function answerConnectionErrors(server: Server, log: Logger): void {
+  const tell = (status: number | undefined, code: string | undefined) =>
+    log.info({ status, code }, status === undefined ? 'a connection was cut off' : 'what came was no request');
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Connection) => {
-    if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy();
-    else afterAnswers(socket, () => refuse(socket, problemOf(error.code)));
+    if (error.code === 'ECONNRESET' || !socket.writable) {
+      tell(undefined, error.code);
+      socket.destroy();
+      return;
+    }
+    const problem = problemOf(error.code);
+    tell(problem.status, error.code);
+    afterAnswers(socket, () => refuse(socket, problem));
   });
   server.on('connect', (_request, socket: Connection) => {
-    refuse(socket, new Problem(405, 'METHOD_NOT_ALLOWED', 'This is no proxy', { headers: { Allow: 'GET, OPTIONS' } }));
+    const problem = new Problem(405, 'METHOD_NOT_ALLOWED', 'This is no proxy', { headers: { Allow: 'GET, OPTIONS' } });
+    tell(problem.status, 'CONNECT');
+    // Node has let go of it: nobody else hears that it breaks.
+    socket.on('error', () => socket.destroy());
+    refuse(socket, problem);
   });
 }
 

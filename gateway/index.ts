@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
@@ -20,7 +20,7 @@ import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
 import type { Noted } from './headers.ts';
 import { HealthAnswers } from './health.ts';
-import { listen, targetOf } from './http.ts';
+import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
 import { documentOf, ownRoutes } from './own-routes.ts';
 import { Problem } from './problem.ts';
 import { rateLimit } from './rate-limit.ts';
@@ -150,6 +150,19 @@ export async function start(
     answerErrors(log),
   );
 
+  const serve = (request: IncomingMessage, response: ServerResponse) => {
+    const url = request.url ?? '';
+    // Express takes a target apart in ways of its own, save for a path.
+    if (!hasTarget(request)) {
+      malformed.add(request);
+      request.url = `/${url}`;
+    } else if (!url.startsWith('/') && url !== '*') {
+      const { pathname, query } = targetOf(url);
+      request.url = query === '' ? pathname : `${pathname}?${query}`;
+    }
+    app(request, response);
+  };
+
   // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
   const server = createServer(
     {
@@ -159,11 +172,11 @@ export async function start(
       requestTimeout: patient.headers + longestUpload(bindings, limits),
       connectionsCheckingInterval: patient.checkEvery,
     },
-    app,
+    serve,
   );
   server.maxConnections = connectionsPerRequest * config.HTTP_CONCURRENCY;
-  server.on('checkContinue', app).on('checkExpectation', app);
-  answerConnectionErrors(server);
+  server.on('checkContinue', serve).on('checkExpectation', serve);
+  answerConnectionErrors(server, log);
   endIdleConnections(server, patient.idle);
   await listen(server, config.PORT, config.HOST);
 
@@ -200,8 +213,12 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
   if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
 }
 
+/** Requests with a target that HTTP doesn't allow. */
+const malformed = new WeakSet<IncomingMessage>();
+
 function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   return (request, response) => {
+    if (malformed.has(request)) throw malformedTarget();
     const { pathname, query } = targetOf(request.url);
     // Of the server as a whole (RFC 9110, 9.3.7).
     if (pathname === '*' && request.method === 'OPTIONS') return answerNothing(response, {});

@@ -23,7 +23,7 @@ import { isForm } from './body.ts';
 import { trailersFor } from './call.ts';
 import { answerConnectionErrors } from './connection-errors.ts';
 import { grpcGatewayDialect } from './grpc-gateway.ts';
-import { listen, targetOf } from './http.ts';
+import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
 import { Problem } from './problem.ts';
 import { RouteTable } from './routes.ts';
 import { rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
@@ -85,18 +85,18 @@ export async function startStandalone(
     if (response.headersSent) response.destroy();
     else answerProblem(response, problem, trailersOf(problem, request));
   };
-  const server = createServer(
-    { requireHostHeader: false, keepAliveTimeout, headersTimeout, requestTimeout: 0 },
-    (request, response) => {
-      try {
-        const answered = dispatch(table, request, response);
-        if (answered !== undefined) answered.catch((error: unknown) => fail(error, request, response));
-      } catch (error) {
-        fail(error, request, response);
-      }
-    },
-  );
-  answerConnectionErrors(server);
+  const serve = (request: IncomingMessage, response: ServerResponse) => {
+    try {
+      const answered = dispatch(table, request, response);
+      if (answered !== undefined) answered.catch((error: unknown) => fail(error, request, response));
+    } catch (error) {
+      fail(error, request, response);
+    }
+  };
+  const server = createServer({ requireHostHeader: false, keepAliveTimeout, headersTimeout, requestTimeout: 0 }, serve);
+  // By itself Node would ask for each body at once, whether it will be read or not.
+  server.on('checkContinue', serve).on('checkExpectation', serve);
+  answerConnectionErrors(server, log);
   await listen(server, port, host);
   log.info({ routes: bindings.length, backend }, 'serving');
   return {
@@ -117,6 +117,14 @@ function dispatch(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> | void {
+  const { expect } = request.headers;
+  if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
+    throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
+      ...grpcCode(3),
+      headers: { Connection: 'close' },
+    });
+  }
+  if (!hasTarget(request)) throw malformedTarget(grpcCode(3));
   const { pathname, query } = targetOf(request.url as string);
   let method = request.method as string;
   // A query that is too long for a URL may come as a form.
