@@ -105,6 +105,11 @@ const transportTexts: Record<string, string> = {
  */
 export function fromBackend(given: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
   const error = asLost(given);
+  if (error.delivery === 'too large') {
+    return new Problem(502, 'ANSWER_TOO_LARGE', 'The answer is larger than can be passed on: ask for less at once', {
+      cause: error,
+    });
+  }
   const failure = understood(error);
   const httpStatus = statuses.get(failure.reason) ?? httpStatusOf(error.code);
   if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });

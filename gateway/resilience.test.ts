@@ -1,11 +1,15 @@
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, status } from '@grpc/grpc-js';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { eventually } from '../test/eventually.ts';
-import { failingBare, startEchoBackend, type EchoBackend } from '../test/echo-backend.ts';
+import { failingBare, registry, startEchoBackend, type EchoBackend } from '../test/echo-backend.ts';
 import { fixture } from '../test/echo-gateway.ts';
+import { grpcGatewayDialect } from './grpc-gateway.ts';
 import { settings } from './index.ts';
 import { httpStatusOf } from './problem.ts';
+import { Reading } from './request-json.ts';
+import { failure } from './unary-exchange.ts';
 
 const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);
 
@@ -92,6 +96,57 @@ test('what a backend itself answers is never asked for again, whatever code and 
       }
     }
   }
+});
+
+/** A message with a text so long, made without the time that encoding it takes. */
+function large(length: number): Buffer {
+  const { number } = registry.getMessage('transcoding.v1.Everything')!.field['textValue']!;
+  return Buffer.from(
+    new BinaryWriter().tag(number, WireType.LengthDelimited).bytes(Buffer.alloc(length, 'x')).finish(),
+  );
+}
+
+// By itself: others ask in this process whether it is alive.
+test.serial('an answer that is too large is our fault, in whatever way it comes, and asked for once', async (t) => {
+  const { backend, send } = await fixture(t, { REQUEST_TIMEOUT: '60s' });
+  const ours = { status: 502, error_code: 'ANSWER_TOO_LARGE' };
+  backend.handler = (_call, callback) => callback(null, large(33 * 2 ** 20));
+  for (const [line, body] of [[repeatable], [once, {}]] as const) {
+    const answer = await send(line, { body });
+    t.like(answer.json, ours, line);
+    t.false('retry-after' in answer.headers);
+    t.false('retry_after' in answer.json);
+  }
+  t.is(backend.calls.length, 2);
+  for (const before of [0, 2]) {
+    backend.sender = (call) => {
+      for (let count = 0; count < before; count++) call.write(large(1));
+      call.write(large(5 * 2 ** 20));
+      call.end();
+    };
+    const answer = await send('GET /v1/streams/a?count=3');
+    t.is(answer.status, before === 0 ? 502 : 200);
+    const lines = answer.text
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, object>);
+    t.is(lines.length, before + 1);
+    t.like(before === 0 ? lines[0] : lines.at(-1)!['error'], ours);
+    t.false('retry-after' in answer.headers);
+    t.false(answer.text.includes('retry_after'));
+  }
+  backend.handler = failingBare(status.RESOURCE_EXHAUSTED, 'Received message larger than max (5 vs 4)');
+  t.like((await send(repeatable)).json, { status: 429, error_code: 'RESOURCE_EXHAUSTED', retry_after: 1 });
+  t.is((await send(repeatable)).headers['retry-after'], '1');
+});
+
+test('an answer that is too large is what gRPC says of it, to the clients of grpc-gateway', (t) => {
+  const details = 'Received message larger than max (5 vs 4)';
+  const error = failure(status.RESOURCE_EXHAUSTED, details, 'too large');
+  const problem = grpcGatewayDialect(registry, 'proto').refusal(error, new Reading(), new Map());
+  t.is(problem.status, 429);
+  t.false('Retry-After' in problem.headers);
+  t.like(JSON.parse(problem.body(undefined)), { code: 8, message: details });
 });
 
 test('a backend that is away for a moment is waited for, whatever is asked of it', async (t) => {

@@ -28,6 +28,8 @@ export class Exchange implements Receiver {
   #ending: IncomingHttpHeaders | undefined;
   #pieces: Buffer[] = [];
   #size = 0;
+  /** Bytes of the message, as it says itself. */
+  #announced: number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   /** Tells the server that nobody waits any more; what was sent sets it. */
@@ -52,12 +54,18 @@ export class Exchange implements Receiver {
   }
 
   data(piece: Buffer): void {
+    if (this.#isOver) return;
+    this.#pieces.push(piece);
     this.#size += piece.length;
-    if (this.#size > this.#maxAnswer + prefixLength) {
-      const details = `Received message larger than max (${this.#size} vs ${this.#maxAnswer})`;
-      this.fail(status.RESOURCE_EXHAUSTED, details, 'answered');
-    } else if (!this.#isOver) {
-      this.#pieces.push(piece);
+    // The length of the message comes first: nothing of one that is too long need be waited for.
+    if (this.#announced === undefined && this.#size >= prefixLength) {
+      const begin = this.#pieces.length === 1 ? piece : Buffer.concat(this.#pieces, prefixLength);
+      this.#announced = begin.readUInt32BE(1);
+    }
+    const length = Math.max(this.#announced ?? 0, this.#size - prefixLength);
+    if (length > this.#maxAnswer) {
+      const details = `Received message larger than max (${length} vs ${this.#maxAnswer})`;
+      this.fail(status.RESOURCE_EXHAUSTED, details, 'too large');
     }
   }
 

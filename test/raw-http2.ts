@@ -239,6 +239,23 @@ export const endings: Ending[] = [
     code: status.PERMISSION_DENIED,
   },
   {
+    what: 'RESOURCE_EXHAUSTED',
+    act: answering('8', 'Received message larger than max (5 vs 4)', false),
+    delivery: 'answered',
+    code: status.RESOURCE_EXHAUSTED,
+    details: 'Received message larger than max (5 vs 4)',
+  },
+  ...[false, true].map((isWhole) => ({
+    what: `a message of 1 GiB${isWhole ? ' before an end' : ''}`,
+    act(request: RawRequest) {
+      request.fields(head);
+      request.data(Buffer.from([0, 0x40, 0, 0, 0, 1]));
+      if (isWhole) request.fields({ 'grpc-status': '0' }, 'end');
+    },
+    delivery: 'too large' as const,
+    code: status.RESOURCE_EXHAUSTED,
+  })),
+  {
     what: 'ENHANCE_YOUR_CALM',
     act: (request) => request.reset(11),
     delivery: 'answered',

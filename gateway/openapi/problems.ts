@@ -37,6 +37,7 @@ const ofCalls: readonly KnownProblem[] = [
   problem(429, 'TOO_MANY_CALLS', 'too many calls by this user or from this address are running at once'),
   problem(500, 'UNKNOWN', 'something went wrong on our side'),
   problem(501, 'UNIMPLEMENTED', "the server doesn't know this call: it is of another version"),
+  problem(502, 'ANSWER_TOO_LARGE', 'the answer is larger than can be passed on'),
   problem(503, 'UNAVAILABLE', 'the service is away for a moment'),
   problem(504, 'DEADLINE_EXCEEDED', 'the answer took too long'),
 ];

@@ -19,8 +19,10 @@ import { statusIn } from './status.ts';
  * - `maybe processed`: it was sent, and its stream or its connection ended without a status of gRPC's.
  * - `answered`: the server, or who is in front of it, said what is wrong.
  * - `given up`: this side ended it, by its deadline or a cancellation.
+ * - `too large`: this side ended it, since a message of the answer has more bytes than it takes. The status is RESOURCE_EXHAUSTED, as
+ *   if the server had run out of something.
  */
-export type Delivery = 'never sent' | 'refused unprocessed' | 'maybe processed' | 'answered' | 'given up';
+export type Delivery = 'never sent' | 'refused unprocessed' | 'maybe processed' | 'answered' | 'given up' | 'too large';
 
 /** A failed call. Each client of ours says how far it came; of another nothing is known. */
 export interface CallError extends ServiceError {
@@ -77,7 +79,7 @@ class TellingChannel extends Channel {
             listener.onReceiveStatus(received);
             return;
           }
-          const delivery = received.details === givenUp ? 'given up' : deliveryOf(call);
+          const delivery = received.details === givenUp ? 'given up' : deliveryOf(call, received.code);
           // What is in the status gets into the error.
           listener.onReceiveStatus({ ...received, delivery } as StatusObject);
         },
@@ -96,7 +98,7 @@ interface Inside {
  * How far a call of grpc-js came. That it keeps to itself, so this looks inside; what isn't found there any more is `maybe
  * processed`, with which nothing is repeated that must not be.
  */
-function deliveryOf(call: Call): Delivery {
+function deliveryOf(call: Call, code: status): Delivery {
   const { child: retrying } = call as unknown as Inside;
   const attempts = retrying?.underlyingCalls;
   const attempt = attempts?.at(-1)?.call;
@@ -104,6 +106,15 @@ function deliveryOf(call: Call): Delivery {
   const stream = attempt?.child?.http2Stream;
   const seen = stream === undefined ? undefined : observed.get(stream);
   if (stream === undefined || seen === undefined) return 'maybe processed';
+  // The only such status that grpc-js makes of an answer by itself.
+  if (
+    code === status.RESOURCE_EXHAUSTED &&
+    seen.httpStatus === 200 &&
+    !seen.isExhausted &&
+    !isUnwanted(stream.rstCode)
+  ) {
+    return 'too large';
+  }
   if (seen.isAnswered) return 'answered';
   if (seen.httpStatus !== undefined) {
     return seen.httpStatus === 200 || isOfGateway(seen.httpStatus) ? 'maybe processed' : 'answered';
@@ -125,6 +136,8 @@ interface SeenOnStream {
   httpStatus?: number;
   /** There was a status of gRPC's. */
   isAnswered: boolean;
+  /** And it was RESOURCE_EXHAUSTED. */
+  isExhausted: boolean;
 }
 
 const observed = new WeakMap<ClientHttp2Stream, SeenOnStream>();
@@ -164,10 +177,10 @@ function observe(session: ClientHttp2Session): void {
     const stream = request(...given);
     // Before it makes requests grpc-js removes all listeners.
     seenOnSession ??= hear(session);
-    const seen: SeenOnStream = { session: seenOnSession, isAnswered: false };
+    const seen: SeenOnStream = { session: seenOnSession, isAnswered: false, isExhausted: false };
     const onEnd = (headers: IncomingHttpHeaders) => {
       seen.isAnswered = headers['grpc-status'] !== undefined;
-      if (seen.isAnswered) mend(headers);
+      if (seen.isAnswered) seen.isExhausted = mend(headers) === status.RESOURCE_EXHAUSTED;
     };
     // These come before those of grpc-js, which hears of the same object.
     stream.on('response', (headers, flags) => {
@@ -186,9 +199,10 @@ function hear(session: ClientHttp2Session): SeenOnSession {
   return seen;
 }
 
-/** Writes a status as grpc-js understands it: a number that gRPC knows, and a text for `decodeURI`. */
-function mend(headers: IncomingHttpHeaders): void {
+/** Writes a status as grpc-js understands it: a number that gRPC knows, and a text for `decodeURI`. @returns it */
+function mend(headers: IncomingHttpHeaders): status {
   const { code, message } = statusIn(headers);
   headers['grpc-status'] = String(code);
   if (message !== '') headers['grpc-message'] = encodeURI(message);
+  return code;
 }
