@@ -165,15 +165,12 @@ export async function startSenders(people: readonly Person[]): Promise<Senders> 
   };
 }
 
-/** Reads that are tried again while the hub can't answer. */
+/** Reads are tried again while the hub can't answer: what accepted a message may go away in the next moment. */
 function patient({ rest }: Person): Person['rest'] {
-  return {
-    ...rest,
-    async get<Body>(from: string) {
-      const isAnswer = ({ status }: { status: number }) => status !== 503 && status !== 504;
-      const { status, body } = await eventually(`GET ${from}`, () => rest.call('GET', from), isAnswer, patience);
-      if (status !== 200) throw new Error(`GET ${from}: ${status} ${JSON.stringify(body)}`);
-      return body as Body;
-    },
+  const { fetch: once, ...client } = rest.client;
+  const again: typeof fetch = (target, init) => {
+    const isAnswer = ({ status }: Response) => status !== 503 && status !== 504;
+    return eventually(`${init?.method ?? 'GET'} ${String(target)}`, () => once!(target, init), isAnswer, patience);
   };
+  return { ...rest, client: { ...client, fetch: again } };
 }
