@@ -4,12 +4,13 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
-import { freePorts, isFree } from './ports.ts';
-import { supervise, type ChildDefinition } from './supervisor.ts';
+import { choosePorts, portOrder, type Ports, type Replica } from './hub-ports.ts';
+import { supervise, type ChildDefinition, type Supervisor } from './supervisor.ts';
 
 export interface HubOptions {
   /** Where the data and the secrets are kept; made if it is missing. One hub at a time. */
@@ -18,6 +19,8 @@ export interface HubOptions {
   port: number;
   /** The first of the gRPC ports; 0 takes free ones. */
   grpcPortBase: number;
+  /** Whether the services may have later ports where one of theirs is taken; by default the hub doesn't start then. */
+  grpcPortsMayMove?: boolean;
   /** How often each service runs; once by default. */
   replicas?: number | undefined;
   /**
@@ -36,6 +39,8 @@ export interface Hub {
   url: string;
   /** By service; of the second process of one and the ones after it by `message-2`, `message-3`, … */
   grpcPorts: Record<string, number>;
+  /** One of the usual gRPC ports that another program has, if they are later ones because of it. */
+  takenPort: number | undefined;
   /** Of an administrator of the database; contains the password. */
   databaseUrl: string;
   /** The processes that run now, by name: those of the services, `gateway` and, where it is embedded, `postgres`. */
@@ -54,11 +59,9 @@ export class StartError extends Error {
 }
 
 const root = path.resolve(import.meta.dirname, '..');
-/** gRPC ports are counted in this order; a service that isn't there leaves its number free. */
-const portOrder = ['auth', 'conversation', 'message', 'file', 'router', 'connectors'];
-/** So much higher is the port of a service's second process, and twice as much that of its third. */
-const replicaStep = 100;
 const startLimit = 60_000;
+/** How often all services start anew on other ports because one of theirs was taken meanwhile. */
+const mostMoves = 2;
 /**
  * For processes that files pass through: 1 MiB of new objects before Node looks which are still in use, in place of 16. The
  * buffers of what has passed are freed that much sooner: half of the CPU time, and a third of the growth in memory.
@@ -83,7 +86,20 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   });
   started.defer(() => folder.release());
   const replicas = services.flatMap((service) => replicasOf(service, options.replicas ?? 1));
-  const ports = await choosePorts(options, replicas, folder.abandoned);
+  const findPorts = async (port: number, patience: number): Promise<Ports> => {
+    const { grpcPortBase, grpcPortsMayMove: mayMove = false } = options;
+    const asked = { port, grpcPortBase, mayMove, host: env.HOST, grpcHost: env.GRPC_HOST, patience };
+    const found = await choosePorts(replicas, asked).catch((error: Error) => {
+      throw new StartError(error.message, { cause: error });
+    });
+    const numbers = Object.values(found.services);
+    const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
+    if (found.taken !== undefined) {
+      log.warn(`Port ${found.taken} is taken by another program: the services have ports ${least} to ${most}`);
+    }
+    return found;
+  };
+  let ports = await findPorts(options.port, folder.abandoned ? abandonedLimit : 0);
 
   const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
   const cache = path.join(dataDir, 'compile-cache');
@@ -107,21 +123,37 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   await migration.run(database.url, signal);
 
   const filesDir = path.join(dataDir, 'files');
-  const children = childDefinitions({ env: common, replicas, ports, secrets, databaseUrl: database.url, filesDir });
   const [notice = 0, timeout = 5_000] = [common.SHUTDOWN_NOTICE, common.SHUTDOWN_TIMEOUT].map(
     (text) => duration({ min: 0 }).safeParse(text).data,
   );
-  const supervisor = supervise({ ...children, log, stopLimit: notice + timeout + 1_000 });
-  started.defer(() => supervisor.stop());
   const host = ['', '0.0.0.0', '::'].includes(env.HOST ?? '') ? '127.0.0.1' : env.HOST!;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
-  await ready(supervisor.ready, url, signal);
+  const startProcesses = async (): Promise<Supervisor> => {
+    for (let movesLeft = mostMoves; ; movesLeft -= 1) {
+      const children = childDefinitions({ env: common, replicas, ports, secrets, databaseUrl: database.url, filesDir });
+      const supervisor = supervise({ ...children, log, stopLimit: notice + timeout + 1_000 });
+      started.defer(() => supervisor.stop());
+      try {
+        await ready(supervisor.ready, url, signal);
+        return supervisor;
+      } catch (error) {
+        if (!options.grpcPortsMayMove || movesLeft === 0 || signal?.aborted) throw error;
+        await supervisor.stop();
+        // One may have been taken between the look at it and the service that was to have it.
+        const others = await findPorts(ports.gateway, 0);
+        if (isDeepStrictEqual(others.services, ports.services)) throw error;
+        ports = others;
+      }
+    }
+  };
+  const supervisor = await startProcesses();
 
   const everything = started.move();
   let stopping: Promise<void> | undefined;
   return {
     url,
     grpcPorts: ports.services,
+    takenPort: ports.taken,
     databaseUrl: database.url,
     pids: () => ({ ...supervisor.pids(), ...('pids' in database ? database.pids() : {}) }),
     kill(name, sent) {
@@ -139,15 +171,6 @@ async function listServices(): Promise<string[]> {
   return (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();
 }
 
-/** One of the processes that a service runs in. */
-interface Replica {
-  /** `message`, `message-2`, … */
-  name: string;
-  service: string;
-  /** From 0. */
-  number: number;
-}
-
 function replicasOf(service: string, count: number): Replica[] {
   return Array.from({ length: count }, (_, number) => ({
     name: number === 0 ? service : `${service}-${number + 1}`,
@@ -159,47 +182,6 @@ function replicasOf(service: string, count: number): Replica[] {
 /** As many connections for all processes of a service as one has, so that the embedded PostgreSQL has enough. */
 function poolSize(replicas: number): string {
   return String(Math.max(3, Math.floor(10 / replicas)));
-}
-
-interface Ports {
-  gateway: number;
-  /** By the names of the processes. */
-  services: Record<string, number>;
-}
-
-async function choosePorts(
-  { port, grpcPortBase, env }: HubOptions,
-  replicas: readonly Replica[],
-  abandoned: boolean,
-): Promise<Ports> {
-  const order = [...new Set([...portOrder, ...replicas.map(({ service }) => service)])];
-  const free = await freePorts(replicas.length + 1);
-  const ports = {
-    gateway: port === 0 ? free.at(-1)! : port,
-    services: Object.fromEntries(
-      replicas.map(({ name, service, number }, index) => [
-        name,
-        grpcPortBase === 0 ? free[index]! : grpcPortBase + order.indexOf(service) + number * replicaStep,
-      ]),
-    ),
-  };
-
-  const giveUp = Date.now() + (abandoned ? abandonedLimit : 0);
-  const check = async (number: number, host: string | undefined, advice: string) => {
-    while (!(await isFree(number, host || '127.0.0.1'))) {
-      if (Date.now() >= giveUp) throw new StartError(`Port ${number} is taken by another program. ${advice}`);
-      await sleep(100);
-    }
-  };
-  await check(ports.gateway, env.HOST, `Stop it, or choose another port: PORT=${ports.gateway + 1} npm start`);
-  for (const [name, number] of Object.entries(ports.services)) {
-    await check(
-      number,
-      env.GRPC_HOST,
-      `The ${name} service needs it. Stop it, or choose other ports: GRPC_PORT_BASE=${grpcPortBase + 1_000} npm start`,
-    );
-  }
-  return ports;
 }
 
 /** Keeps a PostgreSQL running: started again on the same port if it ends by itself. */

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { ConfigError, loadConfig } from '#lib/config.ts';
 import { openLog } from '#lib/log.ts';
-import { startHub, StartError } from './hub.ts';
+import { startHub, StartError, type Hub } from './hub.ts';
 import { settings } from './settings.ts';
 
 /** `npm start`: the whole hub on this machine, until Ctrl-C. */
@@ -43,12 +43,14 @@ try {
     dataDir,
     port: config.PORT,
     grpcPortBase: config.GRPC_PORT_BASE,
+    // Who has set them counts on them.
+    grpcPortsMayMove: !process.env.GRPC_PORT_BASE,
     replicas: config.REPLICAS,
     env: process.env,
     log,
     signal: stop.signal,
   });
-  console.log(banner(new URL(hub.url).port, hub.grpcPorts, dataDir));
+  console.log(banner(hub, dataDir));
   await interrupted;
   console.log('Stopping…');
   await hub.stop();
@@ -59,8 +61,8 @@ try {
   process.exit(1);
 }
 
-function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: string): string {
-  const url = `http://localhost:${httpPort}`;
+function banner({ url: ownUrl, grpcPorts, takenPort }: Hub, dataDir: string): string {
+  const url = `http://localhost:${new URL(ownUrl).port}`;
   const users = Number(process.env.SEED_USERS || 5);
   const elsewhere = [
     ...(process.env.DATABASE_URL ? ['the database at DATABASE_URL'] : []),
@@ -72,6 +74,9 @@ function banner(httpPort: string, grpcPorts: Record<string, number>, dataDir: st
     '',
     `Chat4All is ready: ${url}`,
     `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
+    ...(takenPort === undefined
+      ? []
+      : [`          (later ones than usual, since another program has port ${takenPort})`]),
     `  data    ${[dataDir, ...elsewhere].join(', and ')}`,
   ];
   if (users > 0) {
