@@ -221,6 +221,31 @@ test('unary: a deadline and a cancellation end the call on both sides', async (t
   t.true(streams.every(({ closed }) => closed));
 });
 
+test('unary: calls that are given up end no other, however many, though the server ends connections with many resets', async (t) => {
+  t.timeout(60_000);
+  const slow: ServerHttp2Stream[] = [];
+  const { address, streams, sessions } = await serve(t, (stream) => void slow.push(stream));
+  const client = await connected(t, address);
+  const bystander = call(client);
+  await eventually('it is there', () => streams.length, Boolean);
+  // The limit of Node's servers is 1,000.
+  for (let round = 0; round < 15; round += 1) {
+    const cancels: (() => void)[] = [];
+    const given = Array.from({ length: 200 }, () => failure(call(client, Infinity, (cancel) => cancels.push(cancel))));
+    const expected = streams.length + given.length;
+    await eventually(
+      'they are there',
+      () => streams.length,
+      (count) => count === expected,
+    );
+    for (const cancel of cancels) cancel();
+    for (const { code } of await Promise.all(given)) t.is(code, status.CANCELLED);
+  }
+  answering('still there')(slow[0]!);
+  t.is((await bystander).message.toString(), 'still there');
+  t.true(sessions.length > 1);
+});
+
 test('unary: calls go to all servers in turn', async (t) => {
   const [one, two] = [await serve(t, answering('1')), await serve(t, answering('2'))];
   const client = await connected(t, `ipv4:${one.address},${two.address}`);

@@ -1,6 +1,7 @@
 import { connect, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { status } from '@grpc/grpc-js';
+import { mostResets } from '#lib/rpc/delivery.ts';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
 import { ClientConnection } from './http2/connection.ts';
 import { RequestHead, type Fields } from './http2/request.ts';
@@ -41,6 +42,8 @@ export class Peer {
   /** By the path of the RPC. */
   readonly #heads = new Map<string, RequestHead>();
   #connection: ClientConnection | undefined;
+  /** Whether a connection is made that is to take the place of the one that there is. */
+  #isReplacing = false;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
   #isClosed = false;
@@ -103,14 +106,30 @@ export class Peer {
     return head;
   }
 
-  #connect(): void {
+  /** @param worn the connection that the new one takes the place of, once it is ready */
+  #connect(worn?: ClientConnection): void {
     const socket = this.#openSocket();
     let pings: NodeJS.Timeout | undefined;
+    let isReplacement = worn !== undefined;
+    const replaced = () => {
+      if (isReplacement) this.#isReplacing = false;
+      isReplacement = false;
+    };
     const limit = setTimeout(() => socket.destroy(), connectLimit);
     const connection = new ClientConnection(socket, {
       window,
       onReady: () => {
         clearTimeout(limit);
+        if (worn !== undefined) {
+          replaced();
+          if (this.#connection === worn) {
+            this.#connection = connection;
+            worn.leave();
+          } else {
+            connection.destroy();
+            return;
+          }
+        }
         if (this.#isClosed) return;
         pings = this.#keepAlive(connection);
         this.isReady = true;
@@ -120,6 +139,7 @@ export class Peer {
       // What the server still answers comes to its end; new calls go to a new connection.
       onRetired: () => {
         clearTimeout(limit);
+        replaced();
         if (this.#connection !== connection) return;
         this.#connection = undefined;
         const wasReady = this.isReady;
@@ -130,9 +150,15 @@ export class Peer {
         }
         this.#onChange();
       },
+      onWorn: () => {
+        if (this.#connection !== connection || this.#isReplacing || this.#isClosed) return;
+        this.#isReplacing = true;
+        this.#connect(connection);
+      },
+      mostResets,
     });
     socket.once('close', () => clearInterval(pings));
-    this.#connection = connection;
+    if (worn === undefined) this.#connection = connection;
   }
 
   #openSocket(): Socket {

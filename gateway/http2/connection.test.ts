@@ -7,6 +7,7 @@ import { ClientConnection } from './connection.ts';
 import { RequestHead, type Fields, type Loss, type Receiver } from './request.ts';
 
 const head = new RequestHead({ ':method': 'POST', ':scheme': 'http', ':path': '/a.B/C', ':authority': 'test' });
+const mostResets = 3;
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
 
 /** What came of a request. */
@@ -45,6 +46,8 @@ interface Opened {
   connection: ClientConnection;
   socket: Socket;
   retired: () => boolean;
+  /** How often it was said that the connection is worn. */
+  worn: () => number;
   ask(body?: Buffer, fields?: Fields): { heard: Heard; cancel: () => void };
 }
 
@@ -52,17 +55,21 @@ async function open(t: ExecutionContext, port: number): Promise<Opened> {
   const socket = connect(port, '127.0.0.1');
   t.teardown(() => socket.destroy());
   let isRetired = false;
+  let worn = 0;
   const connection = await new Promise<ClientConnection>((resolve) => {
     const opening = new ClientConnection(socket, {
       window,
       onReady: () => resolve(opening),
       onRetired: () => (isRetired = true),
+      onWorn: () => (worn += 1),
+      mostResets,
     });
   });
   return {
     connection,
     socket,
     retired: () => isRetired,
+    worn: () => worn,
     ask(body = Buffer.from('request'), fields = {}) {
       const heard = new Heard();
       return { heard, cancel: connection.request(head, fields, body, heard) };
@@ -115,6 +122,53 @@ test('request: fields of any length arrive, also more than fit into a frame', as
   const { heard: empty } = opened.ask(Buffer.alloc(0), fields);
   t.is((await empty.over()).body.length, 0);
   t.is(empty.ended, 'whole');
+});
+
+test('request: of those that are given up only so many are reset; the answers of others come to their end unheard', async (t) => {
+  const streams: ServerHttp2Stream[] = [];
+  const { opened } = await serve(t, (stream) => void streams.push(stream));
+  const bystander = opened.ask().heard;
+  const asked = Array.from({ length: 10 }, () => opened.ask());
+  await eventually(
+    'all are there',
+    () => streams.length,
+    (count) => count === 11,
+  );
+  for (const [index, { cancel }] of asked.entries()) {
+    cancel();
+    t.is(opened.worn(), Math.max(0, index + 2 - mostResets));
+  }
+  await eventually(
+    'some are reset',
+    () => streams.filter(({ closed }) => closed).length,
+    (count) => count === 6,
+  );
+  // Who leaves the connection ends nothing on it.
+  opened.connection.leave();
+  t.false(opened.connection.isOpen);
+  for (const stream of streams) if (!stream.closed) echo(stream);
+  t.is((await bystander.over()).ended, 'whole');
+  t.true(asked.every(({ heard }) => heard.ended === undefined && heard.heads.length === 0));
+  await eventually('it ends when all is answered', () => opened.socket.destroyed, Boolean);
+  t.is(streams.filter(({ rstCode }) => rstCode === 0x8).length, 6);
+  t.false(opened.retired());
+});
+
+test('request: one that waits for room goes on when the connection is left', async (t) => {
+  const streams: ServerHttp2Stream[] = [];
+  const { opened } = await serve(t, (stream) => void streams.push(stream), { maxConcurrentStreams: 1 });
+  const [first, second] = [opened.ask().heard, opened.ask().heard];
+  await eventually('the first is there', () => streams.length, Boolean);
+  opened.connection.leave();
+  echo(streams[0]!);
+  await eventually(
+    'the second is there',
+    () => streams.length,
+    (count) => count === 2,
+  );
+  echo(streams[1]!);
+  t.is((await first.over()).ended, 'whole');
+  t.is((await second.over()).ended, 'whole');
 });
 
 test('request: bodies and answers that are larger than all windows arrive whole', async (t) => {

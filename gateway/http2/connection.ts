@@ -18,7 +18,7 @@ import {
   writeHead,
 } from './frames.ts';
 import { HpackDecoder, HpackError, largestList, mostBytes, writeField } from './hpack.ts';
-import { Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
+import { nobody, Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
 
 export interface ConnectionOptions {
   /** Bytes that the server may send ahead, on a stream and on all of them. */
@@ -27,11 +27,20 @@ export interface ConnectionOptions {
   onReady: () => void;
   /** The connection takes no more requests; those under way may go on. Called once. */
   onRetired: () => void;
+  /**
+   * So many requests were given up (RST_STREAM) that the server may soon end the connection: it should be left for another one. Called
+   * again with each that follows.
+   */
+  onWorn: () => void;
+  /** How many requests that is. */
+  mostResets: number;
 }
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 /** As it is until the other side says otherwise; we let it be so. */
 const defaults = { window: 65_535, frameSize: 16_384 };
+/** On a worn connection, for which there is no other yet, at most so many requests that were given up wait for their answers. */
+const mostUnheard = 1_000;
 /** Bytes of the fields of an answer as they are coded. More ends the connection: they would have to be decoded all the same. */
 const largestBlock = 2 * largestList;
 
@@ -65,6 +74,9 @@ export class ClientConnection {
   #lastSent = 0;
   /** Bytes that were received on all streams and not given free again. */
   #taken = 0;
+  /** How many streams were reset, and those that were to be, but whose answers come to their end. */
+  #resets = 0;
+  readonly #unheard = new Set<Stream>();
 
   /** @param socket connected, or about to be */
   constructor(socket: Socket, options: ConnectionOptions) {
@@ -126,6 +138,12 @@ export class ClientConnection {
     if (this.open === 0) this.#end();
   }
 
+  /** The same, but requests that the server doesn't take yet go on, too, and `onRetired` isn't called. */
+  leave(): void {
+    this.#isRetired = true;
+    if (this.open === 0) this.#end();
+  }
+
   destroy(): void {
     this.#socket.destroy();
   }
@@ -142,13 +160,25 @@ export class ClientConnection {
   #cancel(stream: Stream): void {
     if (this.#waiting.delete(stream)) return;
     if (this.#streams.get(stream.id) !== stream) return;
-    this.#write(resetFrame(stream.id, errorCodes.cancel));
-    this.#finish(stream);
+    if (this.#resets >= 2 * this.#options.mostResets && this.#unheard.size < mostUnheard) {
+      stream.receiver = nobody;
+      this.#unheard.add(stream);
+    } else {
+      this.#writeReset(stream);
+      this.#finish(stream);
+    }
+    if (this.#resets >= this.#options.mostResets && !this.#isRetired) this.#options.onWorn();
+  }
+
+  #writeReset({ id }: Stream): void {
+    this.#resets += 1;
+    this.#write(resetFrame(id, errorCodes.cancel));
   }
 
   /** A stream is over. */
   #finish(stream: Stream): void {
     this.#streams.delete(stream.id);
+    this.#unheard.delete(stream);
     if (this.#waiting.size > 0) this.#beginWaiting();
     if (this.#isRetired && this.open === 0) this.#end();
   }
@@ -162,12 +192,12 @@ export class ClientConnection {
   }
 
   #retire(): void {
-    if (this.#isRetired) return;
+    const wasRetired = this.#isRetired;
     this.#isRetired = true;
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     for (const { receiver } of waiting) receiver.lost({ kind: 'unsent' });
-    this.#options.onRetired();
+    if (!wasRetired) this.#options.onRetired();
   }
 
   #end(): void {
@@ -352,7 +382,7 @@ export class ClientConnection {
   #answered(stream: Stream): void {
     if (this.#streams.get(stream.id) !== stream) return;
     // It doesn't want the rest of the request.
-    if (!stream.isSent) this.#write(resetFrame(stream.id, errorCodes.cancel));
+    if (!stream.isSent) this.#writeReset(stream);
     this.#finish(stream);
     stream.receiver.end();
   }

@@ -21,6 +21,9 @@ export interface Receiver {
   lost(loss: Loss): void;
 }
 
+/** Hears an answer that nobody waits for any more. */
+export const nobody: Receiver = { fields() {}, data() {}, end() {}, lost() {} };
+
 /** The fields that requests have in common, coded. */
 export class RequestHead {
   readonly bytes: Buffer;
@@ -42,7 +45,7 @@ export class Stream {
   /** What is left of the body. */
   body: Buffer;
   isSent = false;
-  readonly receiver: Receiver;
+  receiver: Receiver;
   /** Bytes that the server takes at the moment. */
   window = 0;
   /** Bytes that were received and not given free again. */

@@ -44,8 +44,14 @@ export function isUnwanted(resetCode: number): boolean {
   return resetCode === NGHTTP2_ENHANCE_YOUR_CALM || resetCode === NGHTTP2_INADEQUATE_SECURITY;
 }
 
-const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_END_STREAM, NGHTTP2_INADEQUATE_SECURITY, NGHTTP2_REFUSED_STREAM } =
-  http2.constants;
+const {
+  NGHTTP2_CANCEL,
+  NGHTTP2_NO_ERROR,
+  NGHTTP2_ENHANCE_YOUR_CALM,
+  NGHTTP2_FLAG_END_STREAM,
+  NGHTTP2_INADEQUATE_SECURITY,
+  NGHTTP2_REFUSED_STREAM,
+} = http2.constants;
 
 /**
  * A client of grpc-js whose errors say how far the call came (`CallError`). It repeats nothing by itself, and so keeps no message
@@ -150,12 +156,14 @@ const observed = new WeakMap<ClientHttp2Stream, SeenOnStream>();
  * - A connection whose server has said that it stops (GOAWAY) is left in peace: grpc-js goes on pinging it, Node refuses to, and
  *   grpc-js takes that for the end of the connection and cuts off what the server still lets finish
  *   (github.com/grpc/grpc-node/issues/3068).
+ * - A connection on which many calls were given up is left for another one.
  */
 const { connect } = http2;
 http2.connect = ((...given: Parameters<typeof connect>): ClientHttp2Session => {
   const session = connect(...given);
   leaveInPeace(session);
   observe(session);
+  leaveWhenWorn(session);
   return session;
 }) as typeof connect;
 
@@ -189,6 +197,36 @@ function observe(session: ClientHttp2Session): void {
     });
     stream.on('trailers', onEnd);
     observed.set(stream, seen);
+    return stream;
+  };
+}
+
+/**
+ * After so many calls that were given up on one connection, later calls get another one: servers take many resets for an attack, and end
+ * the connection with all that is on it, also with the calls of others. Those of Node do it after 1,000 in a row, or 33 a second for long;
+ * Netty's after 200 in 30 s.
+ */
+export const mostResets = 100;
+/** In a GOAWAY: all streams are still answered (RFC 9113, 6.8). */
+const lastStream = 2 ** 31 - 1;
+
+/**
+ * Counts the calls that were given up (`mostResets`), and then has grpc-js believe that the server has said that it stops: new calls go
+ * to a new connection, and those under way end on this one.
+ */
+function leaveWhenWorn(session: ClientHttp2Session): void {
+  let resets = 0;
+  const request = session.request.bind(session);
+  session.request = (...given) => {
+    const stream = request(...given);
+    const close = stream.close.bind(stream);
+    stream.close = (code, callback) => {
+      if (code === NGHTTP2_CANCEL && !stream.closed) {
+        resets += 1;
+        if (resets === mostResets) session.emit('goaway', NGHTTP2_NO_ERROR, lastStream, Buffer.alloc(0));
+      }
+      close(code, callback);
+    };
     return stream;
   };
 }
