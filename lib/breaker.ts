@@ -1,5 +1,11 @@
 import { HubError } from './errors.ts';
 
+/**
+ * Says beside why something failed that it was certainly not done, and will not be later either: whoever does it never heard of it.
+ * Of other failures that isn't known.
+ */
+export class NotTried extends HubError {}
+
 /** So many failures in a row mean that it is away, unless all of them came at once: that may be a moment's load. */
 const mostFailures = 5;
 /** Milliseconds that they are spread over at least, and from one try to the next while it is away. */
@@ -26,13 +32,13 @@ export class Breaker {
     this.#pause = pause;
   }
 
-  /** @throws what `work` throws, or without doing it HubError UNAVAILABLE with the reason */
+  /** @throws what `work` throws, or without doing it NotTried, UNAVAILABLE with the reason */
   async run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#away !== undefined) {
       const now = performance.now();
       if (now < this.#nextTry) {
         const { kind, reason, message, retryAfter, cause } = this.#away;
-        throw new HubError(kind, reason, message, { retryAfter, cause });
+        throw new NotTried(kind, reason, message, { retryAfter, cause });
       }
       this.#nextTry = now + this.#pause;
     }

@@ -1,28 +1,71 @@
+import { v4 as uuid } from 'uuid';
+import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
 import type { Storage } from './storage/storage.ts';
-import type { Store } from './store.ts';
+import type { Removal, Store } from './store.ts';
 import type { Uploads } from './uploads.ts';
 
-const batch = 100;
+const idleBatch = 100;
+/** What is removed at once. */
+const removalBatch = 10;
 /** Milliseconds. Beside this the loop is woken when there is something to remove. */
 const lookForRemovals = 5_000;
+/** Milliseconds that one removal may take, and after which others may try it, since whoever holds it may be gone. */
+const removalLimit = 10_000;
+const removalLease = 15_000;
+/** Milliseconds until a removal that has failed is tried again: doubled after each failure. */
+const backoff = { first: 1_000, most: 60_000 };
 const longestSweepPause = 60_000;
 
 /**
  * Removes from the store what nothing points to any more, as it was written down. What a store may open late it had not opened
  * for `lifetime` milliseconds then, like any other upload to which nothing happens.
+ *
+ * Any number of processes may do so: each holds what it is at. What can't be removed waits longer each time, and holds up nothing
+ * else; while the whole store is away, nothing counts as failed.
  */
 export function startRemoving(options: { store: Store; storage: Storage; log: Logger; lifetime: number }): Loop {
   const { store, storage, log, lifetime } = options;
-  return repeat('Removing from the store what is not needed any more', log, async () => {
-    const keys = await store.removals(batch);
-    for (const key of keys) {
-      await storage.remove(key);
-      await store.removed(key, lifetime);
-      log.debug({ key }, 'removed from the store');
+
+  /** @returns why it could not be removed */
+  async function remove({ storageKey }: Removal, by: string): Promise<unknown> {
+    const late = () => new Error(`not removed within ${removalLimit} ms`);
+    try {
+      await within(removalLimit, storage.remove(storageKey), late);
+    } catch (error) {
+      return error;
     }
-    return keys.length === batch ? 0 : lookForRemovals;
+    await store.removed(storageKey, by, lifetime);
+    log.debug({ key: storageKey }, 'removed from the store');
+    return undefined;
+  }
+
+  async function putOff(failed: readonly { removal: Removal; failure: unknown }[], by: string): Promise<void> {
+    const [first] = failed;
+    if (first === undefined) return;
+    const away = await storage.ping().catch((error: unknown) => error);
+    for (const { removal } of failed) {
+      const pause = away === undefined ? Math.min(backoff.most, backoff.first * 2 ** removal.attempts) : 0;
+      await store.releaseRemoval(removal.storageKey, by, pause, away === undefined ? 1 : 0);
+    }
+    // That is told, and waited for, by the loop.
+    if (away !== undefined) throw away;
+    const { storageKey: key, attempts } = first.removal;
+    log.warn({ key, attempts: attempts + 1, failed: failed.length, err: first.failure }, 'not removed from the store');
+  }
+
+  return repeat('Removing from the store what is not needed any more', log, async () => {
+    const by = uuid();
+    const removals = await store.holdRemovals({ by, length: removalLease }, removalBatch);
+    const outcomes = await Promise.all(
+      removals.map(async (removal) => ({ removal, failure: await remove(removal, by) })),
+    );
+    await putOff(
+      outcomes.filter(({ failure }) => failure !== undefined),
+      by,
+    );
+    return removals.length === removalBatch ? 0 : lookForRemovals;
   });
 }
 
@@ -34,13 +77,13 @@ export function startSweep(options: { store: Store; uploads: Uploads; log: Logge
   const { store, uploads, log, lifetime } = options;
   return repeat('The sweep for uploads without activity', log, async () => {
     const before = new Date(Date.now() - lifetime);
-    const idle = await store.idle(before, batch);
+    const idle = await store.idle(before, idleBatch);
     for (const file of idle) {
       await uploads.progress(file);
       const now = await store.find(file.fileId);
       if (now === undefined || now.updatedAt >= before) continue;
       await uploads.abort(file.fileId, `Nothing was uploaded for ${lifetime / 1_000} s`);
     }
-    return idle.length === batch ? 0 : Math.min(longestSweepPause, lifetime / 4);
+    return idle.length === idleBatch ? 0 : Math.min(longestSweepPause, lifetime / 4);
   });
 }

@@ -72,7 +72,14 @@ const ShareEntity = defineEntity({
 const RemovalEntity = defineEntity({
   name: 'Removal',
   tableName: 'removals',
-  properties: { storageKey: p.text().primary(), dueAt: p.datetime(3), again: p.boolean() },
+  properties: {
+    storageKey: p.text().primary(),
+    dueAt: p.datetime(3),
+    again: p.boolean(),
+    heldBy: p.uuid().nullable(),
+    heldUntil: p.datetime(3).nullable(),
+    attempts: p.integer().default(0),
+  },
 });
 
 export const database: DatabaseDefinition = {
@@ -81,6 +88,7 @@ export const database: DatabaseDefinition = {
   migrations: async () => [
     { name: '0001-files', class: (await import('./migrations/0001-files.ts')).Files },
     { name: '0002-removals-again', class: (await import('./migrations/0002-removals-again.ts')).RemovalsAgain },
+    { name: '0003-removals-held', class: (await import('./migrations/0003-removals-held.ts')).RemovalsHeld },
   ],
 };
 
@@ -94,7 +102,14 @@ export interface Chunk {
   uploadedAt: Date;
 }
 
-/** Who completes an upload: nobody else does until then. */
+/** Something that is to be removed, held by somebody. */
+export interface Removal {
+  storageKey: string;
+  /** How often it has failed. */
+  attempts: number;
+}
+
+/** Who completes an upload, or removes something: nobody else does for so long. */
 export interface Lease {
   by: string;
   /** Milliseconds. */
@@ -158,11 +173,13 @@ export function openStore(db: Database) {
     /**
      * Forgets a file whose upload could not be opened, as far as we know: a store that was cut off or frozen may still open
      * it, after we have looked for what is to be removed. So that is looked for twice.
+     *
+     * @param isOpened `never` if the store certainly was not asked: then there is nothing to look for
      */
-    async forget(fileId: string): Promise<void> {
+    async forget(fileId: string, isOpened: 'perhaps' | 'never'): Promise<void> {
       await db.transaction(async (transaction) => {
         await transaction.sql('delete from files where file_id = $1', [fileId]);
-        await remove(transaction, [fileId], 'twice');
+        if (isOpened === 'perhaps') await remove(transaction, [fileId], 'twice');
       });
     },
 
@@ -188,12 +205,8 @@ export function openStore(db: Database) {
           [fileId, chunk.uploadedAt],
         );
         if (touched.length === 0) {
-          await transaction.sql(
-            `insert into removals (storage_key, due_at, again)
-              select $1, now(), false where not exists (select from contents where storage_key = $1)
-              on conflict do nothing`,
-            [fileId],
-          );
+          const [used] = await transaction.sql('select from contents where storage_key = $1', [fileId]);
+          if (used === undefined) await remove(transaction, [fileId]);
           return undefined;
         }
         await putChunks(transaction, fileId, [chunk]);
@@ -368,26 +381,47 @@ export function openStore(db: Database) {
       );
     },
 
-    /** What is to be removed from the store of contents, by key. */
-    async removals(limit: number): Promise<string[]> {
-      const rows = await db.sql<{ storageKey: string }>(
-        'select storage_key as "storageKey" from removals where due_at <= now() order by due_at limit $1',
-        [limit],
+    /** Holds what is to be removed from the store of contents now, and what nobody else holds; what waits longest comes first. */
+    async holdRemovals({ by, length }: Lease, limit: number): Promise<Removal[]> {
+      return db.sql<Removal>(
+        `with due as (
+            select storage_key from removals where greatest(due_at, held_until) <= now()
+              order by greatest(due_at, held_until) limit $3
+              for update skip locked)
+          update removals r set held_by = $1, held_until = now() + $2 * interval '1 millisecond'
+            from due where r.storage_key = due.storage_key
+          returning r.storage_key as "storageKey", r.attempts`,
+        [by, length, limit],
       );
-      return rows.map((row) => row.storageKey);
     },
 
     /**
-     * Nothing is left under this key.
+     * Nothing is left under this key. Without effect if `by` doesn't hold it any more: somebody else looks once more, then.
      *
      * @param pause milliseconds until it is looked at again, if it is to be looked at twice
      */
-    async removed(storageKey: string, pause: number): Promise<void> {
+    async removed(storageKey: string, by: string, pause: number): Promise<void> {
       await db.sql(
-        `with once as (delete from removals where storage_key = $1 and not again)
-          update removals set again = false, due_at = now() + $2 * interval '1 millisecond'
-            where storage_key = $1 and again`,
-        [storageKey, pause],
+        `with once as (delete from removals where storage_key = $1 and held_by = $2 and not again)
+          update removals
+            set again = false, due_at = now() + $3 * interval '1 millisecond', held_by = null, held_until = null, attempts = 0
+            where storage_key = $1 and held_by = $2 and again`,
+        [storageKey, by, pause],
+      );
+    },
+
+    /**
+     * Lets go of what could not be removed, if `by` still holds it.
+     *
+     * @param pause milliseconds in which nobody tries again
+     * @param failures how many more count as failed
+     */
+    async releaseRemoval(storageKey: string, by: string, pause: number, failures: 0 | 1): Promise<void> {
+      await db.sql(
+        `update removals
+          set held_by = null, held_until = now() + $3 * interval '1 millisecond', attempts = attempts + $4
+          where storage_key = $1 and held_by = $2`,
+        [storageKey, by, pause, failures],
       );
     },
   };
@@ -420,9 +454,11 @@ async function remove(
   storageKeys: readonly string[],
   look: 'once' | 'twice' = 'once',
 ): Promise<void> {
+  // Whoever is at it may have looked before there was something: it is looked at anew.
   await sql(
-    `insert into removals (storage_key, due_at, again) select unnest($1::text[]), now(), $2
-      on conflict (storage_key) do nothing`,
+    `insert into removals as r (storage_key, due_at, again) select unnest($1::text[]), now(), $2
+      on conflict (storage_key) do update set again = r.again or excluded.again, held_by = null,
+        held_until = case when r.held_by is null then r.held_until end`,
     [storageKeys, look === 'twice'],
   );
 }

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { v4 as uuid } from 'uuid';
+import { Breaker } from '#lib/breaker.ts';
 import { openDatabase } from '#lib/database.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
@@ -47,7 +48,7 @@ function newFile(): NewFile {
   };
 }
 
-test('begin: what the store opens though it had not answered is removed, too', async (t) => {
+test.serial('begin: what the store opens though it had not answered is removed, too', async (t) => {
   const file = newFile();
   const opened = path.join(folder, 'uploads', file.fileId);
   let looks = 0;
@@ -86,4 +87,221 @@ test('begin: what the store opens though it had not answered is removed, too', a
     (rows) => rows.length === 0,
   );
   t.false(existsSync(opened));
+});
+
+/** The removals of a replica: a process of its own would do nothing else. */
+function startReplica(t: ExecutionContext, storage: Storage, lifetime = 60_000) {
+  const lines: Record<string, unknown>[] = [];
+  const replicaLog = openLog({
+    name: 'test',
+    format: 'json',
+    level: 'info',
+    destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
+  });
+  const removing = startRemoving({ store, storage, log: replicaLog, lifetime });
+  t.teardown(() => removing.stop());
+  return { removing, lines };
+}
+
+/** How a key is to be removed. */
+async function removalOf(key: string) {
+  const [row] = await db.sql<{ again: boolean; attempts: number; isHeld: boolean }>(
+    'select again, attempts, held_by is not null as "isHeld" from removals where storage_key = $1',
+    [key],
+  );
+  return row;
+}
+
+test.serial(
+  'two replicas: what the store opens late is removed, also if both were looking while it was frozen',
+  async (t) => {
+    const file = newFile();
+    const thawed = Promise.withResolvers<void>();
+    let looks = 0;
+    const frozen: Storage = {
+      ...disk,
+      open: () => Promise.reject(unavailable(new Error('no answer'))),
+      async remove(key) {
+        if (key !== file.fileId) return disk.remove(key);
+        looks += 1;
+        await thawed.promise;
+        await disk.remove(key);
+      },
+    };
+    const replicas = [startReplica(t, frozen, 500), startReplica(t, frozen, 500)];
+    const wake = () => replicas.forEach(({ removing }) => removing.wake());
+    const uploads = openUploads({ store, storage: frozen, limits, log, onRemoval: wake });
+    await t.throwsAsync(uploads.begin(file), { message: /not available/ });
+    // Each of them has looked for what is due once it is there for something that was written down later.
+    const other = uuid();
+    await db.sql('insert into removals (storage_key, due_at, again) values ($1, now(), false)', [other]);
+    await eventually(
+      'both have looked',
+      async () => {
+        wake();
+        return { looks, other: await removalOf(other) };
+      },
+      (found) => found.looks > 0 && found.other === undefined,
+    );
+    t.is(looks, 1);
+
+    thawed.resolve();
+    await eventually(
+      'it was looked for once',
+      () => removalOf(file.fileId),
+      (row) => row?.again === false,
+    );
+    // Only now the store does what it was asked to.
+    await disk.open(file.fileId);
+    await eventually(
+      'it was looked for again',
+      async () => {
+        wake();
+        return removalOf(file.fileId);
+      },
+      (row) => row === undefined,
+    );
+    t.false(existsSync(path.join(folder, 'uploads', file.fileId)));
+  },
+);
+
+test.serial('a removal that somebody else has taken over meanwhile is not crossed out', async (t) => {
+  const key = uuid();
+  const [one, other] = [uuid(), uuid()];
+  await db.sql('insert into removals (storage_key, due_at, again) values ($1, now(), true)', [key]);
+  t.deepEqual(await store.holdRemovals({ by: one, length: 1 }, 10), [{ storageKey: key, attempts: 0 }]);
+  const taken = await eventually(
+    'the lease has run out',
+    () => store.holdRemovals({ by: other, length: 60_000 }, 10),
+    (found) => found.length > 0,
+  );
+  t.deepEqual(taken, [{ storageKey: key, attempts: 0 }]);
+  await store.removed(key, one, 60_000);
+  await store.releaseRemoval(key, one, 0, 1);
+  t.deepEqual(await removalOf(key), { again: true, attempts: 0, isHeld: true });
+  await store.removed(key, other, 0);
+  t.deepEqual(await removalOf(key), { again: false, attempts: 0, isHeld: false });
+  t.is((await store.holdRemovals({ by: other, length: 60_000 }, 10)).length, 1);
+  await store.removed(key, other, 0);
+  t.is(await removalOf(key), undefined);
+});
+
+test.serial('what is written down for removal while somebody removes it is removed once more', async (t) => {
+  const file = newFile();
+  t.true(await store.begin(file, 10));
+  t.true(await store.fail(file.fileId, 'given up'));
+  const by = uuid();
+  t.is((await store.holdRemovals({ by, length: 60_000 }, 10)).length, 1);
+  // A chunk that came into the store after that had been looked through.
+  t.is(await store.recordChunk(file.fileId, { chunkId: 0, size: 1, uploadedAt: new Date() }), undefined);
+  await store.removed(file.fileId, by, 0);
+  const next = await store.holdRemovals({ by, length: 60_000 }, 10);
+  t.deepEqual(next, [{ storageKey: file.fileId, attempts: 0 }]);
+  await store.removed(file.fileId, by, 0);
+  t.is(await removalOf(file.fileId), undefined);
+});
+
+test.serial('keys that can not be removed hold up no other, and are tried less and less often', async (t) => {
+  const broken = Array.from({ length: 25 }, () => uuid());
+  const tries: string[] = [];
+  const storage: Storage = {
+    ...disk,
+    async remove(key) {
+      tries.push(key);
+      if (broken.includes(key)) throw unavailable(new Error('not permitted'));
+      await disk.remove(key);
+    },
+  };
+  const good = Array.from({ length: 25 }, () => uuid());
+  await db.sql(
+    `insert into removals (storage_key, due_at, again)
+      select unnest($1::text[]), now() - interval '1 hour', false union all select unnest($2::text[]), now(), false`,
+    [broken, good],
+  );
+  const { lines } = startReplica(t, storage);
+  await eventually(
+    'the others are removed',
+    () => db.sql('select from removals where storage_key = any($1)', [good]),
+    (rows) => rows.length === 0,
+  );
+  t.is(new Set(tries).size, 50);
+  const rows = await db.sql<{ attempts: number; pause: number }>(
+    `select attempts, extract(epoch from held_until - now())::float8 as pause from removals where storage_key = any($1)`,
+    [broken],
+  );
+  t.is(rows.length, 25);
+  for (const { attempts, pause } of rows) t.true(attempts >= 1 && pause <= 2 ** (attempts - 1));
+  t.true(lines.some(({ msg, failed }) => msg === 'not removed from the store' && failed === 10));
+  await db.sql('delete from removals where storage_key = any($1)', [broken]);
+});
+
+test.serial(
+  'while the whole store is away no removal counts as failed, and all are made once it is back',
+  async (t) => {
+    const keys = Array.from({ length: 5 }, () => uuid());
+    let isAway = true;
+    let refused = 0;
+    const storage: Storage = {
+      ...disk,
+      async remove(key) {
+        if (isAway) refused += 1;
+        if (isAway) throw unavailable(new Error('away'));
+        await disk.remove(key);
+      },
+      async ping() {
+        if (isAway) throw unavailable(new Error('away'));
+      },
+    };
+    await db.sql('insert into removals (storage_key, due_at, again) select unnest($1::text[]), now(), false', [keys]);
+    startReplica(t, storage);
+    await eventually(
+      'it was tried several times',
+      () => refused,
+      (count) => count >= 3 * keys.length,
+    );
+    const attempts = await db.sql<{ attempts: number }>('select attempts from removals where storage_key = any($1)', [
+      keys,
+    ]);
+    t.deepEqual(
+      attempts.map((row) => row.attempts),
+      keys.map(() => 0),
+    );
+    isAway = false;
+    await eventually(
+      'all are removed',
+      () => db.sql('select from removals where storage_key = any($1)', [keys]),
+      (rows) => rows.length === 0,
+    );
+  },
+);
+
+test.serial('begin: what the store was never asked for leaves nothing to be removed', async (t) => {
+  const breaker = new Breaker('STORE_UNAVAILABLE', { patience: 0, pause: 60_000 });
+  let asked = 0;
+  const storage: Storage = {
+    ...disk,
+    open: () =>
+      breaker.run(async () => {
+        asked += 1;
+        throw unavailable(new Error('no answer'));
+      }),
+  };
+  const uploads = openUploads({ store, storage, limits, log, onRemoval: () => {} });
+  const files = Array.from({ length: 20 }, newFile);
+  for (const file of files) {
+    await t.throwsAsync(uploads.begin(file), { message: /not available/ });
+    t.is(await store.find(file.fileId), undefined);
+  }
+  t.is(asked, 5);
+  const written = await db.sql<{ key: string }>('select storage_key as key from removals where storage_key = any($1)', [
+    files.map(({ fileId }) => fileId),
+  ]);
+  t.deepEqual(
+    written.map(({ key }) => key).toSorted(),
+    files
+      .slice(0, asked)
+      .map(({ fileId }) => fileId)
+      .toSorted(),
+  );
+  await db.sql('delete from removals');
 });

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
+import { NotTried } from '#lib/breaker.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { UploadBytes } from '#lib/rpc/methods.ts';
@@ -168,7 +169,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
         const uploadId = await storage.open(file.fileId);
         if (!(await store.opened(file.fileId, uploadId))) throw uploadFailed();
       } catch (error) {
-        await store.forget(file.fileId);
+        await store.forget(file.fileId, error instanceof NotTried ? 'never' : 'perhaps');
         onRemoval();
         throw error;
       }

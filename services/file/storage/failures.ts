@@ -1,3 +1,4 @@
+import { NotTried } from '#lib/breaker.ts';
 import { HubError } from '#lib/errors.ts';
 
 /** The store is away, full or too slow: try again in two seconds. What is a HubError already stays as it is. */
@@ -7,6 +8,12 @@ export function unavailable(cause: unknown): HubError {
     retryAfter: 2,
     cause,
   });
+}
+
+/** The same of what never left this process: there was no connection yet, or it failed in what comes before. */
+export function unsent(cause: unknown): NotTried {
+  const { kind, reason, message, retryAfter } = unavailable(cause);
+  return new NotTried(kind, reason, message, { retryAfter, cause });
 }
 
 /** There is no such upload, or not any more. */

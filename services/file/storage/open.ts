@@ -83,7 +83,9 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
 
 /** A store that is hardly asked while it doesn't answer. One that is full still tells what it has, and removes it. */
 function sparing(storage: Storage): Storage {
-  const [writing, other] = [new Breaker('STORE_UNAVAILABLE'), new Breaker('STORE_UNAVAILABLE')];
+  const breaker = () => new Breaker('STORE_UNAVAILABLE');
+  // A key that can't be removed is tried again and again, and says nothing of the rest.
+  const [writing, other, removing] = [breaker(), breaker(), breaker()];
   return {
     ...storage,
     open: (...given) => writing.run(() => storage.open(...given)),
@@ -91,6 +93,6 @@ function sparing(storage: Storage): Storage {
     assemble: (...given) => writing.run(() => storage.assemble(...given)),
     parts: (...given) => other.run(() => storage.parts(...given)),
     size: (...given) => other.run(() => storage.size(...given)),
-    remove: (...given) => other.run(() => storage.remove(...given)),
+    remove: (...given) => removing.run(() => storage.remove(...given)),
   };
 }

@@ -5,7 +5,7 @@ import { Client, S3Error } from 'minio';
 import { HubError } from '#lib/errors.ts';
 import { httpOf, openAgent } from '#lib/http.ts';
 import type { Logger } from '#lib/log.ts';
-import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
+import { checkKey, contentMissing, partMissing, unavailable, unsent, uploadClosed } from './failures.ts';
 import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
 import type { OpenUpload, Storage, StoredPart } from './storage.ts';
 import { receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
@@ -179,10 +179,16 @@ export function openS3Storage(options: S3Options): Storage {
       return translated(async () => {
         for (;;) {
           const trusted = bucketIsThere;
-          await ensureBucket();
+          try {
+            await ensureBucket();
+          } catch (error) {
+            const failure = meaning(error);
+            throw failure instanceof HubError ? unsent(failure) : failure;
+          }
           try {
             return await openingClient.initiateNewMultipartUpload(bucket, key, {});
           } catch (error) {
+            if (hadNoConnection(error)) throw unsent(error);
             // It has been deleted since we saw it.
             if (codeOf(error) !== 'NoSuchBucket' || !trusted) throw error;
             bucketIsThere = false;
@@ -390,6 +396,13 @@ function within(limit: number, request: typeof http.request): typeof http.reques
     }
     return made;
   }) as unknown as typeof http.request;
+}
+
+/** Whether a request failed before it had a connection, on a client that makes one for each. */
+function hadNoConnection(error: unknown): boolean {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  // Of a name with several addresses there is no system call to name.
+  return code === 'ECONNREFUSED' || syscall === 'connect' || syscall === 'getaddrinfo';
 }
 
 function codeOf(error: unknown): string {

@@ -33,7 +33,10 @@ export interface Storage {
   /** The least bytes that a part but the last may have. */
   readonly smallestPart: number;
 
-  /** Opens an upload under a new key. One that fails may open it all the same, and later than it fails. */
+  /**
+   * Opens an upload under a new key. One that fails may open it all the same, and later than it fails, unless what it throws is
+   * NotTried.
+   */
   open(key: string): Promise<string>;
 
   /**
