@@ -170,7 +170,7 @@ function patient({ rest }: Person): Person['rest'] {
   const { fetch: once, ...client } = rest.client;
   const again: typeof fetch = (target, init) => {
     const isAnswer = ({ status }: Response) => status !== 503 && status !== 504;
-    return eventually(`${init?.method ?? 'GET'} ${String(target)}`, () => once!(target, init), isAnswer, patience);
+    return eventually(`${init?.method ?? 'GET'} ${target as string}`, () => once!(target, init), isAnswer, patience);
   };
   return { ...rest, client: { ...client, fetch: again } };
 }
