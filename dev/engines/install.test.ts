@@ -1,8 +1,8 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { installOnce, isOnPath, runTool } from './install.ts';
+import { engineHome, installOnce, isOnPath, runTool } from './install.ts';
 
 test('installOnce: two at once make one whole folder, and nothing else is left', async (t) => {
   const folder = await scratch(t);
@@ -50,6 +50,25 @@ test('runTool: a program that takes too long is ended, and so is one that is not
   await t.throwsAsync(runTool('sleep', ['60'], { limit: 100, failure: 'Slow.' }), { message: /not done after 0.1 s/ });
   const signal = AbortSignal.timeout(100);
   await t.throwsAsync(runTool('sleep', ['60'], { limit: 60_000, failure: 'Slow.', signal }), { name: 'TimeoutError' });
+});
+
+test('engineHome: one for all checkouts of a user, in the folder for caches, or in this one where that is closed', async (t) => {
+  const folder = await scratch(t);
+  const name = `engine-1-${process.platform}-${process.arch}`;
+  const [home, cache, checkout] = [
+    path.join(folder, 'home'),
+    path.join(folder, 'not/there/yet'),
+    path.resolve(import.meta.dirname, '../../.chat4all/engines', name),
+  ];
+  await mkdir(home);
+  const at = (env: NodeJS.ProcessEnv) => engineHome('engine', '1', env);
+  t.is(at({ HOME: home }), path.join(home, '.cache/chat4all/engines', name));
+  t.is(at({ HOME: home, XDG_CACHE_HOME: cache }), path.join(cache, 'chat4all/engines', name));
+  t.is(at({ HOME: home, XDG_CACHE_HOME: 'relative' }), path.join(home, '.cache/chat4all/engines', name));
+  t.is(at({ HOME: path.join(folder, 'nowhere') }), checkout);
+  // Not even root can make a folder there.
+  t.is(at({ HOME: home, XDG_CACHE_HOME: path.join(process.execPath, 'cache') }), checkout);
+  t.deepEqual(await readdir(home), [], 'nothing is made by asking');
 });
 
 test('isOnPath: knows which programs there are', (t) => {

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
+import { homedir, setPriority, constants as system } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { lastLines } from './server-process.ts';
@@ -15,9 +16,29 @@ export interface InstallOptions {
   signal?: AbortSignal;
 }
 
-/** Where an engine of this version is installed, once for all that use this checkout. */
-export function engineHome(name: string, version: string): string {
-  return path.resolve(import.meta.dirname, `../../.chat4all/engines/${name}-${version}`);
+/**
+ * Where an engine of this version is installed, once for all checkouts of this user: below `chat4all/engines` in the folder
+ * for caches (XDG Base Directory Specification: XDG_CACHE_HOME, else `~/.cache`). Where that can't be written, in this checkout.
+ */
+export function engineHome(name: string, version: string, env: NodeJS.ProcessEnv = process.env): string {
+  const given = env['XDG_CACHE_HOME'] ?? '';
+  const home = env['HOME'] ?? homedir();
+  // By the specification a relative path is as good as none.
+  const cache = path.isAbsolute(given) ? given : existsSync(home) ? path.join(home, '.cache') : undefined;
+  const checkout = path.resolve(import.meta.dirname, '../../.chat4all');
+  const parent = cache !== undefined && mayBeWritten(cache) ? path.join(cache, 'chat4all') : checkout;
+  return path.join(parent, 'engines', `${name}-${version}-${process.platform}-${process.arch}`);
+}
+
+/** Whether a folder can be written, or made. */
+function mayBeWritten(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch (error) {
+    const parent = path.dirname(folder);
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' && parent !== folder && mayBeWritten(parent);
+  }
 }
 
 /** Whether there is such a program on the PATH. */
@@ -99,13 +120,15 @@ export interface ToolOptions {
 export async function runTool(program: string, args: readonly string[], options: ToolOptions): Promise<void> {
   const { limit, failure, cwd, env, signal } = options;
   try {
-    await execute(program, args, {
+    const running = execute(program, args, {
       cwd,
       env: { ...process.env, ...env },
       signal,
       timeout: limit,
       maxBuffer: 16 * 1024 * 1024,
     });
+    letOthersFirst(running.child.pid);
+    await running;
   } catch (error) {
     // The signal may have come to the program itself, too, by Ctrl-C in the terminal.
     signal?.throwIfAborted();
@@ -114,5 +137,14 @@ export async function runTool(program: string, args: readonly string[], options:
     throw new Error(`${failure} ${late}The end of its output:\n${lastLines(stdout + stderr || String(error))}`, {
       cause: error,
     });
+  }
+}
+
+/** What is built beside something else takes what that leaves of the processors. */
+function letOthersFirst(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) setPriority(pid, system.priority.PRIORITY_LOW);
+  } catch {
+    // It has ended already.
   }
 }
