@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
+import { first, testFiles } from './order.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -177,8 +178,7 @@ const engines: Record<'none' | 'all', NodeJS.ProcessEnv> = {
 
 test('loading a test file opens nothing, with engines and without: no server, timer, program, connection or folder', async (t) => {
   t.timeout(2 * loadLimit);
-  const { default: ava } = (await import(join(root, 'ava.config.js'))) as { default: { files: string[] } };
-  const files = ava.files.flatMap((pattern) => globSync(pattern, { cwd: root }));
+  const files = globSync(testFiles, { cwd: root });
   t.true(files.length > 80);
   t.deepEqual(await load(files, engines.none), []);
   t.deepEqual(await load(files, engines.all), []);
@@ -218,4 +218,12 @@ test('what a test file opens while it is loaded is found, and what its hooks and
     const found = lines.filter((line) => basename(line.split(':')[0]!) === `${name}.test.ts`);
     t.regex(found.join('\n'), expected, name);
   }
+});
+
+test('the files that are to begin first are there', (t) => {
+  const files = new Set(globSync(testFiles, { cwd: root }));
+  t.deepEqual(
+    first.filter((file) => !files.has(file)),
+    [],
+  );
 });

@@ -1,47 +1,81 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { globSync, readFileSync, statSync } from 'node:fs';
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { installPlugin, pluginAvailable, pluginNeeds } from '../dev/client/plugin.ts';
 import { grpcTools } from '../dev/engines/grpc-tools.ts';
+import type { InstallOptions } from '../dev/engines/install.ts';
 import { kafka, minio, type NativeEngine } from '../dev/engines/native.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
+import { installToxiproxy, toxiproxyAvailable, toxiproxyNeeds } from '../dev/engines/toxiproxy.ts';
+import { buildGrpcGateway, goIsThere } from './grpc-gateway/build.ts';
+import { testFiles } from './order.ts';
+import { runAva, slowest, type AvaRun } from './runner.ts';
 
 /**
+ * `node test/run.ts --install` builds and downloads what the tests need, and does nothing else.
+ *
  * `node test/run.ts [file or pattern…] [AVA's options]`: starts the engines that the tests need, runs AVA, stops the
- * engines. The last line is `<n> passed, <n> failed`, with `, <n> skipped` behind it if any were.
+ * engines. The last line is `<n> passed, <n> failed`, with `, <n> skipped` behind it if any were; before it stand the slowest
+ * files.
  *
  * One PostgreSQL and, where Java and Maven are there, one Kafka, and where Go is there, one MinIO serve all test files; Go also
- * builds the gRPC tools of the README. With CI=true a missing engine or tool is a failure.
+ * builds other programs that tests use. With CI=true a missing engine or tool is a failure. As long as something is built or
+ * downloaded, the files run that need nothing of it. If one of them fails, that is the end.
  */
 
 const root = path.resolve(import.meta.dirname, '..');
 /** Milliseconds after which the tests as a whole have failed. */
 const longestRun = 20 * 60_000;
-/** What AVA may take to end its workers. */
-const stopLimit = 10_000;
+/** Milliseconds without news of a test after which they have failed, unless a test has asked for more time. */
+const quietLimit = 3 * 60_000;
+/** What it takes to see that all is installed. */
+const lookLimit = 1_000;
 
-/** The part of AVA's statistics that the last line and its exit code are made of. */
-interface Report {
-  passedTests: number;
-  passedKnownFailingTests: number;
-  failedTests: number;
-  failedHooks: number;
-  timedOutTests: number;
-  uncaughtExceptions: number;
-  unhandledRejections: number;
-  unexpectedProcessExits: number;
-  internalErrors: number;
-  skippedTests: number;
-  todoTests: number;
+/** A program that is built or downloaded, once for this user, for those files that use it. */
+interface Needed {
+  name: string;
+  /** What the machine must have for it. */
+  needs: string;
+  isAvailable(): boolean;
+  install(options: InstallOptions): Promise<unknown>;
+  isUsedBy(text: string): boolean;
+  /** Where it serves all of the files at once. */
+  start?: NativeEngine['start'];
 }
 
 const usesKafka = (text: string) => /'kafka'|kafkaIsThere|TEST_KAFKA_BROKERS/.test(text);
 /** Who uses S3 or builds MinIO; meshes on Kafka keep their files in it. */
 const usesMinio = (text: string) =>
   /'s3'|s3IsThere|TEST_S3_|startMinio/.test(text) || (/openedMeshes|startFlowMesh/.test(text) && usesKafka(text));
+
+const programs: readonly Needed[] = [
+  { ...kafka, isUsedBy: usesKafka },
+  { ...minio, isUsedBy: usesMinio },
+  { ...grpcTools, isUsedBy: (text) => text.includes('grpcTools.install') },
+  {
+    name: 'Toxiproxy',
+    needs: toxiproxyNeeds,
+    isAvailable: toxiproxyAvailable,
+    install: installToxiproxy,
+    isUsedBy: (text) => /installToxiproxy|startToxiproxy/.test(text),
+  },
+  {
+    name: 'grpc-gateway',
+    needs: 'Go (go) on the PATH, to be built',
+    isAvailable: goIsThere,
+    install: buildGrpcGateway,
+    isUsedBy: (text) => text.includes('buildGrpcGateway'),
+  },
+  {
+    name: "The client's generator",
+    needs: pluginNeeds,
+    isAvailable: pluginAvailable,
+    install: installPlugin,
+    isUsedBy: (text) => text.includes('installPlugin'),
+  },
+];
 
 const given = process.argv.slice(2);
 const stopped = new AbortController();
@@ -55,92 +89,114 @@ try {
 }
 
 async function run(): Promise<number> {
-  const native = [
-    { engine: kafka, isUsedBy: usesKafka },
-    { engine: minio, isUsedBy: usesMinio },
-  ].filter(({ engine, isUsedBy }) => isNeeded(engine, isUsedBy));
-  const tools = isNeeded(grpcTools, (text) => text.includes('grpcTools.install')) ? [grpcTools] : [];
-  // Before anything is started: a build takes all that the machine has.
-  for (const { install } of [...native.map(({ engine }) => engine), ...tools]) {
-    await install({ log: console.log, signal: stopped.signal });
+  if (given.includes('--install')) {
+    await install(
+      programs.filter(({ isAvailable }) => isAvailable()),
+      stopped.signal,
+    );
+    return 0;
   }
+  const files = selectedFiles();
+  const needed = programs.filter((program) => isNeeded(program, files));
   await using started = new AsyncDisposableStack();
+  const installing = new AbortController();
+  const installed = install(needed, AbortSignal.any([installing.signal, stopped.signal]));
+  // Whoever waits for it hears of it.
+  installed.catch(() => {});
+  started.defer(async () => {
+    installing.abort();
+    await installed.catch(() => {});
+  });
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-test-'));
   started.defer(() => rm(folder, { recursive: true, force: true }));
   // PostgreSQL runs as another user where we are root.
   await chmod(folder, 0o755);
+  const env: NodeJS.ProcessEnv = { ...process.env };
+  const postgres = await startPostgres({ dataDir: path.join(folder, 'postgres') });
+  started.defer(() => postgres.stop());
+  env.TEST_DATABASE_ADMIN_URL = postgres.adminUrl;
 
-  const env: NodeJS.ProcessEnv = { ...process.env, TEST_REPORT: path.join(folder, 'report.json') };
-  const engines = await Promise.allSettled([
-    startPostgres({ dataDir: path.join(folder, 'postgres') }).then((postgres) => {
-      started.defer(() => postgres.stop());
-      env.TEST_DATABASE_ADMIN_URL = postgres.adminUrl;
-    }),
-    ...native.map(async ({ engine }) => {
-      const dataDir = path.join(folder, engine.name.toLowerCase());
-      const { server, env: settings } = await engine.start({ dataDir, signal: stopped.signal });
+  const tooLong = new Error(`not done after ${longestRun / 60_000} minutes`);
+  const runs: AvaRun[] = [];
+  const runFiles = async (args: readonly string[]) => {
+    // What is installed has limits of its own.
+    const limit = setTimeout(() => stopped.abort(tooLong), longestRun).unref();
+    const report = path.join(folder, `report-${runs.length}.json`);
+    const done = await runAva({ cwd: root, args, env, report, quietLimit, signal: stopped.signal });
+    clearTimeout(limit);
+    stopped.signal.throwIfAborted();
+    runs.push(done);
+    return done.code;
+  };
+
+  const isUser = ({ text }: { text: string }) => needed.some(({ isUsedBy }) => isUsedBy(text));
+  const others = files.filter(isUser).map(({ file }) => file);
+  const simple = files.filter((file) => !isUser(file)).map(({ file }) => file);
+  const isThere = await Promise.race([installed.then(() => true), sleep(lookLimit, false)]);
+  const isSplit = !isThere && simple.length > 0 && others.length > 0 && !given.some((each) => each.startsWith('-'));
+  if (isSplit) {
+    console.log(`First the ${simple.length} test files that need nothing of what is installed meanwhile.`);
+    if ((await runFiles(simple)) !== 0) {
+      console.log(`Some of them have failed: the other ${others.length} are left out.`);
+      return report(runs);
+    }
+  }
+  await installed;
+  const engines = await Promise.allSettled(
+    needed.map(async ({ name, start }) => {
+      if (start === undefined) return;
+      const dataDir = path.join(folder, name.toLowerCase());
+      const { server, env: settings } = await start({ dataDir, signal: stopped.signal });
       started.defer(() => server.stop());
-      for (const [name, value] of Object.entries(settings)) env[`TEST_${name}`] = value;
+      for (const [variable, value] of Object.entries(settings)) env[`TEST_${variable}`] = value;
     }),
-  ]);
+  );
   for (const engine of engines) if (engine.status === 'rejected') throw engine.reason;
   stopped.signal.throwIfAborted();
-
-  // Only now: the first run on a machine downloads and builds, with limits of its own.
-  const tooLong = new Error(`not done after ${longestRun / 60_000} minutes`);
-  const limit = setTimeout(() => stopped.abort(tooLong), longestRun).unref();
-  const code = await runAva(env);
-  clearTimeout(limit);
-  stopped.signal.throwIfAborted();
-  const stats = await readFile(env.TEST_REPORT!, 'utf8').catch(() => undefined);
-  if (stats === undefined) throw new Error(`AVA ran no test file (exit code ${code})`);
-  return report(JSON.parse(stats) as Report, code);
+  await runFiles(isSplit ? others : given);
+  return report(runs);
 }
 
-/** Whether to start an engine: not for files that make no use of it, and not where it can't run unless it must. */
-function isNeeded(engine: Omit<NativeEngine, 'start'>, isUsedBy: (text: string) => boolean): boolean {
-  const found = given.filter((argument) => !argument.startsWith('-')).flatMap((pattern) => globSync(pattern));
-  const files = found.flatMap((file) => (statSync(file).isDirectory() ? globSync(`${file}/**/*.test.ts`) : [file]));
-  if (files.length > 0 && !files.some((file) => isUsedBy(readFileSync(file, 'utf8')))) return false;
-  if (engine.isAvailable()) return true;
-  const missing = `${engine.name} needs ${engine.needs}, and that is not there`;
+/** One after the other: each build takes all that the machine has. */
+async function install(needed: readonly Needed[], signal: AbortSignal): Promise<void> {
+  for (const program of needed) await program.install({ log: console.log, signal });
+}
+
+/** The test files that were asked for, all of them by default, with their texts. */
+function selectedFiles(): { file: string; text: string }[] {
+  const patterns = given.filter((argument) => !argument.startsWith('-'));
+  const find = (from: readonly string[]) =>
+    from
+      .flatMap((pattern) => globSync(pattern, { cwd: root }))
+      .flatMap((file) =>
+        statSync(path.join(root, file)).isDirectory() ? globSync(`${file}/**/*.test.ts`, { cwd: root }) : [file],
+      );
+  const found = find(patterns);
+  const names = found.length > 0 ? found : find([testFiles]);
+  return names.map((file) => ({ file, text: readFileSync(path.join(root, file), 'utf8') }));
+}
+
+/** Whether to install something: not for files that make no use of it, and not where it can't run unless it must. */
+function isNeeded({ name, needs, isAvailable, isUsedBy }: Needed, files: readonly { text: string }[]): boolean {
+  if (!files.some(({ text }) => isUsedBy(text))) return false;
+  if (isAvailable()) return true;
+  const missing = `${name} needs ${needs}, and that is not there`;
   if (process.env.CI === 'true') throw new Error(`${missing}: with CI=true its tests may not be left out`);
   console.log(`${missing}: its tests are left out.`);
   return false;
 }
 
-async function runAva(env: NodeJS.ProcessEnv): Promise<number> {
-  const ava = fileURLToPath(new URL('cli.js', import.meta.resolve('ava')));
-  // A process group of its own, so that Ctrl-C reaches AVA once, from here.
-  const child = spawn(process.execPath, [ava, ...given], { cwd: root, env, stdio: 'inherit', detached: true });
-  const stop = () => {
-    child.kill('SIGINT');
-    setTimeout(() => {
-      try {
-        process.kill(-child.pid!, 'SIGKILL');
-      } catch {
-        // It has ended.
-      }
-    }, stopLimit).unref();
-  };
-  stopped.signal.addEventListener('abort', stop, { once: true });
-  const [code] = (await once(child, 'exit')) as [number | null];
-  stopped.signal.removeEventListener('abort', stop);
-  return code ?? 1;
-}
-
-/** Prints the last line. @returns the exit code, which is never 0 if anything failed or nothing ran */
-function report(stats: Report, code: number): number {
-  const passed = stats.passedTests + stats.passedKnownFailingTests;
-  const failed =
-    stats.failedTests +
-    stats.failedHooks +
-    stats.timedOutTests +
-    stats.uncaughtExceptions +
-    stats.unhandledRejections +
-    stats.unexpectedProcessExits +
-    stats.internalErrors;
-  const skipped = stats.skippedTests + stats.todoTests;
-  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
-  return code === 0 && failed > 0 ? 1 : code;
+/** Prints the slowest files and the last line. @returns the exit code, which is never 0 if anything failed or nothing ran */
+function report(runs: readonly AvaRun[]): number {
+  const sum = (count: (run: AvaRun) => number) => runs.reduce((total, run) => total + count(run), 0);
+  const lines = slowest(
+    runs.flatMap(({ ended }) => ended),
+    root,
+  );
+  console.log(`\nThe slowest files:\n${lines.join('\n')}\n`);
+  const skipped = sum((run) => run.skipped);
+  console.log(
+    `${sum((run) => run.passed)} passed, ${sum((run) => run.failed)} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`,
+  );
+  return runs.find(({ code }) => code !== 0)?.code ?? 0;
 }

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { engineHome, installOnce, isOnPath, runTool } from '../engines/install.ts';
+import { engineHome, installOnce, isOnPath, runTool, type InstallOptions } from '../engines/install.ts';
 
 const name = 'protoc-gen-grpc-gateway-ts';
 const tools = path.resolve(import.meta.dirname, '../../tools');
@@ -17,12 +17,13 @@ export function pluginAvailable(): boolean {
 }
 
 /** Builds the generator in the version of tools/go.mod, unless it is there. @returns its path */
-export async function installPlugin(): Promise<string> {
+export async function installPlugin({ log, signal }: InstallOptions = {}): Promise<string> {
   const modules = readFileSync(path.join(tools, 'go.mod'), 'utf8');
   const [module, version = ''] = new RegExp(`\\S+/${name} (v\\S+)`).exec(modules) ?? [];
   if (module === undefined) throw new Error(`tools/go.mod doesn't name ${name}`);
   const home = engineHome(name, version);
   await installOnce(home, async (unfinished) => {
+    log?.("Building the client's generator with Go: less than a minute, only this once.");
     // A copy, since Go would add to them what it finds missing there.
     for (const file of ['go.mod', 'go.sum']) copyFileSync(path.join(tools, file), path.join(unfinished, file));
     await runTool('go', ['build', '-mod=mod', '-trimpath', '-o', name, module.split(' ')[0]!], {
@@ -30,6 +31,7 @@ export async function installPlugin(): Promise<string> {
       failure: `${name} could not be built with Go. Is there a network, and a GOPROXY if you need one?`,
       cwd: unfinished,
       env: { CGO_ENABLED: '0' },
+      signal,
     });
   });
   return path.join(home, name);

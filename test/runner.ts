@@ -1,0 +1,119 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Progress, Stats } from './progress.ts';
+
+/** What AVA may take to end its workers. */
+const stopLimit = 10_000;
+
+export interface AvaOptions {
+  /** The folder with AVA's configuration, whose `observeRun` is that of `progress.ts`. */
+  cwd: string;
+  /** Files, patterns and options. */
+  args: readonly string[];
+  env: NodeJS.ProcessEnv;
+  /** Where AVA writes its progress. */
+  report: string;
+  /** Milliseconds without news, neither of a file nor of a test, after which the run has failed. */
+  quietLimit: number;
+  /** Stops it. */
+  signal: AbortSignal;
+}
+
+/** How a run of AVA has ended. */
+export interface AvaRun {
+  /** Of AVA; never 0 if anything has failed. */
+  code: number;
+  passed: number;
+  failed: number;
+  skipped: number;
+  /** The files that have not ended by themselves. Each counts as failed. */
+  hung: string[];
+  /** The files that have ended, with the milliseconds that each took. */
+  ended: Progress['ended'];
+}
+
+/** Runs AVA. A run from which nothing more comes is ended, and the files that have begun and not ended are named. */
+export async function runAva({ cwd, args, env, report, quietLimit, signal }: AvaOptions): Promise<AvaRun> {
+  const ava = fileURLToPath(new URL('cli.js', import.meta.resolve('ava')));
+  // A process group of its own, so that Ctrl-C reaches AVA once, from here.
+  const child = spawn(process.execPath, [ava, ...args], {
+    cwd,
+    env: { ...env, TEST_REPORT: report },
+    stdio: 'inherit',
+    detached: true,
+  });
+  const began = Date.now();
+  const exited = once(child, 'exit') as Promise<[number | null]>;
+  const ended = new AbortController();
+  void exited.then(() => ended.abort());
+  const stop = () => {
+    child.kill('SIGINT');
+    setTimeout(() => {
+      try {
+        process.kill(-child.pid!, 'SIGKILL');
+      } catch {
+        // It has ended.
+      }
+    }, stopLimit).unref();
+  };
+  signal.addEventListener('abort', stop, { once: true });
+
+  let hung: string[] = [];
+  while (!ended.signal.aborted && hung.length === 0) {
+    await sleep(Math.min(1_000, quietLimit / 4), undefined, { signal: ended.signal }).catch(() => {});
+    const { heardAt = 0, patientUntil = 0, running = [] } = readProgress(report) ?? {};
+    if (Date.now() < Math.max(Math.max(began, heardAt) + quietLimit, patientUntil) || signal.aborted) continue;
+    hung = running.length > 0 ? running : ['before the first file'];
+    console.log(`\nNothing has come for ${Math.round(quietLimit / 1_000)} s. These have begun and not ended:`);
+    for (const file of hung) console.log(`  ${path.relative(cwd, file)}`);
+    stop();
+  }
+  const [code] = await exited;
+  signal.removeEventListener('abort', stop);
+  const progress = readProgress(report);
+  if (progress === undefined && hung.length === 0 && !signal.aborted) {
+    throw new Error(`AVA ran no test file (exit code ${code})`);
+  }
+  if (hung.length === 0 && progress !== undefined && progress.hung.length > 0) {
+    hung = progress.hung;
+    console.log('\nThese were ended, since nothing came from them for too long:');
+    for (const file of hung) console.log(`  ${path.relative(cwd, file)}`);
+  }
+  const sums = summed(progress?.stats ?? {});
+  const failed = sums.failed + hung.length;
+  return { ...sums, failed, hung, ended: progress?.ended ?? [], code: failed > 0 ? code || 1 : (code ?? 1) };
+}
+
+function readProgress(report: string): Progress | undefined {
+  return existsSync(report) ? (JSON.parse(readFileSync(report, 'utf8')) as Progress) : undefined;
+}
+
+function summed(stats: Partial<Stats>): Pick<AvaRun, 'passed' | 'failed' | 'skipped'> {
+  const sum = (...names: (keyof Stats)[]) => names.reduce((total, name) => total + (stats[name] ?? 0), 0);
+  return {
+    passed: sum('passedTests', 'passedKnownFailingTests'),
+    failed: sum(
+      'failedTests',
+      'failedHooks',
+      'timedOutTests',
+      'uncaughtExceptions',
+      'unhandledRejections',
+      'unexpectedProcessExits',
+      'internalErrors',
+      'failedWorkers',
+    ),
+    skipped: sum('skippedTests', 'todoTests'),
+  };
+}
+
+/** The slowest files of a run, a line for each, the slowest first. */
+export function slowest(ended: Progress['ended'], cwd: string, count = 10): string[] {
+  return ended
+    .toSorted(([, a], [, b]) => b - a)
+    .slice(0, count)
+    .map(([file, took]) => `${(took / 1_000).toFixed(1).padStart(7)} s  ${path.relative(cwd, file)}`);
+}
