@@ -1,23 +1,29 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { bytesIn, headOnlyKey, release } from '#lib/rpc/raw-body.ts';
+import { bytesIn, handOverKeys, headOnlyKey, release } from '#lib/rpc/raw-body.ts';
+import { longestTimer } from '#lib/deadline.ts';
+import { leastTaken } from '#lib/rate-floor.ts';
 import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from './bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
-import { downloadHead } from './download-head.ts';
+import { downloadHead, type DownloadHead } from './download-head.ts';
+import { fetchFrom, type Fetched } from './hand-over.ts';
 import { fromMetadata, noteCaller } from './headers.ts';
 import { Pace } from './pace.ts';
+import { Problem } from './problem.ts';
+import { Taking } from './taking.ts';
 import { sendWhole } from './unread.ts';
 
 /** What a download needs. */
 export interface DownloadOptions extends CallOptions {
   rawBody: RawBody;
-  /** Milliseconds after which a client is cut off that takes nothing. */
+  /** Milliseconds in which a client takes at least as much as `leastTaken` says, or is cut off. */
   idle: number;
 }
 
 /**
- * Answers a request with the bytes that a server-streaming RPC sends, at the pace of the client.
+ * Answers a request with the bytes that a server-streaming RPC sends, at the pace of the client. A backend may name a place that
+ * has them instead; if that can't be reached, the backend is asked for them after all.
  *
  * An answer that can't be finished ends with its connection, so that it never looks complete.
  *
@@ -32,7 +38,10 @@ export async function answerDownload(
 ): Promise<void> {
   const outgoing = new Outgoing(request, response, options);
   const message = outgoing.message({ values, query, headers: askedBy(request) });
-  return receive(request, response, options, outgoing, message);
+  const receiving = (mayFetch: boolean) => receive(request, response, options, outgoing, message, mayFetch);
+  // A backend of others is not to lead us anywhere.
+  const mayFetch = request.method !== 'HEAD' && !options.dialect.json.strict;
+  if ((await receiving(mayFetch)) === 'unreachable') await receiving(false);
 }
 
 /** The headers that may be fields. */
@@ -43,20 +52,36 @@ function askedBy({ method, headers }: IncomingMessage): IncomingHttpHeaders {
   return others;
 }
 
+/** How a body came to its end, or that it has to come over the stream. */
+type Ending = 'over' | 'unreachable';
+
+/**
+ * Asks the backend, and passes on what it sends.
+ *
+ * @param mayFetch whether the backend may name a place where the body is
+ */
 function receive(
   request: IncomingMessage,
   response: ServerResponse,
   { backend, binding, transcoder, dialect, rawBody, idle }: DownloadOptions,
   outgoing: Outgoing,
   message: Buffer,
-): Promise<void> {
+  mayFetch: boolean,
+): Promise<Ending> {
   return new Promise((resolve, reject) => {
     const pace = new Pace();
     let isOpen = true;
     let metadata: Metadata | undefined;
-    /** Bytes that are still to come; undefined until the first message is there, Infinity if nobody said. */
-    let left: number | undefined;
+    /** What was said of the body; undefined until the first message is there. */
+    let head: DownloadHead | undefined;
+    /** Bytes that are still to come, Infinity if nobody said. */
+    let left = Infinity;
+    let location: string | undefined;
+    let fetched: Fetched | undefined;
+    let taking: Taking | undefined;
 
+    if (mayFetch) outgoing.sent[handOverKeys.offer] = 'get';
+    else delete outgoing.sent[handOverKeys.offer];
     if (request.method === 'HEAD' && !dialect.json.strict) outgoing.sent[headOnlyKey] = '1';
     const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
       deadline: outgoing.deadline,
@@ -65,54 +90,78 @@ function receive(
     const close = (then: () => void) => {
       if (!isOpen) return;
       isOpen = false;
-      response.off('close', onClose).off('drain', onDrain);
+      clearTimeout(late);
+      response.off('close', cancel);
+      fetched?.destroy();
       then();
     };
     const cancel = () => {
       close(() => {
         upstream.cancel();
-        resolve();
+        resolve('over');
       });
     };
     const fail = (error: unknown) => close(() => reject(error as Error));
+    response.on('close', cancel);
+    // The call itself may be over long before its body is.
+    const late = setTimeout(
+      () =>
+        location !== undefined && fail(new Problem(504, 'DEADLINE_EXCEEDED', 'The request took longer than it may')),
+      Math.min(Math.max(outgoing.deadline - Date.now(), 0), longestTimer),
+    );
 
-    const onClose = () => cancel();
-    const onDrain = () => pace.resume();
-    response.on('close', onClose).on('drain', onDrain);
-
-    const begin = (first: Uint8Array) => {
-      const { successStatus } = binding;
-      const fields = transcoder.fields(binding, first);
-      const { status, headers, length } = downloadHead(successStatus, rawBody.responseHeaders, fields, request.headers);
-      Object.assign(headers, dialect.headersOf(fromMetadata(metadata)));
-      if (request.method === 'HEAD' || status === 304) {
-        sendWhole(response, status, headers);
+    const begin = ({ status, headers }: DownloadHead, resume: () => void) => {
+      response.writeHead(status, headers);
+      taking = new Taking(response, { ...leastTaken, window: idle }, resume);
+    };
+    const end = () => {
+      taking?.end();
+      close(() => resolve('over'));
+    };
+    const first = (encoded: Uint8Array) => {
+      const fields = transcoder.fields(binding, encoded);
+      head = downloadHead(binding.successStatus, rawBody.responseHeaders, fields, request.headers);
+      Object.assign(head.headers, dialect.headersOf(fromMetadata(metadata)));
+      if (request.method === 'HEAD' || head.status === 304) {
+        sendWhole(response, head.status, head.headers);
         cancel();
         return;
       }
-      response.writeHead(status, headers);
-      response.setTimeout(idle, () => {
-        if (response.writableNeedDrain || response.writableEnded) response.destroy();
-        // The backend had nothing for it.
-        else response.setTimeout(idle);
+      left = head.length ?? Infinity;
+      if (location === undefined) begin(head, () => pace.resume());
+    };
+
+    const fetch = (from: string, said: DownloadHead) => {
+      const range = rangeOf(said);
+      if (range === undefined) {
+        close(() => resolve('unreachable'));
+        return;
+      }
+      fetched = fetchFrom(from, range.start, range.end, {
+        onReady: () => begin(said, () => fetched?.resume()),
+        onBytes: (bytes) => taking!.write(bytes, () => release(bytes)),
+        onWhole: end,
+        onRefused: () => close(() => resolve('unreachable')),
+        onFailed: fail,
       });
-      left = length ?? Infinity;
     };
 
     upstream.on('metadata', (received: Metadata) => {
       metadata = received;
+      const [named] = received.get(handOverKeys.location);
+      if (mayFetch && typeof named === 'string') location = named;
     });
     upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (encoded: Buffer) => {
       if (!isOpen) return;
       try {
         if (outgoing.isWrong) throw outgoing.wrong();
-        if (left === undefined) begin(encoded);
-        const bytes = left === undefined ? undefined : bytesIn(rawBody.bytes, encoded);
-        if (left === undefined || bytes === undefined) return;
+        if (head === undefined) first(encoded);
+        const bytes = isOpen && location === undefined ? bytesIn(rawBody.bytes, encoded) : undefined;
+        if (bytes === undefined) return;
         left -= bytes.length;
         if (left < 0) throw new Error(`${binding.rpcPath} sent more than it said`);
-        if (!response.write(bytes, () => release(encoded))) pace.pause();
+        if (!taking!.write(bytes, () => release(encoded))) pace.pause();
       } catch (error) {
         fail(error);
         upstream.cancel();
@@ -122,12 +171,19 @@ function receive(
     upstream.on('end', () => {
       if (!isOpen) return;
       if (outgoing.isWrong) fail(outgoing.wrong());
-      else if (left === undefined) fail(new Error(`${binding.rpcPath} answered nothing at all`));
+      else if (head === undefined) fail(new Error(`${binding.rpcPath} answered nothing at all`));
+      else if (location !== undefined) fetch(location, head);
       else if (left > 0 && left !== Infinity) fail(new Error(`${binding.rpcPath} sent less than it said`));
-      else {
-        response.end();
-        close(resolve);
-      }
+      else end();
     });
   });
+}
+
+/** Which bytes of what a place has are the body. @returns undefined if that was not said, or there are none */
+function rangeOf({ headers, length }: DownloadHead): { start: number; end: number } | undefined {
+  if (length === undefined || length === 0) return undefined;
+  const range = headers['content-range'];
+  if (range === undefined) return { start: 0, end: length };
+  const start = Number(/^bytes (\d+)-/.exec(range)?.[1]);
+  return Number.isSafeInteger(start) ? { start, end: start + length } : undefined;
 }

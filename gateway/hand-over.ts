@@ -1,5 +1,5 @@
-import type { IncomingMessage } from 'node:http';
-import { httpOf, limitConnecting, openAgent } from '#lib/http.ts';
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import { httpOf, limitConnecting, openAgent, receivingMark, sendingMark } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 
 /** Milliseconds that a connection may take, and then the answer that the body is wanted. */
@@ -8,7 +8,11 @@ const askLimit = 5_000;
 /** Milliseconds for which nothing is put where nobody could be reached. */
 const shunned = 30_000;
 
-const agents = { 'http:': openAgent('http:'), 'https:': openAgent('https:') };
+/** Milliseconds that a place may be silent in the middle of a body, while more of it is wanted. */
+const silenceLimit = 20_000;
+
+const agents = { 'http:': openAgent('http:', sendingMark), 'https:': openAgent('https:', sendingMark) };
+const readingAgents = { 'http:': openAgent('http:', receivingMark), 'https:': openAgent('https:', receivingMark) };
 
 /** Until when an origin isn't tried again. Milliseconds since the start of the process. */
 const unreachable = new Map<string, number>();
@@ -38,12 +42,12 @@ export interface HandOverEvents {
 
 /** Puts `size` bytes to a URL, which is told first and asks for them. */
 export function handOver(location: string, size: number, events: HandOverEvents): HandedOver {
-  const url = URL.canParse(location) ? new URL(location) : undefined;
-  const protocol = url?.protocol;
-  if (url === undefined || (protocol !== 'http:' && protocol !== 'https:') || isShunned(url.origin)) {
+  const place = placeOf(location);
+  if (place === undefined) {
     process.nextTick(() => events.onRefused());
     return { write: () => true, end: () => {}, destroy: () => {} };
   }
+  const { url, protocol } = place;
   let state: 'asking' | 'sending' | 'over' = 'asking';
   const headers = { 'content-length': size, expect: '100-continue' };
   const { request: open } = httpOf(protocol);
@@ -56,7 +60,7 @@ export function handOver(location: string, size: number, events: HandOverEvents)
     then();
   };
 
-  limitConnecting(request, connectLimit, () => unreachable.set(url.origin, performance.now() + shunned));
+  limitConnecting(request, connectLimit, () => shun(place));
   request.on('continue', () => {
     clearTimeout(timer);
     if (state !== 'asking') return;
@@ -86,6 +90,148 @@ export function handOver(location: string, size: number, events: HandOverEvents)
       request.destroy();
     },
   };
+}
+
+/** A part of what a place has, on its way from there. */
+export interface Fetched {
+  /** More of it is wanted, after `onBytes` has said that it is enough. */
+  resume(): void;
+  /** Nothing more of it is wanted. */
+  destroy(): void;
+}
+
+/** What becomes of it. Of the last three, one is called, once, unless it is destroyed. */
+export interface FetchEvents {
+  /** The other side has it, and sends it. */
+  onReady(): void;
+  /** @returns false to be given no more until `resume` is called */
+  onBytes(bytes: Buffer): boolean;
+  /** All of it was given. */
+  onWhole(): void;
+  /** The other side doesn't have it, or can't be reached, before a byte came. */
+  onRefused(): void;
+  /** A part was given, and the rest doesn't come. */
+  onFailed(error: Error): void;
+}
+
+/**
+ * Gets the bytes from `start` up to `end`, exclusive, of what a URL has. A store doesn't keep a connection for a reader who rests:
+ * where it breaks off, it is asked for the rest, as long as that brings us further and the content is still the same.
+ */
+export function fetchFrom(location: string, start: number, end: number, events: FetchEvents): Fetched {
+  let at = start;
+  let isOver = false;
+  let isReady = false;
+  let isPaused = false;
+  let tag: string | undefined;
+  let request: ClientRequest | undefined;
+  let answer: IncomingMessage | undefined;
+  const timer = setTimeout(() => {
+    if (isPaused) timer.refresh();
+    else request?.destroy(new Error(`nothing came for ${silenceLimit} ms`));
+  }, silenceLimit);
+  const over = (then: () => void) => {
+    if (isOver) return;
+    isOver = true;
+    clearTimeout(timer);
+    // Without effect on a connection whose answer has been read to its end.
+    request?.destroy();
+    then();
+  };
+  const refuse = (error: Error) => over(() => (isReady ? events.onFailed(error) : events.onRefused()));
+
+  function ask(place: Place, isFresh: boolean): void {
+    const from = at;
+    let wasBroken = false;
+    const broken = (error: Error) => {
+      if (isOver || wasBroken) return;
+      wasBroken = true;
+      asking.destroy();
+      const again = isShunned(place.url.origin) ? undefined : place;
+      // One that was kept open may turn out to be closed: that says nothing of the store.
+      if (again !== undefined && !isFresh && asking.reusedSocket && !isAnswered) ask(again, true);
+      else if (again !== undefined && at > from) ask(again, false);
+      else refuse(error);
+    };
+    let isAnswered = false;
+    const headers = { range: `bytes=${at}-${end - 1}`, ...(tag !== undefined && { 'if-match': tag }) };
+    const agent = isFresh ? false : readingAgents[place.protocol];
+    const asking = httpOf(place.protocol).request(place.url, { headers, agent });
+    request = asking;
+    const limit = setTimeout(() => asking.destroy(new Error('no answer in time')), askLimit);
+    limitConnecting(asking, connectLimit, () => shun(place));
+    asking.on('error', broken);
+    asking.on('close', () => clearTimeout(limit));
+    asking.on('response', (response: IncomingMessage) => {
+      isAnswered = true;
+      clearTimeout(limit);
+      if (isOver) return;
+      response.on('error', broken);
+      if (!isRange(response, at, end)) {
+        refuse(new Error(`the place of a body answers ${response.statusCode}, and not the range that was asked for`));
+        return;
+      }
+      answer = response;
+      tag ??= response.headers.etag;
+      const { socket } = response;
+      // Node's parser, which is called first, has copied what it hands on.
+      socket.on('data', release);
+      asking.on('close', () => socket.off('data', release));
+      timer.refresh();
+      response.on('data', (bytes: Buffer) => {
+        if (isOver) return;
+        timer.refresh();
+        at += bytes.length;
+        isPaused = !events.onBytes(bytes);
+        if (isPaused) response.pause();
+      });
+      response.on('end', () => {
+        if (at === end) over(() => events.onWhole());
+        else broken(new Error('the answer ended before its time'));
+      });
+      if (isReady) return;
+      isReady = true;
+      events.onReady();
+    });
+    asking.end();
+  }
+
+  const place = placeOf(location);
+  if (place === undefined) process.nextTick(() => refuse(new Error('there is no such place')));
+  else ask(place, false);
+  return {
+    resume() {
+      isPaused = false;
+      timer.refresh();
+      answer?.resume();
+    },
+    destroy: () => over(() => {}),
+  };
+}
+
+/** Whether an answer has the bytes from `start` up to `end`, and as many as it should. */
+function isRange({ statusCode, headers }: IncomingMessage, start: number, end: number): boolean {
+  const { 'content-range': range = '', 'content-length': length, 'content-encoding': coding } = headers;
+  if (coding !== undefined || length !== String(end - start)) return false;
+  return statusCode === 206 ? range.startsWith(`bytes ${start}-${end - 1}/`) : statusCode === 200 && start === 0;
+}
+
+/** Where a body is put to or had from. */
+interface Place {
+  url: URL;
+  protocol: 'http:' | 'https:';
+}
+
+/** Where a URL leads; undefined if nowhere, or to where nobody could be reached a moment ago. */
+function placeOf(location: string): Place | undefined {
+  const url = URL.canParse(location) ? new URL(location) : undefined;
+  const protocol = url?.protocol;
+  if (url === undefined || (protocol !== 'http:' && protocol !== 'https:') || isShunned(url.origin)) return undefined;
+  return { url, protocol };
+}
+
+function shun({ url }: Place): void {
+  unreachable.set(url.origin, performance.now() + shunned);
 }
 
 function isShunned(origin: string): boolean {

@@ -30,7 +30,7 @@ export interface Limits {
   /** Bytes that a JSON body may have, and how long it may take to arrive. */
   bodyLimit: number;
   bodyTimeout: number;
-  /** How long a client that sends a stream may send nothing, and one that is sent one take nothing. */
+  /** How long a client that sends a stream may send nothing, and one that is sent one take nothing, or too little of a body. */
   uploadIdle: number;
   downloadIdle: number;
   /** How many uploads and downloads may be under way at once. */

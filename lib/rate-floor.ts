@@ -12,6 +12,12 @@ export interface RateFloorOptions {
 export const leastRate: RateFloorOptions = { window: 20_000, rate: 1_024 };
 
 /**
+ * The least that is expected of whoever reads a download. What a system holds for a connection is up to some megabytes, of which it
+ * asks for more only when a third is gone: to us, a reader at 20 KiB/s is one that takes nothing for half a minute.
+ */
+export const leastTaken: RateFloorOptions = { window: 60_000, rate: 2_048 };
+
+/**
  * Watches over how fast a client sends or takes bytes: in each window at least `rate` of them in a second, or it is given up. Time in
  * which not the client is waited for, but something else, doesn't count.
  */

@@ -9,7 +9,7 @@ import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identities, Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { counter, durationHistogram, gauge } from '../metrics.ts';
-import { leastRate, type RateFloorOptions } from '../rate-floor.ts';
+import { leastRate, leastTaken, type RateFloorOptions } from '../rate-floor.ts';
 import { isForWantOfPlace, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
 import { validate, type Access } from './schema.ts';
@@ -69,15 +69,17 @@ export interface Serving {
   patience: Patience;
 }
 
-/** How long clients are waited for that send a stream. */
+/** How long clients are waited for that send a stream, or read one. */
 export interface Patience {
   /** Milliseconds for the first message. */
   first: number;
   /** The least that is to come from then on. */
   rate: RateFloorOptions;
+  /** The least that is to be taken of a download. */
+  taken: RateFloorOptions;
 }
 
-export const usualPatience: Patience = { first: 10_000, rate: leastRate };
+export const usualPatience: Patience = { first: 10_000, rate: leastRate, taken: leastTaken };
 
 /** Metadata of a service's call: whom it works for. Believed of services alone. */
 export const onBehalfKey = 'x-on-behalf-of';

@@ -47,6 +47,11 @@ export interface UploadBytes extends Bytes {
 export interface Download<Response> {
   head: Response;
   body: Bytes;
+  /**
+   * A URL under which a gateway gets by itself, with a Range, what the bytes are a part of, instead of receiving them from here;
+   * undefined if there is none for it. Only gateways that can are told.
+   */
+  place?(): Promise<string | undefined>;
 }
 
 /** The unary RPCs of a service definition as functions that return promises; `Extra` are parameters behind the request. */

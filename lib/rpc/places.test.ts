@@ -29,7 +29,7 @@ const places = 8;
 const share = places / 2;
 const fileId = 'abcdef00-0000-4000-8000-000000000000';
 const asIs = (bytes: Buffer) => bytes;
-const impatient: Patience = { first: 4_000, rate: { window: 4_000, rate: 1_000 } };
+const impatient: Partial<Patience> = { first: 4_000, rate: { window: 4_000, rate: 1_000 } };
 
 let identitiesOf: (name: string) => Identities;
 test.before(async () => {
@@ -70,7 +70,7 @@ function filesWith(given: Partial<Handlers<typeof FileServiceService>>): ServedS
   return service(FileServiceService, { ...handlers, ...given } as Handlers<typeof FileServiceService>);
 }
 
-async function open(t: ExecutionContext, name: string, served: ServedService, patience?: Patience) {
+async function open(t: ExecutionContext, name: string, served: ServedService, patience: Partial<Patience> = {}) {
   const lines: Record<string, unknown>[] = [];
   const config = loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1ms', GRPC_CONCURRENCY: String(places) });
   const server = await serve({
@@ -84,7 +84,7 @@ async function open(t: ExecutionContext, name: string, served: ServedService, pa
     }),
     services: [served],
     dependencies: {},
-    ...(patience && { patience }),
+    patience,
   });
   const address = `127.0.0.1:${server.port}`;
   const client = new Client(address, credentials.createInsecure());

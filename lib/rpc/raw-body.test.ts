@@ -1,6 +1,14 @@
 import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Client, credentials, Metadata, type ClientWritableStream, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  Metadata,
+  type ClientWritableStream,
+  type ServiceError,
+  type StatusObject,
+} from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
 import {
   DownloadFileResponse,
@@ -13,6 +21,7 @@ import { loadConfig } from '../config.ts';
 import { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
 import { openLog } from '../log.ts';
+import type { RateFloorOptions } from '../rate-floor.ts';
 import type { Bytes } from './methods.ts';
 import { bytesIn, bytesMessage } from './raw-body.ts';
 import { rawBodyOf, method } from './schema.ts';
@@ -43,7 +52,7 @@ const answer: UploadChunkResponse = { fileId, chunkId: 0, status: 2, receivedByt
 
 type Given = Partial<Handlers<typeof FileServiceService>>;
 
-async function open(t: ExecutionContext, given: Given) {
+async function open(t: ExecutionContext, given: Given, taken?: RateFloorOptions) {
   const unused = async (): Promise<never> => {
     throw new Error('nobody asks for this');
   };
@@ -60,6 +69,7 @@ async function open(t: ExecutionContext, given: Given) {
     }),
     services: [service(FileServiceService, { ...handlers, ...given } as Handlers<typeof FileServiceService>)],
     dependencies: {},
+    patience: taken === undefined ? {} : { taken },
   });
   const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
   t.teardown(async () => {
@@ -68,7 +78,7 @@ async function open(t: ExecutionContext, given: Given) {
   });
   const metadata = new Metadata();
   metadata.set('authorization', `Bearer ${token}`);
-  return { client, metadata, lines };
+  return { client, metadata, lines, port: server.port };
 }
 
 const asIs = (bytes: Buffer) => bytes;
@@ -273,10 +283,10 @@ test('a refusal in the middle of an upload reaches the client while it still sen
   clearInterval(sending);
 });
 
-function download({ client, metadata }: { client: Client; metadata: Metadata }) {
+function download({ client, metadata }: { client: Client; metadata: Metadata }, limit = 20_000) {
   const request = FileServiceService.downloadFile.requestSerialize({ fileId, range: '', ifRange: '' });
   return client.makeServerStreamRequest(FileServiceService.downloadFile.path, asIs, asIs, request, metadata, {
-    deadline: Date.now() + 20_000,
+    deadline: Date.now() + limit,
   });
 }
 
@@ -404,3 +414,140 @@ test('a download is read no faster than its client reads, and no more once the c
     (isLeft) => isLeft,
   );
 });
+
+test('a gateway that can is told where to get a download, and nothing is read; others get the bytes', async (t) => {
+  let read = 0;
+  const fixture = await open(t, {
+    async downloadFile() {
+      return {
+        head,
+        body: (async function* () {
+          read += 1;
+          yield Buffer.from('abcdef');
+        })(),
+        place: async () => 'http://place/',
+      };
+    },
+  });
+  const outcome = async (keys: Record<string, string>) => {
+    const metadata = fixture.metadata.clone();
+    for (const [key, value] of Object.entries(keys)) metadata.set(key, value);
+    const call = download({ ...fixture, metadata });
+    const told = once(call, 'metadata') as Promise<[Metadata]>;
+    const pieces: string[] = [];
+    for await (const message of call) pieces.push(String(DownloadFileResponse.decode(message as Buffer).data));
+    return [(await told)[0].get('x-body-location'), pieces];
+  };
+  const [offer, host] = [{ 'x-body-hand-over': 'get' }, { 'x-forwarded-host': 'hub.example' }];
+  t.deepEqual(await outcome({ ...offer, ...host }), [['http://place/'], ['']]);
+  t.is(read, 0);
+  for (const keys of [offer, host, { 'x-body-hand-over': 'put', ...host }]) {
+    t.deepEqual(await outcome(keys), [[], ['', 'abcdef']], JSON.stringify(keys));
+  }
+});
+
+const mebibyte = 1024 * 1024;
+
+for (const [what, windowSize] of [
+  ['', 65_535],
+  [' with wide windows', 64 * mebibyte],
+] as const) {
+  test.serial(
+    `a hundred readers${what} who take nothing hold little each and are cut off, one who reads is not`,
+    async (t) => {
+      const made: number[] = [];
+      const fixture = await open(
+        t,
+        {
+          async downloadFile() {
+            const index = made.push(0) - 1;
+            return {
+              head,
+              body: (async function* () {
+                const piece = Buffer.alloc(128 * 1024);
+                for (; made[index]! < 32 * mebibyte; made[index]! += piece.length) yield piece;
+              })(),
+            };
+          },
+        },
+        { window: 3_000, rate: 1_024 },
+      );
+      // Takes what it is sent up to a point, and nothing from then on: the windows are one thing, the connection another.
+      const proxy = await startProxy(t, fixture.port);
+      const client = new Client(`127.0.0.1:${proxy.port}`, credentials.createInsecure(), {
+        'grpc-node.flow_control_window': windowSize,
+      });
+      t.teardown(() => client.close());
+      const stalled = Array.from({ length: 100 }, () => download({ client, metadata: fixture.metadata }, 120_000));
+      const ended = stalled.map((call) => new Promise<StatusObject>((resolve) => call.once('status', resolve)));
+      for (const call of stalled) call.on('error', () => {});
+      await eventually(
+        'all of them are there',
+        () => made.length,
+        (count) => count === 100,
+      );
+      proxy.stall();
+      let before = -1;
+      const total = () => made.reduce((sum, bytes) => sum + bytes, 0);
+      await eventually(
+        'nothing more is made',
+        async () => {
+          await sleep(200);
+          const isSteady = total() === before;
+          before = total();
+          return isSteady;
+        },
+        Boolean,
+      );
+      // What went through the proxy, and what systems hold for the two connections, is not ours any more.
+      const ours = total() - proxy.passed();
+      t.true(ours < 100 * mebibyte + 24 * mebibyte, `${ours / mebibyte} MiB`);
+
+      let received = 0;
+      for await (const message of download(fixture, 120_000)) received += (message as Buffer).length;
+      t.true(received > 32 * mebibyte);
+      await eventually(
+        'they are cut off',
+        () => fixture.lines.filter(({ reason }) => reason === 'READER_TOO_SLOW').length,
+        (count) => count === 100,
+      );
+      proxy.goOn();
+      for (const { code } of await Promise.all(ended)) t.not(code, 0);
+    },
+  );
+}
+
+/** A way to a port, on which nothing more is taken from it once it is to stall. */
+async function startProxy(t: ExecutionContext, port: number) {
+  let passed = 0;
+  let isStalled = false;
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    const upstream = connect(port, '127.0.0.1');
+    socket.pipe(upstream);
+    upstream.on('data', (bytes: Buffer) => {
+      passed += bytes.length;
+      socket.write(bytes);
+    });
+    if (isStalled) upstream.pause();
+    for (const each of [socket, upstream])
+      each.on('error', () => {}).on('close', () => (socket.destroy(), upstream.destroy()));
+    sockets.push(upstream, socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    for (const each of sockets) each.destroy();
+    server.close();
+  });
+  const change = (how: 'pause' | 'resume') => {
+    isStalled = how === 'pause';
+    for (let at = 0; at < sockets.length; at += 2) sockets[at]![how]();
+  };
+  return {
+    port: (server.address() as AddressInfo).port,
+    passed: () => passed,
+    stall: () => change('pause'),
+    goOn: () => change('resume'),
+  };
+}

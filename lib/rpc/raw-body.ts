@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { DescField } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { constants, type ServerHttp2Stream } from 'node:http2';
 import { Metadata, type ServerReadableStream, type ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
 import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
@@ -25,11 +26,49 @@ export function bytesIn(field: DescField, encoded: Uint8Array): Uint8Array | und
 
 /** Encodes a message in which only the bytes field is set. */
 export function bytesMessage(field: DescField, piece: Uint8Array): Buffer {
-  const head = [...varint((field.number << 3) | WireType.LengthDelimited), ...varint(piece.length)];
+  const head = headOf(field, piece.length);
   const message = Buffer.allocUnsafe(head.length + piece.length);
   message.set(head);
   message.set(piece, head.length);
   return message;
+}
+
+/**
+ * Such a message for grpc-js's server, which copies what it sends behind the prefix of a frame: the bytes come there from where they
+ * are, without a message between. Looks to it like the Buffer of one.
+ */
+export class PieceMessage {
+  readonly byteLength: number;
+  readonly #head: Buffer;
+  #bytes: Uint8Array;
+  #copy: Buffer | undefined;
+
+  /** @param bytes may be used for something else once `detach` was called */
+  constructor(field: DescField, bytes: Uint8Array) {
+    this.#head = headOf(field, bytes.length);
+    this.#bytes = bytes;
+    this.byteLength = this.#head.length + bytes.length;
+  }
+
+  copy(target: Buffer, at: number): void {
+    target.set(this.#head, at);
+    target.set(this.#bytes, at + this.#head.length);
+    this.#copy = target;
+  }
+
+  /** Keeps the bytes if they have not been copied yet. */
+  detach(): void {
+    if (this.#copy === undefined) this.#bytes = Uint8Array.from(this.#bytes);
+  }
+
+  /** Gives back the memory of the copy, which was sent. */
+  release(): void {
+    if (this.#copy !== undefined) release(this.#copy);
+  }
+}
+
+function headOf(field: DescField, length: number): Buffer {
+  return Buffer.from([...varint((field.number << 3) | WireType.LengthDelimited), ...varint(length)]);
 }
 
 function varint(value: number): number[] {
@@ -139,38 +178,95 @@ export function receivedBytes<Message extends { encoded: Uint8Array }>(
 }
 
 /**
- * Writes a first message and then the bytes, at the pace of the reader.
+ * Writes a first message and then the bytes, at the pace of the reader. One that takes them too slowly is cut off.
  *
- * @throws what `bytes` throws, or the signal's reason once the reader has gone
+ * @throws what `bytes` throws, or the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
  */
 export async function writeBytes(
   call: ServerWritableStream<unknown, object>,
   head: object,
   bytes: Bytes,
-  messageOf: (piece: Uint8Array) => Buffer,
+  field: DescField,
   signal: AbortSignal,
+  least: RateFloorOptions,
 ): Promise<void> {
-  let onDrain: () => void = () => {};
-  call.on('drain', () => onDrain());
-  signal.addEventListener('abort', () => onDrain(), { once: true });
-  let begun = false;
-  const begin = () => {
-    if (!begun) call.write(head);
-    begun = true;
-  };
-  for await (const piece of bytes) {
+  let onTaken: () => void = () => {};
+  let tooSlow: HubError | undefined;
+  const floor = new RateFloor(least, () => {
+    tooSlow = new HubError('DEADLINE_EXCEEDED', 'READER_TOO_SLOW', 'The caller takes the bytes too slowly');
+    reset(call);
+    onTaken();
+  });
+  floor.pause();
+  const check = () => {
+    if (tooSlow !== undefined) throw tooSlow;
     signal.throwIfAborted();
-    // Not before the first bytes are there: what can't be read is an error then, and not the beginning of an answer.
-    begin();
-    const message = messageOf(piece);
-    if (call.write(message, () => release(message))) continue;
-    await new Promise<void>((resolve) => {
-      onDrain = resolve;
-      if (signal.aborted) resolve();
+  };
+  const onAbort = () => onTaken();
+  signal.addEventListener('abort', onAbort);
+  let taken = Promise.resolve();
+  /** Waits until the connection has taken the last message: there is never more than one on its way. */
+  const last = async () => {
+    check();
+    floor.resume();
+    await taken;
+    floor.pause();
+    check();
+  };
+  const write = (message: object, done: () => void) => {
+    taken = new Promise<void>((resolve) => {
+      onTaken = resolve;
+      call.write(message, () => {
+        done();
+        resolve();
+      });
     });
+  };
+  let begun = false;
+  const begin = async () => {
+    if (!begun) write(head, () => {});
+    begun = true;
+    await last();
+  };
+  try {
+    for await (const bytesOfPiece of bytes) {
+      // Not before the first bytes are there: what can't be read is an error then, and not the beginning of an answer.
+      await begin();
+      const message = new PieceMessage(field, bytesOfPiece);
+      write(message, () => {
+        message.release();
+        floor.count(message.byteLength);
+      });
+      message.detach();
+    }
+    await begin();
+  } finally {
+    floor.stop();
+    signal.removeEventListener('abort', onAbort);
   }
-  signal.throwIfAborted();
-  begin();
+}
+
+/** What grpc-js 1.14 has inside a call that it serves. */
+interface ServedStream {
+  call?: { stream?: ServerHttp2Stream };
+}
+
+/** Milliseconds in which a client takes that its stream is reset, or loses its connection. */
+const resetLimit = 5_000;
+
+/**
+ * Resets the stream of a call. What it ends with by itself would have to wait until the client has taken all that was written.
+ * One who doesn't even read its connection loses that: until then, it would keep what is on its way there.
+ *
+ * grpc-js has no public way to the stream; where its inside has changed, the tests of readers who take nothing fail.
+ */
+function reset(call: object): void {
+  const { stream } = (call as ServedStream).call ?? {};
+  if (stream === undefined || stream.destroyed) return;
+  const { session } = stream;
+  const timer = setTimeout(() => session?.destroy(), resetLimit).unref();
+  stream.once('close', () => clearTimeout(timer));
+  stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 /** Bytes that a client may send ahead on one stream, and on one connection. */

@@ -30,7 +30,7 @@ import {
 } from './call.ts';
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
 import { Places } from './places.ts';
-import { bytesMessage, handOverKeys, headOnlyKey, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
+import { handOverKeys, headOnlyKey, PieceMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { boundResets } from './resets.ts';
 import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
@@ -148,9 +148,9 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       wrappers[key] = (serving) => upload(rpc, body, handler as unknown as UploadHandler, serving);
     } else if (method_.responseStream) {
       const body = rawBodyOf(description);
-      // Pieces of the body come as the bytes of their messages already.
+      // Pieces of the body are messages already.
       const responseSerialize = (value: object) =>
-        value instanceof Uint8Array ? value : method_.responseSerialize(value);
+        value instanceof PieceMessage ? (value as unknown as Buffer) : method_.responseSerialize(value);
       wrapped[key] = { ...method_, requestDeserialize, responseSerialize };
       wrappers[key] = (serving) => download(rpc, body, handler as unknown as DownloadHandler, serving);
     } else {
@@ -173,7 +173,7 @@ export interface ServeOptions {
   services: readonly ServedService[];
   /** What the process needs, by name: each is asked every second, and shown by the health service under its name. */
   dependencies: Readonly<Record<string, () => Promise<void>>>;
-  patience?: Patience;
+  patience?: Partial<Patience>;
 }
 
 export interface RunningServer {
@@ -196,7 +196,7 @@ export async function serve({
   log,
   services,
   dependencies,
-  patience = usualPatience,
+  patience = {},
 }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
   const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
@@ -206,7 +206,7 @@ export async function serve({
     log,
     defaultDeadline: config.GRPC_DEADLINE,
     places: new Places(config.GRPC_CONCURRENCY, log),
-    patience,
+    patience: { ...usualPatience, ...patience },
     trustedProxies: new Networks(config.TRUSTED_PROXIES),
   };
   for (const each of services) server.addService(each.definition, each.implementation(serving));
@@ -339,12 +339,22 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
 function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: Serving): ServerHandler {
   return (call: ServerWritableStream<Decoded, object>) => {
     const answer = async (request: object, about: Call) => {
-      const { head, body: bytes } = await handler(request, about);
+      const { head, body: bytes, place } = await handler(request, about);
       if (call.metadata.get(headOnlyKey).length > 0) {
         call.write(head);
         return {};
       }
-      await writeBytes(call, head, bytes, (piece) => bytesMessage(body, piece), about.signal);
+      // Others than gateways of ours are not to learn of places that are reached from inside.
+      const canFetch = about.origin !== undefined && call.metadata.get(handOverKeys.offer)[0] === 'get';
+      const url = canFetch ? await place?.() : undefined;
+      if (url !== undefined) {
+        const metadata = new Metadata();
+        metadata.set(handOverKeys.location, url);
+        call.sendMetadata(metadata);
+        call.write(head);
+        return {};
+      }
+      await writeBytes(call, head, bytes, body, about.signal, serving.patience.taken);
       return {};
     };
     void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => {

@@ -170,6 +170,8 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
           acceptRanges: 'bytes',
         },
         body: storage.read(content.storageKey, { start, end }, call.signal),
+        // Of nothing there is no range.
+        place: async () => (end > start ? storage.innerUrl?.(content.storageKey) : undefined),
       };
     },
 

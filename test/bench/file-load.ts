@@ -1,5 +1,5 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { Agent, request as httpRequest, type IncomingMessage } from 'node:http';
+import { createHash, randomBytes, type Hash } from 'node:crypto';
+import { Agent, request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
 import { Client } from 'minio';
 import { percentiles, type Percentiles } from './percentiles.ts';
 import { answer } from './remote.ts';
@@ -19,6 +19,13 @@ export interface PrepareArgument {
   s3: { endpoint: string; accessKey: string; secretKey: string } | undefined;
   /** Bytes. */
   chunkSize: number;
+}
+
+export interface DownloadArgument {
+  number: number;
+  verify: boolean;
+  /** How many ranges at once. */
+  parallel: number;
 }
 
 export interface Transferred {
@@ -204,29 +211,72 @@ async function complete({ number }: { number: number }): Promise<number> {
   return performance.now() - began;
 }
 
-/** Downloads a completed file. @param verify reads its SHA-256, too, which takes time @throws Error if it is not the file */
-async function download({ number, verify }: { number: number; verify: boolean }): Promise<Transferred> {
-  const { way, key, size, checksum } = files.get(number)!;
-  const target: Target =
-    way === 'raw'
-      ? { method: 'GET', url: new URL(await theS3().presignedGetObject(bucket, key, urlLifetime)), headers: {} }
-      : { method: 'GET', url: new URL(`${base}/v1/files/${key}/content`), headers: authorization() };
+/**
+ * Downloads a completed file, in so many ranges at once.
+ *
+ * @param verify reads its SHA-256, too, which takes time; for a file in one piece
+ * @throws Error if it is not the file
+ */
+async function download({ number, verify, parallel }: DownloadArgument): Promise<Transferred> {
+  const { size, checksum } = files.get(number)!;
+  const target = await contentOf(number);
   const hash = verify ? createHash('sha256') : undefined;
   const began = performance.now();
-  const response = await ask(target, undefined);
-  if (response.statusCode !== 200) await textOf(response, `GET ${target.url.pathname}`);
+  const share = Math.ceil(size / parallel);
+  const ranges = Array.from({ length: parallel }, (_, index) => [index * share, Math.min((index + 1) * share, size)]);
+  await Promise.all(ranges.map(([start, end]) => receive(target, start!, end!, parallel > 1, hash)));
+  const seconds = (performance.now() - began) / 1000;
+  if (hash !== undefined && hash.digest('hex') !== checksum) {
+    throw new Error(`GET ${target.url.pathname}: the content is not what was uploaded`);
+  }
+  return { bytes: size, seconds };
+}
+
+async function receive(target: Target, start: number, end: number, isPart: boolean, hash?: Hash): Promise<void> {
+  const range: Record<string, string> = isPart ? { Range: `bytes=${start}-${end - 1}` } : {};
+  const response = await ask({ ...target, headers: { ...target.headers, ...range } }, undefined);
+  const what = `GET ${target.url.pathname}`;
+  if (response.statusCode !== (isPart ? 206 : 200)) throw new Error(`${what}: ${await textOf(response, what)}`);
   let received = 0;
   response.on('data', (piece: Buffer) => {
     received += piece.length;
     hash?.update(piece);
   });
   await new Promise((resolve, reject) => response.on('end', resolve).on('error', reject));
-  const seconds = (performance.now() - began) / 1000;
-  if (received !== size) throw new Error(`GET ${target.url.pathname}: ${received} bytes instead of ${size}`);
-  if (hash !== undefined && hash.digest('hex') !== checksum) {
-    throw new Error(`GET ${target.url.pathname}: the content is not what was uploaded`);
-  }
-  return { bytes: size, seconds };
+  if (received !== end - start) throw new Error(`${what}: ${received} bytes instead of ${end - start}`);
+}
+
+/** Where a completed file is had from. */
+async function contentOf(number: number): Promise<Target> {
+  const { way, key } = files.get(number)!;
+  return way === 'raw'
+    ? { method: 'GET', url: new URL(await theS3().presignedGetObject(bucket, key, urlLifetime)), headers: {} }
+    : { method: 'GET', url: new URL(`${base}/v1/files/${key}/content`), headers: authorization() };
+}
+
+/** Connections whose answers nobody reads. */
+const stalled: ClientRequest[] = [];
+
+/** Begins so many downloads of a file, and reads none of them. */
+async function stall({ number, count }: { number: number; count: number }): Promise<void> {
+  const { method, url, headers } = await contentOf(number);
+  const begin = () =>
+    new Promise<void>((resolve, reject) => {
+      const sent = httpRequest(url, { method, headers, agent: false }, (response) => {
+        response.on('error', () => {});
+        if (response.statusCode === 200) resolve();
+        else reject(new Error(`GET ${url.pathname}: ${response.statusCode}`));
+      });
+      sent.on('error', reject);
+      sent.end();
+      stalled.push(sent);
+    });
+  await Promise.all(Array.from({ length: count }, begin));
+}
+
+/** Lets go of the downloads that nobody reads. */
+async function unstall(): Promise<void> {
+  for (const each of stalled.splice(0)) each.destroy();
 }
 
 /** Removes an upload or a file. */
@@ -272,6 +322,6 @@ function theS3(): Client {
   return s3;
 }
 
-export const commands = { prepare, open, transfer, complete, download, remove, initiate, urls };
+export const commands = { prepare, open, transfer, complete, download, stall, unstall, remove, initiate, urls };
 
 answer(commands, async () => {});

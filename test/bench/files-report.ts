@@ -11,6 +11,8 @@ export interface FilesReport {
   roundMiB: number;
   uploads: TransferReport[];
   downloads: TransferReport[];
+  /** What downloads cost that nobody reads: how many at once, and by how much memory each process grew. */
+  stalled: { count: number; grownMiB: Record<string, number> };
   /** Until an upload was begun. */
   initiateMs: Percentiles;
   /** Until the hub had signed a URL for a chunk. */
@@ -31,7 +33,7 @@ export interface FilesReport {
 /** One way to transfer, in all rounds. */
 export interface TransferReport {
   way: Way;
-  /** How many chunks at once. */
+  /** How many chunks or ranges at once. */
   parallel: number;
   /** By round; without the beginning and the end of an upload. */
   mbPerSecond: number[];
@@ -56,7 +58,12 @@ export interface Growth {
 export const fileGoals = {
   gatewayRatio: 0.8,
   presignedRatio: 0.95,
+  downloadRatio: 0.5,
+  /** Seconds for a GiB, of all processes but the benchmark's own, less what MinIO needs for it in any case. */
+  downloadCpu: 3,
   grownMiB: 64,
+  /** All of the hub's processes together, for each download that nobody reads. */
+  stalledMiB: 1,
   initiateP99Ms: 100,
   /** Of 2 GiB. */
   completeMs: 10_000,
@@ -71,14 +78,14 @@ const names: Record<Way, string> = {
 const notOurs = new Set(['minio', 'load']);
 
 export function printFiles(report: FilesReport): void {
-  const { store, gib, roundMiB, uploads, downloads, initiateMs, urlMs, large, growth } = report;
+  const { store, gib, roundMiB, uploads, downloads, stalled, initiateMs, urlMs, large, growth } = report;
   console.log(`\nFiles ${store === 'minio' ? 'in MinIO' : 'on disk'}\n`);
   console.log(
     `MB/s, median of rounds of ${roundMiB} MiB each, and the share of what MinIO itself takes in the same round`,
   );
   const transfers = [
     ...uploads.map((each) => ({ ...each, name: `up ${names[each.way]}, ${each.parallel} at once` })),
-    ...downloads.map((each) => ({ ...each, name: `down ${names[each.way]}` })),
+    ...downloads.map((each) => ({ ...each, name: `down ${names[each.way]}, ${each.parallel} at once` })),
   ];
   print([
     ['', 'MB/s', 'least', 'most', 'share', 'least', 'most'],
@@ -114,6 +121,8 @@ export function printFiles(report: FilesReport): void {
     row('after', growth.afterMiB),
     row('grown by', growth.grownMiB),
   ]);
+  console.log(`\nMemory in MiB that ${stalled.count} downloads cost which nobody reads`);
+  print([['', ...processes], row('grown by', stalled.grownMiB)]);
   const times = ({ count, p50, p99, max }: Percentiles) =>
     `p50 ${tenths(p50)}, p99 ${tenths(p99)}, max ${tenths(max)} ms (of ${count})`;
   console.log(`\nTo begin an upload: ${times(initiateMs)}. To get a URL for a chunk: ${times(urlMs)}`);
@@ -127,6 +136,28 @@ export function printFiles(report: FilesReport): void {
     const [ratio] = spread(ratios) as [number];
     judge(ratio >= goal, `up ${names[way]}, 4 at once: ${hundredths(ratio)} of MinIO itself (at least ${goal})`);
   }
+  for (const { way, parallel, ratios, cpuSecondsPerGiB: cpu } of downloads) {
+    if (way === 'raw') continue;
+    const name = `down ${names[way]}, ${parallel} at once`;
+    if (store === 'minio') {
+      const [ratio] = spread(ratios) as [number];
+      judge(
+        ratio >= fileGoals.downloadRatio,
+        `${name}: ${hundredths(ratio)} of MinIO itself (at least ${fileGoals.downloadRatio})`,
+      );
+    }
+    const raw = downloads.find((other) => other.way === 'raw' && other.parallel === parallel);
+    const more = sum(ours(cpu)) + Math.max(0, (cpu['minio'] ?? 0) - (raw?.cpuSecondsPerGiB['minio'] ?? 0));
+    judge(
+      more <= fileGoals.downloadCpu,
+      `${name}: ${hundredths(more)} s of CPU a GiB more than MinIO's own (at most ${fileGoals.downloadCpu})`,
+    );
+  }
+  const each = sum(ours(stalled.grownMiB)) / stalled.count;
+  judge(
+    each <= fileGoals.stalledMiB,
+    `a download that nobody reads: ${hundredths(each)} MiB (at most ${fileGoals.stalledMiB})`,
+  );
   const grown = Object.entries(growth.grownMiB).filter(([name]) => !notOurs.has(name));
   const [most, mebibytes] = grown.toSorted(([, a], [, b]) => b - a)[0]!;
   judge(
@@ -145,12 +176,12 @@ export function printFiles(report: FilesReport): void {
 }
 
 function cpuRow(name: string, cpu: Record<string, number>, processes: readonly string[]): string[] {
-  const ours = Object.entries(cpu).filter(([process]) => !notOurs.has(process));
-  return [
-    name,
-    ...processes.map((process) => hundredths(cpu[process] ?? 0)),
-    hundredths(sum(Object.fromEntries(ours))),
-  ];
+  return [name, ...processes.map((process) => hundredths(cpu[process] ?? 0)), hundredths(sum(ours(cpu)))];
+}
+
+/** What is the hub's own. */
+function ours(values: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(Object.entries(values).filter(([process]) => !notOurs.has(process)));
 }
 
 /** Median, least and most. */

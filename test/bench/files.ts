@@ -49,6 +49,14 @@ const uploads: readonly { way: Way; parallel: number }[] = [
   { way: 'presigned', parallel: 1 },
 ];
 
+const downloads: typeof uploads = [
+  { way: 'raw', parallel: 1 },
+  { way: 'gateway', parallel: 1 },
+  { way: 'raw', parallel: 4 },
+  { way: 'gateway', parallel: 4 },
+];
+const stalledDownloads = 100;
+
 /** A hub, what it is compared with, and who uses them. */
 interface Bench {
   load: Load;
@@ -64,7 +72,8 @@ export async function measureFiles(options: FilesOptions): Promise<FilesReport> 
   await using started = new AsyncDisposableStack();
   const bench = await startBench(options, {}, started);
   const { load, processes, hasMinio, signal } = bench;
-  const ways = uploads.filter(({ way }) => way !== 'raw' || hasMinio);
+  const comparable = ({ way }: { way: Way }) => way !== 'raw' || hasMinio;
+  const ways = uploads.filter(comparable);
 
   const pidsBefore = await processes();
   // First, while the hub is fresh: what it needs to get going is a part of what it grows by.
@@ -75,7 +84,7 @@ export async function measureFiles(options: FilesOptions): Promise<FilesReport> 
   await load.ask('urls', undefined, 5_000);
   const measured = await measureUploads(bench, ways);
   const urlMs = await load.ask('urls', undefined, 5_000);
-  const downloads = await measureDownloads(bench);
+  const down = await measureDownloads(bench, downloads.filter(comparable));
   const pidsAfter = await processes();
   const restarted = Object.keys(pidsAfter).filter((name) => pidsBefore[name] !== pidsAfter[name]);
   return {
@@ -83,7 +92,7 @@ export async function measureFiles(options: FilesOptions): Promise<FilesReport> 
     gib: options.gib,
     roundMiB: roundSize / mebibyte,
     uploads: measured,
-    downloads,
+    ...down,
     initiateMs,
     urlMs,
     large: large.figures,
@@ -172,7 +181,7 @@ async function warmUp(load: Load, ways: typeof uploads): Promise<void> {
     const number = await load.ask('open', { way, size: 4 * chunkSize }, openLimit);
     await load.ask('transfer', { number, parallel }, transferLimit);
     await load.ask('complete', { number }, finishLimit);
-    await load.ask('download', { number, verify: true }, transferLimit);
+    await load.ask('download', { number, verify: true, parallel: 1 }, transferLimit);
     await load.ask('remove', { number }, finishLimit);
   }
 }
@@ -195,7 +204,7 @@ async function measureLarge({ load, processes, signal }: Bench, gib: number) {
   };
   const upload = await watched(() => load.ask('transfer', { number, parallel: 4 }, transferLimit));
   const complete = await watched(() => load.ask('complete', { number }, finishLimit));
-  const download = await watched(() => load.ask('download', { number, verify: false }, transferLimit));
+  const download = await watched(() => load.ask('download', { number, verify: false, parallel: 1 }, transferLimit));
   await sleep(settleTime, undefined, { signal });
   const after = await memoryOf(processes);
   await load.ask('remove', { number }, finishLimit);
@@ -266,23 +275,38 @@ async function measureUploads({ load, processes, signal }: Bench, ways: typeof u
   });
 }
 
-async function measureDownloads({ load, processes, hasMinio, signal }: Bench): Promise<TransferReport[]> {
-  const ways: { way: Way; parallel: number }[] = [{ way: 'gateway', parallel: 1 }];
-  if (hasMinio) ways.unshift({ way: 'raw', parallel: 1 });
+async function measureDownloads(
+  { load, processes, signal }: Bench,
+  ways: typeof downloads,
+): Promise<Pick<FilesReport, 'downloads' | 'stalled'>> {
   const numbers = new Map<Way, number>();
-  for (const { way } of ways) {
+  for (const way of new Set(ways.map(({ way }) => way))) {
     const number = await load.ask('open', { way, size: roundSize }, openLimit);
     await load.ask('transfer', { number, parallel: 4 }, transferLimit);
     await load.ask('complete', { number }, finishLimit);
     numbers.set(way, number);
   }
-  const reports = await inRounds(ways, signal, async ({ way }) => {
+  const reports = await inRounds(ways, signal, async ({ way, parallel }) => {
     await sleep(pause, undefined, { signal });
-    const argument = { number: numbers.get(way)!, verify: false };
+    const argument = { number: numbers.get(way)!, verify: false, parallel };
     return between(processes, () => load.ask('download', argument, transferLimit));
   });
+  const stalled = await measureStalled({ load, processes, signal }, numbers.get('gateway')!);
   for (const number of numbers.values()) await load.ask('remove', { number }, finishLimit);
-  return reports;
+  return { downloads: reports, stalled };
+}
+
+/** What many downloads cost that nobody reads. */
+async function measureStalled(
+  { load, processes, signal }: Pick<Bench, 'load' | 'processes' | 'signal'>,
+  number: number,
+): Promise<FilesReport['stalled']> {
+  const before = await memoryOf(processes);
+  await load.ask('stall', { number, count: stalledDownloads }, openLimit);
+  await sleep(settleTime, undefined, { signal });
+  const meanwhile = await memoryOf(processes);
+  await load.ask('unstall', undefined, prepareLimit);
+  return { count: stalledDownloads, grownMiB: mapValues(meanwhile, (mebibytes, name) => mebibytes - before[name]!) };
 }
 
 async function inRounds(

@@ -8,7 +8,7 @@ import { exactly } from './pieces.ts';
 import type { Storage, StoredPart } from './storage.ts';
 
 /** Bytes that are read at once. */
-const readSize = 512 * 1024;
+const readSize = 128 * 1024;
 /** Milliseconds that `ping` may take. */
 const pingLimit = 2_000;
 

@@ -271,6 +271,45 @@ function testAgainst({ hostname, port, protocol }: URL): void {
     t.is((await request(url, { body: content })).status, 404);
   });
 
+  test('innerUrl: gives an object and ranges of it at the inner address, and is good for nothing else', async (t) => {
+    const storage = await open({ S3_PUBLIC_ENDPOINT: 'https://files.example.org', S3_DIRECT_UPLOADS: 'false' });
+    const upload = await begin(t, storage);
+    const content = randomBytes(1_000);
+    await storage.writePart(upload, 0, content.byteLength, of(content), never);
+    await storage.assemble(upload, 1);
+    const other = { key: randomUUID(), uploadId: '' };
+    t.teardown(() => storage.remove(other.key));
+    await client.putObject(bucket, other.key, 'secret');
+    const url = (await storage.innerUrl!(upload.key))!;
+    t.is(new URL(url).origin, endpoint);
+    t.not(new URL(url).searchParams.get('X-Amz-Credential')?.split('/')[0], accessKey, 'it shows no lasting key');
+    const part = await fetch(url, { headers: { range: 'bytes=10-19' } });
+    t.is(part.status, 206);
+    t.is(part.headers.get('content-range'), 'bytes 10-19/1000');
+    t.true(Buffer.from(await part.arrayBuffer()).equals(content.subarray(10, 20)));
+    t.is((await fetch(url, { headers: { range: 'bytes=10-19', 'if-match': '"other"' } })).status, 412);
+    const body = Buffer.from('forged');
+    const cases: [string, string, RequestOptions][] = [
+      ['another object', url.replace(upload.key, other.key), { method: 'GET' }],
+      ['the list of objects', url.replace(`/${upload.key}`, '/'), { method: 'GET' }],
+      ['a PUT', url, { body }],
+      [
+        'a PUT that MinIO should not take without a signature',
+        url,
+        { body, headers: { 'x-amz-content-sha256': 'STREAMING-UNSIGNED-PAYLOAD-TRAILER' } },
+      ],
+      ['a DELETE', url, { method: 'DELETE' }],
+      ['a longer life', url.replace('X-Amz-Expires=21600', 'X-Amz-Expires=604800'), { method: 'GET' }],
+    ];
+    for (const [what, target, options] of cases) {
+      const { status, text } = await request(target, options);
+      t.true(status >= 400 && status < 500, `${what}: ${status} ${text}`);
+    }
+    t.true((await readAll(storage, upload.key, content.byteLength)).equals(content));
+    await storage.remove(upload.key);
+    t.is((await request(url, { method: 'GET' })).status, 404);
+  });
+
   test('wrong credentials are named as what they are, and no secret is shown', async (t) => {
     const storage = await open({ S3_SECRET_KEY: 'not-the-secret-of-this' });
     const works = [
@@ -288,6 +327,7 @@ function testAgainst({ hostname, port, protocol }: URL): void {
       t.false(JSON.stringify([error, error?.stack]).includes('not-the-secret-of-this'));
     }
     t.is(await storage.innerPartUrl!({ key: 'key', uploadId: 'id' }, 0, 4), undefined);
+    t.is(await storage.innerUrl!('key'), undefined);
     await storage.close();
   });
 

@@ -3,13 +3,13 @@ import type http from 'node:http';
 import type { Agent, IncomingMessage } from 'node:http';
 import { Client, S3Error } from 'minio';
 import { HubError } from '#lib/errors.ts';
-import { httpOf, openAgent } from '#lib/http.ts';
+import { httpOf, openAgent, receivingMark, sendingMark } from '#lib/http.ts';
 import type { Logger } from '#lib/log.ts';
 import { checkKey, contentMissing, partMissing, unavailable, unsent, uploadClosed } from './failures.ts';
 import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
 import type { OpenUpload, Storage, StoredPart } from './storage.ts';
 import { receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
-import { openUploadCredentials } from './upload-credentials.ts';
+import { openTemporaryCredentials } from './temporary-credentials.ts';
 
 /** Milliseconds that a request without a body of its own may take. */
 const callLimit = 5_000;
@@ -22,6 +22,8 @@ const mebibyte = 1024 * 1024;
 const longestLifetime = 7 * 24 * 3600;
 /** Seconds in which a gateway has to begin to put a part. */
 const innerLifetime = 60;
+/** Seconds in which a gateway may ask for a range of an object, also anew in the middle: as long as a download may take. */
+const readLifetime = 6 * 3600;
 /** How often parts are listed anew because others replace them while they are assembled. */
 const assembleAttempts = 5;
 
@@ -52,16 +54,19 @@ export interface S3Options {
 export function openS3Storage(options: S3Options): Storage {
   const { endpoint, publicEndpoint, region, bucket, credentials, log } = options;
   const scope: SigningScope = { region, service: 's3' };
-  const agent = openAgent(endpoint.protocol);
+  const agent = openAgent(endpoint.protocol, sendingMark);
+  const readingAgent = openAgent(endpoint.protocol, receivingMark);
   const client = openClient(options, agent, callLimit);
   // Each on a connection of its own, which can't turn out to be closed: so nothing is ever opened twice, and one of the two
   // left open.
   const openingClient = openClient(options, new (httpOf(endpoint.protocol).Agent)(), callLimit);
   const patientClient = openClient(options, agent, assembleLimit);
   const impatientClient = openClient(options, agent, pingLimit);
-  const uploadCredentials = openUploadCredentials(options);
+  const given = options.uploadCredentials;
+  const uploadCredentials = given === undefined ? openTemporaryCredentials(options, 's3:PutObject') : async () => given;
+  const readCredentials = openTemporaryCredentials(options, 's3:GetObject');
   let bucketIsThere = false;
-  let hasInnerUrls = true;
+  const hasInnerUrls = { put: true, get: true };
 
   async function ensureBucket(through = client): Promise<void> {
     if (bucketIsThere) return;
@@ -94,6 +99,22 @@ export function openS3Storage(options: S3Options): Storage {
     const url = objectUrl(base, bucket, key, { uploadId, partNumber: number + 1 });
     const signer = await uploadCredentials(lifetime);
     return presign('PUT', url, { 'content-length': String(size) }, signer, scope, lifetime);
+  }
+
+  /** A URL for gateways, unless there are no keys for such that may do nothing else. */
+  async function innerUrlOr(what: 'put' | 'get', make: () => Promise<string>): Promise<string | undefined> {
+    if (!hasInnerUrls[what]) return undefined;
+    try {
+      return await make();
+    } catch (error) {
+      if (error instanceof HubError) throw error;
+      hasInnerUrls[what] = false;
+      log.warn(
+        { err: error },
+        `gateways can not ${what} contents by themselves at the S3: they come through this service`,
+      );
+      return undefined;
+    }
   }
 
   /** The parts of an upload as S3 numbers them, with the tags by which they are told apart. */
@@ -249,7 +270,7 @@ export function openS3Storage(options: S3Options): Storage {
       for (let [at, begun] = [start, -1]; at < end;) {
         const request = signedRequest('GET', key, { range: `bytes=${at}-${end - 1}` });
         try {
-          for await (const piece of receive(agent, request, end - at, signal)) {
+          for await (const piece of receive(readingAgent, request, end - at, signal)) {
             at += piece.byteLength;
             yield piece;
           }
@@ -281,19 +302,15 @@ export function openS3Storage(options: S3Options): Storage {
     },
 
     async innerPartUrl(upload, number, size) {
-      if (!hasInnerUrls) return undefined;
-      try {
-        return await signedPartUrl(endpoint, upload, number, size, innerLifetime);
-      } catch (error) {
-        if (error instanceof HubError) throw error;
-        // Without keys that may do nothing but write, there are none.
-        log.warn(
-          { err: error },
-          'gateways can not put chunks into the S3 by themselves: they come through this service',
-        );
-        hasInnerUrls = false;
-        return undefined;
-      }
+      return innerUrlOr('put', () => signedPartUrl(endpoint, upload, number, size, innerLifetime));
+    },
+
+    async innerUrl(key) {
+      checkKey(key);
+      return innerUrlOr('get', async () => {
+        const signer = await readCredentials(readLifetime);
+        return presign('GET', objectUrl(endpoint, bucket, key), {}, signer, scope, readLifetime);
+      });
     },
 
     async ping() {
@@ -306,6 +323,7 @@ export function openS3Storage(options: S3Options): Storage {
 
     async close() {
       agent.destroy();
+      readingAgent.destroy();
     },
   };
 }

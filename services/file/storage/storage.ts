@@ -87,6 +87,12 @@ export interface Storage {
    */
   innerPartUrl?(upload: OpenUpload, number: number, size: number): Promise<string | undefined>;
 
+  /**
+   * A URL for a gateway of ours, not for clients, that answers GET with an object or ranges of it, where this process reaches the
+   * store. Missing where a store can't do that, and undefined where it isn't allowed to.
+   */
+  innerUrl?(key: string): Promise<string | undefined>;
+
   /** Whether the store answers, within 2 s. */
   ping(): Promise<void>;
 

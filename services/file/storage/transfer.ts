@@ -12,7 +12,7 @@ const connectLimit = 5_000;
 /** Bytes of an answer that is read for its error code. */
 const largestRefusal = 64 * 1024;
 /** Bytes that are given on at once. */
-const pieceSize = 512 * 1024;
+const pieceSize = 128 * 1024;
 
 /** A request to the store, signed. */
 export interface SignedRequest {

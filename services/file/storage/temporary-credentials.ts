@@ -7,43 +7,43 @@ const limit = 5_000;
 const shortest = 900;
 const longest = 7 * 24 * 3600;
 
+/** What the holder of a URL may come to do at the very worst. */
+export type Action = 's3:PutObject' | 's3:GetObject';
+
 /**
- * What the holder of a part's URL may come to do at the very worst: write to the bucket.
+ * Allows one thing in a bucket.
  *
- * Reading must be out: MinIO lets an unsigned `x-amz-copy-source` header turn a PUT of a part into a copy of any object that
+ * For whom is to write, reading must be out: MinIO lets an unsigned `x-amz-copy-source` header turn a PUT of a part into a copy of any object that
  * the key may read. The second rule is against CVE-2026-41145, of which the last public MinIO suffers: with this header it
  * checks no signature at all.
  */
-function policyFor(bucket: string): string {
-  const writing = { Action: ['s3:PutObject'], Resource: [`arn:aws:s3:::${bucket}/*`] };
+function policyFor(bucket: string, action: Action): string {
+  const what = { Action: [action], Resource: [`arn:aws:s3:::${bucket}/*`] };
   return JSON.stringify({
     Version: '2012-10-17',
     Statement: [
-      { Effect: 'Allow', ...writing },
+      { Effect: 'Allow', ...what },
       {
         Effect: 'Deny',
-        ...writing,
+        ...what,
         Condition: { StringLike: { 's3:x-amz-content-sha256': ['STREAMING-UNSIGNED-*'] } },
       },
     ],
   });
 }
 
-export interface UploadCredentialsOptions {
+export interface TemporaryCredentialsOptions {
   endpoint: URL;
   region: string;
   bucket: string;
   credentials: Credentials;
-  uploadCredentials?: Credentials;
 }
 
-/**
- * Gives credentials that sign URLs for clients, and live at least `lifetime` seconds more: the given ones, or temporary ones
- * from MinIO's AssumeRole.
- */
-export function openUploadCredentials(options: UploadCredentialsOptions): (lifetime: number) => Promise<Credentials> {
-  const { uploadCredentials } = options;
-  if (uploadCredentials !== undefined) return async () => uploadCredentials;
+/** Gives credentials that sign URLs, may do nothing but `action`, and live at least `lifetime` seconds more: from MinIO's AssumeRole. */
+export function openTemporaryCredentials(
+  options: TemporaryCredentialsOptions,
+  action: Action,
+): (lifetime: number) => Promise<Credentials> {
   let current: { credentials: Promise<Credentials>; until: number } | undefined;
   return async (lifetime) => {
     const now = Date.now();
@@ -52,7 +52,7 @@ export function openUploadCredentials(options: UploadCredentialsOptions): (lifet
       const duration = Math.min(Math.max(2 * lifetime, 3600, shortest), longest);
       // A minute less, for what clocks differ by and an answer takes.
       const asked = {
-        credentials: assumeRole(options, duration),
+        credentials: assumeRole(options, action, duration),
         until: now + Math.max(duration - 60, lifetime) * 1000,
       };
       current = asked;
@@ -65,13 +65,17 @@ export function openUploadCredentials(options: UploadCredentialsOptions): (lifet
 }
 
 /** https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, without a role, as MinIO has it. */
-async function assumeRole(options: UploadCredentialsOptions, duration: number): Promise<Credentials> {
+async function assumeRole(
+  options: TemporaryCredentialsOptions,
+  action: Action,
+  duration: number,
+): Promise<Credentials> {
   const { endpoint, region, bucket, credentials } = options;
   const body = new URLSearchParams({
     Action: 'AssumeRole',
     Version: '2011-06-15',
     DurationSeconds: String(duration),
-    Policy: policyFor(bucket),
+    Policy: policyFor(bucket, action),
   }).toString();
   const url = new URL('/', endpoint);
   const given = { 'content-type': 'application/x-www-form-urlencoded' };
@@ -90,7 +94,7 @@ async function assumeRole(options: UploadCredentialsOptions, duration: number): 
   if (response.status !== 200 || accessKey === undefined || secretKey === undefined || sessionToken === undefined) {
     const reason = `${field('Code') ?? ''} ${field('Message') ?? `HTTP status ${response.status}`}`.trim();
     throw new Error(
-      `The S3 store gives out no temporary credentials for upload URLs (${reason}): set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY`,
+      `The S3 store gives out no temporary credentials (${reason})${action === 's3:PutObject' ? ': for upload URLs set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY' : ''}`,
     );
   }
   return { accessKey, secretKey, sessionToken };
