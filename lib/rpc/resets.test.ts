@@ -260,6 +260,22 @@ for (const [name, code] of [
   });
 }
 
+test('a connection that ends because its client does not keep to HTTP/2 leaves a line with its address', async (t) => {
+  const { lines, port } = await open(t);
+  const socket = connect(port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.resume().on('error', () => {});
+  socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+  socket.write(frame(types.settings, 0, 0, Buffer.alloc(0)));
+  // A RST_STREAM of the connection itself, which can't be reset so.
+  socket.write(frame(types.reset, 0, 0, Buffer.alloc(4)));
+  await eventually('the connection is ended', () => socket.closed, Boolean);
+  t.deepEqual(
+    lines.map(({ msg, peer }) => [msg, peer]),
+    [['A connection was ended for what its client sent', '127.0.0.1']],
+  );
+});
+
 test('calls that clients of ours give up end no other, though a server ends connections with many resets, as Node does', async (t) => {
   t.timeout(120_000);
   const standing: { end(): void }[] = [];
