@@ -482,7 +482,8 @@ for (const mesh of meshes) {
       () => mesh.services.file!.lines.find((each) => each.includes(requestId) && each.includes('DownloadFile')),
       (found) => found !== undefined,
     );
-    t.like(JSON.parse(line!), { code: 'CANCELLED' });
+    // With S3 the gateway gets the bytes by itself, and the call was only about where.
+    t.like(JSON.parse(line!), { code: files === 's3' ? 'OK' : 'CANCELLED' });
     if (folder !== undefined) {
       await eventually(
         'nothing is open',
