@@ -3,11 +3,11 @@ import type { Request, RequestHandler, Response } from 'express';
 import { withContext } from '#lib/context.ts';
 import type { Logger } from '#lib/log.ts';
 import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
+import type { Callers } from './callers.ts';
 import type { Cors } from './cors.ts';
 import { requestIdOf, type Noted } from './headers.ts';
 import { targetOf } from './http.ts';
 import { Problem } from './problem.ts';
-import { overloaded } from './rpc-routes.ts';
 
 /** The answers that are not finished. */
 export interface OpenAnswers {
@@ -19,8 +19,7 @@ export interface OpenAnswers {
 export interface BeginOptions {
   log: Logger;
   open: OpenAnswers;
-  /** How many requests may be under way at once. */
-  concurrency: number;
+  callers: Callers;
   cors: Cors;
   /** Whether a proxy may say that it ended TLS in front of us. */
   isBehindProxy: boolean;
@@ -31,7 +30,7 @@ const longestTarget = 8 * 1024;
 const mostHeaders = 100;
 const mostParameters = 500;
 
-/** Those who watch over it ask every second, and must be answered. */
+/** Those who watch over it ask every second. */
 const watched = new Set(['/', '/health', '/ready']);
 
 const answered = counter('http_requests_total', 'HTTP requests, by route and status', ['method', 'route', 'status']);
@@ -48,13 +47,15 @@ const noRoute = { route: 'none', method: 'any' };
  * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself
  * forbids, or what is too much.
  */
-export function begin({ log, open, concurrency, cors, isBehindProxy }: BeginOptions): RequestHandler {
+export function begin({ log, open, callers, cors, isBehindProxy }: BeginOptions): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
     const requestId = requestIdOf(request.headers);
     response.setHeader('X-Request-ID', requestId);
     const context = { requestId };
     const { pathname } = targetOf(request.url);
+    const caller = callers.of(request);
+    (response.locals as Noted).caller = caller;
     open.answers.add(response);
     inFlight.inc();
     response.on('close', () => {
@@ -65,6 +66,7 @@ export function begin({ log, open, concurrency, cors, isBehindProxy }: BeginOpti
       const { route, method } = line.route === undefined ? noRoute : { route: line.route, method: line.method };
       answered.inc({ method, route, status: line.status });
       answering.observe({ route }, took / 1_000);
+      callers.answered(caller, line.status, line.user);
       // That they ask is no news, nor each of those for whom there is no room.
       const level = watched.has(pathname) || (response.locals as Noted).isRefused === true ? 'debug' : 'info';
       withContext(context, () => log[level](line, 'http'));
@@ -73,7 +75,6 @@ export function begin({ log, open, concurrency, cors, isBehindProxy }: BeginOpti
     if (isBehindProxy && request.protocol === 'https')
       response.setHeader('Strict-Transport-Security', 'max-age=31536000');
     cors.mark(request, response);
-    if (open.answers.size > concurrency && !watched.has(pathname)) throw overloaded();
     if (open.stopping) closeAfter(response);
     withContext(context, () => {
       check(request);

@@ -1,5 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
+import type { Admission } from './admission.ts';
 import type { Binding } from './bindings.ts';
 import { httpBody } from './http-body.ts';
 import { firstValue, membersIn, mostValues, outlineOf } from './json-values.ts';
@@ -9,14 +11,13 @@ import { askForBody } from './unread.ts';
 /**
  * Reads a request's body whole.
  *
- * @throws Problem 413 if it has more than `limit` bytes, 408 if it takes longer than `timeout` milliseconds; the rest of it
- *   is then not waited for
+ * @throws Problem 413 if it has more bytes than it may, 408 if it comes too slowly, 429 or 503 if there is no place for it; the
+ *   rest of it is then not waited for
  */
 export async function readBody(
   request: IncomingMessage,
   response: ServerResponse,
-  limit: number,
-  timeout: number,
+  { bodyLimit: limit, bodyTimeout, floor, admission }: BodyLimits,
 ): Promise<Buffer> {
   const tooLarge = () => new Problem(413, 'PAYLOAD_TOO_LARGE', `The body must not have more than ${limit} bytes`);
   const { 'content-length': length } = request.headers;
@@ -26,19 +27,34 @@ export async function readBody(
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
+    let timer: NodeJS.Timeout | undefined;
+    let pace: RateFloor | undefined;
+    let place: ReturnType<Admission['body']> | undefined;
+    let isOver = false;
     const stop = () => {
+      isOver = true;
       clearTimeout(timer);
+      pace?.stop();
+      place?.end();
       request.off('data', onData).off('end', onEnd).off('close', onClose);
     };
     const fail = (problem: Problem) => {
       stop();
       reject(problem);
     };
-    const timer = setTimeout(() => fail(tooSlow()), timeout);
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      if (size <= limit) chunks.push(chunk);
-      else fail(tooLarge());
+      pace?.count(chunk.length);
+      if (size > limit) return fail(tooLarge());
+      chunks.push(chunk);
+      tryTo(() => place?.grow(size));
+    };
+    const tryTo = (take: () => void) => {
+      try {
+        take();
+      } catch (error) {
+        fail(error as Problem);
+      }
     };
     const onEnd = () => {
       stop();
@@ -46,6 +62,13 @@ export async function readBody(
     };
     const onClose = () => fail(incomplete());
     request.on('data', onData).on('end', onEnd).on('close', onClose);
+    // Most bodies come in one packet with the head of their request, and are there as soon as that has been read.
+    process.nextTick(() => {
+      if (isOver || request.complete) return;
+      timer = setTimeout(() => fail(tooSlow()), bodyTimeout);
+      pace = new RateFloor(floor, () => fail(tooSlow()));
+      tryTo(() => (place = admission.body(request, response)));
+    });
   });
 }
 
@@ -78,17 +101,21 @@ export interface BodyLimits {
   bodyTimeout: number;
   /** Whether it is read as grpc-gateway does: whatever its type, the first value in it, in which no member is there twice. */
   isStrict: boolean;
+  /** How fast it has to come. */
+  floor: RateFloorOptions;
+  admission: Admission;
 }
 
 /** The JSON in a request's body; undefined if it has none, or if the RPC takes none. */
 export async function readJson(
   request: IncomingMessage,
   response: ServerResponse,
-  { binding, bodyLimit, bodyTimeout, isStrict }: BodyLimits & { binding: Binding },
+  options: BodyLimits & { binding: Binding },
 ): Promise<{ value: unknown } | undefined> {
+  const { binding, isStrict } = options;
   if (binding.body === 'none') return undefined;
   if (!isStrict) refuseCompressed(request);
-  const body = await readBody(request, response, bodyLimit, bodyTimeout);
+  const body = await readBody(request, response, options);
   const contentType = request.headers['content-type'];
   if (!isStrict && isHttpBody(binding)) {
     const data = body.toString('base64');
@@ -113,12 +140,13 @@ export async function readQuery(
   request: IncomingMessage,
   response: ServerResponse,
   query: string,
-  { binding, bodyLimit, bodyTimeout, isStrict }: BodyLimits & { binding: Binding },
+  options: BodyLimits & { binding: Binding },
 ): Promise<string> {
+  const { binding, isStrict } = options;
   if (!isStrict || binding.body !== 'none' || !isForm(request) || !/^(POST|PUT|PATCH)$/.test(String(request.method))) {
     return query;
   }
-  const form = await readBody(request, response, bodyLimit, bodyTimeout);
+  const form = await readBody(request, response, options);
   return [form.toString(), query].filter((part) => part !== '').join('&');
 }
 

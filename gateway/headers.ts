@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerR
 import { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { requestIdPattern } from '#lib/context.ts';
+import type { Caller } from './callers.ts';
 import { Problem } from './problem.ts';
 import type { CallMetadata } from './unary-peer.ts';
 
@@ -23,6 +24,8 @@ export interface Noted {
   route?: string;
   /** The id of the user, if the backend found one to be calling. */
   user?: string;
+  /** For whom it counts. */
+  caller?: Caller;
   /** Refused since there is too much to do: then the log is spared it, too. */
   isRefused?: boolean;
 }

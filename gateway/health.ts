@@ -1,6 +1,8 @@
 import type { ServerResponse } from 'node:http';
-import { answerJson } from './answer.ts';
+import { status } from '@grpc/grpc-js';
+import { answerJson, answerProblem } from './answer.ts';
 import type { Backends, Health } from './backends.ts';
+import { Problem } from './problem.ts';
 
 /** How long an answer about the backends stays true: asking more often asks nobody. */
 const freshFor = 250;
@@ -13,7 +15,8 @@ export class HealthAnswers {
   #found: Promise<Record<string, Health>> | undefined;
   #isRetired = false;
 
-  constructor(backends: Backends, version: string) {
+  /** @param version of the gateway, where it says so */
+  constructor(backends: Backends, version = '') {
     this.#backends = backends;
     this.#version = version;
   }
@@ -35,6 +38,18 @@ export class HealthAnswers {
     const status = isReady ? 'ok' : this.#isRetired ? 'stopping' : 'unavailable';
     const body = JSON.stringify({ status, service: 'gateway', version: this.#version, dependencies });
     answerJson(response, isReady ? 200 : 503, body, isReady ? {} : { 'Retry-After': '1' });
+  }
+
+  /** Whether the server behind the gateway serves, as grpc-gateway's runtime answers it (`WithHealthzEndpoint`). */
+  async healthz(response: ServerResponse): Promise<void> {
+    const dependencies = await this.#dependencies();
+    const message = this.#isRetired ? 'The gateway is about to stop' : 'The server does not serve';
+    if (!this.#isRetired && Object.values(dependencies).every((state) => state === 'up')) {
+      answerJson(response, 200, JSON.stringify({ status: 'SERVING' }));
+    } else {
+      const extensions = { code: status.UNAVAILABLE, message, details: [] };
+      answerProblem(response, new Problem(503, 'UNAVAILABLE', message, { extensions, retryAfter: 1 }));
+    }
   }
 
   #dependencies(): Promise<Record<string, Health>> {

@@ -4,17 +4,21 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import express, { type ErrorRequestHandler, type RequestHandler } from 'express';
+import express, { type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
 import { duration, integer, list, port, text, type Config } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { leastRate, leastTaken } from '#lib/rate-floor.ts';
 import { addressPattern } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
+import { Admission } from './admission.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
 import { begin, closeAfter, type OpenAnswers } from './begin.ts';
 import { readRoutes } from './bindings.ts';
+import { Callers } from './callers.ts';
 import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
+import { cutSlowTakers } from './connections.ts';
 import { corsOf, type Cors } from './cors.ts';
 import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
@@ -63,7 +67,9 @@ export const settings = {
     .describe('bytes that a JSON body may have'),
   RATE_LIMIT: integer({ min: 0, max: 1_000_000_000 })
     .default(2_000)
-    .describe('requests per second of one user or address before 429; 0 is no limit'),
+    .describe(
+      'requests per second of one user, or of an address as far as nobody is known there, before 429; 0 is no limit',
+    ),
   TRUST_PROXY: text()
     .default('false')
     .transform((value) => (/^\d+$/.test(value) ? Number(value) : value === 'true' || (value !== 'false' && value)))
@@ -72,9 +78,12 @@ export const settings = {
     .refine((origins) => origins.every((origin) => origin === '*' || isOrigin(origin)), 'must be origins, or *')
     .optional()
     .describe('origins of web pages that may call (https://app.example), with commas; * is all; not set, none may'),
-  HTTP_CONCURRENCY: integer({ min: 2, max: 1_000_000 })
+  HTTP_CONCURRENCY: integer({ min: 4, max: 1_000_000 })
     .default(1_000)
-    .describe('how many requests may be under way at once, uploads and downloads at most half of them; more get 503'),
+    .describe(
+      'how many requests may be under way at once, and half as many uploads and downloads beside them; more get 503. One user ' +
+        'or address gets half of each at most, and 429',
+    ),
   HTTP_DRAIN: duration().default(5_000).describe('how long running requests may go on when the process stops'),
 };
 
@@ -83,11 +92,11 @@ const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'ut
 /** Milliseconds after which a client is given up. */
 const patience = {
   /**
-   * That sends nothing of a body, or takes nothing of one. A store behind the backend has limits of its own: MinIO gives a part
-   * up after 30 s of silence, and says that it is too busy.
+   * That sends less than the least of a body in that time (`leastRate`), or takes less of an answer (`leastTaken`). A store behind
+   * the backend has limits of its own: MinIO gives a part up after 30 s of silence, and says that it is too busy.
    */
-  uploadIdle: 20_000,
-  downloadIdle: 60_000,
+  uploadIdle: leastRate.window,
+  downloadIdle: leastTaken.window,
   /** That takes so long for the headers of a request. */
   headers: 15_000,
   /** That takes nothing of an answer which is ready, or asks for nothing: longer than load balancers do, who reuse connections. */
@@ -95,9 +104,6 @@ const patience = {
   /** How often it is looked for such as are slow. */
   checkEvery: 1_000,
 };
-/** So many times as many connections may be open as requests may be under way. */
-const connectionsPerRequest = 10;
-
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
 export async function start(
   config: Config<typeof settings>,
@@ -124,13 +130,19 @@ export async function start(
     timeout: config.REQUEST_TIMEOUT,
     bodyLimit: config.BODY_LIMIT,
     bodyTimeout: config.REQUEST_TIMEOUT,
-    uploadIdle,
+    floor: { ...leastRate, window: uploadIdle },
+    silence: uploadIdle,
     downloadIdle,
-    streams: Math.floor(config.HTTP_CONCURRENCY / 2),
   };
+  const admission = new Admission({
+    places: config.HTTP_CONCURRENCY,
+    bodyLimit: config.BODY_LIMIT,
+    clientOf: (_request, response) => (response as Response<unknown, Noted>).locals.caller!.client,
+    log,
+  });
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
-  const routes = rpcRoutes(bindings, registry, backends, limits, hubDialect);
+  const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect);
   const table = new RouteTable([...routes, ...ownRoutes({ health, docs })]);
   const cors = corsOf(config.CORS_ORIGINS ?? []);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
@@ -144,10 +156,10 @@ export async function start(
   }
   const isBehindProxy = config.TRUST_PROXY !== false;
   app.use(
-    begin({ log, open, concurrency: config.HTTP_CONCURRENCY, cors, isBehindProxy }),
+    begin({ log, open, callers: new Callers(), cors, isBehindProxy }),
     rateLimit(config.RATE_LIMIT),
     dispatch(table, cors),
-    answerErrors(log),
+    answerErrors(admission, log),
   );
 
   const serve = (request: IncomingMessage, response: ServerResponse) => {
@@ -174,7 +186,8 @@ export async function start(
     },
     serve,
   );
-  server.maxConnections = connectionsPerRequest * config.HTTP_CONCURRENCY;
+  admission.connections(server);
+  const stopCutting = cutSlowTakers(server, { ...leastTaken, window: downloadIdle });
   server.on('checkContinue', serve).on('checkExpectation', serve);
   answerConnectionErrors(server, log);
   endIdleConnections(server, patient.idle);
@@ -195,6 +208,7 @@ export async function start(
       const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
       await closed;
       clearTimeout(timer);
+      stopCutting();
       backends.close();
     },
   };
@@ -243,26 +257,13 @@ function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   };
 }
 
-/** Milliseconds between two lines that say that requests are refused: one for each would cost what there is too little of. */
-const overloadPause = 10_000;
-
-function answerErrors(log: Logger): ErrorRequestHandler {
-  const overload = { refused: 0, toldAt: Number.NEGATIVE_INFINITY };
-  const tellOverload = () => {
-    overload.refused += 1;
-    if (performance.now() - overload.toldAt < overloadPause) return;
-    log.warn({ refused: overload.refused }, 'there is more to do than can be done: requests are refused');
-    overload.refused = 0;
-    overload.toldAt = performance.now();
-  };
+function answerErrors(admission: Admission, log: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, _request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
-    if (problem.code === 'OVERLOADED') {
-      (response.locals as Noted).isRefused = true;
-      tellOverload();
-    } else if (problem.status === 500)
-      log.error({ err: problem.cause }, 'a request failed in a way that it should not');
+    // All of those together leave a line of their own.
+    if (admission.isRefusal(problem)) (response.locals as Noted).isRefused = true;
+    else if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.
     if (response.headersSent) response.destroy();

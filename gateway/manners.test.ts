@@ -350,4 +350,20 @@ test('rate limit: all tokens of a user count together, once a backend has said w
   );
   t.is(left(second), left(first) - 1);
   t.true(left(other) > left(second));
+  t.is(first.headers['ratelimit-policy'], '"user";q=50;w=1');
+});
+
+test('rate limit: a token that is refused later counts for its address again', async (t) => {
+  const { backend, send } = await fixture(t);
+  const policy = async () => {
+    const { headers } = await send('GET /v1/things/a', { headers: { authorization: 'Bearer one' } });
+    return /^"(\w+)"/.exec(String(headers['ratelimit-policy']))?.[1];
+  };
+  const becomes = (expected: string) => eventually('what it counts for', policy, (found) => found === expected);
+  backend.handler = (call, callback) => callback(null, call.request, saying('u1'));
+  t.is(await policy(), 'address');
+  await becomes('user');
+  backend.handler = failing(new HubError('UNAUTHENTICATED', 'TOKEN_EXPIRED', 'Log in again'));
+  t.is(await policy(), 'user');
+  t.is(await becomes('address'), 'address');
 });

@@ -4,7 +4,7 @@ import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { eventually } from '../test/eventually.ts';
 import { failingBare, registry, startEchoBackend, type EchoBackend } from '../test/echo-backend.ts';
-import { fixture } from '../test/echo-gateway.ts';
+import { fixture, type Answer } from '../test/echo-gateway.ts';
 import { grpcGatewayDialect } from './grpc-gateway.ts';
 import { settings } from './index.ts';
 import { httpStatusOf } from './problem.ts';
@@ -17,21 +17,30 @@ const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);
 const repeatable = 'GET /v1/everything';
 const once = 'POST /v1/everything';
 
-test('overload: more than HTTP_CONCURRENCY requests at once are refused at once, health excepted, and then all is well', async (t) => {
+test('overload: a client gets half of the places, others the rest; more is refused at once, health excepted, and then all is well', async (t) => {
   const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
   const waiting: (() => void)[] = [];
   backend.handler = (call, callback) => void waiting.push(() => callback(null, call.request));
-  const taken = Array.from({ length: 4 }, () => send(repeatable));
-  await eventually(
-    'four are under way',
-    () => waiting.length,
-    (count) => count === 4,
-  );
-  for (let count = 0; count < 3; count += 1) {
-    const { json, headers } = await send(once, { body: {} });
-    t.like(json, { status: 503, error_code: 'OVERLOADED', retry_after: 1 });
+  const taken: Promise<Answer>[] = [];
+  const take = async (from: string, count = 1) => {
+    for (let index = 0; index < count; index++) taken.push(send(repeatable, { from }));
+    await eventually(
+      `${taken.length} are under way`,
+      () => waiting.length,
+      (length) => length === taken.length,
+    );
+  };
+  const refused = async (from: string, expected: object) => {
+    const { json, headers } = await send(once, { body: {}, from });
+    t.like(json, { ...expected, retry_after: 1 });
     t.is(headers['retry-after'], '1');
-  }
+  };
+  await take('127.0.0.1', 2);
+  await refused('127.0.0.1', { status: 429, error_code: 'TOO_MANY_CALLS' });
+  await take('127.0.0.2');
+  await refused('127.0.0.2', { status: 429, error_code: 'TOO_MANY_CALLS' });
+  await take('127.0.0.3');
+  for (const from of ['127.0.0.1', '127.0.0.4']) await refused(from, { status: 503, error_code: 'OVERLOADED' });
   t.is((await send('GET /health')).status, 200);
   t.is(waiting.length, 4);
   for (const answer of waiting) answer();
@@ -40,8 +49,8 @@ test('overload: more than HTTP_CONCURRENCY requests at once are refused at once,
   t.is((await send(repeatable)).status, 200);
 });
 
-test('overload: uploads and downloads leave half of the room to others', async (t) => {
-  const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+test('overload: uploads and downloads have half as many places, and take none of those of others', async (t) => {
+  const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '8', RATE_LIMIT: '0' });
   const ends: (() => void)[] = [];
   backend.sender = (call) =>
     void ends.push(() => call.emit('error', { code: status.NOT_FOUND, metadata: new Metadata() }));
@@ -51,7 +60,9 @@ test('overload: uploads and downloads leave half of the room to others', async (
     () => ends.length,
     (count) => count === 2,
   );
-  t.like((await send('GET /v1/raw/c/content')).json, { status: 503, error_code: 'OVERLOADED' });
+  t.like((await send('GET /v1/raw/c/content')).json, { status: 429, error_code: 'TOO_MANY_CALLS' });
+  t.like((await send('PATCH /v1/raw/upload')).json, { status: 429, error_code: 'TOO_MANY_CALLS' });
+  t.is((await send('PATCH /v1/raw/upload', { from: '127.0.0.2' })).status, 201);
   t.is((await send(repeatable)).status, 200);
   for (const end of ends) end();
   for (const download of downloads) t.is((await download).status, 404);

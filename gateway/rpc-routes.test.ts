@@ -10,8 +10,10 @@ import {
 } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
+import { openLog } from '#lib/log.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { descriptorSet } from '../test/echo-backend.ts';
+import { Admission } from './admission.ts';
 import { Backends } from './backends.ts';
 import { readRoutes } from './bindings.ts';
 import { hubDialect } from './dialect.ts';
@@ -22,9 +24,9 @@ const limits = {
   timeout: 10_000,
   bodyLimit: 1_024,
   bodyTimeout: 10_000,
-  uploadIdle: 1_000,
+  floor: { window: 1_000, rate: 1 },
+  silence: 1_000,
   downloadIdle: 1_000,
-  streams: 10,
 };
 
 /** Makes the routes of the test services, after a change to their descriptors. */
@@ -38,7 +40,9 @@ function routes(change: (set: FileDescriptorSet) => void) {
     [{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }],
     openTransport(loadConfig(transportSettings, {})),
   );
-  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, hubDialect));
+  const log = openLog({ name: 'gateway', format: 'json', level: 'silent' });
+  const admission = new Admission({ places: 10, bodyLimit: limits.bodyLimit, clientOf: () => 'all', log });
+  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, admission, hubDialect));
   backends.close();
   return { bindings, table };
 }

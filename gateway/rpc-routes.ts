@@ -2,12 +2,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
 import type { ServiceError } from '@grpc/grpc-js';
 import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
+import type { RateFloorOptions } from '#lib/rate-floor.ts';
+import type { Admission } from './admission.ts';
 import type { Backend, Backends } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import { isJson } from './body.ts';
 import { answerDownload } from './download.ts';
 import type { Dialect } from './dialect.ts';
-import { Problem } from './problem.ts';
 import { Reading } from './request-json.ts';
 import type { Route } from './routes.ts';
 import { Transcoder } from './transcode.ts';
@@ -30,11 +31,12 @@ export interface Limits {
   /** Bytes that a JSON body may have, and how long it may take to arrive. */
   bodyLimit: number;
   bodyTimeout: number;
-  /** How long a client that sends a stream may send nothing, and one that is sent one take nothing, or too little of a body. */
-  uploadIdle: number;
+  /** How fast bodies have to come. */
+  floor: RateFloorOptions;
+  /** How long a client that sends a stream of messages may send none, unless it is answered meanwhile. */
+  silence: number;
+  /** How long a client that is sent a body may take too little of it. */
   downloadIdle: number;
-  /** How many uploads and downloads may be under way at once. */
-  streams: number;
 }
 
 /** The routes to RPCs. */
@@ -43,10 +45,10 @@ export function rpcRoutes(
   registry: Registry,
   backends: Backends,
   limits: Limits,
+  admission: Admission,
   dialect: Dialect,
 ): Route<Handler>[] {
-  const streams: Streams = { running: 0 };
-  const context = { transcoder: new Transcoder(registry, dialect.json), backends, streams, limits, dialect };
+  const context = { transcoder: new Transcoder(registry, dialect.json), backends, admission, limits, dialect };
   return endpointsOf(routes).map(({ route, json }) => {
     const { method, template } = route;
     const handler = handlerOf(route.target, context);
@@ -93,73 +95,55 @@ function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): 
   return others.length === 1 && takesJson ? sibling : undefined;
 }
 
-/** Uploads and downloads under way. */
-interface Streams {
-  running: number;
-}
-
 /** What all routes have in common. */
 interface Context {
   transcoder: Transcoder;
   backends: Backends;
-  streams: Streams;
+  admission: Admission;
   limits: Limits;
   dialect: Dialect;
 }
 
 function handlerOf(binding: Binding, context: Context): Handler {
-  const { transcoder, backends, limits, dialect } = context;
+  const { transcoder, backends, admission, limits, dialect } = context;
   const { method, rawBody } = binding;
   const backend = backends.of(method.parent.typeName) as Backend;
   const common = { backend, binding, transcoder, dialect, timeout: binding.timeout ?? limits.timeout };
-  const { bodyLimit, bodyTimeout } = limits;
-  const body = { bodyLimit, bodyTimeout, isStrict: dialect.json.strict };
+  const { bodyLimit, bodyTimeout, floor, silence } = limits;
+  const body = { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict };
   if (method.methodKind === 'unary') {
     const isRepeatable = method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
     const options = { ...common, ...body, isRepeatable };
     return (request, response, values, query) => answerUnary(request, response, values, query, options);
   }
+  const enter = entrance(backend, context);
   if (rawBody === undefined) {
-    const options: StreamOptions = { ...common, ...body, idle: limits.downloadIdle, silence: limits.uploadIdle };
+    const options: StreamOptions = { ...common, ...body, enter, silence };
     if (method.methodKind === 'client_streaming') {
-      return held(backend, context, (request, response) => answerCollected(request, response, options));
+      return (request, response) => answerCollected(request, response, options);
     }
-    return held(backend, context, (request, response, values, query) =>
-      answerStream(request, response, values, query, options),
-    );
+    return (request, response, values, query) => answerStream(request, response, values, query, options);
   }
+  const entering = (answer: Handler): Handler => {
+    return async (request, response, ...rest) => {
+      await enter(request, response);
+      if (!response.destroyed) await answer(request, response, ...rest);
+    };
+  };
   if (method.methodKind === 'client_streaming') {
-    const options = { ...common, rawBody, idle: limits.uploadIdle };
-    return held(backend, context, (request, response, values, query) =>
-      answerUpload(request, response, values, query, options),
-    );
+    const options = { ...common, rawBody, floor };
+    return entering((request, response, values, query) => answerUpload(request, response, values, query, options));
   }
   const options = { ...common, rawBody, idle: limits.downloadIdle };
-  return held(backend, context, (request, response, values, query) =>
-    answerDownload(request, response, values, query, options),
-  );
-}
-
-/** More than is under way can't be taken on. */
-export function overloaded(): Problem {
-  return new Problem(503, 'OVERLOADED', 'Too many requests at once: try again a little later', { retryAfter: 1 });
+  return entering((request, response, values, query) => answerDownload(request, response, values, query, options));
 }
 
 /** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
-function held({ streamCalls }: Backend, { streams, limits, dialect }: Context, handler: Handler): Handler {
-  const begin: Handler = async (request, response, ...rest) => {
+function entrance({ streamCalls }: Backend, { admission, dialect }: Context): StreamOptions['enter'] {
+  return async (request, response) => {
+    admission.stream(request, response);
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
       throw dialect.refusal(error, new Reading(), new Map());
     });
-    if (!response.destroyed) await handler(request, response, ...rest);
-  };
-  return async (...given) => {
-    if (streams.running >= limits.streams) throw overloaded();
-    streams.running += 1;
-    try {
-      await begin(...given);
-    } finally {
-      streams.running -= 1;
-    }
   };
 }

@@ -12,22 +12,33 @@ import os from 'node:os';
 import { parseArgs } from 'node:util';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { clientOf } from '#lib/client-address.ts';
 import { ConfigError, type Config } from '#lib/config.ts';
 import { runProcess, type Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { leastRate, leastTaken } from '#lib/rate-floor.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
+import { Admission } from './admission.ts';
 import { answerProblem } from './answer.ts';
 import { Backends } from './backends.ts';
 import { readRoutes } from './bindings.ts';
 import { isForm } from './body.ts';
 import { trailersFor } from './call.ts';
-import { answerConnectionErrors } from './connection-errors.ts';
+import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
+import { cutSlowTakers } from './connections.ts';
 import { grpcGatewayDialect } from './grpc-gateway.ts';
+import { HealthAnswers } from './health.ts';
 import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
 import { Problem } from './problem.ts';
 import { RouteTable } from './routes.ts';
 import { rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
 import { startWorkers } from './workers.ts';
+
+/**
+ * Unary calls at once, of one process: one address, which may be a proxy with all clients behind it, gets half. Each costs some
+ * 10 KiB while it waits, and a server in Go is used to as many.
+ */
+const concurrency = 4_000;
 
 const usage = `npm run gateway -- --descriptor-set <file> --backend <host:port> --port <n> [options]
 
@@ -40,7 +51,10 @@ Serves the HTTP rules (google.api.http) of a descriptor set as REST, in front of
   --host <address>          address to serve HTTP on; 127.0.0.1 by default
   --enum-names proto|short  names of enum values in JSON: as in the proto (COLOR_RED, the default), or red
   --workers <n>             processes that share the port; by default as many as the machine has cores
+  --concurrency <n>         unary calls that may be under way at once in each of them, ${concurrency} by default. Streams get half as
+                            many places, connections ten times as many, and one address at most half of any of them
 
+GET /healthz says whether the server serves (grpc.health.v1), unless a rule of the descriptor set takes that path.
 GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA make it call the server over TLS.`;
 
 /** How the gateway is to be started alone. */
@@ -50,6 +64,7 @@ export interface StandaloneOptions {
   port: number;
   host: string;
   enumNames: 'short' | 'proto';
+  concurrency?: number;
 }
 
 /** As long as a connection may be idle, and as the head of a request may take. */
@@ -61,14 +76,14 @@ const limits: Limits = {
   timeout: Infinity,
   bodyLimit: 64 * 1024 * 1024,
   bodyTimeout: 300_000,
-  uploadIdle: 300_000,
-  downloadIdle: 300_000,
-  streams: Infinity,
+  floor: leastRate,
+  silence: 300_000,
+  downloadIdle: leastTaken.window,
 };
 
 /** Serves HTTP in front of a gRPC server of others. */
 export async function startStandalone(
-  { descriptorSet, backend, port, host, enumNames }: StandaloneOptions,
+  { descriptorSet, backend, port, host, enumNames, concurrency: places = concurrency }: StandaloneOptions,
   config: Config<typeof transportSettings>,
   log: Logger,
 ): Promise<Running> {
@@ -77,7 +92,14 @@ export async function startStandalone(
   const dialect = grpcGatewayDialect(registry, enumNames);
   const bindings = readRoutes(registry, () => true, true);
   if (bindings.length === 0) throw new ConfigError([`${descriptorSet} has no service with an HTTP rule`]);
-  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, dialect), true);
+  const admission = new Admission({
+    places,
+    bodyLimit: limits.bodyLimit,
+    clientOf: ({ socket }) => clientOf(socket.remoteAddress ?? 'unknown'),
+    log,
+  });
+  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, admission, dialect), true);
+  const health = new HealthAnswers(backends);
 
   const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
     const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
@@ -87,7 +109,7 @@ export async function startStandalone(
   };
   const serve = (request: IncomingMessage, response: ServerResponse) => {
     try {
-      const answered = dispatch(table, request, response);
+      const answered = dispatch(table, health, request, response);
       if (answered !== undefined) answered.catch((error: unknown) => fail(error, request, response));
     } catch (error) {
       fail(error, request, response);
@@ -97,16 +119,20 @@ export async function startStandalone(
   // By itself Node would ask for each body at once, whether it will be read or not.
   server.on('checkContinue', serve).on('checkExpectation', serve);
   answerConnectionErrors(server, log);
+  endIdleConnections(server, keepAliveTimeout);
+  admission.connections(server);
+  const stopCutting = cutSlowTakers(server, leastTaken);
   await listen(server, port, host);
   log.info({ routes: bindings.length, backend }, 'serving');
   return {
     port: (server.address() as AddressInfo).port,
-    retire() {},
+    retire: () => health.retire(),
     async stop() {
       const closed = new Promise((resolve) => server.close(resolve));
       const timer = setTimeout(() => server.closeAllConnections(), drain);
       await closed;
       clearTimeout(timer);
+      stopCutting();
       backends.close();
     },
   };
@@ -114,6 +140,7 @@ export async function startStandalone(
 
 function dispatch(
   table: RouteTable<Handler>,
+  health: HealthAnswers,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> | void {
@@ -138,6 +165,7 @@ function dispatch(
     case 'malformed path':
       throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding', grpcCode(3));
     case 'unknown path':
+      if (pathname === '/healthz' && /^(GET|HEAD)$/.test(method)) return health.healthz(response);
       throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found', grpcCode(5));
     case 'wrong method': {
       const asGet = mayBeGet ? table.find('GET', pathname) : match;
@@ -176,6 +204,7 @@ function readOptions(): StandaloneOptions & { workers: number } {
         host: text,
         'enum-names': text,
         workers: text,
+        concurrency: text,
         help: { type: 'boolean' },
       },
     });
@@ -190,6 +219,7 @@ function readOptions(): StandaloneOptions & { workers: number } {
       host = '127.0.0.1',
       'enum-names': enumNames = 'proto',
       workers = String(os.availableParallelism()),
+      concurrency: places = String(concurrency),
     } = values;
     if (descriptorSet === undefined || backend === undefined || port === undefined) {
       throw new Error('--descriptor-set, --backend and --port are needed');
@@ -197,7 +227,10 @@ function readOptions(): StandaloneOptions & { workers: number } {
     if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) throw new Error('--port must be a number up to 65535');
     if (enumNames !== 'proto' && enumNames !== 'short') throw new Error('--enum-names must be proto or short');
     if (!/^[1-9]\d{0,2}$/.test(workers)) throw new Error('--workers must be a number from 1 to 999');
-    return { descriptorSet, backend, port: Number(port), host, enumNames, workers: Number(workers) };
+    if (!/^\d{1,7}$/.test(places) || Number(places) < 4)
+      throw new Error('--concurrency must be a number from 4 to 9999999');
+    const numbers = { port: Number(port), workers: Number(workers), concurrency: Number(places) };
+    return { descriptorSet, backend, host, enumNames, ...numbers };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
     process.exit(64);

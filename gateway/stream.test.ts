@@ -1,9 +1,11 @@
 import { once } from 'node:events';
 import { request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
 import type { ServerWritableStream } from '@grpc/grpc-js';
-import test from 'ava';
-import { encode, registry } from '../test/echo-backend.ts';
-import { fixture } from '../test/echo-gateway.ts';
+import test, { type ExecutionContext } from 'ava';
+import { encode, registry, type EchoStream } from '../test/echo-backend.ts';
+import { dial, fixture } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
+import { watchFrames } from '../test/frames.ts';
 import type { DescMessage } from '@bufbuild/protobuf';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
@@ -92,7 +94,7 @@ test('stream: events begin before the first of them, and end when the client goe
 });
 
 test('stream: a client that takes nothing holds the backend up', async (t) => {
-  const { backend, gateway } = await fixture(t);
+  const { backend, gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' });
   const message = encode(everything, { textValue: 'x'.repeat(256 * 1024) });
   let sent = 0;
   let isFull = () => {};
@@ -183,12 +185,68 @@ test('stream: in both directions at once, each message is answered before the ne
   t.is(backend.calls.length, 2);
 });
 
-test('stream: an upstream of messages that its client breaks off is cancelled', async (t) => {
-  const { backend, gateway, send } = await fixture(t);
-  const request = open(gateway.port, 'POST /v1/streams:collect', { 'content-type': 'application/json' });
-  request.on('error', () => {});
-  request.write('{"name":"a"}\n');
-  while (backend.calls.length === 0) await send('GET /health');
-  request.destroy();
-  t.is((await send('POST /v1/streams:collect', { body: '{}' })).status, 200);
-});
+type Patience = Parameters<typeof fixture>[2];
+interface CutOptions {
+  env?: NodeJS.ProcessEnv;
+  patience?: Patience;
+  head?: string;
+  /** Whether the backend itself has ended the call. */
+  isOver?: boolean;
+}
+
+/** Two messages on their way to a backend, whose frames are watched. */
+async function sendTwo(t: ExecutionContext, path: string, env: NodeJS.ProcessEnv = {}, patience: Patience = {}) {
+  const gateway = await fixture(t, env, patience, (address) => watchFrames(t, address));
+  const { socket, until } = await dial(gateway.gateway.port);
+  const head = `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n`;
+  const say = (text: string) => void socket.write(`${text.length.toString(16)}\r\n${text}\r\n`);
+  return {
+    ...gateway,
+    socket,
+    until,
+    say,
+    async begin(more = '') {
+      socket.write(`${head}${more}\r\n`);
+      say('{"name":"a"}{"name":"b"}\n');
+      const [stream] = await eventually(
+        'two messages',
+        () => gateway.backend.streams,
+        ([first]) => first?.messages === 2,
+      );
+      return stream as EchoStream;
+    },
+  };
+}
+
+type Sent = Awaited<ReturnType<typeof sendTwo>>;
+
+/** Each way in which a stream of messages can end before its time. */
+const cuts: readonly [what: string, cut: (sent: Sent, stream: EchoStream) => unknown, options?: CutOptions][] = [
+  ['the client is lost', ({ socket }) => socket.destroy()],
+  ['the client closes its side', ({ socket }) => socket.end()],
+  ['the third message is no JSON', ({ say }) => say('{"name"}\n')],
+  ['the third message has a wrong field', ({ say }) => say('{"count":"x"}\n')],
+  ['the third message is too long', ({ say }) => say(`{"name":"${'x'.repeat(200)}`), { env: { BODY_LIMIT: '100' } }],
+  ['what follows is no chunk', ({ socket }) => socket.write('zz\r\n')],
+  ['nothing follows', () => {}, { patience: { uploadIdle: 1_500 } }],
+  ['its deadline passes', () => {}, { head: 'Grpc-Timeout: 3S\r\n' }],
+  ['the backend refuses it', (_sent, stream) => stream.fail({ code: 5, details: 'gone' }), { isOver: true }],
+  ['the gateway stops', ({ gateway }) => gateway.stop(), { env: { HTTP_DRAIN: '50ms' } }],
+];
+
+for (const path of ['/v1/streams:collect', '/v1/streams:chat']) {
+  for (const [what, cut, { env, patience, head, isOver } = {}] of cuts) {
+    test.serial(`stream: ${path} never looks complete if ${what}`, async (t) => {
+      const sent = await sendTwo(t, path, env, patience);
+      const stream = await sent.begin(head);
+      await cut(sent, stream);
+      // What the backend has ended by itself isn't cancelled to it.
+      if (isOver !== true) await eventually('the cancellation', () => stream.isCancelled, Boolean);
+      await eventually('the reset', () => sent.frames.at(-1)?.resetWith !== undefined, Boolean);
+      t.false(sent.frames.at(-1)?.isEnded, 'END_STREAM');
+      t.false(stream.isWhole);
+      t.is(stream.messages, 2);
+      sent.socket.destroy();
+    });
+  }
+}

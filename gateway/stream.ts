@@ -1,8 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { RateFloor } from '#lib/rate-floor.ts';
+import { callerKey } from '#lib/rpc/status.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { incomplete, parseJson, readJson, readQuery, tooSlow, type BodyLimits } from './body.ts';
-import { fromMetadata, requestIdIn } from './headers.ts';
+import { openClientStream } from './client-stream.ts';
+import { fromMetadata, noteCaller, requestIdIn } from './headers.ts';
 import { answeredBody, httpBody } from './http-body.ts';
 import { JsonValues, ValueTooLong } from './json-values.ts';
 import { Pace } from './pace.ts';
@@ -11,10 +14,10 @@ import { askForBody, sendWhole } from './unread.ts';
 
 /** What a stream of messages over HTTP needs. */
 export interface StreamOptions extends CallOptions, BodyLimits {
-  /** Milliseconds after which a client is cut off that takes nothing of what is there for it. */
-  idle: number;
-  /** Milliseconds in which a client that sends messages has to send something, unless it is answered meanwhile. */
+  /** Milliseconds in which one message at least has to come, or an answer to go out. One that has begun comes as fast as a body. */
   silence: number;
+  /** Takes a place for a stream, and waits until its backend is there. @throws Problem */
+  enter(request: IncomingMessage, response: ServerResponse): Promise<void>;
 }
 
 /** Pause after which a client that waits for events is told that the connection is alive: proxies give up after a minute. */
@@ -34,11 +37,13 @@ export async function answerStream(
   query: string,
   options: StreamOptions,
 ): Promise<void> {
-  const { backend, binding } = options;
+  const { backend, binding, enter } = options;
   const outgoing = new Outgoing(request, response, options);
   const pace = new Pace();
   const callOptions = { deadline: outgoing.deadline, interceptors: [pace.interceptor] };
   if (binding.method.methodKind === 'bidi_streaming') {
+    await enter(request, response);
+    if (response.destroyed) return;
     const upstream = backend.streams.makeBidiStreamRequest(binding.rpcPath, asIs, asIs, outgoing.metadata, callOptions);
     const sending = send(request, response, upstream, outgoing, options);
     await receive(request, response, upstream, pace, outgoing, options, sending);
@@ -46,6 +51,8 @@ export async function answerStream(
   }
   const json = await readJson(request, response, options);
   const message = outgoing.message({ values, query: await readQuery(request, response, query, options), json });
+  await enter(request, response);
+  if (response.destroyed) return;
   const upstream = backend.streams.makeServerStreamRequest(
     binding.rpcPath,
     asIs,
@@ -67,64 +74,41 @@ export async function answerCollected(
   response: ServerResponse,
   options: StreamOptions,
 ): Promise<void> {
-  const { backend, binding } = options;
   const outgoing = new Outgoing(request, response, options);
-  const answer = await new Promise<Answer>((resolve, reject) => {
-    let metadata: Metadata | undefined;
-    let trailers: Metadata | undefined;
-    let failed: unknown;
-    const upstream = backend.streams.makeClientStreamRequest(
-      binding.rpcPath,
-      asIs,
-      asIs,
-      outgoing.metadata,
-      { deadline: outgoing.deadline },
-      (error: ServiceError | null, bytes?: Buffer) => {
-        response.off('close', cancel);
-        sending.stop();
-        if (error !== null) {
-          reject((failed as Error | undefined) ?? outgoing.refusal(error));
-          return;
-        }
-        resolve({
-          message: bytes as Buffer,
-          headers: fromMetadata(metadata),
-          // The status comes right after the answer.
-          get trailers() {
-            return fromMetadata(trailers);
-          },
-        });
-      },
-    );
-    const cancel = () => upstream.cancel();
-    response.on('close', cancel);
-    upstream.on('metadata', (received: Metadata) => (metadata = received));
-    upstream.on('status', (status: { metadata: Metadata }) => (trailers = status.metadata));
-    upstream.on('error', () => {});
-    const sending = send(request, response, upstream, outgoing, options);
-    sending.done.catch((error: unknown) => {
-      failed = error;
-      upstream.cancel();
-    });
-  });
-  await answerMessage(request, response, options, answer);
+  await options.enter(request, response);
+  if (response.destroyed) return;
+  const { upstream, answer } = openClientStream(response, options, outgoing);
+  const cancel = () => upstream.cancel();
+  response.on('close', cancel);
+  const sending = send(request, response, upstream, outgoing, options);
+  let answered: Answer;
+  try {
+    // What is wrong with the messages is the answer, unless there is one before.
+    answered = await Promise.race([answer, sending.done.then(() => answer)]);
+  } catch (error) {
+    cancel();
+    throw error;
+  } finally {
+    response.off('close', cancel);
+    sending.stop();
+  }
+  await answerMessage(request, response, options, answered);
 }
 
 /** The sending half of a stream of gRPC's. */
 interface Upstream {
   write(message: Buffer): boolean;
   end(): void;
-  cancel(): void;
   on(event: 'drain', listener: () => void): unknown;
 }
 
 interface Sending {
-  /** Fails with a Problem if what is sent is wrong. */
+  /** Fails with a Problem if what is sent is wrong, or comes too slowly. */
   done: Promise<void>;
   /** Takes nothing more. */
   stop(): void;
   /** Whoever is sent something isn't asked to say anything meanwhile. */
-  refresh(): void;
+  answered(): void;
 }
 
 /** Sends what is in the body, message by message, at the pace of the backend. */
@@ -133,27 +117,31 @@ function send(
   response: ServerResponse,
   upstream: Upstream,
   outgoing: Outgoing,
-  { bodyLimit, silence, isStrict }: StreamOptions,
+  { bodyLimit, floor: { rate }, silence, isStrict }: StreamOptions,
 ): Sending {
   const values = new JsonValues(bodyLimit);
   let stop = () => {};
-  let refresh = () => {};
+  let answered = () => {};
   const done = new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => end(() => reject(tooSlow())), silence);
+    const floor = new RateFloor({ rate, window: silence }, () => end(() => reject(tooSlow())));
     const end = (then: () => void) => {
-      clearTimeout(timer);
+      floor.stop();
       request.off('data', onData).off('end', onEnd).off('close', onClose);
       then();
     };
     const write = (value: Buffer): boolean => upstream.write(outgoing.next(parseJson(value, undefined, isStrict)));
     const onData = (chunk: Buffer) => {
-      timer.refresh();
+      floor.count(chunk.length);
       try {
         let isFull = false;
-        for (const value of values.push(chunk)) isFull = !write(value) || isFull;
+        for (const value of values.push(chunk)) {
+          isFull = !write(value) || isFull;
+          // Messages may be few and far between, but one that has begun has to come.
+          floor.count(Infinity);
+        }
         if (!isFull) return;
         request.pause();
-        clearTimeout(timer);
+        floor.pause();
       } catch (error) {
         end(() => reject(error instanceof ValueTooLong ? tooLong(bodyLimit) : (error as Error)));
       }
@@ -171,18 +159,16 @@ function send(
     };
     const onClose = () => end(() => reject(incomplete()));
     upstream.on('drain', () => {
-      timer.refresh();
+      floor.resume();
       request.resume();
     });
     stop = () => end(resolve);
-    refresh = () => {
-      if (!request.readableEnded) timer.refresh();
-    };
+    answered = () => floor.count(Infinity);
     request.on('data', onData).on('end', onEnd).on('close', onClose);
     askForBody(response);
   });
   done.catch(() => {});
-  return { done, stop, refresh };
+  return { done, stop, answered };
 }
 
 function tooLong(limit: number): Problem {
@@ -192,6 +178,7 @@ function tooLong(limit: number): Problem {
 /** The receiving half of a stream of gRPC's. */
 interface Downstream {
   on(event: 'metadata', listener: (received: Metadata) => void): unknown;
+  on(event: 'status', listener: (status: { metadata: Metadata }) => void): unknown;
   on(event: 'data', listener: (message: Buffer) => void): unknown;
   on(event: 'error', listener: (error: ServiceError) => void): unknown;
   on(event: 'end', listener: () => void): unknown;
@@ -204,7 +191,7 @@ function receive(
   upstream: Downstream,
   pace: Pace,
   outgoing: Outgoing,
-  { binding, transcoder, dialect, idle }: StreamOptions,
+  { binding, transcoder, dialect }: StreamOptions,
   sending?: Sending,
 ): Promise<void> {
   const accepts = request.headers.accept ?? '';
@@ -240,10 +227,6 @@ function receive(
       response.writeHead(200, isEvents ? { ...headers, 'Cache-Control': 'no-store' } : headers);
       // In both directions at once HTTP/1.1 clients only work if the answer begins before their body ends.
       response.flushHeaders();
-      response.setTimeout(idle, () => {
-        if (response.writableNeedDrain || response.writableEnded) response.destroy();
-        else response.setTimeout(idle);
-      });
       if (isEvents) beat = setInterval(() => response.write(':\n\n'), heartbeat);
     };
     const write = (text: string | Uint8Array) => {
@@ -270,10 +253,11 @@ function receive(
       metadata = received;
       if (isEvents && isOpen) begin('text/event-stream');
     });
+    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (message) => {
       if (!isOpen) return;
       try {
-        sending?.refresh();
+        sending?.answered();
         const body = answeredBody(binding, message);
         if (!response.headersSent) {
           begin(body === undefined ? (isEvents ? 'text/event-stream' : 'application/json') : body.contentType);

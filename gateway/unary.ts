@@ -27,7 +27,8 @@ export async function answerUnary(
   const outgoing = new Outgoing(request, response, options);
   const json = await readJson(request, response, options);
   const message = outgoing.message({ values, query: await readQuery(request, response, query, options), json });
-  const { backend, isRepeatable } = options;
+  const { backend, isRepeatable, admission } = options;
+  admission.call(request, response);
   const { deadline } = outgoing;
   const isGone = () => response.destroyed;
   const attempt = () => call(options, outgoing, message, response);

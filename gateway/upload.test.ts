@@ -414,12 +414,12 @@ test('upload: a client that sends nothing for a while is 408, and the call cance
 });
 
 test('upload: a client that has to wait for the backend is not given up', async (t) => {
-  const { backend, gateway, send } = await fixture(t, {}, { ...patient, uploadIdle: 300 });
+  const { backend, gateway, send } = await fixture(t, {}, { ...patient, uploadIdle: 1_000 });
   await send('PATCH /v1/raw/upload', { body: 'x', headers: octets });
   backend.receiver = ({ stream }) => {
     stream.pause();
     // Several times as long as a client may be idle.
-    setTimeout(() => stream.resume(), 1_000);
+    setTimeout(() => stream.resume(), 3_000);
     return false;
   };
   const body = randomBytes(32 * MiB);

@@ -1,29 +1,25 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import type { Metadata, ServiceError } from '@grpc/grpc-js';
-import { longestTimer } from '#lib/deadline.ts';
+import type { Metadata } from '@grpc/grpc-js';
+import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
-import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from './bindings.ts';
 import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from './body.ts';
-import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
-import { cut } from './cut.ts';
-import { fromMetadata, noteCaller } from './headers.ts';
+import { answerMessage, Outgoing, type Answer, type CallOptions } from './call.ts';
+import { openClientStream } from './client-stream.ts';
 import { handOver, type HandedOver } from './hand-over.ts';
-import { Problem } from './problem.ts';
+import type { Problem } from './problem.ts';
 import { askForBody } from './unread.ts';
 
 /** What an upload needs. */
 export interface UploadOptions extends CallOptions {
   rawBody: RawBody;
-  /** Milliseconds without a byte after which the client isn't waited for any longer. */
-  idle: number;
+  /** How fast the body has to come, and for how many milliseconds another place that takes it may take nothing. */
+  floor: RateFloorOptions;
 }
 
 /** Bytes that a message carries at most. */
 const maxPiece = 1024 * 1024;
-/** Milliseconds before its deadline at which an upload that isn't whole is given up. */
-const deadlineMargin = 20;
 
 /**
  * Answers a request with what a client-streaming RPC answers that is sent the body, piece by piece, at its own pace.
@@ -64,13 +60,13 @@ function headersOf({ headers }: IncomingMessage, { isForm }: Pieces): IncomingHt
 function send(
   request: IncomingMessage,
   response: ServerResponse,
-  { backend, binding, rawBody, idle }: UploadOptions,
+  options: UploadOptions,
   outgoing: Outgoing,
   message: Buffer,
   body: Pieces | undefined,
 ): Promise<Answer | undefined> {
+  const { rawBody } = options;
   return new Promise((resolve, reject) => {
-    let metadata: Metadata | undefined;
     let isOpen = true;
     let isWhole = body === undefined;
     // Only a body of which it is known how long it will be can be put elsewhere. It waits to hear where it is to go.
@@ -82,25 +78,12 @@ function send(
     let isPut = false;
     if (size > 0) outgoing.sent[handOverKeys.offer] = 'put';
 
-    const upstream = backend.streams.makeClientStreamRequest(
-      binding.rpcPath,
-      asIs,
-      asIs,
-      outgoing.metadata,
-      { deadline: outgoing.deadline },
-      (error: ServiceError | null, bytes?: Buffer) => {
-        close(() =>
-          error === null
-            ? resolve({ message: bytes as Buffer, headers: fromMetadata(metadata), trailers: {} })
-            : reject(outgoing.refusal(error)),
-        );
-      },
-    );
+    const { upstream, answer } = openClientStream(response, options, outgoing);
     const close = (then: () => void) => {
       if (!isOpen) return;
       isOpen = false;
+      floor.stop();
       clearTimeout(timer);
-      clearTimeout(late);
       put?.destroy();
       body?.stop();
       request.off('data', onProgress).off('close', onCut);
@@ -109,52 +92,55 @@ function send(
     };
     const abandon = (then: () => void) => {
       close(() => {
-        cut(upstream);
+        upstream.cancel();
         then();
       });
     };
     const fail = (problem: Problem) => abandon(() => reject(problem));
+    answer.then(
+      (answered) => close(() => resolve(answered)),
+      (error: Problem) => close(() => reject(error)),
+    );
 
-    const onProgress = () => timer.refresh();
+    const floor = new RateFloor(options.floor, () => fail(tooSlow()));
+    /** The client is only waited for while it may send, and has something left to. */
+    const watch = () => {
+      if (isAsked && !isPaused && !isWhole && !isPut) floor.resume();
+      else floor.pause();
+    };
+    watch();
+    const onProgress = (bytes: Buffer) => {
+      floor.count(bytes.length);
+      timer?.refresh();
+    };
     const onGone = () => fail(incomplete());
     const onCut = () => {
       if (!request.readableEnded) fail(incomplete());
     };
-    const timer = setTimeout(() => {
-      if (isWhole) return;
-      // The backend sees to its own pace, nobody to that of another place.
-      if (put !== undefined && (isPaused || isPut)) putFailed();
-      else if (isAsked && !isPaused) fail(tooSlow());
-      else timer.refresh();
-    }, idle);
-    // By itself grpc-js would cancel it, with an end that looks like that of the body.
-    const late = setTimeout(
-      () => {
-        if (!isWhole) fail(new Problem(504, 'DEADLINE_EXCEEDED', 'The request took longer than it may'));
-      },
-      Math.min(outgoing.deadline - Date.now() - deadlineMargin, longestTimer),
-    );
+    /** Runs while the body goes to another place: nobody else sees to the pace of that, as the backend does to its own. */
+    let timer: NodeJS.Timeout | undefined;
+    const onSilence = () => {
+      if (isPaused || isPut) putFailed();
+      else timer?.refresh();
+    };
     const goOn = () => {
       if (!isOpen) return;
       isPaused = false;
-      timer.refresh();
+      watch();
+      timer?.refresh();
       body?.resume();
     };
 
     upstream.on('metadata', (received: Metadata) => {
-      metadata = received;
       if (isWhole || !isOpen) return;
       const [location] = received.get(handOverKeys.location);
       if (typeof location === 'string') putTo(location);
       else if (size > 0) start(streaming());
       askForBody(response);
       isAsked = true;
-      timer.refresh();
+      watch();
     });
-    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
     upstream.on('drain', goOn);
-    // The callback hears of it, too.
-    upstream.on('error', () => {});
     response.on('close', onGone);
     upstream.write(message);
     if (body === undefined) {
@@ -167,6 +153,7 @@ function send(
 
     function start(to: Pick<Sink, 'piece' | 'end'>): void {
       isPaused = false;
+      watch();
       body!.start({
         ...to,
         wrong(description) {
@@ -194,11 +181,13 @@ function send(
             isPaused = !upstream.write(message, () => release(message));
           }
           release(bytes);
+          watch();
           return !isPaused;
         },
         end() {
           if (!isOpen) return;
           isWhole = true;
+          watch();
           upstream.end();
         },
       };
@@ -206,17 +195,23 @@ function send(
 
     function putTo(location: string): void {
       isPaused = true;
+      timer = setTimeout(onSilence, options.floor.window);
       const to = handOver(location, size, {
         onReady() {
           start({
-            piece: (bytes) => !(isPaused = isOpen && !to.write(bytes)),
+            piece(bytes) {
+              isPaused = isOpen && !to.write(bytes);
+              watch();
+              return !isPaused;
+            },
             end() {
               isPut = true;
-              timer.refresh();
+              watch();
+              timer?.refresh();
               to.end();
             },
           });
-          timer.refresh();
+          timer?.refresh();
         },
         onDrain: goOn,
         onTaken() {
@@ -225,6 +220,7 @@ function send(
         },
         onRefused() {
           put = undefined;
+          clearTimeout(timer);
           start(streaming());
         },
         onFailed: putFailed,

@@ -56,6 +56,17 @@ export interface EchoUpload extends EchoCall {
   answer: sendUnaryData<Buffer>;
 }
 
+/** A stream of messages from a client, as far as it has arrived. */
+export interface EchoStream {
+  /** How many messages have come. */
+  messages: number;
+  /** Whether the end of the messages has come, as that of a stream which is whole. */
+  isWhole: boolean;
+  isCancelled: boolean;
+  /** Ends the call. */
+  fail(status: Partial<StatusObject>): void;
+}
+
 type Handler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
 
 /**
@@ -69,6 +80,8 @@ export interface EchoBackend {
   calls: EchoCall[];
   /** The streams among them that carry a body. */
   uploads: EchoUpload[];
+  /** The streams of messages that clients have sent, of RPCs of StreamService. */
+  streams: EchoStream[];
   /** What the server finds wrong with every request, as validation rules would. */
   violations: FieldViolation[];
   /** Answers calls in place of the echo. */
@@ -92,6 +105,7 @@ export async function startEchoBackend(port = 0): Promise<EchoBackend> {
     address: '',
     calls: [],
     uploads: [],
+    streams: [],
     violations: [],
     handler: undefined,
     receiver: undefined,
@@ -261,7 +275,7 @@ function streamHandler(backend: EchoBackend, method: DescMethod): UntypedService
   }
   if (method.methodKind === 'bidi_streaming') {
     return (call: ServerDuplexStream<Buffer, Buffer>) => {
-      call.on('error', () => {});
+      watchStream(backend, call, (status) => call.emit('error', status));
       call.on('data', (message: Buffer) => {
         backend.calls.push(callOf(method, message, call));
         call.write(message);
@@ -271,7 +285,7 @@ function streamHandler(backend: EchoBackend, method: DescMethod): UntypedService
   }
   return (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) => {
     const children: JsonValue[] = [];
-    call.on('error', () => {});
+    watchStream(backend, call, answer);
     call.on('data', (message: Buffer) => {
       const seen = callOf(method, message, call);
       backend.calls.push(seen);
@@ -281,6 +295,19 @@ function streamHandler(backend: EchoBackend, method: DescMethod): UntypedService
       if (!call.cancelled) answer(null, encode(output, { children, int32Value: children.length }));
     });
   };
+}
+
+function watchStream(
+  backend: EchoBackend,
+  call: ServerReadableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
+  fail: EchoStream['fail'],
+): void {
+  const stream: EchoStream = { messages: 0, isWhole: false, isCancelled: false, fail };
+  backend.streams.push(stream);
+  call.on('error', () => {});
+  call.on('data', () => (stream.messages += 1));
+  call.on('end', () => (stream.isWhole = true));
+  call.on('cancelled', () => (stream.isCancelled = true));
 }
 
 /** The bytes of a message from its ProtoJSON. */

@@ -6,6 +6,7 @@ import { loadConfig } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import { openLog } from '#lib/log.ts';
 import { settings, start } from '../gateway/index.ts';
+import type { SentOnStream } from './frames.ts';
 import { descriptorSet, startEchoBackend, type EchoBackend } from './echo-backend.ts';
 
 /** What was answered; an answer without a body, or with one of another type, has an empty object for `json`. */
@@ -21,10 +22,14 @@ export interface Send {
   /** Sent as JSON; text and bytes are sent as they are. */
   body?: unknown;
   headers?: Record<string, string>;
+  /** The address that it comes from, to be another client: on Linux any in 127.0.0.0/8. */
+  from?: string;
 }
 
 export interface Fixture {
   backend: EchoBackend;
+  /** What was sent to the backend on each stream of HTTP/2, where that is watched. */
+  frames: readonly SentOnStream[];
   gateway: Running;
   lines: Record<string, unknown>[];
   /** Sends `GET /path` as it is written. */
@@ -39,8 +44,11 @@ export async function fixture(
   t: ExecutionContext,
   env: NodeJS.ProcessEnv = {},
   patience: Parameters<typeof start>[2] = {},
+  watch: (address: string) => Promise<{ address: string; streams: readonly SentOnStream[] }> = (address) =>
+    Promise.resolve({ address, streams: [] }),
 ): Promise<Fixture> {
   const backend = await startEchoBackend();
+  const { address, streams: frames } = await watch(backend.address);
   const lines: Record<string, unknown>[] = [];
   const log = openLog({
     name: 'gateway',
@@ -50,7 +58,7 @@ export async function fixture(
   });
   const config = loadConfig(settings, {
     PORT: '0',
-    BACKENDS: `transcoding.v1=${backend.address}`,
+    BACKENDS: `transcoding.v1=${address}`,
     DESCRIPTOR_SET: descriptorSet,
     ...env,
   });
@@ -59,12 +67,15 @@ export async function fixture(
     await gateway.stop();
     backend.stop();
   });
-  return { backend, gateway, lines, send: (line, send) => exchange(gateway.port, line, send) };
+  return { backend, frames, gateway, lines, send: (line, send) => exchange(gateway.port, line, send) };
 }
 
 /** A connection on which bytes are written as they are. */
-export async function dial(port: number): Promise<{ socket: Socket; until(found: RegExp | 'end'): Promise<string> }> {
-  const socket = connect(port, '127.0.0.1');
+export async function dial(
+  port: number,
+  from = '127.0.0.1',
+): Promise<{ socket: Socket; until(found: RegExp | 'end'): Promise<string> }> {
+  const socket = connect({ port, host: '127.0.0.1', localAddress: from });
   await once(socket, 'connect');
   let received = '';
   let ended = false;
@@ -102,7 +113,11 @@ function jsonOf(text: string): Record<string, unknown> {
 }
 
 /** Sends one request on a connection of its own. */
-export function exchange(port: number, line: string, { body, headers = {} }: Send = {}): Promise<Answer> {
+export function exchange(
+  port: number,
+  line: string,
+  { body, headers = {}, from = '127.0.0.1' }: Send = {},
+): Promise<Answer> {
   const [method, path] = line.split(' ');
   const raw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
   return new Promise((resolve, reject) => {
@@ -110,6 +125,7 @@ export function exchange(port: number, line: string, { body, headers = {} }: Sen
       {
         port,
         host: '127.0.0.1',
+        localAddress: from,
         method,
         path,
         agent: false,

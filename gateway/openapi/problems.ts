@@ -34,7 +34,7 @@ export const ownProblems: readonly KnownProblem[] = [
 const ofCalls: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_HEADER', 'Grpc-Timeout, or metadata in a header, is not usable'),
   problem(401, 'MALFORMED_HEADER', 'the header Authorization has characters that are not ASCII'),
-  problem(429, 'TOO_MANY_CALLS', 'too many calls by this user or from this address are running at once'),
+  problem(429, 'TOO_MANY_CALLS', 'this user, or this address, has more under way than its share: wait for some of it'),
   problem(500, 'UNKNOWN', 'something went wrong on our side'),
   problem(501, 'UNIMPLEMENTED', "the server doesn't know this call: it is of another version"),
   problem(502, 'ANSWER_TOO_LARGE', 'the answer is larger than can be passed on'),

@@ -9,6 +9,7 @@ import {
   type StatusObject,
 } from '@grpc/grpc-js';
 import { statusIn } from './status.ts';
+import { neverEndUnfinished } from './unfinished.ts';
 
 /**
  * How far a call came that failed:
@@ -157,6 +158,7 @@ const observed = new WeakMap<ClientHttp2Stream, SeenOnStream>();
  *   grpc-js takes that for the end of the connection and cuts off what the server still lets finish
  *   (github.com/grpc/grpc-node/issues/3068).
  * - A connection on which many calls were given up is left for another one.
+ * - A request that is broken off never looks complete (`neverEndUnfinished`).
  */
 const { connect } = http2;
 http2.connect = ((...given: Parameters<typeof connect>): ClientHttp2Session => {
@@ -197,6 +199,7 @@ function observe(session: ClientHttp2Session): void {
     });
     stream.on('trailers', onEnd);
     observed.set(stream, seen);
+    neverEndUnfinished(stream);
     return stream;
   };
 }

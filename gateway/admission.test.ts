@@ -1,0 +1,226 @@
+import type { DescMessage } from '@bufbuild/protobuf';
+import { Metadata } from '@grpc/grpc-js';
+import ava from 'ava';
+import { content, encode, registry } from '../test/echo-backend.ts';
+import { dial, fixture } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
+
+/** One after another: they are about who is too slow, and must not be slow because of each other. */
+const test = ava.serial;
+
+const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
+const octets = { 'content-type': 'application/octet-stream' };
+const attacker = '127.0.0.2';
+const unfinished = {
+  'a JSON body': 'POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{',
+  'an upload': 'PATCH /v1/raw/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1',
+  'a stream of messages':
+    'POST /v1/streams:collect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n',
+  'a head': 'POST /v1/everything HTTP/1.1\r\nHost: a\r\n',
+  'anything at all': '',
+};
+
+for (const [what, bytes] of Object.entries(unfinished)) {
+  test(`places: a client that never finishes ${what}, on as many connections as it gets, refuses nobody else`, async (t) => {
+    const { gateway, lines, send } = await fixture(t, { HTTP_CONCURRENCY: '20' });
+    let closed = 0;
+    const greedy = await Promise.all(Array.from({ length: 150 }, () => dial(gateway.port, attacker)));
+    for (const { socket } of greedy) {
+      socket.on('close', () => (closed += 1));
+      socket.write(bytes);
+      t.teardown(() => socket.destroy());
+    }
+    // Of 200 connections it gets half.
+    await eventually(
+      'those beyond its share are closed',
+      () => closed,
+      (count) => count >= 50,
+    );
+    t.is((await send('POST /v1/everything', { body: {} })).status, 201);
+    t.is((await send('PATCH /v1/raw/upload', { body: 'x', headers: octets })).status, 201);
+    t.is((await send('POST /v1/streams:collect', { body: '{}' })).status, 200);
+    t.is((await send('GET /v1/raw/a/content')).status, 200);
+    t.is((await send('GET /health')).status, 200);
+    // That it is refused doesn't fill the log.
+    const said = lines.filter(({ level }) => level === 40);
+    t.is(said.length, 1, JSON.stringify(said));
+  });
+}
+
+test('places: those of a client that has ended are there for the next', async (t) => {
+  const { backend, gateway, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+  backend.receiver = () => true;
+  for (let round = 0; round < 5; round++) {
+    const { socket, until } = await dial(gateway.port);
+    socket.write(unfinished['an upload']);
+    await eventually(
+      'an upload',
+      () => backend.uploads.length,
+      (count) => count === round + 1,
+    );
+    if (round % 2 === 0) socket.destroy();
+    else socket.end();
+    await until('end');
+    await eventually('the end', () => backend.uploads[round]?.isCancelled, Boolean);
+  }
+  backend.receiver = undefined;
+  t.is((await send('PATCH /v1/raw/upload', { body: 'x', headers: octets })).status, 201);
+});
+
+test('places: requests one behind the other on a connection that is lost give theirs back', async (t) => {
+  const { backend, gateway, send } = await fixture(t, { HTTP_CONCURRENCY: '8', RATE_LIMIT: '0' });
+  let [begun, cancelled] = [0, 0];
+  backend.handler = (call) => {
+    begun += 1;
+    call.on('cancelled', () => (cancelled += 1));
+  };
+  const { socket } = await dial(gateway.port);
+  socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(20));
+  // The others are refused behind them.
+  await eventually(
+    'its share',
+    () => begun,
+    (count) => count === 4,
+  );
+  t.is((await send('GET /v1/things/a')).status, 429);
+  socket.destroy();
+  await eventually(
+    'all are given up',
+    () => cancelled,
+    (count) => count === 4,
+  );
+  backend.handler = undefined;
+  for (let count = 0; count < 10; count++) t.is((await send('GET /v1/things/a')).status, 200);
+});
+
+test('places: a user has one share over all addresses, and another user at the same address its own', async (t) => {
+  const { backend, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+  const waiting: (() => void)[] = [];
+  let isWaiting = false;
+  backend.handler = (call, callback) => {
+    const trailers = new Metadata();
+    trailers.set('x-caller-id', String(call.metadata.get('authorization')[0]));
+    const answer = () => callback(null, call.request, trailers);
+    if (isWaiting) waiting.push(answer);
+    else answer();
+  };
+  const as = (user: string, from: string) => send('GET /v1/things/a', { from, headers: { authorization: user } });
+  for (const user of ['one', 'two']) {
+    await eventually(
+      'it is known',
+      () => as(user, attacker),
+      ({ status }) => status === 200,
+    );
+  }
+  isWaiting = true;
+  const taken = [as('one', '127.0.0.1'), as('one', attacker)];
+  await eventually(
+    'two are under way',
+    () => waiting.length,
+    (count) => count === 2,
+  );
+  t.is((await as('one', '127.0.0.3')).json['error_code'], 'TOO_MANY_CALLS');
+  taken.push(as('two', attacker));
+  await eventually(
+    'three are under way',
+    () => waiting.length,
+    (count) => count === 3,
+  );
+  for (const answer of waiting) answer();
+  for (const answer of taken) t.is((await answer).status, 200);
+});
+
+/** Says a byte again and again, faster than silence is cut off, until the answer has come. */
+async function trickle(port: number, head: string, byte: string): Promise<string> {
+  const { socket, until } = await dial(port, attacker);
+  socket.write(head);
+  const timer = setInterval(() => socket.write(byte), 50);
+  const answer = await until(/HTTP\/1\.1 \d+ [^]*\}/);
+  clearInterval(timer);
+  socket.destroy();
+  return answer;
+}
+
+const trickled = {
+  'a JSON body': ['POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n', ' '],
+  'an upload': ['PATCH /v1/raw/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n', 'x'],
+  'an upload of unknown length': [
+    'PATCH /v1/raw/upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n',
+    '1\r\nx\r\n',
+  ],
+  'a message of a stream': [
+    'POST /v1/streams:collect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{"\r\n',
+    '1\r\nx\r\n',
+  ],
+  'what is between messages, in both directions': [
+    'POST /v1/streams:chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n',
+    '1\r\n \r\n',
+  ],
+} as const;
+
+for (const [what, [head, byte]] of Object.entries(trickled)) {
+  test(`slow: a client that sends ${what} byte by byte is given up`, async (t) => {
+    const { gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { uploadIdle: 500 });
+    t.regex(await trickle(gateway.port, head, byte), /^HTTP\/1\.1 408 [^]*REQUEST_TIMEOUT/);
+  });
+}
+
+test('slow: a client that sends a message now and then, or is answered meanwhile, is not given up', async (t) => {
+  const { backend, gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { uploadIdle: 1_000 });
+  const { socket, until } = await dial(gateway.port);
+  const say = (text: string) => socket.write(`${text.length.toString(16)}\r\n${text}\r\n`);
+  socket.write('POST /v1/streams:collect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n');
+  const began = performance.now();
+  // For several times as long as it may be silent.
+  while (performance.now() - began < 4_000) {
+    say('{}');
+    const count = backend.streams[0]?.messages ?? 0;
+    await eventually(
+      'a message',
+      () => backend.streams[0]?.messages ?? 0,
+      (now) => now > count,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  }
+  socket.write('0\r\n\r\n');
+  t.regex(await until(/HTTP\/1\.1 \d+ [^]*\}/), /^HTTP\/1\.1 200 /);
+  socket.destroy();
+});
+
+const many = 64;
+
+for (const [what, path] of [
+  ['a download', '/v1/raw/a/content'],
+  ['a stream', '/v1/streams/a'],
+] as const) {
+  test(`slow: a client that takes ${what} bit by bit is cut off, and one that waits for the backend is not`, async (t) => {
+    const { backend, gateway, send } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { downloadIdle: 300 });
+    const piece = path.includes('raw')
+      ? content({}, Buffer.alloc(1024 ** 2))
+      : encode(everything, { textValue: 'x'.repeat(1024 ** 2) });
+    const cancelled = Promise.withResolvers<void>();
+    backend.sender = (call) => {
+      call.on('error', () => {});
+      call.on('cancelled', () => cancelled.resolve());
+      for (let count = 0; count < many; count++) call.write(piece);
+    };
+    const { socket } = await dial(gateway.port, attacker);
+    socket.pause();
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
+    const timer = setInterval(() => void socket.read(), 3_000);
+    await cancelled.promise;
+    clearInterval(timer);
+    socket.destroy();
+
+    backend.sender = (call) => {
+      call.write(piece);
+      setTimeout(() => {
+        call.write(piece);
+        call.end();
+      }, 1_500);
+    };
+    const { status, bytes } = await send(`GET ${path}`);
+    t.is(status, 200);
+    t.true(bytes.length >= 1024 ** 2);
+  });
+}

@@ -1,0 +1,111 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { loadConfig } from '#lib/config.ts';
+import { openLog } from '#lib/log.ts';
+import { transportSettings } from '#lib/rpc/transport.ts';
+import { descriptorSet, startEchoBackend } from '../test/echo-backend.ts';
+import { dial, exchange } from '../test/echo-gateway.ts';
+import { eventually } from '../test/eventually.ts';
+import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
+import { startStandalone } from './standalone.ts';
+
+/** The gateway that stands alone, in front of an echoing backend. @param rename bytes of the descriptor set, and those in their place */
+async function start(t: ExecutionContext, concurrency?: number, rename: [string, string] = ['', '']) {
+  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const descriptors = path.join(folder, 'descriptors.binpb');
+  await foreignDescriptors(descriptorSet, descriptors);
+  const changed = (await readFile(descriptors, 'latin1')).replaceAll(...rename);
+  await writeFile(descriptors, changed, 'latin1');
+  const backend = await startEchoBackend();
+  const lines: string[] = [];
+  const destination = { write: (line: string) => void lines.push(line) };
+  const log = openLog({ name: 'gateway', format: 'json', level: 'warn', destination });
+  const options = { descriptorSet: descriptors, backend: backend.address, port: 0, host: '127.0.0.1' };
+  const gateway = await startStandalone(
+    { ...options, enumNames: 'proto', ...(concurrency !== undefined && { concurrency }) },
+    loadConfig(transportSettings, {}),
+    log,
+  );
+  t.teardown(async () => {
+    await gateway.stop();
+    backend.stop();
+  });
+  return { backend, gateway, lines };
+}
+
+test('standalone: /healthz says whether the server serves, and whether the gateway does', async (t) => {
+  const { backend, gateway } = await start(t);
+  const becomes = (expected: number) =>
+    eventually(
+      `it answers ${expected}`,
+      () => exchange(gateway.port, 'GET /healthz'),
+      (answer) => answer.status === expected,
+    );
+  const { headers, json } = await becomes(200);
+  t.is(headers['content-type'], 'application/json');
+  t.deepEqual(json, { status: 'SERVING' });
+  t.is((await exchange(gateway.port, 'HEAD /healthz')).text, '');
+  t.is((await exchange(gateway.port, 'POST /healthz')).status, 404);
+  backend.health.setStatus('', 'NOT_SERVING');
+  t.like((await becomes(503)).json, { code: 14, error_code: 'UNAVAILABLE' });
+  backend.health.setStatus('', 'SERVING');
+  await becomes(200);
+  gateway.retire();
+  t.is((await exchange(gateway.port, 'GET /healthz')).status, 503);
+});
+
+test('standalone: a rule that takes /healthz goes before', async (t) => {
+  // `get` of the HttpRule, and in its place a shorter one with a `selector` of 1 byte: lengths stand in front of both together.
+  const { backend, gateway } = await start(t, undefined, [
+    '\u0012\u0017/v1/letters/{letter_id}',
+    '\u0012\u0014/{letter_id=healthz}\u000a\u0001x',
+  ]);
+  t.is((await exchange(gateway.port, 'GET /healthz')).status, 200);
+  t.is(backend.calls.length, 1);
+});
+
+test('standalone: one address that takes all the places it gets refuses nobody else, and health answers', async (t) => {
+  const { backend, gateway, lines } = await start(t, 8);
+  const waiting: (() => void)[] = [];
+  let isWaiting = true;
+  backend.handler = (call, callback) => {
+    if (isWaiting) waiting.push(() => backend.echo(call, callback));
+    else backend.echo(call, callback);
+  };
+  const attacker = '127.0.0.2';
+  const letter = 'GET /v1/letters/a';
+  const taken = Array.from({ length: 4 }, () => exchange(gateway.port, letter, { from: attacker }));
+  await eventually(
+    'its share',
+    () => waiting.length,
+    (count) => count === 4,
+  );
+  const refused = await exchange(gateway.port, letter, { from: attacker });
+  t.like(refused.json, { status: 429, error_code: 'TOO_MANY_CALLS' });
+  t.is(refused.headers['retry-after'], '1');
+  t.is((await exchange(gateway.port, 'GET /healthz', { from: attacker })).status, 200);
+  isWaiting = false;
+  const [first] = taken;
+  const other = await exchange(gateway.port, letter);
+  for (const answer of waiting) answer();
+  t.is(other.status, (await first!).status);
+  await Promise.all(taken);
+
+  // Of 80 connections it gets half.
+  const idle = await Promise.all(Array.from({ length: 60 }, () => dial(gateway.port, attacker)));
+  let closed = 0;
+  for (const { socket } of idle) {
+    socket.on('close', () => (closed += 1));
+    t.teardown(() => socket.destroy());
+  }
+  await eventually(
+    'those beyond its share are closed',
+    () => closed + idle.filter(({ socket }) => socket.destroyed).length,
+    (count) => count >= 20,
+  );
+  t.is((await exchange(gateway.port, letter)).status, other.status);
+  t.is(lines.length, 1, 'one line for all');
+});

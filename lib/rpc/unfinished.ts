@@ -1,0 +1,34 @@
+import { constants, type ClientHttp2Stream } from 'node:http2';
+
+/**
+ * Lets a request that is broken off never look complete to the server: it is reset (RST_STREAM), and not ended (END_STREAM) before.
+ *
+ * grpc-js ends a stream that it cancels, or of which the server has answered early, and so does Node before it closes one. A server
+ * then sees the end of the messages first, and may have acted on it when it learns the truth, if it ever does. This holds for
+ * whatever breaks a call off: its caller, its deadline, an answer that comes before all was sent.
+ */
+export function neverEndUnfinished(stream: ClientHttp2Stream): void {
+  const close = stream.close.bind(stream);
+  const end = stream.end.bind(stream) as (...given: unknown[]) => ClientHttp2Stream;
+  let isAnswered = false;
+  const reset = () => {
+    // Of a stream that is closed with CANCEL, a server in Node makes an end by itself. With an error, Node resets it as INTERNAL_ERROR.
+    if (!stream.destroyed) stream.destroy(new Error('The request was broken off before its end'));
+  };
+  stream.once('response', (_headers, flags: number) => {
+    if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0) isAnswered = true;
+  });
+  stream.once('trailers', () => (isAnswered = true));
+  stream.close = (code, callback) => {
+    if (stream.writableEnded) close(code, callback);
+    else reset();
+  };
+  stream.end = ((...given: unknown[]) => {
+    if (!isAnswered || stream.writableEnded) return end(...given);
+    // Only once all of the answer was read: what is destroyed can't be read any further. As a cancellation it is counted like others.
+    const giveUp = () => stream.close(constants.NGHTTP2_CANCEL);
+    if (stream.readableEnded) giveUp();
+    else stream.once('end', giveUp);
+    return stream;
+  }) as typeof stream.end;
+}
