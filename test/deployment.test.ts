@@ -8,9 +8,13 @@ import test from 'ava';
 import { validate } from 'dockerfile-utils';
 import { Networks } from '#lib/client-address.ts';
 import { loadConfig } from '#lib/config.ts';
+import { lifecycleSettings } from '#lib/lifecycle.ts';
+import { logSettings } from '#lib/log.ts';
+import { metricsSettings } from '#lib/metrics.ts';
 import { serverSettings } from '#lib/rpc/server.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 import { freePorts } from '../dev/ports.ts';
+import { settings as gatewaySettings } from '../gateway/index.ts';
 import {
   buildImage,
   checkHealth,
@@ -64,12 +68,54 @@ test('docker-compose.yml: runs every service, with its own password and key and 
     gateway['BACKENDS']!.split(/,\s*/).toSorted(),
     serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`),
   );
-  t.deepEqual(Object.values(gateway).flatMap(variablesIn), [], 'the gateway has no secret');
+  const inGateway = Object.values(gateway).flatMap(variablesIn);
+  const secrets = Object.keys(makeSecrets());
+  t.deepEqual(
+    inGateway.filter(({ name }) => secrets.includes(name)),
+    [],
+    'the gateway has no secret',
+  );
+});
+
+/** Settings that aren't for whoever uses docker-compose.yml to choose, by why. */
+const notChosen: Readonly<Record<string, RegExp>> = {
+  'its engines are the ones that it starts itself': /^(KAFKA_(TLS|SASL)|BUS_|S3_|FILES_DIR$)/,
+  'PostgreSQL is told how many connections it gets': /^DATABASE_POOL$/,
+  'a file that has to be mounted, too': /^(GRPC_TLS_|PROVIDER_PROFILES$|DESCRIPTOR_SET$)/,
+  'stop_grace_period is as long as they take together': /^(SHUTDOWN_|HTTP_DRAIN$|GRPC_DRAIN$)/,
+  'for laptops, and for those who look for faults': /^(LAPTOP_MODE|GRPC_CHANNELZ)$/,
+};
+
+test('docker-compose.yml: passes on what an operator chooses in .env, to each process that reads it', async (t) => {
+  for (const name of [...serviceNames, 'gateway']) {
+    const file = name === 'gateway' ? 'gateway/index.ts' : `services/${name}/index.ts`;
+    const { settings } = (await import(path.join(import.meta.dirname, '..', file))) as { settings: object };
+    const { environment = {} } = compose.services[name]!;
+    const read = Object.keys({ ...settings, ...logSettings, ...lifecycleSettings, ...metricsSettings });
+    const missing = read.filter((each) => !(each in environment));
+    const others = Object.values(notChosen);
+    t.deepEqual(
+      missing.filter((each) => !others.some((pattern) => pattern.test(each))),
+      [],
+      name,
+    );
+    for (const [variable, value] of Object.entries(environment)) {
+      if (/^\$\{\w+:-\}$/.test(value)) t.is(value, `\${${variable}:-}`, `${name}: under its own name`);
+    }
+  }
+  const chosen = { TRUST_PROXY: '1', CORS_ORIGINS: 'https://app.example', RATE_LIMIT: '' };
+  const {
+    TRUST_PROXY: proxies,
+    CORS_ORIGINS: origins,
+    RATE_LIMIT: limit,
+  } = loadConfig(gatewaySettings, environmentOf('gateway', chosen));
+  t.deepEqual([proxies, origins, limit], [1, ['https://app.example'], 2_000]);
 });
 
 test('docker-compose.yml: services believe what gateways say of their clients, and nobody else on the network', (t) => {
   const [{ subnet, ip_range: range } = { subnet: '', ip_range: '' }] = compose.networks.default.ipam.config;
   const gateway = compose.services['gateway']!.networks!.default.ipv4_address;
+  const secrets = makeSecrets();
   // Docker gives the machine itself the first address, and its processes reach every container.
   const machine = subnet.replace(/0\/24$/, '1');
   const [first] = range.split('/') as [string];
@@ -77,9 +123,9 @@ test('docker-compose.yml: services believe what gateways say of their clients, a
   t.deepEqual([subnet.split('/')[1], range.split('/')[1]], ['24', '25']);
   t.true(new Networks([subnet]).has(gateway));
   for (const name of serviceNames) {
-    const { environment = {}, networks } = compose.services[name]!;
+    const { networks } = compose.services[name]!;
     t.is(networks, undefined, `${name} has no address of its own`);
-    const { TRUSTED_PROXIES: trusted } = loadConfig(serverSettings, environment);
+    const { TRUSTED_PROXIES: trusted } = loadConfig(serverSettings, environmentOf(name, secrets));
     const proxies = new Networks(trusted);
     t.true(proxies.has(gateway), name);
     t.deepEqual(
