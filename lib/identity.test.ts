@@ -1,4 +1,5 @@
 import test from 'ava';
+import { importJWK, SignJWT, type JWK } from 'jose';
 import { loadConfig } from './config.ts';
 import { HubError } from './errors.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from './identity.ts';
@@ -70,6 +71,33 @@ test('verify: a service can not speak in the name of another', async (t) => {
   const impostor = open('auth', key);
   t.is(await reasonOf(message.verify(await impostor.userToken({ ...claims, expiresAt: inAnHour() }))), invalid);
   t.is(await reasonOf(message.verify(await impostor.serviceToken('message'))), invalid);
+});
+
+/** A token for the message service that `signer` signed with its own key, whatever it says. */
+async function signedBy(signer: string, typ: string, claims: Record<string, unknown>): Promise<string> {
+  const key = await importJWK(JSON.parse(privateKeys[signer]!) as JWK, 'EdDSA');
+  return new SignJWT(claims)
+    .setProtectedHeader({ alg: 'EdDSA', kid: signer, typ })
+    .setAudience('message')
+    .setExpirationTime('1h')
+    .sign(key);
+}
+
+test('verify: whose key it is signed with is who it has to be from', async (t) => {
+  const user = { sub: 'u1', username: 'ana', admin: true };
+  t.like(await message.verify(await signedBy('auth', 'user+jwt', { ...user, iss: 'auth' })), { userId: 'u1' });
+  t.is(await reasonOf(message.verify(await signedBy('router', 'user+jwt', { ...user, iss: 'auth' }))), invalid);
+  t.like(await message.verify(await signedBy('router', 'service+jwt', { iss: 'router' })), { name: 'router' });
+  t.is(await reasonOf(message.verify(await signedBy('router', 'service+jwt', { iss: 'auth' }))), invalid);
+});
+
+test('verify: a token that is meant for something else is none of a user or a service', async (t) => {
+  const user = { sub: 'u1', username: 'ana', iss: 'auth' };
+  for (const typ of ['JWT', 'at+jwt', 'user', 'service+jwt2']) {
+    t.is(await reasonOf(message.verify(await signedBy('auth', typ, user))), invalid, typ);
+  }
+  t.is(await reasonOf(message.verify(await signedBy('auth', 'user+jwt', { iss: 'auth', username: 'ana' }))), invalid);
+  t.is(await reasonOf(message.verify(await signedBy('auth', 'user+jwt', { iss: 'auth', sub: 'u1' }))), invalid);
 });
 
 test('settings: a key that is none is named without being shown', (t) => {

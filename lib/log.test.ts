@@ -21,11 +21,14 @@ for (const format of ['text', 'json'] as const) {
   });
 
   test(`${format}: secrets are hidden wherever they usually are`, (t) => {
-    const text = written(format, (log) => {
-      log.info({ password: 'geheim', token: 'geheim', request: { authorization: 'Bearer geheim' } }, 'login');
-    });
-    t.regex(text, /login/);
-    t.notRegex(text, /geheim/);
+    for (const name of ['password', 'token', 'access_token', 'authorization', 'secretKey']) {
+      for (const detail of [{ [name]: 'geheim' }, { request: { [name]: 'geheim' } }]) {
+        const text = written(format, (log) => log.info(detail, 'login'));
+        t.regex(text, /login/);
+        t.true(text.includes(name), text);
+        t.notRegex(text, /geheim/);
+      }
+    }
   });
 }
 
@@ -38,6 +41,7 @@ const hidden = [
   ['no answer from postgres://chat4all_auth:S3cr%40t@db:5432/hub', 'S3cr%40t'],
   ['PUT http://minio:9000/b/k?partNumber=1&X-Amz-Credential=AKIDX%2F2026&X-Amz-Signature=deadbeef99', 'deadbeef99'],
   ['PUT http://minio:9000/b/k?partNumber=1&X-Amz-Credential=AKIDX%2F2026&X-Amz-Signature=deadbeef99', 'AKIDX'],
+  ['PUT http://minio:9000/b/k?X-Amz-Security-Token=dGVtcG9yYXJ5&partNumber=1', 'dGVtcG9yYXJ5'],
   ['/v1/files/upload?file_id=1&signature=c2VjcmV0LXNpZ25hdHVyZQ&expires=1', 'c2VjcmV0LXNpZ25hdHVyZQ'],
   ['AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=0123456789abcdef', '0123456789abcdef'],
   [`{"crv":"Ed25519","d":"${'k'.repeat(43)}","x":"public"}`, 'k'.repeat(43)],

@@ -154,8 +154,16 @@ test.serial('lease: one owner at a time, a new epoch for each, and only the hold
   t.is(taken?.epoch, (held?.epoch as bigint) + 1n);
   await outbox.published([id], held as Lease);
   t.truthy(await entryOf(), 'the former holder takes nothing out');
-  await outbox.published([id], taken as Lease);
+  await outbox.releaseLease(second);
+  t.is((await outbox.holdLease(first, 60_000))?.epoch, (held?.epoch as bigint) + 2n);
+  await outbox.published([id], held as Lease);
+  t.truthy(await entryOf(), 'nor does it for what it published in an earlier epoch');
+  await outbox.releaseLease(first);
+  const again = await outbox.holdLease(second, 60_000);
+  await outbox.published([id], again as Lease);
   t.is(await entryOf(), undefined);
+  await outbox.releaseLease(first);
+  t.is(await outbox.holdLease(first, 60_000), undefined, 'only its holder lets go of it');
   await outbox.releaseLease(second);
 });
 
@@ -230,12 +238,22 @@ test('applyReports: what was never accepted is returned', async (t) => {
 
 test('expire: what is still open at its end fails with the reason, whatever was delivered stays', async (t) => {
   const late = newMessage({ expiresIn: 1_000 });
+  const unrouted = newMessage({ expiresIn: 1_000 });
   const inTime = newMessage();
-  await Promise.all([store.append(late), store.append(inTime)]);
+  await Promise.all([late, unrouted, inTime].map((message) => store.append(message)));
   await store.applyReports(new Map([[late.messageId, [ended(bia)]]]));
-  const now = new Date(late.createdAt.getTime() + 1_000);
-  t.true((await store.expire(now, 'too late', 500)) >= 1);
+  t.is(await store.expire(new Date(late.expiresAt.getTime() - 1), 'too early', 500), 0);
+  const now = unrouted.expiresAt;
+  t.is(await store.expire(now, 'too late', 500), 2);
   t.is(await store.expire(now, 'too late', 500), 0);
+  const never = await store.find(unrouted.messageId);
+  t.deepEqual(
+    never?.history.map(({ status, note }) => [status, note]),
+    [
+      ['accepted', ''],
+      ['failed', '2 of 2 deliveries failed: too late'],
+    ],
+  );
   const after = await store.find(late.messageId);
   t.is(after?.status, 'failed');
   t.deepEqual(
