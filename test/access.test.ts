@@ -101,7 +101,7 @@ const stranger = opened(async () => {
   const { privateKeys, trusted } = await generateKeys(['auth']);
   return openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys.auth, TRUSTED_KEYS: trusted }));
 });
-const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 60_000) };
+const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 3_600_000) };
 const someOther = (service: string) => (service === 'auth' ? 'message' : 'auth');
 
 const callers: CallerKind[] = [
