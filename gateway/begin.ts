@@ -33,7 +33,12 @@ const mostParameters = 500;
 /** Those who watch over it ask every second. */
 const watched = new Set(['/', '/health', '/ready']);
 
-const answered = counter('http_requests_total', 'HTTP requests, by route and status', ['method', 'route', 'status']);
+/** Requests that were answered. */
+export const answered = counter('http_requests_total', 'HTTP requests, by route and status', [
+  'method',
+  'route',
+  'status',
+]);
 const answering = durationHistogram(
   'http_request_duration_seconds',
   'From the head of a request to the end of its answer',
@@ -41,7 +46,7 @@ const answering = durationHistogram(
 );
 const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
 /** What a request that leads nowhere is counted under: a client may think up any path and method. */
-const noRoute = { route: 'none', method: 'any' };
+export const noRoute = { route: 'none', method: 'any' };
 
 /**
  * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself

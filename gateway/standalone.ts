@@ -21,6 +21,7 @@ import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './admission.ts';
 import { answerProblem } from './answer.ts';
 import { Backends } from './backends.ts';
+import { answered, noRoute } from './begin.ts';
 import { readRoutes } from './bindings.ts';
 import { isForm } from './body.ts';
 import { trailersFor } from './call.ts';
@@ -107,10 +108,15 @@ export async function startStandalone(
     if (response.headersSent) response.destroy();
     else answerProblem(response, problem, trailersOf(problem, request));
   };
-  const serve = (request: IncomingMessage, response: ServerResponse) => {
+  const serve = (request: IncomingMessage, response: ServerResponse & Routed) => {
+    response.on('close', () => {
+      const status = response.headersSent ? response.statusCode : 499;
+      const { route } = response;
+      answered.inc(route === undefined ? { ...noRoute, status } : { method: request.method, route, status });
+    });
     try {
-      const answered = dispatch(table, health, request, response);
-      if (answered !== undefined) answered.catch((error: unknown) => fail(error, request, response));
+      const answering = dispatch(table, health, request, response);
+      if (answering !== undefined) answering.catch((error: unknown) => fail(error, request, response));
     } catch (error) {
       fail(error, request, response);
     }
@@ -138,11 +144,16 @@ export async function startStandalone(
   };
 }
 
+/** An answer with the template of its route. */
+interface Routed {
+  route?: string;
+}
+
 function dispatch(
   table: RouteTable<Handler>,
   health: HealthAnswers,
   request: IncomingMessage,
-  response: ServerResponse,
+  response: ServerResponse & Routed,
 ): Promise<void> | void {
   const { expect } = request.headers;
   if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
@@ -161,6 +172,7 @@ function dispatch(
   const match = table.find(method, pathname);
   switch (match.kind) {
     case 'found':
+      response.route = match.route.template.text;
       return match.route.target(request, response, match.values, query);
     case 'malformed path':
       throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding', grpcCode(3));
@@ -169,7 +181,10 @@ function dispatch(
       throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found', grpcCode(5));
     case 'wrong method': {
       const asGet = mayBeGet ? table.find('GET', pathname) : match;
-      if (asGet.kind === 'found') return asGet.route.target(request, response, asGet.values, query);
+      if (asGet.kind === 'found') {
+        response.route = asGet.route.template.text;
+        return asGet.route.target(request, response, asGet.values, query);
+      }
       throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed', grpcCode(12));
     }
   }

@@ -5,7 +5,7 @@ import path from 'node:path';
 import ava, { type ExecutionContext } from 'ava';
 import { freePorts } from '../dev/ports.ts';
 import { descriptorSet, startEchoBackend } from '../test/echo-backend.ts';
-import { exchange } from '../test/echo-gateway.ts';
+import { dial, exchange } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
 import { openedFolder } from '../test/opened.ts';
@@ -118,14 +118,55 @@ test('workers: a primary that is killed takes them with it', async (t) => {
   }
 });
 
-test('workers: metrics are those of all', async (t) => {
+/** What the workers have answered so far, by status. */
+async function answersIn(metrics: number): Promise<Record<string, number>> {
+  const { status, text } = await exchange(metrics, 'GET /metrics');
+  if (status !== 200) throw new Error(`/metrics is ${status}: ${text}`);
+  const counted: Record<string, number> = {};
+  for (const [, labels, count] of text.matchAll(/^chat4all_http_requests_total\{(.*)\} (\d+)$/gm)) {
+    const [, code] = /status="(\d+)"/.exec(labels!)!;
+    counted[code!] = (counted[code!] ?? 0) + Number(count);
+  }
+  return counted;
+}
+
+test('workers: metrics are those of all, added up', async (t) => {
+  const [metrics] = (await freePorts(1)) as [number];
+  const { pid, lines } = await start(t, 0, { METRICS_PORT: String(metrics) });
+  const port = await ready(lines);
+  const found = await answered(port);
+  // Each on a connection of its own: the workers take them by turns.
+  for (let times = 1; times < 20; times++) t.is(await answered(port), found);
+  for (let times = 0; times < 10; times++) t.is((await exchange(port, 'GET /nothing/there')).status, 404);
+  const counted = await eventually(
+    'all are counted',
+    () => answersIn(metrics),
+    (by) => Object.values(by).reduce((sum, count) => sum + count, 0) >= 30,
+  );
+  t.deepEqual(counted, { [found]: found === 404 ? 30 : 20, ...(found !== 404 && { 404: 10 }) });
+  if (!isLinux) return;
+  // Of one worker they would be fewer: with it go its own.
+  const [first] = await workersOf(pid);
+  process.kill(first!, 'SIGKILL');
+  const left = await eventually(
+    'the metrics are those of the others',
+    () => answersIn(metrics).catch(() => counted),
+    (by) => Object.values(by).reduce((sum, count) => sum + count, 0) < 30,
+  );
+  const sum = Object.values(left).reduce((all, count) => all + count, 0);
+  t.true(sum > 0, 'the other one has answered, too');
+});
+
+test('metrics: a target that is no URL harms nobody', async (t) => {
   const [metrics] = (await freePorts(1)) as [number];
   const { lines } = await start(t, 0, { METRICS_PORT: String(metrics) });
   await ready(lines);
-  const { status, text } = await exchange(metrics, 'GET /metrics');
-  t.is(status, 200);
-  const [, heap] = /^nodejs_eventloop_lag_seconds ([\d.e-]+)$/m.exec(text) ?? [];
-  t.truthy(heap, text);
+  for (const target of ['http://[/x', '//', '*', '/%', 'http://a:b']) {
+    const { socket, until } = await dial(metrics);
+    socket.write(`GET ${target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`);
+    t.regex(await until('end'), /^HTTP\/1\.1 40[04] /, target);
+  }
+  t.is((await exchange(metrics, 'GET /metrics')).status, 200);
 });
 
 test('workers: a port that is taken is said once, and the exit code says so, too', async (t) => {

@@ -87,8 +87,9 @@ export async function serveMetrics(config: Config<typeof metricsSettings>): Prom
     return undefined;
   }
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000 }, (request, response) => {
-    const { pathname } = new URL(request.url ?? '/', 'http://metrics');
-    if (pathname !== '/metrics') return void response.writeHead(404).end();
+    // What is no URL leads nowhere, either.
+    if (URL.parse(request.url ?? '', 'http://metrics')?.pathname !== '/metrics')
+      return void response.writeHead(404).end();
     if (request.method !== 'GET') return void response.writeHead(405, { Allow: 'GET' }).end();
     const hasWorkers = Object.keys(cluster.workers ?? {}).length > 0;
     (hasWorkers ? ofWorkers.clusterMetrics() : register.metrics()).then(
