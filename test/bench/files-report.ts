@@ -59,10 +59,10 @@ export const fileGoals = {
   gatewayRatio: 0.8,
   presignedRatio: 0.95,
   downloadRatio: 0.5,
-  /** Seconds for a GiB, of all processes but the benchmark's own, less what MinIO needs for it in any case. */
+  /** Seconds for a GiB, of the processes that the bytes pass, and what MinIO needs more than for its own GET. */
   downloadCpu: 3,
   grownMiB: 64,
-  /** All of the hub's processes together, for each download that nobody reads. */
+  /** Of the processes that the bytes pass together, for each download that nobody reads. */
   stalledMiB: 1,
   initiateP99Ms: 100,
   /** Of 2 GiB. */
@@ -147,13 +147,13 @@ export function printFiles(report: FilesReport): void {
       );
     }
     const raw = downloads.find((other) => other.way === 'raw' && other.parallel === parallel);
-    const more = sum(ours(cpu)) + Math.max(0, (cpu['minio'] ?? 0) - (raw?.cpuSecondsPerGiB['minio'] ?? 0));
+    const more = passing(cpu) + Math.max(0, (cpu['minio'] ?? 0) - (raw?.cpuSecondsPerGiB['minio'] ?? 0));
     judge(
       more <= fileGoals.downloadCpu,
-      `${name}: ${hundredths(more)} s of CPU a GiB more than MinIO's own (at most ${fileGoals.downloadCpu})`,
+      `${name}: ${hundredths(more)} s of CPU a GiB in gateway and file service, and of MinIO more than its own GET (at most ${fileGoals.downloadCpu})`,
     );
   }
-  const each = sum(ours(stalled.grownMiB)) / stalled.count;
+  const each = passing(stalled.grownMiB) / stalled.count;
   judge(
     each <= fileGoals.stalledMiB,
     `a download that nobody reads: ${hundredths(each)} MiB (at most ${fileGoals.stalledMiB})`,
@@ -177,6 +177,11 @@ export function printFiles(report: FilesReport): void {
 
 function cpuRow(name: string, cpu: Record<string, number>, processes: readonly string[]): string[] {
   return [name, ...processes.map((process) => hundredths(cpu[process] ?? 0)), hundredths(sum(ours(cpu)))];
+}
+
+/** Of the hub's processes those that bytes pass: the others do now and then what they always do. */
+function passing(values: Record<string, number>): number {
+  return sum(Object.fromEntries(Object.entries(values).filter(([name]) => /^(gateway|file)\b/.test(name))));
 }
 
 /** What is the hub's own. */
