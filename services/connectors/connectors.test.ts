@@ -436,6 +436,21 @@ test('delivering: a claim that can not be renewed in time begins nothing any mor
   t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
 });
 
+test('delivering: a process that was frozen for longer than its claim begins nothing when it wakes up', async (t) => {
+  const conversationId = uuid();
+  const events = [requested({ conversationId }), requested({ conversationId })];
+  const lease = 1_000;
+  const net = network(() => {
+    // Nothing else of the process runs meanwhile, no timer that would renew the claim either.
+    for (const until = performance.now() + lease; performance.now() < until;);
+  });
+  const frozen = worker(net.connector, { lease });
+  t.true(isTransient(await t.throwsAsync(frozen.handle(events))));
+  t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
+  await worker(network(() => {}).connector).handled(events);
+  t.deepEqual(net.recipients(), recipientsOf(events.slice(0, 1)));
+});
+
 test('delivering: a delivery that takes longer than a claim stays claimed', async (t) => {
   const event = requested();
   const lease = 3_000;

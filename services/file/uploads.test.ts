@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -12,7 +13,7 @@ import { startRemoving } from './cleaning.ts';
 import { openDiskStorage } from './storage/disk.ts';
 import { unavailable } from './storage/failures.ts';
 import type { Storage } from './storage/storage.ts';
-import { database, openStore, type NewFile } from './store.ts';
+import { database, openStore, type NewFile, type Store } from './store.ts';
 import { openUploads } from './uploads.ts';
 
 const hub = opened(openHarness, (hub) => hub.stop());
@@ -90,7 +91,7 @@ test.serial('begin: what the store opens though it had not answered is removed, 
 });
 
 /** The removals of a replica: a process of its own would do nothing else. */
-function startReplica(t: ExecutionContext, storage: Storage, lifetime = 60_000) {
+function startReplica(t: ExecutionContext, storage: Storage, lifetime = 60_000, given = store) {
   const lines: Record<string, unknown>[] = [];
   const replicaLog = openLog({
     name: 'test',
@@ -98,7 +99,7 @@ function startReplica(t: ExecutionContext, storage: Storage, lifetime = 60_000) 
     level: 'info',
     destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
   });
-  const removing = startRemoving({ store, storage, log: replicaLog, lifetime });
+  const removing = startRemoving({ store: given, storage, log: replicaLog, lifetime });
   t.teardown(() => removing.stop());
   return { removing, lines };
 }
@@ -179,6 +180,11 @@ test.serial('a removal that somebody else has taken over meanwhile is not crosse
   await store.removed(key, one, 60_000);
   await store.releaseRemoval(key, one, 0, 1);
   t.deepEqual(await removalOf(key), { again: true, attempts: 0, isHeld: true });
+  await store.releaseRemoval(key, other, 60_000, 1);
+  t.deepEqual(await removalOf(key), { again: true, attempts: 1, isHeld: false });
+  t.deepEqual(await store.holdRemovals({ by: one, length: 60_000 }, 10), [], 'nobody tries it before its time');
+  await db.sql('update removals set held_until = now() where storage_key = $1', [key]);
+  t.is((await store.holdRemovals({ by: other, length: 60_000 }, 10)).length, 1);
   await store.removed(key, other, 0);
   t.deepEqual(await removalOf(key), { again: false, attempts: 0, isHeld: false });
   t.is((await store.holdRemovals({ by: other, length: 60_000 }, 10)).length, 1);
@@ -218,19 +224,30 @@ test.serial('keys that can not be removed hold up no other, and are tried less a
       select unnest($1::text[]), now() - interval '1 hour', false union all select unnest($2::text[]), now(), false`,
     [broken, good],
   );
-  const { lines } = startReplica(t, storage);
+  const pauses = new Map<string, number[]>();
+  const noting: Store = {
+    ...store,
+    async releaseRemoval(key, by, pause, failures) {
+      pauses.set(key, [...(pauses.get(key) ?? []), pause]);
+      await store.releaseRemoval(key, by, pause, failures);
+    },
+  };
+  const { removing, lines } = startReplica(t, storage, 60_000, noting);
   await eventually(
     'the others are removed',
     () => db.sql('select from removals where storage_key = any($1)', [good]),
     (rows) => rows.length === 0,
   );
   t.is(new Set(tries).size, 50);
-  const rows = await db.sql<{ attempts: number; pause: number }>(
-    `select attempts, extract(epoch from held_until - now())::float8 as pause from removals where storage_key = any($1)`,
-    [broken],
+  await eventually(
+    'each was tried again',
+    () => {
+      removing.wake();
+      return broken.map((key) => pauses.get(key)?.length ?? 0);
+    },
+    (counts) => counts.every((count) => count >= 2),
   );
-  t.is(rows.length, 25);
-  for (const { attempts, pause } of rows) t.true(attempts >= 1 && pause <= 2 ** (attempts - 1));
+  for (const key of broken) t.deepEqual(pauses.get(key)!.slice(0, 2), [1_000, 2_000]);
   t.true(lines.some(({ msg, failed }) => msg === 'not removed from the store' && failed === 10));
   await db.sql('delete from removals where storage_key = any($1)', [broken]);
 });
@@ -303,5 +320,141 @@ test.serial('begin: what the store was never asked for leaves nothing to be remo
       .map(({ fileId }) => fileId)
       .toSorted(),
   );
+  await db.sql('delete from removals');
+});
+
+test.serial('an upload is completed, failed and let go of only by who holds it', async (t) => {
+  const file = newFile();
+  const { fileId } = file;
+  t.true(await store.begin(file, 10));
+  t.true(await store.opened(fileId, 'upload'));
+  const [one, other] = [uuid(), uuid()];
+  const long = 60_000;
+  const checksum = fileId.replaceAll('-', '').repeat(2);
+  t.true(await store.holdCompletion(fileId, { by: one, length: long }));
+  t.true(await store.holdCompletion(fileId, { by: one, length: long }), 'it is kept by being held again');
+  t.false(await store.holdCompletion(fileId, { by: other, length: long }));
+  t.false(await store.fail(fileId, 'Nothing was uploaded'));
+  t.false(await store.fail(fileId, 'It is wrong', other));
+  t.false(await store.complete(fileId, other, checksum, undefined));
+  await store.releaseCompletion(fileId, other);
+  const idle = await store.idle(new Date(Date.now() + long), 100);
+  t.deepEqual(idle.filter((each) => each.fileId === fileId), [], 'the sweep leaves it alone'); // prettier-ignore
+
+  // Its holder was frozen for longer than it held it.
+  await store.holdCompletion(fileId, { by: one, length: 1 });
+  await eventually(
+    'it can be taken over',
+    () => store.holdCompletion(fileId, { by: other, length: long }),
+    (held) => held,
+  );
+  t.false(await store.complete(fileId, one, checksum, undefined));
+  t.false(await store.fail(fileId, 'It is wrong', one));
+  await store.releaseCompletion(fileId, one);
+  t.false(await store.holdCompletion(fileId, { by: one, length: long }));
+  t.like(await store.find(fileId), { status: 'initiated', checksum: null });
+  t.is(await store.findContent(checksum), undefined);
+  t.true(await store.complete(fileId, other, checksum, undefined));
+  t.like(await store.find(fileId), { status: 'completed', checksum });
+  t.false(await store.complete(fileId, other, checksum, undefined), 'once');
+});
+
+test.serial('complete: of two that hold an upload one after the other, only the last one completes it', async (t) => {
+  const content = Buffer.from('what was uploaded');
+  const file = { ...newFile(), fileSize: content.byteLength };
+  const reading = Promise.withResolvers<void>();
+  const goOn = Promise.withResolvers<void>();
+  // As a process that was frozen in the middle of it.
+  const slow: Storage = {
+    ...disk,
+    async *read(...given) {
+      reading.resolve();
+      await goOn.promise;
+      yield* disk.read(...given);
+    },
+  };
+  const options = { store, limits, log, onRemoval: () => {} };
+  const [frozen, next] = [openUploads({ ...options, storage: slow }), openUploads({ ...options, storage: disk })];
+  const begun = await next.begin(file);
+  async function* bytes() {
+    yield content;
+  }
+  const chunk = { chunkId: 0, contentDigest: '', announced: content.byteLength, bytes: bytes() };
+  await next.put(begun, chunk, new AbortController().signal);
+  const checksum = createHash('sha256').update(content).digest('hex');
+  const complete = (uploads: typeof next) =>
+    uploads.complete(file.fileId, file.ownerId, checksum, new AbortController().signal);
+  const first = complete(frozen);
+  await reading.promise;
+  await db.sql(`update files set completing_by = $2, completing_until = now() where file_id = $1`, [
+    file.fileId,
+    uuid(),
+  ]);
+  t.like(await complete(next), { status: 'completed', checksum });
+  const { updatedAt } = (await store.find(file.fileId))!;
+  goOn.resolve();
+  t.like(await t.throwsAsync(first), { reason: 'UPLOAD_COMPLETING' });
+  t.like(await store.find(file.fileId), { status: 'completed', checksum, updatedAt });
+});
+
+test.serial(
+  'complete: what reads back otherwise than it was said is failed, and never shown as completed',
+  async (t) => {
+    const content = Buffer.from('what was uploaded');
+    const checksum = createHash('sha256').update(content).digest('hex');
+    // The store has taken all of it and gives something else.
+    const damaged: Storage = {
+      ...disk,
+      async *read() {
+        yield Buffer.from('what was UPLOADED');
+      },
+    };
+    const file = { ...newFile(), fileSize: content.byteLength, expectedChecksum: checksum };
+    const uploads = openUploads({ store, storage: damaged, limits, log, onRemoval: () => {} });
+    const begun = await uploads.begin(file);
+    async function* bytes() {
+      yield content;
+    }
+    const signal = new AbortController().signal;
+    await uploads.put(begun, { chunkId: 0, contentDigest: '', announced: undefined, bytes: bytes() }, signal);
+    t.like(await t.throwsAsync(uploads.complete(file.fileId, file.ownerId, checksum, signal)), {
+      reason: 'CHECKSUM_MISMATCH',
+    });
+    t.like(await store.find(file.fileId), { status: 'failed', checksum: null });
+    t.truthy(await removalOf(file.fileId));
+    await db.sql('delete from removals');
+  },
+);
+
+test.serial(
+  'reconcile: a chunk that came after the store was asked stays, one that the store has not goes',
+  async (t) => {
+    const file = newFile();
+    t.true(await store.begin(file, 10));
+    const asked = new Date();
+    const chunk = { chunkId: 0, size: file.fileSize, uploadedAt: new Date(asked.getTime() + 1) };
+    await store.recordChunk(file.fileId, chunk);
+    await store.reconcile(file.fileId, [], asked);
+    t.deepEqual(await store.chunks(file.fileId), [chunk]);
+    await store.reconcile(file.fileId, [], new Date(asked.getTime() + 2));
+    t.deepEqual(await store.chunks(file.fileId), []);
+  },
+);
+
+test.serial('share: only what is completed, and not deleted after that', async (t) => {
+  const file = newFile();
+  const { fileId } = file;
+  const conversation = uuid();
+  t.true(await store.begin(file, 10));
+  t.false(await store.share(fileId, conversation));
+  const by = uuid();
+  t.true(await store.holdCompletion(fileId, { by, length: 60_000 }));
+  t.true(await store.complete(fileId, by, fileId.replaceAll('-', '').repeat(2), undefined));
+  // Whichever comes first.
+  const [shared, outcome] = await Promise.all([store.share(fileId, conversation), store.delete(fileId)]);
+  t.deepEqual([shared, outcome], shared ? [true, 'sent'] : [false, 'deleted']);
+  t.deepEqual(await store.sharedWith(fileId, '00000000-0000-0000-0000-000000000000', 10), shared ? [conversation] : []);
+  t.is(await store.find(fileId).then((found) => found !== undefined), shared);
+  t.false(await store.share(uuid(), conversation));
   await db.sql('delete from removals');
 });
