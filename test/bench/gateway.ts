@@ -32,6 +32,8 @@ export interface GatewayRun {
   name: string;
   ours: Round;
   theirs: Round;
+  /** The hub's own gateway (Express, log lines, limits) in its one process, in front of the same server. */
+  hub: Round;
   share: number;
   leastShare: number;
   mostShare: number;
@@ -95,6 +97,26 @@ export async function measureGateways({
   });
   await reachable(port, signal);
 
+  const [hubPort] = (await freePorts(1)) as [number];
+  const hub = spawn(process.execPath, ['--max-semi-space-size=32', path.join(root, 'gateway/main.ts')], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: {
+      ...process.env,
+      SHUTDOWN_NOTICE: '0s',
+      LOG_FORMAT: 'json',
+      PORT: String(hubPort),
+      RATE_LIMIT: '0',
+      DESCRIPTOR_SET: descriptorSet,
+      BACKENDS: `transcoding.v1=${backend}`,
+    },
+  });
+  const hubExited = once(hub, 'exit');
+  started.defer(async () => {
+    hub.kill();
+    await hubExited;
+  });
+  await reachable(hubPort, signal);
+
   const runs: GatewayRun[] = [];
   for (const [name, request] of Object.entries(requests)) {
     const measure = async (target: { pid: number; port: number }, length: number): Promise<Round> => {
@@ -115,21 +137,26 @@ export async function measureGateways({
       { pid: node.pid as number, port },
       { pid: go.child.pid as number, port: go.port },
     ];
-    for (const each of [ours, theirs]) await measure(each, warmUpSeconds);
+    const hubs = { pid: hub.pid as number, port: hubPort };
+    for (const each of [ours, theirs, hubs]) await measure(each, warmUpSeconds);
     const pairs: [Round, Round][] = [];
+    const ofHub: Round[] = [];
     for (let round = 0; round < rounds; round++) {
       // Whoever comes first may have the better moment.
       if (round % 2 === 0) pairs.push([await measure(ours, seconds), await measure(theirs, seconds)]);
       else pairs.push([await measure(theirs, seconds), await measure(ours, seconds)].reverse() as [Round, Round]);
+      ofHub.push(await measure(hubs, seconds));
     }
     const shares = pairs.map(([own, other]) => own.perSecond / other.perSecond);
-    const middle = (which: 0 | 1): Round => {
-      const of = (key: keyof Round) => percentiles(pairs.map((pair) => pair[which][key])).p50;
+    const middle = (some: readonly Round[]): Round => {
+      const of = (key: keyof Round) => percentiles(some.map((each) => each[key])).p50;
       return { perSecond: of('perSecond'), cpu: of('cpu'), p50: of('p50'), p99: of('p99') };
     };
     shares.sort(ascending);
     const [leastShare, mostShare] = [shares[0] as number, shares.at(-1) as number];
-    runs.push({ name, ours: middle(0), theirs: middle(1), share: percentiles(shares).p50, leastShare, mostShare });
+    const [own, others] = [pairs.map(([each]) => each), pairs.map(([, each]) => each)];
+    const medians = { ours: middle(own), theirs: middle(others), hub: middle(ofHub) };
+    runs.push({ name, ...medians, share: percentiles(shares).p50, leastShare, mostShare });
   }
   return runs;
 }
@@ -139,7 +166,7 @@ export function printGateways(runs: readonly GatewayRun[]): void {
     '\nThe hop through the gateway, median of the rounds; the share is that of grpc-gateway’s requests a second\n',
   );
   console.log('               requests/s   CPU µs/request   p50 ms   p99 ms   share   least    most');
-  for (const { name, ours, theirs, share, leastShare, mostShare } of runs) {
+  for (const { name, ours, theirs, hub, share, leastShare, mostShare } of runs) {
     const row = (who: string, { perSecond, cpu, p50, p99 }: Round) =>
       [
         who.padEnd(14),
@@ -150,6 +177,12 @@ export function printGateways(runs: readonly GatewayRun[]): void {
       ].join(' ');
     const shares = [share, leastShare, mostShare].map((each) => each.toFixed(2).padStart(7)).join(' ');
     console.log(`  ${name}\n${row('    ours', ours)} ${shares}\n${row('    grpc-gateway', theirs)}`);
+    console.log(row("    the hub's", hub));
+    const ratios = [hub.perSecond / ours.perSecond, hub.cpu / ours.cpu, hub.cpu / theirs.cpu];
+    const [rate, cpu, cpuOfGo] = ratios.map((each) => each.toFixed(2));
+    console.log(
+      `    the hub's own mode, in one process: ${rate} of our requests/s, ${cpu} of our CPU, ${cpuOfGo} of grpc-gateway's`,
+    );
     console.log(`  ${share >= 0.8 ? 'reached    ' : 'NOT REACHED'} ${name}: ${share.toFixed(2)} (at least 0.8)`);
   }
 }
