@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import test from 'ava';
 import type { z } from 'zod';
+import { ConfigError, loadConfig } from '#lib/config.ts';
 import { lifecycleSettings } from '#lib/lifecycle.ts';
 import { logSettings } from '#lib/log.ts';
 import { metricsSettings } from '#lib/metrics.ts';
@@ -108,4 +109,37 @@ test('.env.example: names what docker-compose.yml requires, and gives away no pa
   t.true(required.length > 0);
   for (const { name } of required) t.is(shown.get(name)?.value, '', name);
   for (const line of read('.env.example').split('\n')) t.true(line === '' || line.startsWith('#'), line);
+});
+
+/** What is named like a secret and is none, or is no text that anybody could guess. */
+const noGuesses = /^(TRUSTED_KEYS|IDENTITY_KEY|TOKEN_TTL|\w+_ACCESS_KEY|\w+_TLS_KEY)$/;
+
+test('every password and every key is refused where everybody knows it, and none has a default', async (t) => {
+  const declared = await declarations();
+  const secrets = [...declared].filter(
+    ([name]) => /PASSWORD|SECRET|TOKEN|KEY|DATABASE_URL/.test(name) && !noGuesses.test(name),
+  );
+  for (const known of [
+    'DATABASE_URL',
+    'BUS_DATABASE_URL',
+    'KAFKA_SASL_PASSWORD',
+    'S3_SECRET_KEY',
+    'S3_UPLOAD_SECRET_KEY',
+  ])
+    t.true(declared.has(known), known);
+  t.deepEqual(
+    secrets
+      .map(([name]) => name)
+      .filter((name) => /^(AUTH|BUS)_DATABASE_PASSWORD$/.test(name))
+      .toSorted(),
+    ['AUTH_DATABASE_PASSWORD', 'BUS_DATABASE_PASSWORD'],
+  );
+  for (const [name, schemas] of secrets) {
+    const weak = name.endsWith('_URL') ? 'postgres://chat4all_auth:changeme@db:5432/hub' : 'changeme';
+    for (const schema of schemas) {
+      t.is(schema.safeParse(undefined).data, undefined, name);
+      const error = t.throws(() => loadConfig({ [name]: schema }, { [name]: weak }), { instanceOf: ConfigError }, name);
+      t.regex(error.message, new RegExp(`${name} must be a secret`));
+    }
+  }
 });

@@ -510,12 +510,12 @@ test('channelz: tells of the connections on a port that is reached from here onl
     t.teardown(() => client.close());
     return new Promise<unknown>((resolve) => {
       const settle = (error: ServiceError | null, answer?: { server: unknown[] }) =>
-        resolve(error === null ? answer!.server.length : error.code);
+        resolve(error === null ? answer!.server.length > 0 : error.code);
       client.GetServers!({}, { deadline: Date.now() + 10_000 }, settle);
     });
   };
-  t.true(((await servers({})) as number) >= 1);
+  t.is(await servers({}), true);
   t.is(await servers({ GRPC_CHANNELZ: 'false' }), status.UNIMPLEMENTED);
   t.is(await servers({ GRPC_HOST: '0.0.0.0' }), status.UNIMPLEMENTED);
-  t.true(((await servers({ GRPC_HOST: '0.0.0.0', GRPC_CHANNELZ: 'true' })) as number) >= 1);
+  t.is(await servers({ GRPC_HOST: '0.0.0.0', GRPC_CHANNELZ: 'true' }), true);
 });

@@ -1,6 +1,7 @@
 import { setImmediate as tick } from 'node:timers/promises';
 import ava, { type ExecutionContext } from 'ava';
 import bcrypt from 'bcrypt';
+import { decodeJwt } from 'jose';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { ConfigError, loadConfig } from '#lib/config.ts';
@@ -212,7 +213,9 @@ test('issueToken: gives a token that every service believes, for as long as it s
   t.is(answer.expiresIn, 3600);
   const expiresAt = answer.expiresAt!.getTime();
   t.is(expiresAt % 1000, 0);
-  t.true(expiresAt >= before + 3_600_000);
+  // Whole seconds: the one that has begun counts in favour of whoever logs in.
+  t.true(expiresAt >= before + 3_600_000 && expiresAt <= Date.now() + 3_601_000, `${expiresAt - before} ms`);
+  t.is(decodeJwt(answer.token).exp! * 1_000, expiresAt);
   t.deepEqual(await hub.identities.conversation!.verify(answer.token), {
     kind: 'user',
     userId: answer.userId,

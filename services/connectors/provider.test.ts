@@ -202,17 +202,23 @@ test('take: a refusal is final and has no effect, but what was taken before stay
 test('take: the limit is one for all processes, and says how long to wait', async (t) => {
   const limited = { record: true, rateLimit: 20 };
   const simulations = await Promise.all([simulate('limit', limited), simulate('limit', limited)]);
+  const second = async () => {
+    const [row] = await db.sql<{ second: number }>(
+      'select floor(extract(epoch from clock_timestamp()))::int as second',
+    );
+    return row!.second;
+  };
+  const began = await second();
   const answers = await Promise.all(Array.from({ length: 100 }, (_, index) => ask(simulations[index % 2]!, 'limit')));
   const taken = answers.filter(({ answer }) => answer === undefined);
-  // However the requests fall: in one second, or in two that follow each other.
-  t.true(taken.length >= 20 && taken.length <= 40, `${taken.length}`);
+  // In most runs all of them fall into one second; a process that counted for itself would let 40 through in it.
+  const most = 20 * ((await second()) - began + 1);
+  t.true(taken.length >= 20 && taken.length <= most, `${taken.length} of ${most}`);
   for (const { answer, reason } of answers.filter((each) => each.answer !== undefined)) {
     t.is(reason, 'TOO_MANY_REQUESTS');
     t.true((answer as HubError).retryAfter! >= 0 && (answer as HubError).retryAfter! <= 1);
   }
-  const seconds = Map.groupBy(await effectsOf('limit'), ({ firstAt }) => Math.floor(firstAt.getTime() / 1_000));
   t.is((await effectsOf('limit')).length, taken.length);
-  t.true(seconds.size <= 3);
 });
 
 test('take: out of order it takes nothing', async (t) => {
