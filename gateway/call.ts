@@ -5,13 +5,13 @@ import { answerBody, answerNothing } from './answer.ts';
 import type { Backend } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import type { Dialect } from './dialect.ts';
-import { canonicalHeader, toMetadata } from './headers.ts';
+import { canonicalHeader } from './headers.ts';
 import { answeredBody } from './http-body.ts';
+import { requireFits, toMetadata, type CallMetadata } from './metadata.ts';
 import { fromReading, type Problem } from './problem.ts';
 import { answerLookup, isLookup } from './representation.ts';
 import { Reading } from './request-json.ts';
 import type { Sent, Transcoder } from './transcode.ts';
-import type { CallMetadata } from './unary-peer.ts';
 
 /** What a call over HTTP needs. */
 export interface CallOptions {
@@ -52,10 +52,11 @@ export class Outgoing {
   readonly #options: CallOptions;
   readonly #reading = new Reading();
 
-  /** @throws Problem 400 or 401 if a header can't be passed on */
+  /** @throws Problem 400 or 401 if a header can't be passed on, 431 if they are more than the backend takes */
   constructor(request: IncomingMessage, response: ServerResponse, options: CallOptions) {
-    const { dialect, timeout } = options;
+    const { backend, dialect, timeout } = options;
     this.sent = dialect.metadataOf(request, response);
+    requireFits(this.sent, backend.unary.largestHead);
     this.deadline = Date.now() + dialect.timeoutOf(request.headers, timeout);
     this.#options = options;
   }

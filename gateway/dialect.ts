@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { ServiceError } from '@grpc/grpc-js';
 import { headersOf, metadataOf, requestIdIn, timeoutOf } from './headers.ts';
+import type { CallMetadata } from './metadata.ts';
 import { fromBackend, type Problem } from './problem.ts';
 import type { Reading } from './request-json.ts';
-import type { CallMetadata } from './unary-peer.ts';
 
 /** The form of JSON, where proto3 JSON leaves a choice or an API makes one of its own. */
 export interface JsonForm {

@@ -3,10 +3,10 @@ import type { Registry } from '@bufbuild/protobuf';
 import type { ServiceError } from '@grpc/grpc-js';
 import { Status } from '#gen/google/rpc/status.ts';
 import type { Dialect } from './dialect.ts';
-import { canonicalHeader, keyPattern, valuePattern } from './headers.ts';
+import { canonicalHeader } from './headers.ts';
+import { addValue, AllowList, isText, type CallMetadata } from './metadata.ts';
 import { fromForeign, Problem } from './problem.ts';
 import { ResponseJson } from './response-json.ts';
-import type { CallMetadata } from './unary-peer.ts';
 
 /** Headers that every backend is told under their own names, with `grpcgateway-` in front. */
 const permanent = new Set([
@@ -35,38 +35,29 @@ const permanent = new Set([
   'warning',
 ]);
 const prefix = { permanent: 'grpcgateway-', metadata: 'grpc-metadata-' } as const;
-/** What the gateway itself or HTTP/2 says. */
-const reserved = /^(x-forwarded-(for|host)|grpcgateway-.*|grpc-.*|content-type|te|user-agent|connection|host|:.*)$/;
+const allowed = new AllowList(/^(x-forwarded-(for|host)|grpcgateway-.*)$/, 'left out');
 
-/** The metadata of a call, as grpc-gateway's runtime makes it of a request. */
+/** The metadata of a call, as grpc-gateway's runtime makes it of a request. @throws Problem 400 if some isn't base64 */
 export function strictMetadata({ rawHeaders, socket }: IncomingMessage): CallMetadata {
   const metadata: CallMetadata = {};
-  const add = (key: string, value: string) => {
-    const known = metadata[key];
-    metadata[key] = known === undefined ? value : [...(Array.isArray(known) ? known : [known]), value];
-  };
   let host: string | undefined;
   let ownHost: string | undefined;
   const forwarded: string[] = [];
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = (rawHeaders[at] as string).toLowerCase();
     const value = rawHeaders[at + 1] as string;
-    const isText = valuePattern.test(value);
-    if (permanent.has(name)) {
-      if (!isText) continue;
-      if (name === 'authorization') add(name, value);
-      add(prefix.permanent + name, value);
+    if (name.startsWith(prefix.metadata)) {
+      allowed.add(metadata, name.slice(prefix.metadata.length), value, name);
+    } else if (permanent.has(name)) {
+      if (!isText(value)) continue;
+      if (name === 'authorization') addValue(metadata, name, value);
+      addValue(metadata, prefix.permanent + name, value);
     } else if (name === 'host') {
-      if (isText) ownHost ??= value;
+      if (isText(value)) ownHost ??= value;
     } else if (name === 'x-forwarded-host') {
-      if (isText) host ??= value;
+      if (isText(value)) host ??= value;
     } else if (name === 'x-forwarded-for') {
-      if (isText) forwarded.push(value);
-    } else if (name.startsWith(prefix.metadata)) {
-      const key = name.slice(prefix.metadata.length);
-      if (reserved.test(key) || !keyPattern.test(key)) continue;
-      if (key.endsWith('-bin')) add(key, binary(name, value));
-      else if (isText) add(key, value);
+      if (isText(value)) forwarded.push(value);
     }
   }
   host = host || ownHost;
@@ -74,15 +65,6 @@ export function strictMetadata({ rawHeaders, socket }: IncomingMessage): CallMet
   if (socket.remoteAddress !== undefined) forwarded.push(socket.remoteAddress.replace(/^::ffff:(?=\d+\.)/, ''));
   if (forwarded.length > 0) metadata['x-forwarded-for'] = forwarded.join(', ');
   return metadata;
-}
-
-function binary(name: string, value: string): string {
-  const match = /^[A-Za-z0-9+/]*(={0,2})$/.exec(value);
-  const isPadded = value.length % 4 === 0;
-  if (match === null || (!isPadded && (match[1] !== '' || value.length % 4 === 1))) {
-    throw new Problem(400, 'MALFORMED_HEADER', `The header ${name} must be base64`);
-  }
-  return value;
 }
 
 /** In milliseconds. */

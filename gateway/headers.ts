@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { Metadata } from '@grpc/grpc-js';
+import { isIP } from 'node:net';
+import type { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { requestIdPattern } from '#lib/context.ts';
 import type { Caller } from './callers.ts';
+import { AllowList, isText, type CallMetadata } from './metadata.ts';
 import { Problem } from './problem.ts';
-import type { CallMetadata } from './unary-peer.ts';
 
 /** The client's own request id if it is usable, else a new one. */
 export function requestIdOf(headers: IncomingHttpHeaders): string {
@@ -35,14 +36,12 @@ export function noteCaller(response: ServerResponse & { locals?: Noted }, caller
   if (typeof caller === 'string' && response.locals !== undefined) response.locals.user = caller;
 }
 
-/** What gRPC takes as the name and as the text of metadata. */
-export const keyPattern = /^[0-9a-z_.-]+$/;
-export const valuePattern = /^[ -~]*$/;
-
 const metadataPrefix = 'grpc-metadata-';
-/** What the gateway itself says to backends, and a client can't say in its place. */
-const reserved =
-  /^(grpc-|authorization$|x-request-id$|x-forwarded-(for|host|proto)$|x-field-violations-bin$|x-body-hand-over$|x-head-only$|content-type$|te$|user-agent$)/;
+/** What the gateway itself says to backends, a client can't say in its place. */
+const allowed = new AllowList(
+  /^(authorization|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only)$/,
+  'refused',
+);
 
 /** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
 const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
@@ -59,24 +58,26 @@ export function metadataOf(request: IncomingMessage, requestId: string): CallMet
   for (const name in headers) {
     if (!name.startsWith(metadataPrefix)) continue;
     const key = name.slice(metadataPrefix.length);
-    const value = headers[name];
-    if (typeof value !== 'string' || reserved.test(key)) continue;
-    if (!keyPattern.test(key) || !valuePattern.test(value)) {
-      throw new Problem(400, 'MALFORMED_HEADER', `The header ${name} can't be passed on as gRPC metadata`);
-    }
-    metadata[key] = key.endsWith('-bin') ? Buffer.from(value, 'base64').toString('base64') : value;
+    // Node joins what comes several times, and what is empty there leaves a space.
+    const value = (headers[name] as string).trim();
+    if (!key.endsWith('-bin')) allowed.add(metadata, key, value, name);
+    else for (const part of value.split(',')) allowed.add(metadata, key, part.trim(), name);
   }
   const { authorization } = headers;
   if (authorization !== undefined) {
-    if (!valuePattern.test(authorization)) {
-      throw new Problem(401, 'MALFORMED_HEADER', 'The Authorization header has characters that are not ASCII');
+    if (!isText(authorization)) {
+      throw new Problem(
+        401,
+        'MALFORMED_HEADER',
+        'The Authorization header has characters that are not printable ASCII',
+      );
     }
     metadata['authorization'] = authorization;
   }
   metadata['x-request-id'] = requestId;
-  if (ip !== undefined) metadata['x-forwarded-for'] = ip;
+  // A proxy may have passed on anything.
+  if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
   if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
-  // A proxy may have said anything.
   if (protocol === 'http' || protocol === 'https') metadata['x-forwarded-proto'] = protocol;
   return metadata;
 }
@@ -115,11 +116,6 @@ export function headersOf(metadata: IncomingHttpHeaders): OutgoingHttpHeaders {
 /** A header's name with capitals. */
 export function canonicalHeader(name: string): string {
   return name.replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());
-}
-
-/** Metadata for grpc-js's client. */
-export function toMetadata(sent: CallMetadata): Metadata {
-  return Metadata.fromHttp2Headers(sent);
 }
 
 /** Metadata from grpc-js's client, as HTTP/2 had it. */

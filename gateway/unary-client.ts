@@ -1,8 +1,9 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { connectivityState, status } from '@grpc/grpc-js';
+import type { CallMetadata } from './metadata.ts';
 import { failure, type UnaryAnswer } from './unary-exchange.ts';
-import { Peer, type Address, type CallMetadata, type PeerOptions } from './unary-peer.ts';
+import { Peer, type Address, type PeerOptions } from './unary-peer.ts';
 
 /** Milliseconds. Names are looked up again no more often than this. */
 const lookupPause = 1_000;
@@ -48,6 +49,13 @@ export class UnaryClient {
   watchConnectivityState(current: connectivityState, _deadline: unknown, callback: () => void): void {
     if (current === this.#state) this.#watchers.add(callback);
     else queueMicrotask(callback);
+  }
+
+  /** Bytes that the fields of a request may have for each of the servers, as far as they say so (RFC 9113, 6.5.2). */
+  get largestHead(): number {
+    let least = Infinity;
+    for (const { largestHead } of this.#ready) if (largestHead < least) least = largestHead;
+    return least;
   }
 
   close(): void {

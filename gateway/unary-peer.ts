@@ -5,10 +5,8 @@ import { mostResets } from '#lib/rpc/delivery.ts';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
 import { ClientConnection } from './http2/connection.ts';
 import { RequestHead, type Fields } from './http2/request.ts';
+import type { CallMetadata } from './metadata.ts';
 import { Exchange, failure, prefixLength, type UnaryAnswer } from './unary-exchange.ts';
-
-/** Metadata as it is sent: lower-case names, and what ends in `-bin` in base64. */
-export type CallMetadata = Record<string, string | string[]>;
 
 export interface PeerOptions {
   tls: TlsOptions | undefined;
@@ -54,6 +52,11 @@ export class Peer {
     this.#options = options;
     this.#onChange = onChange;
     this.#connect();
+  }
+
+  /** Bytes that the fields of a request may have, as far as the server says so. */
+  get largestHead(): number {
+    return this.#connection?.largestHead ?? Infinity;
   }
 
   get hasFailed(): boolean {

@@ -25,13 +25,18 @@ export interface RawServer {
   sockets: Socket[];
 }
 
-/** Starts such a server, until the test ends. */
-export async function serveRaw(t: ExecutionContext, act: (request: RawRequest) => void): Promise<RawServer> {
+/** Starts such a server, until the test ends. @param settings pairs of a setting's number and its value */
+export async function serveRaw(
+  t: ExecutionContext,
+  act: (request: RawRequest) => void,
+  settings: readonly (readonly [number, number])[] = [],
+): Promise<RawServer> {
+  const said = settings.map(([name, value]) => Buffer.concat([uint32(name).subarray(2), uint32(value)]));
   const raw: RawServer = { address: '', requests: 0, sockets: [] };
   const server = createServer((socket) => {
     raw.sockets.push(socket);
     socket.on('error', () => {});
-    socket.write(frame(types.settings, 0, 0));
+    socket.write(frame(types.settings, 0, 0, Buffer.concat(said)));
     let received = Buffer.alloc(0);
     // The preface goes before the first frame.
     let at = 24;
@@ -39,8 +44,10 @@ export async function serveRaw(t: ExecutionContext, act: (request: RawRequest) =
       received = Buffer.concat([received, piece]);
       while (at + 9 <= received.length && at + 9 + received.readUIntBE(at, 3) <= received.length) {
         const [type, flag, id] = [received[at + 3], received[at + 4] as number, received.readUInt32BE(at + 5)];
-        at += 9 + received.readUIntBE(at, 3);
-        if (type === types.settings && (flag & flags.ack) === 0) socket.write(frame(types.settings, flags.ack, 0));
+        const payload = received.subarray(at + 9, at + 9 + received.readUIntBE(at, 3));
+        at += 9 + payload.length;
+        const isAsked = (type === types.settings || type === types.ping) && (flag & flags.ack) === 0;
+        if (isAsked) socket.write(frame(type, flags.ack, 0, type === types.ping ? payload : undefined));
         if (type !== types.headers) continue;
         raw.requests += 1;
         act(requestOn(socket, id));
@@ -57,7 +64,7 @@ export async function serveRaw(t: ExecutionContext, act: (request: RawRequest) =
   return raw;
 }
 
-const types = { data: 0x0, headers: 0x1, reset: 0x3, settings: 0x4, goAway: 0x7 };
+const types = { data: 0x0, headers: 0x1, reset: 0x3, settings: 0x4, ping: 0x6, goAway: 0x7 };
 const flags = { ack: 0x1, endStream: 0x1, endHeaders: 0x4 };
 
 function frame(type: number, flag: number, id: number, payload: Buffer = Buffer.alloc(0)): Buffer {

@@ -249,6 +249,31 @@ test('of very many wrong fields as many are named as fit into the trailers', asy
   t.true(error.message.endsWith('usernames[19] and 4980 more'));
 });
 
+test('an error that names long fields ends its own call alone', async (t) => {
+  const names = Array.from({ length: 20 }, (_, index) => `usernames["${'\u{1f680}'.repeat(10_000)}${index}"]`);
+  const wrong = names.map((field) => ({ field, description: 'is nobody' }));
+  let answer: (() => void) | undefined;
+  const handler = async () => {
+    await new Promise<void>((resolve) => (answer = resolve));
+    return nobody;
+  };
+  let isFirst = true;
+  const lookupUsers = async () => {
+    const found = isFirst ? [] : wrong;
+    isFirst = false;
+    return found;
+  };
+  const { raw } = await open(t, handler, { checks: { lookupUsers } });
+  const encoded = AuthServiceService.lookupUsers.requestSerialize({ userIds: [], usernames: ['y'] });
+  const other = raw(encoded);
+  await eventually('the other call is there', () => answer, Boolean);
+  const error = (await t.throwsAsync(raw(encoded))) as HubError;
+  t.is(error.kind, 'INVALID_ARGUMENT');
+  t.regex(error.message, /^Some fields are not valid: usernames.*…$/s);
+  answer?.();
+  t.is((await other).length, 0);
+});
+
 test('a request that a gateway could not read is never handled, even if it says nothing of why', async (t) => {
   let handled = 0;
   const { raw } = await open(t, async () => {

@@ -47,9 +47,11 @@ export function toStatus(error: HubError): Partial<StatusObject> {
     const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((error.retryAfter - seconds) * 1e9) };
     details.push(pack('google.rpc.RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
   }
+  const { length } = error.message;
+  const message = length > longestMessage ? `${error.message.slice(0, longestMessage).toWellFormed()}…` : error.message;
   const metadata = new Metadata();
-  metadata.set(detailsKey, Buffer.from(Status.encode({ code, message: error.message, details }).finish()));
-  return { code, details: error.message, metadata };
+  metadata.set(detailsKey, Buffer.from(Status.encode({ code, message, details }).finish()));
+  return { code, details: message, metadata };
 }
 
 /** The error that a call ended with, as the other side meant it. */
@@ -72,8 +74,13 @@ export function fromServiceError(error: ServiceError): HubError {
   return new HubError(kind, reason, error.details, { fields, retryAfter, cause: error });
 }
 
-/** Bytes of wrong fields that are told: trailers of more than 64 KiB, in base64, end the connection in place of the call. */
+/**
+ * Trailers of more than 64 KiB end the connection, with all other calls on it, in place of the call. So much is told of an error at
+ * most, both of which a client may have made long: bytes of wrong fields, which travel in base64, and UTF-16 code units of the
+ * message, which travels twice, once in up to nine bytes each.
+ */
 const mostViolations = 32 * 1024;
+const longestMessage = 1_000;
 
 function thatFit(fields: readonly FieldViolation[]): readonly FieldViolation[] {
   let size = 0;

@@ -586,6 +586,14 @@ export const requests: readonly ComparedRequest[] = [
   get('/v1/things/a', { 'grpc-metadata-x-bin': 'AQI' }),
   get('/v1/things/a', { 'grpc-metadata-x-bin': '!' }),
   get('/v1/things/a', { 'grpc-metadata-authorization': 'x' }),
+  ...['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'host', 'content-length', 'content-type'].map(
+    (name) => get('/v1/things/a', { [`grpc-metadata-${name}`]: '1' }),
+  ),
+  get('/v1/things/a', { 'grpc-metadata-x!y': 'a' }),
+  get('/v1/things/a', { 'grpc-metadata-constructor': 'a', 'grpc-metadata-date': 'b', 'grpc-metadata-cookie': 'c' }),
+  get('/v1/things/a', { 'grpc-metadata-x': '\u00e9', 'grpc-metadata-y': 'a\tb', 'grpc-metadata-z': '' }),
+  get('/v1/things/a', { 'grpc-metadata-x-bin': 'AQ==AQ==' }),
+  get('/v1/things/a', { 'grpc-metadata-x-bin': 'A-_I' }),
   get('/v1/things/a', { 'grpc-metadata-x-forwarded-for': '1.2.3.4', 'grpc-metadata-grpcgateway-host': 'x' }),
   get('/v1/things/a', { 'x-forwarded-for': '1.2.3.4', 'x-forwarded-host': 'example.com' }),
   get('/v1/things/a', {
@@ -683,6 +691,14 @@ export const differences: readonly { reason: string; applies(line: string, send:
   {
     reason: 'the body of an error, which here is text behind other text',
     applies: (line) => line.includes('/bodies?count=2&code=5'),
+  },
+  {
+    reason:
+      'metadata that HTTP/2 forbids, or that says where the message goes, is left out rather than sent for the backend to reset',
+    applies: (_line, { headers = {} }) =>
+      Object.keys(headers).some((name) =>
+        /^grpc-metadata-(connection|keep-alive|transfer-encoding|upgrade|host|content-length)$/.test(name),
+      ),
   },
   {
     reason: 'each 401 has WWW-Authenticate (RFC 9110, 15.5.2), that of a stream, too',
