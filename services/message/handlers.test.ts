@@ -1,0 +1,187 @@
+import test from 'ava';
+import { v4 as uuid } from 'uuid';
+import { PayloadType, Priority, SendMessageRequest } from '#gen/chat4all/message/v1/message.ts';
+import { HubError } from '#lib/errors.ts';
+import type { UserCall } from '#lib/rpc/call.ts';
+import { handlers, type HandlerOptions } from './handlers.ts';
+import { fingerprintOf } from './message.ts';
+import type { NewMessage } from './store.ts';
+import { draftOf } from './wire.ts';
+
+/** The order in which `sendMessage` does things: what was refused is stored nowhere, and what was accepted stays so. */
+
+const [ana, bia] = [uuid(), uuid()];
+
+function call(userId: string): UserCall {
+  return {
+    caller: { kind: 'user', userId, username: 'ana', admin: false },
+    requestId: 'request-1',
+    address: '192.0.2.1',
+    origin: undefined,
+    signal: new AbortController().signal,
+  };
+}
+
+function request(changes: Partial<SendMessageRequest> = {}): SendMessageRequest {
+  return SendMessageRequest.fromPartial({
+    messageId: uuid(),
+    conversationId: uuid(),
+    from: ana,
+    channels: ['whatsapp'],
+    payload: { type: PayloadType.PAYLOAD_TYPE_TEXT, text: 'Olá' },
+    priority: Priority.PRIORITY_NORMAL,
+    ...changes,
+  });
+}
+
+const fileMessage = () =>
+  request({ payload: { ...request().payload!, type: PayloadType.PAYLOAD_TYPE_FILE, fileId: uuid() } });
+
+/** A service whose neighbours do as they are told; `done` is what was done, in order. */
+function prepare() {
+  const done: string[] = [];
+  const kept = new Map<string, NewMessage>();
+  const state = {
+    bus: undefined as HubError | undefined,
+    channels: undefined as HubError | undefined,
+    file: undefined as HubError | undefined,
+    database: undefined as HubError | undefined,
+    members: [ana, bia],
+  };
+  const failing = (error: HubError | undefined) => {
+    if (error !== undefined) throw error;
+  };
+  const isAccepted = (messageId: string, fingerprint: Buffer) => {
+    const found = kept.get(messageId);
+    if (found === undefined || found.fingerprint.equals(fingerprint)) return found !== undefined;
+    throw new HubError('ALREADY_EXISTS', 'MESSAGE_ID_REUSED', 'used');
+  };
+  const options = {
+    deadline: 30_000,
+    relay: {
+      requireBus: () => failing(state.bus),
+      wake: () => void done.push('wake'),
+      stop: async () => {},
+    },
+    channels: {
+      known: () => ['whatsapp'],
+      require() {
+        failing(state.channels);
+        return ['whatsapp'];
+      },
+      stop: async () => {},
+    },
+    conversations: {
+      async getMembership() {
+        done.push('members');
+        return { memberIds: state.members };
+      },
+    },
+    files: {
+      async shareFile({ conversationId }: { conversationId: string }) {
+        done.push(`share with ${conversationId}`);
+        failing(state.file);
+        return { filename: 'a.png', fileSize: 3n, contentType: 'image/png' };
+      },
+    },
+    store: {
+      async append(message: NewMessage) {
+        done.push('append');
+        failing(state.database);
+        if (isAccepted(message.messageId, message.fingerprint)) return false;
+        kept.set(message.messageId, message);
+        return true;
+      },
+      accepted: async (messageId: string, fingerprint: Buffer) => isAccepted(messageId, fingerprint),
+    },
+  } as unknown as HandlerOptions;
+  const { sendMessage } = handlers(options);
+  const send = async (message: SendMessageRequest, by = ana): Promise<string> => {
+    try {
+      const { messageId } = await sendMessage(message, call(by));
+      return messageId === message.messageId ? 'accepted' : `another: ${messageId}`;
+    } catch (error) {
+      return (error as HubError).reason;
+    }
+  };
+  return { state, done, kept, send };
+}
+
+const away = (reason: string) => new HubError('UNAVAILABLE', reason, 'away');
+
+test('sendMessage: the relay is woken once the message is stored', async (t) => {
+  const { send, done, kept } = prepare();
+  const message = request();
+  t.is(await send(message), 'accepted');
+  t.deepEqual(done, ['members', 'append', 'wake']);
+  t.like(kept.get(message.messageId), {
+    senderId: ana,
+    recipientIds: [bia],
+    channels: ['whatsapp'],
+    requestId: 'request-1',
+    fingerprint: fingerprintOf(draftOf(message)),
+  });
+  const { createdAt, deliverBy, expiresAt } = kept.get(message.messageId)!;
+  t.deepEqual([+deliverBy - +createdAt, +expiresAt - +createdAt], [27_000, 29_000]);
+});
+
+test('sendMessage: what is refused is stored nowhere, and no file of it is shared', async (t) => {
+  const refusals: [string, (prepared: ReturnType<typeof prepare>) => void, string?][] = [
+    ['BUS_UNAVAILABLE', ({ state }) => (state.bus = away('BUS_UNAVAILABLE'))],
+    ['CHANNELS_UNKNOWN', ({ state }) => (state.channels = away('CHANNELS_UNKNOWN'))],
+    ['NOT_A_MEMBER', ({ state }) => (state.members = [bia])],
+    ['NO_RECIPIENTS', ({ state }) => (state.members = [ana])],
+    ['SENDER_MISMATCH', () => {}, bia],
+  ];
+  for (const [reason, refuse, by] of refusals) {
+    const prepared = prepare();
+    refuse(prepared);
+    for (const message of [request(), fileMessage()]) t.is(await prepared.send(message, by), reason);
+    t.is(prepared.kept.size, 0, reason);
+    t.deepEqual(
+      prepared.done.filter((what) => what !== 'members'),
+      [],
+      reason,
+    );
+  }
+});
+
+test('sendMessage: a file is shared with the conversation before its message is accepted, or the message is refused', async (t) => {
+  const { send, done, kept, state } = prepare();
+  const message = fileMessage();
+  t.is(await send(message), 'accepted');
+  t.deepEqual(done, ['members', `share with ${message.conversationId}`, 'append', 'wake']);
+  t.like(kept.get(message.messageId)!.content, { label: { filename: 'a.png', fileSize: 3 } });
+
+  for (const [kind, reason, told] of [
+    ['NOT_FOUND', 'FILE_NOT_FOUND', 'INVALID_ARGUMENT'],
+    ['PERMISSION_DENIED', 'NOT_A_READER', 'INVALID_ARGUMENT'],
+    ['ABORTED', 'FILE_NOT_COMPLETED', 'INVALID_ARGUMENT'],
+    ['UNAVAILABLE', 'STORE_UNAVAILABLE', 'STORE_UNAVAILABLE'],
+  ] as const) {
+    state.file = new HubError(kind, reason, 'no');
+    t.is(await send(fileMessage()), told);
+  }
+  t.is(kept.size, 1);
+});
+
+test('sendMessage: what was accepted is accepted for who repeats it, whatever is away or has changed since', async (t) => {
+  const { send, kept, state } = prepare();
+  const [text, file] = [request(), fileMessage()];
+  t.deepEqual([await send(text), await send(file)], ['accepted', 'accepted']);
+  const changes: [keyof typeof state, unknown][] = [
+    ['bus', away('BUS_UNAVAILABLE')],
+    ['channels', away('CHANNELS_UNKNOWN')],
+    ['file', new HubError('NOT_FOUND', 'FILE_NOT_FOUND', 'gone')],
+    ['members', [bia]],
+    ['database', away('DATABASE_UNAVAILABLE')],
+  ];
+  const usual = { ...state };
+  for (const [what, value] of changes) {
+    Object.assign(state, usual, { [what]: value });
+    t.deepEqual([await send(text), await send(file)], ['accepted', 'accepted'], what);
+    const other = { ...text, payload: { ...text.payload!, text: 'something else' } };
+    t.is(await send(other), 'MESSAGE_ID_REUSED', what);
+  }
+  t.is(kept.size, 2);
+});
