@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import test from 'ava';
-import { DeliveryEnded, MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
+import { DeliveryEnded, MessageAccepted, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
@@ -213,6 +213,17 @@ test('replay: what was delivered meanwhile is settled and not sent again', async
   t.deepEqual(await letters.replay(selection, replaying()), { replayed: 0, settled: 1, open: 0, messages: 0 });
   t.is(await statusOf(message), 'delivered');
   t.deepEqual(await letters.replay(selection, replaying()), { replayed: 0, settled: 0, open: 0, messages: 0 });
+});
+
+test('replay: of an ended message a report that it was routed has nothing left to do', async (t) => {
+  const message = await append();
+  const { messageId } = message;
+  await endAll(message, [[bia, 'whatsapp']]);
+  const value = MessageRouted.encode({ messageId, at: new Date(), replay: 0 }).finish();
+  await bury(buried({ of: 'message_status', type: 'chat4all.message.v1.MessageRouted', value }));
+  const done = await letters.replay({ messageId, state: 'waiting' }, replaying());
+  t.deepEqual(done, { replayed: 0, settled: 1, open: 0, messages: 0 });
+  t.like(await store.find(messageId), { status: 'failed', replay: 0 });
 });
 
 test('replay: two at once begin one round, and publish what belongs to no message once', async (t) => {
