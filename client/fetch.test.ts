@@ -12,6 +12,7 @@ import {
   RefusedError,
   replacer,
 } from './fetch.ts';
+import { eventually } from '../test/eventually.ts';
 import { downloadFile } from './files.ts';
 
 /** A server that answers in its own way, until the test ends. @returns its URL */
@@ -109,14 +110,23 @@ test('fetchStreamingRequest: silence ends it, and so does a listener that throws
   const left: unknown[] = [];
   const pathPrefix = await serve(t, (request, response) => {
     response.write('{"result":1}\n');
-    request.once('close', () => left.push(request.url));
+    response.once('close', () => left.push(request.url));
   });
   const init = { pathPrefix, method: 'GET' };
-  await t.throwsAsync(fetchStreamingRequest('/silent', undefined, { ...init, timeout: 100 }), { name: 'TimeoutError' });
+  await t.throwsAsync(fetchStreamingRequest('/silent', undefined, { ...init, timeout: 1_000 }), {
+    name: 'TimeoutError',
+  });
   const fail = () => {
     throw new Error('not that');
   };
   await t.throwsAsync(fetchStreamingRequest('/', fail, init), { message: 'not that' });
+  // Neither is left open.
+  const ended = await eventually(
+    'the end of both',
+    () => left,
+    ({ length }) => length === 2,
+  );
+  t.deepEqual(ended, ['/silent', '/']);
 });
 
 test('downloadFile: silence breaks it off, a reader that takes its time does not', async (t) => {

@@ -1,14 +1,20 @@
+import { EventEmitter } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DescMessage } from '@bufbuild/protobuf';
 import { Metadata } from '@grpc/grpc-js';
 import ava from 'ava';
-import { content, encode, registry } from '../test/echo-backend.ts';
+import { HubError } from '#lib/errors.ts';
+import { openLog } from '#lib/log.ts';
+import { content, encode, failing, registry } from '../test/echo-backend.ts';
 import { dial, fixture } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
+import { Admission } from './admission.ts';
 
 /** One after another: they are about who is too slow, and must not be slow because of each other. */
 const test = ava.serial;
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
+const nested = registry.getMessage('transcoding.v1.Nested') as DescMessage;
 const octets = { 'content-type': 'application/octet-stream' };
 const attacker = '127.0.0.2';
 const unfinished = {
@@ -130,6 +136,117 @@ test('places: a user has one share over all addresses, and another user at the s
   for (const answer of taken) t.is((await answer).status, 200);
 });
 
+const post = 'POST /v1/everything HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n';
+
+test('places: bodies that are not there yet have their own, shared too, and take none of those of calls', async (t) => {
+  // 16 for bodies, of which one client gets half; 4 for calls.
+  const { gateway, send } = await fixture(t, { HTTP_CONCURRENCY: '4', RATE_LIMIT: '0' });
+  const begin = async (from: string) => {
+    const { socket, until } = await dial(gateway.port, from);
+    socket.write(`${post}{`);
+    const answer = until(/HTTP\/1\.1 \d+ [^]*\}/);
+    return { finish: () => socket.write('}'), answer: answer.finally(() => socket.destroy()) };
+  };
+  const refused: string[] = [];
+  const bodies = await Promise.all(Array.from({ length: 9 }, () => begin(attacker)));
+  for (const { answer } of bodies) void answer.then((text) => refused.push(text));
+  await eventually(
+    'one is refused',
+    () => refused.length,
+    (count) => count > 0,
+  );
+  t.regex(refused[0]!, /^HTTP\/1\.1 429 [^]*TOO_MANY_CALLS/);
+  // What it has not finished takes up neither the places of calls nor those of others.
+  t.is((await send('GET /v1/things/a', { from: attacker })).status, 200);
+  const other = await begin('127.0.0.1');
+  await send('GET /health');
+  other.finish();
+  t.regex(await other.answer, /^HTTP\/1\.1 201 /);
+  t.is(refused.length, 1);
+  for (const { finish } of bodies) finish();
+  for (const { answer } of bodies) await answer;
+  // More than there are: each is given back once its body is there.
+  for (let count = 0; count < 10; count++) {
+    const { finish, answer } = await begin(attacker);
+    await send('GET /health');
+    finish();
+    t.regex(await answer, /^HTTP\/1\.1 201 /);
+  }
+});
+
+/** A gateway's decisions, and the answers to requests that are none. */
+function openAdmission() {
+  const lines: Record<string, unknown>[] = [];
+  const log = openLog({
+    name: 'gateway',
+    format: 'json',
+    level: 'info',
+    destination: { write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+  });
+  const clientOf = (request: unknown) => request as string;
+  const admission = new Admission({ places: 1_000, bodyLimit: 1024 ** 2, clientOf, log });
+  const bodyOf = (client: string) => {
+    const response = new EventEmitter() as ServerResponse;
+    return { response, body: admission.body(client as unknown as IncomingMessage, response) };
+  };
+  return { admission, lines, bodyOf };
+}
+
+test('places: of the bytes that bodies may hold a client gets half, until its answers are taken', (t) => {
+  const { lines, bodyOf } = openAdmission();
+  const fill = () => {
+    const held: ServerResponse[] = [];
+    for (;;) {
+      const { response, body } = bodyOf('greedy');
+      held.push(response);
+      try {
+        for (let size = 0; size <= 1024 ** 2; size += 16 * 1024) body.grow(size);
+      } catch (error) {
+        t.like(error, { status: 429, code: 'TOO_MANY_CALLS' });
+        return held;
+      }
+      body.end();
+    }
+  };
+  const held = fill();
+  // 128 MiB, beyond the first 64 KiB of each.
+  t.is(held.length, 137);
+  const { body } = bodyOf('modest');
+  t.notThrows(() => body.grow(1024 ** 2));
+  t.deepEqual(
+    lines.map((line) => line['refused']),
+    [{ bodies: 1 }],
+  );
+  for (const response of held) response.emit('close');
+  t.is(fill().length, 137);
+});
+
+test('places: what backends refuse leaves one line for all, and each that is refused for that none', async (t) => {
+  const { backend, lines, send } = await fixture(t);
+  for (const [reason, status] of [
+    ['OVERLOADED', 503],
+    ['TOO_MANY_CALLS', 429],
+  ] as const) {
+    const kind = status === 503 ? 'UNAVAILABLE' : 'RESOURCE_EXHAUSTED';
+    backend.handler = failing(new HubError(kind, reason, 'Too much', { retryAfter: 1 }));
+    for (let count = 0; count < 3; count++) t.is((await send('GET /v1/things/a')).status, status);
+  }
+  backend.handler = undefined;
+  t.is((await send('GET /v1/things/a')).status, 200);
+  await eventually(
+    'the line of the last',
+    () => lines.at(-1)?.['status'],
+    (status) => status === 200,
+  );
+  t.deepEqual(
+    lines.map(({ level, status, refused }) => ({ level, status, refused })),
+    [
+      { level: 40, status: undefined, refused: { backends: 1 } },
+      { level: 30, status: 200, refused: undefined },
+    ],
+  );
+});
+
 /** Says a byte again and again, faster than silence is cut off, until the answer has come. */
 async function trickle(port: number, head: string, byte: string): Promise<string> {
   const { socket, until } = await dial(port, attacker);
@@ -165,7 +282,7 @@ for (const [what, [head, byte]] of Object.entries(trickled)) {
   });
 }
 
-test('slow: a client that sends a message now and then, or is answered meanwhile, is not given up', async (t) => {
+test('slow: a client that sends a message now and then is not given up', async (t) => {
   const { backend, gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { uploadIdle: 1_000 });
   const { socket, until } = await dial(gateway.port);
   const say = (text: string) => socket.write(`${text.length.toString(16)}\r\n${text}\r\n`);
@@ -184,6 +301,27 @@ test('slow: a client that sends a message now and then, or is answered meanwhile
   }
   socket.write('0\r\n\r\n');
   t.regex(await until(/HTTP\/1\.1 \d+ [^]*\}/), /^HTTP\/1\.1 200 /);
+  socket.destroy();
+});
+
+test('slow: a client that is answered meanwhile is not given up, however long it says nothing', async (t) => {
+  const { backend, gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { uploadIdle: 700 });
+  const { socket, until } = await dial(gateway.port);
+  socket.write('POST /v1/streams:chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n');
+  await eventually('the first message', () => backend.streams[0]?.messages, Boolean);
+  let said = 0;
+  const timer = setInterval(() => {
+    said += 1;
+    backend.streams[0]!.say(encode(nested, { count: said }));
+  }, 100);
+  t.teardown(() => clearInterval(timer));
+  // Several times as long as it may be silent.
+  await until(/"count":30\b/);
+  clearInterval(timer);
+  socket.write('0\r\n\r\n');
+  const answer = await until(/\r\n0\r\n\r\n$/);
+  t.regex(answer, /^HTTP\/1\.1 200 /);
+  t.false(answer.includes('"error"'));
   socket.destroy();
 });
 

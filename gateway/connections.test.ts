@@ -1,10 +1,12 @@
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
+import type { Server } from 'node:http';
 import type { DescMessage } from '@bufbuild/protobuf';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import test from 'ava';
 import { encode, registry } from '../test/echo-backend.ts';
 import { dial, exchange, fixture } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
+import { cutSlowTakers, limitConnections } from './connections.ts';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 
@@ -115,31 +117,35 @@ test('connection: one on which headers come too slowly is answered and closed, o
   t.is((await exchange(gateway.port, 'GET /health')).status, 200);
 });
 
-test('connection: a client that takes nothing of its answer is cut off, one that waits for it is not', async (t) => {
-  const { backend, gateway, lines } = await fixture(t, {}, { idle: 200 });
-  // Six times as long in JSON: more than the two systems take in between them.
-  const huge = encode(everything, { textValue: '\u0001'.repeat(3 * 1024 * 1024) });
-  let release = () => {};
-  backend.handler = (call, callback) => {
-    if (call.metadata.get('deaf').length > 0) callback(null, huge);
-    else release = () => callback(null, call.request);
-  };
-  const waiting = await dial(gateway.port);
-  waiting.socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
-  const deaf = await dial(gateway.port);
-  deaf.socket.pause();
-  deaf.socket.write('GET /v1/things/b HTTP/1.1\r\nHost: a\r\nGrpc-Metadata-Deaf: 1\r\n\r\n');
-  await eventually(
-    'the deaf one is cut off',
-    () => lines.length,
-    (ended) => ended === 1,
-  );
-  deaf.socket.destroy();
-  release();
-  await waiting.until(/"text_value":"a"/);
-  // Kept alive, it asks for nothing more.
-  t.regex(await waiting.until('end'), /^HTTP\/1\.1 200 /);
-});
+// By itself: in a process with much else to do, what has come within its time is read after it.
+test.serial(
+  'connection: a client that takes nothing of its answer is cut off, one that waits for it is not',
+  async (t) => {
+    const { backend, gateway, lines } = await fixture(t, {}, { idle: 1_000 });
+    // Six times as long in JSON: more than the two systems take in between them.
+    const huge = encode(everything, { textValue: '\u0001'.repeat(3 * 1024 * 1024) });
+    let release = () => {};
+    backend.handler = (call, callback) => {
+      if (call.metadata.get('deaf').length > 0) callback(null, huge);
+      else release = () => callback(null, call.request);
+    };
+    const waiting = await dial(gateway.port);
+    waiting.socket.write('GET /v1/things/a HTTP/1.1\r\nHost: a\r\n\r\n');
+    const deaf = await dial(gateway.port);
+    deaf.socket.pause();
+    deaf.socket.write('GET /v1/things/b HTTP/1.1\r\nHost: a\r\nGrpc-Metadata-Deaf: 1\r\n\r\n');
+    await eventually(
+      'the deaf one is cut off',
+      () => lines,
+      ({ length }) => length > 0,
+    );
+    deaf.socket.destroy();
+    release();
+    await waiting.until(/"text_value":"a"/);
+    // Kept alive, it asks for nothing more.
+    t.regex(await waiting.until('end'), /^HTTP\/1\.1 200 /);
+  },
+);
 
 test('connection: a body that is too large is answered at once, and the connection goes on', async (t) => {
   const { gateway } = await fixture(t, { BODY_LIMIT: '100' });
@@ -240,4 +246,85 @@ test('stop: a request that does not finish in time is cut off', async (t) => {
   await arrived.promise;
   await gateway.stop();
   t.is(await until('end'), '');
+});
+
+/** The server's side of a connection that is none. */
+class FakeSocket extends EventEmitter {
+  readonly remoteAddress: string;
+  readonly bytesWritten: number;
+  readonly #perLook: number;
+  #left: number;
+  looks = 0;
+  isDestroyed = false;
+
+  /** @param perLook how many of the bytes that are `waiting` are taken from one look to the next */
+  constructor({ remoteAddress = '10.0.0.1', waiting = 0, perLook = 0 }) {
+    super();
+    this.remoteAddress = remoteAddress;
+    this.bytesWritten = 1_000_000 + waiting;
+    this.#left = waiting;
+    this.#perLook = perLook;
+  }
+
+  get writableLength(): number {
+    this.looks += 1;
+    this.#left = Math.max(0, this.#left - this.#perLook);
+    return this.#left;
+  }
+
+  destroy(): void {
+    this.isDestroyed = true;
+    this.emit('close');
+  }
+}
+
+test.serial(
+  'connections: whoever takes less than the least is cut off, however steadily, and nobody else',
+  async (t) => {
+    const server = new EventEmitter() as Server;
+    // At least 20 bytes from one look to the next.
+    const stop = cutSlowTakers(server, { window: 20, rate: 1_000 });
+    const sockets = {
+      slow: new FakeSocket({ waiting: 100_000, perLook: 19 }),
+      deaf: new FakeSocket({ waiting: 100_000 }),
+      steady: new FakeSocket({ waiting: 100_000, perLook: 20 }),
+      waiting: new FakeSocket({}),
+    };
+    for (const socket of Object.values(sockets)) server.emit('connection', socket);
+    await eventually(
+      'many looks',
+      () => Math.min(sockets.steady.looks, sockets.waiting.looks),
+      (looks) => looks >= 10,
+    );
+    stop();
+    t.deepEqual(
+      Object.values(sockets).map(({ isDestroyed }) => isDestroyed),
+      [true, true, false, false],
+    );
+    t.is(sockets.slow.looks, 2, 'what is gone is not looked at any more');
+  },
+);
+
+test('connections: each has a place, of IPv6 by its network, and gives it back; without one it is closed', (t) => {
+  const server = new EventEmitter() as Server;
+  const [taken, left]: [string[], string[]] = [[], []];
+  limitConnections(server, (client) => {
+    if (taken.length === 3) return undefined;
+    taken.push(client);
+    return () => void left.push(client);
+  });
+  const sockets = ['10.0.0.1', '2001:db8:0:101::1', '2001:db8:0:1ff::2', '10.0.0.2'].map((remoteAddress) => {
+    const socket = new FakeSocket({ remoteAddress });
+    server.emit('connection', socket);
+    return socket;
+  });
+  t.is(taken[0], '10.0.0.1');
+  t.is(taken[1], taken[2]);
+  t.deepEqual(
+    sockets.map(({ isDestroyed }) => isDestroyed),
+    [false, false, false, true],
+  );
+  t.deepEqual(left, []);
+  for (const socket of sockets) socket.emit('close');
+  t.deepEqual(left, taken);
 });

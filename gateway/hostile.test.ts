@@ -38,6 +38,9 @@ const bombs: Readonly<Record<string, (count: number) => string>> = {
   'numbers that are no numbers': (count) => `{"numbers":[${'1e999,'.repeat(count / 6)}1]}`,
 };
 
+/** Those that say nothing wrong. */
+const harmless = new Set(['very many empty messages', 'very many unknown fields', 'a very long string of escapes']);
+
 for (const [what, bomb] of Object.entries(bombs)) {
   // One after another: together they would keep this process from everything else that is measured in it.
   test.serial(`json: ${what} harm nobody`, async (t) => {
@@ -49,7 +52,7 @@ for (const [what, bomb] of Object.entries(bombs)) {
     const bodies = [body, body, body];
     const answers = await Promise.all(bodies.map((each) => gateway.send('POST /v1/everything', { body: each })));
     for (const { status, bytes } of answers) {
-      t.true([201, 400].includes(status), String(status));
+      t.is(status, harmless.has(what) ? 201 : 400);
       // What is wrong is not told a thousand times.
       if (status === 400) t.true(bytes.length < 100_000, String(bytes.length));
     }
@@ -266,18 +269,20 @@ test('patterns: neither names nor types of a backend are tedious to read', async
   }
 });
 
-test('query: every field at once, and one very often, are read in one go', async (t) => {
-  const { send } = await fixture(t);
-  for (const query of [
-    'texts=a&'.repeat(499),
-    'nested.name=a&'.repeat(400),
-    'labels[a]=b&'.repeat(400),
-    '&'.repeat(400),
-  ]) {
-    t.true([200, 400].includes((await send(`GET /v1/everything?${query}`)).status));
+test('query: a parameter very often, or with a very long path, is read to its end or named once', async (t) => {
+  const { backend, send } = await fixture(t);
+  const once = ['must be given once'];
+  for (const [query, expected] of [
+    ['texts=a&'.repeat(499), { texts: Array.from({ length: 499 }, () => 'a') }],
+    ['&'.repeat(400), {}],
+    ['nested.name=a&'.repeat(400), { 'nested.name': once }],
+    ['labels[a]=b&'.repeat(400), { labels: { a: 'b' } }],
+    [`${'children.'.repeat(800)}name=a`, {}],
+  ] as const) {
+    const { status, json } = await send(`GET /v1/everything?${query}`);
+    const found = status === 200 ? backend.calls.at(-1)!.request : json['field_errors'];
+    t.deepEqual(found, expected, query.slice(0, 50));
   }
-  const deep = `${'children.'.repeat(800)}name=a`;
-  t.true([200, 400].includes((await send(`GET /v1/everything?${deep}`)).status));
 });
 
 test('headers: one that is folded, doubled or splits the answer is no use', async (t) => {

@@ -3,9 +3,10 @@ import { Metadata } from '@grpc/grpc-js';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { HubError } from '#lib/errors.ts';
+import { metricsSettings, serveMetrics } from '#lib/metrics.ts';
 import { toStatus } from '#lib/rpc/status.ts';
-import { failing } from '../test/echo-backend.ts';
-import { dial, fixture, type Answer, type Fixture } from '../test/echo-gateway.ts';
+import { content, failing, type EchoBackend } from '../test/echo-backend.ts';
+import { dial, exchange, fixture, type Answer, type Fixture } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { settings } from './index.ts';
 
@@ -311,6 +312,39 @@ function saying(caller: string): Metadata {
   return trailers;
 }
 
+/** A backend whose streams have one message, and say who is calling. */
+function sendingOne(message: Buffer) {
+  return (backend: EchoBackend) => {
+    backend.sender = (call) => {
+      call.write(message);
+      call.end(saying('u1'));
+    };
+  };
+}
+
+test('log: whoever watches over the gateway leaves no line, and everybody else does', async (t) => {
+  const gateway = await fixture(t);
+  for (const path of ['/', '/health', '/ready']) await gateway.send(`GET ${path}`);
+  await gateway.send('GET /health/x');
+  await gateway.send('GET /openapi.json');
+  const lines = await logged(gateway, 2);
+  t.deepEqual(
+    lines.map(({ route, path }) => route ?? path),
+    ['/health/x', '/openapi.json'],
+  );
+});
+
+test('metrics: what leads nowhere is counted as one, whatever path and method a client thinks up', async (t) => {
+  const port = await serveMetrics(loadConfig(metricsSettings, { METRICS_PORT: '0' }));
+  const gateway = await fixture(t);
+  await gateway.send('GET /v1/thought-up');
+  await gateway.send('PURGE /thought-up-too?x=1');
+  await logged(gateway, 2);
+  const { text } = await exchange(port!, 'GET /metrics');
+  t.regex(text, /^chat4all_http_requests_total\{method="any",route="none",status="404"\} \d+$/m);
+  t.false(text.includes('thought-up'));
+});
+
 test('log: a line says which user the backend found to be calling, whom nobody else is told', async (t) => {
   const { backend, lines, send } = await fixture(t);
   const missing = toStatus(new HubError('NOT_FOUND', 'NOT_FOUND', 'Not here'));
@@ -352,6 +386,36 @@ test('rate limit: all tokens of a user count together, once a backend has said w
   t.true(left(other) > left(second));
   t.is(first.headers['ratelimit-policy'], '"user";q=50;w=1');
 });
+
+for (const [what, line, answer] of [
+  [
+    'an upload',
+    'PATCH /v1/raw/upload',
+    (backend: EchoBackend) => {
+      backend.receiver = ({ answer: end }) => {
+        end(null, Buffer.alloc(0), saying('u1'));
+        return true;
+      };
+    },
+  ],
+  ['a download', 'GET /v1/raw/a/content', sendingOne(content({ length: 0 }))],
+  ['a stream of messages', 'GET /v1/streams/a', sendingOne(Buffer.alloc(0))],
+] as const) {
+  test(`rate limit: a token is known to be a user's after ${what}, too`, async (t) => {
+    const { backend, send } = await fixture(t);
+    answer(backend);
+    const headers = { authorization: 'Bearer one' };
+    const { status, headers: first } = await send(line, { headers });
+    t.true(status < 300, String(status));
+    t.regex(String(first['ratelimit-policy']), /^"address"/);
+    const policy = await eventually(
+      'what it counts for',
+      async () => String((await send('GET /v1/things/a', { headers })).headers['ratelimit-policy']),
+      (found) => found.startsWith('"user"'),
+    );
+    t.regex(policy, /^"user"/);
+  });
+}
 
 test('rate limit: a token that is refused later counts for its address again', async (t) => {
   const { backend, send } = await fixture(t);

@@ -12,6 +12,7 @@ import { Metadata } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
 import { HubError } from '#lib/errors.ts';
 import { toStatus } from '#lib/rpc/status.ts';
+import { freePorts } from '../dev/ports.ts';
 import type { EchoBackend, EchoUpload } from '../test/echo-backend.ts';
 import { dial, fixture } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
@@ -443,6 +444,7 @@ test('upload: a body that is not there at the deadline is 504, and never looks c
 async function startPlace(
   t: ExecutionContext,
   answer: (request: IncomingMessage, response: ServerResponse) => void = (_, response) => response.end(),
+  port = 0,
 ) {
   const bodies: Buffer[] = [];
   let cutOff = 0;
@@ -454,7 +456,7 @@ async function startPlace(
     answer(request, response);
   });
   server.on('checkContinue', (request, response) => server.emit('request', request, response));
-  server.listen(0, '127.0.0.1');
+  server.listen(port, '127.0.0.1');
   await once(server, 'listening');
   t.teardown(() => {
     server.closeAllConnections();
@@ -524,6 +526,17 @@ test('hand-over: what the place does not want, or where nobody is, goes to the b
     const answer = await send('PATCH /v1/raw/upload', { body, headers: octets });
     t.like(answer.json, { size: body.length, sha256: sha256(body) }, url);
   }
+});
+
+test('hand-over: a place where nobody could be reached is left alone for a while, and tried by nobody', async (t) => {
+  const [port] = (await freePorts(1)) as [number];
+  const { backend, send } = await fixture(t);
+  backend.receiver = naming(`http://127.0.0.1:${port}/place`);
+  const upload = () => send('PATCH /v1/raw/upload', { body: 'body', headers: octets });
+  t.like((await upload()).json, { size: 4 });
+  const place = await startPlace(t, take, port);
+  t.like((await upload()).json, { size: 4 });
+  t.deepEqual(place.bodies, []);
 });
 
 for (const [what, answer] of [

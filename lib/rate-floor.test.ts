@@ -29,6 +29,16 @@ test('a sender that is fast enough is never given up', async (t) => {
   t.is(await givenUpAfter(10_000, 500), undefined);
 });
 
+test('a sender that was fast once is given up when it is silent afterwards', async (t) => {
+  let isSlow = false;
+  const floor = new RateFloor(fast, () => (isSlow = true));
+  floor.count(1_000_000);
+  const began = performance.now();
+  while (!isSlow && performance.now() - began < 5_000) await sleep(5);
+  floor.stop();
+  t.true(isSlow);
+});
+
 test('the time of a pause does not count', async (t) => {
   let isSlow = false;
   const floor = new RateFloor(fast, () => (isSlow = true));

@@ -65,6 +65,8 @@ export interface EchoStream {
   isCancelled: boolean;
   /** Ends the call. */
   fail(status: Partial<StatusObject>): void;
+  /** Sends a message, of a stream in both directions. */
+  say(message: Buffer): void;
 }
 
 type Handler = (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => void;
@@ -275,7 +277,12 @@ function streamHandler(backend: EchoBackend, method: DescMethod): UntypedService
   }
   if (method.methodKind === 'bidi_streaming') {
     return (call: ServerDuplexStream<Buffer, Buffer>) => {
-      watchStream(backend, call, (status) => call.emit('error', status));
+      watchStream(
+        backend,
+        call,
+        (status) => call.emit('error', status),
+        (message) => call.write(message),
+      );
       call.on('data', (message: Buffer) => {
         backend.calls.push(callOf(method, message, call));
         call.write(message);
@@ -301,8 +308,11 @@ function watchStream(
   backend: EchoBackend,
   call: ServerReadableStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>,
   fail: EchoStream['fail'],
+  say: EchoStream['say'] = () => {
+    throw new Error('This stream has one answer');
+  },
 ): void {
-  const stream: EchoStream = { messages: 0, isWhole: false, isCancelled: false, fail };
+  const stream: EchoStream = { messages: 0, isWhole: false, isCancelled: false, fail, say };
   backend.streams.push(stream);
   call.on('error', () => {});
   call.on('data', () => (stream.messages += 1));

@@ -186,7 +186,7 @@ function frame(type: number, flags: number, stream: number, payload: Buffer): Bu
   return Buffer.concat([head, payload]);
 }
 
-const types = { headers: 1, reset: 3, settings: 4, goAway: 7 };
+const types = { headers: 1, reset: 3, settings: 4, ping: 6, goAway: 7 };
 /** Fields as HPACK has them, as they are (RFC 7541, 6.2.2). */
 const head = Buffer.concat(
   Object.entries({
@@ -259,6 +259,29 @@ for (const [name, code] of [
     await others.end();
   });
 }
+
+test('so many calls as hedging clients give up before they ask anything are let pass', async (t) => {
+  const { lines, port } = await open(t);
+  const socket = connect(port, '127.0.0.1');
+  t.teardown(() => socket.destroy());
+  socket.on('error', () => {});
+  let received = Buffer.alloc(0);
+  socket.on('data', (bytes: Buffer) => (received = Buffer.concat([received, bytes])));
+  socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+  socket.write(frame(types.settings, 0, 0, Buffer.alloc(0)));
+  const reason = Buffer.alloc(4);
+  reason.writeUInt32BE(constants.NGHTTP2_CANCEL);
+  for (let sent = 0; sent < 9_000; sent += 1) {
+    const id = sent * 2 + 1;
+    socket.write(Buffer.concat([frame(types.headers, 4, id, head), frame(types.reset, 0, id, reason)]));
+  }
+  // What a PING says comes back behind all that was answered.
+  const said = Buffer.from('stillher');
+  socket.write(frame(types.ping, 0, 0, said));
+  await eventually('the connection is there', () => socket.closed || received.includes(said), Boolean, 60_000);
+  t.false(socket.closed);
+  t.deepEqual(lines, []);
+});
 
 test('a connection that ends because its client does not keep to HTTP/2 leaves a line with its address', async (t) => {
   const { lines, port } = await open(t);
