@@ -1,3 +1,5 @@
+import { globSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import test from 'ava';
 import { observed } from './bus/observed.ts';
 import type { Bus, ConsumeOptions } from './bus/bus.ts';
@@ -94,4 +96,28 @@ test('observed: a bus counts what is published, handled, tried in vain and given
   }
   await consumer.stop();
   t.deepEqual(await lines('bus_lag_events'), []);
+});
+
+test('docs/operating.md: whatever it says to watch is there under that name', (t) => {
+  const root = path.resolve(import.meta.dirname, '..');
+  const read = (file: string) => readFileSync(path.join(root, file), 'utf8');
+  const sources = globSync('{lib,services,gateway}/**/*.ts', { cwd: root }).filter(
+    (file) => !file.endsWith('.test.ts'),
+  );
+  const declared = sources.flatMap((file) =>
+    [...read(file).matchAll(/\b(?:counter|gauge|askedGauge|durationHistogram)\(\s*'(\w+)'/g)].map(([, name]) => name!),
+  );
+  const guide = read('docs/operating.md');
+  const [, watched] = /^## What to watch\n([^]*?)^## /m.exec(guide)!;
+  const named = [...watched!.matchAll(/`chat4all_(\w+)`/g)].map(([, name]) => name!);
+  t.true(named.includes('outbox_age_seconds'));
+  t.deepEqual(
+    named.filter((name) => !declared.includes(name)),
+    [],
+  );
+  const line = /the log, `([^`]+)`/.exec(watched!)![1]!;
+  t.true(
+    sources.some((file) => read(file).includes(line)),
+    line,
+  );
 });
