@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { kafkaAvailable, startKafka } from '../../dev/engines/kafka.ts';
 import { minioAvailable, minioNeeds } from '../../dev/engines/minio.ts';
+import { measureCrowd, printCrowd } from './crowd.ts';
 import { measureFiles, profileFiles } from './files.ts';
 import { printFiles } from './files-report.ts';
 import { measureGateways, printGateways } from './gateway.ts';
@@ -36,6 +37,11 @@ npm run bench -- --gateway [options]: the hop through the gateway alone, against
   --json <file>                  as above
   --profile <folder>             where our gateway keeps a CPU profile
 
+npm run bench -- --crowd [options]: what an honest client waits for beside a hundred that mean harm. On Linux
+
+  --seconds <1-600>              how long each measurement takes; 30 by default
+  --json <file>                  as above
+
 Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so those that name a
 database, Kafka or S3: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing
 else to do.
@@ -61,11 +67,9 @@ interface Options {
   rate: number;
   json: string;
   profile: string | undefined;
-  /** Files instead of messages. */
-  files: boolean;
+  /** Messages and files through a hub, the gateway alone, or an honest client beside a hostile crowd. */
+  mode: 'messages' | 'files' | 'gateway' | 'crowd';
   gib: number;
-  /** The gateway alone instead of a hub. */
-  gateway: boolean;
 }
 
 const stopped = new AbortController();
@@ -82,7 +86,12 @@ function readOptions(): Options {
   const names = ['engine', 'seconds', 'users', 'rate', 'json', 'profile', 'gib'] as const;
   try {
     const options = Object.fromEntries(names.map((name) => [name, { type: 'string' as const }]));
-    const flags = { files: { type: 'boolean' }, gateway: { type: 'boolean' }, help: { type: 'boolean' } } as const;
+    const flags = {
+      files: { type: 'boolean' },
+      gateway: { type: 'boolean' },
+      crowd: { type: 'boolean' },
+      help: { type: 'boolean' },
+    } as const;
     const values = parseArgs({ options: { ...options, ...flags } }).values as Partial<
       Record<(typeof names)[number], string> & Record<keyof typeof flags, boolean>
     >;
@@ -90,16 +99,16 @@ function readOptions(): Options {
       console.log(usage);
       process.exit(0);
     }
-    const files = values.files === true;
-    const gateway = values.gateway === true;
-    if (files && gateway) throw new Error('--files and --gateway are benchmarks of their own');
-    const which = files ? 'with --files' : gateway ? 'with --gateway' : 'without --files';
-    const ofGateway = ['seconds', 'json', 'profile'];
-    const meant = gateway
-      ? ofGateway
-      : files
-        ? ['engine', 'gib', 'json', 'profile']
-        : names.filter((name) => name !== 'gib');
+    const own = ['files', 'gateway', 'crowd'] as const;
+    const [mode = 'messages', another] = own.filter((name) => values[name] === true);
+    if (another !== undefined) throw new Error(`--${mode} and --${another} are benchmarks of their own`);
+    const which = mode === 'messages' ? 'without --files' : `with --${mode}`;
+    const meant: readonly (typeof names)[number][] = {
+      files: ['engine', 'gib', 'json', 'profile'] as const,
+      gateway: ['seconds', 'json', 'profile'] as const,
+      crowd: ['seconds', 'json'] as const,
+      messages: names.filter((name) => name !== 'gib'),
+    }[mode];
     const others = names.filter((name) => values[name] !== undefined && !meant.includes(name));
     if (others.length > 0) throw new Error(`--${others[0]} has no meaning ${which}`);
     const number = (name: 'seconds' | 'users' | 'rate' | 'gib', fallback: number, least: number, most: number) => {
@@ -111,14 +120,13 @@ function readOptions(): Options {
     if (!['embedded', 'kafka', 'both'].includes(engine)) throw new Error('--engine must be embedded, kafka or both');
     return {
       engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
-      seconds: number('seconds', gateway ? 3 : 15, 1, 600),
+      seconds: number('seconds', { messages: 15, files: 15, gateway: 3, crowd: 30 }[mode], 1, 600),
       users: number('users', 50, 4, 1_000),
       rate: number('rate', 100, 1, 10_000),
       json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
       profile: values.profile === undefined ? undefined : path.resolve(values.profile),
-      files,
+      mode,
       gib: number('gib', 2, 1, 8),
-      gateway,
     };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
@@ -140,25 +148,27 @@ async function main(options: Options): Promise<number> {
       node: process.version,
       loadAverageBefore: loadAverage,
     },
-    options: options.files ? { gib } : { seconds, users, rate },
+    options: options.mode === 'files' ? { gib } : { seconds, users, rate },
     engines: [],
     files: [],
   };
   const { cpus, model } = report.machine;
-  const about = options.gateway
-    ? `${seconds} s a round`
-    : options.files
-      ? `a file of ${gib} GiB`
-      : `${users} users, ${seconds} s a run`;
+  const about = {
+    messages: `${users} users, ${seconds} s a run`,
+    files: `a file of ${gib} GiB`,
+    gateway: `${seconds} s a round`,
+    crowd: `${seconds} s a measurement`,
+  }[options.mode];
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
   if (loadAverage > cpus / 4) {
     console.log(`Something else is at work on this machine (load average ${loadAverage}): the figures will be worse.`);
   }
 
-  if (options.gateway) return measureHop(options, report);
-  if (options.files) await measureStores(options, report);
+  if (options.mode === 'gateway') return measureHop(options, report);
+  if (options.mode === 'crowd') return measureHarm(options, report);
+  if (options.mode === 'files') await measureStores(options, report);
   else await measureEngines(options, report);
-  if (options.files && options.profile !== undefined) return 0;
+  if (options.mode === 'files' && options.profile !== undefined) return 0;
   if (report.engines.length + report.files.length === 0) return 1;
 
   await mkdir(path.dirname(options.json), { recursive: true });
@@ -172,7 +182,8 @@ async function main(options: Options): Promise<number> {
     ...report.files.flatMap(({ store, problems }) => problems.map((problem) => `${store}: ${problem}`)),
   ];
   if (problems.length === 0) return 0;
-  const what = options.files ? 'something happened that may not happen' : 'not every message arrived as it should';
+  const what =
+    options.mode === 'files' ? 'something happened that may not happen' : 'not every message arrived as it should';
   console.error(`\nFAILED: ${what}\n${problems.map((each) => `  ${each}\n`).join('')}`);
   return 1;
 }
@@ -188,6 +199,26 @@ async function measureHop({ seconds, profile, json }: Options, report: Report): 
     await writeFile(json, `${JSON.stringify({ ...report, gateways: runs }, undefined, 2)}\n`);
     console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
     return 0;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** An honest client beside a hostile crowd. */
+async function measureHarm({ seconds, json }: Options, report: Report): Promise<number> {
+  if (process.platform !== 'linux')
+    throw new Error('The clients of --crowd need an address each: loopback has them on Linux alone');
+  await mkdir(bench, { recursive: true });
+  const folder = await mkdtemp(path.join(bench, 'run-'));
+  try {
+    // PostgreSQL runs as another user where we are root.
+    await chmod(folder, 0o755);
+    const crowd = await measureCrowd(folder, seconds, stopped.signal);
+    printCrowd(crowd);
+    await mkdir(path.dirname(json), { recursive: true });
+    await writeFile(json, `${JSON.stringify({ ...report, crowd }, undefined, 2)}\n`);
+    console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
+    return crowd.problems.length === 0 ? 0 : 1;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
