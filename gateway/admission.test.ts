@@ -325,6 +325,31 @@ test('slow: a client that is answered meanwhile is not given up, however long it
   socket.destroy();
 });
 
+test('slow: a client whose messages the backend does not take is not given up', async (t) => {
+  const { backend, gateway } = await fixture(t, { REQUEST_TIMEOUT: '60s' }, { uploadIdle: 1_000 });
+  const { socket } = await dial(gateway.port);
+  const say = (text: string) => socket.write(`${text.length.toString(16)}\r\n${text}\r\n`);
+  socket.write('POST /v1/streams:collect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n');
+  say('{}');
+  await eventually('the first message', () => backend.streams[0]?.messages, Boolean);
+  const stream = backend.streams[0]!;
+  stream.pause();
+  const large = `{"name":"${'x'.repeat(500_000)}"}`;
+  for (let count = 0; count < many; count += 1) say(large);
+  // Several times as long as a client may be silent.
+  await new Promise((resolve) => setTimeout(resolve, 4_000));
+  t.true(socket.writableLength > 0, 'it is held up');
+  t.false(stream.isCancelled);
+  stream.resume();
+  await eventually(
+    'all messages',
+    () => stream.messages,
+    (count) => count === 1 + many,
+  );
+  t.false(stream.isCancelled);
+  socket.destroy();
+});
+
 const many = 64;
 
 for (const [what, path] of [
@@ -336,17 +361,18 @@ for (const [what, path] of [
     const piece = path.includes('raw')
       ? content({}, Buffer.alloc(1024 ** 2))
       : encode(everything, { textValue: 'x'.repeat(1024 ** 2) });
-    const cancelled = Promise.withResolvers<void>();
+    let isCancelled = false;
     backend.sender = (call) => {
       call.on('error', () => {});
-      call.on('cancelled', () => cancelled.resolve());
+      call.on('cancelled', () => (isCancelled = true));
       for (let count = 0; count < many; count++) call.write(piece);
     };
     const { socket } = await dial(gateway.port, attacker);
     socket.pause();
     socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
     const timer = setInterval(() => void socket.read(), 3_000);
-    await cancelled.promise;
+    // Long before its deadline.
+    await eventually('it is cut off', () => isCancelled, Boolean);
     clearInterval(timer);
     socket.destroy();
 

@@ -65,6 +65,9 @@ export interface EchoStream {
   isCancelled: boolean;
   /** Ends the call. */
   fail(status: Partial<StatusObject>): void;
+  /** Takes no more messages, or takes them again. */
+  pause(): void;
+  resume(): void;
   /** Sends a message, of a stream in both directions. */
   say(message: Buffer): void;
 }
@@ -312,7 +315,9 @@ function watchStream(
     throw new Error('This stream has one answer');
   },
 ): void {
-  const stream: EchoStream = { messages: 0, isWhole: false, isCancelled: false, fail, say };
+  const pause = () => void call.pause();
+  const resume = () => void call.resume();
+  const stream: EchoStream = { messages: 0, isWhole: false, isCancelled: false, fail, say, pause, resume };
   backend.streams.push(stream);
   call.on('error', () => {});
   call.on('data', () => (stream.messages += 1));
