@@ -1,3 +1,4 @@
+import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { commands as crowdCommands, Tally } from '../hostile/crowd.ts';
@@ -5,7 +6,7 @@ import { beHonest, type Honest } from '../hostile/honest.ts';
 import type { Person } from '../flows/meshes.ts';
 import { openRest, type Token } from '../rest.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
-import { startHub } from './processes.ts';
+import { between, startHub, type Used } from './processes.ts';
 import { openRemote } from './remote.ts';
 
 export interface CrowdReport {
@@ -14,6 +15,8 @@ export interface CrowdReport {
   beside: Percentiles;
   /** Of the 99th percentiles. */
   ratio: number;
+  /** Percent of the machine's CPU that was in use, by everybody: alone, and beside the crowd. */
+  busy: [number, number];
   /** Whatever the honest client was refused. */
   problems: string[];
   tally: Tally;
@@ -38,9 +41,12 @@ export async function measureCrowd(folder: string, seconds: number, signal: Abor
   const hub = await startHub(folder, env, signal);
   started.defer(() => hub.remote.stop());
   const people = await Promise.all(['user1', 'user2'].map((username) => personOf(hub.url, username)));
-  const measure = (length: number): Promise<Honest> => {
+  const measure = (length: number): Promise<Used<Honest>> => {
     signal.throwIfAborted();
-    return beHonest(hub.url, hub.grpcPorts['file'] as number, people, length);
+    return between(
+      async () => ({}),
+      () => beHonest(hub.url, hub.grpcPorts['file'] as number, people, length),
+    );
   };
   await measure(warmUpSeconds);
   const quiet = await measure(seconds);
@@ -53,18 +59,23 @@ export async function measureCrowd(folder: string, seconds: number, signal: Abor
   const beside = await measure(seconds);
   const tally = await crowd.ask('stop', undefined as never, startLimit);
 
-  const [alone, amid] = [percentiles(quiet.latencies), percentiles(beside.latencies)];
-  const problems = [...quiet.harmed, ...beside.harmed];
-  return { quiet: alone, beside: amid, ratio: amid.p99 / alone.p99, problems, tally };
+  const [alone, amid] = [quiet, beside].map(({ result }) => percentiles(result.latencies)) as [
+    Percentiles,
+    Percentiles,
+  ];
+  const problems = [...quiet.result.harmed, ...beside.result.harmed];
+  const busy = [quiet, beside].map((used) => (100 * used.machineCpu) / used.seconds / os.availableParallelism());
+  return { quiet: alone, beside: amid, ratio: amid.p99 / alone.p99, busy: busy as [number, number], problems, tally };
 }
 
-export function printCrowd({ quiet, beside, ratio, problems, tally }: CrowdReport): void {
+export function printCrowd({ quiet, beside, ratio, busy, problems, tally }: CrowdReport): void {
   console.log(`\nAn honest client beside ${clients} that mean harm: a send or a read of a message, in milliseconds\n`);
   console.log('                  count     p50     p95     p99     max');
   for (const [name, { count, ...of }] of [['alone', quiet] as const, ['beside them', beside] as const]) {
     const figures = [of.p50, of.p95, of.p99, of.max].map((each) => each.toFixed(1).padStart(7)).join(' ');
     console.log(`  ${name.padEnd(13)} ${String(count).padStart(7)} ${figures}`);
   }
+  console.log(`  the machine was busy to ${busy.map((each) => `${each.toFixed(0)} %`).join(' and ')}`);
   const answers = Object.entries(tally.answers).map(([status, count]) => `${count} × ${status}`);
   console.log(`  the crowd was answered ${answers.join(', ')} (0: not at all)`);
   console.log(

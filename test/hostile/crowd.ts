@@ -49,7 +49,10 @@ interface Asked {
   hangUp?: number;
 }
 
-/** What they do, again and again until it is over, with the milliseconds between two tries of one client. */
+/**
+ * What they do, again and again until it is over, with the milliseconds between two tries of one client: so that all together they
+ * leave room on a machine with two cores, on which they run themselves.
+ */
 const ways: Record<string, { pause: number; does(client: Client): Promise<unknown> }> = {
   'heads that never end': {
     pause: 2_000,
@@ -67,7 +70,7 @@ const ways: Record<string, { pause: number; does(client: Client): Promise<unknow
   'connections that say nothing': { pause: 1_000, does: (client) => trickle(client, '', undefined) },
   'bytes that are no HTTP': { pause: 5_000, does: (client) => trickle(client, randomBytes(400), undefined) },
   'metadata about the connection': {
-    pause: 2_000,
+    pause: 10_000,
     async does(client) {
       const name = ['Connection', 'Keep-Alive', 'Upgrade', 'Transfer-Encoding', 'Content-Length', 'Host'][pick(6)]!;
       const headers = { [`Grpc-Metadata-${name}`]: 'close' };
@@ -78,11 +81,11 @@ const ways: Record<string, { pause: number; does(client: Client): Promise<unknow
     },
   },
   'calls that are given up': {
-    pause: 1_000,
+    pause: 5_000,
     does: (client) => ask(client, 'GET', '/v1/conversations', { hangUp: 1 + pick(10) }),
   },
   'streams that are reset': {
-    pause: 2_000,
+    pause: 10_000,
     does: (client) => overGrpc(client, 'message', '/chat4all.message.v1.MessageService/GetMessage', 20, 'reset'),
   },
   'streams that say nothing': {
@@ -92,7 +95,7 @@ const ways: Record<string, { pause: number; does(client: Client): Promise<unknow
   'uploads that trickle': { pause: 3_000, does: trickledUpload },
   'downloads that nobody reads': { pause: 1_000, does: unreadDownload },
   'logins of users who do not exist': {
-    pause: 20_000,
+    pause: 60_000,
     does: (client) =>
       ask(client, 'POST', '/auth/token', {
         headers: { 'content-type': 'application/json' },
@@ -100,7 +103,7 @@ const ways: Record<string, { pause: number; does(client: Client): Promise<unknow
       }),
   },
   'tokens that are made up': {
-    pause: 3_000,
+    pause: 10_000,
     does: (client) =>
       ask(client, 'GET', '/v1/conversations', {
         headers: { authorization: `Bearer ${randomBytes(20).toString('hex')}` },

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
-import { messageOf, openConversation, type Person } from '../flows/meshes.ts';
+import { v4 as uuid } from 'uuid';
 import { chunkPath, contentOf, mebibyte } from '../flows/files.ts';
+import type { Person } from '../flows/meshes.ts';
 import { openRest } from '../rest.ts';
 
 /** What became of all that an honest client asked for. */
@@ -33,7 +34,9 @@ export async function beHonest(
 ): Promise<Honest> {
   const found: Honest = { latencies: [], logins: 0, accepted: [], harmed: [] };
   const me = writer as Person;
-  const conversation = await openConversation([me, reader as Person]);
+  const members = [me.userId, (reader as Person).userId];
+  const asked = { type: 'private', members };
+  const { conversation_id } = await me.rest.post<{ conversation_id: string }>('/v1/conversations', asked);
   const end = performance.now() + seconds * 1_000;
   const isOver = () => performance.now() >= end;
   const attempt = async (what: string, work: () => Promise<void>) => {
@@ -43,12 +46,14 @@ export async function beHonest(
   const write = async () => {
     while (!isOver()) {
       await attempt('a message', async () => {
-        const json = messageOf(me, conversation);
+        const message_id = uuid();
+        const payload = { type: 'text', text: 'Oi' };
+        const json = { message_id, conversation_id, from: me.userId, channels: ['whatsapp'], payload };
         const began = performance.now();
         await me.rest.post('/v1/messages', json);
         const sent = performance.now();
-        found.accepted.push(json.message_id);
-        await me.rest.get(`/v1/messages/${json.message_id}`);
+        found.accepted.push(message_id);
+        await me.rest.get(`/v1/messages/${message_id}`);
         found.latencies.push(sent - began, performance.now() - sent);
       });
       await sleep(pause);
