@@ -51,6 +51,7 @@ const {
   NGHTTP2_ENHANCE_YOUR_CALM,
   NGHTTP2_FLAG_END_STREAM,
   NGHTTP2_INADEQUATE_SECURITY,
+  NGHTTP2_INTERNAL_ERROR,
   NGHTTP2_REFUSED_STREAM,
 } = http2.constants;
 
@@ -198,6 +199,12 @@ function observe(session: ClientHttp2Session): void {
       if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) onEnd(headers);
     });
     stream.on('trailers', onEnd);
+    // A server that ends without a status leaves grpc-js waiting for as long as this side may still send.
+    stream.on('end', () => {
+      setImmediate(() => {
+        if (!seen.isAnswered && !stream.writableEnded) stream.close(NGHTTP2_INTERNAL_ERROR);
+      });
+    });
     observed.set(stream, seen);
     neverEndUnfinished(stream);
     return stream;
