@@ -102,7 +102,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   let ports = await findPorts(options.port, folder.abandoned ? abandonedLimit : 0);
 
   const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
-  const cache = path.join(dataDir, 'compile-cache');
+  const cache = env.NODE_COMPILE_CACHE || path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
   // Here nobody has to notice that a process stops: whoever calls it is told over the connection.
   const common: NodeJS.ProcessEnv = {

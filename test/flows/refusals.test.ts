@@ -192,11 +192,12 @@ for (const mesh of meshes) {
     ]);
   });
 
-  const content = (payload: unknown) => messageOf(user1, pair, { payload });
-  const wrongContents: [title: string, message: object, fields: string[]][] = [
-    ['empty channels', messageOf(user1, pair, { channels: [] }), ['channels']],
-    ['channels of null', messageOf(user1, pair, { channels: null }), ['channels']],
-    ['an unknown channel', messageOf(user1, pair, { channels: ['whatsapp', 'telegram'] }), ['channels[1]']],
+  const content = (payload: unknown) => ({ payload });
+  /** In place of what is right in a message. */
+  const wrongContents: [title: string, changes: object, fields: string[]][] = [
+    ['empty channels', { channels: [] }, ['channels']],
+    ['channels of null', { channels: null }, ['channels']],
+    ['an unknown channel', { channels: ['whatsapp', 'telegram'] }, ['channels[1]']],
     ['an empty text', content({ type: 'text', text: '' }), ['payload.text']],
     ['a missing text', content({ type: 'text' }), ['payload.text']],
     ['an empty payload', content({}), ['payload.text', 'payload.type']],
@@ -209,11 +210,11 @@ for (const mesh of meshes) {
     ['a file with a malformed id', content({ type: 'file', file_id: 'x' }), ['payload.file_id']],
     ['a file that nobody has uploaded', content({ type: 'file', file_id: uuid() }), ['payload.file_id']],
   ];
-  for (const [title, message, fields] of wrongContents) {
+  for (const [title, changes, fields] of wrongContents) {
     test.serial(`${bus}: refused, and named: ${title}`, async (t) => {
+      const message = messageOf(user1, pair, changes);
       t.deepEqual(wrong(await badMessage(message)), fields);
-      const { message_id: id } = message as { message_id: string };
-      await mine.refused(404, 'GET', `/v1/messages/${id}`);
+      await mine.refused(404, 'GET', `/v1/messages/${message.message_id}`);
     });
   }
 
