@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
-import { first, testFiles } from './order.ts';
+import { alone, first, testFiles } from './order.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -220,10 +220,10 @@ test('what a test file opens while it is loaded is found, and what its hooks and
   }
 });
 
-test('the files that are to begin first are there', (t) => {
+test('the files that are to run alone or to begin first are there', (t) => {
   const files = new Set(globSync(testFiles, { cwd: root }));
   t.deepEqual(
-    first.filter((file) => !files.has(file)),
+    [...alone, ...first].filter((file) => !files.has(file)),
     [],
   );
 });

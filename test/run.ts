@@ -10,7 +10,7 @@ import { kafka, minio, type NativeEngine } from '../dev/engines/native.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 import { installToxiproxy, toxiproxyAvailable, toxiproxyNeeds } from '../dev/engines/toxiproxy.ts';
 import { buildGrpcGateway, goIsThere } from './grpc-gateway/build.ts';
-import { testFiles } from './order.ts';
+import { alone, testFiles } from './order.ts';
 import { runAva, slowest, type AvaRun } from './runner.ts';
 
 /**
@@ -155,7 +155,13 @@ async function run(): Promise<number> {
   );
   for (const engine of engines) if (engine.status === 'rejected') throw engine.reason;
   stopped.signal.throwIfAborted();
-  await runFiles(isSplit ? others : given);
+  const left = isSplit ? others : files.map(({ file }) => file);
+  if (given.length > 0) await runFiles(isSplit ? others : given);
+  else {
+    const isAlone = (file: string) => alone.includes(file.split(path.sep).join('/'));
+    await runFiles(['--concurrency', '1', ...left.filter(isAlone)]);
+    await runFiles(left.filter((file) => !isAlone(file)));
+  }
   return report(runs);
 }
 
