@@ -33,7 +33,8 @@ onLinux('a hundred clients that mean harm neither end nor refuse anything of an 
   const { tried, answers } = await crowd.ask('stop', undefined as never, startLimit);
 
   t.log(tried, answers);
-  t.true(Object.keys(tried).length >= 12, 'everything was tried');
+  const least = Math.min(...Object.values(tried));
+  t.true(Object.keys(tried).length > 0 && least >= clients, 'all of them have tried everything');
   t.deepEqual(found.harmed, []);
   t.true(found.latencies.length > 0 && found.logins > 0);
   t.deepEqual(await hub.pids(), pids, 'no process has ended');
