@@ -62,7 +62,7 @@ const areas: Area[] = [
   },
   {
     name: 'domain',
-    files: ['auth', 'conversation', 'message', 'file', 'router', 'connectors'].map(
+    files: ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'].map(
       (name) => `services/${name}/${name}.ts`,
     ),
     never: pure,

@@ -1,0 +1,395 @@
+// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+import * as fm from '../../../../fetch.ts';
+
+import type * as Chat4allPagingV1Paging from '../../paging/v1/paging.pb.ts';
+
+/** What somebody may do. */
+export const Role = {
+  /** Use the place. */
+  ROLE_USER: 'user',
+  /** Run it, too. */
+  ROLE_ADMIN: 'admin',
+} as const;
+export type Role = (typeof Role)[keyof typeof Role];
+
+/** Whether somebody may do anything. */
+export const UserStatus = {
+  /** As the role says. */
+  USER_STATUS_ACTIVE: 'active',
+  /** No: logins, tokens and API keys are refused. */
+  USER_STATUS_DISABLED: 'disabled',
+} as const;
+export type UserStatus = (typeof UserStatus)[keyof typeof UserStatus];
+
+/** Somebody's account, as they see it themselves. */
+export type Account = {
+  /** UUID. */
+  id: string;
+  /** Unique name, in lower case. */
+  username: string;
+  /** What they want to be called. */
+  name: string;
+  /** Where they can be written to; not set for users that were made without one. */
+  email: string | null;
+  /** What they may do. */
+  role: Role;
+  /** When the account was made. */
+  created_at: string;
+};
+
+/** Who wants an account. */
+export type RegisterRequest = {
+  /** What they want to be called: 1 to 100 characters, without the spaces around them. */
+  name?: string;
+  /** Their email, unique in any letter case. */
+  email?: string;
+  /**
+   * At least 8 characters with an upper-case letter, a lower-case letter, a digit and another printable character; at most 72
+   * bytes of UTF-8, since bcrypt reads no further.
+   */
+  password?: string;
+  /**
+   * The unique name to be known by, 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. If it is not set one is made
+   * from the email.
+   */
+  username?: string | null;
+};
+
+/** The new account. */
+export type RegisterResponse = {
+  /** UUID. */
+  id: string;
+  /** Unique name, in lower case. */
+  username: string;
+  /** What they want to be called. */
+  name: string;
+  /** Their email, as they wrote it. */
+  email: string;
+  /** `user`. */
+  role: Role;
+  /** When the account was made. */
+  created_at: string;
+};
+
+/** Credentials. */
+export type LoginRequest = {
+  /** The email, in any letter case. */
+  email?: string;
+  /** The password. */
+  password?: string;
+};
+
+/** A pair of tokens (RFC 6749, 5.1). */
+export type LoginResponse = {
+  /** For `Authorization: Bearer` on every call. */
+  access_token: string;
+  /** For RefreshTokens, once. */
+  refresh_token: string;
+  /** Always `bearer`. */
+  token_type: string;
+  /** Seconds that the access token is valid for. */
+  expires_in: number;
+};
+
+/** The refresh token of a session. */
+export type RefreshTokensRequest = {
+  /** The last one that was issued. */
+  refresh_token?: string;
+};
+
+/** A new pair of tokens. */
+export type RefreshTokensResponse = {
+  /** For `Authorization: Bearer` on every call. */
+  access_token: string;
+  /** For RefreshTokens, once. */
+  refresh_token: string;
+  /** Always `bearer`. */
+  token_type: string;
+  /** Seconds that the access token is valid for. */
+  expires_in: number;
+};
+
+/** The session to end. */
+export type LogoutRequest = {
+  /** Any refresh token of the session. */
+  refresh_token?: string;
+};
+
+/** Nothing: it has ended. */
+export type LogoutResponse = Record<string, never>;
+
+/** Who has forgotten their password. */
+export type RequestPasswordResetRequest = {
+  /** Their email, in any letter case. */
+  email?: string;
+};
+
+/** Nothing, whether or not a mail is sent. */
+export type RequestPasswordResetResponse = Record<string, never>;
+
+/** The new password. */
+export type ResetPasswordRequest = {
+  /** The token from the mail. */
+  token?: string;
+  /** By the same rules as in RegisterRequest. */
+  new_password?: string;
+};
+
+/** Nothing: the password is set. */
+export type ResetPasswordResponse = Record<string, never>;
+
+/** Nothing: the credentials say who asks. */
+export type GetAccountRequest = Record<string, never>;
+
+/** The caller. */
+export type GetAccountResponse = {
+  /** The caller's account. */
+  account: Account;
+};
+
+/** What to change. */
+export type UpdateAccountRequest = {
+  /** The new name: 1 to 100 characters, without the spaces around them. Not set, it stays. */
+  name?: string | null;
+};
+
+/** The caller, with the change. */
+export type UpdateAccountResponse = {
+  /** The caller's account. */
+  account: Account;
+};
+
+/** An API key, without what it is. */
+export type ApiKey = {
+  /** UUID. */
+  id: string;
+  /** What its owner calls it. */
+  name: string;
+  /** Its first 8 characters. */
+  key_prefix: string;
+  /** Whether it is accepted: it is not revoked and has not expired. */
+  active: boolean;
+  /** When it was made. */
+  created_at: string;
+  /** When it was last used, at most a minute behind; not set if it never was. */
+  last_used_at: string | null;
+  /** When it expires; not set if it doesn't. */
+  expires_at: string | null;
+};
+
+/** Nothing: the credentials say whose keys. */
+export type ListApiKeysRequest = Record<string, never>;
+
+/** The caller's API keys. */
+export type ListApiKeysResponse = {
+  /** Newest first. */
+  api_keys: ApiKey[];
+};
+
+/** The key to make. */
+export type CreateApiKeyRequest = {
+  /** What to call it: 1 to 100 characters, without the spaces around them. */
+  name?: string;
+  /** When it expires, in the future; not set, it doesn't. */
+  expires_at?: string | null;
+};
+
+/** The new key. */
+export type CreateApiKeyResponse = {
+  /** UUID. */
+  id: string;
+  /** What it is called. */
+  name: string;
+  /** The key, for `X-API-Key` on every call: keep it now, it is not shown again. */
+  key: string;
+  /** Its first 8 characters. */
+  key_prefix: string;
+  /** When it was made. */
+  created_at: string;
+  /** When it expires; not set if it doesn't. */
+  expires_at: string | null;
+};
+
+/** The key to revoke. */
+export type RevokeApiKeyRequest = {
+  /** UUID of one of the caller's keys. */
+  key_id?: string;
+};
+
+/** Nothing: it is revoked. */
+export type RevokeApiKeyResponse = Record<string, never>;
+
+/** What somebody is subscribed to, in short. */
+export type SubscriptionSummary = {
+  /** Name of the plan. */
+  plan: string;
+  /** `active`, `cancelled` or `expired`. */
+  status: string;
+};
+
+/** A user as administrators see them. */
+export type UserAccount = {
+  /** UUID. */
+  id: string;
+  /** Unique name, in lower case. */
+  username: string;
+  /** What they want to be called. */
+  name: string;
+  /** Where they can be written to; not set for users that were made without one. */
+  email: string | null;
+  /** What they may do. */
+  role: Role;
+  /** Whether they may do anything. */
+  status: UserStatus;
+  /** What they are subscribed to; not set if they never were. */
+  subscription: SubscriptionSummary | null;
+  /** When the account was made. */
+  created_at: string;
+};
+
+/** Which users to list. */
+export type ListAccountsRequest = {
+  /** How many to return: 1 to 100, 20 if not said. */
+  limit?: number | null;
+  /** How many to pass over. */
+  offset?: number;
+  /** Only those with this role. */
+  role?: Role;
+};
+
+/** A page of users. */
+export type ListAccountsResponse = {
+  /** The page. */
+  users: UserAccount[];
+  /** Which part of all it is. */
+  pagination: Chat4allPagingV1Paging.Pagination;
+};
+
+/** What to change of a user. */
+export type UpdateUserRequest = {
+  /** UUID of the user. */
+  user_id?: string;
+  /** The new role; not set, it stays. */
+  role?: Role;
+  /** The new status; not set, it stays. */
+  status?: UserStatus;
+};
+
+/** The user, with the change. */
+export type UpdateUserResponse = {
+  /** The user. */
+  user: UserAccount;
+};
+
+/** Which changes to list. */
+export type ListAuditEventsRequest = {
+  /** How many to return: 1 to 100, 20 if not said. */
+  limit?: number | null;
+  /** How many to pass over. */
+  offset?: number;
+  /** Only those by the administrator with this id. */
+  actor?: string;
+  /** Only those of this kind: `tool.create`, `tool.update`, `tool.delete` or `user.update`. */
+  action?: string;
+};
+
+/** A change by an administrator. */
+export type AuditEvent = {
+  /** UUID. */
+  id: string;
+  /** UUID of the administrator. */
+  actor_id: string;
+  /** `tool.create`, `tool.update`, `tool.delete` or `user.update`. */
+  action: string;
+  /** UUID of what was changed. */
+  target: string;
+  /** When. */
+  at: string;
+  /** Id of the request that did it: the one to look for in the logs. */
+  request_id: string;
+};
+
+/** A page of changes. */
+export type ListAuditEventsResponse = {
+  /** The page. */
+  events: AuditEvent[];
+  /** Which part of all it is. */
+  pagination: Chat4allPagingV1Paging.Pagination;
+};
+
+/** What people do with their own account. */
+export class AccountService {
+  /** Makes an account. It subscribes to nothing. */
+  static Register(req: RegisterRequest, initReq?: fm.InitReq): Promise<RegisterResponse> {
+    return fm.fetchReq<RegisterResponse>(`/api/v1/auth/register`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /**
+   * Exchanges an email and a password for an access token and a refresh token.
+   *
+   * A wrong password and an unknown email get the same answer after the same time.
+   */
+  static Login(req: LoginRequest, initReq?: fm.InitReq): Promise<LoginResponse> {
+    return fm.fetchReq<LoginResponse>(`/api/v1/auth/login`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /**
+   * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
+   * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
+   */
+  static RefreshTokens(req: RefreshTokensRequest, initReq?: fm.InitReq): Promise<RefreshTokensResponse> {
+    return fm.fetchReq<RefreshTokensResponse>(`/api/v1/auth/refresh`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** Ends the session that a refresh token belongs to. May be repeated. */
+  static Logout(req: LogoutRequest, initReq?: fm.InitReq): Promise<LogoutResponse> {
+    return fm.fetchReq<LogoutResponse>(`/api/v1/auth/logout`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /**
+   * Sends a mail with a link to choose a new password. The answer is the same, after the same time, whether or not there is a
+   * user with this email.
+   */
+  static RequestPasswordReset(req: RequestPasswordResetRequest, initReq?: fm.InitReq): Promise<RequestPasswordResetResponse> {
+    return fm.fetchReq<RequestPasswordResetResponse>(`/api/v1/auth/password-reset`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** Sets a new password with a token from such a mail. The token is used up, and all sessions of the user end. */
+  static ResetPassword(req: ResetPasswordRequest, initReq?: fm.InitReq): Promise<ResetPasswordResponse> {
+    return fm.fetchReq<ResetPasswordResponse>(`/api/v1/auth/password-reset/${fm.pathValue(req, 'token')}`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** The caller's own account. */
+  static GetAccount(_req: GetAccountRequest, initReq?: fm.InitReq): Promise<Account> {
+    return fm.fetchReq<Account>(`/api/v1/users/me`, { ...initReq, method: 'GET' });
+  }
+  /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
+  static UpdateAccount(req: UpdateAccountRequest, initReq?: fm.InitReq): Promise<Account> {
+    return fm.fetchReq<Account>(`/api/v1/users/me`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
+  static ListApiKeys(_req: ListApiKeysRequest, initReq?: fm.InitReq): Promise<ApiKey[]> {
+    return fm.fetchReq<ApiKey[]>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'GET' });
+  }
+  /** Makes an API key. This answer is the only one that ever shows it. */
+  static CreateApiKey(req: CreateApiKeyRequest, initReq?: fm.InitReq): Promise<CreateApiKeyResponse> {
+    return fm.fetchReq<CreateApiKeyResponse>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** Revokes an API key: within two seconds it is refused everywhere. May be repeated. */
+  static RevokeApiKey(req: RevokeApiKeyRequest, initReq?: fm.InitReq): Promise<RevokeApiKeyResponse> {
+    return fm.fetchReq<RevokeApiKeyResponse>(`/api/v1/users/me/api-keys/${fm.pathValue(req, 'key_id')}`, { ...initReq, method: 'DELETE' });
+  }
+}
+
+/** Users and what was changed by administrators, for administrators. */
+export class UserAdminService {
+  /** All users, oldest first. */
+  static ListAccounts(req: ListAccountsRequest, initReq?: fm.InitReq): Promise<UserAccount[]> {
+    return fm.fetchReq<UserAccount[]>(`/api/v1/admin/users${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  }
+  /**
+   * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
+   * on API keys, too.
+   */
+  static UpdateUser(req: UpdateUserRequest, initReq?: fm.InitReq): Promise<UserAccount> {
+    return fm.fetchReq<UserAccount>(`/api/v1/admin/users/${fm.pathValue(req, 'user_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  }
+  /** What administrators have changed, newest first. */
+  static ListAuditEvents(req: ListAuditEventsRequest, initReq?: fm.InitReq): Promise<AuditEvent[]> {
+    return fm.fetchReq<AuditEvent[]>(`/api/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  }
+}
