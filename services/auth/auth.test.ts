@@ -239,7 +239,7 @@ test('issueToken: keeps a session for each token', async (t) => {
 
 test("issueToken: an administrator gets an administrator's token", async (t) => {
   await db.sql(
-    `insert into users (id, username, password_hash, is_admin, created_at) values ($1, 'boss', $2, true, now())`,
+    `insert into users (id, username, password_hash, role, created_at) values ($1, 'boss', $2, 'admin', now())`,
     [uuid(), await bcrypt.hash('secret', cost)],
   );
   const { token } = await from().issueToken({ username: 'boss', password: 'secret' });

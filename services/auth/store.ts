@@ -6,12 +6,24 @@ import type { FailureLimit, FilledLimits, LoginPair } from './auth.ts';
 const UserEntity = defineEntity({
   name: 'User',
   tableName: 'users',
+  checks: [
+    { name: 'users_username_check', expression: 'username = lower(username)' },
+    { name: 'users_email_check', expression: 'email_key = lower(email) and num_nulls(email, email_key) in (0, 2)' },
+    { name: 'users_role_check', expression: `role in ('user', 'admin')` },
+    { name: 'users_status_check', expression: `status in ('active', 'disabled')` },
+  ],
+  indexes: [{ properties: ['createdAt', 'id'] }, { properties: ['role', 'createdAt', 'id'] }],
   properties: {
     id: p.uuid().primary(),
     username: p.text().collation('C').unique(),
     passwordHash: p.text().lazy(),
-    isAdmin: p.boolean().default(false),
     createdAt: p.datetime(3),
+    name: p.text().nullable(),
+    email: p.text().collation('C').nullable(),
+    /** The email in lower case, which no two users have in common. */
+    emailKey: p.text().collation('C').nullable().unique(),
+    role: p.text().default('user'),
+    status: p.text().default('active'),
   },
 });
 
@@ -22,7 +34,23 @@ const AuthSessionEntity = defineEntity({
     id: p.uuid().primary(),
     userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
     createdAt: p.datetime(3),
+    expiresAt: p.datetime(3),
+    /** When it is swept away: later than it ends where its refresh tokens are to be recognized for a while. */
+    keptUntil: p.datetime(3).index(),
+    /** Set if it was ended before it expired. */
+    endedAt: p.datetime(3).nullable(),
+  },
+});
+
+const RefreshTokenEntity = defineEntity({
+  name: 'RefreshToken',
+  tableName: 'refresh_tokens',
+  properties: {
+    tokenHash: p.blob().primary(),
+    sessionId: () => p.manyToOne(AuthSessionEntity).fieldName('session_id').mapToPk().deleteRule('cascade').index(),
+    createdAt: p.datetime(3),
     expiresAt: p.datetime(3).index(),
+    usedAt: p.datetime(3).nullable(),
   },
 });
 
@@ -38,15 +66,114 @@ const LoginFailureEntity = defineEntity({
   },
 });
 
+const ApiKeyEntity = defineEntity({
+  name: 'ApiKey',
+  tableName: 'api_keys',
+  indexes: [{ properties: ['userId', 'createdAt', 'id'] }],
+  properties: {
+    id: p.uuid().primary(),
+    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade'),
+    keyHash: p.blob().unique(),
+    keyPrefix: p.text(),
+    name: p.text(),
+    createdAt: p.datetime(3),
+    lastUsedAt: p.datetime(3).nullable(),
+    expiresAt: p.datetime(3).nullable().index(),
+    revokedAt: p.datetime(3).nullable().index(),
+  },
+});
+
+const ResetRequestEntity = defineEntity({
+  name: 'ResetRequest',
+  tableName: 'reset_requests',
+  indexes: [
+    { properties: ['emailKey', 'requestedAt'] },
+    { properties: ['address', 'requestedAt'] },
+    { properties: ['pending', 'requestedAt'] },
+  ],
+  properties: {
+    id: p.uuid().primary(),
+    emailKey: p.text().collation('C'),
+    address: p.text(),
+    requestedAt: p.datetime(3),
+    pending: p.boolean(),
+  },
+});
+
+const ResetTokenEntity = defineEntity({
+  name: 'ResetToken',
+  tableName: 'reset_tokens',
+  properties: {
+    tokenHash: p.blob().primary(),
+    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
+    createdAt: p.datetime(3),
+    expiresAt: p.datetime(3).index(),
+    usedAt: p.datetime(3).nullable(),
+  },
+});
+
+const MailEntity = defineEntity({
+  name: 'Mail',
+  tableName: 'mails',
+  properties: {
+    id: p.uuid().primary(),
+    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
+    recipient: p.text(),
+    subject: p.text(),
+    body: p.text(),
+    createdAt: p.datetime(3),
+    giveUpAt: p.datetime(3),
+    nextTryAt: p.datetime(3).index(),
+    tries: p.integer().default(0),
+  },
+});
+
+const AuditEventEntity = defineEntity({
+  name: 'AuditEvent',
+  tableName: 'audit_events',
+  indexes: [{ properties: ['at', 'id'] }, { properties: ['actorId', 'at'] }, { properties: ['action', 'at'] }],
+  properties: {
+    id: p.uuid().primary(),
+    actorId: p.uuid(),
+    action: p.text(),
+    target: p.uuid(),
+    at: p.datetime(3),
+    requestId: p.text(),
+  },
+});
+
+const UserSubscriptionEntity = defineEntity({
+  name: 'UserSubscription',
+  tableName: 'user_subscriptions',
+  properties: {
+    userId: () => p.oneToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').primary(),
+    plan: p.text(),
+    expiresAt: p.datetime(3).nullable(),
+    version: p.bigint(),
+  },
+});
+
 export const database: DatabaseDefinition = {
   schema: 'auth',
-  entities: [UserEntity, AuthSessionEntity, LoginFailureEntity],
+  entities: [
+    UserEntity,
+    AuthSessionEntity,
+    RefreshTokenEntity,
+    LoginFailureEntity,
+    ApiKeyEntity,
+    ResetRequestEntity,
+    ResetTokenEntity,
+    MailEntity,
+    AuditEventEntity,
+    UserSubscriptionEntity,
+  ],
   migrations: async () => [
     { name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users },
     {
       name: '0002-failures-by-address',
       class: (await import('./migrations/0002-failures-by-address.ts')).FailuresByAddress,
     },
+    { name: '0003-accounts', class: (await import('./migrations/0003-accounts.ts')).Accounts },
   ],
 };
 
@@ -78,7 +205,7 @@ export function openStore(db: Database) {
   return {
     async findCredentials(username: string): Promise<Credentials | undefined> {
       const [found] = await db.sql<Credentials>(
-        'select id, username, password_hash as "passwordHash", is_admin as "isAdmin" from users where username = $1',
+        `select id, username, password_hash as "passwordHash", role = 'admin' as "isAdmin" from users where username = $1`,
         [username],
       );
       return found;
@@ -150,7 +277,7 @@ export function openStore(db: Database) {
     async openSession(session: Session, pair: LoginPair): Promise<void> {
       await db.sql(
         `with forgiven as (delete from login_failures where username = $5 and address = $6)
-         insert into auth_sessions (id, user_id, created_at, expires_at) values ($1, $2, $3, $4)`,
+         insert into auth_sessions (id, user_id, created_at, expires_at, kept_until) values ($1, $2, $3, $4, $4)`,
         [session.id, session.userId, session.createdAt, session.expiresAt, pair.username, pair.address],
       );
     },
@@ -159,7 +286,7 @@ export function openStore(db: Database) {
     async sweepSessions(now: Date, most: number): Promise<number> {
       const rows = await db.sql(
         `delete from auth_sessions where id in (
-           select id from auth_sessions where expires_at <= $1 order by expires_at limit $2 for update skip locked
+           select id from auth_sessions where kept_until <= $1 order by kept_until limit $2 for update skip locked
          ) returning 1`,
         [now, most],
       );
@@ -205,7 +332,8 @@ export function openStore(db: Database) {
     async appointAdmins(usernames: readonly string[]): Promise<string[]> {
       const rows = await db.sql<{ username: string }>(
         `with appointed as (
-           update users set is_admin = not is_admin where is_admin <> (username = any($1::text[]))
+           update users set role = case role when 'admin' then 'user' else 'admin' end
+            where (role = 'admin') <> (username = any($1::text[]))
          )
          select username from unnest($1::text[]) as named (username)
           where not exists (select from users where users.username = named.username)`,
