@@ -19,6 +19,11 @@ export type ErrorKind =
 export interface FieldViolation {
   field: string;
   description: string;
+  /**
+   * Which rule isn't met, for programs: short lower snake_case that stays as it is (`min_length`). Travels in upper case, as the
+   * reason of the violation (AIP-193).
+   */
+  rule?: string | undefined;
 }
 
 export interface HubErrorOptions {

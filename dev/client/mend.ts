@@ -105,9 +105,12 @@ export class Mender {
     }
   }
 
-  /** Whether anything of a file can be called. */
+  /** Whether anything of a file can be called, or is a part of what can be. */
   isNeeded(file: DescFile): boolean {
-    return file.services.some(({ methods }) => methods.some((rpc) => this.#isCalled(rpc)));
+    const isUsed = (type: DescMessage | DescEnum) => this.#asked.has(type) || this.#answered.has(type);
+    return (
+      file.services.some(({ methods }) => methods.some((rpc) => this.#isCalled(rpc))) || [...typesIn(file)].some(isUsed)
+    );
   }
 
   /**
@@ -129,7 +132,8 @@ export class Mender {
       fields.set(type, new Map([...text.matchAll(fieldLine)].map(([, field, json]) => [field!, json!])));
       return `message ${name};\n`;
     };
-    const body = written
+    // What has no service ends without a newline.
+    const body = `${written}\n`
       .replace(/^[^]*?DO NOT MODIFY\n\*\/\n/, '')
       .replace(/^import \* as (fm|GoogleProtobuf\w+|GoogleApiHttpbody) from .*\n/gm, '')
       .replace(/^import \* as (\w+) from "(.*)\.pb"$/gm, "import type * as $1 from '$2.pb.ts';")
@@ -160,7 +164,8 @@ export class Mender {
       .replaceAll(/\n{3,}/g, '\n\n')
       .trim();
     const head = '// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.';
-    const mended = `${head}\nimport * as fm from '${runtime}';\n\n${body}\n`;
+    const imports = /\bfm\./.test(body) ? `import * as fm from '${runtime}';\n` : '';
+    const mended = `${head}\n${imports}\n${body}\n`;
     const left = defects.exec(mended);
     if (left !== null) throw new Error(`${file.name}: the plugin has written what can't be mended: ${left[0]}`);
     return mended;

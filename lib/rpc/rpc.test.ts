@@ -225,11 +225,11 @@ test('wrong fields are named at once: by the proto, by checks, and by a gateway'
   };
   const { raw } = await open(t, lookup, { checks });
   const encoded = AuthServiceService.lookupUsers.requestSerialize({ userIds: ['x'], usernames: ['y'] });
-  const told = encodeViolations([{ field: 'limit', description: 'must be a number' }]);
+  const told = encodeViolations([{ field: 'limit', description: 'must be a number', rule: 'type' }]);
   const error = await t.throwsAsync(raw(encoded, { 'x-field-violations-bin': Buffer.from(told) }));
   t.deepEqual((error as HubError).fields, [
-    { field: 'limit', description: 'must be a number' },
-    { field: 'user_ids[0]', description: 'must be a valid UUID' },
+    { field: 'limit', description: 'must be a number', rule: 'type' },
+    { field: 'user_ids[0]', description: 'must be a valid UUID', rule: 'uuid' },
     { field: 'usernames[0]', description: 'is silly' },
   ]);
   t.is(handled, 0);

@@ -100,7 +100,37 @@ export function validate(message: DescMessage, encoded: Uint8Array): FieldViolat
     field: pathToString(violation.field),
     // protovalidate says "value is required": the field is named beside it.
     description: violation.message.replace(/^value /, ''),
+    rule: ruleOf(violation.ruleId),
   }));
+}
+
+/** What callers know rules of buf.validate by, where that isn't the last part of their id. */
+const ruleNames: Readonly<Record<string, string>> = {
+  min_len: 'min_length',
+  max_len: 'max_length',
+  len: 'length',
+  len_bytes: 'bytes',
+  defined_only: 'enum',
+  in: 'enum',
+  not_in: 'not_enum',
+  gt: 'above',
+  gte: 'minimum',
+  lt: 'below',
+  lte: 'maximum',
+  gt_now: 'future',
+  lt_now: 'past',
+};
+
+/** The rule that an id of protovalidate stands for: `min_length` for `string.min_len`. */
+function ruleOf(id: string): string {
+  const name = id
+    .slice(id.lastIndexOf('.') + 1)
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '_')
+    // That of an empty text is the same as that of any other.
+    .replace(/_empty$/, '');
+  if (/^gte?_lte?(_|$)/.test(name)) return 'range';
+  return ruleNames[name] ?? (name || 'invalid');
 }
 
 /**

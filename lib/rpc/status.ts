@@ -84,9 +84,9 @@ const longestMessage = 1_000;
 
 function thatFit(fields: readonly FieldViolation[]): readonly FieldViolation[] {
   let size = 0;
-  const end = fields.findIndex(({ field, description }) => {
+  const end = fields.findIndex(({ field, description, rule = '' }) => {
     // With the tags and lengths around them.
-    size += Buffer.byteLength(field) + Buffer.byteLength(description) + 16;
+    size += Buffer.byteLength(field) + Buffer.byteLength(description) + rule.length + 18;
     return size > mostViolations;
   });
   return end === -1 ? fields : fields.slice(0, end);
@@ -95,10 +95,10 @@ function thatFit(fields: readonly FieldViolation[]): readonly FieldViolation[] {
 /** Encodes wrong fields as google.rpc.BadRequest. */
 export function encodeViolations(fields: readonly FieldViolation[]): Uint8Array {
   return BadRequest.encode({
-    fieldViolations: fields.map(({ field, description }) => ({
+    fieldViolations: fields.map(({ field, description, rule = '' }) => ({
       field,
       description,
-      reason: '',
+      reason: rule.toUpperCase(),
       localizedMessage: undefined,
     })),
   }).finish();
@@ -106,7 +106,9 @@ export function encodeViolations(fields: readonly FieldViolation[]): Uint8Array 
 
 /** Decodes google.rpc.BadRequest. */
 export function decodeViolations(encoded: Uint8Array): FieldViolation[] {
-  return BadRequest.decode(encoded).fieldViolations.map(({ field, description }) => ({ field, description }));
+  return BadRequest.decode(encoded).fieldViolations.map(({ field, description, reason }) =>
+    reason === '' ? { field, description } : { field, description, rule: reason.toLowerCase() },
+  );
 }
 
 function pack(name: string, value: Uint8Array): Any {

@@ -1,0 +1,11 @@
+// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+
+/** Which part of a list an answer has. */
+export type Pagination = {
+  /** How many were passed over. */
+  offset: number;
+  /** How many there may be in the answer. */
+  limit: number;
+  /** How many there are in all. */
+  total: number;
+};
