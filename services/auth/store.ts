@@ -153,6 +153,26 @@ const UserSubscriptionEntity = defineEntity({
   },
 });
 
+const StandingEntity = defineEntity({
+  name: 'Standing',
+  tableName: 'standings',
+  properties: {
+    subjectId: p.uuid().primary(),
+    isApiKey: p.boolean(),
+    number: p.bigint().unique(),
+    notedAt: p.datetime(3),
+  },
+});
+
+const TokenLifetimeEntity = defineEntity({
+  name: 'TokenLifetime',
+  tableName: 'token_lifetimes',
+  properties: {
+    lifetime: p.bigint().primary().autoincrement(false),
+    issuedUntil: p.datetime(3),
+  },
+});
+
 export const database: DatabaseDefinition = {
   schema: 'auth',
   entities: [
@@ -166,6 +186,8 @@ export const database: DatabaseDefinition = {
     MailEntity,
     AuditEventEntity,
     UserSubscriptionEntity,
+    StandingEntity,
+    TokenLifetimeEntity,
   ],
   migrations: async () => [
     { name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users },
@@ -174,6 +196,7 @@ export const database: DatabaseDefinition = {
       class: (await import('./migrations/0002-failures-by-address.ts')).FailuresByAddress,
     },
     { name: '0003-accounts', class: (await import('./migrations/0003-accounts.ts')).Accounts },
+    { name: '0004-standings', class: (await import('./migrations/0004-standings.ts')).Standings },
   ],
 };
 
