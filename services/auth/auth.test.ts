@@ -13,8 +13,10 @@ import { opened } from '../../test/opened.ts';
 import { failuresCountFrom, tokenValidity, tooManyFailures } from './auth.ts';
 import { openHandlers } from './handlers.ts';
 import { settings } from './index.ts';
+import { openLogins } from './logins.ts';
 import { openPasswords } from './passwords.ts';
 import { database, openStore } from './store.ts';
+import { openTokens } from './tokens.ts';
 import { openTurns } from './turns.ts';
 
 /** One after another: hashing keeps every core busy, and what is done at once would wait for it. */
@@ -60,14 +62,15 @@ function recordingHandlers({
     compared.push(hash);
     return bcrypt.compare(data, hash);
   };
-  const handlers = openHandlers({
+  const logins = openLogins({
     store,
-    identities: hub.identities.auth!,
     passwords: openPasswords({ cost: own, highest, compare: compare as typeof bcrypt.compare }),
     turns: openTurns({ atOnce, waiting: 100 }),
     failureLimit: { failures, perAddress, window: 60_000 },
-    tokenLifetime: 3_600_000,
   });
+  const lifetimes = { access: 60_000, refresh: 60_000 };
+  const tokens = openTokens({ store, identities: hub.identities.auth!, lifetimes });
+  const handlers = openHandlers({ store, logins, tokens, tokenLifetime: 3_600_000 });
   const login = (username: string, given: string, address: string) =>
     handlers.issueToken(
       { username, password: given },
@@ -92,7 +95,7 @@ test('tooManyFailures: says the whole seconds until the failures that filled the
     const error = tooManyFailures({ ofPair, ofAddress }, now, rule);
     return error && [error.retryAfter, error.message.replace(/:.*/, '')];
   };
-  const [name, address] = ['for this username', 'from this address'].map((whose) => `Too many failed logins ${whose}`);
+  const [name, address] = ['for this user', 'from this address'].map((whose) => `Too many failed logins ${whose}`);
   t.is(told(undefined, undefined, later), undefined);
   t.deepEqual(told(filledAt, undefined, filledAt), [900, name]);
   t.deepEqual(told(filledAt, undefined, new Date('2026-11-21T10:14:59.500Z')), [1, name]);
@@ -559,9 +562,9 @@ test('seeding: adds whom it misses and leaves the others as they are', async (t)
   t.is((await late.issueToken({ username: 'user1200', password })).username, 'user1200');
 });
 
-test('ADMIN_USERS: those that it names are administrators from the start on, and nobody else', async (t) => {
+test('ADMIN_USERS: those that it names are administrators from the start on, and nobody is one no more', async (t) => {
   const isAdmin = async (username: string) => (await store.findCredentials(username))?.isAdmin;
-  const named = await hub.startService('auth', { SEED_USERS: '6', ADMIN_USERS: 'user6, nobody,user2' });
+  const named = await hub.startService('auth', { SEED_USERS: '6', ADMIN_USERS: 'User6, nobody,user2' });
   t.deepEqual(await Promise.all(['user1', 'user2', 'user6'].map(isAdmin)), [false, true, true]);
   const client = hub.client(AuthServiceService, named.address, { metadata: { 'x-forwarded-for': uuid() } });
   const { token } = await client.issueToken({ username: 'user6', password });
@@ -573,7 +576,7 @@ test('ADMIN_USERS: those that it names are administrators from the start on, and
   );
 
   await hub.startService('auth');
-  t.deepEqual(await Promise.all(['user1', 'user2', 'user6'].map(isAdmin)), [false, false, false]);
+  t.deepEqual(await Promise.all(['user1', 'user2', 'user6'].map(isAdmin)), [false, true, true]);
 });
 
 test('sweeping: ends with what has expired, a bounded batch at a time', async (t) => {
@@ -581,9 +584,12 @@ test('sweeping: ends with what has expired, a bounded batch at a time', async (t
   const long = new Date('2001-01-01T00:00:00Z');
   const ids = Array.from({ length: 5 }, () => uuid());
   const pair = { username: 'user3', address: uuid() };
-  for (const id of ids) await store.openSession({ id, userId: user!.id, createdAt: long, expiresAt: long }, pair);
+  const { passwordHash } = (await store.findCredentials('user3'))!;
+  for (const id of ids) {
+    await store.openSession({ id, userId: user!.id, createdAt: long, expiresAt: long }, passwordHash, pair);
+  }
   const valid = { id: uuid(), userId: user!.id, createdAt: new Date(), expiresAt: new Date(Date.now() + 60_000) };
-  await store.openSession(valid, pair);
+  await store.openSession(valid, passwordHash, pair);
   for (let failure = 0; failure < 5; failure += 1) await store.recordFailure(pair, long);
 
   t.is(await store.sweepSessions(long, 3), 3);
@@ -605,5 +611,5 @@ test('the log shows no password and no token', async (t) => {
 test('users that everybody knows are made on a laptop only', async (t) => {
   const refused = () => hub.startService('auth', { SEED_USERS: '1', LAPTOP_MODE: 'false' });
   await t.throwsAsync(refused, { name: 'ConfigError', message: /SEED_USERS .* LAPTOP_MODE=true/ });
-  await t.notThrowsAsync(hub.startService('auth', { SEED_USERS: '0', LAPTOP_MODE: 'false' }));
+  await t.notThrowsAsync(hub.startService('auth', { SEED_USERS: '0', LAPTOP_MODE: 'false', MAIL_DIR: '/nowhere' }));
 });

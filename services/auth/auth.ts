@@ -2,15 +2,16 @@ import { HubError } from '#lib/errors.ts';
 
 /** How often logins may fail within how many milliseconds. */
 export interface FailureLimit {
-  /** For one username from one address. */
+  /** For one user from one address. */
   failures: number;
-  /** From one address, for all usernames together; undefined is no limit. */
+  /** From one address, for all users together; undefined is no limit. */
   perAddress: number | undefined;
   window: number;
 }
 
-/** One username tried from one address: what failures are counted by, whether or not there is such a user. */
+/** One user tried from one address: what failures are counted by, whether or not there is such a user. */
 export interface LoginPair {
+  /** In lower case; what was tried in its place where nobody is called that. */
   username: string;
   /** What limits count the address for: `clientOf` of `lib/client-address.ts`. */
   address: string;
@@ -44,7 +45,7 @@ export function tooManyFailures(filled: FilledLimits, now: Date, { window }: Fai
   const filledAt = Math.max(ofPair?.getTime() ?? 0, ofAddress?.getTime() ?? 0);
   if (filledAt === 0) return undefined;
   const retryAfter = Math.max(1, Math.ceil((filledAt + window - now.getTime()) / 1000));
-  const whose = ofAddress === undefined ? 'for this username' : 'from this address';
+  const whose = ofAddress === undefined ? 'for this user' : 'from this address';
   return new HubError(
     'RESOURCE_EXHAUSTED',
     'TOO_MANY_LOGIN_FAILURES',
@@ -53,9 +54,9 @@ export function tooManyFailures(filled: FilledLimits, now: Date, { window }: Fai
   );
 }
 
-/** The one answer to a wrong password and to an unknown username. */
-export function invalidCredentials(): HubError {
-  return new HubError('UNAUTHENTICATED', 'INVALID_CREDENTIALS', 'The username or the password is wrong');
+/** The one answer to a wrong password and to somebody unknown, who is named by username or by email. */
+export function invalidCredentials(named: 'username' | 'email'): HubError {
+  return new HubError('UNAUTHENTICATED', 'INVALID_CREDENTIALS', `The ${named} or the password is wrong`);
 }
 
 /** The token is good, but the user that it names is gone. */

@@ -1,81 +1,33 @@
-import { v4 as uuid } from 'uuid';
 import type { AuthServiceService, User as UserMessage } from '#gen/chat4all/auth/v1/auth.ts';
-import { clientOf } from '#lib/client-address.ts';
-import type { Identities } from '#lib/identity.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Handlers } from '#lib/rpc/server.ts';
-import {
-  failuresCountFrom,
-  invalidCredentials,
-  tokenValidity,
-  tooManyFailures,
-  unknownCaller,
-  type FailureLimit,
-  type LoginPair,
-} from './auth.ts';
-import type { Passwords } from './passwords.ts';
-import type { Store, User } from './store.ts';
-import type { Turns } from './turns.ts';
+import { foldCase } from './accounts.ts';
+import { invalidCredentials, unknownCaller } from './auth.ts';
+import type { Logins } from './logins.ts';
+import type { Store } from './store.ts';
+import type { Tokens } from './tokens.ts';
+import type { User } from './users-store.ts';
 
 export interface HandlerOptions {
   store: Store;
-  identities: Identities;
-  passwords: Passwords;
-  turns: Turns;
-  failureLimit: FailureLimit;
+  logins: Logins;
+  tokens: Tokens;
   /** Milliseconds that a token is valid for. */
   tokenLifetime: number;
 }
 
 const defaultLimit = 50;
 
-export function openHandlers(options: HandlerOptions): Handlers<AuthServiceService> {
-  const { store, identities, passwords, turns, failureLimit, tokenLifetime } = options;
-
-  async function refuseAfterFailures(pair: LoginPair): Promise<void> {
-    const now = new Date();
-    const since = failuresCountFrom(now, failureLimit);
-    const refusal = tooManyFailures(await store.filledLimits(pair, failureLimit, since), now, failureLimit);
-    if (refusal !== undefined) throw refusal;
-  }
-
+export function openHandlers({ store, logins, tokens, tokenLifetime }: HandlerOptions): Handlers<AuthServiceService> {
   return {
     async issueToken({ username, password }, { address, signal }) {
-      const client = clientOf(address);
-      const pair = { username, address: client };
-      await refuseAfterFailures(pair);
-      return turns.take(client, signal, async () => {
-        // Asked again, for those that waited while others failed: no more than those at work at once get past the limit.
-        await refuseAfterFailures(pair);
-        const found = await store.findCredentials(username);
-        const matches = await passwords.matches(password, found?.passwordHash);
-        const now = new Date();
-        if (found === undefined || !matches) {
-          await store.recordFailure(pair, now);
-          throw invalidCredentials();
-        }
-        if (passwords.isOutdated(found.passwordHash)) {
-          await store.replaceHash(found.id, found.passwordHash, await passwords.hash(password));
-        }
-        const sessionId = uuid();
-        const { expiresIn, expiresAt } = tokenValidity(now, tokenLifetime);
-        await store.openSession({ id: sessionId, userId: found.id, createdAt: now, expiresAt }, pair);
-        const token = await identities.userToken({
-          userId: found.id,
-          username: found.username,
-          admin: found.isAdmin,
-          sessionId,
-          expiresAt,
-        });
-        return {
-          token,
-          accessToken: token,
-          tokenType: 'bearer',
-          expiresIn,
-          expiresAt,
-          userId: found.id,
-          username: found.username,
-        };
+      const refused = () => invalidCredentials('username');
+      return logins.login({ identifier: username, password, address, signal, refused }, async (loggedIn) => {
+        const issued = await tokens.open(loggedIn, tokenLifetime);
+        if (issued === undefined) return undefined;
+        const { token, expiresIn, expiresAt } = issued;
+        const { id: userId, username } = loggedIn.user;
+        return { token, accessToken: token, tokenType: 'bearer', expiresIn, expiresAt, userId, username };
       });
     },
 
@@ -86,13 +38,17 @@ export function openHandlers(options: HandlerOptions): Handlers<AuthServiceServi
     },
 
     async listUsers({ username, limit = defaultLimit, offset }) {
-      const [users, total] = await store.listUsers({ username: username === '' ? undefined : username, limit, offset });
+      const [users, total] = await store.listUsers({
+        username: username === '' ? undefined : foldCase(username),
+        limit,
+        offset,
+      });
       return { users: users.map(toMessage), total: BigInt(total), limit, offset };
     },
 
     async lookupUsers({ userIds, usernames }) {
       // PostgreSQL takes no NUL in a text, so nobody is called that.
-      const possible = usernames.filter((username) => !username.includes('\0'));
+      const possible = usernames.filter((username) => !username.includes('\0')).map(foldCase);
       return { users: (await store.lookupUsers(userIds, possible)).map(toMessage) };
     },
   };

@@ -1,17 +1,31 @@
 import { availableParallelism } from 'node:os';
+import {
+  AccountRecordServiceService,
+  AccountServiceService,
+  UserAdminServiceService,
+} from '#gen/chat4all/account/v1/account.ts';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
-import { ConfigError, duration, integer, laptopSettings, list, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat } from '#lib/loop.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
-import { failuresCountFrom } from './auth.ts';
+import { accountChecks, openAccountHandlers } from './account-handlers.ts';
+import { openAccountRecordHandlers } from './account-record-handlers.ts';
+import { accountSettings, checkAccountSettings, postOf } from './account-settings.ts';
+import { foldCase } from './accounts.ts';
 import { openHandlers } from './handlers.ts';
-import { openPasswords, type Passwords } from './passwords.ts';
-import { database, openStore, type Store } from './store.ts';
+import { openLogins } from './logins.ts';
+import { openMails } from './mails.ts';
+import { openPasswords } from './passwords.ts';
+import { openResets } from './resets.ts';
+import { appoint, seedAdmin, seedKnownUsers } from './seeds.ts';
+import { database, openStore } from './store.ts';
+import { startSweeping } from './sweeping.ts';
+import { openTokens } from './tokens.ts';
 import { openTurns } from './turns.ts';
+import { openUserAdminHandlers, userAdminChecks } from './user-admin-handlers.ts';
 
 export { database };
 
@@ -21,7 +35,7 @@ export const settings = {
   ...serverSettings,
   ...identitySettings,
   ...databaseSettings,
-  ...laptopSettings,
+  ...accountSettings,
   TOKEN_TTL: duration({ min: hour, max: 365 * 24 * hour })
     .default(hour)
     .describe('how long a token is valid; at least an hour'),
@@ -40,24 +54,22 @@ export const settings = {
   SEED_USERS: integer({ min: 0, max: 100_000 })
     .default(0)
     .describe(
-      'makes the users user1 to user<n> at the start, with the password password123: with LAPTOP_MODE=true only',
+      'makes the users user1 to user<n> (user<n>@example.com) at the start, with the password password123, and the administrator admin@example.com: with LAPTOP_MODE=true only',
     ),
-  ADMIN_USERS: list()
-    .optional()
-    .describe('usernames of the administrators, with commas between them; from the start on nobody else is one'),
 };
 
-const seedPassword = 'password123';
 /** Hashing is done by libuv's four threads, as work on files and names is: one stays free for that. */
 const hashesAtOnce = Math.min(availableParallelism(), 3);
 /** At a quarter of a second for each, the last one waits as long as its caller does. Of one address about half may wait. */
 const hashesWaiting = 64;
-const sweep = { every: 60_000, batch: 1_000, pause: 100 };
+/** Mails to choose a new password, for one email and for one address, within an hour. */
+const resetLimits = { perEmail: 3, perAddress: 30, window: hour };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   if (config.SEED_USERS > 0 && !config.LAPTOP_MODE) {
     throw new ConfigError(['SEED_USERS makes users whose password everybody knows: it needs LAPTOP_MODE=true']);
   }
+  checkAccountSettings(config);
   await using opened = new AsyncDisposableStack();
   const identities = openIdentities(config);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'auth' });
@@ -70,43 +82,59 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     window: config.LOGIN_FAILURE_WINDOW,
   };
 
-  await seed(store, passwords, config.SEED_USERS);
-  await appoint(store, config.ADMIN_USERS ?? [], log);
+  const seeding = { store, passwords, log };
+  await seedKnownUsers(seeding, config.SEED_USERS);
+  if (config.ADMIN_EMAIL !== undefined && config.ADMIN_PASSWORD !== undefined) {
+    await seedAdmin(seeding, { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD });
+  }
+  const appointed = config.ADMIN_USERS ?? [];
+  await appoint(seeding, appointed);
 
-  const handlers = openHandlers({
+  const turns = openTurns({ atOnce: hashesAtOnce, waiting: hashesWaiting });
+  const logins = openLogins({ store, passwords, turns, failureLimit });
+  const lifetimes = { access: config.ACCESS_TOKEN_TTL, refresh: config.REFRESH_TOKEN_TTL };
+  const tokens = openTokens({ store, identities, lifetimes });
+  const mails = openMails({ store, log, post: postOf(config) });
+  opened.defer(() => mails.stop());
+  const resets = openResets({
     store,
-    identities,
-    passwords,
-    turns: openTurns({ atOnce: hashesAtOnce, waiting: hashesWaiting }),
-    failureLimit,
-    tokenLifetime: config.TOKEN_TTL,
+    log,
+    url: config.RESET_URL,
+    lifetime: config.RESET_TOKEN_TTL,
+    limits: resetLimits,
+    written: () => mails.wake(),
   });
-  const sweeping = repeat('sweeping away what has expired', log, async () => {
-    const now = new Date();
-    const sessions = await store.sweepSessions(now, sweep.batch);
-    const failures = await store.sweepFailures(failuresCountFrom(now, failureLimit), sweep.batch);
-    return Math.max(sessions, failures) === sweep.batch ? sweep.pause : sweep.every;
+  opened.defer(() => resets.stop());
+  const sweeping = startSweeping({
+    store,
+    log,
+    failureLimit,
+    kept: {
+      refreshTokens: config.REFRESH_TOKEN_TTL,
+      resetRequests: resetLimits.window,
+      auditEvents: config.AUDIT_RETENTION,
+    },
   });
   opened.defer(() => sweeping.stop());
+  const reserved = new Set(appointed.map(foldCase));
   const server = await serve({
     config,
     identities,
     log,
-    services: [service(AuthServiceService, handlers)],
+    services: [
+      service(AuthServiceService, openHandlers({ store, logins, tokens, tokenLifetime: config.TOKEN_TTL })),
+      service(
+        AccountServiceService,
+        openAccountHandlers({ store, logins, tokens, passwords, turns, resets, reserved }),
+        accountChecks,
+      ),
+      service(UserAdminServiceService, openUserAdminHandlers({ store }), userAdminChecks),
+      service(AccountRecordServiceService, openAccountRecordHandlers({ store })),
+    ],
     dependencies: { database: () => db.ping() },
   });
   opened.defer(() => server.stop());
 
   const everything = opened.move();
   return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
-}
-
-async function seed(store: Store, passwords: Passwords, count: number): Promise<void> {
-  if (count === 0 || (await store.countMissingSeeds(count)) === 0) return;
-  await store.seedUsers(count, await passwords.hash(seedPassword), new Date());
-}
-
-async function appoint(store: Store, usernames: readonly string[], log: Logger): Promise<void> {
-  const missing = await store.appointAdmins(usernames);
-  if (missing.length > 0) log.warn({ usernames: missing }, 'ADMIN_USERS names users that do not exist');
 }

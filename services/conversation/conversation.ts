@@ -23,7 +23,8 @@ const sizes = {
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * The ids and the usernames to look up for what members are called by. A name that looks like an id may be either.
+ * The ids and the usernames to look up for what members are called by, in any letter case. A name that looks like an id may be
+ * either.
  */
 export function possibleUsers(named: readonly string[]): { userIds: string[]; usernames: string[] } {
   const ids = named.map((name) => name.toLowerCase()).filter((name) => uuidPattern.test(name));
@@ -52,7 +53,7 @@ export function chooseMembers(
   const firstPlace = new Map<string, number>();
   for (const [place, name] of named.entries()) {
     const field = `members[${place}]`;
-    const userId = byId.get(name.toLowerCase()) ?? byName.get(name);
+    const userId = byId.get(name.toLowerCase()) ?? byName.get(name) ?? byName.get(name.toLowerCase());
     if (userId === undefined) {
       problems.push({ field, description: 'is neither the id nor the name of a user' });
       continue;
