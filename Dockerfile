@@ -34,6 +34,8 @@ ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=packages /app/node_modules ./node_modules
 COPY . .
+# A volume gets its owner from here.
+RUN mkdir /mail && chown node:node /mail
 USER node
 EXPOSE 8000 50051
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --start-interval=1s CMD ["node", "services/health.ts"]

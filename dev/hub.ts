@@ -130,7 +130,15 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
   const startProcesses = async (): Promise<Supervisor> => {
     for (let movesLeft = mostMoves; ; movesLeft -= 1) {
-      const children = childDefinitions({ env: common, replicas, ports, secrets, databaseUrl: database.url, filesDir });
+      const children = childDefinitions({
+        env: common,
+        replicas,
+        ports,
+        secrets,
+        databaseUrl: database.url,
+        filesDir,
+        mailDir: path.join(dataDir, 'mail'),
+      });
       const supervisor = supervise({ ...children, log, stopLimit: notice + timeout + 1_000 });
       started.defer(() => supervisor.stop());
       try {
@@ -169,6 +177,11 @@ export async function startHub(options: HubOptions): Promise<Hub> {
 async function listServices(): Promise<string[]> {
   const folder = path.join(root, 'services');
   return (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();
+}
+
+/** The packages that the gateway finds at a service. */
+function packagesOf(service: string): string[] {
+  return service === 'auth' ? ['auth', 'account'] : [service];
 }
 
 function replicasOf(service: string, count: number): Replica[] {
@@ -274,6 +287,7 @@ function childDefinitions({
   secrets,
   databaseUrl,
   filesDir,
+  mailDir,
 }: {
   env: NodeJS.ProcessEnv;
   replicas: readonly Replica[];
@@ -282,6 +296,8 @@ function childDefinitions({
   databaseUrl: string;
   /** Where files are kept that no other store is named for. */
   filesDir: string;
+  /** Where mails go as long as no server for them, and no other folder, is named. */
+  mailDir: string;
 }): { groups: ChildDefinition[][] } {
   const roleUrl = (name: string) => {
     const url = new URL(databaseUrl);
@@ -310,7 +326,9 @@ function childDefinitions({
     env: {
       ...shared,
       PORT: String(ports.gateway),
-      BACKENDS: replicas.map(({ name, service }) => `chat4all.${service}.v1=${address(name)}`).join(','),
+      BACKENDS: replicas
+        .flatMap(({ name, service }) => packagesOf(service).map((each) => `chat4all.${each}.v1=${address(name)}`))
+        .join(','),
       IDENTITY_KEY: secrets.privateKeys.gateway,
     },
   };
@@ -324,7 +342,7 @@ function childDefinitions({
       service,
     ],
     env: {
-      ...(service === 'auth' ? { SEED_USERS: '5' } : {}),
+      ...(service === 'auth' ? { SEED_USERS: '5', MAIL_DIR: mailDir } : {}),
       ...shared,
       ...(service === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
       ...bus,

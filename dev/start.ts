@@ -81,7 +81,7 @@ function banner({ url: ownUrl, grpcPorts, takenPort }: Hub, dataDir: string): st
   ];
   if (users > 0) {
     lines.push(
-      `  users   ${users === 1 ? 'user1' : `user1 to user${users}`}, password: password123`,
+      `  users   ${users === 1 ? 'user1' : `user1 to user${users}`}, password: password123; admin, password: Admin-12345`,
       `  try     curl -s ${url}/auth/token -H 'Content-Type: application/json' -d '{"username":"user1","password":"password123"}'`,
     );
   }

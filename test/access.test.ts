@@ -20,7 +20,7 @@ import type { HubError } from '#lib/errors.ts';
 import type { UnaryMethod } from '#lib/rpc/methods.ts';
 import { accessOf, callersOf as namedCallers, registry, type Access } from '#lib/rpc/schema.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
-import { openHarness, serviceNames } from './harness.ts';
+import { openHarness, packagesOf, serviceNames } from './harness.ts';
 import { opened } from './opened.ts';
 
 /**
@@ -40,6 +40,22 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.auth.v1.AuthService/GetCurrentUser': 'USER',
   '/chat4all.auth.v1.AuthService/ListUsers': 'USER',
   '/chat4all.auth.v1.AuthService/LookupUsers': ['conversation'],
+  '/chat4all.account.v1.AccountService/Register': 'PUBLIC',
+  '/chat4all.account.v1.AccountService/Login': 'PUBLIC',
+  '/chat4all.account.v1.AccountService/RefreshTokens': 'PUBLIC',
+  '/chat4all.account.v1.AccountService/Logout': 'USER',
+  '/chat4all.account.v1.AccountService/RequestPasswordReset': 'PUBLIC',
+  '/chat4all.account.v1.AccountService/ResetPassword': 'PUBLIC',
+  '/chat4all.account.v1.AccountService/GetAccount': 'USER',
+  '/chat4all.account.v1.AccountService/UpdateAccount': 'USER',
+  '/chat4all.account.v1.AccountService/ListApiKeys': 'USER',
+  '/chat4all.account.v1.AccountService/CreateApiKey': 'USER',
+  '/chat4all.account.v1.AccountService/RevokeApiKey': 'USER',
+  '/chat4all.account.v1.UserAdminService/ListAccounts': 'ADMIN',
+  '/chat4all.account.v1.UserAdminService/UpdateUser': 'ADMIN',
+  '/chat4all.account.v1.UserAdminService/ListAuditEvents': 'ADMIN',
+  '/chat4all.account.v1.AccountRecordService/CountUsers': ['tools'],
+  '/chat4all.account.v1.AccountRecordService/RecordChanges': ['tools'],
   '/chat4all.conversation.v1.ConversationService/CreateConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/ListConversations': 'USER',
   '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
@@ -152,7 +168,7 @@ function callersOf(services: readonly string[]): CallerKind[] {
 function rpcsOf(folder: string) {
   return [...registry]
     .filter((type) => type.kind === 'service')
-    .filter((type) => type.typeName.startsWith(`chat4all.${folder}.`))
+    .filter((type) => packagesOf(folder).some((name) => type.typeName.startsWith(`chat4all.${name}.`)))
     .flatMap((service) => service.methods)
     .map((rpc) => ({
       path: `/${rpc.parent.typeName}/${rpc.name}`,
@@ -173,9 +189,11 @@ function metadataOf(token: string | undefined): Metadata {
 /** Of all services, as ts-proto generated them, by path. To call a streaming RPC with one message is the same on the wire. */
 async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, unknown>>> {
   const definitions = new Map<string, UnaryMethod<unknown, unknown>>();
-  const files = serviceNames.flatMap((folder) =>
-    readdirSync(path.join(root, 'gen/chat4all', folder, 'v1')).map((file) => `#gen/chat4all/${folder}/v1/${file}`),
-  );
+  const files = serviceNames
+    .flatMap(packagesOf)
+    .flatMap((folder) =>
+      readdirSync(path.join(root, 'gen/chat4all', folder, 'v1')).map((file) => `#gen/chat4all/${folder}/v1/${file}`),
+    );
   for (const file of files) {
     const module = (await import(file)) as Record<string, unknown>;
     for (const [name, exported] of Object.entries(module)) {
@@ -207,9 +225,11 @@ function generatedCall(address: string): EmptyCall {
 
 const dynamic = loadPackageDefinition(
   loadSync(
-    serviceNames.flatMap((folder) =>
-      readdirSync(path.join(root, 'proto/chat4all', folder, 'v1')).map((file) => `chat4all/${folder}/v1/${file}`),
-    ),
+    serviceNames
+      .flatMap(packagesOf)
+      .flatMap((folder) =>
+        readdirSync(path.join(root, 'proto/chat4all', folder, 'v1')).map((file) => `chat4all/${folder}/v1/${file}`),
+      ),
     { includeDirs: [path.join(root, 'proto'), path.join(root, 'third_party')], keepCase: true, longs: String },
   ),
 );

@@ -66,7 +66,7 @@ test('docker-compose.yml: runs every service, with its own password and key and 
   const { environment: gateway = {} } = compose.services['gateway']!;
   t.deepEqual(
     gateway['BACKENDS']!.split(/,\s*/).toSorted(),
-    serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`),
+    [...serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`), 'chat4all.account.v1=auth:50051'].toSorted(),
   );
   const inGateway = Object.values(gateway).flatMap(variablesIn);
   const secrets = Object.keys(makeSecrets());
@@ -158,7 +158,8 @@ test('docker-compose.yml: asks for each secret that services/secrets.ts makes, a
   t.throws(() => environmentOf('auth', {}), { message: /is not set/ });
   for (const [name, { environment = {} }] of Object.entries(compose.services)) {
     for (const [variable, value] of Object.entries(environment)) {
-      if (/PASSWORD|SECRET|KEY|KEYS$/.test(variable)) t.regex(value, /^\$\{\w+(:\?[^}]*)?\}$/, `${name} ${variable}`);
+      if (/PASSWORD|SECRET|KEY|KEYS$/.test(variable))
+        t.regex(value, /^\$\{\w+(:\?[^}]*|:-)?\}$/, `${name} ${variable}`);
     }
   }
 });

@@ -112,7 +112,7 @@ test('.env.example: names what docker-compose.yml requires, and gives away no pa
 });
 
 /** What is named like a secret and is none, or is no text that anybody could guess. */
-const noGuesses = /^(TRUSTED_KEYS|IDENTITY_KEY|TOKEN_TTL|\w+_ACCESS_KEY|\w+_TLS_KEY)$/;
+const noGuesses = /^(TRUSTED_KEYS|IDENTITY_KEY|\w*TOKEN_TTL|\w+_ACCESS_KEY|\w+_TLS_KEY)$/;
 
 test('every password and every key is refused where everybody knows it, and none has a default', async (t) => {
   const declared = await declarations();

@@ -117,8 +117,8 @@ export const kafkaIsThere: boolean = (process.env.TEST_KAFKA_BROKERS ?? '') !== 
 /** Whether there is an S3 to test against. */
 export const s3IsThere: boolean = (process.env.TEST_S3_ENDPOINT ?? '') !== '';
 
-/** The packages that a service serves. */
-function packagesOf(name: string): string[] {
+/** The packages that a service serves, by the name in the middle. */
+export function packagesOf(name: string): string[] {
   return name === 'auth' ? ['auth', 'account'] : [name];
 }
 

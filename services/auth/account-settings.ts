@@ -1,9 +1,8 @@
 import path from 'node:path';
 import { z } from 'zod';
-import { ConfigError, duration, laptopSettings, list, text, type Config } from '#lib/config.ts';
+import { ConfigError, duration, laptopSettings, list, secret, text, type Config } from '#lib/config.ts';
 import { passwordViolations } from './accounts.ts';
 import { openFolderPost, openSmtpPost, type Post } from './post.ts';
-import { laptopAdmin } from './seeds.ts';
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -48,13 +47,7 @@ export const accountSettings = {
     .max(254)
     .optional()
     .describe('email of the first administrator, who is made at the start; a user who has it becomes one'),
-  ADMIN_PASSWORD: text()
-    .refine(
-      (password) => passwordViolations(password).length === 0,
-      'must have 8 characters or more, with upper case, lower case, a digit and another character, and 72 bytes at most',
-    )
-    .optional()
-    .describe('password of the first administrator'),
+  ADMIN_PASSWORD: secret().optional().describe('password of the first administrator, by the rules of all passwords'),
   AUDIT_RETENTION: duration({ min: 1_000 })
     .default(400 * day)
     .describe('how long it is kept what administrators have changed'),
@@ -77,8 +70,9 @@ export function checkAccountSettings(config: AccountConfig): void {
   if ((config.ADMIN_EMAIL === undefined) !== (config.ADMIN_PASSWORD === undefined)) {
     problems.push('ADMIN_EMAIL and ADMIN_PASSWORD go together');
   }
-  if (!config.LAPTOP_MODE && config.ADMIN_PASSWORD === laptopAdmin.password) {
-    problems.push('ADMIN_PASSWORD must be none that everybody knows');
+  if (config.ADMIN_PASSWORD !== undefined) {
+    const unmet = passwordViolations(config.ADMIN_PASSWORD).map(({ description }) => description);
+    if (unmet.length > 0) problems.push(`ADMIN_PASSWORD ${unmet.join(', ')}`);
   }
   if (problems.length > 0) throw new ConfigError(problems);
 }

@@ -68,7 +68,7 @@ export function auditQueries(db: Database) {
           );
           if (others.length === 0) return 'last admin';
         }
-        await transaction.sql('update users set role = $2, status = $3 where id = $1', [
+        await transaction.sql(`update users set role = $2, is_admin = ($2 = 'admin'), status = $3 where id = $1`, [
           userId,
           after.role,
           after.status,

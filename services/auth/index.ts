@@ -44,10 +44,10 @@ export const settings = {
     .describe('log2 of the rounds that a password is hashed with; one more doubles the time of a login'),
   LOGIN_FAILURES: integer({ min: 1, max: 10_000 })
     .default(20)
-    .describe('how often a login may fail for one username from one address before it is refused for a while'),
+    .describe('how often a login may fail for one user from one address before it is refused for a while'),
   LOGIN_FAILURES_PER_ADDRESS: integer({ min: 0, max: 1_000_000 })
     .default(500)
-    .describe('how often logins may fail from one address, for all usernames together; 0 is no limit'),
+    .describe('how often logins may fail from one address, for all users together; 0 is no limit'),
   LOGIN_FAILURE_WINDOW: duration({ min: 1_000, max: 24 * hour })
     .default(hour / 4)
     .describe('how long a failed login counts'),

@@ -44,7 +44,7 @@ export function seedQueries(db: Database) {
     async appointAdmins(named: readonly string[]): Promise<string[]> {
       return db.transaction(async (transaction) => {
         const appointed = await transaction.sql<{ id: string }>(
-          `update users set role = 'admin'
+          `update users set role = 'admin', is_admin = true
             where role <> 'admin' and (username = any($1::text[]) or email_key = any($1::text[]))
            returning id`,
           [named],

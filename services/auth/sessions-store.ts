@@ -11,9 +11,9 @@ export const AuthSessionEntity = defineEntity({
     id: p.uuid().primary(),
     userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
     createdAt: p.datetime(3),
-    expiresAt: p.datetime(3),
-    /** When it is swept away: later than it ends where its refresh tokens are to be recognized for a while. */
-    keptUntil: p.datetime(3).index(),
+    expiresAt: p.datetime(3).index(),
+    /** Set if it is kept for longer than until it expires, so that its refresh tokens are recognized for a while. */
+    keptUntil: p.datetime(3).nullable().index(),
     /** Set if it was ended before it expired. */
     endedAt: p.datetime(3).nullable(),
   },
@@ -91,7 +91,7 @@ export function sessionQueries(db: Database) {
           userId,
           createdAt,
           expiresAt,
-          refreshToken?.keptUntil ?? expiresAt,
+          refreshToken?.keptUntil ?? null,
           passwordHash,
           pair.username,
           pair.address,
@@ -158,7 +158,8 @@ export function sessionQueries(db: Database) {
     async sweepSessions(now: Date, most: number): Promise<number> {
       const rows = await db.sql(
         `delete from auth_sessions where id in (
-           select id from auth_sessions where kept_until <= $1 order by kept_until limit $2 for update skip locked
+           select id from auth_sessions where kept_until <= $1 or (kept_until is null and expires_at <= $1)
+            limit $2 for update skip locked
          ) returning 1`,
         [now, most],
       );

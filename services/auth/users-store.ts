@@ -22,6 +22,8 @@ export const UserEntity = defineEntity({
     /** The email in lower case, which no two users have in common. */
     emailKey: p.text().collation('C').nullable().unique(),
     role: p.text().default('user'),
+    /** What processes of the version before roles go by; `role` says the same. */
+    isAdmin: p.boolean().default(false),
     status: p.text().default('active'),
   },
 });
@@ -167,8 +169,8 @@ export function userQueries(db: Database) {
     /** Makes a user, unless the username or the email is taken. @returns whether it was made */
     async addUser(user: NewUser): Promise<boolean> {
       const rows = await db.sql(
-        `insert into users (id, username, name, email, email_key, password_hash, role, created_at)
-         values ($1, $2, $3, $4, lower($4), $5, $6, $7)
+        `insert into users (id, username, name, email, email_key, password_hash, role, is_admin, created_at)
+         values ($1, $2, $3, $4, lower($4), $5, $6, ($6 = 'admin'), $7)
          on conflict do nothing returning 1`,
         [user.id, user.username, user.name, user.email, user.passwordHash, user.role, user.createdAt],
       );

@@ -40,16 +40,12 @@ export class Accounts extends Migration {
         add constraint users_status_check check (status in ('active', 'disabled')),
         add constraint users_email_key_unique unique (email_key)`);
     this.addSql(`update auth.users set role = 'admin' where is_admin`);
-    this.addSql('alter table auth.users drop column is_admin');
     this.addSql('create index users_created_at_id_index on auth.users (created_at, id)');
     this.addSql('create index users_role_created_at_id_index on auth.users (role, created_at, id)');
 
     this.addSql(
       'alter table auth.auth_sessions add column kept_until timestamptz(3), add column ended_at timestamptz(3)',
     );
-    this.addSql('update auth.auth_sessions set kept_until = expires_at');
-    this.addSql('alter table auth.auth_sessions alter column kept_until set not null');
-    this.addSql('drop index auth.auth_sessions_expires_at_index');
     this.addSql('create index auth_sessions_kept_until_index on auth.auth_sessions (kept_until)');
     this.addSql(`
       create table auth.refresh_tokens (
@@ -149,9 +145,6 @@ export class Accounts extends Migration {
         auth.api_keys, auth.refresh_tokens`);
     this.addSql('drop index auth.auth_sessions_kept_until_index');
     this.addSql('alter table auth.auth_sessions drop column kept_until, drop column ended_at');
-    this.addSql('create index auth_sessions_expires_at_index on auth.auth_sessions (expires_at)');
-    this.addSql('alter table auth.users add column is_admin boolean not null default false');
-    this.addSql(`update auth.users set is_admin = true where role = 'admin'`);
     this.addSql(`
       alter table auth.users
         drop constraint users_username_check, drop constraint users_email_check,
