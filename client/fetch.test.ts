@@ -5,11 +5,13 @@ import test, { type ExecutionContext } from 'ava';
 import {
   b64Decode,
   b64Encode,
+  fetchData,
   fetchReq,
   fetchStreamingRequest,
   pathValue,
   query,
   RefusedError,
+  type Page,
   replacer,
 } from './fetch.ts';
 import { eventually } from '../test/eventually.ts';
@@ -46,6 +48,8 @@ test('fetchReq: a refusal is an Error with what the hub says, also where it was 
     detail: 'No',
     error_code: 'NO',
     request_id: '1',
+    field_errors: { a: ['is silly', 'is long'] },
+    retry_after: 3,
   };
   const pathPrefix = await serve(t, (request, response) => {
     if (request.url === '/hub') response.writeHead(409, { 'content-type': 'application/problem+json' });
@@ -56,8 +60,66 @@ test('fetchReq: a refusal is an Error with what the hub says, also where it was 
     t.throwsAsync(fetchReq(path, { pathPrefix, method: 'GET' }), { instanceOf: RefusedError });
   const byHub = await refused('/hub');
   t.deepEqual([byHub?.status, byHub?.problem, byHub?.message], [409, problem, 'No (409 NO)']);
+  t.like(byHub, { code: 'NO', requestId: '1', retryAfter: 3 });
+  t.deepEqual(byHub?.details, [
+    { field: 'a', message: 'is silly' },
+    { field: 'a', message: 'is long' },
+  ]);
   const byProxy = await refused('/proxy');
   t.deepEqual([byProxy?.status, byProxy?.problem, byProxy?.message], [502, undefined, 'HTTP 502']);
+  t.like(byProxy, { code: undefined, details: [], requestId: undefined });
+});
+
+test('fetchData: takes what is in an envelope out of it, with its page beside it', async (t) => {
+  const meta = { request_id: '1', pagination: { offset: 0, limit: 2, total: 7 } };
+  const answers: Record<string, string> = {
+    '/one': JSON.stringify({ data: { a: 1 }, error: null, meta: { request_id: '1' } }),
+    '/list': JSON.stringify({ data: [1, 2], error: null, meta }),
+    '/none': '',
+  };
+  const pathPrefix = await serve(t, (request, response) => void response.end(answers[request.url!]));
+  const init = { pathPrefix, method: 'GET' };
+  t.deepEqual(await fetchData('/one', init), { a: 1 });
+  t.deepEqual(await fetchData('/none', init), {});
+  const list = await fetchData<Page<number[], { total: number }>>('/list', init);
+  t.deepEqual([...list], [1, 2]);
+  t.is(list.pagination.total, 7);
+  t.is(JSON.stringify(list), '[1,2]');
+});
+
+test('fetchData: a refusal is an Error with its code, its details and the id of the request', async (t) => {
+  const details = [{ field: 'name', message: 'is required', rule: 'required' }];
+  const error = { code: 'VALIDATION_ERROR', message: 'Some fields are not valid: name', details };
+  const pathPrefix = await serve(t, (request, response) => {
+    const isBusy = request.url === '/busy';
+    response.writeHead(isBusy ? 503 : 400, isBusy ? { 'retry-after': '7' } : {});
+    const refused = isBusy ? { ...error, code: 'UNAVAILABLE', details: [] } : error;
+    response.end(JSON.stringify({ data: null, error: refused, meta: { request_id: 'r1' } }));
+  });
+  const refused = (path: string) =>
+    t.throwsAsync(fetchData(path, { pathPrefix, method: 'GET' }), { instanceOf: RefusedError });
+  t.like(await refused('/'), {
+    message: 'Some fields are not valid: name (400 VALIDATION_ERROR)',
+    status: 400,
+    code: 'VALIDATION_ERROR',
+    details,
+    requestId: 'r1',
+    retryAfter: undefined,
+    problem: undefined,
+  });
+  t.like(await refused('/busy'), { status: 503, code: 'UNAVAILABLE', details: [], retryAfter: 7 });
+});
+
+test('send: an API key goes where the hub looks for it', async (t) => {
+  const seen: IncomingMessage[] = [];
+  const pathPrefix = await serve(t, (request, response) => {
+    seen.push(request);
+    response.end('{}');
+  });
+  await fetchReq('/', { pathPrefix, method: 'GET', apiKey: 'c4a_k', headers: { 'x-own': '1' } });
+  t.like(seen[0]!.headers, { 'x-api-key': 'c4a_k', 'x-own': '1' });
+  await fetchReq('/', { pathPrefix, method: 'GET' });
+  t.is(seen[1]!.headers['x-api-key'], undefined);
 });
 
 test('fetchReq: gives up after the timeout, in the midst of an answer too, and when the caller does', async (t) => {

@@ -7,6 +7,8 @@
 export interface InitReq extends Omit<RequestInit, 'method' | 'body'> {
   /** Of the hub, without a slash at the end: `http://localhost:8000`. Not needed by a page that the hub's own origin serves. */
   pathPrefix?: string;
+  /** Sent as `X-API-Key`. Where there is an `authorization` with a bearer token, too, that counts. */
+  apiKey?: string;
   /** The longest silence, in milliseconds: 30,000 by default. An answer that is no stream has to be there by then. */
   timeout?: number;
   /** In place of the global fetch. */
@@ -35,17 +37,50 @@ export interface Problem {
   retry_after?: number;
 }
 
+/** What is wrong with a field. */
+export interface Detail {
+  /** Its path. */
+  field: string;
+  /** A sentence for people. */
+  message: string;
+  /** Which rule it doesn't meet, for programs; undefined where that isn't told. */
+  rule?: string;
+}
+
+/** An answer in an envelope: of what is under `/api/v1`. */
+interface Enveloped {
+  data: unknown;
+  error?: { code: string; message: string; details?: Detail[] } | null;
+  meta?: { request_id?: string; pagination?: object };
+}
+
 /** The hub, or something before it, has refused a call. A call that isn't answered at all throws what fetch throws. */
 export class RefusedError extends Error {
   override name = 'RefusedError';
   readonly status: number;
-  /** Undefined if it wasn't the hub that answered. */
+  /** What programs tell refusals apart by; undefined if it wasn't the hub that answered. */
+  readonly code: string | undefined;
+  /** All that is wrong with fields. */
+  readonly details: readonly Detail[];
+  /** The one to look for in the hub's logs. */
+  readonly requestId: string | undefined;
+  /** Seconds after which to try again, if it said so. */
+  readonly retryAfter: number | undefined;
+  /** All that the hub says, where it answers with such. */
   readonly problem: Problem | undefined;
 
-  constructor(status: number, body: unknown) {
+  /** @param retryAfter the header of that name */
+  constructor(status: number, body: unknown, retryAfter?: string | null) {
     const problem = isProblem(body) ? body : undefined;
-    super(problem === undefined ? `HTTP ${status}` : `${problem.detail} (${problem.status} ${problem.error_code})`);
+    const { error, meta } = isEnveloped(body) ? body : {};
+    const [code, message] = [problem?.error_code ?? error?.code, problem?.detail ?? error?.message];
+    super(code === undefined ? `HTTP ${status}` : `${message} (${status} ${code})`);
     this.status = status;
+    this.code = code;
+    this.details = error?.details ?? detailsIn(problem);
+    this.requestId = problem?.request_id ?? meta?.request_id;
+    // It may also be a date.
+    this.retryAfter = problem?.retry_after ?? (/^\d+$/.test(retryAfter ?? '') ? Number(retryAfter) : undefined);
     this.problem = problem;
   }
 }
@@ -53,6 +88,16 @@ export class RefusedError extends Error {
 function isProblem(body: unknown): body is Problem {
   const { detail, error_code: code } = (body ?? {}) as Partial<Problem>;
   return typeof detail === 'string' && typeof code === 'string';
+}
+
+function isEnveloped(body: unknown): body is Enveloped {
+  const { error } = (body ?? {}) as Partial<Enveloped>;
+  return typeof error?.code === 'string' && typeof error.message === 'string';
+}
+
+function detailsIn(problem: Problem | undefined): Detail[] {
+  const fields = Object.entries(problem?.field_errors ?? {});
+  return fields.flatMap(([field, all]) => all.map((message) => ({ field, message })));
 }
 
 /** A message that is answered: every field is there, also those that may be missing when it is asked with. */
@@ -64,6 +109,9 @@ export type Answered<T> = T extends readonly (infer Item)[]
       ? { [Name in keyof T]-?: Answered<Exclude<T[Name], undefined>> }
       : T;
 
+/** A part of a list, with what is said of the whole. That is no part of its JSON. */
+export type Page<List, Pagination> = List & { readonly pagination: Pagination };
+
 /** At most one of the members. */
 export type OneOf<T> =
   | { [Name in keyof T]?: never }
@@ -74,11 +122,29 @@ export type Any = { '@type': string; [field: string]: unknown };
 
 /** Calls an RPC. @throws RefusedError, or what fetch throws if there is no answer in time */
 export async function fetchReq<Answer>(path: string, init: Sent): Promise<Answer> {
+  const text = await fetchText(path, init);
+  return (text === '' ? {} : JSON.parse(text)) as Answer;
+}
+
+/**
+ * Calls an RPC that answers in an envelope.
+ *
+ * @returns what is in the envelope; a `pagination` beside it becomes a member of that (`Page`)
+ * @throws RefusedError, or what fetch throws if there is no answer in time
+ */
+export async function fetchData<Data>(path: string, init: Sent): Promise<Data> {
+  const text = await fetchText(path, init);
+  if (text === '') return {} as Data;
+  const { data, meta } = JSON.parse(text) as Enveloped;
+  if (meta?.pagination !== undefined) Object.defineProperty(data, 'pagination', { value: meta.pagination });
+  return data as Data;
+}
+
+async function fetchText(path: string, init: Sent): Promise<string> {
   const silence = new Silence(init);
   try {
     const response = await send(path, init, silence);
-    const text = await response.text();
-    return (text === '' ? {} : JSON.parse(text)) as Answer;
+    return await response.text();
   } finally {
     silence.pause();
   }
@@ -140,8 +206,9 @@ async function* textOf(response: Response): AsyncGenerator<string> {
 
 /** Sends a request. @throws RefusedError unless the answer is a success */
 export async function send(path: string, init: Sent, silence: Silence): Promise<Response> {
-  const { pathPrefix = '', timeout: _, fetch = globalThis.fetch, headers, ...rest } = init;
+  const { pathPrefix = '', apiKey, timeout: _, fetch = globalThis.fetch, headers, ...rest } = init;
   const sent = new Headers(headers);
+  if (apiKey !== undefined) sent.set('x-api-key', apiKey);
   if (typeof rest.body === 'string' && !sent.has('content-type')) sent.set('content-type', 'application/json');
   const response = await fetch(`${pathPrefix}${path}`, { ...rest, headers: sent, signal: silence.signal });
   if (response.ok) return response;
@@ -152,7 +219,7 @@ export async function send(path: string, init: Sent, silence: Silence): Promise<
   } catch {
     // A proxy in between answers in its own way.
   }
-  throw new RefusedError(response.status, body);
+  throw new RefusedError(response.status, body, response.headers.get('retry-after'));
 }
 
 /** Ends a call in which nothing happens for too long. */

@@ -1,6 +1,6 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { requestIdIn } from './headers.ts';
-import type { Problem } from './problem.ts';
+import { problemJson, type Problem } from './problem.ts';
 import { sendWhole } from './unread.ts';
 
 /** Answers with JSON, unless the client has gone. */
@@ -47,6 +47,12 @@ export function answerNothing(response: ServerResponse, headers: OutgoingHttpHea
 }
 
 /** Answers with an error. @param trailers as for `answerBody` */
-export function answerProblem(response: ServerResponse, problem: Problem, trailers?: OutgoingHttpHeaders): void {
-  answerBody(response, problem.status, problem.body(requestIdIn(response)), problem.headers, trailers);
+export function answerProblem(
+  response: ServerResponse,
+  problem: Problem,
+  form = problemJson,
+  trailers?: OutgoingHttpHeaders,
+): void {
+  const body = form.bodyOf(problem, requestIdIn(response));
+  answerBody(response, problem.status, body, form.headersOf(problem), trailers);
 }

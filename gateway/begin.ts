@@ -23,15 +23,14 @@ export interface BeginOptions {
   cors: Cors;
   /** Whether a proxy may say that it ended TLS in front of us. */
   isBehindProxy: boolean;
+  /** Paths that those who watch over it ask for every second. */
+  watched: ReadonlySet<string>;
 }
 
 /** Bytes of the path and the query together; Node refuses what with all headers is over 16 KiB. */
 const longestTarget = 8 * 1024;
 const mostHeaders = 100;
 const mostParameters = 500;
-
-/** Those who watch over it ask every second. */
-const watched = new Set(['/', '/health', '/ready']);
 
 /** Requests that were answered. */
 export const answered = counter('http_requests_total', 'HTTP requests, by route and status', [
@@ -52,7 +51,7 @@ export const noRoute = { route: 'none', method: 'any' };
  * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself
  * forbids, or what is too much.
  */
-export function begin({ log, open, callers, cors, isBehindProxy }: BeginOptions): RequestHandler {
+export function begin({ log, open, callers, cors, isBehindProxy, watched }: BeginOptions): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
     const requestId = requestIdOf(request.headers);

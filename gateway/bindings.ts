@@ -5,9 +5,11 @@ import {
   type DescExtension,
   type DescField,
   type DescMethod,
+  type DescService,
   type Message,
   type Registry,
 } from '@bufbuild/protobuf';
+import { checkPrefixes, readAnswers, readCodes, type Answers, type KnownErrorOption } from './answers.ts';
 import { fitsText, isPlainMessage } from './request-json.ts';
 import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
 import { fieldsAt, messageType, type Field, type MessageType } from './schema.ts';
@@ -34,6 +36,12 @@ export interface Binding {
   successStatus: number;
   /** The HTTP status of errors that have one of their own, by their reason. */
   errorStatuses: ReadonlyMap<string, number>;
+  /** How its service wants answers to look, if not like all others. */
+  answers: Answers | undefined;
+  /** The codes under which an envelope tells the errors of its service, by their reason; undefined for an RPC without one. */
+  errorCodes: ReadonlyMap<string, string> | undefined;
+  /** Whether a member of a JSON body which is no field of the request is wrong. */
+  knownFieldsOnly: boolean;
   /** Milliseconds that a call may take, where that isn't what all others may. */
   timeout: number | undefined;
   /**
@@ -61,7 +69,10 @@ export interface RawBody {
 }
 
 /** The options of a method, as far as they are the same for all its HTTP rules. */
-type MethodOptions = Pick<Binding, 'successStatus' | 'errorStatuses' | 'timeout' | 'reportsViolations'>;
+type MethodOptions = Pick<
+  Binding,
+  'successStatus' | 'errorStatuses' | 'answers' | 'errorCodes' | 'knownFieldsOnly' | 'timeout' | 'reportsViolations'
+>;
 
 /** The HttpRule of google.api.http, as protobuf-es shows it when it only has the descriptor. */
 interface HttpRule extends Message {
@@ -83,6 +94,7 @@ interface RawBodyOption extends Message {
 interface HttpErrorOption extends Message {
   reason: string;
   status: number;
+  code: string;
 }
 
 function httpRules(rule: HttpRule): HttpRule[] {
@@ -108,13 +120,20 @@ export function readRoutes(
   const routes: Route<Binding>[] = [];
   for (const service of registry) {
     if (service.kind !== 'service' || !serves(service.typeName)) continue;
+    const answers = readAnswers(service, ours('answers'));
+    const ofService = answers && (optionOf(service, ours('known_errors')) as KnownErrorOption[] | undefined);
     for (const method of service.methods) {
       if (!hasOption(method, http)) continue;
       const timeout = optionOf(method, ours('timeout_seconds')) as number | undefined;
       const errors = (optionOf(method, ours('http_errors')) ?? []) as HttpErrorOption[];
       const options = {
         successStatus: (optionOf(method, ours('http_success_status')) as number | undefined) ?? 200,
-        errorStatuses: new Map(errors.map(({ reason, status }) => [reason, status])),
+        errorStatuses: new Map(
+          errors.filter(({ status }) => status !== 0).map(({ reason, status }) => [reason, status]),
+        ),
+        answers,
+        errorCodes: readCodes(method, answers, ofService ?? [], errors),
+        knownFieldsOnly: optionOf(method, ours('known_fields_only')) === true,
         timeout: timeout === undefined ? undefined : timeout * 1_000,
         reportsViolations: optionOf(method, ours('access')) !== undefined,
       };
@@ -124,11 +143,12 @@ export function readRoutes(
       }
     }
   }
+  checkPrefixes(routes);
   return routes;
 }
 
-function optionOf(method: DescMethod, extension: DescExtension | undefined): unknown {
-  return extension !== undefined && hasOption(method, extension) ? getOption(method, extension) : undefined;
+function optionOf(of: DescMethod | DescService, extension: DescExtension | undefined): unknown {
+  return extension !== undefined && hasOption(of, extension) ? getOption(of, extension) : undefined;
 }
 
 function readRule(

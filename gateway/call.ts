@@ -5,7 +5,8 @@ import { answerBody, answerNothing } from './answer.ts';
 import type { Backend } from './backends.ts';
 import type { Binding } from './bindings.ts';
 import type { Dialect } from './dialect.ts';
-import { canonicalHeader } from './headers.ts';
+import type { Envelope } from './envelope.ts';
+import { canonicalHeader, requestIdIn } from './headers.ts';
 import { answeredBody } from './http-body.ts';
 import { requireFits, toMetadata, type CallMetadata } from './metadata.ts';
 import { fromReading, type Problem } from './problem.ts';
@@ -19,6 +20,8 @@ export interface CallOptions {
   binding: Binding;
   transcoder: Transcoder;
   dialect: Dialect;
+  /** What answers come in; undefined if they come as they are. */
+  envelope: Envelope | undefined;
   /** Milliseconds that the call may take. */
   timeout: number;
 }
@@ -50,7 +53,7 @@ export class Outgoing {
   /** Milliseconds since the epoch. */
   readonly deadline: number;
   readonly #options: CallOptions;
-  readonly #reading = new Reading();
+  readonly #reading: Reading;
 
   /** @throws Problem 400 or 401 if a header can't be passed on, 431 if they are more than the backend takes */
   constructor(request: IncomingMessage, response: ServerResponse, options: CallOptions) {
@@ -59,6 +62,7 @@ export class Outgoing {
     requireFits(this.sent, backend.unary.largestHead);
     this.deadline = Date.now() + dialect.timeoutOf(request.headers, timeout);
     this.#options = options;
+    this.#reading = new Reading(options.binding.knownFieldsOnly);
   }
 
   /**
@@ -76,7 +80,7 @@ export class Outgoing {
   /** The next message of a stream. @throws Problem if it is wrong */
   next(json: unknown): Buffer {
     const { binding, transcoder } = this.#options;
-    const reading = new Reading();
+    const reading = new Reading(binding.knownFieldsOnly);
     const message = transcoder.streamed(binding, json, reading);
     if (reading.violations.length > 0) throw fromReading(reading);
     return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
@@ -112,7 +116,7 @@ export class Outgoing {
 
   /** What to answer when the backend refused. */
   refusal(error: ServiceError): Problem {
-    return this.#options.dialect.refusal(error, this.#reading, this.#options.binding.errorStatuses);
+    return this.#options.dialect.refusal(error, this.#reading, this.#options.binding);
   }
 }
 
@@ -120,7 +124,7 @@ export class Outgoing {
 export function answerMessage(
   request: IncomingMessage,
   response: ServerResponse,
-  { binding, transcoder, dialect }: CallOptions,
+  { binding, transcoder, dialect, envelope }: CallOptions,
   { message, headers: received, trailers }: Answer,
 ): Promise<void> | void {
   const headers = dialect.headersOf(received);
@@ -132,10 +136,11 @@ export function answerMessage(
   } else {
     headers['Content-Type'] = 'application/json';
   }
-  const content = body?.data ?? transcoder.response(binding, message);
+  const told = body === undefined ? envelope?.success(binding, message, requestIdIn(response)) : undefined;
+  const content = told?.json ?? body?.data ?? transcoder.response(binding, message);
   const wanted = trailersFor(request, trailers);
   const isPlain = wanted === undefined && successStatus === 200 && !dialect.json.strict;
-  if (isPlain && isLookup(response)) return answerLookup(response, content, headers);
+  if (isPlain && isLookup(response)) return answerLookup(response, content, headers, told?.lasting);
   return answerBody(response, successStatus, content, headers, wanted);
 }
 

@@ -3,6 +3,8 @@ import test from 'ava';
 import { Callers } from './callers.ts';
 
 const request = (authorization?: string, ip = '10.0.0.1') => ({ headers: { authorization }, ip }) as Request;
+const keyRequest = (key: string, authorization?: string) =>
+  ({ headers: { 'x-api-key': key, authorization }, ip: '10.0.0.1' }) as unknown as Request;
 
 test('a request counts for its address, of IPv6 for its network, until a backend has said whose its token is', (t) => {
   const callers = new Callers();
@@ -27,6 +29,18 @@ test('a token that a backend refuses is forgotten', (t) => {
   t.true(callers.of(request('Bearer a')).isUser);
   callers.answered(callers.of(request('Bearer a')), 401, undefined);
   t.false(callers.of(request('Bearer a')).isUser);
+});
+
+test('an API key is known by its user as a token is, and only as a key', (t) => {
+  const callers = new Callers();
+  callers.answered(callers.of(keyRequest('k')), 200, 'u1');
+  t.like(callers.of(keyRequest('k')), { client: 'user u1', isUser: true });
+  t.like(callers.of(keyRequest('k', 'Basic x')), { client: 'user u1', isUser: true });
+  for (const other of [keyRequest('l'), keyRequest('k', 'Bearer a'), request('k'), request('key k'), request()]) {
+    t.false(callers.of(other).isUser);
+  }
+  callers.answered(callers.of(keyRequest('k')), 401, undefined);
+  t.false(callers.of(keyRequest('k')).isUser);
 });
 
 test('no more than 100,000 tokens are remembered: the oldest are forgotten', (t) => {

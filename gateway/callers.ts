@@ -1,35 +1,40 @@
 import { hash } from 'node:crypto';
 import type { Request } from 'express';
 import { clientOf } from '#lib/client-address.ts';
+import { credentialsOf } from './credentials.ts';
 
-/** So many tokens are remembered, of some 200 bytes each. The oldest is forgotten first: it counts for its address until it comes again. */
-const rememberedTokens = 100_000;
+/** So many tokens and API keys are remembered, of some 200 bytes each. The oldest is forgotten first: it counts for its address until it comes again. */
+const remembered = 100_000;
 
 /** For whom a request counts. */
 export interface Caller {
-  /** A user that a backend has found in this very token before; otherwise the address that the request came from. */
+  /** A user that a backend has found in this very token or API key before; otherwise the address that the request came from. */
   client: string;
   isUser: boolean;
-  /** The hash of its Authorization header, if it has one. */
-  token: string | undefined;
+  /** The hash of its credential, if it has one. */
+  credential: string | undefined;
 }
 
 /**
- * Knows for whom limits count a request. Whoever shows a token that nobody has verified yet may have made it up, so it counts for
- * its address. Which tokens are good only backends know, and whose they are: they say so in the trailers of their answers.
+ * Knows for whom limits count a request. Whoever shows a token or an API key that nobody has verified yet may have made it up, so
+ * it counts for its address. Which are good only backends know, and whose they are: they say so in the trailers of their answers.
  */
 export class Callers {
-  /** The users of tokens that a backend has taken, by the hashes of those. */
+  /** The users of tokens and API keys that a backend has taken, by the hashes of those. */
   readonly #users = new Map<string, string>();
 
-  of({ headers: { authorization }, ip = 'unknown' }: Request): Caller {
-    if (authorization === undefined) return { client: clientOf(ip), isUser: false, token: undefined };
-    const token = hash('sha256', authorization, 'base64');
-    const user = this.#users.get(token);
+  of({ headers, ip = 'unknown' }: Request): Caller {
+    const { authorization, apiKey } = credentialsOf(headers);
+    if (authorization === undefined && apiKey === undefined) {
+      return { client: clientOf(ip), isUser: false, credential: undefined };
+    }
+    // No header has a line break in it, so that nobody's token is somebody's key.
+    const credential = hash('sha256', authorization ?? `key\n${apiKey}`, 'base64');
+    const user = this.#users.get(credential);
     // No address looks like that.
     return user === undefined
-      ? { client: clientOf(ip), isUser: false, token }
-      : { client: `user ${user}`, isUser: true, token };
+      ? { client: clientOf(ip), isUser: false, credential }
+      : { client: `user ${user}`, isUser: true, credential };
   }
 
   /**
@@ -37,13 +42,13 @@ export class Callers {
    *
    * @param user whom the backend found to be calling; undefined if it said nothing of that
    */
-  answered({ token, isUser }: Caller, status: number, user: string | undefined): void {
-    if (token === undefined) return;
+  answered({ credential, isUser }: Caller, status: number, user: string | undefined): void {
+    if (credential === undefined) return;
     if (status === 401) {
-      this.#users.delete(token);
+      this.#users.delete(credential);
     } else if (user !== undefined && !isUser) {
-      if (this.#users.size >= rememberedTokens) this.#users.delete(this.#users.keys().next().value as string);
-      this.#users.set(token, user);
+      if (this.#users.size >= remembered) this.#users.delete(this.#users.keys().next().value as string);
+      this.#users.set(credential, user);
     }
   }
 }

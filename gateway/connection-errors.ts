@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { STATUS_CODES, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Logger } from '#lib/log.ts';
-import { Problem } from './problem.ts';
+import { targetOf } from './http.ts';
+import { Problem, problemJson, type ProblemForm } from './problem.ts';
 
 /** A connection with the answer that Node is writing on it now, if any. */
 type Connection = Duplex & { _httpMessage?: ServerResponse | null };
@@ -10,11 +11,17 @@ type Connection = Duplex & { _httpMessage?: ServerResponse | null };
 /**
  * Answers what never becomes a request: bytes that are no HTTP, headers that are too large or too slow, CONNECT. The
  * answers to requests that came before on the same connection go first. Each gets a line in the log.
+ *
+ * @param formOf how problems are told of what is at a path. Of what came that may be unknown: then it is the usual form.
  */
-export function answerConnectionErrors(server: Server, log: Logger): void {
+export function answerConnectionErrors(
+  server: Server,
+  log: Logger,
+  formOf: (pathname: string) => ProblemForm = () => problemJson,
+): void {
   const tell = (status: number | undefined, code: string | undefined) =>
     log.info({ status, code }, status === undefined ? 'a connection was cut off' : 'what came was no request');
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Connection) => {
+  server.on('clientError', (error: NodeJS.ErrnoException & { rawPacket?: Buffer }, socket: Connection) => {
     if (error.code === 'ECONNRESET' || !socket.writable) {
       tell(undefined, error.code);
       socket.destroy();
@@ -22,15 +29,27 @@ export function answerConnectionErrors(server: Server, log: Logger): void {
     }
     const problem = problemOf(error.code);
     tell(problem.status, error.code);
-    afterAnswers(socket, () => refuse(socket, problem));
+    const url = unfinishedUrl(socket) ?? firstUrl(error.rawPacket);
+    const form = url === undefined ? problemJson : formOf(targetOf(url).pathname);
+    afterAnswers(socket, () => refuse(socket, problem, form));
   });
   server.on('connect', (_request, socket: Connection) => {
     const problem = new Problem(405, 'METHOD_NOT_ALLOWED', 'This is no proxy', { headers: { Allow: 'GET, OPTIONS' } });
     tell(problem.status, 'CONNECT');
     // Node has let go of it: nobody else hears that it breaks.
     socket.on('error', () => socket.destroy());
-    refuse(socket, problem);
+    refuse(socket, problem, problemJson);
   });
+}
+
+/** The URL of a request of which the head has come, but not the rest. */
+function unfinishedUrl({ _httpMessage: answer }: Connection): string | undefined {
+  return answer === undefined || answer === null || answer.req.complete ? undefined : answer.req.url;
+}
+
+/** The URL in bytes that begin like a request. */
+function firstUrl(bytes: Buffer | undefined): string | undefined {
+  return /^[A-Z]+ (\S+)/.exec(bytes?.toString('latin1', 0, 1024) ?? '')?.[1];
 }
 
 /**
@@ -61,15 +80,15 @@ function problemOf(code: string | undefined): Problem {
   return new Problem(400, 'MALFORMED_REQUEST', 'This is not a valid HTTP request');
 }
 
-function refuse(socket: Connection, problem: Problem): void {
+function refuse(socket: Connection, problem: Problem, form: ProblemForm): void {
   if (!socket.writable || socket._httpMessage?.headersSent === true) {
     socket.destroy();
     return;
   }
   const requestId = randomUUID();
-  const body = problem.body(requestId);
+  const body = form.bodyOf(problem, requestId);
   const headers = {
-    ...problem.headers,
+    ...form.headersOf(problem),
     'Content-Length': Buffer.byteLength(body),
     'X-Request-ID': requestId,
     Connection: 'close',

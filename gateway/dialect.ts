@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerR
 import type { ServiceError } from '@grpc/grpc-js';
 import { headersOf, metadataOf, requestIdIn, timeoutOf } from './headers.ts';
 import type { CallMetadata } from './metadata.ts';
-import { fromBackend, type Problem } from './problem.ts';
+import { fromBackend, type ErrorForms, type Problem } from './problem.ts';
 import type { Reading } from './request-json.ts';
 
 /** The form of JSON, where proto3 JSON leaves a choice or an API makes one of its own. */
@@ -17,6 +17,8 @@ export interface JsonForm {
   enumNames: 'short' | 'proto';
   /** 64-bit numbers in answers. */
   longs: 'number' | 'text';
+  /** What becomes of a field without a value in answers. */
+  unset: 'null' | 'left out';
 }
 
 /** How the gateway speaks on both of its sides. */
@@ -29,12 +31,12 @@ export interface Dialect {
   /** The headers under which a backend's metadata is answered. */
   headersOf(metadata: IncomingHttpHeaders): OutgoingHttpHeaders;
   /** What to answer when a backend refused a call. */
-  refusal(error: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem;
+  refusal(error: ServiceError, reading: Reading, forms: ErrorForms): Problem;
 }
 
 /** As the API of the hub is. */
 export const hubDialect: Dialect = {
-  json: { strict: false, fieldNames: 'name', enumNames: 'short', longs: 'number' },
+  json: { strict: false, fieldNames: 'name', enumNames: 'short', longs: 'number', unset: 'null' },
   metadataOf: (request, response) => metadataOf(request, requestIdIn(response) as string),
   timeoutOf,
   headersOf,

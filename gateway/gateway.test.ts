@@ -575,8 +575,9 @@ test('health: the gateway runs, and ready names each backend and what it depends
     ({ status: code }) => code === 200,
   );
   t.like(ready.json, {
-    status: 'ok',
+    status: 'ready',
     service: 'gateway',
+    database: 'connected',
     dependencies: { transcoding: 'up', 'transcoding.database': 'up', 'transcoding.store': 'up' },
   });
   const until = async (expected: Record<string, string>) => {
@@ -592,7 +593,7 @@ test('health: the gateway runs, and ready names each backend and what it depends
     'transcoding.store': 'up',
   });
   t.is(unready.status, 503);
-  t.is(unready.json['status'], 'unavailable');
+  t.like(unready.json, { status: 'not_ready', reason: 'unavailable', database: 'disconnected' });
   t.is(unready.headers['retry-after'], '1');
   backend.stop();
   t.is((await until({ transcoding: 'down' })).status, 503);

@@ -114,7 +114,7 @@ function strictHeaders(received: IncomingHttpHeaders): OutgoingHttpHeaders {
  * members of its errors, too.
  */
 export function grpcGatewayDialect(registry: Registry, enumNames: 'short' | 'proto'): Dialect {
-  const json = { strict: true, fieldNames: 'jsonName', enumNames, longs: 'text' } as const;
+  const json = { strict: true, fieldNames: 'jsonName', enumNames, longs: 'text', unset: 'null' } as const;
   const responses = new ResponseJson(registry, json);
   return {
     json,

@@ -5,6 +5,7 @@ import type { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { requestIdPattern } from '#lib/context.ts';
 import type { Caller } from './callers.ts';
+import { credentialsOf } from './credentials.ts';
 import { AllowList, isText, type CallMetadata } from './metadata.ts';
 import { Problem } from './problem.ts';
 
@@ -39,7 +40,7 @@ export function noteCaller(response: ServerResponse & { locals?: Noted }, caller
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, a client can't say in its place. */
 const allowed = new AllowList(
-  /^(authorization|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only)$/,
+  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only)$/,
   'refused',
 );
 
@@ -63,23 +64,21 @@ export function metadataOf(request: IncomingMessage, requestId: string): CallMet
     if (!key.endsWith('-bin')) allowed.add(metadata, key, value, name);
     else for (const part of value.split(',')) allowed.add(metadata, key, part.trim(), name);
   }
-  const { authorization } = headers;
-  if (authorization !== undefined) {
-    if (!isText(authorization)) {
-      throw new Problem(
-        401,
-        'MALFORMED_HEADER',
-        'The Authorization header has characters that are not printable ASCII',
-      );
-    }
-    metadata['authorization'] = authorization;
-  }
+  const { authorization, apiKey } = credentialsOf(headers);
+  if (authorization !== undefined) metadata['authorization'] = credential('Authorization', authorization);
+  if (apiKey !== undefined) metadata['x-api-key'] = credential('X-API-Key', apiKey);
   metadata['x-request-id'] = requestId;
   // A proxy may have passed on anything.
   if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
   if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
   if (protocol === 'http' || protocol === 'https') metadata['x-forwarded-proto'] = protocol;
   return metadata;
+}
+
+/** @throws Problem 401 if it can't be passed on */
+function credential(header: string, value: string): string {
+  if (isText(value)) return value;
+  throw new Problem(401, 'MALFORMED_HEADER', `The ${header} header has characters that are not printable ASCII`);
 }
 
 const units: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };

@@ -7,6 +7,16 @@ import { Problem } from './problem.ts';
 /** How long an answer about the backends stays true: asking more often asks nobody. */
 const freshFor = 250;
 
+/**
+ * Whether all databases of the services are there: those that they name `database` in their health. While services are down that
+ * would know, it is what the others say; undefined if nobody says anything.
+ */
+function databaseIn(dependencies: Readonly<Record<string, Health>>): 'connected' | 'disconnected' | undefined {
+  const states = Object.entries(dependencies).filter(([name]) => name.endsWith('.database'));
+  if (states.length === 0) return undefined;
+  return states.every(([, state]) => state === 'up') ? 'connected' : 'disconnected';
+}
+
 /** Answers whether the gateway runs, and whether all that is behind it does. */
 export class HealthAnswers {
   readonly #backends: Backends;
@@ -35,8 +45,14 @@ export class HealthAnswers {
   async ready(response: ServerResponse): Promise<void> {
     const dependencies = await this.#dependencies();
     const isReady = !this.#isRetired && Object.values(dependencies).every((state) => state === 'up');
-    const status = isReady ? 'ok' : this.#isRetired ? 'stopping' : 'unavailable';
-    const body = JSON.stringify({ status, service: 'gateway', version: this.#version, dependencies });
+    const body = JSON.stringify({
+      status: isReady ? 'ready' : 'not_ready',
+      reason: isReady ? undefined : this.#isRetired ? 'stopping' : 'unavailable',
+      service: 'gateway',
+      version: this.#version,
+      database: databaseIn(dependencies) ?? (isReady ? undefined : 'disconnected'),
+      dependencies,
+    });
     answerJson(response, isReady ? 200 : 503, body, isReady ? {} : { 'Retry-After': '1' });
   }
 

@@ -15,6 +15,7 @@ import { Admission } from './admission.ts';
 import { answerNothing, answerProblem } from './answer.ts';
 import { Backends, type BackendAddress } from './backends.ts';
 import { begin, closeAfter, type OpenAnswers } from './begin.ts';
+import { answersOf } from './answers.ts';
 import { readRoutes } from './bindings.ts';
 import { Callers } from './callers.ts';
 import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
@@ -22,10 +23,11 @@ import { cutSlowTakers } from './connections.ts';
 import { corsOf, type Cors } from './cors.ts';
 import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
+import { ProblemForms } from './envelope.ts';
 import type { Noted } from './headers.ts';
 import { HealthAnswers } from './health.ts';
 import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
-import { documentOf, ownRoutes } from './own-routes.ts';
+import { documentOf, ownRoutes, watchedPaths } from './own-routes.ts';
 import { Problem } from './problem.ts';
 import { rateLimit } from './rate-limit.ts';
 import { RouteTable } from './routes.ts';
@@ -143,7 +145,9 @@ export async function start(
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
   const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect);
-  const table = new RouteTable([...routes, ...ownRoutes({ health, docs })]);
+  const prefixes = answersOf(bindings).map(({ under }) => under);
+  const table = new RouteTable([...routes, ...ownRoutes({ health, docs }, prefixes)]);
+  const forms = new ProblemForms(bindings);
   const cors = corsOf(config.CORS_ORIGINS ?? []);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
 
@@ -156,10 +160,10 @@ export async function start(
   }
   const isBehindProxy = config.TRUST_PROXY !== false;
   app.use(
-    begin({ log, open, callers: new Callers(), cors, isBehindProxy }),
+    begin({ log, open, callers: new Callers(), cors, isBehindProxy, watched: watchedPaths(prefixes) }),
     rateLimit(config.RATE_LIMIT),
     dispatch(table, cors),
-    answerErrors(admission, log),
+    answerErrors(admission, forms, log),
   );
 
   const serve = (request: IncomingMessage, response: ServerResponse) => {
@@ -167,7 +171,8 @@ export async function start(
     // Express takes a target apart in ways of its own, save for a path.
     if (!hasTarget(request)) {
       malformed.add(request);
-      request.url = `/${url}`;
+      const { pathname } = targetOf(url);
+      request.url = pathname.startsWith('/') ? pathname : `/${url}`;
     } else if (!url.startsWith('/') && url !== '*') {
       const { pathname, query } = targetOf(url);
       request.url = query === '' ? pathname : `${pathname}?${query}`;
@@ -189,7 +194,7 @@ export async function start(
   admission.connections(server);
   const stopCutting = cutSlowTakers(server, { ...leastTaken, window: downloadIdle });
   server.on('checkContinue', serve).on('checkExpectation', serve);
-  answerConnectionErrors(server, log);
+  answerConnectionErrors(server, log, (pathname) => forms.of(pathname));
   endIdleConnections(server, patient.idle);
   await listen(server, config.PORT, config.HOST);
 
@@ -257,9 +262,9 @@ function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   };
 }
 
-function answerErrors(admission: Admission, log: Logger): ErrorRequestHandler {
+function answerErrors(admission: Admission, forms: ProblemForms, log: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
-  return (error: unknown, _request, response, _next) => {
+  return (error: unknown, request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
     // All of those together leave a line of their own.
     if (admission.isRefusal(problem)) (response.locals as Noted).isRefused = true;
@@ -267,7 +272,7 @@ function answerErrors(admission: Admission, log: Logger): ErrorRequestHandler {
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.
     if (response.headersSent) response.destroy();
-    else answerProblem(response, problem);
+    else answerProblem(response, problem, forms.of(targetOf(request.url).pathname));
   };
 }
 

@@ -324,7 +324,7 @@ function sendingOne(message: Buffer) {
 
 test('log: whoever watches over the gateway leaves no line, and everybody else does', async (t) => {
   const gateway = await fixture(t);
-  for (const path of ['/', '/health', '/ready']) await gateway.send(`GET ${path}`);
+  for (const path of ['/', '/health', '/ready', '/api/v1/health', '/api/v1/ready']) await gateway.send(`GET ${path}`);
   await gateway.send('GET /health/x');
   await gateway.send('GET /openapi.json');
   const lines = await logged(gateway, 2);

@@ -1,12 +1,14 @@
 import { readFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
+import { answersOf } from './answers.ts';
 import type { Binding } from './bindings.ts';
 import { assetNames, type Docs, type Page } from './docs.ts';
 import type { HealthAnswers } from './health.ts';
 import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
 import { ifNoneMatch, unchanged, versioned, type Operation } from './openapi/operations.ts';
-import { ownProblems, problemResponses } from './openapi/problems.ts';
+import { ownProblems } from './openapi/problems.ts';
+import { problemResponses } from './openapi/responses.ts';
 import type { Schema } from './openapi/rules.ts';
 import { parseTemplate, type Route } from './routes.ts';
 import { endpointsOf, type Handler } from './rpc-routes.ts';
@@ -22,6 +24,8 @@ interface OwnEndpoint {
   answer(from: Answers, response: ServerResponse, values: readonly string[]): Promise<void> | void;
   /** Its parts that differ from one to the other. */
   operation: { operationId: string; summary: string; description?: string; parameters?: Schema[]; responses: Schema };
+  /** Whether what is wrong with a request for it is told in an envelope. */
+  isEnveloped?: boolean;
 }
 
 const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
@@ -43,8 +47,19 @@ const dependencies = {
   additionalProperties: { type: 'string', enum: ['up', 'down'] },
   description: 'Each service behind the gateway and what it depends on, by name.',
 };
+const database = (...states: string[]): Schema => ({
+  type: 'string',
+  enum: states,
+  description: 'Whether the databases of the services are there.',
+});
+const ready = runs(['ready'], { database: database('connected'), dependencies });
+const unready = runs(['not_ready'], {
+  reason: { type: 'string', enum: ['unavailable', 'stopping'], description: 'Why it is not ready.' },
+  database: database('connected', 'disconnected'),
+  dependencies,
+});
 
-function json(description: string, schema: Schema): Schema {
+function answered(description: string, schema: Schema): Schema {
   return { description, headers, content: { 'application/json': { schema } } };
 }
 
@@ -78,38 +93,48 @@ function assetEndpoint(of: Page, operationId: string): OwnEndpoint {
   };
 }
 
-const endpoints: readonly OwnEndpoint[] = [
-  ...[
-    { path: '/', operationId: 'getRoot' },
-    { path: '/health', operationId: 'getHealth' },
-  ].map(({ path, operationId }): OwnEndpoint => ({
+function healthEndpoint(path: string, operationId: string, isEnveloped = false): OwnEndpoint {
+  return {
     path,
+    isEnveloped,
     answer: ({ health }, response) => health.health(response),
     operation: {
       operationId,
       summary: 'Whether the gateway runs',
-      responses: { 200: json('It runs.', runs(['ok'])) },
+      responses: { 200: answered('It runs.', runs(['ok'])) },
     },
-  })),
-  {
-    path: '/ready',
+  };
+}
+
+function readyEndpoint(path: string, operationId: string, isEnveloped = false): OwnEndpoint {
+  const json = 'application/json';
+  // The same status says that there is too much to do.
+  const content = isEnveloped
+    ? { [json]: { schema: { anyOf: [unready, { $ref: '#/components/schemas/Failure' }] } } }
+    : { [json]: { schema: unready }, 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } };
+  return {
+    path,
+    isEnveloped,
     answer: ({ health }, response) => health.ready(response),
     operation: {
-      operationId: 'getReadiness',
+      operationId,
       summary: 'Whether the gateway and all that is behind it can work',
       responses: {
-        200: json('Everything is up.', runs(['ok'], { dependencies })),
+        200: answered('Everything is up.', ready),
         503: {
           description: 'Something is down, or the gateway is about to stop; or there is too much to do.',
           headers: { ...headers, 'Retry-After': { $ref: '#/components/headers/Retry-After' } },
-          content: {
-            'application/json': { schema: runs(['unavailable', 'stopping'], { dependencies }) },
-            'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } },
-          },
+          content,
         },
       },
     },
-  },
+  };
+}
+
+const rootEndpoints: readonly OwnEndpoint[] = [
+  healthEndpoint('/', 'getRoot'),
+  healthEndpoint('/health', 'getHealth'),
+  readyEndpoint('/ready', 'getReadiness'),
   {
     path: '/openapi.json',
     answer: ({ docs }, response) => docs.document(response),
@@ -117,7 +142,7 @@ const endpoints: readonly OwnEndpoint[] = [
       operationId: 'getOpenApi',
       summary: 'This document',
       parameters: [ifNoneMatch],
-      responses: { 200: { ...json('OpenAPI 3.1.', { type: 'object' }), headers: versioned }, ...unchanged },
+      responses: { 200: { ...answered('OpenAPI 3.1.', { type: 'object' }), headers: versioned }, ...unchanged },
     },
   },
   {
@@ -148,29 +173,49 @@ const { version, description } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ) as Record<'version' | 'description', string>;
 
+/** The own endpoints of a gateway, with those below each of the paths that services have their answers under. */
+function endpointsFor(prefixes: readonly string[]): OwnEndpoint[] {
+  const below = prefixes.flatMap((prefix, index) => {
+    const suffix = index === 0 ? '' : String(index + 1);
+    return [
+      healthEndpoint(`${prefix}/health`, `getApiHealth${suffix}`, true),
+      readyEndpoint(`${prefix}/ready`, `getApiReadiness${suffix}`, true),
+    ];
+  });
+  return [...rootEndpoints, ...below];
+}
+
+/** The paths that those who watch over the gateway ask for every second. */
+export function watchedPaths(prefixes: readonly string[]): ReadonlySet<string> {
+  return new Set(['/', ...['', ...prefixes].flatMap((prefix) => [`${prefix}/health`, `${prefix}/ready`])]);
+}
+
 /** The OpenAPI document of all that a gateway with these routes serves. */
 export function documentOf(routes: readonly Route<Binding>[], registry: Registry): OpenApi {
   const about = { title: 'Chat4All', version, description: `${description}.` };
-  return openApiDocument(endpointsOf(routes), ownOperations(), registry, about);
+  const prefixes = answersOf(routes).map(({ under }) => under);
+  return openApiDocument(endpointsOf(routes), ownOperations(prefixes), registry, about);
 }
 
-function ownOperations(): Operation[] {
-  return endpoints.map(({ path, operation: { parameters = [], responses, ...operation } }) => ({
-    path,
-    method: 'get',
-    body: {
-      ...operation,
-      tags: [ownTag],
-      security: [],
-      parameters: [...parameters, { $ref: '#/components/parameters/X-Request-ID' }],
-      responses: { ...problemResponses(ownProblems), ...structuredClone(responses) },
-    },
-  }));
+function ownOperations(prefixes: readonly string[]): Operation[] {
+  return endpointsFor(prefixes).map(
+    ({ path, isEnveloped = false, operation: { parameters = [], responses, ...operation } }) => ({
+      path,
+      method: 'get',
+      body: {
+        ...operation,
+        tags: [ownTag],
+        security: [],
+        parameters: [...parameters, { $ref: '#/components/parameters/X-Request-ID' }],
+        responses: { ...problemResponses(ownProblems, isEnveloped), ...structuredClone(responses) },
+      },
+    }),
+  );
 }
 
-/** The routes to the gateway's own endpoints. */
-export function ownRoutes(answers: Answers): Route<Handler>[] {
-  return endpoints.map(({ path, answer }) => ({
+/** The routes to the gateway's own endpoints. @param prefixes paths that services have their answers under */
+export function ownRoutes(answers: Answers, prefixes: readonly string[]): Route<Handler>[] {
+  return endpointsFor(prefixes).map(({ path, answer }) => ({
     method: 'GET',
     template: parseTemplate(path),
     target: (_request, response, values) => answer(answers, response, values),

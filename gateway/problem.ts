@@ -3,11 +3,23 @@ import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { FieldViolation, HubError } from '#lib/errors.ts';
 import { asLost } from '#lib/rpc/reach.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
+import type { Binding } from './bindings.ts';
 import { Reading } from './request-json.ts';
 
+/** What is wrong with a field. */
+export interface WrongField {
+  /** Its path, as the client wrote it. */
+  field: string;
+  description: string;
+  /** Which rule isn't met, for programs; undefined if nobody said. */
+  rule: string | undefined;
+}
+
 export interface ProblemOptions {
-  /** What is wrong with each field, by the path that the client wrote. */
-  fieldErrors?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** All that is wrong with fields. */
+  fields?: readonly WrongField[] | undefined;
+  /** What an envelope calls it, if it has a name of its own there. */
+  envelopeCode?: string | undefined;
   /** Whole seconds until it is worth trying again. */
   retryAfter?: number;
   headers?: OutgoingHttpHeaders;
@@ -16,12 +28,13 @@ export interface ProblemOptions {
   cause?: unknown;
 }
 
-/** A request that is answered with an error: RFC 9457. */
+/** A request that is answered with an error, by itself as RFC 9457 has it. */
 export class Problem extends Error {
   readonly status: number;
   /** Stable UPPER_SNAKE name of what went wrong. */
   readonly code: string;
-  readonly fieldErrors: Readonly<Record<string, readonly string[]>> | undefined;
+  readonly envelopeCode: string | undefined;
+  readonly fields: readonly WrongField[] | undefined;
   readonly retryAfter: number | undefined;
   readonly #headers: OutgoingHttpHeaders;
   readonly #extensions: Readonly<Record<string, unknown>> | undefined;
@@ -32,7 +45,8 @@ export class Problem extends Error {
     this.name = 'Problem';
     this.status = httpStatus;
     this.code = code;
-    this.fieldErrors = options.fieldErrors;
+    this.envelopeCode = options.envelopeCode;
+    this.fields = options.fields;
     this.retryAfter = options.retryAfter;
     this.#headers = options.headers ?? {};
     this.#extensions = options.extensions;
@@ -54,12 +68,30 @@ export class Problem extends Error {
       detail: this.message,
       error_code: this.code,
       request_id: requestId,
-      field_errors: this.fieldErrors,
+      field_errors: this.fields && byField(this.fields),
       retry_after: this.retryAfter,
       ...this.#extensions,
     });
   }
 }
+
+/** What is wrong with each field. */
+function byField(fields: readonly WrongField[]): Record<string, string[]> {
+  const groups = Map.groupBy(fields, ({ field }) => field);
+  return Object.fromEntries([...groups].map(([field, all]) => [field, all.map(({ description }) => description)]));
+}
+
+/** How problems are told. */
+export interface ProblemForm {
+  headersOf(problem: Problem): OutgoingHttpHeaders;
+  bodyOf(problem: Problem, requestId: string | undefined): string;
+}
+
+/** As `application/problem+json` (RFC 9457). */
+export const problemJson: ProblemForm = {
+  headersOf: (problem) => problem.headers,
+  bodyOf: (problem, requestId) => problem.body(requestId),
+};
 
 const titles: Record<number, string> = { 499: 'Client Closed Request' };
 
@@ -98,12 +130,11 @@ const transportTexts: Record<string, string> = {
   UNIMPLEMENTED: 'This is not implemented',
 };
 
-/**
- * What to answer when a backend refused a call.
- *
- * @param statuses the HTTP status of errors that have one of their own, by their reason
- */
-export function fromBackend(given: ServiceError, reading: Reading, statuses: ReadonlyMap<string, number>): Problem {
+/** What errors of an RPC are over HTTP, by their reason: as in `Binding`. */
+export type ErrorForms = Pick<Binding, 'errorStatuses' | 'errorCodes'>;
+
+/** What to answer when a backend refused a call. */
+export function fromBackend(given: ServiceError, reading: Reading, { errorStatuses, errorCodes }: ErrorForms): Problem {
   const error = asLost(given);
   if (error.delivery === 'too large') {
     return new Problem(502, 'ANSWER_TOO_LARGE', 'The answer is larger than can be passed on: ask for less at once', {
@@ -111,15 +142,19 @@ export function fromBackend(given: ServiceError, reading: Reading, statuses: Rea
     });
   }
   const failure = understood(error);
-  const httpStatus = statuses.get(failure.reason) ?? httpStatusOf(error.code);
-  if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { cause: error });
+  const httpStatus = errorStatuses.get(failure.reason) ?? httpStatusOf(error.code);
+  const envelopeCode = errorCodes?.get(failure.reason);
+  if (httpStatus === 500) return new Problem(500, failure.reason, brokenText, { envelopeCode, cause: error });
   // Without a reason of its own the error may come from gRPC rather than from the service.
   const isBare = failure.reason === failure.kind;
   let detail = (isBare ? transportTexts[failure.reason] : undefined) ?? (failure.message || brokenText);
-  if (httpStatus === 403 && !/^access denied/i.test(detail)) detail = `Access denied: ${detail}`;
+  // The hub's contract has it so; an envelope says no more than the service.
+  const isPlain = errorCodes === undefined;
+  if (httpStatus === 403 && isPlain && !/^access denied/i.test(detail)) detail = `Access denied: ${detail}`;
   const waits = httpStatus === 429 || httpStatus === 503 || failure.retryAfter !== undefined;
   return new Problem(httpStatus, failure.reason, detail, {
-    fieldErrors: failure.fields.length > 0 ? fieldErrors(failure.fields, reading) : undefined,
+    fields: failure.fields.length > 0 ? wrongFields(failure.fields, reading) : undefined,
+    envelopeCode,
     retryAfter: waits ? Math.max(1, Math.ceil(failure.retryAfter ?? 1)) : undefined,
     cause: error,
   });
@@ -136,7 +171,7 @@ export function fromForeign(error: ServiceError, headers: OutgoingHttpHeaders, d
   const { code, details: message } = error;
   if (httpStatus === 401) headers['WWW-Authenticate'] = message.replace(/[^\t -~]/g, ' ');
   return new Problem(httpStatus, failure.reason, message, {
-    fieldErrors: failure.fields.length > 0 ? fieldErrors(failure.fields, new Reading()) : undefined,
+    fields: failure.fields.length > 0 ? wrongFields(failure.fields, new Reading()) : undefined,
     headers,
     extensions: { code, message, details },
     cause: error,
@@ -155,28 +190,28 @@ function understood(error: ServiceError): HubError {
 
 /** The answer to a request that is wrong in ways that were found while it was read. */
 export function fromReading(reading: Reading): Problem {
-  const all = fieldErrors([], reading);
-  const message = `Some fields are not valid: ${Object.keys(all).join(', ')}`;
-  return new Problem(400, 'INVALID_ARGUMENT', message, { fieldErrors: all });
+  const fields = wrongFields([], reading);
+  const names = new Set(fields.map(({ field }) => field));
+  const message = `Some fields are not valid: ${[...names].join(', ')}`;
+  return new Problem(400, 'INVALID_ARGUMENT', message, { fields });
 }
 
 /**
  * All wrong fields by the path that the client wrote: those found while the request was read, and those that the backend
  * found. What the backend says of a field that could not be read, or of a part of it, is only a consequence.
  */
-function fieldErrors(found: readonly FieldViolation[], reading: Reading): Record<string, string[]> {
-  const errors = new Map<string, Set<string>>();
-  const add = (sent: string, description: string) => {
-    const known = errors.get(sent);
-    if (known === undefined) errors.set(sent, new Set([description]));
-    else known.add(description);
+function wrongFields(found: readonly FieldViolation[], reading: Reading): WrongField[] {
+  const wrong = new Map<string, WrongField>();
+  const add = (field: string, description: string, rule: string | undefined) => {
+    const key = JSON.stringify([field, description]);
+    if (!wrong.has(key)) wrong.set(key, { field, description, rule });
   };
-  for (const { sent, description } of reading.violations) add(sent, description);
+  for (const { sent, description, rule } of reading.violations) add(sent, description, rule);
   const unread = new Set(reading.violations.map((violation) => violation.field));
-  for (const { field, description } of found) {
-    if (!isWithin(field, unread)) add(reading.asSent(field), description);
+  for (const { field, description, rule } of found) {
+    if (!isWithin(field, unread)) add(reading.asSent(field), description, rule);
   }
-  return Object.fromEntries([...errors].map(([sent, descriptions]) => [sent, [...descriptions]]));
+  return [...wrong.values()];
 }
 
 function isWithin(field: string, unread: ReadonlySet<string>): boolean {

@@ -6,7 +6,7 @@ import { rateLimit } from './rate-limit.ts';
 /** Asks whether one more request of a client may go on. @returns whether it may, and the headers of its answer */
 function ask(handler: ReturnType<typeof rateLimit>, client: string, isUser = false) {
   const headers: Record<string, string> = {};
-  const locals: Noted = { caller: { client, isUser, token: undefined } };
+  const locals: Noted = { caller: { client, isUser, credential: undefined } };
   const response = { locals, setHeader: (name: string, value: string) => (headers[name] = value) };
   let goesOn = false;
   let refusal: unknown;

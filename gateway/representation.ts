@@ -42,11 +42,14 @@ interface Representation {
  *
  * Compression tells who can watch the length of many answers about what is in them next to a text of his own choosing (BREACH).
  * For that he must make the victim's browser send the requests; without cookies it doesn't, since the token is no part of them.
+ *
+ * @param lasting what of the content is the same whenever it is asked for, of which the entity tag is made
  */
 export async function answerLookup(
   response: ServerResponse,
   content: string | Uint8Array,
   headers: OutgoingHttpHeaders = {},
+  lasting = content,
 ): Promise<void> {
   // It is for those who may have it, and they ask each time.
   headers['Cache-Control'] ??= 'private, no-cache';
@@ -54,7 +57,7 @@ export async function answerLookup(
   const length = Buffer.byteLength(content);
   const codings = codingsOf(type, length, ['gzip']);
   await answer(response, headers, {
-    etag: entityTag(content),
+    etag: entityTag(lasting),
     type,
     length,
     codings,

@@ -24,6 +24,8 @@ export interface Violation {
   field: string;
   sent: string;
   description: string;
+  /** What isn't met, for programs. */
+  rule: string;
 }
 
 /** Where a value is: in proto names, and in the names that the client used. */
@@ -44,12 +46,25 @@ const mostSpelled = 1024 * 1024;
 /** What is learned about a request while it is read: what is wrong with it, and how the client spelled its fields. */
 export class Reading {
   readonly violations: Violation[] = [];
+  /** Whether a member of the body that is no field is wrong. */
+  readonly knowsAll: boolean;
   readonly #spellings = new Map<string, string>();
   #spelled = 0;
 
-  fail({ field, sent }: Place, description: string): void {
+  constructor(knowsAll = false) {
+    this.knowsAll = knowsAll;
+  }
+
+  /** @param rule what isn't met, for programs: as in FieldViolation */
+  fail({ field, sent }: Place, description: string, rule = 'type'): void {
     if (this.violations.length >= maxViolations) return;
-    this.violations.push({ field: field.slice(0, maxPath).toWellFormed(), sent: sent || field, description });
+    this.violations.push({ field: field.slice(0, maxPath).toWellFormed(), sent: sent || field, description, rule });
+  }
+
+  /** Notes that a member of the body is no field. */
+  failUnknown(parent: Place, key: string): void {
+    const name = key.slice(0, maxPath).toWellFormed();
+    this.fail(child(parent, name, name), 'is no field that can be given here', 'unknown');
   }
 
   /** Notes that the client wrote `sent` for `field`, unless there is too much to note. */
@@ -110,7 +125,7 @@ function step(parent: Place, key: string): Place {
   return { field, sent: parent.sent === parent.field ? field : parent.sent + key };
 }
 
-/** Translates JSON into messages. Unknown fields are ignored, null is an unset field, every wrong field is noted. */
+/** Translates JSON into messages. Unknown fields are ignored, unless the reading knows all; null is an unset field, every wrong field is noted. */
 export class RequestJson {
   readonly #registry: Registry;
   readonly #strict: boolean;
@@ -131,23 +146,26 @@ export class RequestJson {
       return;
     }
     if (depth >= maxDepth) {
-      reading.fail(place, 'must not be nested so deeply');
+      reading.fail(place, 'must not be nested so deeply', 'depth');
       return;
     }
     const given = new Set<Field>();
     for (const key of Object.keys(json)) {
       const field = type.byName.get(key);
-      if (field === undefined) continue;
+      if (field === undefined) {
+        if (reading.knowsAll) reading.failUnknown(place, key);
+        continue;
+      }
       const value = (json as Record<string, Json>)[key];
       if (given.has(field)) {
-        reading.fail(child(place, field.name, key), 'must be given once, not in two spellings');
+        reading.fail(child(place, field.name, key), 'must be given once, not in two spellings', 'once');
         continue;
       }
       given.add(field);
       if (value === null && !hasNull(field)) continue;
       const rival = field.siblings?.find((sibling) => draft.has(sibling));
       if (rival !== undefined) {
-        reading.fail(child(place, field.name, key), `must not be given together with ${rival.name}`);
+        reading.fail(child(place, field.name, key), `must not be given together with ${rival.name}`, 'conflict');
         continue;
       }
       this.field(field, value, draft, reading, place, key, depth);
@@ -212,8 +230,8 @@ export class RequestJson {
     for (const [text, item] of Object.entries(json)) {
       const key = this.#strict ? strictKey(field.key, text) : scalarFromText(field.key, text);
       const here = step(place, `[${field.key === ScalarType.STRING ? JSON.stringify(text) : text}]`);
-      if (key instanceof Fault) reading.fail(here, `must have a key that fits: it ${key.description}`);
-      else if (this.#strict && entries.has(key)) reading.fail(here, 'must be given once');
+      if (key instanceof Fault) reading.fail(here, `must have a key that fits: it ${key.description}`, key.rule);
+      else if (this.#strict && entries.has(key)) reading.fail(here, 'must be given once', 'once');
       else {
         const value = this.#item(field, item, reading, here, depth);
         if (value !== ignored) entries.set(key, value);
@@ -239,7 +257,7 @@ export class RequestJson {
     }
     const value = this.#convert(type, json, reading, place, depth);
     if (!(value instanceof Fault)) return value;
-    reading.fail(place, value.description);
+    reading.fail(place, value.description, value.rule);
     return undefined;
   }
 

@@ -154,7 +154,10 @@ test.serial('an answer that is too large is our fault, in whatever way it comes,
 test('an answer that is too large is what gRPC says of it, to the clients of grpc-gateway', (t) => {
   const details = 'Received message larger than max (5 vs 4)';
   const error = failure(status.RESOURCE_EXHAUSTED, details, 'too large');
-  const problem = grpcGatewayDialect(registry, 'proto').refusal(error, new Reading(), new Map());
+  const problem = grpcGatewayDialect(registry, 'proto').refusal(error, new Reading(), {
+    errorStatuses: new Map(),
+    errorCodes: undefined,
+  });
   t.is(problem.status, 429);
   t.false('Retry-After' in problem.headers);
   t.like(JSON.parse(problem.body(undefined)), { code: 8, message: details });
@@ -213,7 +216,7 @@ test('retire: the gateway is not ready any more, still answers, and lets go of i
   t.is((await send('GET /ready')).status, 200);
   gateway.retire();
   const ready = await send('GET /ready');
-  t.like(ready.json, { status: 'stopping' });
+  t.like(ready.json, { status: 'not_ready', reason: 'stopping' });
   t.is(ready.status, 503);
   const answer = await send(repeatable, { headers: { connection: 'keep-alive' } });
   t.is(answer.status, 200);

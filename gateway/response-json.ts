@@ -7,7 +7,10 @@ import { wellKnownTypes } from './well-known.ts';
 
 type JsonObject = Record<string, Json>;
 
-/** Translates messages into JSON. Every field is there: with its zero, an empty list or map, or null where it is unset. */
+/**
+ * Translates messages into JSON. Every field is there: with its zero, an empty list or map, and where it is unset with null; or it
+ * isn't there then, and nothing is null but in JSON of any form (google.protobuf.Struct and the like).
+ */
 export class ResponseJson {
   readonly #registry: Registry;
   readonly #templates = new WeakMap<MessageType, { unset: JsonObject; lists: Field[]; maps: Field[] }>();
@@ -17,14 +20,17 @@ export class ResponseJson {
   readonly #longsAreText: boolean;
   /** Whether an unset `optional` is left out. */
   readonly #leavesOut: boolean;
+  /** Whether whatever is unset is left out. */
+  readonly #hasNoNull: boolean;
 
   /** @param registry knows the types that a google.protobuf.Any may hold */
-  constructor(registry: Registry, { fieldNames, enumNames, longs, strict }: JsonForm) {
+  constructor(registry: Registry, { fieldNames, enumNames, longs, strict, unset }: JsonForm) {
     this.#registry = registry;
     this.#name = fieldNames;
     this.#enumNames = enumNames === 'proto' ? 'full' : 'shown';
     this.#longsAreText = longs === 'text';
     this.#leavesOut = strict;
+    this.#hasNoNull = unset === 'left out';
   }
 
   /** @throws Error if the bytes are no such message */
@@ -73,7 +79,9 @@ export class ResponseJson {
       const unset: JsonObject = {};
       for (const field of type.fields) {
         const isOut = field.siblings !== undefined || (this.#leavesOut && field.optional);
-        if (!isOut) unset[field[this.#name]] = this.#unset(field);
+        const value = this.#unset(field);
+        const hasNone = this.#hasNoNull && field.shape === 'single' && value === null;
+        if (!isOut && !hasNone) unset[field[this.#name]] = value;
       }
       const shaped = (shape: Field['shape']) => type.fields.filter((field) => field.shape === shape);
       template = { unset, lists: shaped('list'), maps: shaped('map') };
@@ -104,19 +112,30 @@ export class ResponseJson {
     // A message that comes in two parts is one message.
     const name = field[this.#name];
     const before = field.value.kind === 'message' ? json[name] : undefined;
-    json[name] = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
+    const value = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
+    if (value === null && this.#isNothing(field.value)) delete json[name];
+    else json[name] = value;
+  }
+
+  /** Whether null as a value of this type is not to be shown: that of an enum which stands for nothing. */
+  #isNothing({ kind }: ValueType): boolean {
+    return this.#hasNoNull && kind === 'enum';
   }
 
   #list(reader: BinaryReader, field: Field, wire: WireType, items: Json[]): void {
     const { value: type } = field;
     const packed = wire === WireType.LengthDelimited && isNumeric(type);
     if (!packed) {
-      items.push(this.#value(reader, type, field.delimited ? field.number : undefined));
+      const value = this.#value(reader, type, field.delimited ? field.number : undefined);
+      if (value !== null || !this.#isNothing(type)) items.push(value);
       return;
     }
     const length = reader.uint32();
     const end = reader.pos + length;
-    while (reader.pos < end) items.push(this.#value(reader, type, undefined));
+    while (reader.pos < end) {
+      const value = this.#value(reader, type, undefined);
+      if (value !== null || !this.#isNothing(type)) items.push(value);
+    }
   }
 
   #entry(reader: BinaryReader, field: Field, entries: JsonObject): void {
@@ -134,7 +153,8 @@ export class ResponseJson {
       } else reader.skip(wire, number);
     }
     const name = typeof key === 'string' ? key : JSON.stringify(key);
-    entries[name] = found ? value : this.#zero(field.value);
+    if (!found) value = this.#zero(field.value);
+    if (value !== null || !this.#isNothing(field.value)) entries[name] = value;
   }
 
   #value(reader: BinaryReader, type: ValueType, group: number | undefined, before?: Json): Json {

@@ -9,6 +9,8 @@ import type { Binding } from './bindings.ts';
 import { isJson } from './body.ts';
 import { answerDownload } from './download.ts';
 import type { Dialect } from './dialect.ts';
+import { Envelope } from './envelope.ts';
+import type { ErrorForms } from './problem.ts';
 import { Reading } from './request-json.ts';
 import type { Route } from './routes.ts';
 import { Transcoder } from './transcode.ts';
@@ -48,7 +50,9 @@ export function rpcRoutes(
   admission: Admission,
   dialect: Dialect,
 ): Route<Handler>[] {
-  const context = { transcoder: new Transcoder(registry, dialect.json), backends, admission, limits, dialect };
+  const transcoder = new Transcoder(registry, dialect.json);
+  const envelope = new Envelope(registry, dialect.json);
+  const context = { transcoder, envelope, backends, admission, limits, dialect };
   return endpointsOf(routes).map(({ route, json }) => {
     const { method, template } = route;
     const handler = handlerOf(route.target, context);
@@ -98,6 +102,7 @@ function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): 
 /** What all routes have in common. */
 interface Context {
   transcoder: Transcoder;
+  envelope: Envelope;
   backends: Backends;
   admission: Admission;
   limits: Limits;
@@ -108,7 +113,8 @@ function handlerOf(binding: Binding, context: Context): Handler {
   const { transcoder, backends, admission, limits, dialect } = context;
   const { method, rawBody } = binding;
   const backend = backends.of(method.parent.typeName) as Backend;
-  const common = { backend, binding, transcoder, dialect, timeout: binding.timeout ?? limits.timeout };
+  const envelope = binding.answers?.style === 'envelope' ? context.envelope : undefined;
+  const common = { backend, binding, transcoder, dialect, envelope, timeout: binding.timeout ?? limits.timeout };
   const { bodyLimit, bodyTimeout, floor, silence } = limits;
   const body = { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict };
   if (method.methodKind === 'unary') {
@@ -138,12 +144,14 @@ function handlerOf(binding: Binding, context: Context): Handler {
   return entering((request, response, values, query) => answerDownload(request, response, values, query, options));
 }
 
+const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };
+
 /** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
 function entrance({ streamCalls }: Backend, { admission, dialect }: Context): StreamOptions['enter'] {
   return async (request, response) => {
     admission.stream(request, response);
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
-      throw dialect.refusal(error, new Reading(), new Map());
+      throw dialect.refusal(error, new Reading(), noForms);
     });
   };
 }

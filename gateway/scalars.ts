@@ -51,7 +51,7 @@ export function scalarFromJson(scalar: ScalarType, json: Json): Scalar | Fault {
   switch (rule.type) {
     case 'string':
       if (typeof json !== 'string') return new Fault('must be a string');
-      return json.isWellFormed() ? json : new Fault('must be valid Unicode, without lone surrogates');
+      return json.isWellFormed() ? json : new Fault('must be valid Unicode, without lone surrogates', 'unicode');
     case 'bool':
       return typeof json === 'boolean' ? json : new Fault('must be true or false');
     case 'bytes':
@@ -86,7 +86,7 @@ const maxChoices = 20;
 
 function unknownName(names: EnumNames): Fault {
   const more = names.choices.length > maxChoices ? ', …' : '';
-  return new Fault(`must be one of ${names.choices.slice(0, maxChoices).join(', ')}${more}`);
+  return new Fault(`must be one of ${names.choices.slice(0, maxChoices).join(', ')}${more}`, 'enum');
 }
 
 function boolFromText(text: string): boolean | Fault {
@@ -141,7 +141,7 @@ function long(json: Json): bigint | undefined {
 
 function bytesFromText(text: string): Uint8Array | Fault {
   const bare = text.replace(/={1,2}$/, '');
-  if (!/^[A-Za-z0-9+/_-]*$/.test(bare) || bare.length % 4 === 1) return new Fault('must be base64 text');
+  if (!/^[A-Za-z0-9+/_-]*$/.test(bare) || bare.length % 4 === 1) return new Fault('must be base64 text', 'format');
   // Buffer takes both alphabets, and does without padding.
   return Buffer.from(bare, 'base64');
 }

@@ -1,11 +1,18 @@
 import { ScalarType, type DescEnum, type DescField, type DescMessage } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 
-/** A value that isn't usable. The description is a short sentence without a subject: `must be a string`. */
+/** A value that isn't usable. */
 export class Fault {
   readonly description: string;
-  constructor(description: string) {
+  readonly rule: string;
+
+  /**
+   * @param description a short sentence without a subject: `must be a string`
+   * @param rule what isn't met, for programs, as in FieldViolation
+   */
+  constructor(description: string, rule = 'type') {
     this.description = description;
+    this.rule = rule;
   }
 }
 

@@ -106,7 +106,7 @@ export async function startStandalone(
     const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
     if (!(error instanceof Problem)) log.error({ err: error }, 'a request failed in a way that it should not');
     if (response.headersSent) response.destroy();
-    else answerProblem(response, problem, trailersOf(problem, request));
+    else answerProblem(response, problem, undefined, trailersOf(problem, request));
   };
   const serve = (request: IncomingMessage, response: ServerResponse & Routed) => {
     response.on('close', () => {

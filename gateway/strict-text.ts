@@ -56,7 +56,9 @@ export function strictEnum(names: EnumNames, text: string): number | Fault {
   const number = names.exact.get(text);
   if (number !== undefined) return number;
   const given = integer.test(text) ? Number(text) : Number.NaN;
-  return names.full.has(given) ? given : new Fault(`must be one of ${[...names.exact.keys()].slice(0, 20).join(', ')}`);
+  return names.full.has(given)
+    ? given
+    : new Fault(`must be one of ${[...names.exact.keys()].slice(0, 20).join(', ')}`, 'enum');
 }
 
 /** A single value from a query parameter or a path. */

@@ -82,6 +82,7 @@ export class Transcoder {
       if (text !== undefined) setField(field, String(text), { field: field.name, sent: header }, draft, reading);
     }
     bindAll();
+    if (reading.knowsAll && json !== undefined) failBound(binding, json.value, reading);
     return writeDraft(draft);
   }
 
@@ -120,8 +121,27 @@ export class Transcoder {
 function setField(field: Field, text: string, place: Place, draft: Draft, reading: Reading): void {
   reading.spell(place);
   const value = valueFromText(field.value, text);
-  if (value instanceof Fault) reading.fail(place, value.description);
+  if (value instanceof Fault) reading.fail(place, value.description, value.rule);
   else draft.set(field, value);
+}
+
+/** Notes which members of the body the path gives already. */
+function failBound({ body, variables }: Binding, json: unknown, reading: Reading): void {
+  for (const fields of variables) {
+    const within = body === 'all' ? fields : fields[0] === body ? fields.slice(1) : [];
+    const keys: string[] = [];
+    let here = json;
+    for (const { name, jsonName } of within) {
+      const holder = typeof here === 'object' && here !== null ? (here as Record<string, unknown>) : {};
+      const key = [name, jsonName].find((each) => Object.hasOwn(holder, each));
+      if (key === undefined) break;
+      keys.push(key);
+      here = holder[key];
+    }
+    if (keys.length === 0 || keys.length < within.length) continue;
+    const field = fields.map(({ name }) => name).join('.');
+    reading.fail({ field, sent: keys.join('.') }, 'is given by the path', 'unknown');
+  }
 }
 
 function fillMask({ body, updateMask }: Binding, json: unknown, draft: Draft): void {
@@ -149,7 +169,7 @@ function bindVariable(fields: readonly Field[], text: string, draft: Draft, read
   reading.forget(path);
   const value = strict ? strictVariable(fields, text) : valueFromText(field.value, text);
   if (value instanceof Fault) {
-    reading.fail({ field: path, sent: path }, value.description);
+    reading.fail({ field: path, sent: path }, value.description, value.rule);
     return;
   }
   const holder = holderOf(fields, draft);
@@ -182,7 +202,7 @@ function strictMask({ body, updateMask }: Binding, json: unknown, draft: Draft, 
     size += path.length;
     if (size <= longestMask) paths.push(path);
   });
-  if (unknown !== undefined) reading.fail({ field: body.name, sent: unknown }, 'is no field');
+  if (unknown !== undefined) reading.fail({ field: body.name, sent: unknown }, 'is no field', 'unknown');
   else if (size > longestMask) reading.fail({ field: body.name, sent: body.name }, 'names more fields than a mask can');
   else draft.set(updateMask, fieldMask(paths.sort()));
 }
@@ -246,7 +266,7 @@ class QueryReader {
     this.#seen.set(path, { key, count: known.count + 1 });
     let place: Place = { field: path, sent: key };
     if (fields.length > maxDepth) {
-      this.#reading.fail(place, 'must not be nested so deeply');
+      this.#reading.fail(place, 'must not be nested so deeply', 'depth');
       return;
     }
     if (field.shape === 'list') place = { field: `${path}[${known.count}]`, sent: key };
@@ -257,7 +277,7 @@ class QueryReader {
     // A rule about the list as a whole is told under its name, too.
     if (field.shape !== 'single') this.#reading.spell({ field: path, sent: name as string });
     if (field.shape === 'single' && known.count > 0) {
-      if (known.count === 1) this.#reading.fail(place, 'must be given once');
+      if (known.count === 1) this.#reading.fail(place, 'must be given once', 'once');
       return;
     }
     this.#set(fields, field, entry, text, place);
@@ -272,13 +292,15 @@ class QueryReader {
   ): void {
     const value =
       text === undefined
-        ? new Fault('must be percent-encoded UTF-8')
+        ? new Fault('must be percent-encoded UTF-8', 'encoding')
         : fitsText(field.value)
           ? valueFromText(field.value, text)
           : new Fault('must be given by its fields, each a parameter of its own');
     const rival = this.#rival(fields);
-    const fault = value instanceof Fault ? value.description : rival && `must not be given together with ${rival}`;
-    if (fault !== undefined) this.#reading.fail(place, fault);
+    const conflict =
+      rival === undefined ? undefined : new Fault(`must not be given together with ${rival}`, 'conflict');
+    const fault = value instanceof Fault ? value : conflict;
+    if (fault !== undefined) this.#reading.fail(place, fault.description, fault.rule);
     if (fault !== undefined && field.shape !== 'list') return;
     const holder = holderOf(fields, this.#draft);
     if (field.shape === 'single') {
@@ -291,7 +313,7 @@ class QueryReader {
     } else {
       const key = valueFromText({ kind: 'scalar', scalar: field.key }, entry as string);
       if (key instanceof Fault) {
-        this.#reading.fail(place, `must have a key that fits: it ${key.description}`);
+        this.#reading.fail(place, `must have a key that fits: it ${key.description}`, key.rule);
         return;
       }
       const entries = (holder.get(field) ?? new Map()) as Map<unknown, unknown>;

@@ -88,7 +88,7 @@ const earliest = Date.parse('0001-01-01T00:00:00Z');
 const latest = Date.parse('9999-12-31T23:59:59Z');
 
 function timestampFromText(text: string): Uint8Array | Fault {
-  const fault = new Fault('must be an RFC 3339 time');
+  const fault = new Fault('must be an RFC 3339 time', 'format');
   const match = rfc3339.exec(text);
   if (match === null) return fault;
   const [, year, month, day, hour, minute, second, digits = '', sign, zoneHour = '0', zoneMinute = '0'] = match;
@@ -119,7 +119,7 @@ function durationFromText(text: string): Uint8Array | Fault {
   const match = /^(-?)(\d{1,12})(?:\.(\d{1,9}))?s$/.exec(text);
   const seconds = match === null ? undefined : BigInt(match[2] as string);
   if (match === null || seconds === undefined || seconds > maxDurationSeconds) {
-    return new Fault('must be a number of seconds such as 1.5s');
+    return new Fault('must be a number of seconds such as 1.5s', 'format');
   }
   const nanos = Number((match[3] ?? '').padEnd(9, '0'));
   const negative = match[1] === '-';
@@ -142,7 +142,7 @@ export const longestMask = 4 * 1024 * 1024;
 
 /** Names of fields with commas between them; what they are isn't looked at. */
 export function namesInMask(text: string): string[] | Fault {
-  if (text.length > longestMask) return new Fault(`must not have more than ${longestMask} characters`);
+  if (text.length > longestMask) return new Fault(`must not have more than ${longestMask} characters`, 'max_length');
   return text === '' ? [] : text.split(',');
 }
 
@@ -151,7 +151,7 @@ function fieldMaskFromText(text: string): Uint8Array | Fault {
   if (names instanceof Fault) return names;
   const writer = new BinaryWriter();
   for (const path of names) {
-    if (!/^[A-Za-z_][\w.]*$/.test(path)) return new Fault('must be names of fields with commas between them');
+    if (!/^[A-Za-z_][\w.]*$/.test(path)) return new Fault('must be names of fields with commas between them', 'format');
     const snake = path.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     writer.tag(1, WireType.LengthDelimited).string(snake);
   }
@@ -180,7 +180,7 @@ const fieldMask: WellKnownType = {
 function dynamic(desc: DescMessage, description: string, hasNull: boolean): WellKnownType {
   const fault = new Fault(description);
   const fromValue = (json: Json) => {
-    if (!isOrdinary(json, 0)) return new Fault('must be valid Unicode and not nested too deeply');
+    if (!isOrdinary(json, 0)) return new Fault('must be valid Unicode and not nested too deeply', 'depth');
     try {
       return toBinary(desc, fromJson(desc, json as JsonValue));
     } catch {

@@ -13,7 +13,8 @@ import { installPlugin, pluginAvailable, pluginNeeds, runPlugin } from './plugin
 
 const root = path.resolve(import.meta.dirname, '../..');
 const file = 'transcoding/v1/transcoding.pb.ts';
-const files = [file, 'transcoding/v1/raw.pb.ts'];
+const enveloped = 'transcoding/v1/envelope.pb.ts';
+const files = [file, 'transcoding/v1/raw.pb.ts', enveloped];
 if (!pluginAvailable() && process.env.CI === 'true') throw new Error(`The client's generator needs ${pluginNeeds}`);
 const whereGoIs = pluginAvailable() ? test : test.skip;
 
@@ -62,6 +63,11 @@ const defects: [defect: string, shown: RegExp, mended: RegExp][] = [
   ],
   ['a body that is not set', /JSON\.stringify\(req\["texts"\], fm/, /JSON\.stringify\(req\.texts \?\? \[\], fm/],
   ['response_body', /static Update\(.*Promise<Everything>/, /static Update\(.*Promise<fm\.Answered<Nested> \| null>/],
+  [
+    'envelopes',
+    /static Browse\(.*Promise<Shelf>/,
+    /static Browse\(.*Promise<fm\.Page<\w+\.Nested\[\], \w+\.Pagination>>/,
+  ],
   ['RPCs without an HTTP rule', /static Hidden\(/, /^(?![^]*Hidden)/],
   ['bodies that are bytes', /static Send\(/, /^(?![^]*static Send\()/],
 ];
@@ -126,4 +132,18 @@ whereGoIs('mend: requests reach the RPC with all that they hold, wherever it tra
   t.deepEqual(await EchoService.Replace!({ texts: ['p', 'q'] }, init), ['p', 'q'] as never);
   t.deepEqual(await EchoService.Replace!({}, init), [] as never);
   t.deepEqual(await EchoService.Delete!({ text_value: 'gone', limit: 8 }, init), {});
+});
+
+whereGoIs('mend: an envelope is taken off, its page is beside the list, and its refusal is an Error', async (t) => {
+  const { gateway } = await fixture(t);
+  const init = { pathPrefix: `http://127.0.0.1:${gateway.port}` };
+  const { ShelfService } = (await import(path.join(folder, enveloped))) as { ShelfService: Record<string, Call> };
+  const put = await ShelfService.Put!({ text_value: 'a', nested: { name: 'n' } }, init);
+  t.like(put, { text_value: 'a', nested: { name: 'n', count: 0 } });
+  t.false('nickname' in put);
+  const page = await ShelfService.Browse!({ name: 's', pagination: { offset: 0, limit: 20, total: 7 } }, init);
+  t.deepEqual([page, page['pagination']] as unknown[], [[], { offset: 0, limit: 20, total: 7 }]);
+  t.deepEqual(await ShelfService.Drop!({ text_value: 'gone' }, init), {});
+  const refused = await t.throwsAsync(ShelfService.Put!({ int32_value: 'x' }, init), { name: 'RefusedError' });
+  t.like(refused, { status: 400, code: 'VALIDATION_ERROR', details: [{ field: 'int32_value', rule: 'type' }] });
 });

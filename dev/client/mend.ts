@@ -28,7 +28,7 @@ import { commentsOf } from './comments.ts';
  *  7. What is neither in the path nor in the body gets lost unless the method is GET, and zeros get lost always, though 0
  *     isn't the same as nothing for a field with presence.
  *  8. A field that is the body and isn't set makes a request without a body.
- *  9. `response_body` is not heeded.
+ *  9. `response_body` is not heeded, and it knows no envelopes.
  * 10. RPCs without an HTTP rule are there, at paths where nothing is, and so are those whose body is no JSON.
  * 11. Comments get lost.
  * 12. Its runtime doesn't say that it sends JSON, fails at answers without a body, throws what is no Error, drops the last
@@ -78,6 +78,11 @@ const fieldLine = /^ {2}(\w+)\?: (.+)$/gm;
 const rpcStatement =
   /^ {2}static (\w+)\(req: ([\w.]+), (entityNotifier\?: .*, )?initReq\?: fm\.InitReq\): Promise<.*> \{\n {4}return fm\.\w+<.*>\(`(.*)`, (?:entityNotifier, )?\{\.\.\.initReq, method: "(\w+)"(?:, body: JSON\.stringify\((req(?:\["(\w+)"\])?), fm\.replacer\))?\}\)\n {2}\}\n/gm;
 
+/** What becomes a member of the list beside it, where answers come in an envelope. */
+const paginationType = 'chat4all.paging.v1.Pagination';
+/** chat4all.options.v1.ANSWER_STYLE_ENVELOPE. */
+const envelope = 1;
+
 /** What must not be left of what the plugin writes. */
 const defects =
   /^(?:export enum|type Base|type Absent).*|@ts-nocheck|\bGoogle(?:Protobuf|ApiHttpbody)\w*|\S*\.pb"|renderURLSearchParams/m;
@@ -87,9 +92,13 @@ export class Mender {
   readonly #http: DescExtension;
   readonly #rawBody: DescExtension | undefined;
   readonly #rules: DescExtension | undefined;
+  readonly #answers: DescExtension | undefined;
   /** Messages and enums that are asked with, and those that are answered, over REST. */
   readonly #asked = new Set<DescMessage | DescEnum>();
   readonly #answered = new Set<DescMessage | DescEnum>();
+  /** Those of the latter that are answered as they are, and those that are answered in an envelope. */
+  readonly #plain = new Set<DescMessage | DescEnum>();
+  readonly #enveloped = new Set<DescMessage | DescEnum>();
 
   constructor(registry: FileRegistry) {
     const http = registry.getExtension('google.api.http');
@@ -97,17 +106,21 @@ export class Mender {
     this.#http = http;
     this.#rawBody = registry.getExtension('chat4all.options.v1.raw_body');
     this.#rules = registry.getExtension('buf.validate.field');
+    this.#answers = registry.getExtension('chat4all.options.v1.answers');
     for (const rpc of [...registry.files].flatMap((file) => file.services.flatMap(({ methods }) => methods))) {
       const called = this.#isCalled(rpc);
       if (called) use(rpc.input, this.#asked);
       // The body of an upload is for client/files.ts, but what it is answered is JSON.
-      if (called || (hasOption(rpc, http) && rpc.methodKind === 'client_streaming')) use(rpc.output, this.#answered);
+      if (!called && !(hasOption(rpc, http) && rpc.methodKind === 'client_streaming')) continue;
+      use(rpc.output, this.#answered);
+      use(rpc.output, this.#isEnveloped(rpc.parent) ? this.#enveloped : this.#plain);
     }
   }
 
   /** Whether anything of a file can be called, or is a part of what can be. */
   isNeeded(file: DescFile): boolean {
-    const isUsed = (type: DescMessage | DescEnum) => this.#asked.has(type) || this.#answered.has(type);
+    const isUsed = (type: DescMessage | DescEnum) =>
+      !(type.typeName in wellKnown) && (this.#asked.has(type) || this.#answered.has(type));
     return (
       file.services.some(({ methods }) => methods.some((rpc) => this.#isCalled(rpc))) || [...typesIn(file)].some(isUsed)
     );
@@ -191,7 +204,8 @@ export class Mender {
     const line = (field: DescField, may: '' | '?') => {
       const json = written.get(field.name);
       if (json === undefined) throw new Error(`The plugin has not written ${field.parent.typeName}.${field.name}`);
-      return `${commentsOf(field, '  ')}  ${field.name}${may}: ${this.#typeOf(field, json, !isAsked)};\n`;
+      const isLeftOut = this.#enveloped.has(type) && this.#mayBeUnset(field);
+      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.#typeOf(field, json, !isAsked)};\n`;
     };
     const block = (lines: string[]) => (lines.length === 0 ? 'Record<string, never>' : `{\n${lines.join('')}}`);
     const plain = block(
@@ -211,8 +225,14 @@ export class Mender {
       return `Record<string, ${this.#valueOf(field, written.replace(/^\{\[key: \w+\]: (.*)\}$/, '$1'), isAnswer)}>`;
     }
     const value = this.#valueOf(field, written, isAnswer);
-    const mayBeUnset = field.presence === FeatureSet_FieldPresence.EXPLICIT && !this.#isRequired(field);
-    return mayBeUnset && field.oneof === undefined && value !== 'unknown' ? `${value} | null` : value;
+    // In an envelope it is left out then.
+    const isNull = this.#asked.has(field.parent) || this.#plain.has(field.parent);
+    return isNull && this.#mayBeUnset(field) && value !== 'unknown' ? `${value} | null` : value;
+  }
+
+  #mayBeUnset(field: DescField): boolean {
+    const mayBe = field.presence === FeatureSet_FieldPresence.EXPLICIT && !this.#isRequired(field);
+    return mayBe && field.oneof === undefined;
   }
 
   #valueOf(field: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, written: string, isAnswer: boolean): string {
@@ -220,7 +240,9 @@ export class Mender {
     const special = wellKnown[(message ?? field.enum)?.typeName ?? ''];
     if (special !== undefined) return special;
     // Who asks may leave out fields of it; who answers doesn't.
-    if (message !== undefined) return isAnswer && this.#asked.has(message) ? `fm.Answered<${written}>` : written;
+    if (message !== undefined) {
+      return isAnswer && this.#asked.has(message) && this.#plain.has(message) ? `fm.Answered<${written}>` : written;
+    }
     if (scalar !== undefined && longs.has(scalar)) return 'number';
     if (scalar === ScalarType.BYTES) return isAnswer ? 'string' : 'string | Uint8Array';
     return written;
@@ -259,9 +281,10 @@ export class Mender {
         ];
         const parameter = /\breq\b/.test(`${path}${query}${init.join()}`) ? 'req' : '_req';
         const isStream = notifier !== '';
+        const call = isStream ? 'fetchStreamingRequest' : this.#isEnveloped(service) ? 'fetchData' : 'fetchReq';
         const arrival = isStream ? `entityNotifier?: fm.NotifyStreamEntityArrival<${answered}>, ` : '';
         return `${commentsOf(rpc, '  ')}  static ${name}(${parameter}: ${asked}, ${arrival}initReq?: fm.InitReq): Promise<${isStream ? 'void' : answered}> {
-    return fm.${isStream ? 'fetchStreamingRequest' : 'fetchReq'}<${answered}>(\`${path}${query}\`, ${isStream ? 'entityNotifier, ' : ''}{ ...initReq, ${init.join(', ')} });
+    return fm.${call}<${answered}>(\`${path}${query}\`, ${isStream ? 'entityNotifier, ' : ''}{ ...initReq, ${init.join(', ')} });
   }
 `;
       },
@@ -277,9 +300,19 @@ export class Mender {
   /** What an RPC answers: its message, or one field of that. */
   #answerOf(rpc: DescMethod, fields: ReadonlyMap<DescMessage, ReadonlyMap<string, string>>): string {
     const { responseBody } = getOption(rpc, this.#http) as unknown as { responseBody: string };
+    const written = (of: DescField) => this.#typeOf(of, fields.get(rpc.output)!.get(of.name)!, true);
     const field = rpc.output.fields.find(({ name }) => name === responseBody);
-    if (field !== undefined) return this.#typeOf(field, fields.get(rpc.output)!.get(field.name)!, true);
-    return this.#valueOf({ message: rpc.output }, nameOf(rpc.output), true);
+    const answered =
+      field === undefined ? this.#valueOf({ message: rpc.output }, nameOf(rpc.output), true) : written(field);
+    const pagination = rpc.output.fields.find(({ message }) => message?.typeName === paginationType);
+    const isPage = this.#isEnveloped(rpc.parent) && field !== undefined && pagination !== undefined;
+    return isPage ? `fm.Page<${answered}, ${written(pagination)}>` : answered;
+  }
+
+  /** Whether the answers of a service come in an envelope. */
+  #isEnveloped(service: DescService): boolean {
+    if (this.#answers === undefined || !hasOption(service, this.#answers)) return false;
+    return (getOption(service, this.#answers) as unknown as { style: number }).style === envelope;
   }
 
   /** Whether the client calls an RPC: one with an HTTP rule, whose body is JSON both ways. */

@@ -3,7 +3,9 @@ import { requestIdPattern } from '#lib/context.ts';
 import type { Endpoint } from '../rpc-routes.ts';
 import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
-import { KnownErrors, ofNoEndpoint, problemSchema } from './problems.ts';
+import { KnownErrors, ofNoEndpoint } from './problems.ts';
+import { problemSchema } from './responses.ts';
+import { failureSchema } from './envelopes.ts';
 import type { Schema } from './rules.ts';
 import { Schemas } from './schemas.ts';
 
@@ -22,6 +24,18 @@ export interface OpenApi extends Schema {
 
 /** The tag of the gateway's own endpoints. */
 export const ownTag = 'Gateway';
+
+const apiKey = {
+  type: 'apiKey',
+  in: 'header',
+  name: 'X-API-Key',
+  description: 'An API key. Where a bearer token is sent, too, that counts.',
+};
+
+/** Whether what is wrong with its requests is told in an envelope. */
+function isOfEnvelopes({ body: { responses } }: Operation): boolean {
+  return JSON.stringify(responses).includes('#/components/schemas/Failure');
+}
 
 /** Methods that OpenAPI knows. */
 const methods = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
@@ -55,12 +69,17 @@ export function openApiDocument(
     ],
     paths,
     components: {
-      schemas: { ...schemas.components, Problem: problemSchema },
+      schemas: {
+        ...schemas.components,
+        Problem: problemSchema,
+        ...(all.some(isOfEnvelopes) && { Failure: failureSchema }),
+      },
       responses,
       parameters: { 'X-Request-ID': requestIdParameter },
       headers,
       securitySchemes: {
         bearer: { type: 'http', scheme: 'bearer', description: 'The token that logging in returns.' },
+        ...(all.some(({ body }) => JSON.stringify(body['security'] ?? []).includes('apiKey')) && { apiKey }),
       },
     },
   };

@@ -33,8 +33,14 @@ interface Operation {
 
 interface Response {
   description: string;
-  content?: Record<string, { schema: { properties?: { error_code?: { enum: string[] } } }; example?: unknown }>;
+  content?: Record<string, { schema: { properties?: Codes }; example?: unknown }>;
   links?: Record<string, { operationId: string; parameters: Record<string, string> }>;
+}
+
+/** Where codes stand: in a problem, or in an envelope. */
+interface Codes {
+  error_code?: { enum: string[] };
+  error?: { properties: { code: { enum: string[] } } };
 }
 
 const paths = document.paths as unknown as Record<string, Record<string, Operation>>;
@@ -53,7 +59,9 @@ function responseOf(operation: Operation, status: number): Response {
 }
 
 function codesOf(operation: Operation, status: number): string[] {
-  return responseOf(operation, status).content!['application/problem+json']!.schema.properties!.error_code!.enum;
+  const { content = {} } = responseOf(operation, status);
+  const { properties } = (content['application/problem+json'] ?? content['application/json'])!.schema;
+  return properties?.error_code?.enum ?? properties?.error?.properties.code.enum ?? [];
 }
 
 const ajv = new Ajv2020({ strict: false, allErrors: true });
@@ -76,7 +84,8 @@ const texts = (pattern: string) =>
 
 test('the document has every endpoint that is served, and no other', (t) => {
   const served = endpointsOf(bindings).map(({ route }) => `${route.method} ${writtenPath(route.template).path}`);
-  const own = ['/', '/health', '/ready', '/openapi.json', '/docs', '/redoc', '/docs/{file}', '/redoc/{file}'];
+  const below = ['/api/v1/health', '/api/v1/ready'];
+  const own = ['/', '/health', '/ready', ...below, '/openapi.json', '/docs', '/redoc', '/docs/{file}', '/redoc/{file}'];
   t.deepEqual(
     operations.map(({ path, method }) => `${method.toUpperCase()} ${path}`).toSorted(),
     [...served, ...own.map((path) => `GET ${path}`)].toSorted(),
@@ -104,17 +113,45 @@ test('a token is asked for where the access rule does, and nowhere else', (t) =>
   const names = open.map(({ method, path }) => `${method} ${path}`).filter((name) => !/get \/(docs|redoc)/.test(name));
   t.deepEqual(names.toSorted(), [
     'get /',
+    'get /api/v1/health',
+    'get /api/v1/ready',
     'get /health',
     'get /openapi.json',
     'get /ready',
+    'post /api/v1/auth/login',
+    'post /api/v1/auth/password-reset',
+    'post /api/v1/auth/password-reset/{token}',
+    'post /api/v1/auth/refresh',
+    'post /api/v1/auth/register',
     'post /auth/token',
     'put /v1/files/upload',
   ]);
   for (const { operation } of operations) {
     const needsToken = operation.security?.length !== 0;
-    const codes = operation.responses[401] === undefined ? [] : codesOf(operation, 401);
-    t.is(codes.includes('TOKEN_MISSING'), needsToken, operation.operationId);
+    const text = operation.responses[401] === undefined ? '' : responseOf(operation, 401).description;
+    t.is(text.includes('there is no bearer token'), needsToken, operation.operationId);
   }
+});
+
+test('an API key is as good as a token, but for administrators and where the proto says so', (t) => {
+  const takesKeys = (method: string, path: string) =>
+    operationOf(method, path).security!.some((requirement) => 'apiKey' in requirement);
+  t.true(takesKeys('get', '/v1/users/me'));
+  t.true(takesKeys('post', '/v1/messages'));
+  t.true(takesKeys('get', '/api/v1/users/me'));
+  t.true(takesKeys('post', '/api/v1/tools/{tool_id}/invoke'));
+  for (const [method, path] of [
+    ['post', '/api/v1/auth/logout'],
+    ['get', '/api/v1/users/me/api-keys'],
+    ['post', '/api/v1/users/me/api-keys'],
+    ['delete', '/api/v1/users/me/api-keys/{key_id}'],
+    ['get', '/api/v1/admin/users'],
+    ['get', '/v1/admin/audit'],
+  ] as const) {
+    t.false(takesKeys(method, path), path);
+    t.deepEqual(operationOf(method, path).security, [{ bearer: [] }]);
+  }
+  t.like(document.components.securitySchemes['apiKey'], { type: 'apiKey', in: 'header', name: 'X-API-Key' });
 });
 
 test('every code that the gateway answers with stands in the document, or belongs to no endpoint', (t) => {
@@ -124,8 +161,7 @@ test('every code that the gateway answers with stands in the document, or belong
       Object.keys(operation.responses)
         .filter((status) => Number(status) >= 400)
         .flatMap((status) => {
-          const schema = responseOf(operation, Number(status)).content!['application/problem+json']!.schema;
-          return schema.properties?.error_code?.enum ?? [];
+          return codesOf(operation, Number(status));
         }),
     ),
   ]);
@@ -176,6 +212,49 @@ test('an RPC names its errors by reasons that its service knows', (t) => {
   t.deepEqual(codesOf(operationOf('get', '/v1/files/{file_id}/content'), 416), ['RANGE_NOT_SATISFIABLE']);
   t.true(codesOf(operationOf('get', '/v1/users'), 503).includes('DATABASE_UNAVAILABLE'));
 });
+
+test('an RPC that answers in an envelope has its codes, its data and its page described', (t) => {
+  const browse = operationOf('get', '/api/v1/tools');
+  const { schema } = responseOf(browse, 200).content!['application/json']! as unknown as {
+    schema: { properties: { data: object; meta: { properties: object; required: string[] } }; required: string[] };
+  };
+  t.deepEqual(schema.required, ['data', 'error', 'meta']);
+  t.deepEqual(schema.properties.meta.required, ['request_id', 'pagination']);
+  const id = '00000000-0000-4000-8000-0000000e0001';
+  const tool = { id, name: 'echo', description: 'It says the same' };
+  const answer = {
+    data: [tool],
+    error: null,
+    meta: { request_id: '1', pagination: { offset: 0, limit: 20, total: 1 } },
+  };
+  t.deepEqual(faults(schema, answer), []);
+  t.not(faults(schema, { ...answer, data: null }).length, 0);
+  t.not(faults(schema, { ...answer, error: {} }).length, 0);
+  t.not(faults(schema, { ...answer, data: [{ ...tool, name: null }] }).length, 0);
+
+  const key = (schemaOf(operationOf('get', '/api/v1/users/me/api-keys')) as { required: string[] }).required;
+  t.deepEqual(key, ['id', 'name', 'key_prefix', 'active', 'created_at']);
+
+  const invoke = operationOf('post', '/api/v1/tools/{tool_id}/invoke');
+  t.deepEqual(codesOf(invoke, 403).toSorted(), ['FORBIDDEN', 'SUBSCRIPTION_REQUIRED', 'TOKEN_LIMIT_EXCEEDED']);
+  t.deepEqual(codesOf(invoke, 404), ['NOT_FOUND']);
+  t.deepEqual(codesOf(invoke, 503).toSorted(), ['CIRCUIT_OPEN', 'TOOL_TIMEOUT', 'TOOL_UNAVAILABLE', 'UNAVAILABLE']);
+  t.deepEqual(codesOf(operationOf('post', '/api/v1/auth/login'), 429), ['RATE_LIMITED']);
+  t.deepEqual(codesOf(operationOf('post', '/api/v1/auth/register'), 409).toSorted(), ['EMAIL_TAKEN', 'USERNAME_TAKEN']);
+  t.deepEqual(codesOf(operationOf('patch', '/api/v1/users/me'), 400), ['VALIDATION_ERROR']);
+  t.deepEqual(Object.keys(responseOf(operationOf('delete', '/api/v1/admin/tools/{tool_id}'), 204)).toSorted(), [
+    'description',
+    'headers',
+  ]);
+});
+
+/** The schema of the items in the data of a list. */
+function schemaOf(operation: Operation): object {
+  const { schema } = responseOf(operation, 200).content!['application/json']! as unknown as {
+    schema: { properties: { data: { items: { $ref: string } } } };
+  };
+  return document.components.schemas[schema.properties.data.items.$ref.split('/').at(-1)!]!;
+}
 
 test('examples are as their schemas say', (t) => {
   let checked = 0;

@@ -4,8 +4,11 @@ import { partName } from '../body-pieces.ts';
 import type { Template } from '../routes.ts';
 import type { Endpoint } from '../rpc-routes.ts';
 import { isElsewhere } from '../transcode.ts';
+import { paginationType } from '../envelope.ts';
 import { commentOf, titled } from './comments.ts';
-import { problemResponses, type BodyKind, type KnownErrors } from './problems.ts';
+import { successSchema } from './envelopes.ts';
+import type { BodyKind, KnownErrors } from './problems.ts';
+import { problemResponses } from './responses.ts';
 import type { Schema } from './rules.ts';
 import type { Schemas } from './schemas.ts';
 
@@ -56,6 +59,7 @@ export class Operations {
     const { path, wildcards } = writtenPath(binding.template);
     const isLookup = route.method === 'GET' && binding.successStatus === 200;
     const access = this.#errors.accessOf(binding);
+    const security = this.#errors.securityOf(binding);
     const bodies = both.map(bodyKindOf);
     const problems = both.flatMap((each) => this.#errors.problemsOf(each, [bodyKindOf(each)]));
     const content = Object.assign({}, ...both.map((each) => this.#requestContent(each))) as Schema;
@@ -66,7 +70,7 @@ export class Operations {
         operationId: this.#idOf(binding),
         tags: [tagOf(binding)],
         ...this.#texts(both, access === adminAccess),
-        ...(access !== undefined && { security: access === publicAccess ? [] : [{ bearer: [] }] }),
+        ...(security !== undefined && { security }),
         parameters: [
           ...wildcards.map((wildcard) => this.#pathParameter(binding, wildcard)),
           ...this.#queryParameters(both),
@@ -77,7 +81,7 @@ export class Operations {
         ...(bodies.some((kind) => kind !== 'none') && {
           requestBody: { required: both.some((each) => this.#needsBody(each)), content },
         }),
-        responses: { ...this.#successes(both, isLookup), ...problemResponses(problems) },
+        responses: { ...this.#successes(both, isLookup), ...problemResponses(problems, isEnveloped(binding)) },
       },
     };
   }
@@ -195,13 +199,29 @@ export class Operations {
     return { [successStatus]: { description, headers, content } };
   }
 
-  #responseSchema({ method, responseBody }: Binding): Schema {
+  #responseSchema(binding: Binding): Schema {
+    const { method, responseBody } = binding;
+    if (isEnveloped(binding)) return this.#envelopeSchema(binding);
     if (responseBody === undefined) return this.#schemas.message(method.output, 'response');
     return this.#schemas.field(fieldOf(method.output.fields, responseBody.name), 'response');
   }
+
+  #envelopeSchema({ method: { output }, responseBody }: Binding): Schema {
+    const pagination = output.fields.find(({ message }) => message?.typeName === paginationType);
+    const data = () => {
+      if (responseBody !== undefined)
+        return this.#schemas.field(fieldOf(output.fields, responseBody.name), 'enveloped');
+      if (pagination === undefined) return this.#schemas.message(output, 'enveloped');
+      return this.#schemas.object(output, 'enveloped', new Set([pagination.name]));
+    };
+    return successSchema(data(), pagination && this.#schemas.field(pagination, 'enveloped'));
+  }
 }
 
-const publicAccess = 1;
+function isEnveloped({ answers }: Binding): boolean {
+  return answers?.style === 'envelope';
+}
+
 const adminAccess = 3;
 
 /** Bytes of whatever type. */

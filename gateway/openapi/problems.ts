@@ -1,4 +1,3 @@
-import { STATUS_CODES } from 'node:http';
 import { hasOption, getOption, type DescExtension, type Registry } from '@bufbuild/protobuf';
 import type { Binding } from '../bindings.ts';
 import { httpStatusOf } from '../problem.ts';
@@ -10,6 +9,8 @@ export interface KnownProblem {
   code: string;
   /** What has happened then, as the rest of a sentence. */
   when: string;
+  /** The code that its service has for it in an envelope, if it has one. */
+  envelopeCode?: string | undefined;
 }
 
 /** How a request carries what it says beyond its path and query. */
@@ -33,7 +34,7 @@ export const ownProblems: readonly KnownProblem[] = [
 /** What calling a backend may lead to. */
 const ofCalls: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_HEADER', 'Grpc-Timeout, or metadata in a header, is not usable'),
-  problem(401, 'MALFORMED_HEADER', 'the header Authorization has characters that are not ASCII'),
+  problem(401, 'MALFORMED_HEADER', 'the header Authorization or X-API-Key has characters that are not ASCII'),
   problem(429, 'TOO_MANY_CALLS', 'this user, or this address, has more under way than its share: wait for some of it'),
   problem(500, 'UNKNOWN', 'something went wrong on our side'),
   problem(501, 'UNIMPLEMENTED', "the server doesn't know this call: it is of another version"),
@@ -76,12 +77,14 @@ export class KnownErrors {
   readonly #known: DescExtension | undefined;
   readonly #errors: DescExtension | undefined;
   readonly #access: DescExtension | undefined;
+  readonly #bearerOnly: DescExtension | undefined;
 
   constructor(registry: Registry) {
     const ours = (name: string) => registry.getExtension(`chat4all.options.v1.${name}`);
     this.#known = ours('known_errors');
     this.#errors = ours('errors');
     this.#access = ours('access');
+    this.#bearerOnly = ours('bearer_only');
   }
 
   /** The access rule of an RPC (chat4all.options.v1.Access); undefined if it says none. */
@@ -89,6 +92,16 @@ export class KnownErrors {
     return this.#access !== undefined && hasOption(method, this.#access)
       ? (getOption(method, this.#access) as number)
       : undefined;
+  }
+
+  /** Which credentials an RPC takes, as a Security Requirement of OpenAPI; undefined if its proto doesn't say who may call it. */
+  securityOf(binding: Binding): Schema[] | undefined {
+    const access = this.accessOf(binding);
+    if (access === undefined) return undefined;
+    if (access === publicAccess) return [];
+    const { method } = binding;
+    const isBearerOnly = this.#bearerOnly !== undefined && getOption(method, this.#bearerOnly) === true;
+    return isBearerOnly || access !== userAccess ? [{ bearer: [] }] : [{ bearer: [] }, { apiKey: [] }];
   }
 
   /** All problems that a route may answer with, whose request has one of those kinds of body. */
@@ -111,7 +124,7 @@ export class KnownErrors {
    *
    * @throws Error if it names an error that its service doesn't know
    */
-  #declared({ method, errorStatuses }: Binding): KnownProblem[] {
+  #declared({ method, errorStatuses, errorCodes }: Binding): KnownProblem[] {
     if (this.#known === undefined || this.#errors === undefined) return [];
     const known = getOption(method.parent, this.#known) as unknown as DeclaredError[];
     const named = getOption(method, this.#errors) as unknown as string[];
@@ -121,11 +134,15 @@ export class KnownErrors {
     }
     return known
       .filter(({ reason, everywhere }) => everywhere || named.includes(reason))
-      .map(({ code, reason, when }) => problem(errorStatuses.get(reason) ?? httpStatusOf(code), reason, when));
+      .map(({ code, reason, when }) => ({
+        ...problem(errorStatuses.get(reason) ?? httpStatusOf(code), reason, when),
+        envelopeCode: errorCodes?.get(reason),
+      }));
   }
 }
 
 const publicAccess = 1;
+const userAccess = 2;
 
 /** chat4all.options.v1.Error, as protobuf-es shows it. */
 interface DeclaredError {
@@ -135,80 +152,20 @@ interface DeclaredError {
   everywhere: boolean;
 }
 
-/** The schema of every error (RFC 9457). */
-export const problemSchema: Schema = {
-  type: 'object',
-  description: 'What went wrong (RFC 9457).',
-  properties: {
-    type: { type: 'string', format: 'uri', description: 'The code once more, as a URN.' },
-    title: { type: 'string', description: 'What the status means.' },
-    status: { type: 'integer', minimum: 400, maximum: 599, description: 'The status of the answer.' },
-    detail: { type: 'string', minLength: 1, description: 'What went wrong, as a sentence for people.' },
-    error_code: {
-      type: 'string',
-      pattern: '^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$',
-      description: 'What went wrong, for programs: it stays as it is, whatever the texts become.',
-    },
-    request_id: { type: 'string', description: 'The same as X-Request-ID: the one to look for in the logs.' },
-    field_errors: {
-      type: 'object',
-      minProperties: 1,
-      additionalProperties: { type: 'array', minItems: 1, items: { type: 'string' } },
-      description: 'What is wrong with each field, by its path as it was sent: all wrong fields at once.',
-    },
-    retry_after: { type: 'integer', minimum: 1, description: 'Seconds until it is worth trying again.' },
-  },
-  required: ['type', 'title', 'status', 'detail', 'error_code', 'request_id'],
-};
-
-/** The responses for problems, by status. */
-export function problemResponses(problems: readonly KnownProblem[]): Record<string, Schema> {
-  const byStatus = Map.groupBy(problems, ({ status }) => status);
-  return Object.fromEntries(
-    [...byStatus]
-      .toSorted(([one], [other]) => one - other)
-      .map(([status, all]) => {
-        const once = [...new Map(all.map((each) => [each.code, each])).values()];
-        return [String(status), problemResponse(status, once)];
-      }),
-  );
-}
-
-function problemResponse(status: number, problems: readonly KnownProblem[]): Schema {
-  const codes = problems.map(({ code }) => code);
-  const waits = status === 429 || status === 503;
-  const headers = {
+/** The headers of an answer that tells of a problem. */
+export function problemHeaders(status: number): Schema {
+  return {
     'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' },
     ...(status === 401 && { 'WWW-Authenticate': { $ref: '#/components/headers/WWW-Authenticate' } }),
     ...(status === 429 && {
       RateLimit: { $ref: '#/components/headers/RateLimit' },
       'RateLimit-Policy': { $ref: '#/components/headers/RateLimit-Policy' },
     }),
-    ...(waits && { 'Retry-After': { $ref: '#/components/headers/Retry-After' } }),
+    ...((status === 429 || status === 503) && { 'Retry-After': { $ref: '#/components/headers/Retry-After' } }),
   };
-  const [{ code, when }] = problems as [KnownProblem];
-  const title = STATUS_CODES[status] ?? 'Error';
-  return {
-    description: `${title}\n\n${problems.map((each) => `- \`${each.code}\`: ${each.when}`).join('\n')}`,
-    headers,
-    content: {
-      'application/problem+json': {
-        schema: {
-          allOf: [{ $ref: '#/components/schemas/Problem' }],
-          properties: { status: { const: status }, error_code: { enum: codes } },
-          ...(waits && { required: ['retry_after'] }),
-        },
-        example: {
-          type: `urn:error:${code.toLowerCase().replaceAll('_', '-')}`,
-          title,
-          status,
-          detail: `${status === 403 ? 'Access denied: ' : ''}${status === 403 ? when : when.charAt(0).toUpperCase() + when.slice(1)}`,
-          error_code: code,
-          request_id: '0d9e5a3c-6a0e-4a52-8a0b-5f9a3a1f7c11',
-          ...(code === 'INVALID_ARGUMENT' && { field_errors: { name: ['is required'] } }),
-          ...(waits && { retry_after: 1 }),
-        },
-      },
-    },
-  };
+}
+
+/** A sentence with its first letter as it has to be. */
+export function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -13,8 +13,11 @@ import { fitsText } from '../request-json.ts';
 import { commentOf } from './comments.ts';
 import { listRules, mapRules, Rules, sentences, valueRules, type FieldRules, type Schema } from './rules.ts';
 
-/** Whether JSON is read or answered: an answer names every field, a request may leave some out. */
-export type Direction = 'request' | 'response';
+/**
+ * Whether JSON is read or answered: an answer names every field, a request may leave some out; in an envelope an answer leaves out
+ * those that have no value.
+ */
+export type Direction = 'request' | 'response' | 'enveloped';
 
 /** A parameter in a query: a field that isn't a message with fields of its own, however deep. */
 export interface Leaf {
@@ -60,9 +63,14 @@ export class Schemas {
   /** The schema of a message itself, without some of its fields. */
   object(message: DescMessage, direction: Direction, left: ReadonlySet<string> = new Set()): Schema {
     const fields = message.fields.filter(({ name }) => !left.has(name));
-    const isRequest = direction === 'request';
-    // An answer names whatever isn't one of several; a request has to name what is required.
-    const required = fields.filter((field) => (isRequest ? this.isRequired(field) : field.oneof === undefined));
+    const isNeeded = {
+      // It has to name what is required.
+      request: (field: DescField) => this.isRequired(field),
+      // It names whatever isn't one of several.
+      response: (field: DescField) => field.oneof === undefined,
+      enveloped: (field: DescField) => this.isRequired(field) || hasValue(field),
+    };
+    const required = fields.filter(isNeeded[direction]);
     return {
       type: 'object',
       ...described(commentOf(message), this.#rules.sentencesOf(message)),
@@ -162,7 +170,7 @@ export class Schemas {
         // Where a zero is answered, whatever the rules of a request say of it.
         const schema = this.#value(field, rules.ignore === undefined ? rules : {}, direction);
         const unset = own.implicit ? value.kind === 'enum' && value.names.shown.get(0) === null : true;
-        return unset && !isAlwaysThere ? orNull(schema) : schema;
+        return unset && !isAlwaysThere && direction === 'response' ? orNull(schema) : schema;
       }
     }
   }
@@ -181,11 +189,19 @@ export class Schemas {
   #nameOf(message: DescMessage, direction: Direction): string {
     const isInput = direction === 'request' && !message.name.endsWith('Request');
     const short = `${message.name}${isInput ? 'Input' : ''}`;
-    const full = `${message.typeName}${isInput ? 'Input' : ''}`;
+    const full = `${message.typeName}${isInput ? 'Input' : direction === 'enveloped' ? 'Data' : ''}`;
+    const own = direction === 'enveloped' ? `${message.typeName} in an envelope` : message.typeName;
     const owner = this.#names.get(short);
-    if (owner === undefined) this.#names.set(short, message.typeName);
-    return owner === undefined || owner === message.typeName ? short : full;
+    if (owner === undefined) this.#names.set(short, own);
+    return owner === undefined || owner === own ? short : full;
   }
+}
+
+/** Whether a field always has a value: a list or map, and a scalar or enum whose zero is one. */
+function hasValue(field: DescField): boolean {
+  const { shape, implicit, value } = messageType(field.parent).byName.get(field.name)!;
+  if (shape !== 'single') return true;
+  return implicit && (value.kind === 'enum' ? value.names.shown.get(0) !== null : value.kind === 'scalar');
 }
 
 /** What stands in `description`. */

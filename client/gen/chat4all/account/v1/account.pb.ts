@@ -30,7 +30,7 @@ export type Account = {
   /** What they want to be called. */
   name: string;
   /** Where they can be written to; not set for users that were made without one. */
-  email: string | null;
+  email?: string;
   /** What they may do. */
   role: Role;
   /** When the account was made. */
@@ -172,9 +172,9 @@ export type ApiKey = {
   /** When it was made. */
   created_at: string;
   /** When it was last used, at most a minute behind; not set if it never was. */
-  last_used_at: string | null;
+  last_used_at?: string;
   /** When it expires; not set if it doesn't. */
-  expires_at: string | null;
+  expires_at?: string;
 };
 
 /** Nothing: the credentials say whose keys. */
@@ -207,7 +207,7 @@ export type CreateApiKeyResponse = {
   /** When it was made. */
   created_at: string;
   /** When it expires; not set if it doesn't. */
-  expires_at: string | null;
+  expires_at?: string;
 };
 
 /** The key to revoke. */
@@ -236,13 +236,13 @@ export type UserAccount = {
   /** What they want to be called. */
   name: string;
   /** Where they can be written to; not set for users that were made without one. */
-  email: string | null;
+  email?: string;
   /** What they may do. */
   role: Role;
   /** Whether they may do anything. */
   status: UserStatus;
   /** What they are subscribed to; not set if they never were. */
-  subscription: SubscriptionSummary | null;
+  subscription?: SubscriptionSummary;
   /** When the account was made. */
   created_at: string;
 };
@@ -321,7 +321,7 @@ export type ListAuditEventsResponse = {
 export class AccountService {
   /** Makes an account. It subscribes to nothing. */
   static Register(req: RegisterRequest, initReq?: fm.InitReq): Promise<RegisterResponse> {
-    return fm.fetchReq<RegisterResponse>(`/api/v1/auth/register`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<RegisterResponse>(`/api/v1/auth/register`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /**
    * Exchanges an email and a password for an access token and a refresh token.
@@ -329,67 +329,67 @@ export class AccountService {
    * A wrong password and an unknown email get the same answer after the same time.
    */
   static Login(req: LoginRequest, initReq?: fm.InitReq): Promise<LoginResponse> {
-    return fm.fetchReq<LoginResponse>(`/api/v1/auth/login`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<LoginResponse>(`/api/v1/auth/login`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /**
    * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
    * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
    */
   static RefreshTokens(req: RefreshTokensRequest, initReq?: fm.InitReq): Promise<RefreshTokensResponse> {
-    return fm.fetchReq<RefreshTokensResponse>(`/api/v1/auth/refresh`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<RefreshTokensResponse>(`/api/v1/auth/refresh`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** Ends the session that a refresh token belongs to. May be repeated. */
   static Logout(req: LogoutRequest, initReq?: fm.InitReq): Promise<LogoutResponse> {
-    return fm.fetchReq<LogoutResponse>(`/api/v1/auth/logout`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<LogoutResponse>(`/api/v1/auth/logout`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /**
    * Sends a mail with a link to choose a new password. The answer is the same, after the same time, whether or not there is a
    * user with this email.
    */
   static RequestPasswordReset(req: RequestPasswordResetRequest, initReq?: fm.InitReq): Promise<RequestPasswordResetResponse> {
-    return fm.fetchReq<RequestPasswordResetResponse>(`/api/v1/auth/password-reset`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<RequestPasswordResetResponse>(`/api/v1/auth/password-reset`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** Sets a new password with a token from such a mail. The token is used up, and all sessions of the user end. */
   static ResetPassword(req: ResetPasswordRequest, initReq?: fm.InitReq): Promise<ResetPasswordResponse> {
-    return fm.fetchReq<ResetPasswordResponse>(`/api/v1/auth/password-reset/${fm.pathValue(req, 'token')}`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<ResetPasswordResponse>(`/api/v1/auth/password-reset/${fm.pathValue(req, 'token')}`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** The caller's own account. */
   static GetAccount(_req: GetAccountRequest, initReq?: fm.InitReq): Promise<Account> {
-    return fm.fetchReq<Account>(`/api/v1/users/me`, { ...initReq, method: 'GET' });
+    return fm.fetchData<Account>(`/api/v1/users/me`, { ...initReq, method: 'GET' });
   }
   /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
   static UpdateAccount(req: UpdateAccountRequest, initReq?: fm.InitReq): Promise<Account> {
-    return fm.fetchReq<Account>(`/api/v1/users/me`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<Account>(`/api/v1/users/me`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
   }
   /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
   static ListApiKeys(_req: ListApiKeysRequest, initReq?: fm.InitReq): Promise<ApiKey[]> {
-    return fm.fetchReq<ApiKey[]>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'GET' });
+    return fm.fetchData<ApiKey[]>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'GET' });
   }
   /** Makes an API key. This answer is the only one that ever shows it. */
   static CreateApiKey(req: CreateApiKeyRequest, initReq?: fm.InitReq): Promise<CreateApiKeyResponse> {
-    return fm.fetchReq<CreateApiKeyResponse>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<CreateApiKeyResponse>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** Revokes an API key: within two seconds it is refused everywhere. May be repeated. */
   static RevokeApiKey(req: RevokeApiKeyRequest, initReq?: fm.InitReq): Promise<RevokeApiKeyResponse> {
-    return fm.fetchReq<RevokeApiKeyResponse>(`/api/v1/users/me/api-keys/${fm.pathValue(req, 'key_id')}`, { ...initReq, method: 'DELETE' });
+    return fm.fetchData<RevokeApiKeyResponse>(`/api/v1/users/me/api-keys/${fm.pathValue(req, 'key_id')}`, { ...initReq, method: 'DELETE' });
   }
 }
 
 /** Users and what was changed by administrators, for administrators. */
 export class UserAdminService {
   /** All users, oldest first. */
-  static ListAccounts(req: ListAccountsRequest, initReq?: fm.InitReq): Promise<UserAccount[]> {
-    return fm.fetchReq<UserAccount[]>(`/api/v1/admin/users${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  static ListAccounts(req: ListAccountsRequest, initReq?: fm.InitReq): Promise<fm.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>> {
+    return fm.fetchData<fm.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/users${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
   /**
    * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
    * on API keys, too.
    */
   static UpdateUser(req: UpdateUserRequest, initReq?: fm.InitReq): Promise<UserAccount> {
-    return fm.fetchReq<UserAccount>(`/api/v1/admin/users/${fm.pathValue(req, 'user_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<UserAccount>(`/api/v1/admin/users/${fm.pathValue(req, 'user_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
   }
   /** What administrators have changed, newest first. */
-  static ListAuditEvents(req: ListAuditEventsRequest, initReq?: fm.InitReq): Promise<AuditEvent[]> {
-    return fm.fetchReq<AuditEvent[]>(`/api/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  static ListAuditEvents(req: ListAuditEventsRequest, initReq?: fm.InitReq): Promise<fm.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>> {
+    return fm.fetchData<fm.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
 }

@@ -232,7 +232,7 @@ export type Subscription = {
   /** When it ends. */
   period_end: string;
   /** When the subscription ends; not set while it renews itself. */
-  expires_at: string | null;
+  expires_at?: string;
 };
 
 /** Nothing: the credentials say whose. */
@@ -379,31 +379,31 @@ export type GetUsageStatsResponse = {
 /** The tools, and their invocation. */
 export class ToolService {
   /** The active tools, by name. */
-  static ListTools(req: ListToolsRequest, initReq?: fm.InitReq): Promise<ToolSummary[]> {
-    return fm.fetchReq<ToolSummary[]>(`/api/v1/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  static ListTools(req: ListToolsRequest, initReq?: fm.InitReq): Promise<fm.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>> {
+    return fm.fetchData<fm.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
   /** One active tool. */
   static GetTool(req: GetToolRequest, initReq?: fm.InitReq): Promise<Tool> {
-    return fm.fetchReq<Tool>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'GET' });
+    return fm.fetchData<Tool>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'GET' });
   }
   /**
    * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
    * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
    */
   static InvokeTool(req: InvokeToolRequest, initReq?: fm.InitReq): Promise<InvokeToolResponse> {
-    return fm.fetchReq<InvokeToolResponse>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}/invoke`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<InvokeToolResponse>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}/invoke`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
 }
 
 /** What the caller has used. */
 export class UsageService {
   /** The caller's invocations, newest first. */
-  static ListUsage(req: ListUsageRequest, initReq?: fm.InitReq): Promise<UsageRecord[]> {
-    return fm.fetchReq<UsageRecord[]>(`/api/v1/usage${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  static ListUsage(req: ListUsageRequest, initReq?: fm.InitReq): Promise<fm.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>> {
+    return fm.fetchData<fm.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/usage${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
   /** The sums of them, by tool and by day. */
   static GetUsageSummary(req: GetUsageSummaryRequest, initReq?: fm.InitReq): Promise<GetUsageSummaryResponse> {
-    return fm.fetchReq<GetUsageSummaryResponse>(`/api/v1/usage/summary${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+    return fm.fetchData<GetUsageSummaryResponse>(`/api/v1/usage/summary${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
 }
 
@@ -411,22 +411,22 @@ export class UsageService {
 export class SubscriptionService {
   /** The plans, the smallest first. */
   static ListPlans(_req: ListPlansRequest, initReq?: fm.InitReq): Promise<Plan[]> {
-    return fm.fetchReq<Plan[]>(`/api/v1/subscriptions/plans`, { ...initReq, method: 'GET' });
+    return fm.fetchData<Plan[]>(`/api/v1/subscriptions/plans`, { ...initReq, method: 'GET' });
   }
   /** The caller's subscription, also one that is cancelled or has expired. */
   static GetSubscription(_req: GetSubscriptionRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchReq<Subscription>(`/api/v1/subscriptions/current`, { ...initReq, method: 'GET' });
+    return fm.fetchData<Subscription>(`/api/v1/subscriptions/current`, { ...initReq, method: 'GET' });
   }
   /**
    * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
    * The plan that is active already changes nothing.
    */
   static Subscribe(req: SubscribeRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchReq<Subscription>(`/api/v1/subscriptions/subscribe`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<Subscription>(`/api/v1/subscriptions/subscribe`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** Cancels the caller's subscription: it can be used until its period ends. May be repeated. */
   static CancelSubscription(req: CancelSubscriptionRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchReq<Subscription>(`/api/v1/subscriptions/cancel`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<Subscription>(`/api/v1/subscriptions/cancel`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
 }
 
@@ -434,22 +434,22 @@ export class SubscriptionService {
 export class ToolAdminService {
   /** Adds a tool. */
   static CreateTool(req: CreateToolRequest, initReq?: fm.InitReq): Promise<ManagedTool> {
-    return fm.fetchReq<ManagedTool>(`/api/v1/admin/tools`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<ManagedTool>(`/api/v1/admin/tools`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** All tools, by name, inactive ones included. */
-  static ListAllTools(req: ListAllToolsRequest, initReq?: fm.InitReq): Promise<ManagedTool[]> {
-    return fm.fetchReq<ManagedTool[]>(`/api/v1/admin/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  static ListAllTools(req: ListAllToolsRequest, initReq?: fm.InitReq): Promise<fm.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>> {
+    return fm.fetchData<fm.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
   /** Changes a tool. */
   static UpdateTool(req: UpdateToolRequest, initReq?: fm.InitReq): Promise<ManagedTool> {
-    return fm.fetchReq<ManagedTool>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<ManagedTool>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
   }
   /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
   static DeleteTool(req: DeleteToolRequest, initReq?: fm.InitReq): Promise<DeleteToolResponse> {
-    return fm.fetchReq<DeleteToolResponse>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'DELETE' });
+    return fm.fetchData<DeleteToolResponse>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'DELETE' });
   }
   /** What all users have used, by plan and by tool. */
   static GetUsageStats(req: GetUsageStatsRequest, initReq?: fm.InitReq): Promise<GetUsageStatsResponse> {
-    return fm.fetchReq<GetUsageStatsResponse>(`/api/v1/admin/usage/stats${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+    return fm.fetchData<GetUsageStatsResponse>(`/api/v1/admin/usage/stats${fm.query(req, [])}`, { ...initReq, method: 'GET' });
   }
 }
