@@ -29,6 +29,8 @@ export interface Resets {
 
 /** Requests answered in one transaction. */
 const batch = 50;
+/** Milliseconds that a mail is tried for. */
+const longestTrying = 86_400_000;
 /** Milliseconds until another process's requests are looked for that it hasn't answered itself. */
 const pause = 5_000;
 
@@ -44,7 +46,7 @@ export function openResets({ store, log, url, lifetime, limits, written }: Reset
           id: uuid(),
           recipient: email,
           ...resetMail(url.replaceAll('{token}', token), expiresAt),
-          giveUpAt: expiresAt,
+          giveUpAt: new Date(now.getTime() + Math.min(lifetime, longestTrying)),
         },
       };
     });

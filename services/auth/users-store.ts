@@ -32,7 +32,8 @@ export const UserSubscriptionEntity = defineEntity({
   name: 'UserSubscription',
   tableName: 'user_subscriptions',
   properties: {
-    userId: () => p.oneToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').primary(),
+    userId: () =>
+      p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').updateRule('no action').primary(),
     plan: p.text(),
     expiresAt: p.datetime(3).nullable(),
     version: p.bigint(),
