@@ -116,7 +116,7 @@ export interface RegisterResponse {
 
 /** Credentials. */
 export interface LoginRequest {
-  /** The email, in any letter case. */
+  /** The email, in any letter case. For users that have none, their username. */
   email: string;
   /** The password. */
   password: string;

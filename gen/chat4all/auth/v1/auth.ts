@@ -25,7 +25,7 @@ import { Int32Value } from "../../../google/protobuf/wrappers.ts";
 export interface User {
   /** UUID, in lower case. */
   userId: string;
-  /** Unique name, as used to log in. */
+  /** Unique name, in lower case, as used to log in. */
   username: string;
   /** When the user was created. */
   createdAt: Date | undefined;
@@ -33,7 +33,7 @@ export interface User {
 
 /** Credentials. */
 export interface IssueTokenRequest {
-  /** The user's name. */
+  /** The user's name or email, in any letter case. */
   username: string;
   /** The user's password, at most 72 bytes of UTF-8: bcrypt reads no further, so a longer one is refused, not cut. */
   password: string;
@@ -71,7 +71,7 @@ export interface GetCurrentUserResponse {
 
 /** Which users to list. */
 export interface ListUsersRequest {
-  /** Only the user with exactly this name; every user if empty. */
+  /** Only the user with this name, in any letter case; every user if empty. */
   username: string;
   /** How many to return: 1 to 100, 50 if not said. */
   limit:
@@ -777,7 +777,7 @@ export const LookupUsersResponse: MessageFns<LookupUsersResponse> = {
 export type AuthServiceService = typeof AuthServiceService;
 export const AuthServiceService = {
   /**
-   * Exchanges a username and a password for a bearer token.
+   * Exchanges a username or an email, and a password, for a bearer token.
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
@@ -827,7 +827,7 @@ export const AuthServiceService = {
 
 export interface AuthServiceServer extends UntypedServiceImplementation {
   /**
-   * Exchanges a username and a password for a bearer token.
+   * Exchanges a username or an email, and a password, for a bearer token.
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
@@ -843,7 +843,7 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
 
 export interface AuthServiceClient extends Client {
   /**
-   * Exchanges a username and a password for a bearer token.
+   * Exchanges a username or an email, and a password, for a bearer token.
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.

@@ -73,7 +73,7 @@ export type RegisterResponse = {
 
 /** Credentials. */
 export type LoginRequest = {
-  /** The email, in any letter case. */
+  /** The email, in any letter case. For users that have none, their username. */
   email?: string;
   /** The password. */
   password?: string;

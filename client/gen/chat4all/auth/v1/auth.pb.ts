@@ -5,7 +5,7 @@ import * as fm from '../../../../fetch.ts';
 export type User = {
   /** UUID, in lower case. */
   user_id: string;
-  /** Unique name, as used to log in. */
+  /** Unique name, in lower case, as used to log in. */
   username: string;
   /** When the user was created. */
   created_at: string;
@@ -13,7 +13,7 @@ export type User = {
 
 /** Credentials. */
 export type IssueTokenRequest = {
-  /** The user's name. */
+  /** The user's name or email, in any letter case. */
   username?: string;
   /** The user's password, at most 72 bytes of UTF-8: bcrypt reads no further, so a longer one is refused, not cut. */
   password?: string;
@@ -48,7 +48,7 @@ export type GetCurrentUserResponse = {
 
 /** Which users to list. */
 export type ListUsersRequest = {
-  /** Only the user with exactly this name; every user if empty. */
+  /** Only the user with this name, in any letter case; every user if empty. */
   username?: string;
   /** How many to return: 1 to 100, 50 if not said. */
   limit?: number | null;
@@ -71,7 +71,7 @@ export type ListUsersResponse = {
 /** Logs users in and looks them up. */
 export class AuthService {
   /**
-   * Exchanges a username and a password for a bearer token.
+   * Exchanges a username or an email, and a password, for a bearer token.
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
