@@ -169,7 +169,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
 const conformities = new Map<string, Promise<Conformity | undefined>>();
 
 /** The check against the document of the gateway at a URL; undefined while that can't be had. */
-function conformityOf(url: string): Promise<Conformity | undefined> {
+export function conformityOf(url: string): Promise<Conformity | undefined> {
   let conformity = conformities.get(url);
   if (conformity === undefined) {
     conformity = fetch(`${url}/openapi.json`, { signal: AbortSignal.timeout(30_000) })

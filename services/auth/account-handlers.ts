@@ -14,7 +14,7 @@ import {
   usernameViolations,
   type Account,
 } from './accounts.ts';
-import { apiKeyNotFound, isActive, mostActiveKeys, mostKeptKeys, tooManyApiKeys } from './api-keys.ts';
+import { apiKeyNotFound, isActive, mostActiveKeys, mostInactiveKeys, tooManyApiKeys } from './api-keys.ts';
 import { invalidCredentials, unknownCaller } from './auth.ts';
 import type { Logins } from './logins.ts';
 import { hashOf, newToken, prefixOf } from './opaque-tokens.ts';
@@ -133,7 +133,7 @@ export function openAccountHandlers(options: AccountHandlerOptions): Handlers<Ac
       const made = { id: uuid(), name: name.trim(), keyPrefix: prefixOf(key), createdAt: new Date(), expiresAt };
       const added = await store.addApiKey(
         { ...made, userId: caller.userId, keyHash: hashOf(key) },
-        { active: mostActiveKeys, kept: mostKeptKeys },
+        { active: mostActiveKeys, inactive: mostInactiveKeys },
       );
       if (added === 'no such user') throw unknownCaller();
       if (added === 'too many') throw tooManyApiKeys();

@@ -45,8 +45,8 @@ export interface NewApiKey {
 /** How many keys a user may have. */
 export interface ApiKeyLimits {
   active: number;
-  /** With those that are not active any more: the oldest of these go when there are more. */
-  kept: number;
+  /** Of those that are not active any more, when another one is added: the oldest of these go. */
+  inactive: number;
 }
 
 interface ApiKeyRow {
@@ -92,12 +92,10 @@ export function apiKeyQueries(db: Database) {
         if (counted!.active >= limits.active) return 'too many';
         await sql(
           `delete from api_keys where id in (
-             select id from (
-               select id, revoked_at is not null or expires_at <= $2 as gone from api_keys
-                where user_id = $1 order by created_at desc, id desc offset $3
-             ) as oldest where gone
+             select id from api_keys where user_id = $1 and (revoked_at is not null or expires_at <= $2)
+              order by created_at desc, id desc offset $3
            )`,
-          [key.userId, key.createdAt, limits.kept - 1],
+          [key.userId, key.createdAt, limits.inactive],
         );
         await sql(
           `insert into api_keys (id, user_id, key_hash, key_prefix, name, created_at, expires_at)

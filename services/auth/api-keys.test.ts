@@ -132,7 +132,7 @@ test('addApiKey: of those that are not active any more the oldest go when there 
     expiresAt: undefined,
   });
   await db.sql('delete from api_keys where user_id = $1', [userId(1)]);
-  const limits = { active: 3, kept: 4 };
+  const limits = { active: 3, inactive: 2 };
   const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, second));
   t.is(await store.addApiKey(key('active', at(0)), limits), 'added');
   for (let number = 1; number <= 5; number += 1) {

@@ -2,8 +2,8 @@ import { HubError } from '#lib/errors.ts';
 
 /** How many active keys a user may have. */
 export const mostActiveKeys = 100;
-/** With those that were revoked or have expired: the oldest of these go when there are more. */
-export const mostKeptKeys = 1_000;
+/** How many that were revoked or have expired are kept of a user when another one is made: the oldest of these go. */
+export const mostInactiveKeys = 1_000;
 
 /** Whether a key is accepted. */
 export function isActive(
