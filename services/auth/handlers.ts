@@ -44,7 +44,7 @@ export function openHandlers(options: HandlerOptions): Handlers<AuthServiceServi
       const client = clientOf(address);
       const pair = { username, address: client };
       await refuseAfterFailures(pair);
-      return turns.take(client, signal, async () => {
+      return turns.take(client, username, signal, async () => {
         // Asked again, for those that waited while others failed: no more than those at work at once get past the limit.
         await refuseAfterFailures(pair);
         const found = await store.findCredentials(username);
