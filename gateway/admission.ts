@@ -142,17 +142,15 @@ export class Admission {
 /** The places of one kind. */
 class Places {
   readonly of: Limited;
-  readonly #count: number;
   readonly #shares: Shares;
 
   constructor(of: Limited, count: number) {
     this.of = of;
-    this.#count = Math.max(2, Math.floor(count));
-    this.#shares = new Shares(this.#count);
+    this.#shares = new Shares(Math.max(2, Math.floor(count)));
   }
 
   get isFull(): boolean {
-    return this.#shares.used >= this.#count;
+    return this.#shares.isFull;
   }
 
   take(client: string): (() => void) | undefined {

@@ -266,13 +266,16 @@ for (const way of ['fetched', 'streamed'] as const) {
       const place = await startPlace(t, body);
       const { backend, gateway } = await fixture(t, { HTTP_CONCURRENCY: '500' }, { downloadIdle: 5_000 });
       const piece = content({}, body.subarray(0, 128 * 1024));
-      let cancelled = 0;
+      /** Of the calls that stream, in the order in which they came, those that were not cancelled. */
+      const streams: { isOpen: boolean }[] = [];
       backend.sender =
         way === 'fetched'
           ? naming(place.url, body)
           : (call) => {
               call.on('error', () => {});
-              call.on('cancelled', () => (cancelled += 1));
+              const stream = { isOpen: true };
+              streams.push(stream);
+              call.on('cancelled', () => (stream.isOpen = false));
               call.write(content({ length: body.length }));
               let sent = 0;
               const pour = (): void => {
@@ -305,7 +308,8 @@ for (const way of ['fetched', 'streamed'] as const) {
       let received = 0;
       for await (const bytes of await ask(gateway.port)) received += (bytes as Buffer).length;
       t.is(received, body.length);
-      const open = () => (way === 'fetched' ? place.open.size : 100 - cancelled);
+      const open = () =>
+        way === 'fetched' ? place.open.size : streams.slice(0, stalled.length).filter(({ isOpen }) => isOpen).length;
       await eventually('the end of those who take nothing', open, (count) => count === 0);
       for (const each of stalled) each.destroy();
     },

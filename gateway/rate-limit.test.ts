@@ -37,6 +37,20 @@ test('rateLimit: in a second just as many requests of a client go on as it may, 
   t.true(ask(handler, 'one').goesOn);
 });
 
+test('rateLimit: the second ends in one second, at whatever moment it begins', (t) => {
+  const now = performance.now.bind(performance);
+  t.teardown(() => (performance.now = now));
+  // Of floating-point numbers, 1,000 more than one of these, less it, is more than 1,000.
+  const odd = Array.from({ length: 1_000 }, (_, index) => index * 100 + index / 997).filter(
+    (at) => at + 1_000 - at > 1_000,
+  );
+  t.true(odd.length > 0);
+  for (const at of odd) {
+    performance.now = () => at;
+    t.is(ask(rateLimit(3), 'one').headers['RateLimit'], '"address";r=2;t=1');
+  }
+});
+
 test('rateLimit: 0 is no limit', (t) => {
   const handler = rateLimit(0);
   for (let count = 0; count < 100; count += 1) t.deepEqual(ask(handler, 'one').headers, {});

@@ -18,7 +18,8 @@ class Counts {
     }
     const count = (this.#counts.get(client) ?? 0) + 1;
     this.#counts.set(client, count);
-    return { count, left: this.#ends - now };
+    // A sum of floating-point numbers less one of them may be more than the other.
+    return { count, left: Math.min(window, this.#ends - now) };
   }
 }
 

@@ -22,6 +22,11 @@ export class Shares {
     return this.#used;
   }
 
+  /** Whether all of them are. */
+  get isFull(): boolean {
+    return this.#used >= this.#places;
+  }
+
   /**
    * Takes a place for a client: a user, or a network of addresses (`clientOf`) where it isn't known who calls.
    *

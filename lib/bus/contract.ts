@@ -457,7 +457,8 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     finish.resolve();
     await seen.until(3);
     await eventually('it is acknowledged by who has it', async () => (await lagOf(bus, topic, 'readers')) === 0);
-    t.deepEqual(seen.events.map(textOf), ['0', '1', '2']);
+    // The other one's return may cost it its batch before it has acknowledged it: then the batch comes once more, whole.
+    t.deepEqual([...new Set(seen.events.map(textOf))], ['0', '1', '2']);
   });
 
   test('a consumer that is slow but alive keeps its batch', async (t) => {

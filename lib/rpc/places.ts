@@ -15,12 +15,14 @@ export type PlaceKind = 'short' | 'long' | 'opening' | 'standing';
 /** The reasons of the two errors of `take`. */
 const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
 
+/** A stream that waits for its first message costs next to nothing, so that there are as many times more places for those. */
+const openingFactor = 10;
+
 /** Milliseconds between two lines that say that calls are refused: one for each would cost what there is too little of. */
 const tellPause = 10_000;
 
 /** The places that a server has for calls, shared by the clients that they are for as `Shares` does it. */
 export class Places {
-  readonly #count: number;
   readonly #log: Logger;
   readonly #shares: Record<PlaceKind, Shares>;
   readonly #refused = { full: 0, share: 0 };
@@ -28,17 +30,16 @@ export class Places {
   /** How often services took a place for work of their own. */
   #ownWork = 0;
 
-  /** @param count how many there are of each kind, at least 2 */
+  /** @param count how many there are of each kind, at least 2; ten times as many for `opening` */
   constructor(count: number, log: Logger) {
-    this.#count = count;
     this.#log = log;
     const shares = () => new Shares(count);
-    this.#shares = { short: shares(), long: shares(), opening: shares(), standing: shares() };
+    this.#shares = { short: shares(), long: shares(), opening: new Shares(openingFactor * count), standing: shares() };
   }
 
   /** @throws HubError UNAVAILABLE `OVERLOADED` if there is no place of that kind for anybody */
   requireRoom(kind: PlaceKind): void {
-    if (this.#shares[kind].used < this.#count) return;
+    if (!this.#shares[kind].isFull) return;
     this.#tell('full');
     throw new HubError('UNAVAILABLE', refusals.full, 'Too many calls at once', { retryAfter: 1 });
   }

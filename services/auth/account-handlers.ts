@@ -57,7 +57,7 @@ export function openAccountHandlers(options: AccountHandlerOptions): Handlers<Ac
       const taken = await store.findTaken(foldCase(email), wanted);
       if (taken.email) throw emailTaken();
       if (wanted !== undefined && (taken.username || reserved.has(wanted))) throw usernameTaken();
-      const passwordHash = await turns.take(clientOf(address), signal, () => passwords.hash(password));
+      const passwordHash = await turns.take(clientOf(address), foldCase(email), signal, () => passwords.hash(password));
       const user = await add({ name: name.trim(), email, passwordHash }, wanted);
       return {
         id: user.id,
@@ -95,7 +95,7 @@ export function openAccountHandlers(options: AccountHandlerOptions): Handlers<Ac
       // Nobody has to wait for a hash to hear that the token is no good.
       if (!(await store.isResetTokenGood(hash, new Date()))) throw invalidResetToken();
       const client = clientOf(address);
-      const passwordHash = await turns.take(client, signal, () => passwords.hash(newPassword));
+      const passwordHash = await turns.take(client, hash.toString('hex'), signal, () => passwords.hash(newPassword));
       if (await store.resetPassword(hash, passwordHash, client, new Date())) return {};
       throw invalidResetToken();
     },

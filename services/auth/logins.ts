@@ -65,8 +65,8 @@ export function openLogins({ store, passwords, turns, failureLimit }: LoginOptio
       const name = foldCase(identifier);
       // A hash says nothing of what is behind its 72 bytes.
       const usable = isTooLong(password) ? '' : password;
-      await find(name, client);
-      return turns.take(client, signal, async () => {
+      const { pair } = await find(name, client);
+      return turns.take(client, pair.username, signal, async () => {
         for (let attempt = 1; ; attempt += 1) {
           // Asked again, for those that waited while others failed: no more than those at work at once get past the limit.
           const { found, pair } = await find(name, client);

@@ -7,19 +7,32 @@ export interface Turns {
    * Runs `work` when the turn of its client has come.
    *
    * @param client whom it is for: those that have the same share a turn in each round
+   * @param user whose work it says to be
    * @throws HubError UNAVAILABLE `TOO_BUSY` if the client has its share of the places, or none is left; CANCELLED if `signal` ends
    *   the wait
    */
-  take<T>(client: string, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
+  take<T>(client: string, user: string, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
 }
 
-/** @param limits how many may work at once, and how many may wait beside them */
+/** So many successes are remembered, of some 100 bytes each. The oldest is forgotten first: its client then waits as a stranger. */
+const rememberedSuccesses = 10_000;
+
+/**
+ * Clients whose last work for the same user has succeeded are known. Strangers have rounds and places of their own, and of the turns
+ * every other one at most while somebody known waits: so however many addresses guess passwords, who has logged in before waits for
+ * few of them. It is the idea of device cookies (OWASP, "Slow Down Online Guessing Attacks with Device Cookies"), without the cookie.
+ *
+ * @param limits how many may work at once, and how many others may wait beside them
+ */
 export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number }): Turns {
-  const places = new Shares(atOnce + waiting);
-  const round = new Round();
+  const lane = () => ({ places: new Shares(atOnce + waiting), round: new Round() });
+  const known = lane();
+  const strangers = lane();
+  const successes = new Set<string>();
+  let isForKnown = true;
   let running = 0;
 
-  async function enter(client: string, signal: AbortSignal): Promise<void> {
+  async function enter(round: Round, client: string, signal: AbortSignal): Promise<void> {
     if (running < atOnce) {
       running += 1;
       return;
@@ -39,20 +52,38 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
   }
 
   function exit(): void {
-    const next = round.next();
-    if (next === undefined) running -= 1;
-    else next();
+    for (const lane of isForKnown ? [known, strangers] : [strangers, known]) {
+      const next = lane.round.next();
+      if (next === undefined) continue;
+      isForKnown = lane === strangers;
+      next();
+      return;
+    }
+    running -= 1;
+  }
+
+  function remember(success: string): void {
+    successes.delete(success);
+    if (successes.size >= rememberedSuccesses) successes.delete(successes.values().next().value as string);
+    successes.add(success);
   }
 
   return {
-    async take(client, signal, work) {
+    async take(client, user, signal, work) {
       if (signal.aborted) throw goneAway();
+      const success = `${client} ${user}`;
+      const { places, round } = successes.has(success) ? known : strangers;
       const giveBack = places.take(client);
       if (giveBack === undefined) throw tooBusy();
       try {
-        await enter(client, signal);
+        await enter(round, client, signal);
         try {
-          return await work();
+          const done = await work();
+          remember(success);
+          return done;
+        } catch (error) {
+          successes.delete(success);
+          throw error;
         } finally {
           exit();
         }
