@@ -65,6 +65,9 @@ const longs: ReadonlySet<ScalarType> = new Set([
   ScalarType.SFIXED64,
 ]);
 
+/** How a type is used: in a request, in an answer, or in one that comes in an envelope. */
+type Use = 'asked' | 'answered' | 'enveloped';
+
 /** A statement of the plugin's: an enum, a message in two forms, or a service. */
 const statements = {
   enum: /^export enum (\w+) \{\n[^]*?\n\}\n/gm,
@@ -76,7 +79,7 @@ const statements = {
 const fieldLine = /^ {2}(\w+)\?: (.+)$/gm;
 
 const rpcStatement =
-  /^ {2}static (\w+)\(req: ([\w.]+), (entityNotifier\?: .*, )?initReq\?: fm\.InitReq\): Promise<.*> \{\n {4}return fm\.\w+<.*>\(`(.*)`, (?:entityNotifier, )?\{\.\.\.initReq, method: "(\w+)"(?:, body: JSON\.stringify\((req(?:\["(\w+)"\])?), fm\.replacer\))?\}\)\n {2}\}\n/gm;
+  /^ {2}static (\w+)\(req: ([\w.]+), (entityNotifier\?: .*, )?initReq\?: fm\.InitReq\): Promise<(.*)> \{\n {4}return fm\.\w+<.*>\(`(.*)`, (?:entityNotifier, )?\{\.\.\.initReq, method: "(\w+)"(?:, body: JSON\.stringify\((req(?:\["(\w+)"\])?), fm\.replacer\))?\}\)\n {2}\}\n/gm;
 
 /** What becomes a member of the list beside it, where answers come in an envelope. */
 const paginationType = 'chat4all.paging.v1.Pagination';
@@ -205,7 +208,8 @@ export class Mender {
       const json = written.get(field.name);
       if (json === undefined) throw new Error(`The plugin has not written ${field.parent.typeName}.${field.name}`);
       const isLeftOut = this.#enveloped.has(type) && this.#mayBeUnset(field);
-      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.#typeOf(field, json, !isAsked)};\n`;
+      const use = isAsked ? 'asked' : this.#plain.has(type) ? 'answered' : 'enveloped';
+      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.#typeOf(field, json, use)};\n`;
     };
     const block = (lines: string[]) => (lines.length === 0 ? 'Record<string, never>' : `{\n${lines.join('')}}`);
     const plain = block(
@@ -216,18 +220,17 @@ export class Mender {
   }
 
   /** The type of a field in JSON. What the plugin has written for it is right but for what has a form of its own there. */
-  #typeOf(field: DescField, written: string, isAnswer: boolean): string {
+  #typeOf(field: DescField, written: string, use: Use): string {
     if (field.fieldKind === 'list') {
-      const item = this.#valueOf(field, written.replace(/\[\]$/, ''), isAnswer);
+      const item = this.#valueOf(field, written.replace(/\[\]$/, ''), use);
       return /^[\w.<>]+$/.test(item) ? `${item}[]` : `(${item})[]`;
     }
     if (field.fieldKind === 'map') {
-      return `Record<string, ${this.#valueOf(field, written.replace(/^\{\[key: \w+\]: (.*)\}$/, '$1'), isAnswer)}>`;
+      return `Record<string, ${this.#valueOf(field, written.replace(/^\{\[key: \w+\]: (.*)\}$/, '$1'), use)}>`;
     }
-    const value = this.#valueOf(field, written, isAnswer);
+    const value = this.#valueOf(field, written, use);
     // In an envelope it is left out then.
-    const isNull = this.#asked.has(field.parent) || this.#plain.has(field.parent);
-    return isNull && this.#mayBeUnset(field) && value !== 'unknown' ? `${value} | null` : value;
+    return use !== 'enveloped' && this.#mayBeUnset(field) && value !== 'unknown' ? `${value} | null` : value;
   }
 
   #mayBeUnset(field: DescField): boolean {
@@ -235,16 +238,15 @@ export class Mender {
     return mayBe && field.oneof === undefined;
   }
 
-  #valueOf(field: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, written: string, isAnswer: boolean): string {
+  #valueOf(field: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, written: string, use: Use): string {
     const { message, scalar } = field;
     const special = wellKnown[(message ?? field.enum)?.typeName ?? ''];
     if (special !== undefined) return special;
     // Who asks may leave out fields of it; who answers doesn't.
-    if (message !== undefined) {
-      return isAnswer && this.#asked.has(message) && this.#plain.has(message) ? `fm.Answered<${written}>` : written;
-    }
+    if (message !== undefined)
+      return use === 'answered' && this.#asked.has(message) ? `fm.Answered<${written}>` : written;
     if (scalar !== undefined && longs.has(scalar)) return 'number';
-    if (scalar === ScalarType.BYTES) return isAnswer ? 'string' : 'string | Uint8Array';
+    if (scalar === ScalarType.BYTES) return use === 'asked' ? 'string | Uint8Array' : 'string';
     return written;
   }
 
@@ -255,11 +257,23 @@ export class Mender {
   ): string {
     const rpcs = written.replace(
       rpcStatement,
-      (_, name: string, asked: string, notifier = '', url: string, verb: string, body?: string, bodyField?: string) => {
+      (
+        _,
+        name: string,
+        asked: string,
+        notifier: string | undefined,
+        answer: string,
+        url: string,
+        verb: string,
+        body?: string,
+        bodyField?: string,
+      ) => {
         const rpc = service.methods.find((candidate) => candidate.name === name);
         if (rpc === undefined) throw new Error(`${service.typeName} has no RPC ${name}`);
         if (!this.#isCalled(rpc)) return '';
-        const answered = this.#answerOf(rpc, fields);
+        const isStream = notifier !== undefined;
+        const [, message = answer] = /<([\w.]+)>/.exec(notifier ?? '') ?? [];
+        const answered = this.#answerOf(rpc, message, fields);
         const variables: string[] = [];
         const path = url
           .replace(/\?.*$/, '')
@@ -280,7 +294,6 @@ export class Mender {
           ...(sent === undefined ? [] : [`body: JSON.stringify(${sent}, fm.replacer)`]),
         ];
         const parameter = /\breq\b/.test(`${path}${query}${init.join()}`) ? 'req' : '_req';
-        const isStream = notifier !== '';
         const call = isStream ? 'fetchStreamingRequest' : this.#isEnveloped(service) ? 'fetchData' : 'fetchReq';
         const arrival = isStream ? `entityNotifier?: fm.NotifyStreamEntityArrival<${answered}>, ` : '';
         return `${commentsOf(rpc, '  ')}  static ${name}(${parameter}: ${asked}, ${arrival}initReq?: fm.InitReq): Promise<${isStream ? 'void' : answered}> {
@@ -298,14 +311,14 @@ export class Mender {
   }
 
   /** What an RPC answers: its message, or one field of that. */
-  #answerOf(rpc: DescMethod, fields: ReadonlyMap<DescMessage, ReadonlyMap<string, string>>): string {
+  #answerOf(rpc: DescMethod, message: string, fields: ReadonlyMap<DescMessage, ReadonlyMap<string, string>>): string {
     const { responseBody } = getOption(rpc, this.#http) as unknown as { responseBody: string };
-    const written = (of: DescField) => this.#typeOf(of, fields.get(rpc.output)!.get(of.name)!, true);
+    const use = this.#isEnveloped(rpc.parent) ? 'enveloped' : 'answered';
+    const written = (of: DescField) => this.#typeOf(of, fields.get(rpc.output)!.get(of.name)!, use);
     const field = rpc.output.fields.find(({ name }) => name === responseBody);
-    const answered =
-      field === undefined ? this.#valueOf({ message: rpc.output }, nameOf(rpc.output), true) : written(field);
+    const answered = field === undefined ? this.#valueOf({ message: rpc.output }, message, use) : written(field);
     const pagination = rpc.output.fields.find(({ message }) => message?.typeName === paginationType);
-    const isPage = this.#isEnveloped(rpc.parent) && field !== undefined && pagination !== undefined;
+    const isPage = use === 'enveloped' && field !== undefined && pagination !== undefined;
     return isPage ? `fm.Page<${answered}, ${written(pagination)}>` : answered;
   }
 

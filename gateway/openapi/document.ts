@@ -1,6 +1,8 @@
 import type { Registry } from '@bufbuild/protobuf';
 import { requestIdPattern } from '#lib/context.ts';
 import type { Endpoint } from '../rpc-routes.ts';
+import { answersOf } from '../answers.ts';
+import { envelopeCode } from '../envelope.ts';
 import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
 import { KnownErrors, ofNoEndpoint } from './problems.ts';
@@ -56,12 +58,13 @@ export function openApiDocument(
   const all = [...described, ...own];
   link(all, schemas);
   const responses = shareResponses(all);
+  const prefixes = answersOf(endpoints.map(({ route }) => route)).map(({ under }) => under);
   const services = new Map(endpoints.map(({ route: { target } }) => [tagOf(target), target.method.parent]));
   const paths: OpenApi['paths'] = {};
   for (const { path, method, body } of all) (paths[path] ??= {})[method] = body;
   return {
     openapi: '3.1.0',
-    info: { ...about, description: `${about.description}\n\n${conventions}` },
+    info: { ...about, description: `${about.description}\n\n${conventions}${envelopeConventions(prefixes)}` },
     servers: [{ url: '/' }],
     tags: [
       ...[...services].map(([name, service]) => ({ name, description: commentOf(service) || service.typeName })),
@@ -85,11 +88,21 @@ export function openApiDocument(
   };
 }
 
+/** What is the same everywhere below a path whose services answer in an envelope. */
+function envelopeConventions(prefixes: readonly string[]): string {
+  if (prefixes.length === 0) return '';
+  return `
+
+Under ${prefixes.map((prefix) => `\`${prefix}\``).join(' and ')} everything comes in an envelope instead, \`{"data", "error", "meta"}\`, \
+errors too: they have a \`code\`, a \`message\` and \`details\` of all wrong fields. What has no value is left out there, never null. \
+Nothing there is \`${envelopeCode(404, '')}\`, and nothing with that method \`${envelopeCode(405, '')}\`.`;
+}
+
 const conventions = `Errors are \`application/problem+json\` (RFC 9457), each with an \`error_code\` that stays as it is. \
 Where nothing is there, or nothing with that method, it is ${ofNoEndpoint.map((code) => `\`${code}\``).join(' or ')}.
 
 Names are in snake_case, times are RFC 3339 in UTC, enums are short lower-case names. An answer has every field: an empty list, 0, \
-\`""\` or null rather than nothing. A request may leave out what isn't required; unknown fields in it are ignored, a list may be a \
+\`""\` or null rather than nothing. A request may leave out what isn't required; unknown fields in it are ignored (unless an endpoint says otherwise), a list may be a \
 single value, and \`null\` is as good as nothing.
 
 Every GET may be a HEAD, and is answered with an entity tag, and with gzip to whom asks for it. Every answer says in \`RateLimit\` \

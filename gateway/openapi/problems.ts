@@ -68,6 +68,7 @@ const ofTokens: readonly KnownProblem[] = [
   problem(401, 'TOKEN_EXPIRED', 'the token has expired: log in again'),
   problem(403, 'ACCESS_DENIED', 'the call is not for this user'),
 ];
+const ofApiKeys = problem(401, 'API_KEY_INVALID', 'the API key is not valid');
 
 /** Codes that belong to no endpoint: nothing is there, or nothing with that method. */
 export const ofNoEndpoint: readonly string[] = ['ROUTE_NOT_FOUND', 'METHOD_NOT_ALLOWED'];
@@ -99,9 +100,12 @@ export class KnownErrors {
     const access = this.accessOf(binding);
     if (access === undefined) return undefined;
     if (access === publicAccess) return [];
-    const { method } = binding;
-    const isBearerOnly = this.#bearerOnly !== undefined && getOption(method, this.#bearerOnly) === true;
-    return isBearerOnly || access !== userAccess ? [{ bearer: [] }] : [{ bearer: [] }, { apiKey: [] }];
+    return this.#takesApiKeys(binding) ? [{ bearer: [] }, { apiKey: [] }] : [{ bearer: [] }];
+  }
+
+  #takesApiKeys(binding: Binding): boolean {
+    const isBearerOnly = this.#bearerOnly !== undefined && getOption(binding.method, this.#bearerOnly) === true;
+    return this.accessOf(binding) === userAccess && !isBearerOnly;
   }
 
   /** All problems that a route may answer with, whose request has one of those kinds of body. */
@@ -114,6 +118,7 @@ export class KnownErrors {
       ...bodies.flatMap((body) => ofBodies[body]),
       ...(variables.length > 0 ? [ofPaths] : []),
       ...(access === undefined || access === publicAccess ? [] : ofTokens),
+      ...(this.#takesApiKeys(binding) ? [ofApiKeys] : []),
       ...ofCalls,
       ...ownProblems,
     ];

@@ -10,6 +10,7 @@ import { measureFiles, profileFiles } from './files.ts';
 import { printFiles } from './files-report.ts';
 import { measureGateways, printGateways } from './gateway.ts';
 import type { commands as loadCommands, RunArgument } from './load.ts';
+import { measureLogins, printLogins } from './logins.ts';
 import { printProfiles } from './profile.ts';
 import { between, mapValues, startHub, type Used } from './processes.ts';
 import { openRemote } from './remote.ts';
@@ -42,6 +43,11 @@ npm run bench -- --crowd [options]: what an honest client waits for beside a hun
   --seconds <1-600>              how long each measurement takes; 30 by default
   --json <file>                  as above
 
+npm run bench -- --logins [options]: how many log in, fifty at once, against what the machine can hash, and what a read waits for beside
+
+  --seconds <1-600>              how long each measurement takes; 15 by default
+  --json <file>                  as above
+
 Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so those that name a
 database, Kafka or S3: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing
 else to do.
@@ -67,8 +73,8 @@ interface Options {
   rate: number;
   json: string;
   profile: string | undefined;
-  /** Messages and files through a hub, the gateway alone, or an honest client beside a hostile crowd. */
-  mode: 'messages' | 'files' | 'gateway' | 'crowd';
+  /** Messages and files through a hub, the gateway alone, an honest client beside a hostile crowd, or logins. */
+  mode: 'messages' | 'files' | 'gateway' | 'crowd' | 'logins';
   gib: number;
 }
 
@@ -90,6 +96,7 @@ function readOptions(): Options {
       files: { type: 'boolean' },
       gateway: { type: 'boolean' },
       crowd: { type: 'boolean' },
+      logins: { type: 'boolean' },
       help: { type: 'boolean' },
     } as const;
     const values = parseArgs({ options: { ...options, ...flags } }).values as Partial<
@@ -99,7 +106,7 @@ function readOptions(): Options {
       console.log(usage);
       process.exit(0);
     }
-    const own = ['files', 'gateway', 'crowd'] as const;
+    const own = ['files', 'gateway', 'crowd', 'logins'] as const;
     const [mode = 'messages', another] = own.filter((name) => values[name] === true);
     if (another !== undefined) throw new Error(`--${mode} and --${another} are benchmarks of their own`);
     const which = mode === 'messages' ? 'without --files' : `with --${mode}`;
@@ -107,6 +114,7 @@ function readOptions(): Options {
       files: ['engine', 'gib', 'json', 'profile'] as const,
       gateway: ['seconds', 'json', 'profile'] as const,
       crowd: ['seconds', 'json'] as const,
+      logins: ['seconds', 'json'] as const,
       messages: names.filter((name) => name !== 'gib'),
     }[mode];
     const others = names.filter((name) => values[name] !== undefined && !meant.includes(name));
@@ -120,7 +128,7 @@ function readOptions(): Options {
     if (!['embedded', 'kafka', 'both'].includes(engine)) throw new Error('--engine must be embedded, kafka or both');
     return {
       engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
-      seconds: number('seconds', { messages: 15, files: 15, gateway: 3, crowd: 30 }[mode], 1, 600),
+      seconds: number('seconds', { messages: 15, files: 15, gateway: 3, crowd: 30, logins: 15 }[mode], 1, 600),
       users: number('users', 50, 4, 1_000),
       rate: number('rate', 100, 1, 10_000),
       json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
@@ -158,6 +166,7 @@ async function main(options: Options): Promise<number> {
     files: `a file of ${gib} GiB`,
     gateway: `${seconds} s a round`,
     crowd: `${seconds} s a measurement`,
+    logins: `${seconds} s a measurement`,
   }[options.mode];
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
   if (loadAverage > cpus / 4) {
@@ -166,14 +175,13 @@ async function main(options: Options): Promise<number> {
 
   if (options.mode === 'gateway') return measureHop(options, report);
   if (options.mode === 'crowd') return measureHarm(options, report);
+  if (options.mode === 'logins') return measureDoor(options, report);
   if (options.mode === 'files') await measureStores(options, report);
   else await measureEngines(options, report);
   if (options.mode === 'files' && options.profile !== undefined) return 0;
   if (report.engines.length + report.files.length === 0) return 1;
 
-  await mkdir(path.dirname(options.json), { recursive: true });
-  await writeFile(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
-  console.log(`\nWritten to ${path.relative(process.cwd(), options.json)}`);
+  await writeReport(options.json, report);
 
   const problems = [
     ...report.engines.flatMap(({ engine, runs }) =>
@@ -190,38 +198,48 @@ async function main(options: Options): Promise<number> {
 
 /** The gateway alone. */
 async function measureHop({ seconds, profile, json }: Options, report: Report): Promise<number> {
-  await mkdir(bench, { recursive: true });
-  const folder = await mkdtemp(path.join(bench, 'run-'));
-  try {
-    const runs = await measureGateways({ folder, seconds, rounds: 5, profile, signal: stopped.signal });
-    printGateways(runs);
-    await mkdir(path.dirname(json), { recursive: true });
-    await writeFile(json, `${JSON.stringify({ ...report, gateways: runs }, undefined, 2)}\n`);
-    console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
-    return 0;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const { signal } = stopped;
+  const gateways = await inFolder((folder) => measureGateways({ folder, seconds, rounds: 5, profile, signal }));
+  printGateways(gateways);
+  await writeReport(json, { ...report, gateways });
+  return 0;
 }
 
 /** An honest client beside a hostile crowd. */
 async function measureHarm({ seconds, json }: Options, report: Report): Promise<number> {
   if (process.platform !== 'linux')
     throw new Error('The clients of --crowd need an address each: loopback has them on Linux alone');
+  const crowd = await inFolder((folder) => measureCrowd(folder, seconds, stopped.signal));
+  printCrowd(crowd);
+  await writeReport(json, { ...report, crowd });
+  return crowd.problems.length === 0 ? 0 : 1;
+}
+
+/** Fifty who log in, again and again. */
+async function measureDoor({ seconds, json }: Options, report: Report): Promise<number> {
+  const logins = await inFolder((folder) => measureLogins(folder, seconds, stopped.signal));
+  printLogins(logins);
+  await writeReport(json, { ...report, logins });
+  return logins.problems.length === 0 ? 0 : 1;
+}
+
+/** Does something with a folder for a hub, which is gone afterwards. */
+async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
   await mkdir(bench, { recursive: true });
   const folder = await mkdtemp(path.join(bench, 'run-'));
   try {
     // PostgreSQL runs as another user where we are root.
     await chmod(folder, 0o755);
-    const crowd = await measureCrowd(folder, seconds, stopped.signal);
-    printCrowd(crowd);
-    await mkdir(path.dirname(json), { recursive: true });
-    await writeFile(json, `${JSON.stringify({ ...report, crowd }, undefined, 2)}\n`);
-    console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
-    return crowd.problems.length === 0 ? 0 : 1;
+    return await work(folder);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function writeReport(json: string, report: object): Promise<void> {
+  await mkdir(path.dirname(json), { recursive: true });
+  await writeFile(json, `${JSON.stringify(report, undefined, 2)}\n`);
+  console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
 }
 
 async function measureEngines(options: Options, report: Report): Promise<void> {
