@@ -72,9 +72,10 @@ async function send(
   return (answer.body ?? {}) as Record<string, unknown>;
 }
 
-/** Whoever logs in as the example does, under another name. */
-async function logIn(username?: string): Promise<Rest> {
-  const { token } = await send(anonymous, 'issueToken', username === undefined ? {} : { username });
+/** Whoever logs in as the example does, under another name and with another password. */
+async function logIn(username?: string, password?: string): Promise<Rest> {
+  const others = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) };
+  const { token } = await send(anonymous, 'issueToken', others);
   return openRest(hub.url, token as Token['token']);
 }
 
@@ -110,4 +111,26 @@ test('the examples for administrators work for one', async (t) => {
   for (const id of ['listEffects', 'listDeadLetters', 'replayDeadLetters', 'getAudit']) {
     t.truthy(await send(rest, id));
   }
+});
+
+test('the examples of accounts work, from registering to the API key', async (t) => {
+  const dataOf = async (...[rest, operationId, ids = {}]: Parameters<typeof send>) =>
+    (await send(rest, operationId, ids))['data'] as Record<string, unknown>;
+  t.like(await dataOf(anonymous, 'register'), { username: 'ada', role: 'user' });
+  const { access_token, refresh_token } = await dataOf(anonymous, 'login');
+  const rest = openRest(hub.url, access_token as string);
+  t.like(await dataOf(rest, 'getAccount'), { username: 'user1', email: 'user1@example.com' });
+  t.like(await dataOf(rest, 'updateAccount'), { name: 'User 1' });
+  const { id, key } = await dataOf(rest, 'createApiKey');
+  t.regex(key as string, /^c4a_/);
+  t.is(((await dataOf(rest, 'listApiKeys')) as unknown as unknown[]).length, 1);
+  t.deepEqual(await dataOf(rest, 'revokeApiKey', { key_id: id as string }), {});
+  t.deepEqual(await dataOf(anonymous, 'requestPasswordReset'), {});
+  const refreshed = await dataOf(anonymous, 'refreshTokens', { refresh_token: refresh_token as string });
+  t.deepEqual(await dataOf(rest, 'logout', { refresh_token: refreshed['refresh_token'] as string }), {});
+
+  const admin = await logIn('admin@example.com', 'Admin-12345');
+  t.like(await dataOf(admin, 'updateUser'), { username: 'user2', role: 'user' });
+  t.true(((await dataOf(admin, 'listAccounts')) as unknown as unknown[]).length > 5);
+  t.deepEqual((await dataOf(admin, 'listAuditEvents')) as unknown, []);
 });
