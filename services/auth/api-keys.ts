@@ -18,6 +18,8 @@ export function tooManyApiKeys(): HubError {
     'RESOURCE_EXHAUSTED',
     'TOO_MANY_API_KEYS',
     `You have ${mostActiveKeys} active API keys already: revoke one first`,
+    // There is none to tell: but whoever repeats it without a thought should do so seldom.
+    { retryAfter: 60 },
   );
 }
 
