@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http, { type IncomingMessage } from 'node:http';
-import type { Detail, InitReq, Problem } from '../client/fetch.ts';
+import type { InitReq, Problem } from '../client/fetch.ts';
 import type { IssueTokenResponse } from '../client/gen/chat4all/auth/v1/auth.pb.ts';
 import type { Effect, ListEffectsResponse } from '../client/gen/chat4all/connectors/v1/connectors.pb.ts';
 import type {
@@ -64,27 +64,15 @@ export interface Rest {
   call(method: string, path: string, call?: Call): Promise<Answer>;
   /** Whatever comes back, with its body as it comes. Throws only if nothing does; an error isn't looked at. */
   raw(method: string, path: string, call?: Call): Promise<RawAnswer>;
-  /** The body of a success; of what answers in an envelope its data. */
+  /** The body of a success. */
   get<Body>(path: string): Promise<Body>;
-  /** The same. */
+  /** The body of a success. */
   post<Body>(path: string, json: unknown): Promise<Body>;
   /** The problem of a refusal with this status. */
   refused(status: number, method: string, path: string, call?: Call): Promise<Problem & { headers: Headers }>;
-  /** The error of a refusal with this status by what answers in an envelope. */
-  failed(status: number, method: string, path: string, call?: Call): Promise<Failure & { headers: Headers }>;
   /** For the functions of the client: they call as this user, and their answers are checked as well, but for bytes. */
   client: InitReq;
 }
-
-/** The error in an envelope. */
-export interface Failure {
-  code: string;
-  message: string;
-  details: Detail[];
-}
-
-/** What answers in an envelope. */
-const envelopedPath = /^\/api\/v1(?:$|[/?])(?!(health|ready)$)/;
 
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 const codePattern = /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/;
@@ -137,9 +125,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     assert.notEqual(answer.status, 500, `${what}\n${logOf(requestId)}`);
     const fault = (await conformityOf(url))?.fault(method, path, answer);
     assert.equal(fault, undefined, what);
-    const isEnveloped = envelopedPath.test(path) && method !== 'HEAD' && text !== '';
-    if (isEnveloped) checkEnvelope(answer, what);
-    else if (answer.status >= 400) checkProblem(answer, what);
+    if (answer.status >= 400) checkProblem(answer, what);
     else if (text !== '') assert.equal(headers.get('content-type'), 'application/json', what);
     return answer;
   }
@@ -162,14 +148,8 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
 
   async function success(method: string, path: string, given?: Call): Promise<unknown> {
     const answer = await call(method, path, given);
-    if (answer.status < 300) return envelopedPath.test(path) ? (answer.body as { data: unknown }).data : answer.body;
+    if (answer.status < 300) return answer.body;
     throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}\n${logOf(answer.requestId)}`);
-  }
-
-  async function refusal(status: number, method: string, path: string, given?: Call): Promise<Answer> {
-    const answer = await call(method, path, given);
-    assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(answer.body).slice(0, 1_000)}`);
-    return answer;
   }
 
   return {
@@ -179,12 +159,9 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     get: async <Body>(path: string) => (await success('GET', path)) as Body,
     post: async <Body>(path: string, json: unknown) => (await success('POST', path, { json })) as Body,
     async refused(status, method, path, given) {
-      const { body, headers } = await refusal(status, method, path, given);
-      return { ...(body as Problem), headers };
-    },
-    async failed(status, method, path, given) {
-      const { body, headers } = await refusal(status, method, path, given);
-      return { ...(body as { error: Failure }).error, headers };
+      const { body, ...answer } = await call(method, path, given);
+      assert.equal(answer.status, status, `${method} ${path}: ${JSON.stringify(body).slice(0, 1_000)}`);
+      return { ...(body as Problem), headers: answer.headers };
     },
   };
 }
@@ -259,26 +236,6 @@ export async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
   const pieces: Buffer[] = [];
   for await (const piece of body) pieces.push(piece);
   return Buffer.concat(pieces);
-}
-
-/** What the contract says of every answer in an envelope. */
-function checkEnvelope({ status, headers, body, requestId }: Answer, what: string): void {
-  assert.equal(headers.get('content-type'), 'application/json', what);
-  const { data, error, meta } = body as { data: unknown; error: Failure | null; meta: { request_id: string } };
-  assert.deepEqual(Object.keys(body as object), ['data', 'error', 'meta'], what);
-  assert.equal(meta.request_id, requestId, what);
-  if (status < 400) {
-    assert.equal(error, null, what);
-    assert.notEqual(data, null, what);
-    return;
-  }
-  assert.equal(data, null, what);
-  assert.match(error!.code, codePattern, what);
-  assert.match(error!.message, /^\S/, what);
-  for (const detail of error!.details) assert.deepEqual(Object.keys(detail), ['field', 'message', 'rule'], what);
-  if (status === 429 || status === 503) assert.ok(Number(headers.get('retry-after')) >= 1, `Retry-After of ${what}`);
-  if (status === 401) assert.equal(headers.get('www-authenticate'), 'Bearer', what);
-  if (status === 405) assert.ok(headers.get('allow'), `Allow of ${what}`);
 }
 
 /** What the contract says of every error. */
