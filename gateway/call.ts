@@ -11,7 +11,7 @@ import { answeredBody } from './http-body.ts';
 import { requireFits, toMetadata, type CallMetadata } from './metadata.ts';
 import { fromReading, type Problem } from './problem.ts';
 import { answerLookup, isLookup } from './representation.ts';
-import { Reading } from './request-json.ts';
+import { Reading } from './reading.ts';
 import type { Sent, Transcoder } from './transcode.ts';
 
 /** What a call over HTTP needs. */

@@ -3,7 +3,7 @@ import type { ServiceError } from '@grpc/grpc-js';
 import { headersOf, metadataOf, requestIdIn, timeoutOf } from './headers.ts';
 import type { CallMetadata } from './metadata.ts';
 import { fromBackend, type ErrorForms, type Problem } from './problem.ts';
-import type { Reading } from './request-json.ts';
+import type { Reading } from './reading.ts';
 
 /** The form of JSON, where proto3 JSON leaves a choice or an API makes one of its own. */
 export interface JsonForm {

@@ -11,7 +11,7 @@ import { grpcGatewayDialect } from './grpc-gateway.ts';
 import { requestIdOf, timeoutOf } from './headers.ts';
 import { hasTarget, targetOf } from './http.ts';
 import { codingFor, isKnown } from './representation.ts';
-import { Reading } from './request-json.ts';
+import { Reading } from './reading.ts';
 import { messageType } from './schema.ts';
 import { readStrictQuery } from './strict-query.ts';
 

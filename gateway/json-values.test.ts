@@ -3,7 +3,7 @@ import { registry } from '../test/echo-backend.ts';
 import { parseJson } from './body.ts';
 import { firstValue, membersIn, mostValues, outlineOf } from './json-values.ts';
 import { Problem } from './problem.ts';
-import { child, Reading, root } from './request-json.ts';
+import { child, Reading, root } from './reading.ts';
 import { Fault, messageType } from './schema.ts';
 import { strictFromText, strictScalar, strictWellKnown } from './strict-text.ts';
 

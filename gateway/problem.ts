@@ -4,7 +4,7 @@ import type { FieldViolation, HubError } from '#lib/errors.ts';
 import { asLost } from '#lib/rpc/reach.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import type { Binding } from './bindings.ts';
-import { Reading } from './request-json.ts';
+import { Reading } from './reading.ts';
 
 /** What is wrong with a field. */
 export interface WrongField {

@@ -8,7 +8,7 @@ import { fixture, type Answer } from '../test/echo-gateway.ts';
 import { grpcGatewayDialect } from './grpc-gateway.ts';
 import { settings } from './index.ts';
 import { httpStatusOf } from './problem.ts';
-import { Reading } from './request-json.ts';
+import { Reading } from './reading.ts';
 import { failure } from './unary-exchange.ts';
 
 const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);

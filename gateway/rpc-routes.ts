@@ -11,7 +11,7 @@ import { answerDownload } from './download.ts';
 import type { Dialect } from './dialect.ts';
 import { Envelope } from './envelope.ts';
 import type { ErrorForms } from './problem.ts';
-import { Reading } from './request-json.ts';
+import { Reading } from './reading.ts';
 import type { Route } from './routes.ts';
 import { Transcoder } from './transcode.ts';
 import { answerCollected, answerStream, type StreamOptions } from './stream.ts';

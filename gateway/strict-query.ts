@@ -1,7 +1,8 @@
 import type { Binding } from './bindings.ts';
 import { mostValues } from './json-values.ts';
 import { Problem } from './problem.ts';
-import { holderOf, isPlainMessage, type Draft, type Reading } from './request-json.ts';
+import { type Reading } from './reading.ts';
+import { holderOf, isPlainMessage, type Draft } from './request-json.ts';
 import { Fault, type Field, type MessageType } from './schema.ts';
 import { strictFromText, strictScalar } from './strict-text.ts';
 import { maxDepth } from './well-known.ts';

@@ -2,20 +2,17 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import type { Binding } from './bindings.ts';
 import type { JsonForm } from './dialect.ts';
+import { nameless, root, type Place, type Reading } from './reading.ts';
 import {
   emptyMessage,
   fitsText,
   holderOf,
   isPlainMessage,
-  nameless,
   RequestJson,
-  root,
   valueFromText,
   writeDraft,
   zero,
   type Draft,
-  type Place,
-  type Reading,
 } from './request-json.ts';
 import { ResponseJson } from './response-json.ts';
 import type { Json } from './scalars.ts';
