@@ -37,6 +37,10 @@ const hash = `$2b$12$${'aB3./'.repeat(10)}xyz`;
 const hidden = [
   [`token ${token} refused`, token],
   [`{"authorization":"Bearer ${token}"}`, token],
+  ...['c4a_', 'c4r_', 'c4p_'].map((prefix) => {
+    const opaque = `${prefix}${'aB3-_'.repeat(8)}xyz`;
+    return [`POST /api/v1/auth/password-reset/${opaque}?x=1`, opaque] as const;
+  }),
   [`insert into users values ('user1', '${hash}') - duplicate key`, hash],
   ['no answer from postgres://chat4all_auth:S3cr%40t@db:5432/hub', 'S3cr%40t'],
   ['PUT http://minio:9000/b/k?partNumber=1&X-Amz-Credential=AKIDX%2F2026&X-Amz-Signature=deadbeef99', 'deadbeef99'],

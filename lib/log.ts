@@ -33,7 +33,8 @@ const secrets = ['password', 'token', 'access_token', 'authorization', 'secretKe
 
 /**
  * What must never be in a log line, by what it looks like: texts of errors quote addresses, statements and headers.
- * Tokens (RFC 7519), API keys and our other opaque tokens, hashes of bcrypt, passwords in URLs, signatures of URLs and requests, private keys (RFC 8037).
+ * Tokens (RFC 7519), API keys and other opaque tokens of ours, hashes of bcrypt, passwords in URLs, signatures of URLs and requests,
+ * private keys (RFC 8037).
  */
 const secretTexts =
   /(?:(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)|(?:(?<![\w-])c4[apr]_[\w-]{43})|(?:\$2[aby]\$\d\d\$[./A-Za-z\d]{53})|(?<=:\/\/[^\s:@/"\\]*:)[^\s@/"\\]+(?=@)|(?<=\b(?:signature|x-amz-(?:signature|credential|security-token))=)[^\s&,"\\]+|(?<=[{,]\\*"d\\*":\\*")[\w-]{43}/gi;

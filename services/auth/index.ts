@@ -136,5 +136,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+  return {
+    port: server.port,
+    retire: server.retire,
+    async stop() {
+      // Together: a mail that goes slowly takes none of the time that calls have to end.
+      await Promise.all([mails.stop(), everything.disposeAsync()]);
+    },
+  };
 }

@@ -18,6 +18,7 @@ export interface MailOptions {
 export interface Mails {
   /** There are new ones. */
   wake(): void;
+  /** Sends no more; what is being sent has some seconds to end. May be called again. */
   stop(): Promise<void>;
 }
 
@@ -63,12 +64,15 @@ export function openMails({ store, log, post, pause = 5_000, backoff = usualBack
     return taken.length === atOnce ? 0 : pause;
   });
 
+  async function stop(): Promise<void> {
+    post.hurry();
+    await sending.stop();
+    post.close();
+  }
+  let stopping: Promise<void> | undefined;
+
   return {
     wake: () => sending.wake(),
-    async stop() {
-      post.hurry();
-      await sending.stop();
-      post.close();
-    },
+    stop: () => (stopping ??= stop()),
   };
 }
