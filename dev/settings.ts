@@ -10,7 +10,7 @@ export const settings = {
   GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
     .default(50_051)
     .describe(
-      'gRPC port of auth; conversation, message, file, router and connectors have the ones after it. Not set, all are later ones where one of these is taken',
+      'gRPC port of auth; conversation, message, file, router, connectors and tools have the ones after it. Not set, all are later ones where one of these is taken',
     ),
   REPLICAS: integer({ min: 1, max: 5 }).default(1).describe('how often each service runs; the gateway runs once'),
   DATA_DIR: text().default('.chat4all').describe('where npm start keeps its data'),

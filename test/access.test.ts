@@ -86,6 +86,20 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.connectors.v1.SimulationService/SetProfile': 'ADMIN',
   '/chat4all.connectors.v1.SimulationService/ResetProfile': 'ADMIN',
   '/chat4all.connectors.v1.SimulationService/ListEffects': 'ADMIN',
+  '/chat4all.tools.v1.ToolService/ListTools': 'USER',
+  '/chat4all.tools.v1.ToolService/GetTool': 'USER',
+  '/chat4all.tools.v1.ToolService/InvokeTool': 'USER',
+  '/chat4all.tools.v1.UsageService/ListUsage': 'USER',
+  '/chat4all.tools.v1.UsageService/GetUsageSummary': 'USER',
+  '/chat4all.tools.v1.SubscriptionService/ListPlans': 'USER',
+  '/chat4all.tools.v1.SubscriptionService/GetSubscription': 'USER',
+  '/chat4all.tools.v1.SubscriptionService/Subscribe': 'USER',
+  '/chat4all.tools.v1.SubscriptionService/CancelSubscription': 'USER',
+  '/chat4all.tools.v1.ToolAdminService/CreateTool': 'ADMIN',
+  '/chat4all.tools.v1.ToolAdminService/ListAllTools': 'ADMIN',
+  '/chat4all.tools.v1.ToolAdminService/UpdateTool': 'ADMIN',
+  '/chat4all.tools.v1.ToolAdminService/DeleteTool': 'ADMIN',
+  '/chat4all.tools.v1.ToolAdminService/GetUsageStats': 'ADMIN',
 };
 
 /** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */
@@ -267,6 +281,8 @@ function isLetIn(error: HubError | undefined, access: Access): boolean {
   if (error === undefined) return true;
   // Of a public RPC that logs in, the empty password is what is wrong, never the lack of a token.
   if (error.kind === 'INVALID_ARGUMENT') return error.fields.length > 0;
+  // Whoever is asked about is the caller, who never had one.
+  if (error.reason === 'SUBSCRIPTION_NOT_FOUND') return access === 'USER';
   // A URL that is a permission is incomplete.
   if (access === 'PUBLIC' && error.reason === 'SIGNATURE_INVALID') return true;
   // The caller's identity was believed, but there is no such user in the database.

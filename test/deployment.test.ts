@@ -81,9 +81,9 @@ test('docker-compose.yml: runs every service, with its own password and key and 
 const notChosen: Readonly<Record<string, RegExp>> = {
   'its engines are the ones that it starts itself': /^(KAFKA_(TLS|SASL)|BUS_|S3_|FILES_DIR$)/,
   'PostgreSQL is told how many connections it gets': /^DATABASE_POOL$/,
-  'a file that has to be mounted, too': /^(GRPC_TLS_|PROVIDER_PROFILES$|DESCRIPTOR_SET$)/,
+  'a file that has to be mounted, too': /^(GRPC_TLS_|PROVIDER_PROFILES$|PLANS_FILE$|DESCRIPTOR_SET$)/,
   'stop_grace_period is as long as they take together': /^(SHUTDOWN_|HTTP_DRAIN$|GRPC_DRAIN$)/,
-  'for laptops, and for those who look for faults': /^(LAPTOP_MODE|GRPC_CHANNELZ)$/,
+  'for laptops, and for those who look for faults': /^(LAPTOP_MODE|GRPC_CHANNELZ|DEMO_TOOLS_URL)$/,
 };
 
 test('docker-compose.yml: passes on what an operator chooses in .env, to each process that reads it', async (t) => {

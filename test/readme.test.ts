@@ -14,7 +14,15 @@ const root = path.resolve(import.meta.dirname, '..');
 /** The part of the README for which a hub runs. */
 const part = { from: '\n## A first conversation\n', to: '\n## How it is built\n' };
 /** gRPC ports as the README has them. */
-const ports = { auth: 50051, conversation: 50052, message: 50053, file: 50054, router: 50055, connectors: 50056 };
+const ports = {
+  auth: 50051,
+  conversation: 50052,
+  message: 50053,
+  file: 50054,
+  router: 50055,
+  connectors: 50056,
+  tools: 50057,
+};
 /** Blocks that show how the hub refuses something, by a word of theirs. */
 const refused = /pigeon/;
 const limit = 300_000;

@@ -1,0 +1,167 @@
+import { v4 as uuid } from 'uuid';
+import type { Database, SqlTransaction } from '#lib/database.ts';
+import { tellOfChange, type AdminChange } from './outbox.ts';
+import { nameKey, toolNameTaken, toolNotFound } from './tools.ts';
+
+export interface Tool {
+  /** UUID. */
+  id: string;
+  name: string;
+  description: string;
+  apiEndpoint: string;
+  isActive: boolean;
+  createdAt: Date;
+}
+
+export interface Page {
+  limit: number;
+  offset: number;
+}
+
+/** What an administrator wants of a tool; undefined stays as it is. */
+export type ToolWish = Partial<Pick<Tool, 'name' | 'description' | 'apiEndpoint' | 'isActive'>>;
+
+/** Which administrator changes something, and by which request. */
+export interface Actor {
+  actorId: string;
+  requestId: string;
+}
+
+/** A tool, and the entry of the outbox that tells of its change, if it was changed. */
+export interface ChangedTool {
+  tool: Tool;
+  entry: bigint | undefined;
+}
+
+export type Catalog = ReturnType<typeof openCatalog>;
+
+interface Row {
+  id: string;
+  name: string;
+  description: string;
+  api_endpoint: string;
+  is_active: boolean;
+  created_at: Date;
+}
+
+const columns = 'id, name, description, api_endpoint, is_active, created_at';
+
+function storedTool(row: Row): Tool {
+  return {
+    id: row.id,
+    name: row.name,
+    description: row.description,
+    apiEndpoint: row.api_endpoint,
+    isActive: row.is_active,
+    createdAt: row.created_at,
+  };
+}
+
+const uniqueViolation = '23505';
+
+/** The tools that there are. Those that were taken away are kept for the sake of what was used of them, and aren't among these. */
+export function openCatalog(db: Database) {
+  /** Makes a change, and tells of it in the same transaction. @throws HubError ALREADY_EXISTS if the name is taken */
+  async function change<T>(work: (transaction: SqlTransaction) => Promise<T>): Promise<T> {
+    try {
+      return await db.transaction(work);
+    } catch (error) {
+      throw (error as { code?: unknown }).code === uniqueViolation ? toolNameTaken() : error;
+    }
+  }
+
+  const audit = (transaction: SqlTransaction, action: AdminChange['action'], target: string, actor: Actor) =>
+    tellOfChange(transaction, { id: uuid(), ...actor, action, target, at: new Date() });
+
+  return {
+    /** A page of the tools by name, and how many there are in all; active ones, inactive ones, or both. */
+    async list({ limit, offset }: Page, isActive?: boolean): Promise<[Tool[], number]> {
+      const [rows, [count]] = await Promise.all([
+        db.sql<Row>(
+          `select ${columns} from tools where deleted_at is null and ($1::boolean is null or is_active = $1)
+            order by name_key limit $2 offset $3`,
+          [isActive ?? null, limit, offset],
+        ),
+        db.sql<{ total: bigint }>(
+          'select count(*) as total from tools where deleted_at is null and ($1::boolean is null or is_active = $1)',
+          [isActive ?? null],
+        ),
+      ]);
+      return [rows.map(storedTool), Number(count?.total)];
+    },
+
+    /** A tool that can be invoked. */
+    async findActive(id: string): Promise<Tool | undefined> {
+      const [row] = await db.sql<Row>(
+        `select ${columns} from tools where id = $1 and is_active and deleted_at is null`,
+        [id],
+      );
+      return row && storedTool(row);
+    },
+
+    /** Adds a tool. @throws HubError ALREADY_EXISTS if the name is taken */
+    async create(wanted: Omit<Tool, 'id' | 'createdAt'>, actor: Actor): Promise<ChangedTool> {
+      const tool = { id: uuid(), ...wanted, createdAt: new Date() };
+      return change(async (transaction) => {
+        await transaction.sql(`insert into tools (${columns}, name_key) values ($1, $2, $3, $4, $5, $6, $7)`, [
+          tool.id,
+          tool.name,
+          tool.description,
+          tool.apiEndpoint,
+          tool.isActive,
+          tool.createdAt,
+          nameKey(tool.name),
+        ]);
+        return { tool, entry: await audit(transaction, 'tool.create', tool.id, actor) };
+      });
+    },
+
+    /** Changes a tool. @throws HubError NOT_FOUND, or ALREADY_EXISTS if the name is taken */
+    async update(id: string, wish: ToolWish, actor: Actor): Promise<ChangedTool> {
+      return change(async (transaction) => {
+        const [row] = await transaction.sql<Row>(
+          `select ${columns} from tools where id = $1 and deleted_at is null for update`,
+          [id],
+        );
+        if (row === undefined) throw toolNotFound();
+        const stored = storedTool(row);
+        const given = Object.entries(wish).filter(([, value]) => value !== undefined);
+        const tool: Tool = { ...stored, ...Object.fromEntries(given) };
+        if (given.every(([key]) => tool[key as keyof ToolWish] === stored[key as keyof ToolWish])) {
+          return { tool, entry: undefined };
+        }
+        await transaction.sql(
+          `update tools set name = $2, name_key = $3, description = $4, api_endpoint = $5, is_active = $6 where id = $1`,
+          [id, tool.name, nameKey(tool.name), tool.description, tool.apiEndpoint, tool.isActive],
+        );
+        return { tool, entry: await audit(transaction, 'tool.update', id, actor) };
+      });
+    },
+
+    /** Takes a tool away. @throws HubError NOT_FOUND, also if it was taken away before */
+    async remove(id: string, actor: Actor): Promise<bigint> {
+      return change(async (transaction) => {
+        const gone = await transaction.sql(
+          'update tools set deleted_at = $2 where id = $1 and deleted_at is null returning 1',
+          [id, new Date()],
+        );
+        if (gone.length === 0) throw toolNotFound();
+        return audit(transaction, 'tool.delete', id, actor);
+      });
+    },
+
+    /**
+     * Makes a tool of a newcomer's first minutes, or tells where it is now. What an administrator has made of it otherwise stays, and
+     * so does its absence.
+     */
+    async seed(tool: Omit<Tool, 'createdAt' | 'isActive'>): Promise<void> {
+      await db.sql(
+        `insert into tools (${columns}, name_key)
+         select $1, $2, $3, $4, true, $5, $6
+          where not exists (select from tools where name_key = $6 and deleted_at is null and id <> $1)
+         on conflict (id) do update set api_endpoint = excluded.api_endpoint`,
+        [tool.id, tool.name, tool.description, tool.apiEndpoint, new Date(), nameKey(tool.name)],
+      );
+    },
+  };
+}

@@ -1,0 +1,41 @@
+/** So many calls that went well say what the next one will use. */
+const remembered = 64;
+const mostTools = 10_000;
+
+/** What calls of a tool are expected to use. */
+export interface Expectations {
+  /** The most that one of the last calls has used; undefined if nothing is known of the tool. */
+  of(toolId: string): Promise<number | undefined>;
+  /** Takes note of what a call has used. */
+  learn(toolId: string, tokens: number): void;
+}
+
+/** @param known what a tool's calls have used before this process was there */
+export function openExpectations(known: (toolId: string) => Promise<number | undefined>): Expectations {
+  const seen = new Map<string, number[]>();
+
+  return {
+    async of(toolId) {
+      let last = seen.get(toolId);
+      if (last === undefined) {
+        const before = await known(toolId);
+        if (before === undefined) return seen.has(toolId) ? Math.max(...seen.get(toolId)!) : undefined;
+        last = seen.get(toolId) ?? [before];
+        remember(toolId, last);
+      }
+      return Math.max(...last);
+    },
+    learn(toolId, tokens) {
+      const last = seen.get(toolId) ?? [];
+      last.push(tokens);
+      if (last.length > remembered) last.shift();
+      remember(toolId, last);
+    },
+  };
+
+  function remember(toolId: string, last: number[]): void {
+    seen.delete(toolId);
+    seen.set(toolId, last);
+    if (seen.size > mostTools) seen.delete(seen.keys().next().value as string);
+  }
+}

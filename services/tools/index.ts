@@ -1,0 +1,161 @@
+import { AccountRecordServiceService } from '#gen/chat4all/account/v1/account.ts';
+import {
+  SubscriptionServiceService,
+  ToolAdminServiceService,
+  ToolServiceService,
+  UsageServiceService,
+} from '#gen/chat4all/tools/v1/tools.ts';
+import { isNetwork } from '#lib/client-address.ts';
+import { ConfigError, duration, integer, laptopSettings, list, text, type Config } from '#lib/config.ts';
+import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { identitySettings, openIdentities } from '#lib/identity.ts';
+import type { Running } from '#lib/lifecycle.ts';
+import type { Logger } from '#lib/log.ts';
+import { repeat } from '#lib/loop.ts';
+import { connect, serviceAddress } from '#lib/rpc/client.ts';
+import { Places } from '#lib/rpc/places.ts';
+import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { openCatalog } from './catalog.ts';
+import { openCircuits } from './circuits.ts';
+import { openEndpoints } from './endpoint.ts';
+import { openExpectations } from './expectations.ts';
+import {
+  adminChecks,
+  adminHandlers,
+  subscriptionHandlers,
+  toolHandlers,
+  usageChecks,
+  usageHandlers,
+} from './handlers.ts';
+import { openInvocations } from './invocation.ts';
+import { openLedger } from './ledger.ts';
+import { openOutbox } from './outbox.ts';
+import { readPlans } from './plans.ts';
+import { seed } from './seeds.ts';
+import { database } from './store.ts';
+import { openSubscriptions } from './subscriptions.ts';
+import { openUpstream, ToolFailure } from './upstream.ts';
+import { openUsage } from './usage.ts';
+
+export { database };
+
+const second = 1_000;
+const day = 86_400_000;
+const hostPattern = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?$/i;
+
+export const settings = {
+  ...serverSettings,
+  ...identitySettings,
+  ...databaseSettings,
+  ...laptopSettings,
+  AUTH_ADDRESS: serviceAddress().describe('host:port of the auth service'),
+  PLANS_FILE: text()
+    .optional()
+    .describe('JSON file with the plans free, pro and enterprise; not set, they are the built-in ones'),
+  PLAN_PERIOD: duration({ min: second, max: 3_660 * day })
+    .default(30 * day)
+    .describe('how long a period of a subscription is, after which the counter of its tokens starts again'),
+  TOOL_TIMEOUT: duration({ min: 100, max: 300 * second })
+    .default(30 * second)
+    .describe('how long a tool may take to answer, all tries together'),
+  TOOL_RESPONSE_LIMIT: integer({ min: 1, max: 4 * 1024 * 1024 - 65_536 })
+    .default(1024 * 1024)
+    .describe('bytes that the answer of a tool may have'),
+  TOOL_CIRCUIT_RESET: duration({ min: 100, max: day })
+    .default(60 * second)
+    .describe('how long a tool is left alone that has failed five times in a row'),
+  TOOL_ALLOWED_HOSTS: list()
+    .superRefine((hosts, context) => {
+      for (const host of hosts.filter((each) => !isNetwork(each) && !hostPattern.test(each))) {
+        context.addIssue({
+          code: 'custom',
+          message: `has ${JSON.stringify(host)}, which is neither a host, an IP address nor a network (10.0.0.0/8)`,
+        });
+      }
+    })
+    .optional()
+    .describe(
+      'hosts, IP addresses and networks where tools may be though they are not public, with commas between them; with LAPTOP_MODE=true 127.0.0.0/8,::1 if it is not set',
+    ),
+  DEMO_TOOLS_URL: text()
+    .refine((url) => /^https?:$/.test(URL.parse(url)?.protocol ?? ''), 'must be an http or https URL')
+    .optional()
+    .describe('where tools to try answer, which the service then has: with LAPTOP_MODE=true only'),
+};
+
+const laptopHosts = ['127.0.0.0/8', '::1'];
+/** How much longer than its tool may take a call may take at the most, with all that is around it. */
+const settlingTime = 10 * second;
+const expiredPause = second;
+/** What calls have used for so long says what others will. */
+const memory = 30 * day;
+
+export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
+  if (config.DEMO_TOOLS_URL !== undefined && !config.LAPTOP_MODE) {
+    throw new ConfigError(['DEMO_TOOLS_URL makes tools that nobody asked for: it needs LAPTOP_MODE=true']);
+  }
+  const plans = readPlans(config.PLANS_FILE);
+  await using opened = new AsyncDisposableStack();
+  const identities = openIdentities(config);
+  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'tools' });
+  opened.defer(() => db.close());
+  const accounts = connect(AccountRecordServiceService, {
+    config,
+    target: 'auth',
+    address: config.AUTH_ADDRESS,
+    identities,
+  });
+  opened.defer(() => accounts.close());
+
+  const catalog = openCatalog(db);
+  const subscriptions = openSubscriptions(db, config.PLAN_PERIOD);
+  const usage = openUsage(db);
+  const ledger = openLedger(db, {
+    plans,
+    period: config.PLAN_PERIOD,
+    lifetime: config.TOOL_TIMEOUT + settlingTime,
+  });
+  if (config.DEMO_TOOLS_URL !== undefined) await seed({ catalog, subscriptions, url: config.DEMO_TOOLS_URL });
+
+  const outbox = openOutbox(db, { accounts, log });
+  opened.defer(() => outbox.stop());
+  const expiry = repeat('ending calls that nobody ended', log, async () => {
+    return (await ledger.expire()) > 0 ? 0 : expiredPause;
+  });
+  opened.defer(() => expiry.stop());
+  const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
+  const upstream = openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT });
+  opened.defer(() => upstream.close());
+  const invocations = openInvocations({
+    ledger,
+    catalog,
+    expectations: openExpectations((toolId) => ledger.mostTokens(toolId, new Date(Date.now() - memory))),
+    circuits: openCircuits(config.TOOL_CIRCUIT_RESET, (error) => error instanceof ToolFailure),
+    endpoints,
+    upstream,
+    places: new Places(config.GRPC_CONCURRENCY, log),
+    patience: config.TOOL_TIMEOUT,
+  });
+  opened.defer(() => invocations.stop());
+
+  const server = await serve({
+    config,
+    identities,
+    log,
+    services: [
+      service(ToolServiceService, toolHandlers({ catalog, invocations })),
+      service(UsageServiceService, usageHandlers(usage), usageChecks),
+      service(SubscriptionServiceService, subscriptionHandlers({ subscriptions, plans, outbox })),
+      service(
+        ToolAdminServiceService,
+        adminHandlers({ catalog, usage, subscriptions, outbox, accounts }),
+        adminChecks(endpoints),
+      ),
+    ],
+    dependencies: { database: () => db.ping() },
+  });
+  opened.defer(() => server.stop());
+
+  const everything = opened.move();
+  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+}

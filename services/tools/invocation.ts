@@ -1,0 +1,177 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { HubError, isTransient } from '#lib/errors.ts';
+import { counter, durationHistogram } from '#lib/metrics.ts';
+import type { Places } from '#lib/rpc/places.ts';
+import type { Catalog, Tool } from './catalog.ts';
+import type { Circuit } from './circuits.ts';
+import { EndpointRefused, type Endpoints } from './endpoint.ts';
+import type { Expectations } from './expectations.ts';
+import type { Claim, Ledger, Reservation, Settlement } from './ledger.ts';
+import { outputOf, tokensOf, tokensOfBytes, tokensReserved, toolNotFound, toolUnavailable } from './tools.ts';
+import { ToolFailure, type Answer, type Upstream } from './upstream.ts';
+
+export interface Invocation {
+  userId: string;
+  toolId: string;
+  /** An object of JSON. */
+  input: object;
+  requestId: string;
+}
+
+export interface Invoked {
+  output: Record<string, unknown>;
+  tokens: number;
+  /** Milliseconds, all tries together. */
+  duration: number;
+}
+
+export interface InvocationOptions {
+  ledger: Ledger;
+  catalog: Pick<Catalog, 'findActive'>;
+  expectations: Expectations;
+  circuits: (toolId: string) => Circuit;
+  endpoints: Pick<Endpoints, 'locate'>;
+  upstream: Pick<Upstream, 'ask'>;
+  /** Which invocations go on, whether or not their callers wait for them. */
+  places: Places;
+  /** Milliseconds that a call waits at most until it is known whether it may begin. */
+  patience: number;
+}
+
+/** Runs invocations, each to its end. */
+export interface Invocations {
+  /**
+   * Has a tool work on an input, and counts what that uses. It ends, and is counted, though its caller may have gone.
+   *
+   * @throws HubError
+   */
+  invoke(invocation: Invocation): Promise<Invoked>;
+  /** Breaks off what is under way, and counts it as failed. */
+  stop(): Promise<void>;
+}
+
+type Outcome = Pick<Settlement, 'status' | 'tokens'> & ({ output: Record<string, unknown> } | { failure: HubError });
+
+/** Milliseconds between two looks at whether calls have ended in other processes. */
+const lookPause = 200;
+/** Between two attempts to write down what a call has used. */
+const settlePause = { first: 100, longest: 1_000 };
+
+const invocations = counter('tool_invocations_total', 'Invocations of tools, by how they ended', ['status']);
+const usedTokens = counter('tool_tokens_total', 'Tokens that invocations of tools have used');
+const upstreamDuration = durationHistogram(
+  'tool_duration_seconds',
+  'From the first try of a tool to the end of the last',
+);
+
+export function openInvocations(options: InvocationOptions): Invocations {
+  const { ledger, catalog, expectations, circuits, endpoints, upstream, places, patience } = options;
+  const stopping = new AbortController();
+  const underWay = new Set<Promise<unknown>>();
+
+  async function run({ userId, toolId, input, requestId }: Invocation): Promise<Invoked> {
+    const body = JSON.stringify(input);
+    const [tool, known] = await Promise.all([catalog.findActive(toolId), expectations.of(toolId)]);
+    const circuit = circuits(toolId);
+    const expected = known === undefined ? undefined : Math.max(known, tokensOfBytes(Buffer.byteLength(body)));
+    const reservation = await reserve(() => ({
+      userId,
+      toolId,
+      requestId,
+      expected,
+      refusal: tool === undefined ? toolNotFound() : circuit.refusal(),
+    }));
+    const began = performance.now();
+    // Where there is no tool, nothing was reserved.
+    const outcome = await ask(tool!, circuit, body, requestId);
+    const duration = Math.round(performance.now() - began);
+    const { status, tokens } = outcome;
+    await settle({ reservationId: reservation.id, userId, status, tokens, duration }, reservation);
+    if (status !== undefined) {
+      invocations.inc({ status });
+      upstreamDuration.observe(duration / 1_000);
+    }
+    if ('failure' in outcome) throw outcome.failure;
+    usedTokens.inc(tokens);
+    expectations.learn(toolId, tokens);
+    return { output: outcome.output, tokens, duration };
+  }
+
+  /** Reserves tokens; waits for calls of the user's that may use up what is left. */
+  async function reserve(claim: () => Claim): Promise<Reservation> {
+    const giveUp = performance.now() + patience;
+    for (;;) {
+      const wanted = claim();
+      const outcome = await ledger.claim(wanted);
+      if (outcome instanceof HubError) throw outcome;
+      if (outcome !== 'undecided') return outcome;
+      if (performance.now() >= giveUp) throw tokensReserved();
+      if (stopping.signal.aborted) throw toolUnavailable('The service is stopping');
+      await ledger.nextEnd(wanted.userId, lookPause);
+    }
+  }
+
+  async function ask(tool: Tool, circuit: Circuit, body: string, requestId: string): Promise<Outcome> {
+    // What can't be looked up is a failure of the tool, as what can't be connected to.
+    const located = await endpoints.locate(tool.apiEndpoint).then(
+      (destination) => ({ destination }),
+      (error: unknown) => ({ error }),
+    );
+    if ('error' in located && located.error instanceof EndpointRefused) {
+      return { status: undefined, tokens: 0, failure: withCause(located.error.shown, located.error) };
+    }
+    let answer: Answer;
+    try {
+      answer = await circuit.run(() => {
+        if ('destination' in located) {
+          return upstream.ask(located.destination, { body, requestId, signal: stopping.signal });
+        }
+        const shown = toolUnavailable("The tool's host can't be found", { cause: located.error });
+        throw new ToolFailure('error', shown);
+      });
+    } catch (error) {
+      if (error instanceof ToolFailure) return { status: error.status, tokens: 0, failure: error.shown };
+      // The circuit has opened meanwhile.
+      if (error instanceof HubError) return { status: undefined, tokens: 0, failure: error };
+      throw error;
+    }
+    if ('declined' in answer) return { status: 'error', tokens: 0, failure: answer.declined };
+    const output = outputOf(answer.value);
+    const bytes = Buffer.byteLength(body) + Buffer.byteLength(JSON.stringify(output));
+    return { status: 'success', tokens: tokensOf(output, bytes), output };
+  }
+
+  /** Writes down what a call has used; while the database is away, again and again, as long as the reservation lasts. */
+  async function settle(settlement: Settlement, { expiresAt }: Reservation): Promise<void> {
+    for (let pause = settlePause.first; ; pause = Math.min(2 * pause, settlePause.longest)) {
+      try {
+        if (await ledger.settle(settlement)) return;
+        break;
+      } catch (error) {
+        if (!isTransient(error) || Date.now() + pause > expiresAt.getTime() || stopping.signal.aborted) throw error;
+        await sleep(pause);
+      }
+    }
+    // It counts as failed already, so nobody may have its output.
+    if (settlement.status !== undefined) throw toolUnavailable('What the call has used could not be counted in time');
+  }
+
+  return {
+    async invoke(invocation) {
+      const release = places.take('long', invocation.userId);
+      const running = run(invocation).finally(release);
+      const ended = running.catch(() => {}).finally(() => underWay.delete(ended));
+      underWay.add(ended);
+      return running;
+    },
+
+    async stop() {
+      stopping.abort();
+      await Promise.all(underWay);
+    },
+  };
+}
+
+function withCause(shown: HubError, cause: unknown): HubError {
+  return Object.assign(shown, { cause });
+}

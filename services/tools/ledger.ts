@@ -1,0 +1,296 @@
+import { randomInt } from 'node:crypto';
+import { v7 as orderedUuid } from 'uuid';
+import type { Database, SqlTransaction } from '#lib/database.ts';
+import { HubError } from '#lib/errors.ts';
+import { Rounds } from '#lib/rounds.ts';
+import type { Plans } from './plans.ts';
+import { lockSubscriptions, type Subscription } from './subscriptions.ts';
+import { decide, subscriptionAt, type PlanName, type ResponseStatus } from './tools.ts';
+
+/** A call that wants to begin. */
+export interface Claim {
+  userId: string;
+  toolId: string;
+  requestId: string;
+  /** Tokens that it is expected to use; undefined if nobody knows: then it reserves all that are left. */
+  expected: number | undefined;
+  /** Why it can't begin, if it is allowed to. */
+  refusal: HubError | undefined;
+}
+
+/** Tokens set aside for a call under way. */
+export interface Reservation {
+  /** UUID; the usage has it, too. */
+  id: string;
+  /** After that somebody else may put an end to it. */
+  expiresAt: Date;
+}
+
+/** What becomes of a reservation. */
+export interface Settlement {
+  reservationId: string;
+  userId: string;
+  /** How the call ended; undefined if the tool wasn't asked: then it leaves no trace. */
+  status: ResponseStatus | undefined;
+  tokens: number;
+  /** Milliseconds. */
+  duration: number;
+}
+
+export type Ledger = ReturnType<typeof openLedger>;
+
+export interface LedgerOptions {
+  plans: Plans;
+  /** Milliseconds of a period. */
+  period: number;
+  /** Milliseconds that a reservation lasts. */
+  lifetime: number;
+}
+
+type Entry = { claim: Claim } | { settlement: Settlement };
+/** Of a claim what it got: HubError is a refusal. Of a settlement whether it counts. */
+type Outcome = Reservation | HubError | 'undecided' | 'settled' | 'gone';
+
+interface Ended {
+  id: string;
+  user_id: string;
+  began_at: Date;
+  used: bigint;
+  status: ResponseStatus | null;
+}
+
+const mostInRound = 500;
+const expiredAtOnce = 500;
+
+/**
+ * Who may begin a call, and what calls have used. A call reserves tokens before its tool is asked; what it has used takes the place of
+ * the reservation, in the usage and in the counter of its subscription at once. Where that never comes, since the process that
+ * asked is no more, the call has ended with an error by the time that its reservation expires.
+ *
+ * What one process has to write is written in rounds, one transaction each. Transactions lock the subscriptions that they are about,
+ * in the order of their users, before they look at anything else.
+ */
+export function openLedger(db: Database, { plans, period, lifetime }: LedgerOptions) {
+  /** The row of each day that this process adds to: others hardly have the same one. */
+  const part = randomInt(16);
+  const rounds = new Rounds<Entry, Outcome>((entries) => db.transaction((sql) => write(sql, entries)), mostInRound);
+  /** Calls that wait for others of their user to end. */
+  const waiting = new Map<string, Set<() => void>>();
+
+  async function write(transaction: SqlTransaction, entries: readonly Entry[]): Promise<Outcome[]> {
+    const now = new Date();
+    const users = new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId));
+    const stored = await lockSubscriptions(transaction, [...users]);
+    const current = new Map(
+      [...stored].map(([userId, subscription]) => [userId, subscriptionAt(subscription, now, period)]),
+    );
+    const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
+    const settled = await settle(transaction, settlements, current);
+    const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
+    const claimed = await admit(transaction, claims, current, now);
+    return entries.map((entry) => ('claim' in entry ? claimed.get(entry.claim)! : settled.get(entry.settlement)!));
+  }
+
+  async function settle(
+    transaction: SqlTransaction,
+    settlements: readonly Settlement[],
+    current: Map<string, Subscription>,
+  ): Promise<Map<Settlement, 'settled' | 'gone'>> {
+    if (settlements.length === 0) return new Map();
+    const ended = await transaction.sql<Ended>(
+      `with results as (
+         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::int[]) as r (id, status, used, duration)
+       ), ended as (
+         delete from reservations using results where reservations.id = results.id
+         returning reservations.*, results.status, results.used, results.duration
+       ), added as (
+         insert into usage (id, user_id, tool_id, plan, began_at, tokens, status, duration_ms, request_id)
+         select id, user_id, tool_id, plan, began_at, used, status, duration, request_id from ended
+          where status is not null
+       ), summed as (
+         insert into usage_days as d (day, tool_id, plan, part, invocations, tokens, most_tokens)
+         select (began_at at time zone 'UTC')::date, tool_id, plan, $5::smallint, count(*), sum(used), max(used)
+           from ended where status is not null group by 1, 2, 3 order by 1, 2, 3
+         on conflict (day, tool_id, plan, part) do update set
+           invocations = d.invocations + excluded.invocations,
+           tokens = d.tokens + excluded.tokens,
+           most_tokens = greatest(d.most_tokens, excluded.most_tokens)
+       )
+       select id, user_id, began_at, used, status from ended`,
+      [
+        settlements.map(({ reservationId }) => reservationId),
+        settlements.map(({ status }) => status ?? null),
+        settlements.map(({ tokens }) => tokens),
+        settlements.map(({ duration }) => duration),
+        part,
+      ],
+    );
+    const changed = new Map<string, Subscription>();
+    for (const { user_id: userId, began_at: beganAt, used, status } of ended) {
+      const subscription = current.get(userId);
+      // What began in an earlier period counts in that one.
+      if (subscription === undefined || status === null || used === 0n || beganAt < subscription.periodStart) continue;
+      const counted = { ...subscription, tokensUsed: subscription.tokensUsed + Number(used) };
+      current.set(userId, counted);
+      changed.set(userId, counted);
+    }
+    if (changed.size > 0) {
+      const rows = [...changed.values()];
+      await transaction.sql(
+        `update subscriptions s set tokens_used = c.used, period_start = c.start, period_end = c.end
+           from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::timestamptz[]) as c (user_id, used, start, "end")
+          where s.user_id = c.user_id`,
+        [
+          rows.map(({ userId }) => userId),
+          rows.map(({ tokensUsed }) => tokensUsed),
+          rows.map(({ periodStart }) => periodStart),
+          rows.map(({ periodEnd }) => periodEnd),
+        ],
+      );
+    }
+    const done = new Set(ended.map(({ id }) => id));
+    const missing = settlements.filter(({ reservationId }) => !done.has(reservationId));
+    for (const id of await alreadyCounted(transaction, missing)) done.add(id);
+    return new Map(settlements.map((each) => [each, done.has(each.reservationId) ? 'settled' : 'gone']));
+  }
+
+  /** Those that were written by a transaction whose end was never heard of. */
+  async function alreadyCounted(transaction: SqlTransaction, missing: readonly Settlement[]): Promise<string[]> {
+    if (missing.length === 0) return [];
+    const rows = await transaction.sql<{ id: string }>(
+      `select u.id from usage u
+         join unnest($1::uuid[], $2::text[], $3::bigint[], $4::int[]) as m (id, status, used, duration)
+           on m.id = u.id and m.status = u.status and m.used = u.tokens and m.duration = u.duration_ms`,
+      [
+        missing.map(({ reservationId }) => reservationId),
+        missing.map(({ status }) => status ?? null),
+        missing.map(({ tokens }) => tokens),
+        missing.map(({ duration }) => duration),
+      ],
+    );
+    return rows.map(({ id }) => id);
+  }
+
+  async function admit(
+    transaction: SqlTransaction,
+    claims: readonly Claim[],
+    current: ReadonlyMap<string, Subscription>,
+    now: Date,
+  ): Promise<Map<Claim, Reservation | HubError | 'undecided'>> {
+    const outcomes = new Map<Claim, Reservation | HubError | 'undecided'>();
+    if (claims.length === 0) return outcomes;
+    const reserved = await reservedBy(transaction, claims, current);
+    const admitted: (Claim & Reservation & { plan: PlanName; tokens: number })[] = [];
+    for (const claim of claims) {
+      const { userId } = claim;
+      const subscription = current.get(userId);
+      const limit = subscription === undefined ? 0 : plans[subscription.plan].tokenLimit;
+      const before = reserved.get(userId) ?? 0;
+      const decision = decide(subscription, { now, limit, reserved: before });
+      if (decision instanceof HubError || subscription === undefined) {
+        outcomes.set(claim, decision as HubError);
+      } else if (claim.refusal !== undefined || decision === 'undecided') {
+        outcomes.set(claim, claim.refusal ?? 'undecided');
+      } else {
+        const reservation = { id: orderedUuid(), expiresAt: new Date(now.getTime() + lifetime) };
+        const tokens = Math.max(1, Math.min(claim.expected ?? limit, limit - subscription.tokensUsed));
+        reserved.set(userId, before + tokens);
+        admitted.push({ ...claim, ...reservation, plan: subscription.plan, tokens });
+        outcomes.set(claim, reservation);
+      }
+    }
+    if (admitted.length > 0) {
+      await transaction.sql(
+        `insert into reservations (id, user_id, tool_id, plan, tokens, began_at, expires_at, request_id)
+         select id, user_id, tool_id, plan, tokens, $7, $8, request_id
+           from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
+             as a (id, user_id, tool_id, plan, tokens, request_id)`,
+        [
+          admitted.map(({ id }) => id),
+          admitted.map(({ userId }) => userId),
+          admitted.map(({ toolId }) => toolId),
+          admitted.map(({ plan }) => plan),
+          admitted.map(({ tokens }) => tokens),
+          admitted.map(({ requestId }) => requestId),
+          now,
+          new Date(now.getTime() + lifetime),
+        ],
+      );
+    }
+    return outcomes;
+  }
+
+  /** By user, the tokens that calls under way have reserved which began in the present period. */
+  async function reservedBy(
+    transaction: SqlTransaction,
+    claims: readonly Claim[],
+    current: ReadonlyMap<string, Subscription>,
+  ): Promise<Map<string, number>> {
+    const subscriptions = new Set(claims.flatMap(({ userId }) => current.get(userId) ?? []));
+    if (subscriptions.size === 0) return new Map();
+    const rows = await transaction.sql<{ user_id: string; tokens: bigint }>(
+      `select r.user_id, sum(r.tokens)::bigint as tokens
+         from unnest($1::uuid[], $2::timestamptz[]) as s (user_id, start)
+         join reservations r on r.user_id = s.user_id and r.began_at >= s.start
+        group by r.user_id`,
+      [[...subscriptions].map(({ userId }) => userId), [...subscriptions].map(({ periodStart }) => periodStart)],
+    );
+    return new Map(rows.map(({ user_id: userId, tokens }) => [userId, Number(tokens)]));
+  }
+
+  return {
+    /** Reserves tokens for a call, or says why it can't begin, or that calls of its user have to end before that is known. */
+    async claim(claim: Claim): Promise<Reservation | HubError | 'undecided'> {
+      return (await rounds.do({ claim })) as Reservation | HubError | 'undecided';
+    },
+
+    /**
+     * Puts what a call has used in the place of its reservation. May be repeated.
+     *
+     * @returns false if the reservation had expired: then the call counts as one that failed
+     */
+    async settle(settlement: Settlement): Promise<boolean> {
+      const outcome = await rounds.do({ settlement });
+      for (const wake of waiting.get(settlement.userId) ?? []) wake();
+      return outcome === 'settled';
+    },
+
+    /** Waits until a call of a user has ended, as far as this process knows, or for `milliseconds`. */
+    async nextEnd(userId: string, milliseconds: number): Promise<void> {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const own = waiting.get(userId) ?? new Set();
+      waiting.set(userId, own.add(resolve));
+      const timer = setTimeout(resolve, milliseconds);
+      await promise;
+      clearTimeout(timer);
+      own.delete(resolve);
+      if (own.size === 0) waiting.delete(userId);
+    },
+
+    /** Ends calls whose reservations have expired: with an error, and without tokens. @returns how many */
+    async expire(): Promise<number> {
+      const found = await db.sql<{ id: string; user_id: string; began_at: Date }>(
+        'select id, user_id, began_at from reservations where expires_at <= $1 order by expires_at limit $2',
+        [new Date(), expiredAtOnce],
+      );
+      const settlements = found.map(({ id, user_id: userId, began_at: beganAt }) => ({
+        reservationId: id,
+        userId,
+        status: 'error' as const,
+        tokens: 0,
+        duration: Math.min(Date.now() - beganAt.getTime(), lifetime),
+      }));
+      await Promise.all(settlements.map((settlement) => this.settle(settlement)));
+      return found.length;
+    },
+
+    /** The most that a call of a tool has used since `since`; undefined if there was none that used any. */
+    async mostTokens(toolId: string, since: Date): Promise<number | undefined> {
+      const [row] = await db.sql<{ most: bigint | null }>(
+        'select max(most_tokens) as most from usage_days where tool_id = $1 and day >= $2::timestamptz::date',
+        [toolId, since],
+      );
+      return row?.most ? Number(row.most) : undefined;
+    },
+  };
+}
