@@ -83,6 +83,8 @@ function banner({ url: ownUrl, grpcPorts, takenPort }: Hub, dataDir: string): st
     lines.push(
       `  users   ${users === 1 ? 'user1' : `user1 to user${users}`}, password: password123; admin, password: Admin-12345`,
       `  try     curl -s ${url}/auth/token -H 'Content-Type: application/json' -d '{"username":"user1","password":"password123"}'`,
+      `  invoke  TOKEN=$(curl -s ${url}/auth/token -H 'Content-Type: application/json' -d '{"username":"admin","password":"Admin-12345"}' | node -p 'JSON.parse(fs.readFileSync(0)).token')`,
+      `          curl -s ${url}/api/v1/tools/00000000-0000-4000-8000-0000000e0001/invoke -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"input":{"text":"Hello"}}'`,
     );
   }
   lines.push('Ctrl-C stops everything.', '');

@@ -11,10 +11,16 @@ export interface Destination {
   addresses: readonly string[];
 }
 
+/** What is wrong with an endpoint: a rule, for programs, and what it is, for people. */
+export interface EndpointProblem {
+  rule: 'uri' | 'public_address';
+  description: string;
+}
+
 /** Where tools may be. */
 export interface Endpoints {
   /** What is wrong with an endpoint, as far as that can be told without looking up its host. */
-  problem(endpoint: string): string | undefined;
+  problem(endpoint: string): EndpointProblem | undefined;
   /**
    * Looks up the host of an endpoint, once.
    *
@@ -43,12 +49,12 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
   return {
     problem(endpoint) {
       const url = URL.parse(endpoint);
-      if (url === null || !/^https?:$/.test(url.protocol)) return 'must be an http or https URL';
-      if (url.username !== '' || url.password !== '') return 'must not have a username or password in it';
+      if (url === null || !/^https?:$/.test(url.protocol)) return notA('must be an http or https URL');
+      if (url.username !== '' || url.password !== '') return notA('must not have a username or password in it');
       const address = literalOf(url);
       return address === undefined || names.has(plainName(url.hostname)) || mayBeAsked(address)
         ? undefined
-        : 'must not be at an address that is private or reserved';
+        : { rule: 'public_address', description: 'must not be at an address that is private or reserved' };
     },
 
     async locate(endpoint) {
@@ -64,6 +70,8 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
     },
   };
 }
+
+const notA = (description: string): EndpointProblem => ({ rule: 'uri', description });
 
 async function lookedUp(host: string, resolve: Resolve): Promise<readonly string[]> {
   return within(longestLookup, resolve(host), () => new Error(`${host} was not looked up within ${longestLookup} ms`));

@@ -190,8 +190,8 @@ export function adminHandlers(options: AdminOptions): Handlers<ToolAdminServiceS
 /** What is wrong with tools that administrators describe, and with days. */
 export function adminChecks(endpoints: Pick<Endpoints, 'problem'>): Checks<ToolAdminServiceService> {
   const endpointProblems = (endpoint: string | undefined) => {
-    const description = endpoint === undefined ? undefined : endpoints.problem(endpoint);
-    return description === undefined ? [] : [{ field: 'api_endpoint', description }];
+    const problem = endpoint === undefined ? undefined : endpoints.problem(endpoint);
+    return problem === undefined ? [] : [{ field: 'api_endpoint', ...problem }];
   };
   return {
     createTool: (request) => [...toolProblems(request), ...endpointProblems(request.apiEndpoint)],

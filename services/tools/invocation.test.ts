@@ -22,7 +22,7 @@ const auth = opened(() => hub.startService('auth', { SEED_USERS: '1' }));
 const service = opened(() => hub.startService('tools'));
 /** With limits that are reached soon. */
 const hasty = opened(() =>
-  hub.startService('tools', { TOOL_TIMEOUT: '1s', TOOL_RESPONSE_LIMIT: '1000', TOOL_CIRCUIT_RESET: '1s' }),
+  hub.startService('tools', { TOOL_TIMEOUT: '4s', TOOL_RESPONSE_LIMIT: '1000', TOOL_CIRCUIT_RESET: '1s' }),
 );
 const servers = opened(startToolServer, (server) => server.stop());
 
@@ -174,18 +174,24 @@ test('twenty invocations at once at the limit: one is let through, however long 
 
 test('far from the limit, invocations of one user run at once', async (t) => {
   const person = await newcomer(pro);
-  let most = 0;
-  let running = 0;
-  const { toolId } = await newTool((response) => {
-    most = Math.max(most, (running += 1));
-    setTimeout(() => {
-      running -= 1;
-      answering({ tokens_used: 3 })(response, undefined!);
-    }, 300);
+  const waiting: (() => void)[] = [];
+  const { toolId } = await newTool((response, one) => {
+    waiting.push(() => answering({ tokens_used: 3 })(response, one));
   });
-  await person.tools.invokeTool({ toolId, input: {} });
-  await Promise.all(Array.from({ length: 20 }, () => person.tools.invokeTool({ toolId, input: {} })));
-  t.true(most >= 15, `${most} at once`);
+  const answerOnce = async (count: number) => {
+    await eventually(
+      `${count} are under way`,
+      () => waiting.length,
+      (length) => length === count,
+    );
+    for (const answer of waiting.splice(0)) answer();
+  };
+  // What a tool costs that nobody has used is unknown: one is asked alone first.
+  await Promise.all([person.tools.invokeTool({ toolId, input: {} }), answerOnce(1)]);
+  await Promise.all([
+    ...Array.from({ length: 20 }, () => person.tools.invokeTool({ toolId, input: {} })),
+    answerOnce(20),
+  ]);
   t.is((await consistent(t, person)).tokens, 63);
 });
 
@@ -317,11 +323,11 @@ for (const [what, behaviour] of slow) {
     const error = await refusal(t, person.tools.invokeTool({ toolId, input: {} }));
     t.deepEqual([error.kind, error.reason], ['UNAVAILABLE', 'TOOL_TIMEOUT']);
     t.true(error.retryAfter! >= 1);
-    t.true(Date.now() - began >= 950);
+    t.true(Date.now() - began >= 3_950);
     t.is(servers.count(path), 1);
     const { records } = await consistent(t, person);
     t.is(records[0]!.responseStatus, ResponseStatus.RESPONSE_STATUS_TIMEOUT);
-    t.true(Number(records[0]!.durationMs) >= 950);
+    t.true(Number(records[0]!.durationMs) >= 3_950);
   });
 }
 

@@ -145,13 +145,13 @@ export function daysFrom(start: string, end: string): { days: Days; problems: Fi
     const date = new Date(`${text}T00:00:00Z`);
     // The calendar has no 30th of February, though Date does.
     if (!Number.isNaN(date.getTime()) && date.toISOString().startsWith(text) && date.getUTCFullYear() > 0) return date;
-    problems.push({ field, description: 'must be a day of the calendar, as YYYY-MM-DD' });
+    problems.push({ field, rule: 'date', description: 'must be a day of the calendar, as YYYY-MM-DD' });
     return undefined;
   };
   const from = read('start_date', start);
   const last = read('end_date', end);
   if (from !== undefined && last !== undefined && from > last) {
-    problems.push({ field: 'start_date', description: 'must not be after end_date' });
+    problems.push({ field: 'start_date', rule: 'range', description: 'must not be after end_date' });
   }
   return { days: { from, until: last === undefined ? undefined : new Date(last.getTime() + day) }, problems };
 }
@@ -168,12 +168,12 @@ export function toolProblems({ name, description }: { name?: string; description
   const problems: FieldViolation[] = [];
   if (name !== undefined) {
     const { length } = Array.from(name.trim());
-    if (length === 0) problems.push({ field: 'name', description: 'must not be blank' });
+    if (length === 0) problems.push({ field: 'name', rule: 'required', description: 'must not be blank' });
     if (length > longestName)
-      problems.push({ field: 'name', description: `must have at most ${longestName} characters` });
+      problems.push({ field: 'name', rule: 'max_length', description: `must have at most ${longestName} characters` });
   }
   if (description !== undefined && description.trim() === '') {
-    problems.push({ field: 'description', description: 'must not be blank' });
+    problems.push({ field: 'description', rule: 'required', description: 'must not be blank' });
   }
   return problems;
 }
@@ -184,7 +184,7 @@ export function toolNotFound(): HubError {
 
 export function toolNameTaken(): HubError {
   return new HubError('ALREADY_EXISTS', 'TOOL_NAME_TAKEN', 'Another tool has this name', {
-    fields: [{ field: 'name', description: 'is the name of another tool' }],
+    fields: [{ field: 'name', rule: 'unique', description: 'is the name of another tool' }],
   });
 }
 

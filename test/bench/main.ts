@@ -14,6 +14,7 @@ import { measureLogins, printLogins } from './logins.ts';
 import { printProfiles } from './profile.ts';
 import { between, mapValues, startHub, type Used } from './processes.ts';
 import { openRemote } from './remote.ts';
+import { measureTools, printTools } from './tools.ts';
 import { printEngine, type EngineReport, type Report, type RunReport } from './report.ts';
 
 const usage = `npm run bench -- [options]: how fast a hub on this machine is, and what a message or a file costs
@@ -48,6 +49,11 @@ npm run bench -- --logins [options]: how many log in, fifty at once, against wha
   --seconds <1-600>              how long each measurement takes; 15 by default
   --json <file>                  as above
 
+npm run bench -- --tools [options]: reads of a million rows of usage, and what an invocation adds to its tool
+
+  --seconds <1-600>              how long invocations go on; 15 by default
+  --json <file>                  as above
+
 Environment variables reach the hub as they do with npm start: LOG_FORMAT=json npm run bench. Not so those that name a
 database, Kafka or S3: the engines are the benchmark's own. Compare figures only within a run, or on a machine with nothing
 else to do.
@@ -73,8 +79,8 @@ interface Options {
   rate: number;
   json: string;
   profile: string | undefined;
-  /** Messages and files through a hub, the gateway alone, an honest client beside a hostile crowd, or logins. */
-  mode: 'messages' | 'files' | 'gateway' | 'crowd' | 'logins';
+  /** Messages and files through a hub, the gateway alone, an honest client beside a hostile crowd, logins, or tools. */
+  mode: 'messages' | 'files' | 'gateway' | 'crowd' | 'logins' | 'tools';
   gib: number;
 }
 
@@ -97,6 +103,7 @@ function readOptions(): Options {
       gateway: { type: 'boolean' },
       crowd: { type: 'boolean' },
       logins: { type: 'boolean' },
+      tools: { type: 'boolean' },
       help: { type: 'boolean' },
     } as const;
     const values = parseArgs({ options: { ...options, ...flags } }).values as Partial<
@@ -106,7 +113,7 @@ function readOptions(): Options {
       console.log(usage);
       process.exit(0);
     }
-    const own = ['files', 'gateway', 'crowd', 'logins'] as const;
+    const own = ['files', 'gateway', 'crowd', 'logins', 'tools'] as const;
     const [mode = 'messages', another] = own.filter((name) => values[name] === true);
     if (another !== undefined) throw new Error(`--${mode} and --${another} are benchmarks of their own`);
     const which = mode === 'messages' ? 'without --files' : `with --${mode}`;
@@ -115,6 +122,7 @@ function readOptions(): Options {
       gateway: ['seconds', 'json', 'profile'] as const,
       crowd: ['seconds', 'json'] as const,
       logins: ['seconds', 'json'] as const,
+      tools: ['seconds', 'json'] as const,
       messages: names.filter((name) => name !== 'gib'),
     }[mode];
     const others = names.filter((name) => values[name] !== undefined && !meant.includes(name));
@@ -128,7 +136,12 @@ function readOptions(): Options {
     if (!['embedded', 'kafka', 'both'].includes(engine)) throw new Error('--engine must be embedded, kafka or both');
     return {
       engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
-      seconds: number('seconds', { messages: 15, files: 15, gateway: 3, crowd: 30, logins: 15 }[mode], 1, 600),
+      seconds: number(
+        'seconds',
+        { messages: 15, files: 15, gateway: 3, crowd: 30, logins: 15, tools: 15 }[mode],
+        1,
+        600,
+      ),
       users: number('users', 50, 4, 1_000),
       rate: number('rate', 100, 1, 10_000),
       json: path.resolve(values.json ?? path.join(bench, `${new Date().toISOString().replaceAll(':', '-')}.json`)),
@@ -167,6 +180,7 @@ async function main(options: Options): Promise<number> {
     gateway: `${seconds} s a round`,
     crowd: `${seconds} s a measurement`,
     logins: `${seconds} s a measurement`,
+    tools: `invocations for ${seconds} s`,
   }[options.mode];
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
   if (loadAverage > cpus / 4) {
@@ -176,6 +190,7 @@ async function main(options: Options): Promise<number> {
   if (options.mode === 'gateway') return measureHop(options, report);
   if (options.mode === 'crowd') return measureHarm(options, report);
   if (options.mode === 'logins') return measureDoor(options, report);
+  if (options.mode === 'tools') return measureInvocations(options, report);
   if (options.mode === 'files') await measureStores(options, report);
   else await measureEngines(options, report);
   if (options.mode === 'files' && options.profile !== undefined) return 0;
@@ -240,6 +255,22 @@ async function writeReport(json: string, report: object): Promise<void> {
   await mkdir(path.dirname(json), { recursive: true });
   await writeFile(json, `${JSON.stringify(report, undefined, 2)}\n`);
   console.log(`\nWritten to ${path.relative(process.cwd(), json)}`);
+}
+
+/** Usage, and invocations. */
+async function measureInvocations({ seconds, json }: Options, report: Report): Promise<number> {
+  await mkdir(bench, { recursive: true });
+  const folder = await mkdtemp(path.join(bench, 'run-'));
+  try {
+    // PostgreSQL runs as another user where we are root.
+    await chmod(folder, 0o755);
+    const tools = await measureTools(folder, seconds, stopped.signal);
+    printTools(tools);
+    await writeReport(json, { ...report, tools });
+    return tools.problems.length === 0 ? 0 : 1;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 async function measureEngines(options: Options, report: Report): Promise<void> {
