@@ -259,18 +259,10 @@ async function writeReport(json: string, report: object): Promise<void> {
 
 /** Usage, and invocations. */
 async function measureInvocations({ seconds, json }: Options, report: Report): Promise<number> {
-  await mkdir(bench, { recursive: true });
-  const folder = await mkdtemp(path.join(bench, 'run-'));
-  try {
-    // PostgreSQL runs as another user where we are root.
-    await chmod(folder, 0o755);
-    const tools = await measureTools(folder, seconds, stopped.signal);
-    printTools(tools);
-    await writeReport(json, { ...report, tools });
-    return tools.problems.length === 0 ? 0 : 1;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const tools = await inFolder((folder) => measureTools(folder, seconds, stopped.signal));
+  printTools(tools);
+  await writeReport(json, { ...report, tools });
+  return tools.problems.length === 0 ? 0 : 1;
 }
 
 async function measureEngines(options: Options, report: Report): Promise<void> {
