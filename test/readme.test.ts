@@ -1,9 +1,9 @@
-import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import test from 'ava';
 import { grpcTools } from '../dev/engines/grpc-tools.ts';
 import { startProcessHub } from './flows/hubs.ts';
+import { blocksIn, runShown } from './shown-lines.ts';
 
 /**
  * The README's lines for a running hub, just as they stand there but for the ports: all in one shell, each block with what
@@ -29,26 +29,11 @@ const limit = 300_000;
 
 const readme = await readFile(path.join(root, 'README.md'), 'utf8');
 const shown = readme.slice(readme.indexOf(part.from), readme.indexOf(part.to));
-const blocks = [...shown.matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, block]) => block!);
+const blocks = blocksIn(shown);
 
 /** Where they can't be built their lines are left out, unless CI=true: test/run.ts sees to that. */
 const withGrpc = grpcTools.isAvailable();
 const chosen = withGrpc ? blocks : blocks.filter((block) => !/grpcurl|ghz|\bgrpc\b/.test(block));
-
-/** One script of all blocks: it ends at the first command that fails, or where none does that should. */
-function scriptOf(run: readonly string[]): string {
-  return [
-    // A command in $(…) or in front of a pipe that fails is a failure, and so is an answer that says one.
-    'set -euo pipefail; shopt -s inherit_errexit',
-    'curl() { command curl --fail-with-body "$@"; }',
-    ...run.flatMap((block, index) => {
-      const echo = `echo; echo "=== ${index}"`;
-      if (!refused.test(block)) return [echo, block];
-      return [echo, `set +e; ( set -e\n${block})`, 'code=$?; set -e; [ $code -ne 0 ]'];
-    }),
-    'echo; echo "=== end"',
-  ].join('\n');
-}
 
 test(`README.md: each line for a running hub does what it says${withGrpc ? '' : ', but for those of gRPC tools'}`, async (t) => {
   t.timeout(limit + 120_000);
@@ -60,29 +45,23 @@ test(`README.md: each line for a running hub does what it says${withGrpc ? '' : 
   const hub = await startProcessHub(folder, { ADMIN_USERS: 'user1' });
   t.teardown(() => hub.stop());
 
-  const here = Object.entries(ports).reduce(
-    (script, [service, port]) => script.replaceAll(`localhost:${port}`, `127.0.0.1:${hub.grpcPorts[service]}`),
-    scriptOf(chosen).replaceAll('http://localhost:8000', hub.url),
-  );
-  const script = path.join(folder, 'readme.sh');
-  await writeFile(script, here);
-  const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
-    const env = {
-      ...process.env,
-      PATH: [path.join(root, 'node_modules/.bin'), ...grpcTools.folders, process.env.PATH].join(path.delimiter),
-      // npm run upload has no part in the shell's variables.
-      HUB_URL: hub.url,
-    };
-    execFile(
-      'bash',
-      [script],
-      { cwd: folder, env, timeout: limit, maxBuffer: 64 * 1024 * 1024 },
-      (error, stdout, stderr) =>
-        resolve({ code: error === null ? 0 : (error.code ?? error.signal), output: `${stdout}\n${stderr}` }),
-    );
+  const { code, output, last } = await runShown({
+    blocks: chosen,
+    refused,
+    here: (script) =>
+      Object.entries(ports)
+        .reduce(
+          (shown, [service, port]) => shown.replaceAll(`localhost:${port}`, `127.0.0.1:${hub.grpcPorts[service]}`),
+          script,
+        )
+        .replaceAll('http://localhost:8000', hub.url),
+    folder,
+    // npm run upload has no part in the shell's variables.
+    env: { HUB_URL: hub.url },
+    programs: grpcTools.folders,
+    limit,
   });
-  const lastBlock = Number(/=== (\d+)\n(?![^]*=== )/.exec(output)?.[1] ?? -1);
-  t.is(code, 0, `${output.slice(-3_000)}\nin the block\n${chosen[lastBlock] ?? ''}`);
+  t.is(code, 0, `${output.slice(-3_000)}\nin the block\n${last}`);
   t.regex(output, /^=== end$/m);
 
   t.regex(output, /^same$/m);
