@@ -279,7 +279,10 @@ test('administration: users are listed, changed, and what was changed is taken d
     audit.data.map((event) => event.target),
     [account.id, account.id],
   );
-  t.deepEqual(Object.keys(audit.data[0]!), ['id', 'actor_id', 'action', 'target', 'at', 'request_id']);
+  t.deepEqual(
+    new Set(Object.keys(audit.data[0]!)),
+    new Set(['id', 'actor_id', 'action', 'target', 'at', 'request_id']),
+  );
   t.deepEqual(audit.meta.pagination, { offset: 0, limit: 20, total: 2 });
   t.is((await boss.refused(400, 'GET', '/admin/audit?action=nonsense')).code, 'VALIDATION_ERROR');
 });
