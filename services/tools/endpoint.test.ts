@@ -109,6 +109,10 @@ test('only http and https URLs without a username or password are endpoints', (t
     'file:///etc/passwd',
     'http://',
     'gopher://x',
+    ' http://example.com/',
+    'http://exam\tple.com/',
+    'http://example.com/\0',
+    'http://example.com/a b',
   ]) {
     t.truthy(problem(wrong), wrong);
   }

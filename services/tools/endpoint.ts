@@ -38,6 +38,9 @@ export class EndpointRefused extends Error {
   readonly shown = toolUnavailable("The tool's endpoint may not be asked: its address is not a public one");
 }
 
+/** What a URL's parser takes out, or encodes: whoever reads the endpoint wouldn't see it. */
+// eslint-disable-next-line no-control-regex -- these are meant
+const unseen = /[\u0000-\u0020\u007f]/;
 const longestLookup = 5_000;
 
 /** @param allowed names, addresses and networks that may be asked though they aren't public */
@@ -49,7 +52,8 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
   return {
     problem(endpoint) {
       const url = URL.parse(endpoint);
-      if (url === null || !/^https?:$/.test(url.protocol)) return notA('must be an http or https URL');
+      if (url === null || !/^https?:$/.test(url.protocol) || unseen.test(endpoint))
+        return notA('must be an http or https URL');
       if (url.username !== '' || url.password !== '') return notA('must not have a username or password in it');
       const address = literalOf(url);
       return address === undefined || names.has(plainName(url.hostname)) || mayBeAsked(address)

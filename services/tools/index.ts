@@ -86,7 +86,7 @@ export const settings = {
 const laptopHosts = ['127.0.0.0/8', '::1'];
 /** How much longer than its tool may take a call may take at the most, with all that is around it. */
 const settlingTime = 10 * second;
-const expiredPause = second;
+const expiredPause = 2 * second;
 /** What calls have used for so long says what others will. */
 const memory = 30 * day;
 
