@@ -54,13 +54,14 @@ test('openSecrets: are made once, kept for their owner alone, and completed for 
   const more = await openSecrets(dir, ['auth', 'message', 'router']);
   t.is(more.privateKeys.auth, first.privateKeys.auth);
   t.is(more.databasePasswords.auth, first.databasePasswords.auth);
-  const trusted = JSON.parse(more.trustedKeys) as { keys: { kid: string; d?: string }[] };
+  const trusted = JSON.parse(more.trustedKeys) as { keys: { service: string; d?: string }[] };
   t.deepEqual(
-    trusted.keys.map(({ kid }) => kid),
+    trusted.keys.map(({ service }) => service),
     ['auth', 'message', 'router'],
   );
   t.true(trusted.keys.every(({ d }) => d === undefined));
   t.is(new Set(Object.values(more.databasePasswords)).size, 3);
+  t.is(more.uploadUrlKey, first.uploadUrlKey);
 });
 
 async function folder(t: ExecutionContext): Promise<string> {

@@ -71,6 +71,7 @@ const secretsSchema = z.object({
   databasePasswords: z.record(z.string(), z.string()),
   privateKeys: z.record(z.string(), z.string()),
   publicKeys: z.array(z.unknown()),
+  uploadUrlKey: z.string().optional(),
 });
 
 /** What the processes of a hub know each other by. */
@@ -81,17 +82,21 @@ export interface Secrets {
   privateKeys: Record<string, string>;
   /** The JWK set of the public ones, as JSON. */
   trustedKeys: string;
+  /** What URLs to put a chunk to are signed with. */
+  uploadUrlKey: string;
 }
 
 /** Reads the folder's secrets and makes those that are missing for these names. Only the owner of the file can read it. */
 export async function openSecrets(folder: string, names: readonly string[]): Promise<Secrets> {
   const file = path.join(folder, 'secrets.json');
   const found = await readJson(file);
-  const secrets =
+  const secrets: z.output<typeof secretsSchema> =
     found === undefined ? { databasePasswords: {}, privateKeys: {}, publicKeys: [] } : secretsSchema.parse(found);
+  const isComplete = secrets.uploadUrlKey !== undefined;
+  const uploadUrlKey = (secrets.uploadUrlKey ??= randomBytes(24).toString('base64url'));
 
   const missing = names.filter((name) => secrets.privateKeys[name] === undefined);
-  if (missing.length > 0) {
+  if (missing.length > 0 || !isComplete) {
     const { privateKeys, trusted } = await generateKeys(missing);
     Object.assign(secrets.privateKeys, privateKeys);
     secrets.publicKeys.push(...(JSON.parse(trusted) as { keys: unknown[] }).keys);
@@ -105,6 +110,7 @@ export async function openSecrets(folder: string, names: readonly string[]): Pro
     databasePasswords: secrets.databasePasswords,
     privateKeys: secrets.privateKeys,
     trustedKeys: JSON.stringify({ keys: secrets.publicKeys }),
+    uploadUrlKey,
   };
 }
 

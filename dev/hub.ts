@@ -353,6 +353,7 @@ function childDefinitions({
       ...(service === 'tools' ? { DEMO_TOOLS_URL: demoToolsUrl } : {}),
       ...shared,
       ...(service === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
+      ...(service === 'file' && !env.UPLOAD_URL_KEYS ? { UPLOAD_URL_KEYS: secrets.uploadUrlKey } : {}),
       ...bus,
       GRPC_HOST: env.GRPC_HOST || '127.0.0.1',
       GRPC_PORT: String(ports.services[name]),

@@ -43,13 +43,15 @@ export function integer(limits: { min: number; max: number }) {
 export function list() {
   return z
     .string()
-    .transform((text) =>
-      text
-        .split(',')
-        .map((item) => item.trim())
-        .filter((item) => item !== ''),
-    )
+    .transform(itemsOf)
     .refine((items) => items.length > 0, 'must name at least one');
+}
+
+function itemsOf(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
 }
 
 /** A list of IP addresses and networks in CIDR notation, with commas between them; at least one. */
@@ -75,11 +77,16 @@ export function flag() {
 }
 
 /** Of a setting what in its text is secret; undefined if nothing is. */
-const secretParts = z.registry<{ in: (text: string) => string | undefined }>();
+const secretParts = z.registry<{ in: (text: string) => readonly string[] }>();
 
 /** A password or a key. One that everybody knows, or that is soon guessed, is refused unless LAPTOP_MODE is on. */
 export function secret() {
-  return text().register(secretParts, { in: (value) => value });
+  return text().register(secretParts, { in: (value) => [value] });
+}
+
+/** A list of such secrets, with commas between them; at least one. */
+export function secrets() {
+  return list().register(secretParts, { in: itemsOf });
 }
 
 /** The URL of a PostgreSQL. A password in it is a secret like others. */
@@ -122,18 +129,17 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
   });
   if (env['LAPTOP_MODE'] !== 'true') {
     for (const [name, schema] of Object.entries(settings)) {
-      const part = secretPartOf(schema, given[name]);
-      if (part !== undefined && isWeak(part)) problems.push(`${name} ${weakness}`);
+      if (secretPartsOf(schema, given[name]).some(isWeak)) problems.push(`${name} ${weakness}`);
     }
   }
   if (problems.length === 0) return result.data as Config<S>;
   throw new ConfigError(problems);
 }
 
-function secretPartOf(schema: z.core.$ZodType, value: string | undefined): string | undefined {
+function secretPartsOf(schema: z.core.$ZodType, value: string | undefined): readonly string[] {
   let inner = schema;
   while (inner instanceof z.ZodOptional || inner instanceof z.ZodDefault) inner = inner.unwrap();
-  return value === undefined ? undefined : secretParts.get(inner)?.in(value);
+  return value === undefined ? [] : (secretParts.get(inner)?.in(value) ?? []);
 }
 
 const shortestSecret = 12;
@@ -153,13 +159,13 @@ function isWeak(value: string): boolean {
 }
 
 /** Of a URL the password, which pg takes from its parameters as well. */
-function passwordIn(url: string): string | undefined {
+function passwordIn(url: string): string[] {
   const parsed = URL.parse(url);
   const given = parsed?.searchParams.get('password') ?? parsed?.password;
-  if (!given) return undefined;
+  if (!given) return [];
   try {
-    return decodeURIComponent(given);
+    return [decodeURIComponent(given)];
   } catch {
-    return given;
+    return [given];
   }
 }

@@ -32,6 +32,8 @@ export interface SqlTransaction {
    * constant: it is prepared once on each connection.
    */
   sql<Row = Record<string, unknown>>(statement: string, values?: readonly unknown[]): Promise<Row[]>;
+  /** Lets something be done once the transaction is committed. Only there within one; it must not throw. */
+  afterCommit?(work: () => void): void;
 }
 
 /**
@@ -111,8 +113,13 @@ export function openDatabase(
         let broken: Error | undefined;
         try {
           await client.query('begin');
-          const result = await work({ sql: (statement, values) => run(client, statement, values) });
+          const later: (() => void)[] = [];
+          const result = await work({
+            sql: (statement, values) => run(client, statement, values),
+            afterCommit: (work) => void later.push(work),
+          });
           await client.query('commit');
+          for (const each of later) each();
           return result;
         } catch (error) {
           await client.query('rollback').catch((failure: Error) => {

@@ -1,36 +1,36 @@
-import { hkdfSync } from 'node:crypto';
 import {
-  createLocalJWKSet,
+  calculateJwkThumbprint,
   errors,
   exportJWK,
   generateKeyPair,
   importJWK,
   jwtVerify,
   SignJWT,
-  type JSONWebKeySet,
-  type JWK,
+  type JWTHeaderParameters,
 } from 'jose';
-import { z } from 'zod';
 import { HubError } from './errors.ts';
+import { openKeyRing, privateKey, publicKeys, type KeySource, type PrivateKey, type PublicKey } from './keys.ts';
+import type { Logger } from './log.ts';
 
 /** Settings of every process that proves who it is or checks who calls. */
 export const identitySettings = {
-  IDENTITY_KEY: z
-    .string()
-    .transform((text, context) => parseKey(text, context))
-    .describe("this service's own private key (Ed25519), as a JWK with `kid` = the service's name. Secret"),
-  TRUSTED_KEYS: z
-    .string()
-    .transform((text, context) => parseKeySet(text, context))
-    .describe('the public keys of all services, as a JWK set (RFC 7517)'),
+  IDENTITY_KEY: privateKey().describe(
+    "this service's own private key (Ed25519), as a JWK with `service` = the service's name, or the path of a file with it, which is read again when it changes. Secret",
+  ),
+  TRUSTED_KEYS: publicKeys().describe(
+    'the public keys of all services, as a JWK set (RFC 7517), or the path of a file with it, which is read again when it changes',
+  ),
 };
 
-/** A user, as a token says. */
+/** A user, as a token or an API key says. */
 export interface UserIdentity {
   kind: 'user';
   userId: string;
   username: string;
+  /** Whether the caller may do what administrators may: with an API key nobody does. */
   admin: boolean;
+  /** By what the user is known. */
+  credential: 'token' | 'api key';
 }
 
 /** Another service of the mesh. */
@@ -59,8 +59,6 @@ export interface Identities {
   serviceToken(audience: string): Promise<string>;
   /** A token for a user. Tokens of other services than auth are refused everywhere. */
   userToken(claims: UserClaims): Promise<string>;
-  /** A secret of 32 bytes that only this service can know, one for each purpose: the same in all its processes. */
-  deriveKey(purpose: string): Buffer;
   /** @throws HubError UNAUTHENTICATED `TOKEN_INVALID` or `TOKEN_EXPIRED` */
   verify(token: string): Promise<Identity>;
 }
@@ -73,87 +71,133 @@ const serviceTokenSeconds = 300;
 /** Checking a signature costs about 0.1 ms, so tokens that were found good are remembered, up to this many. */
 const rememberedTokens = 10_000;
 
-export function openIdentities(config: { IDENTITY_KEY: JWK; TRUSTED_KEYS: JSONWebKeySet }): Identities {
-  const name = config.IDENTITY_KEY.kid as string;
-  const signingKey = importJWK(config.IDENTITY_KEY, 'EdDSA');
-  const trustedKeys = createLocalJWKSet(config.TRUSTED_KEYS);
+interface TrustedKey {
+  service: string;
+  key: ReturnType<typeof importJWK>;
+  /** Milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+/** @param log is told when keys change, or can't be used */
+export function openIdentities(
+  config: { IDENTITY_KEY: KeySource<PrivateKey>; TRUSTED_KEYS: KeySource<PublicKey[]> },
+  log?: Logger,
+): Identities {
+  const ring = openKeyRing({ signing: config.IDENTITY_KEY, trusted: config.TRUSTED_KEYS }, { log, onChange: load });
+  const name = ring.signing.service;
+  let signing!: { kid: string; key: ReturnType<typeof importJWK> };
+  /** By the names of the keys. */
+  let trusted!: Map<string, TrustedKey>;
   const known = new Map<string, { identity: Identity; expiresAt: number }>();
   const issued = new Map<string, { token: string; renewAt: number }>();
+  load();
+
+  function load(): void {
+    const { kty, crv, x, d, kid } = ring.signing;
+    signing = { kid, key: importJWK({ kty, crv, x, d }, 'EdDSA') };
+    trusted = new Map(
+      ring.trusted.map(({ kty, crv, x, kid, service, exp = Infinity }) => [
+        kid,
+        { service, key: importJWK({ kty, crv, x }, 'EdDSA'), expiresAt: exp * 1_000 },
+      ]),
+    );
+    // One that isn't a key is an error when it is used.
+    for (const { key } of [signing, ...trusted.values()]) Promise.resolve(key).catch(() => {});
+    known.clear();
+    issued.clear();
+  }
 
   return {
     name,
 
     async serviceToken(audience) {
+      await ring.freshen();
       const last = issued.get(audience);
       if (last !== undefined && Date.now() < last.renewAt) return last.token;
       const now = Date.now();
+      const { kid, key } = signing;
       const token = await new SignJWT({})
-        .setProtectedHeader({ alg: 'EdDSA', kid: name, typ: serviceTokenType })
+        .setProtectedHeader({ alg: 'EdDSA', kid, typ: serviceTokenType })
         .setIssuer(name)
         .setAudience(audience)
         .setExpirationTime(Math.floor(now / 1000) + serviceTokenSeconds)
-        .sign(await signingKey);
-      issued.set(audience, { token, renewAt: now + (serviceTokenSeconds * 1000) / 2 });
+        .sign(await key);
+      // The key may have been replaced meanwhile.
+      if (kid === signing.kid) issued.set(audience, { token, renewAt: now + (serviceTokenSeconds * 1000) / 2 });
       return token;
     },
 
     async userToken({ userId, username, admin, sessionId, expiresAt }) {
+      await ring.freshen();
+      const { kid, key } = signing;
       return new SignJWT({ username, ...(admin ? { admin } : {}) })
-        .setProtectedHeader({ alg: 'EdDSA', kid: name, typ: userTokenType })
+        .setProtectedHeader({ alg: 'EdDSA', kid, typ: userTokenType })
         .setIssuer(name)
         .setSubject(userId)
         .setJti(sessionId)
         .setExpirationTime(Math.floor(expiresAt.getTime() / 1000))
-        .sign(await signingKey);
-    },
-
-    deriveKey(purpose) {
-      const secret = Buffer.from(config.IDENTITY_KEY.d as string, 'base64url');
-      return Buffer.from(hkdfSync('sha256', secret, '', `${name} ${purpose}`, 32));
+        .sign(await key);
     },
 
     async verify(token) {
+      const freshening = ring.freshen();
+      if (freshening !== undefined) await freshening;
       const found = known.get(token);
       if (found !== undefined) {
         if (Date.now() < found.expiresAt) return found.identity;
         known.delete(token);
       }
+      const believed = trusted;
       const checked = await check(token);
-      if (known.size >= rememberedTokens) known.delete(known.keys().next().value as string);
-      known.set(token, checked);
+      if (believed === trusted) {
+        if (known.size >= rememberedTokens) known.delete(known.keys().next().value as string);
+        known.set(token, checked);
+      }
       return checked.identity;
     },
   };
 
+  /** @throws JWKSNoMatchingKey if no key of that name is trusted */
+  async function trustedKey({ kid = '' }: JWTHeaderParameters): Promise<TrustedKey> {
+    // It may be so new that the file wasn't looked at since.
+    if (!trusted.has(kid)) await ring.freshen('now');
+    const found = trusted.get(kid);
+    if (found === undefined || Date.now() >= found.expiresAt) throw new errors.JWKSNoMatchingKey();
+    return found;
+  }
+
   async function check(token: string): Promise<{ identity: Identity; expiresAt: number }> {
     try {
-      const { payload, protectedHeader } = await jwtVerify(token, trustedKeys, {
-        algorithms: ['EdDSA'],
-        requiredClaims: ['exp', 'iss'],
-      });
-      const expiresAt = (payload.exp as number) * 1000;
+      let signer!: TrustedKey;
+      const { payload, protectedHeader } = await jwtVerify(
+        token,
+        async (header) => (signer = await trustedKey(header)).key,
+        { algorithms: ['EdDSA'], requiredClaims: ['exp', 'iss'] },
+      );
+      const expiresAt = Math.min((payload.exp as number) * 1000, signer.expiresAt);
       // A signature only proves which service signed: that it signed in its own name must be checked as well.
-      if (payload.iss !== protectedHeader.kid) throw invalid();
+      if (payload.iss !== signer.service) throw invalidToken();
       if (protectedHeader.typ === serviceTokenType && payload.aud === name) {
-        return { identity: { kind: 'service', name: payload.iss as string }, expiresAt };
+        return { identity: { kind: 'service', name: signer.service }, expiresAt };
       }
-      if (protectedHeader.typ === userTokenType && payload.iss === userTokenIssuer) {
+      if (protectedHeader.typ === userTokenType && signer.service === userTokenIssuer) {
         const { sub: userId, username, admin } = payload;
-        if (typeof userId !== 'string' || typeof username !== 'string') throw invalid();
-        return { identity: { kind: 'user', userId, username, admin: admin === true }, expiresAt };
+        if (typeof userId !== 'string' || typeof username !== 'string') throw invalidToken();
+        const identity = { kind: 'user', userId, username, admin: admin === true, credential: 'token' } as const;
+        return { identity, expiresAt };
       }
-      throw invalid();
+      throw invalidToken();
     } catch (error) {
       if (error instanceof errors.JWTExpired) {
         throw new HubError('UNAUTHENTICATED', 'TOKEN_EXPIRED', 'The token has expired: log in again');
       }
-      if (error instanceof errors.JOSEError) throw invalid(error);
+      if (error instanceof errors.JOSEError) throw invalidToken(error);
       throw error;
     }
   }
 }
 
-function invalid(cause?: unknown): HubError {
+export function invalidToken(cause?: unknown): HubError {
   return new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The token is not valid', { cause });
 }
 
@@ -162,54 +206,19 @@ export async function generateKeys(
   names: readonly string[],
 ): Promise<{ privateKeys: Record<string, string>; trusted: string }> {
   const pairs = await Promise.all(
-    names.map(async (name) => {
+    names.map(async (service) => {
       const { privateKey, publicKey } = await generateKeyPair('EdDSA', { extractable: true });
+      const publicJwk = await exportJWK(publicKey);
+      const about = { kid: await calculateJwkThumbprint(publicJwk), service, alg: 'EdDSA' };
       return {
-        name,
-        privateJwk: { ...(await exportJWK(privateKey)), kid: name, alg: 'EdDSA' },
-        publicJwk: { ...(await exportJWK(publicKey)), kid: name, alg: 'EdDSA', use: 'sig' },
+        service,
+        privateJwk: { ...(await exportJWK(privateKey)), ...about },
+        publicJwk: { ...publicJwk, ...about, use: 'sig' },
       };
     }),
   );
   return {
-    privateKeys: Object.fromEntries(pairs.map(({ name, privateJwk }) => [name, JSON.stringify(privateJwk)])),
+    privateKeys: Object.fromEntries(pairs.map(({ service, privateJwk }) => [service, JSON.stringify(privateJwk)])),
     trusted: JSON.stringify({ keys: pairs.map(({ publicJwk }) => publicJwk) }),
   };
-}
-
-/** Of a key pair. The one that RFC 8037 prints (appendix A.2) is everybody's. */
-const publicPart = z.string().refine((x) => x !== '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo');
-const privateKeySchema = z.looseObject({
-  kty: z.literal('OKP'),
-  crv: z.literal('Ed25519'),
-  kid: z.string().min(1),
-  d: z.string(),
-  x: publicPart,
-});
-const keySetSchema = z.object({
-  keys: z
-    .array(z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), kid: z.string().min(1), x: publicPart }))
-    .min(1),
-});
-
-function parseKey(text: string, context: z.RefinementCtx): JWK {
-  const result = privateKeySchema.safeParse(parseJson(text));
-  if (result.success) return result.data;
-  context.addIssue('must be a private Ed25519 key as a JWK with a kid, and none that is printed somewhere');
-  return z.NEVER;
-}
-
-function parseKeySet(text: string, context: z.RefinementCtx): JSONWebKeySet {
-  const result = keySetSchema.safeParse(parseJson(text));
-  if (result.success) return result.data;
-  context.addIssue('must be a JWK set of public Ed25519 keys, each with a kid, and none that is printed somewhere');
-  return z.NEVER;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

@@ -16,7 +16,7 @@ const patience = 3_000;
 
 /**
  * Does `work` again and again; it returns the pause until the next time, in milliseconds. After a failure the pause grows
- * from 100 ms to 2 s. A failure is logged once: at once if it looks like a bug, after 3 s if something is just away; and
+ * from 100 ms to 2 s, less up to a half, so that not all processes come back at the same moment. A failure is logged once: at once if it looks like a bug, after 3 s if something is just away; and
  * then, that it works again.
  */
 export function repeat(what: string, log: Logger, work: () => Promise<number>): Loop {
@@ -42,7 +42,7 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
           log[isTransient(error) ? 'warn' : 'error']({ err: error }, `${what}: doesn't work`);
           logged = true;
         }
-        pause = Math.min(longestBackoff, firstBackoff * 2 ** failures);
+        pause = Math.min(longestBackoff, firstBackoff * 2 ** failures) * (1 - Math.random() / 2);
         failures += 1;
         // Being woken is no reason to try sooner what has just failed.
         awake = false;

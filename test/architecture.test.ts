@@ -14,6 +14,8 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['lib/x.ts', '../services/auth/auth.ts', 'services meet on the wire'],
   ['lib/x.ts', '../gateway/index.ts', 'nothing of the mesh knows the gateway'],
   ['lib/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
+  ['lib/x.ts', '#gen/chat4all/identity/v1/identity.ts', 'belong to its services'],
+  ['lib/rpc/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
   ['services/message/x.ts', '../auth/store.ts', 'a service imports itself'],
   ['services/message/x.ts', '../../gateway/index.ts', 'nothing of the mesh knows the gateway'],
   ['services/message/message.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
@@ -57,6 +59,7 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
 const allowed: [file: string, specifier: string][] = [
   ['lib/rpc/x.ts', '@grpc/grpc-js'],
   ['lib/rpc/x.ts', '#gen/google/rpc/status.ts'],
+  ['lib/rpc/x.ts', '#gen/chat4all/identity/v1/identity.ts'],
   ['lib/bus/x.ts', 'kafkajs'],
   ['lib/database.ts', '@mikro-orm/postgresql'],
   ['services/message/store.ts', '@mikro-orm/core'],

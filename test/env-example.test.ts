@@ -125,6 +125,7 @@ test('every password and every key is refused where everybody knows it, and none
     'KAFKA_SASL_PASSWORD',
     'S3_SECRET_KEY',
     'S3_UPLOAD_SECRET_KEY',
+    'UPLOAD_URL_KEYS',
   ])
     t.true(declared.has(known), known);
   t.deepEqual(

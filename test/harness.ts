@@ -110,6 +110,7 @@ const defaultEnv: NodeJS.ProcessEnv = {
   GRPC_HOST: '127.0.0.1',
   GRPC_DRAIN: '1s',
   DATABASE_POOL: '5',
+  UPLOAD_URL_KEYS: 'Zk3-of-a-test-run-alone',
 };
 
 /** Whether there is a Kafka to test against. */

@@ -15,6 +15,7 @@ const waiting = [
   'test/flows/file-lifetimes.test.ts',
   'lib/bus/kafka.test.ts',
   'lib/bus/pg-boss.test.ts',
+  'services/rotation.test.ts',
   'dev/supervisor.test.ts',
 ];
 const computing = [

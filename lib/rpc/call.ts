@@ -6,13 +6,14 @@ import { clientOf, type Networks } from '../client-address.ts';
 import { requestIdPattern, withContext, type CallContext } from '../context.ts';
 import { within } from '../deadline.ts';
 import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
-import type { Identities, Identity, UserIdentity } from '../identity.ts';
+import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { counter, durationHistogram, gauge } from '../metrics.ts';
 import { leastRate, leastTaken, type RateFloorOptions } from '../rate-floor.ts';
+import type { AccessRule, Callers } from './callers.ts';
 import { isForWantOfPlace, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
-import { validate, type Access } from './schema.ts';
+import { validate } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
 /** What a handler knows about its call. */
@@ -45,12 +46,9 @@ export interface Decoded {
 }
 
 /** An RPC with all that is known of it before it is called. */
-export interface Rpc {
+export interface Rpc extends AccessRule {
   /** `<service>/<method>` */
   name: string;
-  access: Access;
-  /** The services that may call it, where the access rule is SERVICE. */
-  callers: ReadonlySet<string>;
   description: DescMethod;
   /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
   timeout: number | undefined;
@@ -61,7 +59,7 @@ export interface Rpc {
 
 /** What a server has for every call. */
 export interface Serving {
-  identities: Identities;
+  callers: Callers;
   log: Logger;
   defaultDeadline: number;
   trustedProxies: Networks;
@@ -145,7 +143,7 @@ export async function seeThrough(
 
 async function outcomeOf(
   rpc: Rpc,
-  { identities, log, trustedProxies, places, patience }: Serving,
+  { callers, log, trustedProxies, places, patience }: Serving,
   call: ServerCall,
   given: Request,
   handler: Handle,
@@ -159,6 +157,11 @@ async function outcomeOf(
   let release = () => {};
 
   async function work(): Promise<object> {
+    caller = await callers.identify(metadata, rpc, () => {
+      context.client = clientOf(address);
+      return places.take('unknown', context.client);
+    });
+    context.client = clientBehind(caller, metadata, address);
     const decoded = 'there' in given ? given.there : await first(given.coming);
     // Who has gone meanwhile, or come too late, takes no place.
     abort.signal.throwIfAborted();
@@ -194,8 +197,6 @@ async function outcomeOf(
   try {
     // First of all, since nothing else costs so little.
     places.requireRoom(rpc.kind);
-    caller = await identify(metadata, rpc, identities);
-    context.client = clientBehind(caller, metadata, address);
     return { outcome: { answer: await untilDeadline(context.deadline as number, abort, work()) }, caller };
   } catch (error) {
     return { outcome: { failure: refusal(error, rpc, abort.signal, log) }, caller };
@@ -271,29 +272,6 @@ function originOf(metadata: Metadata): string | undefined {
   if (typeof host !== 'string' || !/^(http|https)$/.test(String(protocol))) return undefined;
   // Whatever else a Host header may hold makes no URL of it.
   return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? `${String(protocol)}://${host}` : undefined;
-}
-
-/** Who calls, if they may. */
-async function identify(
-  metadata: Metadata,
-  { access, callers }: Rpc,
-  identities: Identities,
-): Promise<Identity | undefined> {
-  if (access === 'PUBLIC') return undefined;
-  const [header] = metadata.get('authorization');
-  const token = typeof header === 'string' ? /^bearer +(\S+)$/i.exec(header)?.[1] : undefined;
-  if (token === undefined) {
-    throw header === undefined
-      ? new HubError('UNAUTHENTICATED', 'TOKEN_MISSING', 'This call needs a bearer token: log in first')
-      : new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The authorization must be `Bearer <token>`');
-  }
-  const caller = await identities.verify(token);
-  const allowed =
-    access === 'SERVICE'
-      ? caller.kind === 'service' && callers.has(caller.name)
-      : caller.kind === 'user' && (access === 'USER' || caller.admin);
-  if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
-  return caller;
 }
 
 /** Of `found`, what is not already said of the same field. */

@@ -8,7 +8,7 @@ import { onBehalfKey } from './call.ts';
 import { openClient } from './delivery.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { addressPattern, connectionOptions, Reach, targetOf } from './reach.ts';
-import { method } from './schema.ts';
+import { method, timeoutOf } from './schema.ts';
 import { fromServiceError } from './status.ts';
 import { openTransport, type transportSettings } from './transport.ts';
 
@@ -26,12 +26,17 @@ export function serviceAddress() {
   return text().regex(addressPattern, 'must be host:port, or several IP addresses with ports and commas between them');
 }
 
+export interface CallOptions {
+  /** Ends the call when it is aborted: it fails with CANCELLED then. */
+  signal?: AbortSignal;
+}
+
 /** The unary RPCs of another service, and the connection to it. */
-export type Connection<D> = Methods<D, []> & { close(): void };
+export type Connection<D> = Methods<D, [options?: CallOptions]> & { close(): void };
 
 /** An inner call gives up this much before its caller does, so that the caller still hears why (as boulder does it). */
 const deadlineMargin = 20;
-/** The longest that a call takes when nobody set a deadline. */
+/** The longest that a call takes when nobody set a deadline, and its proto doesn't give it more time. */
 const longestCall = 5_000;
 
 /**
@@ -50,17 +55,19 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
   const unaryMethods = Object.entries(definition).filter(([, rpc]) => !rpc.requestStream && !rpc.responseStream);
   const methods = unaryMethods.map(([key, rpc]) => {
     const serialize = rpc.requestSerialize as (value: unknown) => Buffer;
-    const isRepeatable = method(rpc.path).idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
-    const call = async (request: unknown): Promise<unknown> => {
+    const description = method(rpc.path);
+    const isRepeatable = description.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
+    const longest = timeoutOf(description) ?? longestCall;
+    const call = async (request: unknown, { signal }: CallOptions = {}): Promise<unknown> => {
       const metadata = new Metadata();
       metadata.set('authorization', `Bearer ${await identities.serviceToken(target)}`);
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
       if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
-      const deadline = Math.min((context?.deadline ?? Infinity) - deadlineMargin, Date.now() + longestCall);
+      const deadline = Math.min((context?.deadline ?? Infinity) - deadlineMargin, Date.now() + longest);
       const attempt = () =>
         new Promise((resolve, reject) => {
-          client.makeUnaryRequest(
+          const running = client.makeUnaryRequest(
             rpc.path,
             serialize,
             rpc.responseDeserialize,
@@ -68,13 +75,17 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
             metadata,
             { deadline },
             (error: ServiceError | null, response: unknown) => {
+              signal?.removeEventListener('abort', cancel);
               if (error === null) resolve(response);
               else reject(error);
             },
           );
+          const cancel = () => running.cancel();
+          signal?.addEventListener('abort', cancel);
         });
       try {
-        return await reach.call(attempt, { isRepeatable, deadline });
+        const isGone = () => signal?.aborted ?? false;
+        return await unlessAborted(signal, reach.call(attempt, { isRepeatable, deadline, isGone }));
       } catch (error) {
         throw isServiceError(error) ? translated(error, target) : error;
       }
@@ -82,6 +93,20 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
     return [key, call] as const;
   });
   return { ...Object.fromEntries(methods), close: () => client.close() } as Connection<D>;
+}
+
+/** Waits for a call, but no longer than somebody wants its answer. */
+async function unlessAborted<T>(signal: AbortSignal | undefined, call: Promise<T>): Promise<T> {
+  if (signal === undefined) return call;
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(new HubError('CANCELLED', 'CANCELLED', 'Nobody waits for the answer'));
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort);
+  try {
+    return await Promise.race([call, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -12,6 +12,7 @@ import {
   UploadSignedChunkRequest,
 } from '#gen/chat4all/file/v1/file.ts';
 import { eventually } from '../../test/eventually.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 import { loadConfig } from '../config.ts';
 import { withContext } from '../context.ts';
 import type { HubError } from '../errors.ts';
@@ -74,6 +75,7 @@ async function open(t: ExecutionContext, name: string, served: ServedService, pa
   const lines: Record<string, unknown>[] = [];
   const config = loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1ms', GRPC_CONCURRENCY: String(places) });
   const server = await serve({
+    authority: noAuthority,
     config,
     identities: identitiesOf(name),
     log: openLog({

@@ -8,9 +8,10 @@ import { Shares } from '../shares.ts';
  * - `short`: unary calls that may take no longer than usual.
  * - `long`: streams, and unary calls whose proto gives them more time (`timeout_seconds`).
  * - `opening`: streams whose first message isn't there yet. Only then do they get a place among the long ones.
+ * - `unknown`: calls whose API key is being looked up. Only then do they get a place of another kind.
  * - `standing`: streams that stay open and have nothing to do most of the time, those of health and reflection.
  */
-export type PlaceKind = 'short' | 'long' | 'opening' | 'standing';
+export type PlaceKind = 'short' | 'long' | 'opening' | 'unknown' | 'standing';
 
 /** The reasons of the two errors of `take`. */
 const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
@@ -34,7 +35,8 @@ export class Places {
   constructor(count: number, log: Logger) {
     this.#log = log;
     const shares = () => new Shares(count);
-    this.#shares = { short: shares(), long: shares(), opening: new Shares(openingFactor * count), standing: shares() };
+    const opening = new Shares(openingFactor * count);
+    this.#shares = { short: shares(), long: shares(), opening, unknown: shares(), standing: shares() };
   }
 
   /** @throws HubError UNAVAILABLE `OVERLOADED` if there is no place of that kind for anybody */

@@ -17,6 +17,7 @@ import {
   type UploadChunkResponse,
 } from '#gen/chat4all/file/v1/file.ts';
 import { eventually } from '../../test/eventually.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 import { loadConfig } from '../config.ts';
 import { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
@@ -59,6 +60,7 @@ async function open(t: ExecutionContext, given: Given, taken?: RateFloorOptions)
   const handlers = Object.fromEntries(Object.keys(FileServiceService).map((key) => [key, unused]));
   const lines: Record<string, unknown>[] = [];
   const server = await serve({
+    authority: noAuthority,
     config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1s' }),
     identities: identitiesOf('file'),
     log: openLog({

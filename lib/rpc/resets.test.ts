@@ -5,6 +5,7 @@ import { Client, credentials, Metadata, Server, ServerCredentials, status } from
 import ava, { type ExecutionContext } from 'ava';
 import { FileServiceService, UploadChunkRequest } from '#gen/chat4all/file/v1/file.ts';
 import { eventually } from '../../test/eventually.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 import { loadConfig } from '../config.ts';
 import type { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from '../identity.ts';
@@ -63,6 +64,7 @@ async function open(t: ExecutionContext) {
   };
   const lines: { msg: string; peer?: string }[] = [];
   const server = await serve({
+    authority: noAuthority,
     config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1s', GRPC_CONCURRENCY: '100000' }),
     identities: identities.file,
     log: openLog({

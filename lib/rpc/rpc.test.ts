@@ -20,6 +20,7 @@ import {
   type ServerReflectionResponse,
 } from '#gen/grpc/reflection/v1/reflection.ts';
 import { eventually } from '../../test/eventually.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 import { loadConfig } from '../config.ts';
 import { currentContext, withContext } from '../context.ts';
 import { HubError } from '../errors.ts';
@@ -61,6 +62,7 @@ async function open(
   });
   const config = loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '2s', ...env });
   const server = await serve({
+    authority: noAuthority,
     config,
     identities: identitiesOf('auth'),
     log,

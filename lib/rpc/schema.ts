@@ -31,6 +31,7 @@ export const registry: FileRegistry = createFileRegistry(set);
 const validator = createValidator({ registry });
 const accessOption = extension('chat4all.options.v1.access');
 const callersOption = extension('chat4all.options.v1.callers');
+const bearerOnlyOption = extension('chat4all.options.v1.bearer_only');
 const timeoutOption = extension('chat4all.options.v1.timeout_seconds');
 const rawBodyOption = extension('chat4all.options.v1.raw_body');
 const httpOption = extension('google.api.http');
@@ -69,6 +70,11 @@ export function callersOf(rpc: DescMethod): ReadonlySet<string> {
       ? `${name} names callers, but its access rule isn't SERVICE`
       : `${name} is for services, but doesn't say which ones may call it`,
   );
+}
+
+/** Whether an API key is not enough to call an RPC. */
+export function isBearerOnly(rpc: DescMethod): boolean {
+  return getOption(rpc, bearerOnlyOption) as boolean;
 }
 
 /** Milliseconds that a call may take whose caller sets no deadline; undefined if its proto says nothing of it. */

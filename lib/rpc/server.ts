@@ -29,11 +29,13 @@ import {
   type Serving,
 } from './call.ts';
 import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
+import type { Authority } from './authority.ts';
+import { openCallers } from './callers.ts';
 import { Places } from './places.ts';
 import { handOverKeys, headOnlyKey, PieceMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { boundResets } from './resets.ts';
-import { accessOf, callersOf, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
+import { accessOf, callersOf, isBearerOnly, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
 import { serveHealth, standing } from './standing.ts';
 import { callerKey, toStatus } from './status.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
@@ -124,6 +126,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       name: method_.path.slice(1),
       access,
       callers: callersOf(description),
+      bearerOnly: isBearerOnly(description),
       description,
       timeout: timeoutOf(description),
       kind: method_.requestStream || method_.responseStream || timeoutOf(description) !== undefined ? 'long' : 'short',
@@ -169,6 +172,8 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
 export interface ServeOptions {
   config: Config<typeof serverSettings>;
   identities: Identities;
+  /** Asked for API keys and standings. Closed with the server. */
+  authority: Authority;
   log: Logger;
   services: readonly ServedService[];
   /** What the process needs, by name: each is asked every second, and shown by the health service under its name. */
@@ -193,6 +198,7 @@ export interface RunningServer {
 export async function serve({
   config,
   identities,
+  authority,
   log,
   services,
   dependencies,
@@ -201,8 +207,9 @@ export async function serve({
   const transport = openTransport(config);
   const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
   boundResets(server, log);
+  const callers = openCallers({ identities, authority, log });
   const serving: Serving = {
-    identities,
+    callers,
     log,
     defaultDeadline: config.GRPC_DEADLINE,
     places: new Places(config.GRPC_CONCURRENCY, log),
@@ -233,6 +240,9 @@ export async function serve({
       if (error) reject(new Error(`Can't serve gRPC on ${config.GRPC_HOST}:${config.GRPC_PORT}: ${error.message}`));
       else resolve(port);
     });
+  }).catch(async (error: Error) => {
+    await Promise.all([watch.stop(), callers.stop()]);
+    throw error;
   });
 
   if (!transport.encrypted && !staysHere(config.GRPC_HOST)) {
@@ -255,6 +265,7 @@ export async function serve({
           resolve();
         });
       });
+      await callers.stop();
     },
   };
 }

@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { createAuthority, writeCertificates } from '../../test/certificates.ts';
 import { opened, openedFolder } from '../../test/opened.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 import { ConfigError, loadConfig } from '../config.ts';
 import type { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
@@ -38,6 +39,7 @@ async function open(t: ExecutionContext, env: Record<string, string>) {
     throw new Error('nobody asks for this');
   };
   const server = await serve({
+    authority: noAuthority,
     config: loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1s', ...env }),
     identities: identitiesOf('auth'),
     log,

@@ -260,6 +260,7 @@ test('issueToken: gives a token that every service believes, for as long as it s
     userId: answer.userId,
     username: 'user1',
     admin: false,
+    credential: 'token',
   });
 });
 

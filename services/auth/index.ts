@@ -5,6 +5,7 @@ import {
   UserAdminServiceService,
 } from '#gen/chat4all/account/v1/account.ts';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
+import { IdentityServiceService } from '#gen/chat4all/identity/v1/identity.ts';
 import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
@@ -16,11 +17,15 @@ import { openAccountRecordHandlers } from './account-record-handlers.ts';
 import { accountSettings, checkAccountSettings, postOf } from './account-settings.ts';
 import { foldCase } from './accounts.ts';
 import { openHandlers } from './handlers.ts';
+import { openIdentityHandlers } from './identity-handlers.ts';
+import { openKeyExchange } from './key-exchange.ts';
 import { openLogins } from './logins.ts';
 import { openMails } from './mails.ts';
 import { openPasswords } from './passwords.ts';
 import { openResets } from './resets.ts';
 import { appoint, seedAdmin, seedKnownUsers } from './seeds.ts';
+import { openStandingFeed } from './standing-feed.ts';
+import { openStandings } from './standings.ts';
 import { database, openStore } from './store.ts';
 import { startSweeping } from './sweeping.ts';
 import { openTokens } from './tokens.ts';
@@ -71,7 +76,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   }
   checkAccountSettings(config);
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'auth' });
   opened.defer(() => db.close());
   const store = openStore(db);
@@ -105,10 +110,13 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     written: () => mails.wake(),
   });
   opened.defer(() => resets.stop());
+  const standings = openStandings(db);
   const sweeping = startSweeping({
     store,
+    standings,
     log,
     failureLimit,
+    tokenLifetimes: [config.TOKEN_TTL, config.ACCESS_TOKEN_TTL],
     kept: {
       refreshTokens: config.REFRESH_TOKEN_TTL,
       resetRequests: resetLimits.window,
@@ -117,9 +125,13 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   });
   opened.defer(() => sweeping.stop());
   const reserved = new Set(appointed.map(foldCase));
+  const exchange = openKeyExchange(store);
+  const feed = openStandingFeed({ standings, log });
+  opened.defer(() => feed.stop());
   const server = await serve({
     config,
     identities,
+    authority: { exchange, changesAfter: feed.after, close: () => {} },
     log,
     services: [
       service(AuthServiceService, openHandlers({ store, logins, tokens, tokenLifetime: config.TOKEN_TTL })),
@@ -130,10 +142,13 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       ),
       service(UserAdminServiceService, openUserAdminHandlers({ store }), userAdminChecks),
       service(AccountRecordServiceService, openAccountRecordHandlers({ store })),
+      service(IdentityServiceService, openIdentityHandlers({ exchange, feed })),
     ],
     dependencies: { database: () => db.ping() },
   });
   opened.defer(() => server.stop());
+  // First of all: who waits there would keep the server from stopping.
+  opened.defer(() => feed.stop());
 
   const everything = opened.move();
   return {

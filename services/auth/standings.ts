@@ -23,6 +23,8 @@ export const mostChanges = 1_000;
  * ends with the transaction. Such changes are rare.
  */
 export async function noteStanding(transaction: SqlTransaction, subject: Subject): Promise<void> {
+  // Outside of a transaction the lock would end before the change is there for others.
+  if (transaction.afterCommit === undefined) throw new Error('A standing is noted in the transaction that changes it');
   const isApiKey = 'apiKeyId' in subject;
   await transaction.sql(`select pg_advisory_xact_lock(hashtext('standings'))`);
   await transaction.sql(
@@ -31,6 +33,18 @@ export async function noteStanding(transaction: SqlTransaction, subject: Subject
      on conflict (subject_id) do update set number = excluded.number, noted_at = excluded.noted_at`,
     [isApiKey ? subject.apiKeyId : subject.userId, isApiKey],
   );
+  transaction.afterCommit(() => {
+    for (const listener of listeners) listener();
+  });
+}
+
+/** Of the whole process: a hint to look, which says nothing of what has changed. */
+const listeners = new Set<() => void>();
+
+/** Calls `listener` after each change by this process. @returns what ends that */
+export function onNoted(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
 }
 
 /** How long a change of an API key is kept: much longer than any service remembers a key. */

@@ -2,6 +2,7 @@ import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import { ApiKeyEntity, apiKeyQueries } from './api-keys-store.ts';
 import { AuditEventEntity, auditQueries } from './audit-store.ts';
 import { failureQueries, LoginFailureEntity } from './failures-store.ts';
+import { keyOwnerQueries } from './key-owners-store.ts';
 import { MailEntity, mailQueries } from './mails-store.ts';
 import { resetQueries, ResetRequestEntity, ResetTokenEntity } from './resets-store.ts';
 import { seedQueries } from './seeds-store.ts';
@@ -45,6 +46,7 @@ export function openStore(db: Database) {
     ...sessionQueries(db),
     ...failureQueries(db),
     ...apiKeyQueries(db),
+    ...keyOwnerQueries(db),
     ...resetQueries(db),
     ...mailQueries(db),
     ...auditQueries(db),

@@ -1,12 +1,16 @@
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
 import { failuresCountFrom, type FailureLimit } from './auth.ts';
+import type { Standings } from './standings.ts';
 import type { Store } from './store.ts';
 
 export interface SweepingOptions {
   store: Store;
+  standings: Standings;
   log: Logger;
   failureLimit: FailureLimit;
+  /** Milliseconds that the tokens live that are issued now. */
+  tokenLifetimes: readonly number[];
   /** Milliseconds that things are kept for: refresh tokens after they expired, requests for mails, audit events. */
   kept: { refreshTokens: number; resetRequests: number; auditEvents: number };
 }
@@ -17,11 +21,14 @@ const day = 86_400_000;
 const apiKeysShown = 90 * day;
 
 /** Deletes what has expired, a batch of each kind at a time. */
-export function startSweeping({ store, log, failureLimit, kept }: SweepingOptions): Loop {
+export function startSweeping(options: SweepingOptions): Loop {
+  const { store, standings, log, failureLimit, tokenLifetimes, kept } = options;
   return repeat('sweeping away what has expired', log, async () => {
     const now = new Date();
     const before = (milliseconds: number) => new Date(now.getTime() - milliseconds);
+    await standings.noteLifetimes(tokenLifetimes, now);
     const swept = [
+      await standings.sweep(now, sweep.batch),
       await store.sweepSessions(now, sweep.batch),
       await store.sweepFailures(failuresCountFrom(now, failureLimit), sweep.batch),
       await store.sweepRefreshTokens(before(kept.refreshTokens), sweep.batch),

@@ -6,6 +6,7 @@ import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { tellsLater, type Connector } from './connector.ts';
 import { consumeDeliveries } from './events.ts';
@@ -23,6 +24,7 @@ export { database };
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...busSettings,
   PROVIDER_PROFILES: z
@@ -41,7 +43,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const installed = await installedConnectors();
   const mocks = installed.filter(isMock);
   const configured = config.PROVIDER_PROFILES ?? new Map();
@@ -65,6 +67,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [
       service(ConnectorsServiceService, handlers({ connectors, store })),

@@ -6,7 +6,8 @@ import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { connect, serviceAddress } from '#lib/rpc/client.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
+import { connect } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { followActivity } from './events.ts';
 import { openChecks, openHandlers } from './handlers.ts';
@@ -17,14 +18,14 @@ export { database };
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...busSettings,
-  AUTH_ADDRESS: serviceAddress().describe('host:port of the auth service'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'conversation' });
   opened.defer(() => db.close());
   const store = openStore(db);
@@ -40,6 +41,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [service(ConversationServiceService, openHandlers({ store, auth }), openChecks({ auth }))],
     dependencies: { database: () => db.ping() },

@@ -1,5 +1,11 @@
+import { hkdfSync } from 'node:crypto';
 import { signatureOf, sizeOfChunk, type File } from './file.ts';
 import type { Storage } from './storage/storage.ts';
+
+/** The key that a secret of UPLOAD_URL_KEYS stands for. */
+export function urlKeyOf(secret: string): Buffer {
+  return Buffer.from(hkdfSync('sha256', secret, '', 'chat4all upload URLs', 32));
+}
 
 /** Makes URLs to which a chunk can be put without a token. */
 export interface ChunkUrls {

@@ -139,10 +139,10 @@ test('requireSignature: every part of a URL counts, and so does the time', (t) =
   const now = new Date('2026-11-23T12:00:00Z');
   const claims = { fileId: 'f', chunkId: '1', expires: String(now.getTime() / 1_000 + 60) };
   const signature = signatureOf(claims, key).toString('base64url');
-  t.notThrows(() => requireSignature(claims, signature, key, now));
+  t.notThrows(() => requireSignature(claims, signature, [Buffer.alloc(32, 2), key], now));
   const refused = (changed: object, given = signature, at = now, by = key) =>
     t.like(
-      t.throws(() => requireSignature({ ...claims, ...changed }, given, by, at)),
+      t.throws(() => requireSignature({ ...claims, ...changed }, given, [by], at)),
       { kind: 'PERMISSION_DENIED', reason: 'SIGNATURE_INVALID' },
     );
   refused({ fileId: 'g' });

@@ -250,12 +250,14 @@ export function signatureOf(claims: UrlClaims, key: Buffer): Buffer {
 }
 
 /** @throws HubError PERMISSION_DENIED `SIGNATURE_INVALID`, whatever it is that is wrong */
-export function requireSignature(claims: UrlClaims, signature: string, key: Buffer, now: Date): void {
+export function requireSignature(claims: UrlClaims, signature: string, keys: readonly Buffer[], now: Date): void {
   const given = Buffer.from(signature, 'base64url');
-  const right = signatureOf(claims, key);
-  const matches = given.length === right.length && timingSafeEqual(given, right);
-  // A second spelling of the same bytes is a changed URL, too.
-  if (matches && right.toString('base64url') === signature && Number(claims.expires) * 1_000 > now.getTime()) return;
+  const matches = keys.some((key) => {
+    const right = signatureOf(claims, key);
+    // A second spelling of the same bytes is a changed URL, too.
+    return given.length === right.length && timingSafeEqual(given, right) && right.toString('base64url') === signature;
+  });
+  if (matches && Number(claims.expires) * 1_000 > now.getTime()) return;
   throw new HubError(
     'PERMISSION_DENIED',
     'SIGNATURE_INVALID',

@@ -33,7 +33,8 @@ export interface HandlerOptions {
   conversations: Pick<Connection<typeof ConversationServiceService>, 'filterMemberships'>;
   limits: Limits;
   /** What URLs for chunks are signed with. */
-  urlKey: Buffer;
+  /** That URLs may be signed with. */
+  urlKeys: readonly Buffer[];
   /** Milliseconds without activity after which an upload is aborted. */
   lifetime: number;
   /** URL of the gateway; undefined for the one by which a client comes. */
@@ -47,7 +48,7 @@ const noId = '00000000-0000-0000-0000-000000000000';
 const nothing: Progress = { receivedBytes: 0, missing: [] };
 
 export function openHandlers(options: HandlerOptions): Handlers<typeof FileServiceService> {
-  const { store, storage, uploads, urls, conversations, limits, urlKey, lifetime, publicUrl, onRemoval } = options;
+  const { store, storage, uploads, urls, conversations, limits, urlKeys, lifetime, publicUrl, onRemoval } = options;
 
   async function fileOf(fileId: string): Promise<File> {
     const file = await store.find(fileId);
@@ -116,7 +117,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
     },
 
     async uploadSignedChunk({ signature, contentDigest, contentLength, ...claims }, call, bytes) {
-      requireSignature(claims, signature, urlKey, new Date());
+      requireSignature(claims, signature, urlKeys, new Date());
       const announced = contentLength === undefined ? undefined : Number(contentLength);
       const chunk = { chunkId: Number(claims.chunkId), contentDigest, announced, bytes };
       await uploads.put(await fileOf(claims.fileId), chunk, call.signal);

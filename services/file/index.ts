@@ -1,14 +1,15 @@
 import { z } from 'zod';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
-import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, secrets, type Config } from '#lib/config.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
-import { openChunkUrls } from './chunk-urls.ts';
+import { openChunkUrls, urlKeyOf } from './chunk-urls.ts';
 import { startRemoving, startSweep } from './cleaning.ts';
 import type { Limits } from './file.ts';
 import { openHandlers } from './handlers.ts';
@@ -26,6 +27,7 @@ const mostChunks = 10_000;
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...storageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
@@ -52,6 +54,9 @@ export const settings = {
   UPLOAD_TTL: duration({ min: 1_000, max: 30 * 24 * hour })
     .default(24 * hour)
     .describe('how long an upload stays open without activity before it is aborted and its chunks are removed'),
+  UPLOAD_URL_KEYS: secrets().describe(
+    'secrets that URLs to put a chunk to are signed with, with commas between them: the first one signs, all are believed',
+  ),
   UPLOAD_URL_TTL: duration({ min: 1_000, max: 24 * hour })
     .default(hour)
     .describe('how long a URL to put a chunk to is valid'),
@@ -59,7 +64,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'file' });
   opened.defer(() => db.close());
   const storage = await openStorage(config, { log });
@@ -83,8 +88,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const sweep = startSweep({ store, uploads, log, lifetime });
   opened.defer(() => sweep.stop());
 
-  const urlKey = identities.deriveKey('upload URLs');
-  const urls = openChunkUrls({ storage, key: urlKey, lifetime: config.UPLOAD_URL_TTL });
+  const urlKeys = config.UPLOAD_URL_KEYS.map(urlKeyOf);
+  const urls = openChunkUrls({ storage, key: urlKeys[0]!, lifetime: config.UPLOAD_URL_TTL });
   const handlers = openHandlers({
     store,
     storage,
@@ -92,7 +97,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     urls,
     conversations,
     limits,
-    urlKey,
+    urlKeys,
     lifetime,
     publicUrl: config.PUBLIC_URL,
     onRemoval,
@@ -100,6 +105,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [service(FileServiceService, handlers)],
     dependencies: { database: () => db.ping(), store: () => storage.ping() },

@@ -14,7 +14,7 @@ const [ana, bia] = [uuid(), uuid()];
 
 function call(userId: string): UserCall {
   return {
-    caller: { kind: 'user', userId, username: 'ana', admin: false },
+    caller: { kind: 'user', userId, username: 'ana', admin: false, credential: 'token' },
     requestId: 'request-1',
     address: '192.0.2.1',
     origin: undefined,

@@ -9,6 +9,7 @@ import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { openAudit } from './audit.ts';
@@ -26,6 +27,7 @@ export { database } from './store.ts';
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...busSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
@@ -41,7 +43,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const database = openDatabase(definition, {
     url: config.DATABASE_URL,
     poolSize: config.DATABASE_POOL,
@@ -93,6 +95,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [
       service(

@@ -6,6 +6,7 @@ import { databaseSettings, openDatabase } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { consumeMessages } from './events.ts';
@@ -17,6 +18,7 @@ export { database };
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...busSettings,
   FILE_ADDRESS: serviceAddress().describe('host:port of the file service'),
@@ -24,7 +26,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'router' });
   opened.defer(() => db.close());
   const bus = await openBus(config, { log, clientId: 'router' });
@@ -36,6 +38,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [service(RouterServiceService, handlers(store))],
     dependencies: { database: db.ping, bus: bus.probe },

@@ -24,6 +24,7 @@ import { eventually } from '../../test/eventually.ts';
 import { openHarness, type TestUser } from '../../test/harness.ts';
 import { opened, openedFolder } from '../../test/opened.ts';
 import { answering, startToolServer } from '../../test/tool-servers.ts';
+import { noAuthority } from '../../test/no-authority.ts';
 
 /** Stands in for the auth service, and remembers what it was told; while it is away, it refuses. */
 const told = {
@@ -38,6 +39,7 @@ const hub = opened(openHarness, (hub) => hub.stop());
 const accounts = opened(
   () =>
     serve({
+      authority: noAuthority,
       config: loadConfig(serverSettings, { GRPC_PORT: '0' }),
       identities: hub.identities['auth']!,
       log: openLog({ name: 'auth', format: 'json', level: 'silent' }),

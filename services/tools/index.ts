@@ -12,7 +12,8 @@ import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import { connect, serviceAddress } from '#lib/rpc/client.ts';
+import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
+import { connect } from '#lib/rpc/client.ts';
 import { Places } from '#lib/rpc/places.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { openCatalog } from './catalog.ts';
@@ -46,9 +47,9 @@ const hostPattern = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?$/i;
 export const settings = {
   ...serverSettings,
   ...identitySettings,
+  ...authoritySettings,
   ...databaseSettings,
   ...laptopSettings,
-  AUTH_ADDRESS: serviceAddress().describe('host:port of the auth service'),
   PLANS_FILE: text()
     .optional()
     .describe('JSON file with the plans free, pro and enterprise; not set, they are the built-in ones'),
@@ -96,7 +97,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   }
   const plans = readPlans(config.PLANS_FILE);
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config);
+  const identities = openIdentities(config, log);
   const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'tools' });
   opened.defer(() => db.close());
   const accounts = connect(AccountRecordServiceService, {
@@ -141,6 +142,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const server = await serve({
     config,
     identities,
+    authority: connectAuthority({ config, identities }),
     log,
     services: [
       service(ToolServiceService, toolHandlers({ catalog, invocations })),

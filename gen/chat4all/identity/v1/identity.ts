@@ -62,6 +62,8 @@ export interface WatchStandingsResponse {
   standings: Standing[];
   /** UUIDs of API keys that are not valid any more. */
   revokedKeyIds: string[];
+  /** Whether there are more changes already. */
+  more: boolean;
 }
 
 function createBaseExchangeApiKeyRequest(): ExchangeApiKeyRequest {
@@ -348,7 +350,7 @@ export const Standing: MessageFns<Standing> = {
 };
 
 function createBaseWatchStandingsResponse(): WatchStandingsResponse {
-  return { cursor: 0n, standings: [], revokedKeyIds: [] };
+  return { cursor: 0n, standings: [], revokedKeyIds: [], more: false };
 }
 
 export const WatchStandingsResponse: MessageFns<WatchStandingsResponse> = {
@@ -364,6 +366,9 @@ export const WatchStandingsResponse: MessageFns<WatchStandingsResponse> = {
     }
     for (const v of message.revokedKeyIds) {
       writer.uint32(26).string(v!);
+    }
+    if (message.more !== false) {
+      writer.uint32(32).bool(message.more);
     }
     return writer;
   },
@@ -405,6 +410,14 @@ export const WatchStandingsResponse: MessageFns<WatchStandingsResponse> = {
             message.revokedKeyIds.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.more = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -425,6 +438,7 @@ export const WatchStandingsResponse: MessageFns<WatchStandingsResponse> = {
     message.cursor = (object.cursor !== undefined && object.cursor !== null) ? BigInt(object.cursor) : 0n;
     message.standings = object.standings?.map((e) => Standing.fromPartial(e)) || [];
     message.revokedKeyIds = object.revokedKeyIds?.map((e) => e) || [];
+    message.more = object.more ?? false;
     return message;
   },
 };
@@ -449,8 +463,8 @@ export const IdentityServiceService = {
   },
   /**
    * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 hears of every change that a token or a remembered
-   * key which is still valid may not know of.
+   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
+   * token or a remembered key which is still valid may not know of.
    */
   watchStandings: {
     path: "/chat4all.identity.v1.IdentityService/WatchStandings" as const,
@@ -473,8 +487,8 @@ export interface IdentityServiceServer extends UntypedServiceImplementation {
   exchangeApiKey: handleUnaryCall<ExchangeApiKeyRequest, ExchangeApiKeyResponse>;
   /**
    * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 hears of every change that a token or a remembered
-   * key which is still valid may not know of.
+   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
+   * token or a remembered key which is still valid may not know of.
    */
   watchStandings: handleUnaryCall<WatchStandingsRequest, WatchStandingsResponse>;
 }
@@ -501,8 +515,8 @@ export interface IdentityServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 hears of every change that a token or a remembered
-   * key which is still valid may not know of.
+   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
+   * token or a remembered key which is still valid may not know of.
    */
   watchStandings(
     request: WatchStandingsRequest,

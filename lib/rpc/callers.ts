@@ -1,0 +1,89 @@
+import type { Metadata } from '@grpc/grpc-js';
+import { invalidKey, rememberApiKeys } from '../api-keys.ts';
+import { HubError } from '../errors.ts';
+import { invalidToken, type Identities, type Identity } from '../identity.ts';
+import type { Logger } from '../log.ts';
+import { followStandings } from '../standings.ts';
+import type { Authority } from './authority.ts';
+import type { Access } from './schema.ts';
+
+/** Who may call an RPC. */
+export interface AccessRule {
+  access: Access;
+  /** The services that may call it, where the access rule is SERVICE. */
+  callers: ReadonlySet<string>;
+  /** Whether an API key is not enough. */
+  bearerOnly: boolean;
+}
+
+/** Knows who calls, by a token or an API key, and what they may do at present. */
+export interface Callers {
+  /**
+   * Who calls, if they may; undefined where it doesn't matter.
+   *
+   * @param enter is called before an API key is looked up, and what it returns once that is over: it may refuse by throwing
+   */
+  identify(metadata: Metadata, rule: AccessRule, enter: () => () => void): Promise<Identity | undefined>;
+  stop(): Promise<void>;
+}
+
+export const apiKeyHeader = 'x-api-key';
+
+export function openCallers({
+  identities,
+  authority,
+  log,
+}: {
+  identities: Identities;
+  authority: Authority;
+  log: Logger;
+}): Callers {
+  const apiKeys = rememberApiKeys(authority.exchange);
+  const standings = followStandings({ changesAfter: authority.changesAfter, onRevoked: apiKeys.forget, log });
+
+  /** What a user may do now, which may be something else than when the token was issued. */
+  function asOfNow(caller: Identity): Identity {
+    if (caller.kind !== 'user') return caller;
+    const standing = standings.of(caller.userId);
+    if (standing === undefined) return caller;
+    const isToken = caller.credential === 'token';
+    if (standing.disabled) throw isToken ? invalidToken() : invalidKey();
+    return isToken && standing.admin !== caller.admin ? { ...caller, admin: standing.admin } : caller;
+  }
+
+  return {
+    async identify(metadata, { access, callers, bearerOnly }, enter) {
+      if (access === 'PUBLIC') return undefined;
+      if (standings.coming !== undefined) await standings.coming;
+      const [header] = metadata.get('authorization');
+      if (header === undefined) {
+        const [key] = metadata.get(apiKeyHeader);
+        if (typeof key !== 'string' || access !== 'USER' || bearerOnly) throw noToken(key !== undefined);
+        return asOfNow(await apiKeys.identify(key, enter));
+      }
+      const token = typeof header === 'string' ? /^bearer +(\S+)$/i.exec(header)?.[1] : undefined;
+      if (token === undefined) {
+        throw new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The authorization must be `Bearer <token>`');
+      }
+      const caller = asOfNow(await identities.verify(token));
+      const allowed =
+        access === 'SERVICE'
+          ? caller.kind === 'service' && callers.has(caller.name)
+          : caller.kind === 'user' && (access === 'USER' || caller.admin);
+      if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
+      return caller;
+    },
+
+    async stop() {
+      await standings.stop();
+      authority.close();
+    },
+  };
+}
+
+function noToken(hasKey: boolean): HubError {
+  const message = hasKey
+    ? 'An API key is not enough for this call: it needs a bearer token'
+    : 'This call needs a bearer token: log in first';
+  return new HubError('UNAUTHENTICATED', 'TOKEN_MISSING', message);
+}

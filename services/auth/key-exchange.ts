@@ -1,0 +1,35 @@
+import { HubError } from '#lib/errors.ts';
+import { Rounds } from '#lib/rounds.ts';
+import type { FoundKey } from './key-owners-store.ts';
+
+/** Whom an API key stands for. */
+export interface KeyOwner {
+  keyId: string;
+  userId: string;
+  username: string;
+  expiresAt: Date | undefined;
+}
+
+/** Tells whom API keys stand for, by their SHA-256. @throws HubError UNAUTHENTICATED `API_KEY_INVALID` */
+export type KeyExchange = (keyHash: Buffer) => Promise<KeyOwner>;
+
+/** Of one look at the database. */
+const mostKeys = 1_000;
+
+/** One look at the database at a time: what comes while it runs is looked up together by the next one. */
+export function openKeyExchange(store: {
+  useApiKeys(hashes: readonly Buffer[], now: Date): Promise<FoundKey[]>;
+}): KeyExchange {
+  const rounds = new Rounds<Buffer, FoundKey | undefined>(async (hashes) => {
+    const found = await store.useApiKeys(hashes, new Date());
+    const byHash = new Map(found.map((key) => [key.keyHash.toString('latin1'), key]));
+    return hashes.map((keyHash) => byHash.get(keyHash.toString('latin1')));
+  }, mostKeys);
+
+  return async (keyHash) => {
+    const found = await rounds.do(keyHash);
+    if (found === undefined) throw new HubError('UNAUTHENTICATED', 'API_KEY_INVALID', 'The API key is not valid');
+    const { keyId, userId, username, expiresAt } = found;
+    return { keyId, userId, username, expiresAt: expiresAt ?? undefined };
+  };
+}
