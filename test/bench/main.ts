@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { kafkaAvailable, startKafka } from '../../dev/engines/kafka.ts';
 import { minioAvailable, minioNeeds } from '../../dev/engines/minio.ts';
+import { measureCredentials, printCredentials } from './credentials.ts';
 import { measureCrowd, printCrowd } from './crowd.ts';
 import { measureFiles, profileFiles } from './files.ts';
 import { printFiles } from './files-report.ts';
@@ -49,6 +50,11 @@ npm run bench -- --logins [options]: how many log in, fifty at once, against wha
   --seconds <1-600>              how long each measurement takes; 15 by default
   --json <file>                  as above
 
+npm run bench -- --credentials [options]: what a small read costs with an API key, against a token
+
+  --seconds <1-600>              how long each round sends; 5 by default, of which each has 5
+  --json <file>                  as above
+
 npm run bench -- --tools [options]: reads of a million rows of usage, and what an invocation adds to its tool
 
   --seconds <1-600>              how long invocations go on; 15 by default
@@ -79,8 +85,8 @@ interface Options {
   rate: number;
   json: string;
   profile: string | undefined;
-  /** Messages and files through a hub, the gateway alone, an honest client beside a hostile crowd, logins, or tools. */
-  mode: 'messages' | 'files' | 'gateway' | 'crowd' | 'logins' | 'tools';
+  /** Messages and files through a hub, the gateway alone, an honest client beside a hostile crowd, logins, credentials, or tools. */
+  mode: 'messages' | 'files' | 'gateway' | 'crowd' | 'logins' | 'credentials' | 'tools';
   gib: number;
 }
 
@@ -103,6 +109,7 @@ function readOptions(): Options {
       gateway: { type: 'boolean' },
       crowd: { type: 'boolean' },
       logins: { type: 'boolean' },
+      credentials: { type: 'boolean' },
       tools: { type: 'boolean' },
       help: { type: 'boolean' },
     } as const;
@@ -113,7 +120,7 @@ function readOptions(): Options {
       console.log(usage);
       process.exit(0);
     }
-    const own = ['files', 'gateway', 'crowd', 'logins', 'tools'] as const;
+    const own = ['files', 'gateway', 'crowd', 'logins', 'credentials', 'tools'] as const;
     const [mode = 'messages', another] = own.filter((name) => values[name] === true);
     if (another !== undefined) throw new Error(`--${mode} and --${another} are benchmarks of their own`);
     const which = mode === 'messages' ? 'without --files' : `with --${mode}`;
@@ -122,6 +129,7 @@ function readOptions(): Options {
       gateway: ['seconds', 'json', 'profile'] as const,
       crowd: ['seconds', 'json'] as const,
       logins: ['seconds', 'json'] as const,
+      credentials: ['seconds', 'json'] as const,
       tools: ['seconds', 'json'] as const,
       messages: names.filter((name) => name !== 'gib'),
     }[mode];
@@ -138,7 +146,7 @@ function readOptions(): Options {
       engines: engine === 'both' ? ['embedded', 'kafka'] : [engine as EngineReport['engine']],
       seconds: number(
         'seconds',
-        { messages: 15, files: 15, gateway: 3, crowd: 30, logins: 15, tools: 15 }[mode],
+        { messages: 15, files: 15, gateway: 3, crowd: 30, logins: 15, credentials: 5, tools: 15 }[mode],
         1,
         600,
       ),
@@ -180,6 +188,7 @@ async function main(options: Options): Promise<number> {
     gateway: `${seconds} s a round`,
     crowd: `${seconds} s a measurement`,
     logins: `${seconds} s a measurement`,
+    credentials: `${seconds} s a round`,
     tools: `invocations for ${seconds} s`,
   }[options.mode];
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
@@ -190,6 +199,7 @@ async function main(options: Options): Promise<number> {
   if (options.mode === 'gateway') return measureHop(options, report);
   if (options.mode === 'crowd') return measureHarm(options, report);
   if (options.mode === 'logins') return measureDoor(options, report);
+  if (options.mode === 'credentials') return measureKeys(options, report);
   if (options.mode === 'tools') return measureInvocations(options, report);
   if (options.mode === 'files') await measureStores(options, report);
   else await measureEngines(options, report);
@@ -236,6 +246,14 @@ async function measureDoor({ seconds, json }: Options, report: Report): Promise<
   printLogins(logins);
   await writeReport(json, { ...report, logins });
   return logins.problems.length === 0 ? 0 : 1;
+}
+
+/** Calls with an API key, and with a token. */
+async function measureKeys({ seconds, json }: Options, report: Report): Promise<number> {
+  const credentials = await inFolder((folder) => measureCredentials(folder, seconds, stopped.signal));
+  printCredentials(credentials);
+  await writeReport(json, { ...report, credentials });
+  return credentials.problems.length === 0 ? 0 : 1;
 }
 
 /** Does something with a folder for a hub, which is gone afterwards. */
