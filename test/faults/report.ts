@@ -17,6 +17,10 @@ export function printReport(report: RunReport): void {
     ['doubled', count('doubled')],
     ['out of order', count('order', 'gap')],
     ['files', `${report.files}; ${report.filesSentAgain} had to be sent again, since the store had lost a part`],
+    [
+      'invocations',
+      `${report.invocations.counted} counted, ${report.invocations.answered} answered, ${report.invocations.seen} seen by the tool; ${report.invocations.cutOff} failed`,
+    ],
     ['accepted unheard', `${report.acceptedUnheard}, and accepted once all the same`],
     ['asked again', `${report.repeated} times a network was asked for what it had`],
     [

@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Breach } from './breach.ts';
+import { checkTools } from './checker-tools.ts';
 import { check } from './checker.ts';
 import { startClients, type Clients } from './clients.ts';
 import { inject } from './inject.ts';
+import { startInvokers, type Invokers, type ToolObservations } from './invokers.ts';
 import { connect, observe } from './observe.ts';
 import type { Ledger, Observations } from './observations.ts';
 import { describe, makePlan, type Fault, type FaultKind, type Scale } from './plan.ts';
@@ -57,6 +59,8 @@ export interface RunReport {
   files: number;
   /** Files of which a store lost chunks, so that they had to be sent again. */
   filesSentAgain: number;
+  /** Of the tool: answered with 200, seen by it, in the usage, and there as failed. */
+  invocations: { answered: number; seen: number; counted: number; cutOff: number };
   /** How often each status was answered; 0 is no answer. */
   statuses: Record<string, number>;
   /** Messages that were accepted though the first answer never arrived: told so when they were sent again. */
@@ -130,6 +134,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
       UPLOAD_TTL: `${uploadLifetime}ms`,
       MAX_OPEN_UPLOADS: '1000',
       ADMIN_USERS: 'user1',
+      TOOL_TIMEOUT: '3s',
       PROVIDER_PROFILES: JSON.stringify(networks),
     },
   });
@@ -146,6 +151,9 @@ export async function run(options: RunOptions): Promise<RunReport> {
   started.defer(() => over.abort(new Error('the run is over')));
   const clientSignal = AbortSignal.any([signal, over.signal]);
   const clients = await startClients({ url: system.url, seed, users, rate, channels, signal: clientSignal });
+  const { tokens, administrator } = clients;
+  const invokers = await startInvokers({ url: system.url, tokens, administrator, signal: clientSignal });
+  started.defer(() => invokers.stop().catch(() => {}));
   const breaches: Breach[] = [];
   const faulted: Faulted[] = [];
   for (const fault of plan) {
@@ -155,21 +163,23 @@ export async function run(options: RunOptions): Promise<RunReport> {
 
   clients.hurry();
   while (clients.accepted() < options.messages) {
-    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed]);
+    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed, invokers.failed]);
   }
-  await clients.stop();
+  await Promise.all([clients.stop(), invokers.stop()]);
   const allEnded = await recover(system, Date.now(), signal, isQuiet);
   if (allEnded > healLimit) breaches.push(slow(`not quiet after ${seconds(allEnded)} at the end`));
 
   tell(`Looking at ${clients.journal.messages.length} messages`);
   const observations = await observe(system, clients, new Date(begun));
+  const tools = await observeTools(system, invokers);
+  breaches.push(...checkTools(tools));
   breaches.push(...check(observations, { mayFail: isFinal, uploadLifetime: uploadLifetime * 1.25 + 15_000 }));
   if (breaches.length > 0) {
     await system.keepLogs(options.keepIn);
     await tellStories(breaches, observations, system, tell);
     tell(`Logs are in ${options.keepIn}`);
   }
-  return reportOf({ engines, seed, replicas, leftOut }, { begun, faulted, clients, observations, breaches });
+  return reportOf({ engines, seed, replicas, leftOut }, { begun, faulted, clients, observations, tools, breaches });
 }
 
 interface Course {
@@ -234,7 +244,8 @@ const isQuiet: Condition = async (client) => {
   const { rows } = await client.query(
     `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
       or exists (select from message.outbox) or exists (select from file.removals where due_at < now() - interval '6 seconds')
-      or exists (select from connectors.deliveries where ended_at is null)`,
+      or exists (select from connectors.deliveries where ended_at is null)
+      or exists (select from tools.reservations) or exists (select from tools.outbox)`,
   );
   return rows.length === 0;
 };
@@ -257,6 +268,11 @@ async function recover(system: System, from: number, signal: AbortSignal, condit
   return Date.now() - from;
 }
 
+async function observeTools(system: System, invokers: Invokers): Promise<ToolObservations> {
+  await using database = await connect(system.databaseUrl);
+  return invokers.observe(database.client);
+}
+
 async function tellStories(
   breaches: readonly Breach[],
   observations: Observations,
@@ -273,9 +289,16 @@ async function tellStories(
 
 function reportOf(
   about: Pick<RunReport, 'engines' | 'seed' | 'replicas' | 'leftOut'>,
-  found: { begun: number; faulted: Faulted[]; clients: Clients; observations: Observations; breaches: Breach[] },
+  found: {
+    begun: number;
+    faulted: Faulted[];
+    clients: Clients;
+    observations: Observations;
+    tools: ToolObservations;
+    breaches: Breach[];
+  },
 ): RunReport {
-  const { clients, observations, faulted, breaches } = found;
+  const { clients, observations, tools, faulted, breaches } = found;
   const { messages, files } = observations.journal;
   const { ledger, effects } = observations;
   const told = (what: string) => messages.filter((message) => message.told === what).length;
@@ -299,6 +322,12 @@ function reportOf(
     effects: effects.length,
     files: files.length,
     filesSentAgain: files.filter(({ again }) => again > 0).length,
+    invocations: {
+      answered: tools.calls.filter(({ status }) => status === 200).length,
+      seen: tools.said.size,
+      counted: tools.usage.length,
+      cutOff: tools.usage.filter(({ status }) => status !== 'success').length,
+    },
     statuses: Object.fromEntries([...clients.statuses].toSorted(([one], [other]) => one - other)),
     acceptedUnheard: messages.filter(({ messageId, told, tries }) => {
       const unanswered = tries.find(({ status }) => status === 0);
