@@ -42,6 +42,8 @@ interface Scene {
   store: StoreView;
   takeAway(): Promise<void>;
   bringBack(): Promise<void>;
+  /** Sends a signal to the store, where it is a process. */
+  signal?(signal: NodeJS.Signals): void;
   stop(): Promise<unknown>;
 }
 
@@ -80,6 +82,7 @@ async function onS3(): Promise<Scene> {
     async bringBack() {
       minio = await startMinio({ dataDir, port: minio.port });
     },
+    signal: (name) => process.kill(minio.pid, name),
     async stop() {
       await hub.stop();
       await minio.stop();
@@ -124,7 +127,8 @@ function isAway(
   t.true(Number(answer?.headers.get('retry-after')) >= 1, what);
 }
 
-for (const { files, hub, store, takeAway, bringBack } of scenes) {
+for (const scene of scenes) {
+  const { files, hub, store, takeAway, bringBack } = scene;
   const [owner, reader] = hub.people as [Person, Person];
   const chunkSize = 5 * mebibyte;
   /** All that was uploaded to the end. */
@@ -272,6 +276,40 @@ for (const { files, hub, store, takeAway, bringBack } of scenes) {
       whole.push(fileId);
     },
   );
+
+  // Of a folder nothing can be taken away while a file is open.
+  if (files === 's3') {
+    for (const [what, stopIt, goOn] of [
+      ['killed', takeAway, bringBack],
+      ['frozen', async () => scene.signal!('SIGSTOP'), async () => scene.signal!('SIGCONT')],
+    ] as const) {
+      declare(
+        `${files}: the store is ${what} in the middle of a download: it is cut off, and never looks whole`,
+        async (t) => {
+          const content = contentOf(`${files} ${what}`, 64 * mebibyte);
+          const { file_id: fileId } = await uploadFile(owner, content);
+          whole.push(fileId);
+          const { status, body } = await owner.rest.raw('GET', `/v1/files/${fileId}/content`, { timeout: backLimit });
+          t.is(status, 200);
+          let length = 0;
+          await t.throwsAsync(async () => {
+            for await (const piece of body) {
+              if (length === 0) await stopIt();
+              length += (piece as Buffer).length;
+            }
+          });
+          t.true(length < content.size, `${length} of ${content.size}`);
+          const sent = await send(owner, await openConversation([owner, reader]));
+          t.is((await ended(reader, sent)).status, 'delivered');
+          await goOn();
+          const rest = () => download(owner, fileId, { headers: { range: `bytes=${length}-` } });
+          const more = await eventually('the rest is there', rest, ({ status }) => status !== 503, backLimit);
+          t.is(more.status, 206);
+          t.is(more.length, content.size - length);
+        },
+      );
+    }
+  }
 
   declare(`${files}: after all that the store has the files that are there, and nothing else`, async (t) => {
     const given = await threeChunks('given up');
