@@ -38,7 +38,7 @@ const hidden = [
   [`token ${token} refused`, token],
   [`{"authorization":"Bearer ${token}"}`, token],
   ...['c4a_', 'c4r_', 'c4p_'].map((prefix) => {
-    const opaque = `${prefix}${'aB3-_'.repeat(8)}xyz`;
+    const opaque = `${prefix}${'aB3-_'.repeat(prefix === 'c4p_' ? 5 : 8)}xyz`;
     return [`POST /api/v1/auth/password-reset/${opaque}?x=1`, opaque] as const;
   }),
   [`insert into users values ('user1', '${hash}') - duplicate key`, hash],

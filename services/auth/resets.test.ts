@@ -42,11 +42,11 @@ async function newcomer() {
   return { id, email, username };
 }
 
-/** The text of the mails to somebody, with the lines as they were before they were made to fit. */
+/** The text of the mails to somebody, as it is in their files. */
 async function mailsTo(email: string): Promise<string[]> {
   const files = (await readdir(hub.mailDir)).filter((name) => name.endsWith('.eml'));
   const texts = await Promise.all(files.map((name) => readFile(path.join(hub.mailDir, name), 'utf8')));
-  return texts.filter((text) => text.includes(`To: ${email}`)).map((text) => text.replaceAll('=\r\n', ''));
+  return texts.filter((text) => text.includes(`To: ${email}`));
 }
 
 const seen = new Set<string>();
@@ -61,7 +61,7 @@ async function askFor(email: string): Promise<string> {
     () => mailsTo(to),
     (found) => found.length > before,
   );
-  const tokens = mails.flatMap((mail) => [...mail.matchAll(/c4p_[\w-]{43}/g)].map(([token]) => token));
+  const tokens = mails.flatMap((mail) => [...mail.matchAll(/c4p_[\w-]{28}/g)].map(([token]) => token));
   const token = tokens.find((each) => !seen.has(each))!;
   seen.add(token);
   return token;

@@ -69,11 +69,13 @@ function resetMail(link: string, expiresAt: Date): { subject: string; body: stri
   return {
     subject: 'Choose a new password',
     body: [
-      'Somebody, probably you, asked to choose a new password for your account. Open this link to choose one:',
+      'Somebody, probably you, asked to choose a new password for your account.',
+      'Open this link to choose one:',
       '',
       link,
       '',
-      `It works once, until ${until}. If it wasn't you, do nothing: your password stays as it is.`,
+      `It works once, until ${until}.`,
+      "If it wasn't you, do nothing: your password stays as it is.",
       '',
     ].join('\n'),
   };
