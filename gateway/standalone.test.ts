@@ -3,20 +3,31 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { loadConfig } from '#lib/config.ts';
+import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { transportSettings } from '#lib/rpc/transport.ts';
-import { descriptorSet, startEchoBackend } from '../test/echo-backend.ts';
+import { descriptorSet, failing, startEchoBackend } from '../test/echo-backend.ts';
 import { dial, exchange } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
 import { startStandalone } from './standalone.ts';
 
-/** The gateway that stands alone, in front of an echoing backend. @param rename bytes of the descriptor set, and those in their place */
-async function start(t: ExecutionContext, concurrency?: number, rename: [string, string] = ['', '']) {
+/**
+ * The gateway that stands alone, in front of an echoing backend.
+ *
+ * @param rename bytes of the descriptor set, and those in their place
+ * @param protos the test protos in it
+ */
+async function start(
+  t: ExecutionContext,
+  concurrency?: number,
+  rename: [string, string] = ['', ''],
+  protos?: Parameters<typeof foreignDescriptors>[2],
+) {
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const descriptors = path.join(folder, 'descriptors.binpb');
-  await foreignDescriptors(descriptorSet, descriptors);
+  await foreignDescriptors(descriptorSet, descriptors, protos);
   const changed = (await readFile(descriptors, 'latin1')).replaceAll(...rename);
   await writeFile(descriptors, changed, 'latin1');
   const backend = await startEchoBackend();
@@ -65,6 +76,23 @@ test('standalone: a rule that takes /healthz goes before', async (t) => {
   ]);
   t.is((await exchange(gateway.port, 'GET /healthz')).status, 200);
   t.is(backend.calls.length, 1);
+});
+
+test('standalone: options of ours change nothing, neither in answers nor in errors', async (t) => {
+  const protos = ['transcoding/v1/transcoding.proto', 'transcoding/v1/envelope.proto'];
+  const { backend, gateway } = await start(t, undefined, undefined, protos);
+  const send = (line: string, body?: object) => exchange(gateway.port, line, { body });
+  const thing = await send('PATCH /api/v1/things/a', { nickname: 'n', nope: 1 });
+  t.is(thing.status, 200);
+  t.like(thing.json, { textValue: 'a', nickname: 'n', int64Value: '0', nested: null });
+  t.deepEqual((await send('GET /api/v1/shelves/s/things?pagination.total=7')).json, []);
+  t.is((await send('DELETE /api/v1/things/a')).status, 200);
+  t.like((await send('GET /api/v1/nope')).json, { code: 5, error_code: 'ROUTE_NOT_FOUND' });
+  t.like((await send('GET /api/v1/health')).json, { code: 5, error_code: 'ROUTE_NOT_FOUND' });
+  backend.handler = failing(new HubError('PERMISSION_DENIED', 'LIMIT_EXCEEDED', 'no'));
+  t.like((await send('GET /api/v1/things/a')).json, { code: 7, message: 'no', error_code: 'LIMIT_EXCEEDED' });
+  await exchange(gateway.port, 'GET /api/v1/things/a', { headers: { 'x-api-key': 'k' } });
+  t.deepEqual(backend.calls.at(-1)!.metadata.get('x-api-key'), []);
 });
 
 test('standalone: one address that takes all the places it gets refuses nobody else, and health answers', async (t) => {

@@ -14,11 +14,13 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { v4 as uuid } from 'uuid';
+import { AccountServiceService } from '#gen/chat4all/account/v1/account.ts';
+import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { generateKeys, identitySettings, openIdentities } from '#lib/identity.ts';
 import { loadConfig } from '#lib/config.ts';
 import type { HubError } from '#lib/errors.ts';
 import type { UnaryMethod } from '#lib/rpc/methods.ts';
-import { accessOf, callersOf as namedCallers, registry, type Access } from '#lib/rpc/schema.ts';
+import { accessOf, callersOf as namedCallers, isBearerOnly, method, registry, type Access } from '#lib/rpc/schema.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
 import { openHarness, packagesOf, serviceNames } from './harness.ts';
 import { opened } from './opened.ts';
@@ -30,6 +32,14 @@ import { opened } from './opened.ts';
  * What counts is who gets past the door. So the requests are empty: who is let in is told what is wrong with his request,
  * or gets an answer; nobody else may learn even that.
  */
+
+/** In the order of the proto. */
+const everybody = ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'];
+
+/** The packages whose services a folder has: those that the gateway knows, and what services ask each other alone. */
+function servedBy(folder: string): string[] {
+  return folder === 'auth' ? [...packagesOf(folder), 'identity'] : packagesOf(folder);
+}
 
 /**
  * Who may call what: written down apart from the protos, so that no change there opens an RPC unnoticed. A list names the
@@ -56,6 +66,8 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.account.v1.UserAdminService/ListAuditEvents': 'ADMIN',
   '/chat4all.account.v1.AccountRecordService/CountUsers': ['tools'],
   '/chat4all.account.v1.AccountRecordService/RecordChanges': ['tools'],
+  '/chat4all.identity.v1.IdentityService/ExchangeApiKey': everybody,
+  '/chat4all.identity.v1.IdentityService/WatchStandings': everybody,
   '/chat4all.conversation.v1.ConversationService/CreateConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/ListConversations': 'USER',
   '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
@@ -105,7 +117,8 @@ const expected: Record<string, Access | readonly string[]> = {
 /** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */
 interface CallerKind {
   name: string;
-  token: (service: string) => Promise<string | undefined>;
+  token?: (service: string) => Promise<string | undefined>;
+  apiKey?: () => Promise<string>;
   refusedBy: Record<Access, string | undefined>;
 }
 
@@ -123,7 +136,7 @@ function expectedOf(rpc: string): { access: Access | undefined; callers: readonl
 const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: denied };
 
 const hub = opened(openHarness, (hub) => hub.stop());
-const started = new Map(serviceNames.map((name) => [name, opened(() => hub.startService(name))]));
+const started = new Map(serviceNames.map((name) => [name, opened(() => hub.startService(name, { SEED_USERS: '1' }))]));
 
 const user = { userId: uuid(), username: 'somebody' };
 /** Signs like auth, with a key that nobody trusts. */
@@ -131,11 +144,28 @@ const stranger = opened(async () => {
   const { privateKeys, trusted } = await generateKeys(['auth']);
   return openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: privateKeys.auth, TRUSTED_KEYS: trusted }));
 });
+/** Of somebody who is in the database: others have none. */
+const apiKey = opened(async () => {
+  const auth = hub.client(AuthServiceService, started.get('auth')!.address);
+  const { token } = await auth.issueToken({ username: 'user1', password: 'password123' });
+  const accounts = hub.client(AccountServiceService, started.get('auth')!.address, { token });
+  return accounts.createApiKey({ name: 'of the test', expiresAt: undefined });
+});
 const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 3_600_000) };
 const someOther = (service: string) => (service === 'auth' ? 'message' : 'auth');
 
 const callers: CallerKind[] = [
-  { name: 'no token', token: async () => undefined, refusedBy: alike(missing) },
+  { name: 'no token', refusedBy: alike(missing) },
+  {
+    name: 'an API key',
+    apiKey: async () => apiKey.key,
+    refusedBy: { PUBLIC: undefined, USER: undefined, ADMIN: missing, SERVICE: missing },
+  },
+  {
+    name: 'an API key that nobody has',
+    apiKey: async () => `c4a_${'x'.repeat(43)}`,
+    refusedBy: { PUBLIC: undefined, USER: 'UNAUTHENTICATED API_KEY_INVALID', ADMIN: missing, SERVICE: missing },
+  },
   { name: 'a token that is none', token: async () => 'nonsense', refusedBy: alike(invalid) },
   { name: 'a token signed by a stranger', token: () => stranger.userToken(claims), refusedBy: alike(invalid) },
   {
@@ -182,7 +212,7 @@ function callersOf(services: readonly string[]): CallerKind[] {
 function rpcsOf(folder: string) {
   return [...registry]
     .filter((type) => type.kind === 'service')
-    .filter((type) => packagesOf(folder).some((name) => type.typeName.startsWith(`chat4all.${name}.`)))
+    .filter((type) => servedBy(folder).some((name) => type.typeName.startsWith(`chat4all.${name}.`)))
     .flatMap((service) => service.methods)
     .map((rpc) => ({
       path: `/${rpc.parent.typeName}/${rpc.name}`,
@@ -192,19 +222,21 @@ function rpcsOf(folder: string) {
 }
 
 /** Calls an RPC with an empty request. @returns the error that it ends with, if it does */
-type EmptyCall = (rpc: string, token: string | undefined) => Promise<HubError | undefined>;
+type EmptyCall = (rpc: string, metadata: Record<string, string>) => Promise<HubError | undefined>;
 
-function metadataOf(token: string | undefined): Metadata {
-  const metadata = new Metadata();
-  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
-  return metadata;
+/** What a caller sends to a service. */
+async function metadataOf({ token, apiKey }: CallerKind, service: string): Promise<Record<string, string>> {
+  return {
+    ...(token === undefined ? {} : { authorization: `Bearer ${await token(service)}` }),
+    ...(apiKey === undefined ? {} : { 'x-api-key': await apiKey() }),
+  };
 }
 
 /** Of all services, as ts-proto generated them, by path. To call a streaming RPC with one message is the same on the wire. */
 async function generatedDefinitions(): Promise<Map<string, UnaryMethod<unknown, unknown>>> {
   const definitions = new Map<string, UnaryMethod<unknown, unknown>>();
   const files = serviceNames
-    .flatMap(packagesOf)
+    .flatMap(servedBy)
     .flatMap((folder) =>
       readdirSync(path.join(root, 'gen/chat4all', folder, 'v1')).map((file) => `#gen/chat4all/${folder}/v1/${file}`),
     );
@@ -224,10 +256,10 @@ const root = path.resolve(import.meta.dirname, '..');
 const generated = opened(generatedDefinitions);
 
 function generatedCall(address: string): EmptyCall {
-  return async (rpc, token) => {
+  return async (rpc, metadata) => {
     const definition = generated.get(rpc);
     if (definition === undefined) throw new Error(`There is no generated definition of ${rpc}`);
-    const client = hub.client({ rpc: definition }, address, token === undefined ? {} : { token });
+    const client = hub.client({ rpc: definition }, address, { metadata });
     // A decoded nothing is the empty request, with each of its fields there.
     const empty = definition.requestDeserialize(Buffer.alloc(0));
     return client.rpc(empty).then(
@@ -240,7 +272,7 @@ function generatedCall(address: string): EmptyCall {
 const dynamic = loadPackageDefinition(
   loadSync(
     serviceNames
-      .flatMap(packagesOf)
+      .flatMap(servedBy)
       .flatMap((folder) =>
         readdirSync(path.join(root, 'proto/chat4all', folder, 'v1')).map((file) => `chat4all/${folder}/v1/${file}`),
       ),
@@ -249,7 +281,7 @@ const dynamic = loadPackageDefinition(
 );
 
 function dynamicCall(address: string): EmptyCall {
-  return async (rpc, token) => {
+  return async (rpc, metadata) => {
     const [, service = '', name = ''] = rpc.split('/');
     type Found = { [name: string]: Found } & (new (
       address: string,
@@ -257,10 +289,12 @@ function dynamicCall(address: string): EmptyCall {
     ) => Client & Record<string, Function>);
     const Service = service.split('.').reduce<Found>((found, part) => found[part] as Found, dynamic as never);
     const client = new Service(address, credentials.createInsecure());
+    const sent = new Metadata();
+    for (const [key, value] of Object.entries(metadata)) sent.set(key, value);
     try {
       return await new Promise((resolve) => {
         const settle = (error: ServiceError | null) => resolve(error === null ? undefined : fromServiceError(error));
-        const given = [metadataOf(token), { deadline: Date.now() + 30_000 }];
+        const given = [sent, { deadline: Date.now() + 30_000 }];
         const method = client[name] as Function & { requestStream: boolean; responseStream: boolean };
         if (method.requestStream) {
           (method.call(client, ...given, settle) as ClientWritableStream<object>).end({});
@@ -292,10 +326,12 @@ function isLetIn(error: HubError | undefined, access: Access): boolean {
 async function checkRpc(t: ExecutionContext, folder: string, rpc: string, call: EmptyCall): Promise<void> {
   const { access, callers: services } = expectedOf(rpc);
   if (access === undefined) return t.fail(`nobody has written down who may call ${rpc}`);
-  for (const { name, token, refusedBy } of callersOf(services)) {
-    const error = await call(rpc, await token(folder));
+  for (const caller of callersOf(services)) {
+    const { name, refusedBy, apiKey } = caller;
+    const error = await call(rpc, await metadataOf(caller, folder));
     const got = error === undefined ? 'an answer' : `${error.kind} ${error.reason}`;
-    const refusal: string | undefined = refusedBy[access];
+    const isTokenMissing: boolean = apiKey !== undefined && access !== 'PUBLIC' && isBearerOnly(method(rpc));
+    const refusal: string | undefined = isTokenMissing ? missing : refusedBy[access];
     if (refusal === undefined) t.true(isLetIn(error, access), `with ${name}: ${got}`);
     else t.is(got, refusal, `with ${name}`);
   }
@@ -355,5 +391,5 @@ test('every service of the descriptor set has a folder, and every folder a servi
     .map((type) => type.typeName)
     .filter((name) => name.startsWith('chat4all.'))
     .map((name) => name.split('.')[1] ?? '');
-  t.deepEqual([...new Set(described)].toSorted(), [...serviceNames]);
+  t.deepEqual([...new Set(described)].toSorted(), serviceNames.flatMap(servedBy).toSorted());
 });

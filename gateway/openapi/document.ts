@@ -7,7 +7,7 @@ import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
 import { KnownErrors, ofNoEndpoint } from './problems.ts';
 import { problemSchema } from './responses.ts';
-import { failureSchema } from './envelopes.ts';
+import { failureSchemas } from './envelopes.ts';
 import type { Schema } from './rules.ts';
 import { Schemas } from './schemas.ts';
 
@@ -75,7 +75,7 @@ export function openApiDocument(
       schemas: {
         ...schemas.components,
         Problem: problemSchema,
-        ...(all.some(isOfEnvelopes) && { Failure: failureSchema }),
+        ...(all.some(isOfEnvelopes) && failureSchemas),
       },
       responses,
       parameters: { 'X-Request-ID': requestIdParameter },

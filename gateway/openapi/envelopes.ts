@@ -37,44 +37,55 @@ export function successSchema(data: Schema, pagination?: Schema): Schema {
   };
 }
 
-/** The schema of every error. */
-export const failureSchema: Schema = {
+const meta: Schema = { type: 'object', properties: { request_id: requestId }, required: ['request_id'] };
+
+/** The schema of an envelope around an error. */
+function failure(error: Schema): Schema {
+  return {
+    type: 'object',
+    properties: { data: { type: 'null' }, error, meta },
+    required: ['data', 'error', 'meta'],
+  };
+}
+
+const detailSchema: Schema = {
   type: 'object',
-  description: 'What went wrong, in an envelope.',
   properties: {
-    data: { type: 'null' },
-    error: {
-      type: 'object',
-      properties: {
-        code: {
-          type: 'string',
-          pattern: '^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$',
-          description: 'What went wrong, for programs: it stays as it is, whatever the texts become.',
-        },
-        message: { type: 'string', minLength: 1, description: 'What went wrong, as a sentence for people.' },
-        details: {
-          type: 'array',
-          description: 'All that is wrong with fields, at once: one entry for each rule that a field does not meet.',
-          items: {
-            type: 'object',
-            properties: {
-              field: { type: 'string', description: 'The path of the field, as it was sent.' },
-              message: { type: 'string', minLength: 1, description: 'What is wrong with it, for people.' },
-              rule: {
-                type: 'string',
-                pattern: '^[a-z][a-z0-9_]*$',
-                description: `Which rule it does not meet, for programs. ${rules}`,
-              },
-            },
-            required: ['field', 'message', 'rule'],
-          },
-        },
-      },
-      required: ['code', 'message', 'details'],
+    field: { type: 'string', description: 'The path of the field, as it was sent.' },
+    message: { type: 'string', minLength: 1, description: 'What is wrong with it, for people.' },
+    rule: {
+      type: 'string',
+      pattern: '^[a-z][a-z0-9_]*$',
+      description: `Which rule it does not meet, for programs. ${rules}`,
     },
-    meta: { type: 'object', properties: { request_id: requestId }, required: ['request_id'] },
   },
-  required: ['data', 'error', 'meta'],
+  required: ['field', 'message', 'rule'],
+};
+
+/** The schemas of every error, by their names among the components. */
+export const failureSchemas: Readonly<Record<string, Schema>> = {
+  Failure: {
+    description: 'What went wrong, in an envelope.',
+    ...failure({ $ref: '#/components/schemas/FailureError' }),
+  },
+  FailureError: {
+    type: 'object',
+    description: 'What went wrong.',
+    properties: {
+      code: {
+        type: 'string',
+        pattern: '^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$',
+        description: 'What went wrong, for programs: it stays as it is, whatever the texts become.',
+      },
+      message: { type: 'string', minLength: 1, description: 'What went wrong, as a sentence for people.' },
+      details: {
+        type: 'array',
+        description: 'All that is wrong with fields, at once: one entry for each rule that a field does not meet.',
+        items: detailSchema,
+      },
+    },
+    required: ['code', 'message', 'details'],
+  },
 };
 
 /** The response for problems with one status. */
@@ -92,10 +103,10 @@ export function failureResponse(status: number, problems: readonly KnownProblem[
     headers: problemHeaders(status),
     content: {
       'application/json': {
-        schema: {
-          allOf: [{ $ref: '#/components/schemas/Failure' }],
-          properties: { error: { properties: { code: { enum: [...byCode.keys()] } } } },
-        },
+        schema: failure({
+          allOf: [{ $ref: '#/components/schemas/FailureError' }],
+          properties: { code: { enum: [...byCode.keys()] } },
+        }),
         example: {
           data: null,
           error: { code, message: sentence(first.when), details },

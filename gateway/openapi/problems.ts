@@ -67,6 +67,7 @@ const ofTokens: readonly KnownProblem[] = [
   problem(401, 'TOKEN_INVALID', 'the token is not valid'),
   problem(401, 'TOKEN_EXPIRED', 'the token has expired: log in again'),
   problem(403, 'ACCESS_DENIED', 'the call is not for this user'),
+  problem(503, 'SERVICE_UNAVAILABLE', 'a service that this one needs is away for a moment'),
 ];
 const ofApiKeys = problem(401, 'API_KEY_INVALID', 'the API key is not valid');
 

@@ -227,7 +227,63 @@ test('API keys: made, listed, revoked', async (t) => {
   );
 });
 
-test('administration: users are listed, changed, and what was changed is taken down', async (t) => {
+test('API keys: work for the account and the hub, and not for what needs a bearer token', async (t) => {
+  const { account, tokens, api } = await newcomer();
+  const { id, key } = await api.ok<ApiKey>(201, 'POST', '/users/me/api-keys', { name: 'a program' });
+  const program = openEnveloped(mesh.url, { apiKey: key });
+  t.deepEqual(await program.ok(200, 'GET', '/users/me'), account);
+  const hub = await fetch(`${mesh.url}/v1/users/me`, { headers: { 'x-api-key': key } });
+  t.like(await hub.json(), { user_id: account.id });
+  for (const [method, target, json] of [
+    ['GET', '/users/me/api-keys'],
+    ['POST', '/users/me/api-keys', { name: 'another' }],
+    ['DELETE', `/users/me/api-keys/${id}`],
+    ['POST', '/auth/logout', { refresh_token: tokens.refresh_token }],
+    ['GET', '/admin/users'],
+  ] as const) {
+    t.is((await program.refused(401, method, target, json)).code, 'UNAUTHORIZED', target);
+  }
+  const other = await newcomer();
+  const both = openEnveloped(mesh.url, { token: other.tokens.access_token, apiKey: key });
+  t.is((await both.ok<Account>(200, 'GET', '/users/me')).id, other.account.id, 'a bearer token wins');
+  const wrong = openEnveloped(mesh.url, { token: 'nonsense', apiKey: key });
+  await wrong.refused(401, 'GET', '/users/me');
+  await openEnveloped(mesh.url, { apiKey: `c4a_${'x'.repeat(43)}` }).refused(401, 'GET', '/users/me');
+  const [listed] = await api.ok<ApiKey[]>(200, 'GET', '/users/me/api-keys');
+  t.regex(listed!.last_used_at!, rfc3339);
+
+  await api.ok(200, 'DELETE', `/users/me/api-keys/${id}`);
+  await within2s('the key is refused', () => program.call('GET', '/users/me'), 401);
+});
+
+/** What administrators and owners change acts within 2 s. */
+function within2s(what: string, ask: () => Promise<{ status: number }>, status: number) {
+  return eventually(what, ask, (found) => found.status === status, 2_000);
+}
+
+test.serial('who is disabled or demoted is so at once, whatever was issued before', async (t) => {
+  const boss = await admin();
+  const { account, tokens, api } = await newcomer();
+  const target = `/admin/users/${account.id}`;
+  const { key } = await api.ok<ApiKey>(201, 'POST', '/users/me/api-keys', { name: 'a program' });
+  const program = openEnveloped(mesh.url, { apiKey: key });
+  await program.ok(200, 'GET', '/users/me');
+
+  await boss.ok(200, 'PATCH', target, { role: 'admin' });
+  await within2s('the old token may administrate', () => api.call('GET', '/admin/users'), 200);
+  await boss.ok(200, 'PATCH', target, { role: 'user' });
+  await within2s('the token may not any more', () => api.call('GET', '/admin/users'), 403);
+
+  await boss.ok(200, 'PATCH', target, { status: 'disabled' });
+  await within2s('the token is refused', () => api.call('GET', '/users/me'), 401);
+  await within2s('the key is refused', () => program.call('GET', '/users/me'), 401);
+  const refresh = { refresh_token: tokens.refresh_token };
+  t.is((await anonymous().refused(401, 'POST', '/auth/refresh', refresh)).code, 'UNAUTHORIZED');
+  await boss.ok(200, 'PATCH', target, { status: 'active' });
+  await within2s('the key works again', () => program.call('GET', '/users/me'), 200);
+});
+
+test.serial('administration: users are listed, changed, and what was changed is taken down', async (t) => {
   const { account, api } = await newcomer();
   const boss = await admin();
   for (const [method, target] of [

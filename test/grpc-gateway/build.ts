@@ -63,10 +63,10 @@ export async function buildGrpcGateway({ log, signal }: InstallOptions = {}): Pr
   return path.join(at, 'grpc-gateway');
 }
 
-/** Writes the part of a descriptor set that grpc-gateway serves, too. */
-export async function foreignDescriptors(from: string, to: string): Promise<void> {
+/** Writes the part of a descriptor set that grpc-gateway serves, too, or that of other test protos. */
+export async function foreignDescriptors(from: string, to: string, served = servedProtos): Promise<void> {
   const set = fromBinary(FileDescriptorSetSchema, await readFile(from));
-  set.file = set.file.filter(({ name }) => !name.startsWith('transcoding/') || servedProtos.includes(name));
+  set.file = set.file.filter(({ name }) => !name.startsWith('transcoding/') || served.includes(name));
   await writeFile(to, toBinary(FileDescriptorSetSchema, set));
 }
 
