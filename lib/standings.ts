@@ -80,6 +80,8 @@ export function followStandings({
       changes = await changesAfter(cursor, stopping.signal);
     } catch (error) {
       if (stopping.signal.aborted) return 0;
+      // Then the next one is answered at once, with all there is: nobody has to wait for something to change to know that it works again.
+      readAgainAt = 0;
       throw error;
     }
     for (const { userId, admin, disabled } of changes.standings) {
