@@ -229,6 +229,10 @@ test('keys: a file that can not be used is told of once, and the old keys stay',
     await sleep(2_050);
     t.like(await auth.verify(token), { userId: 'u1' });
   }
+  t.false(
+    lines.some((line) => line.includes('signs with')),
+    'that the files were looked at again is no news',
+  );
   const errors = lines.filter((line) => line.includes("can't be used"));
   t.deepEqual(
     errors.map((line) => /file of (\w+)/.exec(line)?.[1] ?? '').toSorted((a, b) => a.localeCompare(b)),

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { within } from './deadline.ts';
 import type { Logger } from './log.ts';
@@ -139,9 +140,10 @@ export function openKeyRing(
   async function look(): Promise<void> {
     const [newSigning, newTrusted] = await Promise.all([followed[0](), followed[1]()]);
     lookedAt = Date.now();
-    const next = newSigning ?? waiting;
+    if (newSigning !== undefined) waiting = isDeepStrictEqual(newSigning, signing) ? undefined : newSigning;
+    const next = waiting;
     let isChanged = false;
-    if (newTrusted !== undefined) {
+    if (newTrusted !== undefined && !isDeepStrictEqual(newTrusted, trusted)) {
       trusted = newTrusted;
       isChanged = true;
     }
@@ -152,7 +154,6 @@ export function openKeyRing(
       isChanged = true;
       log?.info({ kid: signing.kid }, 'signs with a new key');
     } else if (next !== undefined) {
-      waiting = next;
       if (told !== next.kid) log?.warn({ kid: next.kid }, 'TRUSTED_KEYS has no new key of ours: the old one signs on');
       told = next.kid;
     }
