@@ -11,6 +11,7 @@ import {
   port,
   postgresUrl,
   secret,
+  secrets,
   text,
   type Settings,
 } from './config.ts';
@@ -153,6 +154,16 @@ test('secret: what everybody knows or guesses is refused, unless somebody says t
   }
   for (const good of strong) t.is(loadConfig(settings, { KEY: good }).KEY, good);
   t.deepEqual(problems(t, settings, { KEY: '', LAPTOP_MODE: 'true' }), ['KEY is required']);
+});
+
+test('secrets: each of a list is one', (t) => {
+  const settings = { KEYS: secrets().describe('keys') };
+  const good = strong.filter((each) => !each.includes(',')).slice(0, 2);
+  t.deepEqual(loadConfig(settings, { KEYS: good.join(' , ') }).KEYS, good);
+  const [problem] = problems(t, settings, { KEYS: [...good, 'changeme'].join() });
+  t.regex(problem ?? '', /^KEYS must be a secret/);
+  t.deepEqual(problems(t, settings, { KEYS: ' , ' }), ['KEYS must name at least one']);
+  t.is(loadConfig(settings, { KEYS: 'changeme', LAPTOP_MODE: 'true' }).KEYS.length, 1);
 });
 
 test('postgresUrl: its password is a secret, where it has one', (t) => {

@@ -546,3 +546,22 @@ test('channelz: tells of the connections on a port that is reached from here onl
   t.is(await servers({ GRPC_HOST: '0.0.0.0' }), status.UNIMPLEMENTED);
   t.is(await servers({ GRPC_HOST: '0.0.0.0', GRPC_CHANNELZ: 'true' }), true);
 });
+
+test('connect: a call ends when nobody wants its answer any more, at both ends', async (t) => {
+  const began = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<string>();
+  const { connection } = await open(t, async (_request, { signal }) => {
+    signal.addEventListener('abort', () => ended.resolve((signal.reason as HubError).kind));
+    began.resolve();
+    await ended.promise;
+    return nobody;
+  });
+  const abort = new AbortController();
+  const call = connection.lookupUsers({ userIds: [], usernames: [] }, { signal: abort.signal });
+  await began.promise;
+  abort.abort();
+  t.like(await t.throwsAsync(call, { instanceOf: HubError }), { kind: 'CANCELLED' });
+  t.is(await ended.promise, 'CANCELLED');
+  const late = connection.lookupUsers({ userIds: [], usernames: [] }, { signal: abort.signal });
+  t.like(await t.throwsAsync(late, { instanceOf: HubError }), { kind: 'CANCELLED' });
+});
