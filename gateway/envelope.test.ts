@@ -90,6 +90,15 @@ test('success: what has no value is left out at every depth, what has a zero is 
   t.false(JSON.stringify(data).includes('null'));
 });
 
+test('success: members come in the order of the proto, set or not', async (t) => {
+  const { send } = await fixture(t);
+  const body = { nested: { name: 'x' }, created_at: '2026-11-29T00:00:00Z', text_value: 'a', limit: 5 };
+  const { data } = (await send('POST /api/v1/things', { body })).json as { data: object };
+  const everything = registry.getMessage('transcoding.v1.Everything')!;
+  const order = everything.fields.map(({ name }) => name).filter((name) => name in data);
+  t.deepEqual(Object.keys(data), order);
+});
+
 test('success: an enum that stands for nothing is left out of lists and maps, too', async (t) => {
   const { send } = await fixture(t);
   const body = {

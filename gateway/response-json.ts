@@ -81,7 +81,8 @@ export class ResponseJson {
         const isOut = field.siblings !== undefined || (this.#leavesOut && field.optional);
         const value = this.#unset(field);
         const hasNone = this.#hasNoNull && field.shape === 'single' && value === null;
-        if (!isOut && !hasNone) unset[field[this.#name]] = value;
+        // What is undefined isn't printed, but keeps its place among the others.
+        if (!isOut) unset[field[this.#name]] = hasNone ? undefined : value;
       }
       const shaped = (shape: Field['shape']) => type.fields.filter((field) => field.shape === shape);
       template = { unset, lists: shaped('list'), maps: shaped('map') };
