@@ -136,7 +136,8 @@ export async function seeThrough(
     // Said of each of those, it would be one more load.
     if (failure !== undefined && isForWantOfPlace(failure)) serving.log.debug(line, 'rpc');
     else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, err: failure.cause }, failure.message);
-    else serving.log.info(line, 'rpc');
+    // Services ask for what takes long without end, and by themselves: it says nothing that there is no more to hear.
+    else serving.log[rpc.access === 'SERVICE' && rpc.kind === 'long' && code === 'OK' ? 'debug' : 'info'](line, 'rpc');
     return { ...outcome, userId: caller?.kind === 'user' ? caller.userId : undefined };
   });
 }
