@@ -20,8 +20,8 @@ export class ResponseJson {
   readonly #longsAreText: boolean;
   /** Whether an unset `optional` is left out. */
   readonly #leavesOut: boolean;
-  /** Whether whatever is unset is left out. */
-  readonly #hasNoNull: boolean;
+  /** What a field has that is unset, or an enum that stands for nothing: JSON.stringify leaves out what is undefined. */
+  readonly #nothing: null | undefined;
 
   /** @param registry knows the types that a google.protobuf.Any may hold */
   constructor(registry: Registry, { fieldNames, enumNames, longs, strict, unset }: JsonForm) {
@@ -30,7 +30,7 @@ export class ResponseJson {
     this.#enumNames = enumNames === 'proto' ? 'full' : 'shown';
     this.#longsAreText = longs === 'text';
     this.#leavesOut = strict;
-    this.#hasNoNull = unset === 'left out';
+    this.#nothing = unset === 'left out' ? undefined : null;
   }
 
   /** @throws Error if the bytes are no such message */
@@ -79,10 +79,8 @@ export class ResponseJson {
       const unset: JsonObject = {};
       for (const field of type.fields) {
         const isOut = field.siblings !== undefined || (this.#leavesOut && field.optional);
-        const value = this.#unset(field);
-        const hasNone = this.#hasNoNull && field.shape === 'single' && value === null;
         // What is undefined isn't printed, but keeps its place among the others.
-        if (!isOut) unset[field[this.#name]] = hasNone ? undefined : value;
+        if (!isOut) unset[field[this.#name]] = this.#unset(field);
       }
       const shaped = (shape: Field['shape']) => type.fields.filter((field) => field.shape === shape);
       template = { unset, lists: shaped('list'), maps: shaped('map') };
@@ -113,29 +111,28 @@ export class ResponseJson {
     // A message that comes in two parts is one message.
     const name = field[this.#name];
     const before = field.value.kind === 'message' ? json[name] : undefined;
-    const value = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
-    if (value === null && this.#isNothing(field.value)) delete json[name];
-    else json[name] = value;
-  }
-
-  /** Whether null as a value of this type is not to be shown: that of an enum which stands for nothing. */
-  #isNothing({ kind }: ValueType): boolean {
-    return this.#hasNoNull && kind === 'enum';
+    json[name] = this.#value(reader, field.value, field.delimited ? field.number : undefined, before);
   }
 
   #list(reader: BinaryReader, field: Field, wire: WireType, items: Json[]): void {
     const { value: type } = field;
+    if (type.kind === 'enum' && this.#nothing === undefined) return this.#enums(reader, field, wire, items);
     const packed = wire === WireType.LengthDelimited && isNumeric(type);
     if (!packed) {
-      const value = this.#value(reader, type, field.delimited ? field.number : undefined);
-      if (value !== null || !this.#isNothing(type)) items.push(value);
+      items.push(this.#value(reader, type, field.delimited ? field.number : undefined));
       return;
     }
     const length = reader.uint32();
     const end = reader.pos + length;
+    while (reader.pos < end) items.push(this.#value(reader, type, undefined));
+  }
+
+  /** Those of a list that stand for something. */
+  #enums(reader: BinaryReader, { value: type }: Field, wire: WireType, items: Json[]): void {
+    const end = wire === WireType.LengthDelimited ? reader.uint32() + reader.pos : reader.pos + 1;
     while (reader.pos < end) {
       const value = this.#value(reader, type, undefined);
-      if (value !== null || !this.#isNothing(type)) items.push(value);
+      if (value !== undefined) items.push(value);
     }
   }
 
@@ -154,8 +151,7 @@ export class ResponseJson {
       } else reader.skip(wire, number);
     }
     const name = typeof key === 'string' ? key : JSON.stringify(key);
-    if (!found) value = this.#zero(field.value);
-    if (value !== null || !this.#isNothing(field.value)) entries[name] = value;
+    entries[name] = found ? value : this.#zero(field.value);
   }
 
   #value(reader: BinaryReader, type: ValueType, group: number | undefined, before?: Json): Json {
@@ -166,8 +162,8 @@ export class ResponseJson {
     if (type.kind === 'enum') {
       const number = reader.int32();
       const name = type.names[this.#enumNames].get(number);
-      if (name !== undefined) return name;
-      return type.names.typeName === 'google.protobuf.NullValue' ? null : number;
+      if (name !== undefined) return name ?? this.#nothing;
+      return type.names.typeName === 'google.protobuf.NullValue' ? this.#nothing : number;
     }
     const { message } = type;
     if (group !== undefined) return this.#fields(reader, message, reader.len, this.#empty(message), group);
@@ -180,12 +176,12 @@ export class ResponseJson {
 
   #zero(type: ValueType): Json {
     if (type.kind === 'scalar') return this.#longsAreText && isLong(type.scalar) ? '0' : zeroJson(type.scalar);
-    if (type.kind === 'enum') return type.names[this.#enumNames].get(0) ?? null;
+    if (type.kind === 'enum') return type.names[this.#enumNames].get(0) ?? this.#nothing;
     return this.message(type.message, new Uint8Array());
   }
 
   #unset(field: Field): Json {
-    if (field.shape !== 'single' || !field.implicit || field.value.kind === 'message') return null;
+    if (field.shape !== 'single' || !field.implicit || field.value.kind === 'message') return this.#nothing;
     return this.#zero(field.value);
   }
 }

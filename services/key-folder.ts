@@ -16,18 +16,35 @@ const keySchema = z.looseObject({ kid: z.string(), service: z.string().optional(
 const keySetSchema = z.object({ keys: z.array(keySchema) });
 type PublicKey = z.output<typeof keySchema>;
 
-/**
- * Makes a folder with a new key for each service.
- *
- * @throws Error if there is one of them already
- */
+/** Makes a folder with a key for each service, or adds those that aren't there yet. */
 export async function makeKeyFolder(folder: string, services: readonly string[]): Promise<void> {
-  const { privateKeys, trusted } = await generateKeys(services);
-  for (const service of services) {
+  const fileOf = (service: string, name: string) => path.join(folder, service, name);
+  const isThere = await Promise.all(services.map((service) => exists(fileOf(service, identityFile))));
+  const there = services.filter((_, index) => isThere[index]);
+  const missing = services.filter((_, index) => !isThere[index]);
+  if (missing.length === 0) return;
+  const { privateKeys, trusted } = await generateKeys(missing);
+  const known = there.length === 0 ? '{"keys":[]}' : await readFile(fileOf(there[0]!, trustedFile), 'utf8');
+  const all = withKeys(known, trusted);
+  for (const service of there) await replace(fileOf(service, trustedFile), all);
+  for (const service of missing) {
     await mkdir(path.join(folder, service), { recursive: true });
-    await writeFile(path.join(folder, service, identityFile), privateKeys[service]!, { mode: 0o600, flag: 'wx' });
-    await writeFile(path.join(folder, service, trustedFile), trusted, { mode: 0o644, flag: 'wx' });
+    await writeFile(fileOf(service, trustedFile), all, { mode: 0o644 });
+    await writeFile(fileOf(service, identityFile), privateKeys[service]!, { mode: 0o600, flag: 'wx' });
   }
+}
+
+/** The JWK sets `known` and `added` together, as JSON. */
+export function withKeys(known: string, added: string): string {
+  const keysIn = (text: string) => keySetSchema.parse(JSON.parse(text)).keys;
+  return JSON.stringify({ keys: [...keysIn(known), ...keysIn(added)] });
+}
+
+async function exists(file: string): Promise<boolean> {
+  return stat(file).then(
+    () => true,
+    () => false,
+  );
 }
 
 export interface RotationOptions {

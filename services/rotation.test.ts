@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -17,6 +18,7 @@ const test = ava.serial;
 /** More than a process takes to look at its files again. */
 const settle = 2_500;
 const hour = 3_600_000;
+const compare = (a: string, b: string) => a.localeCompare(b);
 const page = { limit: undefined, offset: 0 };
 const anySeq = { afterSeq: undefined, beforeSeq: undefined };
 
@@ -48,7 +50,6 @@ test('rotateKeys: gives new keys to these services, tells all of them, and lets 
   t.teardown(keys.remove);
   const before = await keys.keyOf('auth');
   const others = await keys.keyOf('file');
-  await t.throwsAsync(makeKeyFolder(keys.folder, serviceNames), { code: 'EEXIST' });
   const rotate = (trustFor: number) => rotateKeys(keys.folder, serviceNames, ['auth'], { trustFor, settle: 1 });
 
   await rotate(hour);
@@ -71,6 +72,50 @@ test('rotateKeys: gives new keys to these services, tells all of them, and lets 
   const left = (await keys.trustedBy('file')).filter(({ service }) => service === 'auth').map(({ kid }) => kid);
   t.deepEqual(left.length, 2);
   t.true(left.includes((await keys.keyOf('auth')).kid));
+});
+
+test('makeKeyFolder: adds the keys of services that have none, and leaves the others as they are', async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-keys-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const read = async (service: string, name: string) =>
+    JSON.parse(await readFile(path.join(folder, service, name), 'utf8')) as Jwk & { keys: Jwk[] };
+  await makeKeyFolder(folder, ['auth', 'file']);
+  const first = await read('auth', 'identity-key.json');
+  await makeKeyFolder(folder, ['auth', 'file', 'tools']);
+  t.deepEqual(await read('auth', 'identity-key.json'), first);
+  for (const service of ['auth', 'file', 'tools']) {
+    const { keys } = await read(service, 'trusted-keys.json');
+    t.deepEqual(
+      keys.map((key) => key.service),
+      ['auth', 'file', 'tools'],
+    );
+    t.true(keys.some(({ kid }) => kid === first.kid));
+  }
+  const before = await read('tools', 'trusted-keys.json');
+  await makeKeyFolder(folder, ['auth', 'file', 'tools']);
+  t.deepEqual(await read('tools', 'trusted-keys.json'), before);
+});
+
+test('secrets.ts: prints what is not set yet, in values that compose and docker can read', async (t) => {
+  const print = (env: NodeJS.ProcessEnv) => {
+    const text = execFileSync(process.execPath, [path.join(import.meta.dirname, 'secrets.ts')], {
+      env,
+      encoding: 'utf8',
+    });
+    return Object.fromEntries(
+      text.split('\n').flatMap((line) => [...line.matchAll(/^(\w+)=('.*')$/g)].map((m) => [m[1]!, m[2]!])),
+    );
+  };
+  const all = print({});
+  for (const name of ['POSTGRES_PASSWORD', 'UPLOAD_URL_KEYS', 'TRUSTED_KEYS', 'TOOLS_IDENTITY_KEY'])
+    t.truthy(all[name], name);
+  t.deepEqual(print(all), {}, 'once all are set there is nothing to do');
+  const { TOOLS_IDENTITY_KEY: _key, UPLOAD_URL_KEYS: _urls, ...older } = all;
+  const added = print(older);
+  t.deepEqual(Object.keys(added).toSorted(compare), ['TOOLS_IDENTITY_KEY', 'TRUSTED_KEYS', 'UPLOAD_URL_KEYS']);
+  const keysIn = (text: string) => (JSON.parse(text.slice(1, -1)) as { keys: Jwk[] }).keys.map(({ kid }) => kid);
+  const { kid } = JSON.parse(added.TOOLS_IDENTITY_KEY!.slice(1, -1)) as Jwk;
+  t.deepEqual(keysIn(added.TRUSTED_KEYS!), [...keysIn(all.TRUSTED_KEYS!), kid]);
 });
 
 test('rotateKeys: changes nothing where a file is missing or none of ours', async (t) => {

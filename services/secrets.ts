@@ -2,15 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { duration } from '#lib/config.ts';
+import { z } from 'zod';
+import { duration, loadConfig } from '#lib/config.ts';
 import { generateKeys } from '#lib/identity.ts';
-import { makeKeyFolder, rotateKeys } from './key-folder.ts';
+import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
 
 /**
  * Makes secrets for all that docker-compose.yml starts. Whoever has them has the hub: they are kept where only the administrator reads.
  *
- *     node services/secrets.ts >> .env                            new passwords and keys, once
- *     node services/secrets.ts keys <folder>                      new keys in files, which may be replaced while all runs
+ *     node services/secrets.ts >> .env                            passwords and keys: those that aren't in its own environment yet
+ *     node services/secrets.ts keys <folder>                      keys in files, which may be replaced while all runs: those that
+ *                                                                 aren't there yet
  *     node services/secrets.ts rotate <folder> <service>…         replaces the keys of services in such a folder
  *                              [--trust 24h]                      how long the old ones are believed
  */
@@ -22,17 +24,33 @@ const password = () => randomBytes(24).toString('base64url');
 /** Every process looks at its files at least that often, in milliseconds, and a bit more. */
 const settle = 5_000;
 
+const identityKeyOf = (name: string) => `${name.toUpperCase()}_IDENTITY_KEY`;
+
+/** What is set already: docker's --env-file leaves the quotes around a value. */
+function readGiven(wanted: readonly string[]): Record<string, string | undefined> {
+  const unquoted = z.string().transform((text) => /^'(.*)'$/s.exec(text)?.[1] ?? text);
+  return loadConfig(Object.fromEntries(wanted.map((name) => [name, unquoted.optional()])));
+}
+
 async function printSecrets(): Promise<void> {
-  const { privateKeys, trusted } = await generateKeys(names);
-  const secrets = {
+  const secrets: Record<string, string> = {
     POSTGRES_PASSWORD: password(),
     ...Object.fromEntries(names.map((name) => [`${name.toUpperCase()}_DATABASE_PASSWORD`, password()])),
-    ...Object.fromEntries(names.map((name) => [`${name.toUpperCase()}_IDENTITY_KEY`, privateKeys[name]])),
-    TRUSTED_KEYS: trusted,
     UPLOAD_URL_KEYS: password(),
     S3_ACCESS_KEY: `chat4all-${randomBytes(4).toString('hex')}`,
     S3_SECRET_KEY: password(),
   };
+  const given = readGiven([...Object.keys(secrets), ...names.map(identityKeyOf), 'TRUSTED_KEYS']);
+  for (const name of Object.keys(secrets)) if (given[name] !== undefined) delete secrets[name];
+  const known = given.TRUSTED_KEYS ?? '{"keys":[]}';
+  // Where it is a path, the keys are in files: `keys` makes what is missing there.
+  const missing = known.startsWith('{') ? names.filter((name) => given[identityKeyOf(name)] === undefined) : [];
+  if (missing.length > 0) {
+    const { privateKeys, trusted } = await generateKeys(missing);
+    for (const name of missing) secrets[identityKeyOf(name)] = privateKeys[name]!;
+    // In a .env the last line of a name counts.
+    secrets.TRUSTED_KEYS = withKeys(known, trusted);
+  }
   // In single quotes nothing in a value means anything; none of these has one.
   for (const [name, value] of Object.entries(secrets)) console.log(`${name}='${value}'`);
 }

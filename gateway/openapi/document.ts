@@ -93,7 +93,7 @@ function envelopeConventions(prefixes: readonly string[]): string {
   if (prefixes.length === 0) return '';
   return `
 
-Under ${prefixes.map((prefix) => `\`${prefix}\``).join(' and ')} everything comes in an envelope instead, \`{"data", "error", "meta"}\`, \
+Under ${prefixes.map((prefix) => `\`${prefix}\``).join(' and ')} everything but \`health\` and \`ready\` comes in an envelope instead, \`{"data", "error", "meta"}\`, \
 errors too: they have a \`code\`, a \`message\` and \`details\` of all wrong fields. What has no value is left out there, never null. \
 Nothing there is \`${envelopeCode(404, '')}\`, and nothing with that method \`${envelopeCode(405, '')}\`.`;
 }

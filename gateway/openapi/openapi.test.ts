@@ -300,6 +300,20 @@ test('rules of fields are keywords of their schemas', (t) => {
   t.like(schemas['GetFileResponse']!.properties['expires_at'], { type: ['string', 'null'], format: 'date-time' });
 });
 
+test('an endpoint that takes only fields that it knows says so', (t) => {
+  const schemaAt = (method: string, path: string) =>
+    operationOf(method, path).requestBody!.content['application/json']!.schema as Record<string, unknown>;
+  const change = schemaAt('patch', '/api/v1/admin/users/{user_id}');
+  t.deepEqual(Object.keys(change['properties'] as object), ['role', 'status']);
+  t.not(faults(change, { role: 'admin', name: 'x' }).length, 0);
+  t.deepEqual(faults(change, { role: 'admin' }), []);
+  t.not(faults(schemaAt('patch', '/api/v1/users/me'), { email: 'x' }).length, 0);
+  t.deepEqual(
+    faults(schemaAt('post', '/v1/messages'), { more: 1 }).filter((fault) => /additional/.test(fault)),
+    [],
+  );
+});
+
 test('what an endpoint makes is linked to the endpoints that take it', (t) => {
   const { links } = responseOf(operationOf('post', '/v1/conversations'), 201);
   t.deepEqual(links!['getConversation'], {

@@ -171,9 +171,15 @@ export class Operations {
     }
     if (isBody(input.typeName)) return anyBytes;
     const left = boundNames(binding);
+    const { knownFieldsOnly } = binding;
     const schema =
-      left.size === 0 ? this.#schemas.message(input, 'request') : this.#schemas.object(input, 'request', left);
-    return jsonContent(schema, this.#schemas.exampleOfMessage(input, left));
+      left.size === 0 && !knownFieldsOnly
+        ? this.#schemas.message(input, 'request')
+        : this.#schemas.object(input, 'request', left);
+    return jsonContent(
+      { ...schema, ...(knownFieldsOnly && { additionalProperties: false }) },
+      this.#schemas.exampleOfMessage(input, left),
+    );
   }
 
   #needsBody(binding: Binding): boolean {

@@ -44,7 +44,7 @@ const ofCalls: readonly KnownProblem[] = [
 ];
 
 const ofPaths = problem(400, 'MALFORMED_PATH', 'the path has a wrong percent-encoding');
-const ofFields = problem(400, 'INVALID_ARGUMENT', 'fields are wrong: `field_errors` names them');
+const ofFields = problem(400, 'INVALID_ARGUMENT', 'fields are wrong: all of them are named');
 
 const ofBodies: Readonly<Record<BodyKind, readonly KnownProblem[]>> = {
   none: [],

@@ -67,7 +67,6 @@ export function openMails({ store, log, post, pause = 5_000, backoff = usualBack
   async function stop(): Promise<void> {
     post.hurry();
     await sending.stop();
-    post.close();
   }
   let stopping: Promise<void> | undefined;
 

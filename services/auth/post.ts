@@ -1,6 +1,5 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { createTransport } from 'nodemailer';
 import { within } from '#lib/deadline.ts';
 
 /** A mail to be sent. */
@@ -19,7 +18,6 @@ export interface Post {
   send(letter: Letter): Promise<void>;
   /** What is being sent ends within seconds, or has failed. */
   hurry(): void;
-  close(): void;
 }
 
 export interface SmtpOptions {
@@ -37,19 +35,23 @@ const hurryLimit = 3_000;
 
 /** Sends mails by SMTP; with TLS where the URL is smtps:// or the server offers it. */
 export function openSmtpPost({ url, from, limits = usualLimits }: SmtpOptions): Post {
-  const transport = createTransport({
-    url,
-    connectionTimeout: limits.connect,
-    greetingTimeout: limits.connect,
-    dnsTimeout: limits.connect,
-    socketTimeout: limits.silence,
-    disableFileAccess: true,
-    disableUrlAccess: true,
+  const opening = once(async () => {
+    const { createTransport } = await import('nodemailer');
+    return createTransport({
+      url,
+      connectionTimeout: limits.connect,
+      greetingTimeout: limits.connect,
+      dnsTimeout: limits.connect,
+      socketTimeout: limits.silence,
+      disableFileAccess: true,
+      disableUrlAccess: true,
+    });
   });
   const stopped = new AbortController();
 
   return {
     async send(letter) {
+      const transport = await opening();
       const late = new AbortController();
       const sent = transport.sendMail({
         ...messageOf(letter, from),
@@ -64,15 +66,18 @@ export function openSmtpPost({ url, from, limits = usualLimits }: SmtpOptions): 
     hurry() {
       setTimeout(() => stopped.abort(new Error('The process stops')), hurryLimit).unref();
     },
-    close: () => transport.close(),
   };
 }
 
 /** Puts mails into a folder, each a file that mail programs open. */
 export function openFolderPost({ folder, from }: { folder: string; from: string }): Post {
-  const transport = createTransport({ streamTransport: true, buffer: true });
+  const opening = once(async () => {
+    const { createTransport } = await import('nodemailer');
+    return createTransport({ streamTransport: true, buffer: true });
+  });
   return {
     async send(letter) {
+      const transport = await opening();
       const { message } = await transport.sendMail(messageOf(letter, from));
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const time = letter.createdAt.toISOString().replaceAll(/[:.]/g, '-');
@@ -82,8 +87,13 @@ export function openFolderPost({ folder, from }: { folder: string; from: string 
       await rename(`${file}.part`, file);
     },
     hurry() {},
-    close() {},
   };
+}
+
+/** Opens something when it is needed first: most processes never send a mail, and the code for it takes time and memory. */
+function once<T>(open: () => Promise<T>): () => Promise<T> {
+  let opening: Promise<T> | undefined;
+  return () => (opening ??= open());
 }
 
 function messageOf({ id, recipient, subject, body, createdAt }: Letter, from: string) {
