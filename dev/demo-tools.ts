@@ -60,11 +60,12 @@ export async function startDemoTools(): Promise<DemoTools> {
 async function readJson(request: IncomingMessage): Promise<Record<string, unknown>> {
   const pieces: Buffer[] = [];
   let size = 0;
+  // What is too much is read as well, and thrown away: whoever sends it still hears why it is refused.
   for await (const piece of request as AsyncIterable<Buffer>) {
     size += piece.length;
-    if (size > mostBytes) throw new Error('That is too much');
-    pieces.push(piece);
+    if (size <= mostBytes) pieces.push(piece);
   }
+  if (size > mostBytes) throw new Error('That is too much');
   const input: unknown = JSON.parse(Buffer.concat(pieces).toString());
   if (typeof input !== 'object' || input === null || Array.isArray(input))
     throw new Error('The input must be an object');
