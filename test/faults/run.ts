@@ -270,7 +270,7 @@ async function recover(system: System, from: number, signal: AbortSignal, condit
 
 async function observeTools(system: System, invokers: Invokers): Promise<ToolObservations> {
   await using database = await connect(system.databaseUrl);
-  return invokers.observe(database.client);
+  return await invokers.observe(database.client);
 }
 
 async function tellStories(
