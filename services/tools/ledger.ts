@@ -59,6 +59,10 @@ interface Ended {
   status: ResponseStatus | null;
 }
 
+/** Users are spread over so many lanes, so that one transaction doesn't have to wait for the one before. */
+const laneCount = 4;
+/** Rows that the sums of a day are spread over. */
+const parts = 16;
 const mostInRound = 500;
 const expiredAtOnce = 500;
 
@@ -67,17 +71,24 @@ const expiredAtOnce = 500;
  * the reservation, in the usage and in the counter of its subscription at once. Where that never comes, since the process that
  * asked is no more, the call has ended with an error by the time that its reservation expires.
  *
- * What one process has to write is written in rounds, one transaction each. Transactions lock the subscriptions that they are about,
+ * What one process has to write is written in a few lanes, each in rounds of one transaction. Transactions lock the subscriptions that they are about,
  * in the order of their users, before they look at anything else.
  */
 export function openLedger(db: Database, { plans, period, lifetime }: LedgerOptions) {
-  /** The row of each day that this process adds to: others hardly have the same one. */
-  const part = randomInt(16);
-  const rounds = new Rounds<Entry, Outcome>((entries) => db.transaction((sql) => write(sql, entries)), mostInRound);
+  /** The row of each day that a lane adds to: those of other processes hardly have the same one. */
+  const firstPart = randomInt(parts);
+  const lanes = Array.from({ length: laneCount }, (_, lane) => {
+    const part = (firstPart + lane) % parts;
+    return new Rounds<Entry, Outcome>(
+      (entries) => db.transaction((transaction) => write(transaction, entries, part)),
+      mostInRound,
+    );
+  });
+  const laneOf = (userId: string) => lanes[Number.parseInt(userId.slice(-2), 16) % laneCount]!;
   /** Calls that wait for others of their user to end. */
   const waiting = new Map<string, Set<() => void>>();
 
-  async function write(transaction: SqlTransaction, entries: readonly Entry[]): Promise<Outcome[]> {
+  async function write(transaction: SqlTransaction, entries: readonly Entry[], part: number): Promise<Outcome[]> {
     const now = new Date();
     const users = new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId));
     const stored = await lockSubscriptions(transaction, [...users]);
@@ -85,7 +96,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
       [...stored].map(([userId, subscription]) => [userId, subscriptionAt(subscription, now, period)]),
     );
     const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
-    const settled = await settle(transaction, settlements, current);
+    const settled = await settle(transaction, settlements, current, part);
     const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
     const claimed = await admit(transaction, claims, current, now);
     return entries.map((entry) => ('claim' in entry ? claimed.get(entry.claim)! : settled.get(entry.settlement)!));
@@ -95,6 +106,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     transaction: SqlTransaction,
     settlements: readonly Settlement[],
     current: Map<string, Subscription>,
+    part: number,
   ): Promise<Map<Settlement, 'settled' | 'gone'>> {
     if (settlements.length === 0) return new Map();
     const ended = await transaction.sql<Ended>(
@@ -241,7 +253,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
   return {
     /** Reserves tokens for a call, or says why it can't begin, or that calls of its user have to end before that is known. */
     async claim(claim: Claim): Promise<Reservation | HubError | 'undecided'> {
-      return (await rounds.do({ claim })) as Reservation | HubError | 'undecided';
+      return (await laneOf(claim.userId).do({ claim })) as Reservation | HubError | 'undecided';
     },
 
     /**
@@ -250,7 +262,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
      * @returns false if the reservation had expired: then the call counts as one that failed
      */
     async settle(settlement: Settlement): Promise<boolean> {
-      const outcome = await rounds.do({ settlement });
+      const outcome = await laneOf(settlement.userId).do({ settlement });
       for (const wake of waiting.get(settlement.userId) ?? []) wake();
       return outcome === 'settled';
     },
