@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { errors, Pool, type Dispatcher } from 'undici';
+import type { Dispatcher, Pool } from 'undici';
 import type { HubError } from '#lib/errors.ts';
 import type { Destination } from './endpoint.ts';
 import { isShallow, toolTimeout, toolUnavailable } from './tools.ts';
@@ -69,13 +69,17 @@ const mostConnections = 256;
 /** Deeper ones would not fit into a message (protobuf's parsers stop at 100 levels, of which each level here takes three). */
 const mostLevels = 30;
 
+/** Loaded for the first call: it takes 30 MB, more than all that the service has of its own. */
+const load = () => import('undici');
+
 export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstream {
   const pools = new Map<string, Pool>();
 
   /** Connections are shared by calls for the same host that was found at the same addresses. */
-  function poolFor({ url, addresses }: Destination): Pool {
+  async function poolFor({ url, addresses }: Destination): Promise<Pool> {
+    const { Pool: PoolOfUndici } = await load();
     const key = [url.origin, ...addresses.toSorted()].join(' ');
-    const pool = pools.get(key) ?? openPool(url.origin, addresses, timeout);
+    const pool = pools.get(key) ?? openPool(PoolOfUndici, url.origin, addresses, timeout);
     pools.delete(key);
     pools.set(key, pool);
     if (pools.size > mostPools) {
@@ -93,7 +97,7 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
       const giveUp = performance.now() + timeout;
       for (let tries = 1; ; tries += 1) {
         try {
-          return await attempt(poolFor(destination), destination.url, question, signal, responseLimit);
+          return await attempt(await poolFor(destination), destination.url, question, signal, responseLimit);
         } catch (error) {
           if (limit.aborted || isLate(error)) throw late(timeout, error);
           if (question.signal.aborted) throw unreachable(error);
@@ -115,9 +119,9 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
   };
 }
 
-function openPool(origin: string, addresses: readonly string[], timeout: number): Pool {
+function openPool(PoolOfUndici: typeof Pool, origin: string, addresses: readonly string[], timeout: number): Pool {
   const found = addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
-  return new Pool(origin, {
+  return new PoolOfUndici(origin, {
     connect: {
       timeout: Math.min(longestConnect, timeout),
       autoSelectFamily: true,
@@ -234,7 +238,8 @@ function unavailable(why: string, pause?: number): HubError {
 }
 
 function isLate(error: unknown): boolean {
-  return error instanceof errors.HeadersTimeoutError || error instanceof errors.BodyTimeoutError;
+  const { code } = error as { code?: unknown };
+  return code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT';
 }
 
 function unreachable(cause: unknown): ToolFailure {

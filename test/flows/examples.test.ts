@@ -1,12 +1,14 @@
 import test from 'ava';
+import { startDemoTools } from '../../dev/demo-tools.ts';
 import type { OpenApi } from '../conformity.ts';
 import { openRest, type Rest, type Token } from '../rest.ts';
 import { startMesh } from '../harness.ts';
 import { opened } from '../opened.ts';
 
 /** The examples of the OpenAPI document, sent as they stand there, for the users that `npm start` makes. */
+const demoTools = opened(startDemoTools, (tools) => tools.stop());
 const hub = opened(
-  () => startMesh({ bus: 'embedded', env: { ADMIN_USERS: 'user5' } }),
+  () => startMesh({ bus: 'embedded', env: { ADMIN_USERS: 'user5', DEMO_TOOLS_URL: demoTools.url } }),
   (hub) => hub.stop(),
 );
 interface Parameter {
@@ -113,7 +115,7 @@ test('the examples for administrators work for one', async (t) => {
   }
 });
 
-test('the examples of accounts work, from registering to the API key', async (t) => {
+test('the examples of accounts and tools work, from registering to what was used', async (t) => {
   const dataOf = async (...[rest, operationId, ids = {}]: Parameters<typeof send>) =>
     (await send(rest, operationId, ids))['data'] as Record<string, unknown>;
   t.like(await dataOf(anonymous, 'register'), { username: 'ada', role: 'user' });
@@ -133,4 +135,29 @@ test('the examples of accounts work, from registering to the API key', async (t)
   t.like(await dataOf(admin, 'updateUser'), { username: 'user2', role: 'user' });
   t.true(((await dataOf(admin, 'listAccounts')) as unknown as unknown[]).length > 5);
   t.deepEqual((await dataOf(admin, 'listAuditEvents')) as unknown, []);
+
+  const listOf = async (caller: Rest, operationId: string) =>
+    (await dataOf(caller, operationId)) as unknown as Record<string, unknown>[];
+  t.deepEqual(
+    (await listOf(rest, 'listTools')).map(({ name }) => name),
+    ['echo', 'text-stats'],
+  );
+  t.like(await dataOf(rest, 'getTool'), { name: 'echo' });
+  t.is((await listOf(rest, 'listPlans')).length, 3);
+  t.like(await dataOf(rest, 'subscribe'), { plan: 'free', status: 'active' });
+  t.deepEqual((await dataOf(rest, 'invokeTool'))['output'], { echo: { text: 'Hello' } });
+  t.is((await listOf(rest, 'listUsage')).length, 1);
+  t.like(await dataOf(rest, 'getUsageSummary'), { total_invocations: 1 });
+  t.like(await dataOf(rest, 'cancelSubscription'), { status: 'cancelled' });
+  t.like(await dataOf(rest, 'getSubscription'), { status: 'cancelled' });
+
+  t.like(await dataOf(admin, 'createTool'), { name: 'translate', is_active: true });
+  t.like(await dataOf(admin, 'updateTool'), { name: 'echo', is_active: true });
+  t.is((await listOf(admin, 'listAllTools')).length, 3);
+  t.like(await dataOf(admin, 'getUsageStats'), { total_invocations: 1 });
+  t.deepEqual(await send(admin, 'deleteTool'), {});
+  t.deepEqual(
+    (await listOf(admin, 'listAuditEvents')).map(({ action }) => action),
+    ['tool.delete', 'tool.create'],
+  );
 });
