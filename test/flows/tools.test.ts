@@ -12,7 +12,7 @@ const mesh = opened(
     startMesh({
       bus: 'embedded',
       services: ['auth', 'tools'],
-      env: { SEED_USERS: '2', DEMO_TOOLS_URL: tools.url, TOOL_TIMEOUT: '2s', REQUEST_TIMEOUT: '1s' },
+      env: { SEED_USERS: '2', DEMO_TOOLS_URL: tools.url, TOOL_TIMEOUT: '6s', REQUEST_TIMEOUT: '5s' },
     }),
   (mesh) => mesh.stop(),
 );
@@ -85,7 +85,7 @@ test('somebody subscribes, invokes a tool with a token and with an API key, and 
     body,
   );
   t.is(first.status, 200);
-  t.deepEqual(Object.keys(first.data), ['request_id', 'output', 'tokens_used', 'duration_ms']);
+  t.deepEqual(Object.keys(first.data).toSorted(), ['duration_ms', 'output', 'request_id', 'tokens_used']);
   t.deepEqual(first.data.output, { echo: { text: 'Hello' } });
   t.is(first.data.request_id, first.meta.request_id);
   t.is(first.data.tokens_used, Math.ceil(('{"text":"Hello"}'.length + '{"echo":{"text":"Hello"}}'.length) / 4));
@@ -108,15 +108,15 @@ test('somebody subscribes, invokes a tool with a token and with an API key, and 
   const used = first.data.tokens_used + second.data.tokens_used;
   const usage = await api.call<Record<string, unknown>[]>('GET', '/usage');
   t.deepEqual(usage.meta.pagination, { offset: 0, limit: 20, total: 2 });
-  t.deepEqual(Object.keys(usage.data[0]!), [
+  t.deepEqual(Object.keys(usage.data[0]!).toSorted(), [
+    'duration_ms',
     'id',
-    'tool_id',
-    'tool_name',
+    'request_id',
+    'response_status',
     'timestamp',
     'tokens_used',
-    'response_status',
-    'duration_ms',
-    'request_id',
+    'tool_id',
+    'tool_name',
   ]);
   t.like(usage.data[0], { tool_id: echo, tool_name: 'echo', response_status: 'success', request_id: 'mine-1' });
   const today = new Date().toISOString().slice(0, 10);
@@ -165,13 +165,13 @@ test('tools: lists, one, and what is not there', async (t) => {
   const { tool, admin } = await newTool('/one');
   const list = await api.call<Record<string, unknown>[]>('GET', '/tools?limit=100');
   t.is(list.meta.pagination!.total, list.data.length);
-  t.deepEqual(Object.keys(list.data[0]!), ['id', 'name', 'description']);
-  t.deepEqual(Object.keys(await api.ok<object>(200, 'GET', `/tools/${tool.id}`)), [
-    'id',
-    'name',
-    'description',
-    'is_active',
+  t.deepEqual(Object.keys(list.data[0]!).toSorted(), ['description', 'id', 'name']);
+  t.deepEqual(Object.keys(await api.ok<object>(200, 'GET', `/tools/${tool.id}`)).toSorted(), [
     'created_at',
+    'description',
+    'id',
+    'is_active',
+    'name',
   ]);
   t.is((await api.refused(404, 'GET', `/tools/${uuid()}`)).code, 'NOT_FOUND');
   t.deepEqual(
@@ -192,7 +192,7 @@ test('tools: lists, one, and what is not there', async (t) => {
 
 test('administration: 201, 409, 204 and 404, and a row of the audit for each change', async (t) => {
   const { admin, wish, tool } = await newTool('/two');
-  t.deepEqual(Object.keys(tool), ['id', 'name', 'description', 'is_active', 'created_at', 'api_endpoint']);
+  t.deepEqual(Object.keys(tool).toSorted(), ['api_endpoint', 'created_at', 'description', 'id', 'is_active', 'name']);
   t.is(
     (await admin.refused(409, 'POST', '/admin/tools', { ...wish, name: wish.name.toUpperCase() })).code,
     'TOOL_NAME_TAKEN',
@@ -296,9 +296,15 @@ test('stats: all users, and what they used by plan and by tool', async (t) => {
     'GET',
     '/admin/usage/stats',
   );
-  t.deepEqual(Object.keys(stats), ['total_users', 'total_invocations', 'total_tokens', 'by_plan', 'by_tool']);
+  t.deepEqual(Object.keys(stats).toSorted(), [
+    'by_plan',
+    'by_tool',
+    'total_invocations',
+    'total_tokens',
+    'total_users',
+  ]);
   t.true(stats.total_users >= 4);
-  t.deepEqual(Object.keys(stats.by_plan[0]!), ['plan', 'user_count', 'tokens_used']);
+  t.deepEqual(Object.keys(stats.by_plan[0]!).toSorted(), ['plan', 'tokens_used', 'user_count']);
   t.like(
     stats.by_tool.find(({ tool_id: id }) => id === tool.id),
     { tool_name: tool.name, tokens_used: 4, invocation_count: 1 },
