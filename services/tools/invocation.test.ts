@@ -172,6 +172,24 @@ test('twenty invocations at once at the limit: one is let through, however long 
   }
 });
 
+test('the limit holds across processes', async (t) => {
+  const other = await hub.startService('tools');
+  t.teardown(() => other.stop());
+  const person = await newcomer(free);
+  const there = hub.client(ToolServiceService, other.address, { token: await hub.userToken(person) });
+  const { toolId, path } = await newTool((response, one) => {
+    setTimeout(() => answering({ tokens_used: 400 })(response, one), 300);
+  });
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 20 }, (_, index) =>
+      (index % 2 === 0 ? person.tools : there).invokeTool({ toolId, input: {} }),
+    ),
+  );
+  t.is(outcomes.filter(({ status }) => status === 'fulfilled').length, 3);
+  t.is(servers.count(path), 3);
+  t.is((await consistent(t, person)).tokens, 1_200);
+});
+
 test('far from the limit, invocations of one user run at once', async (t) => {
   const person = await newcomer(pro);
   const waiting: (() => void)[] = [];
