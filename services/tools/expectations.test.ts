@@ -12,8 +12,10 @@ test('of: nothing is known of a tool that nobody has used; what was used before 
   t.is(await expectations.of('used'), 40);
   t.is(await expectations.of('used'), 40);
   t.deepEqual(asked, ['new', 'used']);
+  t.deepEqual([expectations.now('new'), expectations.now('used')], [undefined, 40]);
   expectations.learn('new', 7);
   t.is(await expectations.of('new'), 7);
+  t.is(expectations.now('new'), 7);
   t.deepEqual(asked, ['new', 'used']);
 });
 

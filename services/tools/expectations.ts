@@ -6,6 +6,8 @@ const mostTools = 10_000;
 export interface Expectations {
   /** The most that one of the last calls has used; undefined if nothing is known of the tool. */
   of(toolId: string): Promise<number | undefined>;
+  /** The same, as far as this process knows by now. */
+  now(toolId: string): number | undefined;
   /** Takes note of what a call has used. */
   learn(toolId: string, tokens: number): void;
 }
@@ -24,6 +26,10 @@ export function openExpectations(known: (toolId: string) => Promise<number | und
         remember(toolId, last);
       }
       return Math.max(...last);
+    },
+    now(toolId) {
+      const last = seen.get(toolId);
+      return last && Math.max(...last);
     },
     learn(toolId, tokens) {
       const last = seen.get(toolId) ?? [];

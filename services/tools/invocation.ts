@@ -73,14 +73,18 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const body = JSON.stringify(input);
     const [tool, known] = await Promise.all([catalog.findActive(toolId), expectations.of(toolId)]);
     const circuit = circuits(toolId);
-    const expected = known === undefined ? undefined : Math.max(known, tokensOfBytes(Buffer.byteLength(body)));
-    const reservation = await reserve(() => ({
-      userId,
-      toolId,
-      requestId,
-      expected,
-      refusal: tool === undefined ? toolNotFound() : circuit.refusal(),
-    }));
+    const least = tokensOfBytes(Buffer.byteLength(body));
+    const reservation = await reserve(() => {
+      // While it waited, the call before it may have shown what the tool uses.
+      const most = expectations.now(toolId) ?? known;
+      return {
+        userId,
+        toolId,
+        requestId,
+        expected: most === undefined ? undefined : Math.max(most, least),
+        refusal: tool === undefined ? toolNotFound() : circuit.refusal(),
+      };
+    });
     const began = performance.now();
     // Where there is no tool, nothing was reserved.
     const outcome = await ask(tool!, circuit, body, requestId);
