@@ -292,7 +292,9 @@ for (const mesh of meshes) {
     t.like(well, { status: 'ok', service: 'gateway' });
     t.deepEqual(await anonymous.get('/'), well);
     const ready = await anonymous.get<{ dependencies: Record<string, string> }>('/ready');
-    t.like(ready, well);
+    t.like(ready, { ...well, status: 'ready', database: 'connected' });
+    t.deepEqual(await anonymous.get('/api/v1/health'), well);
+    t.deepEqual(await anonymous.get('/api/v1/ready'), ready);
     const names = Object.keys(mesh.services).flatMap((name) => [name, `${name}.database`]);
     for (const name of [...names, 'message.bus', 'router.bus', 'connectors.bus']) {
       t.is(ready.dependencies[name], 'up', name);
