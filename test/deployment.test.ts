@@ -256,7 +256,7 @@ real(
       const given = environmentOf(name, dotEnv);
       const moved = Object.entries(given).map(([variable, value]) => [
         variable,
-        places.reduce((text, [from, to]) => text.replace(new RegExp(`(?<![\\w])${from}`), to), value),
+        places.reduce((text, [from, to]) => text.replaceAll(new RegExp(`(?<![\\w])${from}`, 'g'), to), value),
       ]);
       return {
         ...(Object.fromEntries(moved) as Record<string, string>),
