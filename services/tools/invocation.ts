@@ -90,6 +90,8 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const outcome = await ask(tool!, circuit, body, requestId);
     const duration = Math.round(performance.now() - began);
     const { status, tokens } = outcome;
+    // Before that, since who waits for it to be settled goes by it.
+    if ('output' in outcome) expectations.learn(toolId, tokens);
     await settle({ reservationId: reservation.id, userId, status, tokens, duration }, reservation);
     if (status !== undefined) {
       invocations.inc({ status });
@@ -97,7 +99,6 @@ export function openInvocations(options: InvocationOptions): Invocations {
     }
     if ('failure' in outcome) throw outcome.failure;
     usedTokens.inc(tokens);
-    expectations.learn(toolId, tokens);
     return { output: outcome.output, tokens, duration };
   }
 

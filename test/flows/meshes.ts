@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
+import { RefusedError } from '../../client/fetch.ts';
 import { eventually } from '../eventually.ts';
 import { ConversationService, ConversationType } from '../../client/gen/chat4all/conversation/v1/conversation.pb.ts';
 import { MessageService, type SendMessageRequest } from '../../client/gen/chat4all/message/v1/message.pb.ts';
@@ -107,14 +108,15 @@ export async function sendPatiently(sender: Person, conversationId: string, chan
   }
 }
 
-/** The message once it is delivered or failed. */
-export function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
-  return eventually(
-    `message ${messageId} has ended`,
-    () => MessageService.GetMessage({ message_id: messageId }, reader.rest.client),
-    ({ status }) => status === 'delivered' || status === 'failed',
-    limit,
-  );
+/** The message once it is delivered or failed. Whoever is told to come again later (503) does so. */
+export async function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
+  const read = () =>
+    MessageService.GetMessage({ message_id: messageId }, reader.rest.client).catch((error: unknown) => {
+      if (error instanceof RefusedError && error.status === 503) return undefined;
+      throw error;
+    });
+  const hasEnded = (found: MessageDetails | undefined) => found?.status === 'delivered' || found?.status === 'failed';
+  return (await eventually(`message ${messageId} has ended`, read, hasEnded, limit)) as MessageDetails;
 }
 
 /** Every message of a conversation, oldest first, read in pages. */
