@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import type { Request } from 'express';
+import { BoundedMap } from '#lib/bounded-map.ts';
 import { clientOf } from '#lib/client-address.ts';
 import { credentialsOf } from './credentials.ts';
 
@@ -21,7 +22,7 @@ export interface Caller {
  */
 export class Callers {
   /** The users of tokens and API keys that a backend has taken, by the hashes of those. */
-  readonly #users = new Map<string, string>();
+  readonly #users = new BoundedMap<string, string>(remembered);
 
   of({ headers, ip = 'unknown' }: Request): Caller {
     const { authorization, apiKey } = credentialsOf(headers);
@@ -44,11 +45,7 @@ export class Callers {
    */
   answered({ credential, isUser }: Caller, status: number, user: string | undefined): void {
     if (credential === undefined) return;
-    if (status === 401) {
-      this.#users.delete(credential);
-    } else if (user !== undefined && !isUser) {
-      if (this.#users.size >= remembered) this.#users.delete(this.#users.keys().next().value as string);
-      this.#users.set(credential, user);
-    }
+    if (status === 401) this.#users.delete(credential);
+    else if (user !== undefined && !isUser) this.#users.set(credential, user);
   }
 }

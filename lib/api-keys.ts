@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { BoundedMap } from './bounded-map.ts';
 import { HubError } from './errors.ts';
 import type { UserIdentity } from './identity.ts';
 
@@ -52,8 +53,8 @@ const limits = {
 /** @param lookUp finds a key's owner by the SHA-256 of the key; throws HubError UNAUTHENTICATED if there is none */
 export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>): ApiKeys {
   // All by the hash of the key, in the order in which they were added.
-  const known = new Map<string, Remembered>();
-  const refused = new Map<string, number>();
+  const known = new BoundedMap<string, Remembered>(limits.keys);
+  const refused = new BoundedMap<string, number>(limits.keys);
   const asking = new Map<string, Promise<UserIdentity>>();
   /** UUIDs of revoked keys, with the time: an answer from before may still be on its way. */
   const revoked = new Map<string, number>();
@@ -74,12 +75,12 @@ export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>):
       const until = Math.min(now + limits.remembered, expiresAt?.getTime() ?? Infinity);
       if (revoked.has(keyId) || until <= now) throw invalidKey();
       const identity: UserIdentity = { kind: 'user', userId, username, admin: false, credential: 'api key' };
-      put(known, name, { identity, keyId, renewAt: now + limits.renewed, until });
+      known.set(name, { identity, keyId, renewAt: now + limits.renewed, until });
       return identity;
     } catch (error) {
       if (error instanceof HubError && error.kind === 'UNAUTHENTICATED') {
         known.delete(name);
-        put(refused, name, Date.now() + limits.refused);
+        refused.set(name, Date.now() + limits.refused);
       }
       throw error;
     }
@@ -114,13 +115,6 @@ export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>):
       for (const [name, { keyId }] of known) if (revoked.has(keyId)) known.delete(name);
     },
   };
-}
-
-/** Adds to a map of limited size: what was added first goes. */
-function put<T>(map: Map<string, T>, name: string, value: T): void {
-  map.delete(name);
-  if (map.size >= limits.keys) map.delete(map.keys().next().value as string);
-  map.set(name, value);
 }
 
 export function invalidKey(): HubError {

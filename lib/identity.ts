@@ -8,6 +8,7 @@ import {
   SignJWT,
   type JWTHeaderParameters,
 } from 'jose';
+import { BoundedMap } from './bounded-map.ts';
 import { HubError } from './errors.ts';
 import { openKeyRing, privateKey, publicKeys, type KeySource, type PrivateKey, type PublicKey } from './keys.ts';
 import type { Logger } from './log.ts';
@@ -88,7 +89,7 @@ export function openIdentities(
   let signing!: { kid: string; key: ReturnType<typeof importJWK> };
   /** By the names of the keys. */
   let trusted!: Map<string, TrustedKey>;
-  const known = new Map<string, { identity: Identity; expiresAt: number }>();
+  const known = new BoundedMap<string, { identity: Identity; expiresAt: number }>(rememberedTokens);
   const issued = new Map<string, { token: string; renewAt: number }>();
   load();
 
@@ -149,10 +150,7 @@ export function openIdentities(
       }
       const believed = trusted;
       const checked = await check(token);
-      if (believed === trusted) {
-        if (known.size >= rememberedTokens) known.delete(known.keys().next().value as string);
-        known.set(token, checked);
-      }
+      if (believed === trusted) known.set(token, checked);
       return checked.identity;
     },
   };

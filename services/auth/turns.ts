@@ -1,3 +1,4 @@
+import { BoundedMap } from '#lib/bounded-map.ts';
 import { HubError } from '#lib/errors.ts';
 import { Shares } from '#lib/shares.ts';
 
@@ -28,7 +29,7 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
   const lane = () => ({ places: new Shares(atOnce + waiting), round: new Round() });
   const known = lane();
   const strangers = lane();
-  const successes = new Set<string>();
+  const successes = new BoundedMap<string, true>(rememberedSuccesses);
   let isForKnown = true;
   let running = 0;
 
@@ -62,12 +63,6 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
     running -= 1;
   }
 
-  function remember(success: string): void {
-    successes.delete(success);
-    if (successes.size >= rememberedSuccesses) successes.delete(successes.values().next().value as string);
-    successes.add(success);
-  }
-
   return {
     async take(client, user, signal, work) {
       if (signal.aborted) throw goneAway();
@@ -79,7 +74,7 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
         await enter(round, client, signal);
         try {
           const done = await work();
-          remember(success);
+          successes.set(success, true);
           return done;
         } catch (error) {
           successes.delete(success);

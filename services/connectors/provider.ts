@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { BoundedMap } from '#lib/bounded-map.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
@@ -208,11 +209,10 @@ interface Memory {
 
 /** Remembers the last keys that it was given. */
 function memory(): Memory {
-  const keys = new Set<string>();
+  const keys = new BoundedMap<string, true>(remembered);
   const isNew = (key: string) => {
     if (keys.has(key)) return false;
-    if (keys.size >= remembered) keys.delete(keys.values().next().value!);
-    keys.add(key);
+    keys.set(key, true);
     return true;
   };
   return Object.assign(isNew, { has: (key: string) => keys.has(key) });

@@ -1,4 +1,5 @@
 import { circuitBreaker, CircuitState, ConsecutiveBreaker, handleWhen } from 'cockatiel';
+import { BoundedMap } from '#lib/bounded-map.ts';
 import type { HubError } from '#lib/errors.ts';
 import { circuitOpen } from './tools.ts';
 
@@ -22,13 +23,10 @@ export interface Circuit {
  * @param isFailure whether an error is one of the tool; all others are no sign that it fails
  */
 export function openCircuits(reset: number, isFailure: (error: unknown) => boolean): (toolId: string) => Circuit {
-  const circuits = new Map<string, Circuit>();
+  const circuits = new BoundedMap<string, Circuit>(mostCircuits);
   return (toolId) => {
     const circuit = circuits.get(toolId) ?? openCircuit(reset, isFailure);
-    // The one that was asked for last is the last in the map.
-    circuits.delete(toolId);
     circuits.set(toolId, circuit);
-    if (circuits.size > mostCircuits) circuits.delete(circuits.keys().next().value as string);
     return circuit;
   };
 }

@@ -1,3 +1,5 @@
+import { BoundedMap } from '#lib/bounded-map.ts';
+
 /** So many calls that went well say what the next one will use. */
 const remembered = 64;
 const mostTools = 10_000;
@@ -14,7 +16,7 @@ export interface Expectations {
 
 /** @param known what a tool's calls have used before this process was there */
 export function openExpectations(known: (toolId: string) => Promise<number | undefined>): Expectations {
-  const seen = new Map<string, number[]>();
+  const seen = new BoundedMap<string, number[]>(mostTools);
 
   return {
     async of(toolId) {
@@ -23,7 +25,7 @@ export function openExpectations(known: (toolId: string) => Promise<number | und
         const before = await known(toolId);
         if (before === undefined) return seen.has(toolId) ? Math.max(...seen.get(toolId)!) : undefined;
         last = seen.get(toolId) ?? [before];
-        remember(toolId, last);
+        seen.set(toolId, last);
       }
       return Math.max(...last);
     },
@@ -35,13 +37,7 @@ export function openExpectations(known: (toolId: string) => Promise<number | und
       const last = seen.get(toolId) ?? [];
       last.push(tokens);
       if (last.length > remembered) last.shift();
-      remember(toolId, last);
+      seen.set(toolId, last);
     },
   };
-
-  function remember(toolId: string, last: number[]): void {
-    seen.delete(toolId);
-    seen.set(toolId, last);
-    if (seen.size > mostTools) seen.delete(seen.keys().next().value as string);
-  }
 }

@@ -71,8 +71,8 @@ const expiredAtOnce = 500;
  * the reservation, in the usage and in the counter of its subscription at once. Where that never comes, since the process that
  * asked is no more, the call has ended with an error by the time that its reservation expires.
  *
- * What one process has to write is written in a few lanes, each in rounds of one transaction. Transactions lock the subscriptions that they are about,
- * in the order of their users, before they look at anything else.
+ * What one process has to write is written in a few lanes, each in rounds of one transaction. Transactions lock the subscriptions
+ * that they are about, in the order of their users, before they look at anything else.
  */
 export function openLedger(db: Database, { plans, period, lifetime }: LedgerOptions) {
   /** The row of each day that a lane adds to: those of other processes hardly have the same one. */
