@@ -1,14 +1,6 @@
-import { HubError } from '#lib/errors.ts';
+import { invalidKey, type KeyOwner } from '#lib/api-keys.ts';
 import { Rounds } from '#lib/rounds.ts';
 import type { FoundKey } from './key-owners-store.ts';
-
-/** Whom an API key stands for. */
-export interface KeyOwner {
-  keyId: string;
-  userId: string;
-  username: string;
-  expiresAt: Date | undefined;
-}
 
 /** Tells whom API keys stand for, by their SHA-256. @throws HubError UNAUTHENTICATED `API_KEY_INVALID` */
 export type KeyExchange = (keyHash: Buffer) => Promise<KeyOwner>;
@@ -28,7 +20,7 @@ export function openKeyExchange(store: {
 
   return async (keyHash) => {
     const found = await rounds.do(keyHash);
-    if (found === undefined) throw new HubError('UNAUTHENTICATED', 'API_KEY_INVALID', 'The API key is not valid');
+    if (found === undefined) throw invalidKey();
     const { keyId, userId, username, expiresAt } = found;
     return { keyId, userId, username, expiresAt: expiresAt ?? undefined };
   };

@@ -185,7 +185,7 @@ function answerOf({ statusCode, headers }: Dispatcher.ResponseData, text: string
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new ToolFailure('error', toolUnavailable('The tool answered with what is no JSON', { cause: error }));
+    throw notJson(error);
   }
   if (isShallow(value, mostLevels)) return { value };
   const why = `The tool answered with JSON of more than ${mostLevels} levels`;
@@ -215,8 +215,12 @@ async function readText({ body, headers }: Dispatcher.ResponseData, limit: numbe
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(pieces));
   } catch (error) {
-    throw new ToolFailure('error', toolUnavailable('The tool answered with what is no JSON', { cause: error }));
+    throw notJson(error);
   }
+}
+
+function notJson(cause: unknown): ToolFailure {
+  return new ToolFailure('error', toolUnavailable('The tool answered with what is no JSON', { cause }));
 }
 
 /** Milliseconds that a Retry-After header asks for, in seconds or as a date (RFC 9110, 10.2.3); undefined without one. */
