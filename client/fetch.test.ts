@@ -1,11 +1,13 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 import {
   b64Decode,
   b64Encode,
   fetchData,
+  fetchEvents,
   fetchReq,
   fetchStreamingRequest,
   pathValue,
@@ -189,6 +191,93 @@ test('fetchStreamingRequest: silence ends it, and so does a listener that throws
     ({ length }) => length === 2,
   );
   t.deepEqual(ended, ['/silent', '/']);
+});
+
+interface Said {
+  type: string;
+  id: number;
+  data: unknown;
+}
+
+const streamOf = (text: string): RequestListener => {
+  return (_request, response) => void response.writeHead(200, { 'content-type': 'text/event-stream' }).end(text);
+};
+
+test('fetchEvents: every event comes with its type, its id and its data, whatever its pieces are', async (t) => {
+  const text = [
+    ': \n\n',
+    'retry: 1500\n\n',
+    `event: text\nid: 1\ndata: ${JSON.stringify({ delta: 'ä\u2028: \n' })}\n\n`,
+    ': \n\n',
+    'data:[1,\r\ndata: 2]\r\nid:2\r\nevent:list\r\nunknown\r\n\r\n',
+    'event: nothing\n\n',
+    'event: unfinished\nid: 3\ndata: 1\n',
+  ].join('');
+  const seen: IncomingMessage[] = [];
+  const pathPrefix = await serve(t, (request, response) => {
+    seen.push(request);
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    // In pieces that end within a character.
+    for (const byte of Buffer.from(text)) response.write(Buffer.from([byte]));
+    response.end();
+  });
+  const init = { pathPrefix, method: 'POST', body: '{}', headers: { 'x-own': '1' } };
+  t.deepEqual(await Readable.from(fetchEvents<Said>('/', Number, init)).toArray(), [
+    { type: 'text', id: 1, data: { delta: 'ä\u2028: \n' } },
+    { type: 'list', id: 2, data: [1, 2] },
+  ]);
+  const { headers } = seen[0]!;
+  t.like(headers, { accept: 'text/event-stream', 'content-type': 'application/json', 'x-own': '1' });
+});
+
+test('fetchEvents: a refusal and the event error are thrown, and nothing (204) is no event', async (t) => {
+  const error = { status: 502, detail: 'Away', error_code: 'AWAY' };
+  const pathPrefix = await serve(t, (request, response) => {
+    if (request.url === '/nothing') response.writeHead(204).end();
+    else if (request.url === '/refused') response.writeHead(409).end(JSON.stringify({ ...error, status: 409 }));
+    else
+      streamOf(`event: a\nid: 1\ndata: 7\n\nevent: error\nid: 2\ndata: ${JSON.stringify(error)}\n\n`)(
+        request,
+        response,
+      );
+  });
+  const seen: unknown[] = [];
+  const read = async (path: string) => {
+    for await (const { data } of fetchEvents<Said>(path, Number, { pathPrefix, method: 'GET' })) seen.push(data);
+  };
+  await read('/nothing');
+  t.like(await t.throwsAsync(read('/refused'), { instanceOf: RefusedError }), { status: 409, code: 'AWAY' });
+  t.deepEqual(seen, []);
+  t.like(await t.throwsAsync(read('/'), { instanceOf: RefusedError }), { status: 502, code: 'AWAY' });
+  t.deepEqual(seen, [7]);
+});
+
+test('fetchEvents: comments break the silence, a reader takes its time, and who stops closes the connection', async (t) => {
+  const left: unknown[] = [];
+  const pathPrefix = await serve(t, (request, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write('id: 1\ndata: 1\n\n');
+    response.once('close', () => left.push(request.url));
+    if (request.url !== '/alive') return;
+    const beat = setInterval(() => response.write(': \n\n'), 100);
+    const later = [2, 3].map((id) => setTimeout(() => response.write(`id: ${id}\ndata: 2\n\n`), (id - 1) * 1_500));
+    response.once('close', () => [beat, ...later].forEach(clearTimeout));
+  });
+  const ask = (path: string) => fetchEvents<Said>(path, Number, { pathPrefix, method: 'GET', timeout: 1_000 });
+  const alive = ask('/alive');
+  t.is((await alive.next()).value?.id, 1);
+  t.is((await alive.next()).value?.id, 2);
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  t.is((await alive.next()).value?.id, 3);
+  await alive.return();
+  const silent = ask('/silent');
+  await silent.next();
+  await t.throwsAsync(silent.next(), { name: 'TimeoutError' });
+  const ended = await eventually(
+    'the end of both',
+    () => left,
+    ({ length }) => length === 2,
+  );
+  t.deepEqual(ended, ['/alive', '/silent']);
 });
 
 test('downloadFile: silence breaks it off, a reader that takes its time does not', async (t) => {

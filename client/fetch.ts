@@ -9,7 +9,10 @@ export interface InitReq extends Omit<RequestInit, 'method' | 'body'> {
   pathPrefix?: string;
   /** Sent as `X-API-Key`. Where there is an `authorization` with a bearer token, too, that counts. */
   apiKey?: string;
-  /** The longest silence, in milliseconds: 30,000 by default. An answer that is no stream has to be there by then. */
+  /**
+   * The longest silence, in milliseconds: 30,000 by default, or more where the hub may take more for a call. An answer that is no
+   * stream has to be there by then.
+   */
   timeout?: number;
   /** In place of the global fetch. */
   fetch?: typeof fetch;
@@ -175,17 +178,67 @@ export async function fetchStreamingRequest<Answer>(
   };
   try {
     const response = await send(path, init, silence);
-    let unfinished = '';
-    for await (const text of textOf(response)) {
-      silence.restart();
-      const lines = (unfinished + text).split('\n');
-      unfinished = lines.pop()!;
-      for (const line of lines) await take(line);
-    }
-    await take(unfinished);
+    for await (const line of linesOf(response, silence)) await take(line);
   } finally {
     silence.pause();
   }
+}
+
+/** An event of a stream, by its type: its id in the stream, and what it tells. */
+export type EventOf<Id, Data> = { [Type in keyof Data]: { type: Type; id: Id; data: Data[Type] } }[keyof Data];
+
+/**
+ * Calls an RPC that answers with server-sent events (WHATWG HTML, 9.2). It is called when the first event is asked for, and whoever
+ * stops asking for them in the midst (`break`) closes the connection.
+ *
+ * @param idOf makes an id of the text that it is in the stream
+ * @throws RefusedError, also for the event `error`; or what fetch throws if the stream breaks off or is silent for too long
+ */
+export async function* fetchEvents<Event extends { type: string; id: string | number; data: unknown }>(
+  path: string,
+  idOf: (text: string) => Event['id'],
+  init: Sent,
+): AsyncGenerator<Event, void> {
+  const silence = new Silence(init);
+  const headers = new Headers(init.headers);
+  headers.set('accept', 'text/event-stream');
+  try {
+    const response = await send(path, { ...init, headers }, silence);
+    let [type, id, data] = ['', '', ''];
+    for await (const line of linesOf(response, silence)) {
+      // A comment has no name.
+      const [, name, value = ''] = /^([^:]*)(?:: ?(.*?))?\r?$/s.exec(line)!;
+      if (name === 'event') type = value;
+      else if (name === 'id') id = value;
+      else if (name === 'data') data += `${value}\n`;
+      if (line !== '' && line !== '\r') continue;
+      const event = data === '' ? undefined : { type, id: idOf(id), data: JSON.parse(data) as unknown };
+      [type, data] = ['', ''];
+      if (event === undefined) continue;
+      if (event.type === 'error') {
+        const error = event.data as { status?: number };
+        throw new RefusedError(error.status ?? 500, error);
+      }
+      // A stream is as slow as whoever reads it.
+      silence.pause();
+      yield event as Event;
+      silence.restart();
+    }
+  } finally {
+    silence.pause();
+  }
+}
+
+/** The lines of an answer, also a last one that doesn't end. */
+async function* linesOf(response: Response, silence: Silence): AsyncGenerator<string> {
+  let unfinished = '';
+  for await (const text of textOf(response)) {
+    silence.restart();
+    const lines = (unfinished + text).split('\n');
+    unfinished = lines.pop()!;
+    yield* lines;
+  }
+  if (unfinished !== '') yield unfinished;
 }
 
 /** Not every browser iterates over streams. */

@@ -21,7 +21,7 @@ const unused = [
 export const testProtos = [
   '--config',
   JSON.stringify({ version: 'v2', modules: ['proto', 'third_party', 'test/protos'].map((path) => ({ path })) }),
-  ...['test/protos/transcoding', 'proto/chat4all/paging'].flatMap((path) => ['--path', path]),
+  ...['test/protos/transcoding', 'proto/chat4all/http', 'proto/chat4all/paging'].flatMap((path) => ['--path', path]),
 ];
 
 /** All that is made from the protos and committed. */

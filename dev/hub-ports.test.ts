@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import test from 'ava';
 import { choosePorts, portOrder, type PortOptions, type Replica } from './hub-ports.ts';
-import { isFree } from './ports.ts';
+import { freePorts, isFree, usualPort } from './ports.ts';
 
 const services: Replica[] = portOrder.map((service) => ({ name: service, service, number: 0 }));
 const twice: Replica[] = [
@@ -107,4 +107,15 @@ test.serial('choosePorts: a hub that is about to end is waited for', async (t) =
   const chosen = choosePorts(services, given({ grpcPortBase: first, patience: 30_000 }));
   setTimeout(() => server.close(), 300);
   t.is((await chosen).services['auth'], first);
+});
+
+test('usualPort: a free one where another program has the usual one', async (t) => {
+  const [usual] = (await freePorts(1)) as [number];
+  t.is(await usualPort(usual), usual);
+  const other = createServer().listen(usual, '127.0.0.1');
+  await once(other, 'listening');
+  const found = await usualPort(usual);
+  t.not(found, usual);
+  t.is(await usualPort(found), found);
+  other.close();
 });

@@ -41,6 +41,7 @@ export const portOrder: readonly string[] = [
   'router',
   'connectors',
   'tools',
+  'assistant',
 ];
 /** So much higher is the port of a service's second process, and twice as much that of its third. */
 const replicaStep = 100;
@@ -85,7 +86,8 @@ function orderOf(replicas: readonly Replica[]): string[] {
   return [...new Set([...portOrder, ...replicas.map(({ service }) => service)])];
 }
 
-function countPorts(replicas: readonly Replica[], base: number): Record<string, number> {
+/** A port for each process, by its name: the first ones of all services from `base` on, then the second ones, higher by a step. */
+export function countPorts(replicas: readonly Replica[], base: number): Record<string, number> {
   const order = orderOf(replicas);
   return Object.fromEntries(
     replicas.map(({ name, service, number }) => [name, base + order.indexOf(service) + number * replicaStep]),

@@ -1,18 +1,35 @@
 import path from 'node:path';
+import { ConfigError, ownVariable } from '#lib/config.ts';
+import { namesIn, readCertificates } from '#lib/tls.ts';
 import type { Secrets } from './data-folder.ts';
-import { portOrder, type Ports, type Replica } from './hub-ports.ts';
+import { countPorts, type Ports, type Replica } from './hub-ports.ts';
 import type { ChildDefinition } from './supervisor.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
 /**
- * For processes that files pass through: 1 MiB of new objects before Node looks which are still in use, in place of 16. The
- * buffers of what has passed are freed that much sooner: half of the CPU time, and a third of the growth in memory.
+ * The size of V8's semi-space in MiB, up to 16 by default: how much is allocated before new objects are garbage-collected. For files a small
+ * one is better: buffers that have been passed on are freed sooner, which halves the CPU time of an upload. For messages a large one is
+ * better: with 1 MiB the gateway spends a third of its CPU time on garbage collection. `both` is between the two.
  */
-const forBytes = ['--max-semi-space-size=1'];
+const semiSpace = { files: '--max-semi-space-size=1', both: '--max-semi-space-size=8' };
+// kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
+const forKafka = ['--disable-warning=TimeoutNegativeWarning'];
+
+/** The gateway or a process of a service, with what is for it alone. */
+interface Part {
+  name: string;
+  /** `gateway`, too. */
+  service: string;
+  env: NodeJS.ProcessEnv;
+}
+
+/** How the parts of a hub are spread over processes: all in one, or each in one of its own. */
+export type Spread = 'one' | 'each';
 
 /** The processes of a hub, with all that each is told: the gateway, and the services behind it. */
 export function childDefinitions({
   env,
+  spread,
   replicas,
   ports,
   secrets,
@@ -22,6 +39,8 @@ export function childDefinitions({
   demoToolsUrl,
 }: {
   env: NodeJS.ProcessEnv;
+  /** With several processes of a service it has to be `each`. */
+  spread: Spread;
   replicas: readonly Replica[];
   ports: Ports;
   secrets: Secrets;
@@ -39,7 +58,8 @@ export function childDefinitions({
     url.password = secrets.databasePasswords[name]!;
     return url.href;
   };
-  const address = (name: string) => `127.0.0.1:${ports.services[name]}`;
+  const host = ownHost(env);
+  const address = (name: string) => `${host}:${ports.services[name]}`;
   const addresses = Map.groupBy(replicas, ({ service }) => service);
   const { DATABASE_URL: _admin, ...rest } = env;
   const shared: NodeJS.ProcessEnv = {
@@ -51,14 +71,21 @@ export function childDefinitions({
       ]),
     ),
     TRUSTED_KEYS: secrets.trustedKeys,
+    GRPC_HOST: env.GRPC_HOST || '127.0.0.1',
+    ...(env.KAFKA_BROKERS ? {} : { BUS_DATABASE_URL: roleUrl('bus') }),
   };
-  const bus = env.KAFKA_BROKERS ? {} : { BUS_DATABASE_URL: roleUrl('bus') };
-
-  const gateway: ChildDefinition = {
+  const defaults: Record<string, NodeJS.ProcessEnv> = {
+    auth: { SEED_USERS: env.SEED_USERS ?? '5', MAIL_DIR: env.MAIL_DIR ?? mailDir },
+    tools: { DEMO_TOOLS_URL: env.DEMO_TOOLS_URL ?? demoToolsUrl },
+    file: {
+      ...(env.S3_ENDPOINT || env.FILES_DIR ? {} : { FILES_DIR: filesDir }),
+      ...(env.UPLOAD_URL_KEYS ? {} : { UPLOAD_URL_KEYS: secrets.uploadUrlKey }),
+    },
+  };
+  const gateway: Part = {
     name: 'gateway',
-    command: [...forBytes, path.join(root, 'gateway/main.ts')],
+    service: 'gateway',
     env: {
-      ...shared,
       PORT: String(ports.gateway),
       BACKENDS: replicas
         .flatMap(({ name, service }) => packagesOf(service).map((each) => `chat4all.${each}.v1=${address(name)}`))
@@ -66,44 +93,83 @@ export function childDefinitions({
       IDENTITY_KEY: secrets.privateKeys.gateway,
     },
   };
-  const backends = replicas.map(({ name, service }) => ({
+  const services = replicas.map(({ name, service }): Part => ({
     name,
-    command: [
-      // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
-      '--disable-warning=TimeoutNegativeWarning',
-      ...(service === 'file' ? forBytes : []),
-      path.join(root, 'services/main.ts'),
-      service,
-    ],
+    service,
     env: {
-      ...(service === 'auth' ? { SEED_USERS: '5', MAIL_DIR: mailDir } : {}),
-      ...(service === 'tools' ? { DEMO_TOOLS_URL: demoToolsUrl } : {}),
-      ...shared,
-      ...(service === 'file' && !env.S3_ENDPOINT && !env.FILES_DIR ? { FILES_DIR: filesDir } : {}),
-      ...(service === 'file' && !env.UPLOAD_URL_KEYS ? { UPLOAD_URL_KEYS: secrets.uploadUrlKey } : {}),
-      ...bus,
-      GRPC_HOST: env.GRPC_HOST || '127.0.0.1',
+      ...defaults[service],
       GRPC_PORT: String(ports.services[name]),
       DATABASE_URL: roleUrl(service),
       IDENTITY_KEY: secrets.privateKeys[service],
     },
   }));
-  return { groups: withMetricsPorts([[gateway], backends], Number(env.METRICS_PORT || 0)) };
+  if (spread === 'one') return { groups: [[allInOne([gateway, ...services], shared)]] };
+  const definition = ({ name, service, env: own }: Part): ChildDefinition => ({
+    name,
+    command: [
+      ...(service === 'gateway' ? [semiSpace.both] : service === 'file' ? [semiSpace.files] : []),
+      ...(service === 'gateway'
+        ? [path.join(root, 'gateway/main.ts')]
+        : [...forKafka, path.join(root, 'services/main.ts'), service]),
+    ],
+    env: { ...shared, ...own },
+  });
+  return {
+    groups: withMetricsPorts(
+      [[definition(gateway)], services.map(definition)],
+      replicas,
+      Number(env.METRICS_PORT || 0),
+    ),
+  };
 }
 
 /**
- * Each process serves its metrics on a port of its own, from `first` on: the gateway, then the services as their gRPC ports
- * are counted. With 0 there are none, or each takes a free port.
+ * Where the parts of a hub on this machine call one another: under a name that their certificate has, where they have one.
+ *
+ * @throws ConfigError if it has none
  */
-function withMetricsPorts(groups: ChildDefinition[][], first: number): ChildDefinition[][] {
-  if (first === 0) return groups;
-  const rank = ({ name }: ChildDefinition) => {
-    const at = ['gateway', ...portOrder].indexOf(name.replace(/-\d+$/, ''));
-    return at === -1 ? Infinity : at;
+function ownHost({ GRPC_TLS_CERT: file }: NodeJS.ProcessEnv): string {
+  const hosts = ['127.0.0.1', 'localhost'];
+  if (!file) return hosts[0]!;
+  const [host] = namesIn(readCertificates('GRPC_TLS_CERT', file), hosts);
+  if (host !== undefined) return host;
+  throw new ConfigError([`GRPC_TLS_CERT is for neither ${hosts.join(' nor ')}, where npm start calls its services`]);
+}
+
+/** All parts in one process, where what is for one of them alone has its name before it. */
+function allInOne(parts: readonly Part[], shared: NodeJS.ProcessEnv): ChildDefinition {
+  const own = parts.flatMap(({ service, env }) =>
+    Object.entries(env).map(([setting, value]) => [ownVariable(service, setting), value] as const),
+  );
+  const services = parts.map(({ service }) => service).filter((service) => service !== 'gateway');
+  return {
+    name: 'hub',
+    command: [semiSpace.both, ...forKafka, path.join(root, 'dev/all-in-one.ts'), ...services],
+    env: { ...Object.fromEntries(own), ...shared },
   };
-  const ordered = groups.flat().toSorted((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1));
-  const port = (child: ChildDefinition) => String(first + ordered.indexOf(child));
-  return groups.map((group) => group.map((child) => ({ ...child, env: { ...child.env, METRICS_PORT: port(child) } })));
+}
+
+/**
+ * Each process serves its metrics on a port of its own: the gateway on `first`, the services on those after it, as their gRPC ports are
+ * counted, so that a second process of one moves no other. With 0 there are none, or each takes a free port.
+ *
+ * @throws ConfigError if there are not so many ports
+ */
+function withMetricsPorts(
+  groups: ChildDefinition[][],
+  replicas: readonly Replica[],
+  first: number,
+): ChildDefinition[][] {
+  if (first === 0) return groups;
+  const ports: Record<string, number> = { gateway: first, ...countPorts(replicas, first + 1) };
+  const most = Math.max(...Object.values(ports));
+  if (most > 65_535)
+    throw new ConfigError([`METRICS_PORT must be at most ${first - (most - 65_535)}: each process has one`]);
+  const withPort = (child: ChildDefinition) => ({
+    ...child,
+    env: { ...child.env, METRICS_PORT: String(ports[child.name]) },
+  });
+  return groups.map((group) => group.map(withPort));
 }
 
 /** The packages that the gateway finds at a service. */

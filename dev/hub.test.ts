@@ -25,6 +25,7 @@ test('startHub: a port that is taken just before its service has it moves all of
     port: 0,
     grpcPortBase: base,
     grpcPortsMayMove: true,
+    processes: 'one',
     env: { ...env, LOG_LEVEL: 'fatal' },
     log: openLog({
       name: 'hub',

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -11,7 +12,7 @@ import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
 import { startDemoTools } from './demo-tools.ts';
 import { choosePorts, type Ports, type Replica } from './hub-ports.ts';
-import { childDefinitions } from './hub-processes.ts';
+import { childDefinitions, type Spread } from './hub-processes.ts';
 import { supervise, type Supervisor } from './supervisor.ts';
 
 export interface HubOptions {
@@ -25,6 +26,8 @@ export interface HubOptions {
   grpcPortsMayMove?: boolean;
   /** How often each service runs; once by default. */
   replicas?: number | undefined;
+  /** Whether all of it runs in `one` process beside the engines, or `each` part in its own, as it has to with replicas. */
+  processes: Spread;
   /**
    * Handed to every process. DATABASE_URL (of a role that may make roles and schemas), KAFKA_BROKERS and S3_ENDPOINT take
    * the place of the embedded engines.
@@ -35,7 +38,7 @@ export interface HubOptions {
   signal?: AbortSignal;
 }
 
-/** A whole hub: engines, services and gateway, each in a process of its own. */
+/** A whole hub: engines, services and gateway. */
 export interface Hub {
   /** Of the gateway, without a slash at the end. */
   url: string;
@@ -45,11 +48,14 @@ export interface Hub {
   takenPort: number | undefined;
   /** Of an administrator of the database; contains the password. */
   databaseUrl: string;
-  /** The processes that run now, by name: those of the services, `gateway` and, where it is embedded, `postgres`. */
+  /**
+   * The processes that run now, by name: those of the services and `gateway`, or `hub` if they are one, and, where it is embedded,
+   * `postgres`.
+   */
   pids(): Record<string, number>;
   /** Sends a signal to one process. What ends by it is started again. */
   kill(name: string, signal: NodeJS.Signals): void;
-  /** Lets one process of a service, or the gateway, stop in order, starts it again and waits until it is ready. */
+  /** Lets one process stop in order, starts it again and waits until it is ready. */
   restart(name: string): Promise<void>;
   /** Stops the gateway, then the services, then the engines. */
   stop(): Promise<void>;
@@ -111,19 +117,22 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     NODE_COMPILE_CACHE: cache,
   };
 
+  const postgresDir = path.join(dataDir, 'postgres');
+  const migrated = path.join(postgresDir, 'migrated');
+  const version = await migrationsVersion(env.KAFKA_BROKERS ? 'Kafka' : 'PostgreSQL', secrets);
+  const isMigrated = !env.DATABASE_URL && (await readFile(migrated, 'utf8').catch(() => '')) === version;
   // Loading its code takes as long as making a database does.
-  const migration = startMigration(common, secrets, started);
-  const database = env.DATABASE_URL
-    ? { url: env.DATABASE_URL }
-    : await embeddedDatabase(path.join(dataDir, 'postgres'), started, log);
+  const migration = isMigrated ? undefined : startMigration(common, secrets, started);
+  const database = env.DATABASE_URL ? { url: env.DATABASE_URL } : await embeddedDatabase(postgresDir, started, log);
   signal?.throwIfAborted();
-  await migration.run(database.url, signal);
+  await migration?.run(database.url, signal);
+  if (migration !== undefined && !env.DATABASE_URL) await writeFile(migrated, version);
 
   const demoTools = await startDemoTools();
   started.defer(() => demoTools.stop());
   const filesDir = path.join(dataDir, 'files');
   const [notice = 0, timeout = 5_000] = [common.SHUTDOWN_NOTICE, common.SHUTDOWN_TIMEOUT].map(
-    (text) => duration({ min: 0 }).safeParse(text).data,
+    (text) => duration({ min: 0, max: 300_000 }).safeParse(text).data,
   );
   const host = ['', '0.0.0.0', '::'].includes(env.HOST ?? '') ? '127.0.0.1' : env.HOST!;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
@@ -131,6 +140,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     for (let movesLeft = mostMoves; ; movesLeft -= 1) {
       const children = childDefinitions({
         env: common,
+        spread: options.processes,
         replicas,
         ports,
         secrets,
@@ -240,6 +250,18 @@ async function embeddedDatabase(
       if (alive) process.kill(current.pid, signal);
     },
   };
+}
+
+/** Changes with any migration, with any service that comes or goes, with the passwords of the roles, and with where the bus is. */
+async function migrationsVersion(bus: string, secrets: Secrets): Promise<string> {
+  const hash = createHash('sha256').update(`${bus}\n${JSON.stringify(secrets.databasePasswords)}\n`);
+  for (const service of await listServices()) {
+    const folder = path.join(root, 'services', service, 'migrations');
+    const names = existsSync(folder) ? (await readdir(folder)).toSorted() : [];
+    hash.update(`${service}\n`);
+    for (const name of names) hash.update(`${name}\n`).update(await readFile(path.join(folder, name)));
+  }
+  return hash.digest('hex');
 }
 
 /** Runs services/migrate.ts, in a process of its own: it loads the code of all services. */

@@ -21,6 +21,11 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
+/** This port on loopback, or a free one where another program has it. */
+export async function usualPort(port: number): Promise<number> {
+  return (await isFree(port, '127.0.0.1')) ? port : (await freePorts(1))[0]!;
+}
+
 /** Whether one may listen on this port. @throws Error if that fails for another reason than another program */
 export async function isFree(port: number, host: string): Promise<boolean> {
   const server = createServer();

@@ -36,6 +36,9 @@ try {
   const envFile = path.join(root, '.env');
   if (existsSync(envFile)) process.loadEnvFile(envFile);
   const config = loadConfig(settings);
+  if (config.PROCESSES === 'one' && config.REPLICAS > 1) {
+    throw new ConfigError(['REPLICAS above 1 needs PROCESSES=each: a process has one of each service']);
+  }
   const dataDir = path.resolve(root, config.DATA_DIR);
   const log = openLog({ name: 'hub', format: config.LOG_FORMAT, level: config.LOG_LEVEL });
 
@@ -46,6 +49,7 @@ try {
     // Who has set them counts on them.
     grpcPortsMayMove: !process.env.GRPC_PORT_BASE,
     replicas: config.REPLICAS,
+    processes: config.PROCESSES ?? (config.REPLICAS > 1 ? 'each' : 'one'),
     env: process.env,
     log,
     signal: stop.signal,

@@ -17,7 +17,7 @@ const program = `
   const { NAME, EVENTS, HABIT } = process.env;
   const note = (what) => appendFileSync(EVENTS, NAME + '.' + what + ' ' + Date.now() + '\\n');
   note('start');
-  await runProcess({
+  await runProcess([{
     name: NAME,
     settings: HABIT === 'misconfigured' ? { REQUIRED_AND_MISSING: z.string() } : {},
     async start() {
@@ -35,7 +35,7 @@ const program = `
         },
       };
     },
-  });`;
+  }]);`;
 
 const log = openLog({ name: 'test', format: 'json', level: 'silent' });
 

@@ -32,7 +32,10 @@ const largestBodies = 8;
 /** Milliseconds between two lines that say that something is refused: one for each would cost what there is too little of. */
 const logPause = 10_000;
 
-const refused = counter('http_refused_total', 'Requests and connections for which there was no place', ['of', 'why']);
+const refused = counter('http_refused_total', 'Requests and connections for which there was no place', {
+  of: ['calls', 'streams', 'bodies', 'connections', 'backends'] satisfies Limited[],
+  why: ['full', 'share'],
+});
 
 /**
  * Decides, in one place, for what there is room: unary calls, streams (uploads, downloads, streams of messages), bodies that are

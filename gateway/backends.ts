@@ -1,9 +1,13 @@
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, status, type ChannelOptions, type Client, type ServiceError } from '@grpc/grpc-js';
-import { openClient } from '#lib/rpc/delivery.ts';
+import { oneOf } from '#lib/config.ts';
+import type { Health, PartsHealth } from '#lib/readiness.ts';
+import { onceMoreIfRefused, openClient } from '#lib/rpc/delivery.ts';
 import { connectionOptions, Reach, targetOf } from '#lib/rpc/reach.ts';
 import type { Transport } from '#lib/rpc/transport.ts';
 import { UnaryClient } from './unary-client.ts';
+import { GrpcJsCaller, type UnaryCaller } from './unary-grpc-js.ts';
+import { keepalives } from './unary-peer.ts';
 
 /** An entry of BACKENDS: a server of a package or service. The same one may be served by several. */
 export interface BackendAddress {
@@ -20,7 +24,7 @@ export interface Backend extends Connections {
 }
 
 interface Connections {
-  unary: UnaryClient;
+  unary: UnaryCaller;
   /** How calls get there. */
   calls: Reach;
   /** For calls that stream: they have a connection of their own, so that bulk doesn't hold up the others. */
@@ -30,11 +34,28 @@ interface Connections {
   servers: readonly Client[];
 }
 
-/** How a backend, or something that it depends on, is. */
-export type Health = 'up' | 'down';
+export interface BackendsOptions {
+  /** Servers of ours are asked often whether they are there: those of others may hang up on that. */
+  whose?: 'ours' | 'foreign';
+  /** Which client makes unary calls. */
+  client?: GrpcClient;
+}
+
+/** Clients of gRPC: our own for unary calls (gateway/http2), or grpc-js's. */
+export type GrpcClient = 'own' | 'grpc-js';
+
+export const grpcClientSettings = {
+  GATEWAY_GRPC_CLIENT: oneOf(['own', 'grpc-js'])
+    .default('own')
+    .describe(
+      'which client the gateway makes unary calls with: its own, or that of @grpc/grpc-js, which takes more time',
+    ),
+};
 
 /** What a backend may say of itself beyond its own health, by the names under which its health service knows it. */
-const innerDependencies = ['database', 'bus', 'store'];
+const innerDependencies = ['database', 'clock', 'bus', 'store'];
+/** What the names of optional dependencies begin with in a health service; lib/rpc's servers say them like that. */
+const optionalPrefix = 'optional.';
 
 const healthDeadline = 1_000;
 /** A list of a hundred long texts is more than the 4 MiB that gRPC takes by default. */
@@ -43,11 +64,10 @@ const maxAnswer = 32 * 1024 * 1024;
 const window = 256 * 1024;
 
 const noPings: ChannelOptions = { 'grpc.keepalive_time_ms': 2 ** 31 - 1 };
-/** As in `connectionOptions`. */
-const keepalive = 1_000;
 
 const forStreams: ChannelOptions = {
   ...connectionOptions,
+  ...onceMoreIfRefused,
   'grpc-node.flow_control_window': window,
 };
 
@@ -55,13 +75,12 @@ const forStreams: ChannelOptions = {
 export class Backends {
   readonly #byPrefix: ReadonlyMap<string, Backend>;
   readonly #transport: Transport;
-  /** Whether servers are asked often whether they are there: those of others may hang up on that. */
-  readonly #pings: boolean;
+  readonly #options: BackendsOptions;
   readonly #connections = new Map<string, Connections>();
 
-  constructor(entries: readonly BackendAddress[], transport: Transport, whose: 'ours' | 'foreign' = 'ours') {
+  constructor(entries: readonly BackendAddress[], transport: Transport, options: BackendsOptions = {}) {
     this.#transport = transport;
-    this.#pings = whose === 'ours';
+    this.#options = options;
     const byPrefix = Map.groupBy(entries, ({ prefix }) => prefix);
     const names = [...byPrefix.keys()].map(shortName);
     this.#byPrefix = new Map(
@@ -77,12 +96,16 @@ export class Backends {
     const all = addresses.join(',');
     let connections = this.#connections.get(all);
     if (connections === undefined) {
+      const { whose = 'ours', client = 'own' } = this.#options;
       const open = (address: string, options: ChannelOptions) =>
-        openClient(targetOf(address), this.#transport.client, this.#pings ? options : { ...options, ...noPings });
+        openClient(targetOf(address), this.#transport.client, whose === 'ours' ? options : { ...options, ...noPings });
       const { tls } = this.#transport;
-      const unary = new UnaryClient(targetOf(all), { tls, maxAnswer, keepalive: this.#pings ? keepalive : Infinity });
+      const unary =
+        client === 'own'
+          ? new UnaryClient(targetOf(all), { tls, maxAnswer, keepalive: keepalives[whose] })
+          : new GrpcJsCaller(open(all, { ...connectionOptions, 'grpc.max_receive_message_length': maxAnswer }));
       const streams = open(all, forStreams);
-      const servers = addresses.map((address) => open(address, connectionOptions));
+      const servers = addresses.map((address) => open(address, { ...connectionOptions, ...onceMoreIfRefused }));
       connections = { unary, calls: new Reach(unary), streams, streamCalls: new Reach(streams), servers };
       this.#connections.set(all, connections);
     }
@@ -98,25 +121,24 @@ export class Backends {
     return this.#byPrefix.get('');
   }
 
-  /**
-   * How every backend is, and what each depends on, by names such as `shop` and `shop.database`. One with several servers is
-   * up as long as one of them is. Takes at most 1 s.
-   */
-  async health(): Promise<Record<string, Health>> {
+  /** Asks all servers. A backend with several is up as long as one of them is, and so is what it depends on. Takes at most 1 s. */
+  async health(): Promise<PartsHealth> {
+    const dependencies: [string, Health][] = [];
+    const optional: [string, Health][] = [];
     const asked = await Promise.all(
-      [...this.#byPrefix.values()].map(async ({ name, servers }) => {
-        const answers = await Promise.all(servers.map(healthOf));
-        const up = answers.filter(({ own }) => own === 'up');
-        const found: [string, Health][] = [[name, up.length > 0 ? 'up' : 'down']];
-        for (const [index, dependency] of innerDependencies.entries()) {
-          // Of a server that doesn't answer nothing more is known.
-          const states = up.map(({ inner }) => inner[index]).filter((state) => state !== undefined);
-          if (states.length > 0) found.push([`${name}.${dependency}`, states.includes('up') ? 'up' : 'down']);
-        }
-        return found;
-      }),
+      [...this.#byPrefix.values()].map(async ({ name, servers }) => ({
+        name,
+        answers: await Promise.all(servers.map(healthOf)),
+      })),
     );
-    return Object.fromEntries(asked.flat());
+    for (const { name, answers } of asked) {
+      // Of a server that doesn't answer nothing more is known.
+      const up = answers.filter(({ own }) => own === 'up');
+      dependencies.push([name, up.length > 0 ? 'up' : 'down']);
+      for (const [inner, state] of merged(up.map(({ inner }) => inner))) dependencies.push([`${name}.${inner}`, state]);
+      for (const [inner, state] of merged(up.map((each) => each.optional))) optional.push([`${name}.${inner}`, state]);
+    }
+    return { dependencies: Object.fromEntries(dependencies), optional: Object.fromEntries(optional) };
   }
 
   close(): void {
@@ -128,16 +150,28 @@ export class Backends {
 
 interface ServerHealth {
   own: Health;
-  /** In the order of `innerDependencies`; undefined for one that it doesn't have. */
-  inner: (Health | undefined)[];
+  /** Those of `innerDependencies` that it has. */
+  inner: ReadonlyMap<string, Health>;
+  optional: ReadonlyMap<string, Health>;
 }
 
 async function healthOf(server: Client): Promise<ServerHealth> {
-  const [own, ...inner] = await Promise.all([
+  const [own, optional, ...inner] = await Promise.all([
     checkHealth(server, ''),
-    ...innerDependencies.map((dependency) => checkHealth(server, dependency)),
+    optionalHealth(server),
+    ...innerDependencies.map(async (name) => [name, await checkHealth(server, name)] as const),
   ]);
-  return { own: own ?? 'up', inner };
+  const known = inner.filter((each): each is [string, Health] => each[1] !== undefined);
+  return { own: own ?? 'up', inner: new Map(known), optional };
+}
+
+/** What several servers say of the same names: up is what one of them says to be up. */
+function merged(states: readonly ReadonlyMap<string, Health>[]): Map<string, Health> {
+  const found = new Map<string, Health>();
+  for (const [name, state] of states.flatMap((each) => [...each])) {
+    if (found.get(name) !== 'up') found.set(name, state);
+  }
+  return found;
 }
 
 /** The last segment of a package or service that is no version. */
@@ -147,26 +181,57 @@ function shortName(prefix: string): string {
 }
 
 /** Asks grpc.health.v1; undefined if the server doesn't know that name, or has no health service. */
-function checkHealth(client: Client, service: string): Promise<Health | undefined> {
-  const request = Buffer.from(new BinaryWriter().tag(1, WireType.LengthDelimited).string(service).finish());
+async function checkHealth(client: Client, service: string): Promise<Health | undefined> {
+  const request = new BinaryWriter().tag(1, WireType.LengthDelimited).string(service).finish();
+  const answer = await askHealth(client, 'Check', request);
+  if (answer instanceof Uint8Array) return healthIn(answer);
+  return answer === status.NOT_FOUND || answer === status.UNIMPLEMENTED ? undefined : 'down';
+}
+
+/** What a server says of its optional dependencies; nothing if it can't list them. */
+async function optionalHealth(client: Client): Promise<Map<string, Health>> {
+  const found = new Map<string, Health>();
+  const answer = await askHealth(client, 'List', new Uint8Array());
+  if (!(answer instanceof Uint8Array)) return found;
+  for (const entry of fieldsOf(answer, 1)) {
+    const [name] = fieldsOf(entry, 1);
+    const [state] = fieldsOf(entry, 2);
+    const text = Buffer.from(name ?? []).toString();
+    if (text.startsWith(optionalPrefix))
+      found.set(text.slice(optionalPrefix.length), healthIn(state ?? new Uint8Array()));
+  }
+  return found;
+}
+
+/** Calls a method of grpc.health.v1.Health. @returns its answer, or the code of its status */
+function askHealth(client: Client, method: 'Check' | 'List', request: Uint8Array): Promise<Uint8Array | status> {
   return new Promise((resolve) => {
     client.makeUnaryRequest(
-      '/grpc.health.v1.Health/Check',
+      `/grpc.health.v1.Health/${method}`,
       (bytes: Buffer) => bytes,
-      servingStatus,
-      request,
+      (bytes: Buffer) => bytes,
+      Buffer.from(request),
       new Metadata(),
       { deadline: Date.now() + healthDeadline },
-      (error: ServiceError | null, serving?: number) => {
-        if (error === null) resolve(serving === 1 ? 'up' : 'down');
-        else resolve(error.code === status.NOT_FOUND || error.code === status.UNIMPLEMENTED ? undefined : 'down');
-      },
+      (error: ServiceError | null, answer?: Buffer) => resolve(error === null ? answer! : error.code),
     );
   });
 }
 
+/** The values of a field that are bytes, texts or messages. */
+function fieldsOf(message: Uint8Array, field: number): Uint8Array[] {
+  const reader = new BinaryReader(message);
+  const found: Uint8Array[] = [];
+  while (reader.pos < reader.len) {
+    const [number, wire] = reader.tag();
+    if (number === field && wire === WireType.LengthDelimited) found.push(reader.bytes());
+    else reader.skip(wire, number);
+  }
+  return found;
+}
+
 /** `status` of a HealthCheckResponse: 1 is SERVING. */
-function servingStatus(bytes: Uint8Array): number {
+function healthIn(bytes: Uint8Array): Health {
   const reader = new BinaryReader(bytes);
   let serving = 0;
   while (reader.pos < reader.len) {
@@ -174,5 +239,5 @@ function servingStatus(bytes: Uint8Array): number {
     if (number === 1) serving = reader.int32();
     else reader.skip(wire, number);
   }
-  return serving;
+  return serving === 1 ? 'up' : 'down';
 }

@@ -2,11 +2,11 @@ import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
 import { withContext } from '#lib/context.ts';
 import type { Logger } from '#lib/log.ts';
-import { counter, durationHistogram, gauge } from '#lib/metrics.ts';
+import { beginAtZero, counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import type { Callers } from './callers.ts';
 import type { Cors } from './cors.ts';
-import { requestIdOf, type Noted } from './headers.ts';
-import { targetOf } from './http.ts';
+import { canonicalHeader, requestIdOf, type Noted } from './headers.ts';
+import { requireHost, targetOf, valuesOf } from './http.ts';
 import { Problem } from './problem.ts';
 
 /** The answers that are not finished. */
@@ -46,6 +46,15 @@ const answering = durationHistogram(
 const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
 /** What a request that leads nowhere is counted under: a client may think up any path and method. */
 export const noRoute = { route: 'none', method: 'any' };
+
+/** What may come of a request to any route, beside its success. */
+const commonFailures = [429, 500, 503, 504];
+
+/** Lets the counter of a route's requests begin at 0, so that a monitor sees the first of them. */
+export function beginCounting({ method, route }: { method: string; route: string }, success: number): void {
+  const status = [success, ...commonFailures].map(String);
+  if (method !== '*') beginAtZero(answered, { method: [method], route: [route], status });
+}
 
 /**
  * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself
@@ -100,11 +109,23 @@ function markSafe(response: Response): void {
   response.setHeader('Cache-Control', 'no-store');
 }
 
-function check({ headers: { expect, host }, httpVersion, rawHeaders, url }: Request): void {
-  if (host === undefined && httpVersion === '1.1') {
-    throw new Problem(400, 'MALFORMED_REQUEST', 'The Host header is missing');
+function check(request: Request): void {
+  const { headers, httpVersion, method, rawHeaders, url } = request;
+  const { expect, 'transfer-encoding': transferEncoding } = headers;
+  requireHost(request);
+  for (const name of ['authorization', 'x-api-key'] as const) {
+    // Who else reads the request may take another one of them for the caller's.
+    if (headers[name] !== undefined && valuesOf(name, rawHeaders).length > 1) {
+      throw new Problem(400, 'MALFORMED_HEADER', `There must be one header ${canonicalHeader(name)}`);
+    }
   }
-  if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
+  if (transferEncoding !== undefined) requireChunks(transferEncoding, httpVersion);
+  if (method === 'PUT' && headers['content-range'] !== undefined) {
+    // What is a part of something must not take the place of all of it (RFC 9110, 14.5).
+    throw new Problem(400, 'MALFORMED_REQUEST', 'A PUT with Content-Range is not taken: nothing here is put in parts');
+  }
+  // HTTP/1.0 knows of no expectations: there they are ignored (RFC 9110, 10.1.1).
+  if (expect !== undefined && httpVersion !== '1.0' && expect.toLowerCase() !== '100-continue') {
     throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
       headers: { Connection: 'close' },
     });
@@ -119,6 +140,21 @@ function check({ headers: { expect, host }, httpVersion, rawHeaders, url }: Requ
   // As many as fit into this need no counting.
   if (url.length > mostParameters && url.split('&', mostParameters + 1).length > mostParameters) {
     throw new Problem(400, 'TOO_MANY_PARAMETERS', `There must not be more than ${mostParameters} parameters`);
+  }
+}
+
+/** What RFC 9112, 6.1 asks of whoever reads a body that only chunks can have. */
+function requireChunks(transferEncoding: string, httpVersion: string): void {
+  const headers = { Connection: 'close' };
+  if (httpVersion === '1.0') {
+    throw new Problem(400, 'MALFORMED_REQUEST', 'HTTP/1.0 has no Transfer-Encoding', { headers });
+  }
+  const codings = transferEncoding.split(',').map((coding) => coding.trim().toLowerCase());
+  if (codings.some((coding) => coding !== 'chunked')) {
+    throw new Problem(501, 'UNIMPLEMENTED', 'The only Transfer-Encoding that is understood is chunked', { headers });
+  }
+  if (codings.length > 1) {
+    throw new Problem(400, 'MALFORMED_REQUEST', 'The body must be in chunks once', { headers });
   }
 }
 

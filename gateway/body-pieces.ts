@@ -1,7 +1,8 @@
+import { createHash, type Hash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import type { Readable } from 'node:stream';
-import busboy from 'busboy';
+import type { ExpectedDigest } from '#lib/digest.ts';
 import { mediaType, refuseCompressed } from './body.ts';
+import { boundaryIn, Form } from './form.ts';
 import { Problem } from './problem.ts';
 
 /** What becomes of a body that is read piece by piece. */
@@ -19,6 +20,8 @@ export interface Sink {
 export interface Pieces {
   /** Whether the bytes are part of a form: then the headers of the request aren't about them. */
   isForm: boolean;
+  /** Makes sure that all of the body, as it is sent, has a digest (RFC 9530): else it fails. Of a form alone. */
+  expect?(digest: ExpectedDigest): void;
   /** Begins to read. */
   start(sink: Sink): void;
   resume(): void;
@@ -28,8 +31,6 @@ export interface Pieces {
 
 /** The part of a form that holds the bytes. */
 export const partName = 'file';
-/** The parts of a form beyond which none is looked at, and bytes of what isn't a file. */
-const limits = { parts: 1_000, fieldSize: 1_024 };
 
 /**
  * The body of a request, of which nothing is read so far: all of it, or of a form the part called `file`.
@@ -61,41 +62,54 @@ function rawOf(request: IncomingMessage): Pieces {
 
 function formOf(request: IncomingMessage): Pieces {
   const malformed = (detail: string) => new Problem(400, 'MALFORMED_FORM', detail);
-  let form: busboy.Busboy;
-  try {
-    form = busboy({ headers: request.headers, limits });
-  } catch {
-    throw malformed('The Content-Type of the form names no boundary');
-  }
-  let part: Readable | undefined;
+  const boundary = boundaryIn(request.headers['content-type'] as string);
+  if (boundary === undefined) throw malformed('The Content-Type of the form names no boundary');
+  const listeners: Record<'data' | 'end', (bytes: Buffer) => void> = { data: () => {}, end: () => {} };
+  let hash: Hash | undefined;
+  let expected: ExpectedDigest | undefined;
   return {
     isForm: true,
-    start(sink) {
-      form.on('file', (name: string | undefined, stream) => {
-        // The form tells of it, too.
-        stream.on('error', () => {});
-        if (name !== partName) {
-          stream.resume();
-        } else if (part === undefined) {
-          part = stream;
-          stream.on('data', (bytes: Buffer) => {
-            if (!sink.piece(bytes)) stream.pause();
-          });
-        } else {
-          sink.wrong('must be given once');
-        }
-      });
-      form.on('field', (name: string | undefined) => {
-        if (name === partName) sink.wrong('must be a file, with a filename');
-      });
-      form.on('error', () => sink.fail(malformed('The body is not a whole and valid form')));
-      // Only now is it known that nothing follows that would be wrong.
-      form.on('finish', () => (part === undefined ? sink.wrong('is required') : sink.end()));
-      request.pipe(form);
+    expect(digest) {
+      expected = digest;
+      hash = createHash(digest.algorithm);
     },
-    resume: () => part?.resume(),
+    start(sink) {
+      let count = 0;
+      let isWanted = false;
+      const form = new Form(boundary, {
+        part(name) {
+          isWanted = name === partName;
+          if (isWanted) count += 1;
+          if (count > 1) sink.wrong('must be given once');
+        },
+        bytes(piece) {
+          if (isWanted && !sink.piece(piece)) request.pause();
+        },
+      });
+      listeners.data = (bytes) => {
+        hash?.update(bytes);
+        try {
+          form.write(bytes);
+        } catch {
+          sink.fail(malformed('The body is not a valid form'));
+        }
+      };
+      // Only now is it known that nothing follows that would be wrong.
+      listeners.end = () => {
+        if (!form.isWhole) sink.fail(malformed('The body is not a whole form'));
+        else if (count === 0) sink.wrong('is required');
+        else if (expected !== undefined && hash?.digest().equals(expected.digest) === false) sink.fail(otherDigest());
+        else sink.end();
+      };
+      request.on('data', listeners.data).on('end', listeners.end);
+    },
+    resume: () => request.resume(),
     stop() {
-      request.unpipe(form).pause();
+      request.off('data', listeners.data).off('end', listeners.end).pause();
     },
   };
+}
+
+function otherDigest(): Problem {
+  return new Problem(400, 'DIGEST_MISMATCH', 'The body has another digest than Content-Digest says');
 }

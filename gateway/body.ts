@@ -6,6 +6,7 @@ import type { Binding } from './bindings.ts';
 import { httpBody } from './http-body.ts';
 import { firstValue, membersIn, mostValues, outlineOf } from './json-values.ts';
 import { Problem } from './problem.ts';
+import { isOwnForm } from './request-json.ts';
 import { askForBody } from './unread.ts';
 
 /**
@@ -24,17 +25,20 @@ export async function readBody(
   if (length === undefined && request.headers['transfer-encoding'] === undefined) return Buffer.alloc(0);
   if (Number(length) > limit) throw tooLarge();
   askForBody(response);
+  // Most bodies come in one packet with the head of their request, and are there as soon as that has been read.
+  await new Promise((resolve) => process.nextTick(resolve));
+  if (request.complete) {
+    if (request.readableLength > limit) throw tooLarge();
+    return (request.read() as Buffer | null) ?? Buffer.alloc(0);
+  }
+  if (request.destroyed) throw incomplete();
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
-    let timer: NodeJS.Timeout | undefined;
-    let pace: RateFloor | undefined;
     let place: ReturnType<Admission['body']> | undefined;
-    let isOver = false;
     const stop = () => {
-      isOver = true;
       clearTimeout(timer);
-      pace?.stop();
+      pace.stop();
       place?.end();
       request.off('data', onData).off('end', onEnd).off('close', onClose);
     };
@@ -44,7 +48,7 @@ export async function readBody(
     };
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      pace?.count(chunk.length);
+      pace.count(chunk.length);
       if (size > limit) return fail(tooLarge());
       chunks.push(chunk);
       tryTo(() => place?.grow(size));
@@ -61,14 +65,10 @@ export async function readBody(
       resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size));
     };
     const onClose = () => fail(incomplete());
+    const timer = setTimeout(() => fail(tooSlow()), bodyTimeout);
+    const pace = new RateFloor(floor, () => fail(tooSlow()));
     request.on('data', onData).on('end', onEnd).on('close', onClose);
-    // Most bodies come in one packet with the head of their request, and are there as soon as that has been read.
-    process.nextTick(() => {
-      if (isOver || request.complete) return;
-      timer = setTimeout(() => fail(tooSlow()), bodyTimeout);
-      pace = new RateFloor(floor, () => fail(tooSlow()));
-      tryTo(() => (place = admission.body(request, response)));
-    });
+    tryTo(() => (place = admission.body(request, response)));
   });
 }
 
@@ -124,7 +124,7 @@ export async function readJson(
   const json = isStrict ? firstValue(body) : body;
   if (json === undefined || json.length === 0) return undefined;
   const value = parseJson(json, contentType, isStrict);
-  if (binding.body === 'all' && !isObject(value)) {
+  if (binding.body === 'all' && isOwnForm(binding.input) && !isObject(value)) {
     throw new Problem(400, 'MALFORMED_JSON', 'The body must be a JSON object');
   }
   return { value };

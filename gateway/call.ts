@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { status, type Metadata, type ServiceError } from '@grpc/grpc-js';
 import { callerKey, encodeViolations } from '#lib/rpc/status.ts';
 import { answerBody, answerNothing } from './answer.ts';
 import type { Backend } from './backends.ts';
@@ -9,7 +9,7 @@ import type { Envelope } from './envelope.ts';
 import { canonicalHeader, requestIdIn } from './headers.ts';
 import { answeredBody } from './http-body.ts';
 import { requireFits, toMetadata, type CallMetadata } from './metadata.ts';
-import { fromReading, type Problem } from './problem.ts';
+import { fromReading, type Problem, type ProblemForm } from './problem.ts';
 import { answerLookup, isLookup } from './representation.ts';
 import { Reading } from './reading.ts';
 import type { Sent, Transcoder } from './transcode.ts';
@@ -20,6 +20,8 @@ export interface CallOptions {
   binding: Binding;
   transcoder: Transcoder;
   dialect: Dialect;
+  /** How problems are told. */
+  form: ProblemForm;
   /** What answers come in; undefined if they come as they are. */
   envelope: Envelope | undefined;
   /** Milliseconds that the call may take. */
@@ -54,6 +56,7 @@ export class Outgoing {
   readonly deadline: number;
   readonly #options: CallOptions;
   readonly #reading: Reading;
+  #unreadable: Problem | undefined;
 
   /** @throws Problem 400 or 401 if a header can't be passed on, 431 if they are more than the backend takes */
   constructor(request: IncomingMessage, response: ServerResponse, options: CallOptions) {
@@ -86,6 +89,16 @@ export class Outgoing {
     return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   }
 
+  /**
+   * Notes that the body is no JSON at all: the backend has the first word on who may have what is asked for.
+   *
+   * @throws Problem if it must not be told
+   */
+  unreadable(problem: Problem): void {
+    this.#unreadable = problem;
+    this.#reading.fail({ field: '', sent: '' }, 'must be a body of JSON', 'format');
+  }
+
   /** Notes one more wrong field, which the client called `sent`. @throws Problem like `message` */
   fail(field: string, sent: string, description: string): void {
     this.#reading.fail({ field, sent }, description);
@@ -104,6 +117,11 @@ export class Outgoing {
     return toMetadata(this.sent);
   }
 
+  /** Whether the request asks for server-sent events. */
+  get asksForEvents(): boolean {
+    return this.#reading.asksForEvents;
+  }
+
   /** Whether fields are known to be wrong. */
   get isWrong(): boolean {
     return this.#reading.violations.length > 0;
@@ -111,11 +129,12 @@ export class Outgoing {
 
   /** The answer to a request with wrong fields that the backend let pass. */
   wrong(): Problem {
-    return fromReading(this.#reading);
+    return this.#unreadable ?? fromReading(this.#reading);
   }
 
   /** What to answer when the backend refused. */
   refusal(error: ServiceError): Problem {
+    if (this.#unreadable !== undefined && error.code === status.INVALID_ARGUMENT) return this.#unreadable;
     return this.#options.dialect.refusal(error, this.#reading, this.#options.binding);
   }
 }
@@ -124,9 +143,10 @@ export class Outgoing {
 export function answerMessage(
   request: IncomingMessage,
   response: ServerResponse,
-  { binding, transcoder, dialect, envelope }: CallOptions,
+  options: CallOptions,
   { message, headers: received, trailers }: Answer,
 ): Promise<void> | void {
+  const { binding, dialect } = options;
   const headers = dialect.headersOf(received);
   const { successStatus } = binding;
   if (successStatus === 204) return answerNothing(response, headers);
@@ -136,12 +156,28 @@ export function answerMessage(
   } else {
     headers['Content-Type'] = 'application/json';
   }
-  const told = body === undefined ? envelope?.success(binding, message, requestIdIn(response)) : undefined;
-  const content = told?.json ?? body?.data ?? transcoder.response(binding, message);
+  const { content, lasting } = contentOf(options, message, requestIdIn(response), body);
   const wanted = trailersFor(request, trailers);
   const isPlain = wanted === undefined && successStatus === 200 && !dialect.json.strict;
-  if (isPlain && isLookup(response)) return answerLookup(response, content, headers, told?.lasting);
+  if (isPlain && isLookup(response)) return answerLookup(response, content, headers, lasting);
   return answerBody(response, successStatus, content, headers, wanted);
+}
+
+/**
+ * What a message is answered with.
+ *
+ * @returns `lasting` where it is in an envelope: what of it is the same whenever it is asked for
+ */
+export function contentOf(
+  { binding, transcoder, envelope }: CallOptions,
+  message: Buffer,
+  requestId: string | undefined,
+  body = answeredBody(binding, message),
+): { content: string | Uint8Array; lasting?: string | undefined } {
+  if (body !== undefined) return { content: body.data };
+  const told = envelope?.success(binding, message, requestId);
+  if (told !== undefined) return { content: told.json, lasting: told.lasting };
+  return { content: transcoder.response(binding, message) };
 }
 
 /** The trailers of a backend for a client that says that it takes such. */
@@ -156,4 +192,4 @@ export function trailersFor(request: IncomingMessage, received: IncomingHttpHead
 }
 
 /** Of these the answer itself is made. */
-const statusKeys = new Set(['grpc-status', 'grpc-message', 'grpc-status-details-bin', callerKey]);
+const statusKeys = new Set(['grpc-status', 'grpc-message', 'grpc-status-details-bin', 'x-request-id', callerKey]);

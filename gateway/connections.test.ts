@@ -10,6 +10,11 @@ import { cutSlowTakers, limitConnections } from './connections.ts';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 
+function transferred(coding: string, version = '1.1'): string {
+  const head = `POST /v1/everything HTTP/${version}\r\nHost: a\r\nContent-Type: application/json`;
+  return `${head}\r\nTransfer-Encoding: ${coding}\r\n\r\n2\r\n{}\r\n0\r\n\r\n`;
+}
+
 for (const [what, bytes, status, code] of [
   ['no HTTP at all', 'hello\r\n\r\n', 400, 'MALFORMED_REQUEST'],
   ['an unknown method', 'FOO / HTTP/1.1\r\nHost: a\r\n\r\n', 400, 'MALFORMED_REQUEST'],
@@ -32,6 +37,38 @@ for (const [what, bytes, status, code] of [
   ['CONNECT', 'CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n', 405, 'METHOD_NOT_ALLOWED'],
   ['no Host', 'GET /health HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'MALFORMED_REQUEST'],
   ['a strange expectation', 'GET /health HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n', 417, 'EXPECTATION_FAILED'],
+  ['two Hosts', 'GET /health HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['two Hosts in HTTP/1.0', 'GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a path', 'GET /health HTTP/1.1\r\nHost: a/b\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a user', 'GET /health HTTP/1.1\r\nHost: b@a\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a blank', 'GET /health HTTP/1.1\r\nHost: a b\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a list', 'GET /health HTTP/1.1\r\nHost: a, b\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a strange port', 'GET /health HTTP/1.1\r\nHost: a:x\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a Host with a half bracket', 'GET /health HTTP/1.1\r\nHost: [::1\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  [
+    'two tokens',
+    'GET /v1/things/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer a\r\nauthorization: Bearer a\r\n\r\n',
+    400,
+    'MALFORMED_HEADER',
+  ],
+  [
+    'two API keys',
+    'GET /v1/things/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: a\r\nX-API-Key: b\r\n\r\n',
+    400,
+    'MALFORMED_HEADER',
+  ],
+  ['a whole URL without Host', 'GET http://a/health HTTP/1.1\r\n\r\n', 400, 'MALFORMED_REQUEST'],
+  ['a body in gzip and chunks', transferred('gzip, chunked'), 501, 'UNIMPLEMENTED'],
+  ['a body in an unknown coding', transferred('x, Chunked'), 501, 'UNIMPLEMENTED'],
+  ['a body in chunks twice', transferred('chunked, chunked'), 400, 'MALFORMED_REQUEST'],
+  ['a body in gzip alone', transferred('gzip'), 501, 'UNIMPLEMENTED'],
+  ['chunks in HTTP/1.0', transferred('chunked', '1.0'), 400, 'MALFORMED_REQUEST'],
+  [
+    'a PUT of a part',
+    'PUT /v1/raw/upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Range: bytes 0-1/4\r\nContent-Length: 2\r\n\r\nab',
+    400,
+    'MALFORMED_REQUEST',
+  ],
 ] as const) {
   test(`connection: ${what} is answered with ${status} as a problem`, async (t) => {
     const { gateway } = await fixture(t);
@@ -51,6 +88,43 @@ test('connection: HTTP/1.0 without Host is served', async (t) => {
   const { socket, until } = await dial(gateway.port);
   socket.write('GET /health HTTP/1.0\r\n\r\n');
   t.regex(await until('end'), /^HTTP\/1\.1 200 /);
+});
+
+test('connection: whatever can be a host is one, and a whole URL as target beats it', async (t) => {
+  const { backend, gateway } = await fixture(t);
+  const ask = async (target: string, host: string) => {
+    const { socket, until } = await dial(gateway.port);
+    socket.write(`GET ${target} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    t.regex(await until('end'), /^HTTP\/1\.1 200 /, `${target} ${host}`);
+    return backend.calls.at(-1)?.metadata.get('x-forwarded-host')[0];
+  };
+  for (const host of [
+    'a',
+    'a:1',
+    'a.example:80',
+    '127.0.0.1:8000',
+    '[::1]',
+    '[fe80::1]:8000',
+    'a_b-c.d',
+    'localhost',
+  ]) {
+    t.is(await ask('/v1/things/a', host), host);
+  }
+  for (const host of ['', 'a:', 'a%41', "a!$&'()*+,;=~"]) await ask('/v1/things/a', host);
+  t.is(await ask('http://b.example:8000/v1/things/a', 'a'), 'b.example:8000');
+  t.is(await ask('http://b.example/v1/things/a', 'a:1'), 'b.example');
+});
+
+test('connection: Expect: 100-continue means nothing in HTTP/1.0', async (t) => {
+  const { gateway } = await fixture(t);
+  for (const expect of ['100-continue', 'miracles']) {
+    const { socket, until } = await dial(gateway.port);
+    const head = `POST /v1/everything HTTP/1.0\r\nContent-Type: application/json\r\nExpect: ${expect}`;
+    socket.write(`${head}\r\nContent-Length: 2\r\n\r\n`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    socket.write('{}');
+    t.regex(await until('end'), /^HTTP\/1\.1 201 /);
+  }
 });
 
 test('connection: pipelined requests are answered in order, also before something malformed', async (t) => {

@@ -15,11 +15,14 @@ const exposed = [
   'Content-Disposition',
   'Content-Range',
   'ETag',
+  'Mcp-Protocol-Version',
+  'Mcp-Session-Id',
   'RateLimit',
   'RateLimit-Policy',
   'Retry-After',
   'WWW-Authenticate',
   'X-Request-ID',
+  'X-Should-Retry',
 ].join(', ');
 /** Seconds for which browsers needn't ask again: the most that they take. */
 const maxAge = '7200';

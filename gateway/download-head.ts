@@ -1,7 +1,7 @@
 import { validateHeaderValue, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
 import { create as contentDisposition } from 'content-disposition';
 import type { HeaderField } from './bindings.ts';
-import { isKnown } from './representation.ts';
+import { judge } from './preconditions.ts';
 import type { Json } from './scalars.ts';
 
 /** How the answer to a download begins. */
@@ -17,12 +17,15 @@ export interface DownloadHead {
  *
  * @param success the HTTP status of a success
  * @param fields the fields of that message
- * @param asked the headers of the request
+ * @param method of the request
+ * @param asked its headers
+ * @throws Problem 412
  */
 export function downloadHead(
   success: number,
   responseHeaders: readonly HeaderField[],
   fields: Readonly<Record<string, Json>>,
+  method: string,
   asked: IncomingHttpHeaders,
 ): DownloadHead {
   const headers: OutgoingHttpHeaders = {
@@ -36,7 +39,8 @@ export function downloadHead(
     if (value !== undefined) headers[header] = value;
   }
   const { etag, 'content-range': range, 'content-length': length } = headers;
-  if (typeof etag === 'string' && isKnown(etag, asked['if-none-match'])) {
+  const tags = typeof etag === 'string' ? { opaque: [etag.slice(1, -1)], isWeak: false } : undefined;
+  if (judge(method, asked, tags)) {
     return { status: 304, headers: { etag, 'cache-control': headers['cache-control'] }, length: 0 };
   }
   return {

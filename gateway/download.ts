@@ -10,6 +10,7 @@ import { downloadHead, type DownloadHead } from './download-head.ts';
 import { fetchFrom, type Fetched } from './hand-over.ts';
 import { fromMetadata, noteCaller } from './headers.ts';
 import { Pace } from './pace.ts';
+import { hasPreconditions } from './preconditions.ts';
 import { Problem } from './problem.ts';
 import { Taking } from './taking.ts';
 import { sendWhole } from './unread.ts';
@@ -37,18 +38,77 @@ export async function answerDownload(
   options: DownloadOptions,
 ): Promise<void> {
   const outgoing = new Outgoing(request, response, options);
-  const message = outgoing.message({ values, query, headers: askedBy(request) });
+  const headers = askedBy(request);
+  const message = outgoing.message({ values, query, headers });
+  // A backend of others knows nothing of what is between us and ours.
+  const isOurs = !options.dialect.json.strict;
+  const isOfRange = headers.range !== undefined && isOurs;
+  const head = () => headOf(request, response, values, query, options);
+  // Conditions come before ranges (RFC 9110, 13.2.2), and of a range that lies outside the backend says nothing else.
+  if (isOfRange && hasPreconditions(headers)) {
+    const { status, headers: answered } = await head();
+    if (status === 304) return sendWhole(response, status, answered);
+  }
   const receiving = (mayFetch: boolean) => receive(request, response, options, outgoing, message, mayFetch);
-  // A backend of others is not to lead us anywhere.
-  const mayFetch = request.method !== 'HEAD' && !options.dialect.json.strict;
-  if ((await receiving(mayFetch)) === 'unreachable') await receiving(false);
+  const mayFetch = request.method !== 'HEAD' && isOurs;
+  try {
+    if ((await receiving(mayFetch)) === 'unreachable') await receiving(false);
+  } catch (error) {
+    throw isOfRange && error instanceof Problem && error.status === 416 ? await withLength(error, head) : error;
+  }
+}
+
+/** The same for a range that lies outside, which says how long the whole is (RFC 9110, 15.5.17). */
+async function withLength(problem: Problem, head: () => Promise<DownloadHead>): Promise<Problem> {
+  const { length } = await head().catch(() => ({ length: undefined }));
+  if (length === undefined) return problem;
+  const { code, message: detail, cause } = problem;
+  return new Problem(416, code, detail, { cause, headers: { 'Content-Range': `bytes */${length}` } });
+}
+
+/** Asks the backend for the head of all of it, without a range. @throws Problem 412 if the request's conditions are not met */
+function headOf(
+  request: IncomingMessage,
+  response: ServerResponse,
+  values: readonly string[],
+  query: string,
+  options: DownloadOptions,
+): Promise<DownloadHead> {
+  const { backend, binding, transcoder, rawBody } = options;
+  const outgoing = new Outgoing(request, response, options);
+  const message = outgoing.message({ values, query, headers: withoutRange(request.headers) });
+  outgoing.sent[headOnlyKey] = '1';
+  const { metadata, deadline } = outgoing;
+  const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, metadata, {
+    deadline,
+  });
+  const cancel = () => upstream.cancel();
+  response.on('close', cancel);
+  return new Promise<DownloadHead>((resolve, reject) => {
+    upstream.on('data', (encoded: Buffer) => {
+      try {
+        const fields = transcoder.fields(binding, encoded);
+        const { successStatus } = binding;
+        resolve(
+          downloadHead(successStatus, rawBody.responseHeaders, fields, request.method as string, request.headers),
+        );
+      } catch (error) {
+        reject(error as Error);
+      }
+      cancel();
+    });
+    upstream.on('error', (error: ServiceError) => reject(outgoing.refusal(error)));
+    upstream.on('end', () => reject(new Error(`${binding.rpcPath} answered nothing at all`)));
+  }).finally(() => response.off('close', cancel));
 }
 
 /** The headers that may be fields. */
 function askedBy({ method, headers }: IncomingMessage): IncomingHttpHeaders {
-  if (method !== 'HEAD') return headers;
   // Ranges are defined for GET alone (RFC 9110, 14.2).
-  const { range: _ofNoUse, ...others } = headers;
+  return method === 'HEAD' ? withoutRange(headers) : headers;
+}
+
+function withoutRange({ range: _ofNoUse, ...others }: IncomingHttpHeaders): IncomingHttpHeaders {
   return others;
 }
 
@@ -120,7 +180,13 @@ function receive(
     };
     const first = (encoded: Uint8Array) => {
       const fields = transcoder.fields(binding, encoded);
-      head = downloadHead(binding.successStatus, rawBody.responseHeaders, fields, request.headers);
+      head = downloadHead(
+        binding.successStatus,
+        rawBody.responseHeaders,
+        fields,
+        request.method as string,
+        request.headers,
+      );
       Object.assign(head.headers, dialect.headersOf(fromMetadata(metadata)));
       if (request.method === 'HEAD' || head.status === 304) {
         sendWhole(response, head.status, head.headers);

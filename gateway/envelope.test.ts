@@ -230,14 +230,14 @@ test('failure: each rule that a field does not meet for the backend is an entry 
   ];
   const answer = await send('POST /api/v1/things', { body: { nickname: 'a', int32_value: 'x' } });
   t.deepEqual(failureOf(answer).details, [
-    { field: 'int32_value', message: 'must be a whole number from -2147483648 to 2147483647', rule: 'type' },
+    { field: 'int32_value', message: 'must be a whole number', rule: 'type' },
     { field: 'nickname', message: 'must have at least 8 characters', rule: 'min_length' },
     { field: 'nickname', message: 'must have a digit', rule: 'digit' },
     { field: 'otherName', message: 'is silly', rule: 'invalid' },
   ]);
   const plain = await send('POST /v1/everything', { body: { int32_value: 'x' } });
   t.deepEqual(plain.json['field_errors'], {
-    int32_value: ['must be a whole number from -2147483648 to 2147483647'],
+    int32_value: ['must be a whole number'],
     nickname: ['must have at least 8 characters', 'must have a digit'],
     otherName: ['is silly'],
   });
@@ -531,7 +531,9 @@ test('rules: a path has to say by itself in which style it is answered', (t) => 
   const streaming = (changed: FileDescriptorSet) => {
     optionsOf(changed, 'ShelfService').method[0]!.serverStreaming = true;
   };
-  t.throws(routesWith(streaming), { message: /streams transcoding\.v1\.Everything, for which there is no envelope/ });
+  t.throws(routesWith(streaming), {
+    message: /streams transcoding\.v1\.Everything, for which its style of answers has no form/,
+  });
   const plain = (changed: FileDescriptorSet) => clearExtension(optionsOf(changed, 'ShelfService').options!, answers);
   t.throws(routesWith(plain), { message: /has a code for an error, but answers in no envelope/ });
 });

@@ -1,12 +1,10 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
-import { answersOf, isUnder } from './answers.ts';
 import type { Binding } from './bindings.ts';
 import type { JsonForm } from './dialect.ts';
-import { problemJson, type Problem, type ProblemForm } from './problem.ts';
+import type { Problem, ProblemForm } from './problem.ts';
 import { ResponseJson } from './response-json.ts';
-import type { Route } from './routes.ts';
 import type { Json } from './scalars.ts';
 
 /*
@@ -103,21 +101,5 @@ export class Envelope {
       json: `{"data":${data},"error":null,"meta":{"request_id":${id}${pagination}}}`,
       lasting: data + pagination,
     };
-  }
-}
-
-/** Tells in which form a problem is told, by the path that was asked for. */
-export class ProblemForms {
-  readonly #prefixes: readonly (readonly string[])[];
-
-  constructor(routes: readonly Route<Binding>[]) {
-    this.#prefixes = answersOf(routes).map(({ under }) => under.slice(1).split('/'));
-  }
-
-  /** @param pathname still encoded, without the query */
-  of(pathname: string): ProblemForm {
-    // What is no request may have any text there.
-    const path = pathname.startsWith('/') ? pathname : `/${pathname}`;
-    return this.#prefixes.some((prefix) => isUnder(prefix, path)) ? envelopedProblem : problemJson;
   }
 }

@@ -1,6 +1,6 @@
 import { Metadata, status } from '@grpc/grpc-js';
 import test from 'ava';
-import { loadConfig } from '#lib/config.ts';
+import { ConfigError, loadConfig } from '#lib/config.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { descriptorSet, failing, failingBare, startEchoBackend, type EchoCall } from '../test/echo-backend.ts';
@@ -95,7 +95,7 @@ test('query: every wrong parameter is named as it was sent', async (t) => {
     '&created_at=now&nested=x&children=y&by_name=a&byNumber=1&maybeText=%ff&labels[a]=1&nested_by_id[1]=x&flag=yes';
   const answer = await send(`GET /v1/everything?${query}`);
   t.is(answer.status, 400);
-  const number = ['must be a whole number from -2147483648 to 2147483647'];
+  const number = ['must be a whole number'];
   t.deepEqual(answer.json['field_errors'], {
     int32Value: number,
     limit: number,
@@ -149,9 +149,9 @@ test('path: variables, further bindings, verbs and custom methods lead to their 
 test('path: a value that does not fit is named by its field', async (t) => {
   const { send } = await fixture(t);
   const wrong = async (path: string) => (await send(`GET /v1/typed/${path}`)).json['field_errors'];
-  const number = ['must be a whole number from -2147483648 to 2147483647'];
+  const number = ['must be a whole number'];
   t.deepEqual(await wrong('int/x'), { int32_value: number });
-  t.deepEqual(await wrong('limit/2147483648'), { limit: number });
+  t.deepEqual(await wrong('limit/2147483648'), { limit: ['must be at most 2147483647'] });
   t.deepEqual(await wrong('color/green'), { color: ['must be one of red, deep_blue'] });
   t.deepEqual(await wrong('bool/yes'), { bool_value: ['must be true or false'] });
   t.deepEqual(await wrong('time/now'), { created_at: ['must be an RFC 3339 time'] });
@@ -179,7 +179,7 @@ test('body of one field: the rest comes from path and query, and one field is an
   t.deepEqual(wrong.json['field_errors'], {
     name: ['must be a string'],
     'inner.tags[0]': ['must be a string'],
-    int32Value: ['must be a whole number from -2147483648 to 2147483647'],
+    int32Value: ['must be a whole number'],
   });
   backend.violations = [{ field: 'nested.inner.name', description: 'is required' }];
   const refused = await send('PATCH /v1/nested/a', { body: { name: 'n' } });
@@ -235,7 +235,7 @@ test('wrong fields: what the gateway finds and what the service finds are one an
   t.deepEqual(answer.json['field_errors'], {
     nested: ['must be an object'],
     texts: ['must be a UUID'],
-    int32Value: ['must be a whole number from -2147483648 to 2147483647'],
+    int32Value: ['must be a whole number'],
     'byMessage.name': ['is required'],
     createdAt: ['must be an RFC 3339 time'],
     bool_value: ['must be true', 'must not be false'],
@@ -504,11 +504,11 @@ test('metadata: what the backend says comes back as Grpc-Metadata-*', async (t) 
 
 test('metadata: a Host header that makes no URL is told to nobody', async (t) => {
   const { backend, send } = await fixture(t);
-  for (const host of ['[::1]:8000', 'hub.example', 'é', 'a/b', 'a b', 'user@host']) {
+  for (const host of ['[::1]:8000', 'hub.example', 'a%2Fb', '[v1.a]', 'a:']) {
     t.is((await send('GET /v1/things/a', { headers: { host } })).status, 200, host);
   }
   const told = backend.calls.map(({ metadata }) => metadata.get('x-forwarded-host')[0]);
-  t.deepEqual(told, ['[::1]:8000', 'hub.example', undefined, undefined, undefined, undefined]);
+  t.deepEqual(told, ['[::1]:8000', 'hub.example', undefined, undefined, undefined]);
 });
 
 test('proxy: X-Forwarded-* is believed only if the setting says so', async (t) => {
@@ -563,6 +563,7 @@ test('backend down: 503 with Retry-After, and calls work again once it is back',
 
 test('health: the gateway runs, and ready names each backend and what it depends on', async (t) => {
   const { backend, send } = await fixture(t);
+  t.like((await send('GET /live')).json, { status: 'live', service: 'gateway' });
   for (const path of ['/', '/health']) {
     const { status: code, json } = await send(`GET ${path}`);
     t.is(code, 200);
@@ -579,7 +580,24 @@ test('health: the gateway runs, and ready names each backend and what it depends
     service: 'gateway',
     database: 'connected',
     dependencies: { transcoding: 'up', 'transcoding.database': 'up', 'transcoding.store': 'up' },
+    optional_dependencies: {},
+    features: { transcoding: 'up' },
   });
+  for (const [state, expected] of [
+    ['NOT_SERVING', 'down'],
+    ['SERVING', 'up'],
+  ] as const) {
+    backend.health.setStatus('optional.maps', state);
+    const { status: code, json } = await eventually(
+      'the optional dependency is shown',
+      () => send('GET /ready'),
+      ({ json: { optional_dependencies: optional } }) =>
+        (optional as Record<string, string>)['transcoding.maps'] === expected,
+    );
+    t.is(code, 200);
+    t.like(json, { status: 'ready', optional_dependencies: { 'transcoding.maps': expected } });
+    t.false('transcoding.maps' in (json['dependencies'] as object));
+  }
   const until = async (expected: Record<string, string>) => {
     let answer: Answer;
     do answer = await send('GET /ready');
@@ -646,7 +664,7 @@ test('settings: a backend that no descriptor knows is refused', async (t) => {
     DESCRIPTOR_SET: descriptorSet,
     TRUST_PROXY: 'nobody',
   });
-  await t.throwsAsync(start(proxies, log), { message: /^TRUST_PROXY is not usable: / });
+  await t.throwsAsync(start(proxies, log), { instanceOf: ConfigError, message: /TRUST_PROXY must be/ });
   t.throws(() => loadConfig(settings, { BACKENDS: 'transcoding.v1' }), { message: /BACKENDS must be/ });
   t.throws(() => loadConfig(settings, {}), { message: /BACKENDS is required/ });
 });

@@ -1,11 +1,11 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
-import type { ServiceError } from '@grpc/grpc-js';
+import { status, type ServiceError } from '@grpc/grpc-js';
 import { Status } from '#gen/google/rpc/status.ts';
 import type { Dialect } from './dialect.ts';
 import { canonicalHeader } from './headers.ts';
 import { addValue, AllowList, isText, type CallMetadata } from './metadata.ts';
-import { fromForeign, Problem } from './problem.ts';
+import { fromForeign, Problem, problemJson, type ProblemForm } from './problem.ts';
 import { ResponseJson } from './response-json.ts';
 
 /** Headers that every backend is told under their own names, with `grpcgateway-` in front. */
@@ -108,6 +108,32 @@ function strictHeaders(received: IncomingHttpHeaders): OutgoingHttpHeaders {
   }
   return headers;
 }
+
+/** The status of gRPC for a request that is refused here, by that of HTTP. */
+const ownCodes: Record<number, status> = {
+  401: status.UNAUTHENTICATED,
+  403: status.PERMISSION_DENIED,
+  404: status.NOT_FOUND,
+  408: status.DEADLINE_EXCEEDED,
+  413: status.RESOURCE_EXHAUSTED,
+  429: status.RESOURCE_EXHAUSTED,
+  431: status.RESOURCE_EXHAUSTED,
+  500: status.INTERNAL,
+  501: status.UNIMPLEMENTED,
+  502: status.UNAVAILABLE,
+  503: status.UNAVAILABLE,
+  504: status.DEADLINE_EXCEEDED,
+};
+
+/** Problems with the members of grpc-gateway's errors: `code`, a status of gRPC, `message` and `details`. */
+export const grpcProblem: ProblemForm = {
+  headersOf: (problem) => problemJson.headersOf(problem),
+  bodyOf(problem, requestId) {
+    const { message, extensions } = problem;
+    const code = ownCodes[problem.status] ?? status.INVALID_ARGUMENT;
+    return problem.body(requestId, { code, message, details: [], ...extensions });
+  },
+};
 
 /**
  * As grpc-gateway's runtime does by default, save for the body of errors: those are problems (RFC 9457), which hold the

@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import type { Metadata } from '@grpc/grpc-js';
 import type { Request } from 'express';
 import { requestIdPattern } from '#lib/context.ts';
+import { wideTrailersKey } from '#lib/rpc/status.ts';
 import type { Caller } from './callers.ts';
 import { credentialsOf } from './credentials.ts';
 import { AllowList, isText, type CallMetadata } from './metadata.ts';
@@ -40,7 +41,7 @@ export function noteCaller(response: ServerResponse & { locals?: Noted }, caller
 const metadataPrefix = 'grpc-metadata-';
 /** What the gateway itself says to backends, a client can't say in its place. */
 const allowed = new AllowList(
-  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only)$/,
+  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only|x-wide-trailers)$/,
   'refused',
 );
 
@@ -68,6 +69,7 @@ export function metadataOf(request: IncomingMessage, requestId: string): CallMet
   if (authorization !== undefined) metadata['authorization'] = credential('Authorization', authorization);
   if (apiKey !== undefined) metadata['x-api-key'] = credential('X-API-Key', apiKey);
   metadata['x-request-id'] = requestId;
+  metadata[wideTrailersKey] = '1';
   // A proxy may have passed on anything.
   if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
   if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
@@ -99,7 +101,7 @@ export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number
 }
 
 /** Metadata that says how a message or a body travels rather than something about it. */
-const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location']);
+const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location', 'x-request-id']);
 
 /** The headers under which a backend's metadata is answered: `Grpc-Metadata-<key>`. */
 export function headersOf(metadata: IncomingHttpHeaders): OutgoingHttpHeaders {

@@ -1,7 +1,8 @@
 import type { ServerResponse } from 'node:http';
 import { status } from '@grpc/grpc-js';
 import { answerJson, answerProblem } from './answer.ts';
-import type { Backends, Health } from './backends.ts';
+import { readinessOf, type Health, type PartsHealth } from '#lib/readiness.ts';
+import type { Backends } from './backends.ts';
 import { Problem } from './problem.ts';
 
 /** How long an answer about the backends stays true: asking more often asks nobody. */
@@ -22,7 +23,7 @@ export class HealthAnswers {
   readonly #backends: Backends;
   readonly #version: string;
   #asked = Number.NEGATIVE_INFINITY;
-  #found: Promise<Record<string, Health>> | undefined;
+  #found: Promise<PartsHealth> | undefined;
   #isRetired = false;
 
   /** @param version of the gateway, where it says so */
@@ -36,29 +37,40 @@ export class HealthAnswers {
     answerJson(response, 200, JSON.stringify({ status: 'ok', service: 'gateway', version: this.#version }));
   }
 
+  /** The gateway runs, and isn't about to stop: what is behind it makes no difference. */
+  live(response: ServerResponse): void {
+    const state = this.#isRetired ? 'stopping' : 'live';
+    const body = JSON.stringify({ status: state, service: 'gateway', version: this.#version });
+    answerJson(response, state === 'live' ? 200 : 503, body, state === 'live' ? {} : { 'Retry-After': '1' });
+  }
+
   /** From now on it isn't ready. */
   retire(): void {
     this.#isRetired = true;
   }
 
-  /** Every backend, and what each depends on; 503 while one of them is down, or once the gateway is about to stop. */
+  /**
+   * Every backend, and what each depends on; 503 while one of them is down, or once the gateway is about to stop. What a backend can do
+   * without is shown, too, and doesn't count.
+   */
   async ready(response: ServerResponse): Promise<void> {
-    const dependencies = await this.#dependencies();
-    const isReady = !this.#isRetired && Object.values(dependencies).every((state) => state === 'up');
+    const health = await this.parts();
+    const { status: state, reason, ...rest } = readinessOf(health, this.#isRetired ? 'stopping' : undefined);
+    const isReady = state === 'ready';
     const body = JSON.stringify({
-      status: isReady ? 'ready' : 'not_ready',
-      reason: isReady ? undefined : this.#isRetired ? 'stopping' : 'unavailable',
+      status: state,
+      reason,
       service: 'gateway',
       version: this.#version,
-      database: databaseIn(dependencies) ?? (isReady ? undefined : 'disconnected'),
-      dependencies,
+      database: databaseIn(health.dependencies) ?? (isReady ? undefined : 'disconnected'),
+      ...rest,
     });
     answerJson(response, isReady ? 200 : 503, body, isReady ? {} : { 'Retry-After': '1' });
   }
 
   /** Whether the server behind the gateway serves, as grpc-gateway's runtime answers it (`WithHealthzEndpoint`). */
   async healthz(response: ServerResponse): Promise<void> {
-    const dependencies = await this.#dependencies();
+    const { dependencies } = await this.parts();
     const message = this.#isRetired ? 'The gateway is about to stop' : 'The server does not serve';
     if (!this.#isRetired && Object.values(dependencies).every((state) => state === 'up')) {
       answerJson(response, 200, JSON.stringify({ status: 'SERVING' }));
@@ -68,7 +80,8 @@ export class HealthAnswers {
     }
   }
 
-  #dependencies(): Promise<Record<string, Health>> {
+  /** How all that is behind the gateway is. Takes at most 1 s. */
+  parts(): Promise<PartsHealth> {
     const now = performance.now();
     if (this.#found === undefined || now - this.#asked > freshFor) {
       this.#asked = now;

@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server } from 'node:http';
+import { listenFailure } from '#lib/starting.ts';
 import { Problem } from './problem.ts';
 
 /** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
@@ -19,15 +20,55 @@ export function hasTarget({ method, url = '' }: IncomingMessage): boolean {
   return /^[a-z][a-z\d+.-]*:\/\//i.test(url) && URL.canParse(url);
 }
 
-/** The answer to a request without such a target. */
-export function malformedTarget(options?: ConstructorParameters<typeof Problem>[3]): Problem {
-  return new Problem(400, 'MALFORMED_REQUEST', 'The target of the request is neither a path nor a URL', options);
+/** `uri-host [":" port]` of RFC 3986, 3.2: a name, an address of IPv4, or one in brackets. A name may be empty, too. */
+const hostPattern = /^(\[[\da-f:.]+\]|\[v[\da-f]+\.[\w.~!$&'()*+,;=:-]+\]|([\w.~!$&'()*+,;=-]|%[\da-f]{2})*)(:\d*)?$/i;
+
+/** The host in the target of a request that is a whole URL. */
+export function hostIn(url: string): string | undefined {
+  return url.startsWith('/') || url === '*' ? undefined : URL.parse(url)?.host;
 }
 
-/** @throws Error that says where HTTP can't be served */
-export function listen(server: Server, listenPort: number, host: string): Promise<void> {
+/**
+ * Refuses a request that doesn't say clearly for which host it is (RFC 9112, 3.2): another one on the way may have read another host.
+ *
+ * @throws Problem 400
+ */
+export function requireHost({ rawHeaders, httpVersion }: IncomingMessage): void {
+  const hosts = valuesOf('host', rawHeaders);
+  const fail = (detail: string) => new Problem(400, 'MALFORMED_REQUEST', detail, { headers: { Connection: 'close' } });
+  if (hosts.length > 1) throw fail('There must be one Host header');
+  if (hosts.length === 0 && httpVersion !== '1.0') throw fail('The Host header is missing');
+  const [host = ''] = hosts;
+  if (!hostPattern.test(host)) throw fail('The Host header is no host');
+}
+
+/** The values of a header, each as it was sent. @param name in lower case */
+export function valuesOf(name: string, rawHeaders: readonly string[]): string[] {
+  const values: string[] = [];
+  // Names and values by turns.
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const given = rawHeaders[at] as string;
+    if (given.length === name.length && given.toLowerCase() === name) values.push(rawHeaders[at + 1] as string);
+  }
+  return values;
+}
+
+/** The answer to a request without such a target. */
+export function malformedTarget(): Problem {
+  return new Problem(400, 'MALFORMED_REQUEST', 'The target of the request is neither a path nor a URL');
+}
+
+/**
+ * @param names of the settings of the host and the port
+ * @throws StartError or ConfigError that says where HTTP can't be served
+ */
+export function listen(
+  server: Server,
+  { host, port }: { host: string; port: number },
+  names = { host: 'HOST', port: 'PORT' },
+): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(new Error(`Can't serve HTTP on ${host}:${listenPort}: ${error.message}`)));
-    server.listen(listenPort, host, resolve);
+    server.once('error', (error) => reject(listenFailure(error, names, { host, port })));
+    server.listen(port, host, resolve);
   });
 }

@@ -5,17 +5,17 @@ import path from 'node:path';
 import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import express, { type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
-import { duration, integer, list, port, text, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, list, port, text, type Config } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { leastRate, leastTaken } from '#lib/rate-floor.ts';
-import { addressPattern } from '#lib/rpc/reach.ts';
+import { isAddress } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './admission.ts';
 import { answerNothing, answerProblem } from './answer.ts';
-import { Backends, type BackendAddress } from './backends.ts';
-import { begin, closeAfter, type OpenAnswers } from './begin.ts';
-import { answersOf } from './answers.ts';
+import { Backends, grpcClientSettings, type BackendAddress } from './backends.ts';
+import { begin, beginCounting, closeAfter, noRoute, type OpenAnswers } from './begin.ts';
+import { envelopedPaths } from './answers.ts';
 import { readRoutes } from './bindings.ts';
 import { Callers } from './callers.ts';
 import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
@@ -23,12 +23,12 @@ import { cutSlowTakers } from './connections.ts';
 import { corsOf, type Cors } from './cors.ts';
 import { hubDialect } from './dialect.ts';
 import { Docs } from './docs.ts';
-import { ProblemForms } from './envelope.ts';
 import type { Noted } from './headers.ts';
 import { HealthAnswers } from './health.ts';
-import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
+import { hasTarget, hostIn, listen, malformedTarget, targetOf } from './http.ts';
 import { documentOf, ownRoutes, watchedPaths } from './own-routes.ts';
 import { Problem } from './problem.ts';
+import { ProblemForms } from './problem-forms.ts';
 import { rateLimit } from './rate-limit.ts';
 import { RouteTable } from './routes.ts';
 import { longestUpload, rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
@@ -51,9 +51,13 @@ export const settings = {
         return { prefix: entry.slice(0, equals), address: entry.slice(equals + 1) };
       }),
     )
+    .refine(
+      (entries) => entries.every(({ address }) => isAddress(address)),
+      'must have the address of each server as host:port, or as a gRPC target with a port (dns:///orders:50051)',
+    )
     .refine((entries) => {
       const several = [...Map.groupBy(entries, ({ prefix }) => prefix).values()].filter(({ length }) => length > 1);
-      return several.every((same) => addressPattern.test(same.map(({ address }) => address).join(',')));
+      return several.every((same) => isAddress(same.map(({ address }) => address).join(',')));
     }, 'must name each package or service once, or with the IP address of each of its servers')
     .describe(
       'gRPC servers: <package or full service name>=<host:port>, with commas; the longest name that fits wins. A name ' +
@@ -86,7 +90,10 @@ export const settings = {
       'how many requests may be under way at once, and half as many uploads and downloads beside them; more get 503. One user ' +
         'or address gets half of each at most, and 429',
     ),
-  HTTP_DRAIN: duration().default(5_000).describe('how long running requests may go on when the process stops'),
+  ...grpcClientSettings,
+  HTTP_DRAIN: duration({ max: 300_000 })
+    .default(5_000)
+    .describe('how long running requests may go on when the process stops'),
 };
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
@@ -105,6 +112,8 @@ const patience = {
   idle: 65_000,
   /** How often it is looked for such as are slow. */
   checkEvery: 1_000,
+  /** How often who waits for events is told that the connection is alive: proxies give up after a minute, some after half of one. */
+  heartbeat: 15_000,
 };
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
 export async function start(
@@ -112,11 +121,11 @@ export async function start(
   log: Logger,
   given: Partial<typeof patience> = {},
 ): Promise<Running> {
-  const { uploadIdle, downloadIdle, ...patient } = { ...patience, ...given };
-  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(config.DESCRIPTOR_SET)));
+  const { uploadIdle, downloadIdle, heartbeat, ...patient } = { ...patience, ...given };
+  const registry = readDescriptors(config.DESCRIPTOR_SET);
   checkBackends(config.BACKENDS, registry);
   const transport = openTransport(config);
-  const backends = new Backends(config.BACKENDS, transport);
+  const backends = new Backends(config.BACKENDS, transport, { client: config.GATEWAY_GRPC_CLIENT });
   const plain = transport.encrypted ? [] : config.BACKENDS.filter(({ address }) => !staysHere(address));
   if (plain.length > 0) {
     const addresses = [...new Set(plain.map(({ address }) => address))];
@@ -135,6 +144,7 @@ export async function start(
     floor: { ...leastRate, window: uploadIdle },
     silence: uploadIdle,
     downloadIdle,
+    heartbeat,
   };
   const admission = new Admission({
     places: config.HTTP_CONCURRENCY,
@@ -145,7 +155,11 @@ export async function start(
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
   const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect);
-  const prefixes = answersOf(bindings).map(({ under }) => under);
+  for (const { method, template, target } of bindings) {
+    beginCounting({ method, route: template.text }, target.successStatus);
+  }
+  beginCounting(noRoute, 404);
+  const prefixes = envelopedPaths(bindings);
   const table = new RouteTable([...routes, ...ownRoutes({ health, docs }, prefixes)]);
   const forms = new ProblemForms(bindings);
   const cors = corsOf(config.CORS_ORIGINS ?? []);
@@ -156,7 +170,9 @@ export async function start(
   try {
     app.set('trust proxy', config.TRUST_PROXY);
   } catch (error) {
-    throw new Error(`TRUST_PROXY is not usable: ${(error as Error).message}`, { cause: error });
+    throw new ConfigError([
+      `TRUST_PROXY must be false, true, a number of hops, or addresses and networks: ${(error as Error).message}`,
+    ]);
   }
   const isBehindProxy = config.TRUST_PROXY !== false;
   app.use(
@@ -176,6 +192,8 @@ export async function start(
     } else if (!url.startsWith('/') && url !== '*') {
       const { pathname, query } = targetOf(url);
       request.url = query === '' ? pathname : `${pathname}?${query}`;
+      // Whatever the Host header says (RFC 9112, 3.2.2).
+      request.headers.host = hostIn(url);
     }
     app(request, response);
   };
@@ -196,7 +214,7 @@ export async function start(
   server.on('checkContinue', serve).on('checkExpectation', serve);
   answerConnectionErrors(server, log, (pathname) => forms.of(pathname));
   endIdleConnections(server, patient.idle);
-  await listen(server, config.PORT, config.HOST);
+  await listen(server, { host: config.HOST, port: config.PORT });
 
   // Whoever has a connection is asked to make another, which then leads elsewhere.
   const retire = () => {
@@ -206,6 +224,7 @@ export async function start(
   };
   return {
     port: (server.address() as AddressInfo).port,
+    health: () => health.parts(),
     retire,
     async stop() {
       retire();
@@ -229,7 +248,18 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
   const unknown = addresses
     .map(({ prefix }) => prefix)
     .filter((prefix) => !services.some((name) => name === prefix || name.startsWith(`${prefix}.`)));
-  if (unknown.length > 0) throw new Error(`BACKENDS names what the descriptor set doesn't have: ${unknown.join(', ')}`);
+  if (unknown.length > 0)
+    throw new ConfigError([`BACKENDS names what DESCRIPTOR_SET doesn't have: ${unknown.join(', ')}`]);
+}
+
+/** @throws ConfigError if the file isn't there, or is no descriptor set */
+function readDescriptors(file: string): FileRegistry {
+  try {
+    return createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(file)));
+  } catch (error) {
+    const problem = `must be a descriptor set with all of its imports: ${(error as Error).message}`;
+    throw new ConfigError([`DESCRIPTOR_SET ${problem}`]);
+  }
 }
 
 /** Requests with a target that HTTP doesn't allow. */

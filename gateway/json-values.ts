@@ -36,24 +36,22 @@ export class JsonValues {
     const values: Buffer[] = [];
     let from = 0;
     const finish = (to: number) => {
-      values.push(Buffer.concat([...this.#pieces, chunk.subarray(from, to)]));
+      const piece = chunk.subarray(from, to);
+      values.push(this.#pieces.length === 0 ? piece : Buffer.concat([...this.#pieces, piece]));
       this.#pieces = [];
       this.#size = 0;
       this.#hasBegun = false;
       from = to;
     };
-    for (let at = 0; at < chunk.length; at++) {
+    const { length } = chunk;
+    for (let at = 0; at < length; at++) {
       if (values.length >= most) return values;
-      const byte = chunk[at] as number;
       if (this.#inText) {
-        if (this.#isEscaped) this.#isEscaped = false;
-        else if (byte === backslash) this.#isEscaped = true;
-        else if (byte === quote) {
-          this.#inText = false;
-          if (this.#depth === 0) finish(at + 1);
-        }
+        at = this.#skipText(chunk, at);
+        if (!this.#inText && this.#depth === 0) finish(at + 1);
         continue;
       }
+      const byte = chunk[at] as number;
       if (this.#depth === 0) {
         if (isSpace(byte)) {
           if (this.#hasBegun) finish(at);
@@ -81,6 +79,18 @@ export class JsonValues {
       if (this.#size > this.#limit) throw new ValueTooLong();
     }
     return values;
+  }
+
+  /** Goes on within a text. @returns where it ends, or the end of the piece */
+  #skipText(chunk: Buffer, from: number): number {
+    const { length } = chunk;
+    let at = from;
+    if (this.#isEscaped) at += 1;
+    while (at < length && chunk[at] !== quote) at += chunk[at] === backslash ? 2 : 1;
+    this.#inText = at >= length;
+    // The last byte of the piece may have been a backslash.
+    this.#isEscaped = at > length;
+    return at;
   }
 
   /** What is left at the end of the stream: a value that only its end could end, or the beginning of one. */

@@ -293,8 +293,8 @@ test('requests: a list takes a single value', (t) => {
   });
   t.deepEqual(wrong({ texts: 1, numbers: 'x', children: { count: 'y' } }), {
     texts: 'must be a string',
-    numbers: 'must be a whole number from -2147483648 to 2147483647',
-    'children.count': 'must be a whole number from -2147483648 to 2147483647',
+    numbers: 'must be a whole number',
+    'children.count': 'must be a whole number',
   });
 });
 
@@ -315,8 +315,6 @@ test('requests: numbers may be text, and 64 bits are exact either way', (t) => {
   );
   t.deepEqual(understood(long), { int64_value: '9223372036854775807', uint64_value: '18446744073709551615' });
 });
-
-const whole = (min: number | bigint, max: number | bigint) => `must be a whole number from ${min} to ${max}`;
 
 test('requests: every wrong value is named at once, with the path that was sent', (t) => {
   t.deepEqual(
@@ -349,14 +347,14 @@ test('requests: every wrong value is named at once, with the path that was sent'
       textValue: 'must be a string',
       bytes_value: 'must be base64 text',
       bool_value: 'must be true or false',
-      int32_value: whole(-2147483648, 2147483647),
-      uint32_value: whole(0, 4294967295),
-      sint32_value: whole(-2147483648, 2147483647),
-      int64_value: whole(-(2n ** 63n), 2n ** 63n - 1n),
-      uint64_value: whole(0, 2n ** 64n - 1n),
+      int32_value: 'must be at most 2147483647',
+      uint32_value: 'must be at least 0',
+      sint32_value: 'must be a whole number',
+      int64_value: 'must be at most 9223372036854775807',
+      uint64_value: 'must be at least 0',
       float_value: 'must be a number from -3.4028234663852886e+38 to 3.4028234663852886e+38',
       doubleValue: 'must be a number',
-      'nested.count': whole(-2147483648, 2147483647),
+      'nested.count': 'must be a whole number',
       'nested.inner.tags[1]': 'must be a string',
       'nested.inner.tags[2]': 'must not be null',
       'children[1].name': 'must be a string',
@@ -364,7 +362,7 @@ test('requests: every wrong value is named at once, with the path that was sent'
       'children[3]': 'must not be null',
       'labels["a"]': 'must be a string',
       'labels["b\\""]': 'must not be null',
-      'nested_by_id[x]': `must have a key that fits: it ${whole(-(2n ** 63n), 2n ** 63n - 1n)}`,
+      'nested_by_id[x]': 'must have a key that fits: it must be a whole number',
       'nested_by_id[1].name': 'must be a string',
       'color_by_flag[maybe]': 'must have a key that fits: it must be true or false',
       created_at: 'must be an RFC 3339 time',
@@ -373,7 +371,7 @@ test('requests: every wrong value is named at once, with the path that was sent'
       extra: 'must be an object',
       items: 'must be a list',
       detail: 'must name a known type in @type',
-      limit: whole(-2147483648, 2147483647),
+      limit: 'must be a whole number',
       'times[1]': 'must be an RFC 3339 time',
     },
   );

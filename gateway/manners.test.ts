@@ -4,6 +4,7 @@ import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { HubError } from '#lib/errors.ts';
 import { metricsSettings, serveMetrics } from '#lib/metrics.ts';
+import { readinessOf } from '#lib/readiness.ts';
 import { toStatus } from '#lib/rpc/status.ts';
 import { content, failing, type EchoBackend } from '../test/echo-backend.ts';
 import { dial, exchange, fixture, type Answer, type Fixture } from '../test/echo-gateway.ts';
@@ -131,9 +132,9 @@ test('lookup: what the client has already is 304, and who may have it is asked e
   const { backend, send } = await fixture(t);
   const first = await send('GET /v1/things/a');
   const { etag = '' } = first.headers;
-  t.regex(etag, /^W\/"[\w-]{27}"$/);
+  t.regex(etag, /^"[\w-]{27}"$/);
   t.is(first.headers['cache-control'], 'private, no-cache');
-  for (const known of [etag, etag.slice(2), `"x", ${etag}`, '*']) {
+  for (const known of [etag, `W/${etag}`, `"x", ${etag}`, '*']) {
     for (const method of ['GET', 'HEAD']) {
       const again = await send(`${method} /v1/things/a`, { headers: { 'if-none-match': known } });
       t.is(again.status, 304, known);
@@ -149,6 +150,65 @@ test('lookup: what the client has already is 304, and who may have it is asked e
   t.is((await send('GET /v1/things/a', { headers: { 'if-none-match': '"x"' } })).status, 200);
   backend.handler = failing(new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'you are no member'));
   t.is((await send('GET /v1/things/a', { headers: { 'if-none-match': '*' } })).status, 403);
+});
+
+test('conditions: GET and HEAD heed If-Match before If-None-Match, and are 412 where it names another', async (t) => {
+  const { backend, send } = await fixture(t);
+  const { etag = '' } = (await send('GET /v1/things/a')).headers;
+  for (const method of ['GET', 'HEAD']) {
+    const status = async (headers: Record<string, string>) =>
+      (await send(`${method} /v1/things/a`, { headers })).status;
+    for (const met of [etag, '*', `"x", ${etag}`, `"x",${etag}`, etag.replace(/"$/, '-gzip"')]) {
+      t.is(await status({ 'if-match': met }), 200, met);
+      t.is(await status({ 'if-match': met, 'if-none-match': etag }), 304, met);
+      t.is(await status({ 'if-match': met, 'if-none-match': '"x"' }), 200, met);
+    }
+    // A weak one matches nothing here (RFC 9110, 8.8.3.2).
+    for (const other of ['"x"', `W/${etag}`, 'x', '', etag.slice(1, -1)]) {
+      t.is(await status({ 'if-match': other }), 412, other);
+      t.is(await status({ 'if-match': other, 'if-none-match': etag }), 412, other);
+    }
+    // Of times nothing is known.
+    t.is(await status({ 'if-unmodified-since': 'Sat, 29 Oct 1994 19:43:31 GMT' }), 200);
+    t.is(await status({ 'if-modified-since': 'Sat, 29 Oct 2044 19:43:31 GMT' }), 200);
+  }
+  t.like((await send('GET /v1/things/a', { headers: { 'if-match': '"x"' } })).json, {
+    status: 412,
+    error_code: 'PRECONDITION_FAILED',
+  });
+  backend.handler = failing(new HubError('NOT_FOUND', 'NOT_FOUND', 'no'));
+  t.is((await send('GET /v1/things/a', { headers: { 'if-match': '"x"' } })).status, 404);
+});
+
+test('conditions: DELETE and PUT heed them where there is a GET, and reach the backend only if they are met', async (t) => {
+  const { backend, send } = await fixture(t);
+  for (const [path, change, options] of [
+    ['/v1/things/a', 'DELETE', {}],
+    ['/v1/bodies/a', 'PUT', { body: 'x' }],
+  ] as const) {
+    const { etag = '' } = (await send(`GET ${path}`)).headers;
+    const changed = async (headers: Record<string, string>) => {
+      backend.calls.length = 0;
+      const { status } = await send(`${change} ${path}`, { headers, ...options });
+      // The first call is the GET.
+      return [status < 300 ? 'done' : status, backend.calls.length - 1];
+    };
+    const met: Record<string, string>[] = [{ 'if-match': etag }, { 'if-match': '*' }, { 'if-none-match': '"x"' }];
+    for (const headers of met) t.deepEqual(await changed(headers), ['done', 1], JSON.stringify(headers));
+    const unmet: Record<string, string>[] = [
+      { 'if-match': '"x"' },
+      { 'if-match': `W/${etag}` },
+      { 'if-none-match': etag },
+      { 'if-none-match': `W/${etag}` },
+      { 'if-none-match': '*' },
+      { 'if-match': etag, 'if-none-match': '*' },
+      { 'if-match': '"x"', 'if-none-match': '"y"' },
+    ];
+    for (const headers of unmet) t.deepEqual(await changed(headers), [412, 0], JSON.stringify(headers));
+  }
+  // Where there is nothing, what would be answered without conditions is answered with them.
+  backend.handler = failing(new HubError('NOT_FOUND', 'NOT_FOUND', 'no'));
+  t.is((await send('DELETE /v1/things/a', { headers: { 'if-match': '"x"' } })).status, 404);
 });
 
 test('lookup: only GET and HEAD have an entity tag, and no error has', async (t) => {
@@ -185,7 +245,7 @@ test('lookup: a long answer is compressed for whoever takes gzip, a short one is
     t.is(headers['content-length'], String(bytes.length));
     t.true(bytes.length < 1_000);
     t.is(gunzipSync(bytes).toString(), asIs.text);
-    t.is(headers.etag, asIs.headers.etag);
+    t.is(headers.etag, asIs.headers.etag?.replace(/"$/, '-gzip"'));
     t.is(headers['vary'], 'Accept-Encoding');
   }
   const refused = ['', 'br', 'gzip;q=0', 'gzip; q=0.000, *', '*;q=0', 'x', 'identity;q=0', 'gzip;q=0, identity;q=0'];
@@ -324,7 +384,8 @@ function sendingOne(message: Buffer) {
 
 test('log: whoever watches over the gateway leaves no line, and everybody else does', async (t) => {
   const gateway = await fixture(t);
-  for (const path of ['/', '/health', '/ready', '/api/v1/health', '/api/v1/ready']) await gateway.send(`GET ${path}`);
+  for (const path of ['/', '/health', '/live', '/ready', '/api/v1/health', '/api/v1/live', '/api/v1/ready'])
+    await gateway.send(`GET ${path}`);
   await gateway.send('GET /health/x');
   await gateway.send('GET /openapi.json');
   const lines = await logged(gateway, 2);
@@ -335,7 +396,10 @@ test('log: whoever watches over the gateway leaves no line, and everybody else d
 });
 
 test('metrics: what leads nowhere is counted as one, whatever path and method a client thinks up', async (t) => {
-  const port = await serveMetrics(loadConfig(metricsSettings, { METRICS_PORT: '0' }));
+  const port = await serveMetrics(loadConfig(metricsSettings, { METRICS_PORT: '0' }), {
+    isEnding: () => false,
+    readiness: async () => readinessOf({ dependencies: {}, optional: {} }),
+  });
   const gateway = await fixture(t);
   await gateway.send('GET /v1/thought-up');
   await gateway.send('PURGE /thought-up-too?x=1');

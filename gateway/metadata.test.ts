@@ -224,7 +224,7 @@ for (const dialect of ['hub', 'alone'] as const) {
         200,
       ],
       [[['Authorization', 'Bearer \u00e9']], isHub ? 401 : 200],
-      [[['Authorization', ['Bearer a', 'Bearer b']]], 200],
+      [[['Authorization', ['Bearer a', 'Bearer b']]], isHub ? 400 : 200],
       [[['Authorization', `Bearer ${'a'.repeat(12_000)}`]], 200],
       [[['Grpc-Metadata-X', 'a'.repeat(12_000)]], 200],
       [many.slice(0, 90), 200],
@@ -235,7 +235,7 @@ for (const dialect of ['hub', 'alone'] as const) {
         const { status, text } = await send(port, agent, kind, headers);
         const title = `${kind.line} ${JSON.stringify(headers).slice(0, 100)} ${text}`;
         t.is(Math.floor(status / 100) === 2 ? 200 : status, expected, title);
-        if (expected === 400) t.regex(text, /grpc-metadata-/i, title);
+        if (expected === 400) t.regex(text, /grpc-metadata-|Authorization/i, title);
       }
     }
     await finish();

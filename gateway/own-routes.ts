@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
-import { answersOf } from './answers.ts';
+import { envelopedPaths } from './answers.ts';
 import type { Binding } from './bindings.ts';
 import { assetNames, type Docs, type Page } from './docs.ts';
 import type { HealthAnswers } from './health.ts';
 import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
-import { ifNoneMatch, unchanged, versioned, type Operation } from './openapi/operations.ts';
-import { ownProblems } from './openapi/problems.ts';
+import { conditions, unchanged, versioned, type Operation } from './openapi/operations.ts';
+import { ownProblems, preconditionFailed } from './openapi/problems.ts';
 import { problemResponses } from './openapi/responses.ts';
 import type { Schema } from './openapi/rules.ts';
 import { parseTemplate, type Route } from './routes.ts';
@@ -47,16 +47,34 @@ const dependencies = {
   additionalProperties: { type: 'string', enum: ['up', 'down'] },
   description: 'Each service behind the gateway and what it depends on, by name.',
 };
+const optionalDependencies = {
+  ...dependencies,
+  description:
+    'What services can do without, by name, such as MCP servers of others: one that is down leaves the gateway ready.',
+};
+const features = {
+  ...dependencies,
+  description:
+    'Each feature, such as messages and files: up while all that it needs is, whatever is down otherwise. A load balancer that is to ' +
+    'go on for those that work asks /live.',
+};
 const database = (...states: string[]): Schema => ({
   type: 'string',
   enum: states,
   description: 'Whether the databases of the services are there.',
 });
-const ready = runs(['ready'], { database: database('connected'), dependencies });
+const ready = runs(['ready'], {
+  database: database('connected'),
+  features,
+  dependencies,
+  optional_dependencies: optionalDependencies,
+});
 const unready = runs(['not_ready'], {
   reason: { type: 'string', enum: ['unavailable', 'stopping'], description: 'Why it is not ready.' },
   database: database('connected', 'disconnected'),
+  features,
   dependencies,
+  optional_dependencies: optionalDependencies,
 });
 
 function answered(description: string, schema: Schema): Schema {
@@ -65,7 +83,7 @@ function answered(description: string, schema: Schema): Schema {
 
 function page(description: string): Schema {
   const content = { 'text/html': { schema: { type: 'string' } } };
-  return { 200: { description, headers: versioned, content }, ...unchanged };
+  return { 200: { description, headers: versioned, content }, ...unchanged, ...problemResponses([preconditionFailed]) };
 }
 
 function assetEndpoint(of: Page, operationId: string): OwnEndpoint {
@@ -78,7 +96,7 @@ function assetEndpoint(of: Page, operationId: string): OwnEndpoint {
       summary: `A file that /${of} loads`,
       parameters: [
         { name: 'file', in: 'path', required: true, schema: { type: 'string', enum: assetNames(of) } },
-        ifNoneMatch,
+        ...conditions,
       ],
       responses: {
         200: { description: 'The file.', headers: versioned, content },
@@ -86,6 +104,7 @@ function assetEndpoint(of: Page, operationId: string): OwnEndpoint {
         ...problemResponses([
           { status: 400, code: 'MALFORMED_PATH', when: 'the path has a wrong percent-encoding' },
           { status: 404, code: 'ROUTE_NOT_FOUND', when: 'there is no such file' },
+          preconditionFailed,
           ...ownProblems,
         ]),
       },
@@ -106,12 +125,36 @@ function healthEndpoint(path: string, operationId: string, isEnveloped = false):
   };
 }
 
-function readyEndpoint(path: string, operationId: string, isEnveloped = false): OwnEndpoint {
+function liveEndpoint(path: string, operationId: string, isEnveloped = false): OwnEndpoint {
+  const stopping = runs(['stopping']);
+  return {
+    path,
+    isEnveloped,
+    answer: ({ health }, response) => health.live(response),
+    operation: {
+      operationId,
+      summary: 'Whether the gateway takes requests, whatever is behind it',
+      responses: {
+        200: answered('It takes requests.', runs(['live'])),
+        503: {
+          description: 'The gateway is about to stop; or there is too much to do.',
+          headers: { ...headers, 'Retry-After': { $ref: '#/components/headers/Retry-After' } },
+          content: contentOr(stopping, isEnveloped),
+        },
+      },
+    },
+  };
+}
+
+/** What answers with a status that also says that there is too much to do. */
+function contentOr(schema: Schema, isEnveloped: boolean): Schema {
   const json = 'application/json';
-  // The same status says that there is too much to do.
-  const content = isEnveloped
-    ? { [json]: { schema: { anyOf: [unready, { $ref: '#/components/schemas/Failure' }] } } }
-    : { [json]: { schema: unready }, 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } };
+  return isEnveloped
+    ? { [json]: { schema: { anyOf: [schema, { $ref: '#/components/schemas/Failure' }] } } }
+    : { [json]: { schema }, 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } };
+}
+
+function readyEndpoint(path: string, operationId: string, isEnveloped = false): OwnEndpoint {
   return {
     path,
     isEnveloped,
@@ -124,7 +167,7 @@ function readyEndpoint(path: string, operationId: string, isEnveloped = false): 
         503: {
           description: 'Something is down, or the gateway is about to stop; or there is too much to do.',
           headers: { ...headers, 'Retry-After': { $ref: '#/components/headers/Retry-After' } },
-          content,
+          content: contentOr(unready, isEnveloped),
         },
       },
     },
@@ -134,6 +177,7 @@ function readyEndpoint(path: string, operationId: string, isEnveloped = false): 
 const rootEndpoints: readonly OwnEndpoint[] = [
   healthEndpoint('/', 'getRoot'),
   healthEndpoint('/health', 'getHealth'),
+  liveEndpoint('/live', 'getLiveness'),
   readyEndpoint('/ready', 'getReadiness'),
   {
     path: '/openapi.json',
@@ -141,8 +185,12 @@ const rootEndpoints: readonly OwnEndpoint[] = [
     operation: {
       operationId: 'getOpenApi',
       summary: 'This document',
-      parameters: [ifNoneMatch],
-      responses: { 200: { ...answered('OpenAPI 3.1.', { type: 'object' }), headers: versioned }, ...unchanged },
+      parameters: [...conditions],
+      responses: {
+        200: { ...answered('OpenAPI 3.1.', { type: 'object' }), headers: versioned },
+        ...unchanged,
+        ...problemResponses([preconditionFailed]),
+      },
     },
   },
   {
@@ -151,7 +199,7 @@ const rootEndpoints: readonly OwnEndpoint[] = [
     operation: {
       operationId: 'getDocs',
       summary: 'This document to read and to try out, in Swagger UI',
-      parameters: [ifNoneMatch],
+      parameters: [...conditions],
       responses: page('The page.'),
     },
   },
@@ -161,7 +209,7 @@ const rootEndpoints: readonly OwnEndpoint[] = [
     operation: {
       operationId: 'getRedoc',
       summary: 'This document to read, in Redoc',
-      parameters: [ifNoneMatch],
+      parameters: [...conditions],
       responses: page('The page.'),
     },
   },
@@ -173,12 +221,13 @@ const { version, description } = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ) as Record<'version' | 'description', string>;
 
-/** The own endpoints of a gateway, with those below each of the paths that services have their answers under. */
+/** The own endpoints of a gateway, with those below each of the paths where answers come in an envelope. */
 function endpointsFor(prefixes: readonly string[]): OwnEndpoint[] {
   const below = prefixes.flatMap((prefix, index) => {
     const suffix = index === 0 ? '' : String(index + 1);
     return [
       healthEndpoint(`${prefix}/health`, `getApiHealth${suffix}`, true),
+      liveEndpoint(`${prefix}/live`, `getApiLiveness${suffix}`, true),
       readyEndpoint(`${prefix}/ready`, `getApiReadiness${suffix}`, true),
     ];
   });
@@ -187,13 +236,16 @@ function endpointsFor(prefixes: readonly string[]): OwnEndpoint[] {
 
 /** The paths that those who watch over the gateway ask for every second. */
 export function watchedPaths(prefixes: readonly string[]): ReadonlySet<string> {
-  return new Set(['/', ...['', ...prefixes].flatMap((prefix) => [`${prefix}/health`, `${prefix}/ready`])]);
+  return new Set([
+    '/',
+    ...['', ...prefixes].flatMap((prefix) => [`${prefix}/health`, `${prefix}/live`, `${prefix}/ready`]),
+  ]);
 }
 
 /** The OpenAPI document of all that a gateway with these routes serves. */
 export function documentOf(routes: readonly Route<Binding>[], registry: Registry): OpenApi {
   const about = { title: 'Chat4All', version, description: `${description}.` };
-  const prefixes = answersOf(routes).map(({ under }) => under);
+  const prefixes = envelopedPaths(routes);
   return openApiDocument(endpointsOf(routes), ownOperations(prefixes), registry, about);
 }
 
@@ -207,13 +259,16 @@ function ownOperations(prefixes: readonly string[]): Operation[] {
         tags: [ownTag],
         security: [],
         parameters: [...parameters, { $ref: '#/components/parameters/X-Request-ID' }],
-        responses: { ...problemResponses(ownProblems, isEnveloped), ...structuredClone(responses) },
+        responses: {
+          ...problemResponses(ownProblems, isEnveloped ? 'envelope' : undefined),
+          ...structuredClone(responses),
+        },
       },
     }),
   );
 }
 
-/** The routes to the gateway's own endpoints. @param prefixes paths that services have their answers under */
+/** The routes to the gateway's own endpoints. @param prefixes paths below which answers come in an envelope */
 export function ownRoutes(answers: Answers, prefixes: readonly string[]): Route<Handler>[] {
   return endpointsFor(prefixes).map(({ path, answer }) => ({
     method: 'GET',

@@ -37,7 +37,8 @@ export class Problem extends Error {
   readonly fields: readonly WrongField[] | undefined;
   readonly retryAfter: number | undefined;
   readonly #headers: OutgoingHttpHeaders;
-  readonly #extensions: Readonly<Record<string, unknown>> | undefined;
+  /** More members of the body. */
+  readonly extensions: Readonly<Record<string, unknown>> | undefined;
 
   /** @param detail a sentence for people; it is shown to them as it is */
   constructor(httpStatus: number, code: string, detail: string, options: ProblemOptions = {}) {
@@ -49,7 +50,7 @@ export class Problem extends Error {
     this.fields = options.fields;
     this.retryAfter = options.retryAfter;
     this.#headers = options.headers ?? {};
-    this.#extensions = options.extensions;
+    this.extensions = options.extensions;
   }
 
   get headers(): OutgoingHttpHeaders {
@@ -59,8 +60,8 @@ export class Problem extends Error {
     return headers;
   }
 
-  /** The answer's body. */
-  body(requestId: string | undefined): string {
+  /** The answer's body. @param more members of it, beside the usual ones */
+  body(requestId: string | undefined, more: Readonly<Record<string, unknown>> = {}): string {
     return JSON.stringify({
       type: `urn:error:${this.code.toLowerCase().replaceAll('_', '-')}`,
       title: STATUS_CODES[this.status] ?? titles[this.status] ?? 'Error',
@@ -70,7 +71,8 @@ export class Problem extends Error {
       request_id: requestId,
       field_errors: this.fields && byField(this.fields),
       retry_after: this.retryAfter,
-      ...this.#extensions,
+      ...this.extensions,
+      ...more,
     });
   }
 }

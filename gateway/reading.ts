@@ -27,6 +27,8 @@ export class Reading {
   readonly violations: Violation[] = [];
   /** Whether a member of the body that is no field is wrong. */
   readonly knowsAll: boolean;
+  /** Whether the request asks for server-sent events, where it can. */
+  asksForEvents = false;
   readonly #spellings = new Map<string, string>();
   #spelled = 0;
 

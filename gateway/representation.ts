@@ -2,6 +2,7 @@ import { hash } from 'node:crypto';
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
+import { judge, type EntityTags } from './preconditions.ts';
 import { sendWhole } from './unread.ts';
 
 /** Content codings of HTTP that we know (RFC 9110, 8.4.1); identity is none. */
@@ -26,7 +27,8 @@ const text = /^(text\/|application\/(json|openapi\+json)\b)/;
 
 /** Something that can be sent under several codings. */
 interface Representation {
-  etag: string;
+  /** What makes its entity tags: it is the same as long as the content is. */
+  tag: Tag;
   type: string;
   /** Bytes without any coding. */
   length: number;
@@ -57,7 +59,7 @@ export async function answerLookup(
   const length = Buffer.byteLength(content);
   const codings = codingsOf(type, length, ['gzip']);
   await answer(response, headers, {
-    etag: entityTag(lasting),
+    tag: tagOf(lasting, lasting !== content),
     type,
     length,
     codings,
@@ -70,7 +72,7 @@ export async function answerLookup(
 
 /** Something that never changes. It is hashed once, and compressed once for each coding, when that is first asked for. */
 export class Fixed implements Representation {
-  readonly etag: string;
+  readonly tag: Tag;
   readonly type: string;
   readonly length: number;
   readonly codings: readonly Coding[];
@@ -80,7 +82,7 @@ export class Fixed implements Representation {
   /** @param type its Content-Type */
   constructor(content: string | Buffer, type: string) {
     this.#content = Buffer.from(content);
-    this.etag = entityTag(this.#content);
+    this.tag = tagOf(this.#content);
     this.type = type;
     this.length = this.#content.length;
     this.codings = codingsOf(type, this.length, ['br', 'gzip']);
@@ -115,11 +117,12 @@ export function answerFixed(response: ServerResponse, fixed: Fixed, headers: Out
 
 async function answer(response: ServerResponse, headers: OutgoingHttpHeaders, given: Representation): Promise<void> {
   const { req: request } = response;
-  const { etag, codings, length } = given;
+  const { tag, codings, length } = given;
   const coding = codingFor(request.headers['accept-encoding'], codings);
   if (codings.length > 0 || coding !== 'identity') response.appendHeader('Vary', 'Accept-Encoding');
-  headers['ETag'] = etag;
-  if (isKnown(etag, request.headers['if-none-match'])) {
+  const isKnown = judge(request.method as string, request.headers, tagsOf(tag));
+  headers['ETag'] = entityTag(tag, coding);
+  if (isKnown) {
     delete headers['Content-Type'];
     if (!response.headersSent && !response.destroyed) sendWhole(response, 304, headers);
     return;
@@ -133,19 +136,36 @@ async function answer(response: ServerResponse, headers: OutgoingHttpHeaders, gi
   if (!response.headersSent && !response.destroyed) sendWhole(response, 200, headers, isHead ? undefined : body);
 }
 
-function entityTag(content: string | Uint8Array): string {
-  return `W/"${hash('sha1', content, 'base64url')}"`;
+interface Tag {
+  hash: string;
+  /** Whether something of the content isn't in it. */
+  isWeak: boolean;
+}
+
+function tagOf(content: string | Uint8Array, isWeak = false): Tag {
+  return { hash: hash('sha1', content, 'base64url'), isWeak };
+}
+
+/** Each coding has a tag of its own, unless the tag is weak: the bytes are others (RFC 9110, 8.8.3.3). */
+function entityTag({ hash, isWeak }: Tag, coding: Coding): string {
+  return isWeak ? `W/"${hash}"` : `"${opaqueOf(hash, coding)}"`;
+}
+
+function opaqueOf(hash: string, coding: Coding): string {
+  return coding === 'identity' ? hash : `${hash}-${coding}`;
+}
+
+function tagsOf({ hash, isWeak }: Tag): EntityTags {
+  return { opaque: (['identity', 'gzip', 'br'] as const).map((coding) => opaqueOf(hash, coding)), isWeak };
+}
+
+/** The entity tags that something has with whose content a GET is answered (`answerLookup`). */
+export function entityTags(content: string | Uint8Array, lasting = content): EntityTags {
+  return tagsOf(tagOf(lasting, lasting !== content));
 }
 
 function codingsOf(type: string, length: number, shorter: readonly Coding[]): readonly Coding[] {
   return length >= worthCompressing && text.test(type) ? shorter : [];
-}
-
-/** Whether If-None-Match names this entity tag; it is compared weakly (RFC 9110, 13.1.2). */
-export function isKnown(etag: string, ifNoneMatch: string | undefined): boolean {
-  if (ifNoneMatch === undefined) return false;
-  const opaque = etag.replace(/^W\//, '');
-  return ifNoneMatch.trim() === '*' || (ifNoneMatch.match(/"[^"]*"/g)?.includes(opaque) ?? false);
 }
 
 /**

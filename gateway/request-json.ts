@@ -4,6 +4,7 @@ import { child, nameless, root, step, type Place, type Reading } from './reading
 import { Fault, messageType, type Field, type MessageType, type ValueType } from './schema.ts';
 import {
   enumFromJson,
+  limited,
   scalarFromJson,
   scalarFromText,
   scalarWires,
@@ -32,6 +33,17 @@ export class RequestJson {
   constructor(registry: Registry, strict: boolean) {
     this.#registry = registry;
     this.#strict = strict;
+  }
+
+  /**
+   * Reads a whole message: an object into `draft`, and what has a form of its own in JSON (a wrapper, a Timestamp, …).
+   *
+   * @returns the bytes of a message of the second kind
+   */
+  whole(type: MessageType, json: Json, draft: Draft, reading: Reading): Uint8Array | undefined {
+    if (!isOwnForm(type)) return this.#value({ kind: 'message', message: type }, json, reading, root, 0) as Uint8Array;
+    this.message(type, json, draft, reading, root);
+    return undefined;
   }
 
   /** Reads an object into `draft`. */
@@ -159,7 +171,8 @@ export class RequestJson {
   #convert(type: ValueType, json: Json, reading: Reading, place: Place, depth: number): unknown {
     if (type.kind === 'scalar') {
       const isText = type.scalar === ScalarType.BYTES && typeof json === 'string';
-      return this.#strict && isText ? strictBytes(json) : scalarFromJson(type.scalar, json);
+      if (this.#strict) return isText ? strictBytes(json) : scalarFromJson(type.scalar, json);
+      return limited(type.limits, json, scalarFromJson(type.scalar, json));
     }
     if (type.kind === 'enum') {
       if (json === null && type.names.typeName === nullValue) return 0;
@@ -169,7 +182,8 @@ export class RequestJson {
     }
     if (type.message.typeName === any) return this.#any(json, reading, place, depth);
     const { typeName } = type.message;
-    return (this.#strict ? strictWellKnown(typeName, json) : undefined) ?? wellKnownTypes.get(typeName)?.fromJson(json);
+    if (this.#strict) return strictWellKnown(typeName, json) ?? wellKnownTypes.get(typeName)?.fromJson(json);
+    return limited(type.limits, json, wellKnownTypes.get(typeName)?.fromJson(json));
   }
 
   #any(json: Json, reading: Reading, place: Place, depth: number): Uint8Array | Fault {
@@ -200,7 +214,7 @@ const any = 'google.protobuf.Any';
 const nullValue = 'google.protobuf.NullValue';
 
 /** Whether a message is an object with its fields in JSON. */
-function isOwnForm(type: MessageType): boolean {
+export function isOwnForm(type: MessageType): boolean {
   return type.typeName !== any && !wellKnownTypes.has(type.typeName);
 }
 
@@ -231,9 +245,9 @@ export function emptyMessage(type: MessageType): unknown {
 
 /** A single value from a query parameter or a path; undefined if it can't be given as text. */
 export function valueFromText(type: ValueType, text: string): unknown {
-  if (type.kind === 'scalar') return scalarFromText(type.scalar, text);
+  if (type.kind === 'scalar') return limited(type.limits, text, scalarFromText(type.scalar, text));
   if (type.kind === 'enum') return enumFromJson(type.names, text);
-  return wellKnownTypes.get(type.message.typeName)?.fromText(text);
+  return limited(type.limits, text, wellKnownTypes.get(type.message.typeName)?.fromText(text));
 }
 
 /** Whether a single value of the type can be given as text. */

@@ -197,6 +197,8 @@ test('several servers share the calls, one that is gone is left out, and ready i
     () => send('GET /ready'),
     (answer) => answer.status === 503,
   );
+  // Whatever is down behind it, a load balancer is to go on.
+  t.is((await send('GET /live')).status, 200);
   second.stop();
   const isDown = async () => ((await send('GET /ready')).json['dependencies'] as { transcoding: string }).transcoding;
   t.is(await eventually('none is left', isDown, (state) => state === 'down'), 'down');
@@ -218,6 +220,8 @@ test('retire: the gateway is not ready any more, still answers, and lets go of i
   const ready = await send('GET /ready');
   t.like(ready.json, { status: 'not_ready', reason: 'stopping' });
   t.is(ready.status, 503);
+  const live = await send('GET /live');
+  t.like(live, { status: 503, json: { status: 'stopping' } });
   const answer = await send(repeatable, { headers: { connection: 'keep-alive' } });
   t.is(answer.status, 200);
   t.is(answer.headers.connection, 'close');

@@ -98,7 +98,8 @@ export class ResponseJson {
       const [number, wire] = reader.tag();
       if (wire === WireType.EndGroup && number === group) return json;
       const field = type.byNumber.get(number);
-      if (field === undefined) reader.skip(wire, number);
+      // A field in another form than its type has is as good as an unknown one.
+      if (field === undefined || !hasForm(field, wire)) reader.skip(wire, number);
       else if (field.shape === 'single') this.#single(reader, field, json);
       else if (field.shape === 'list') this.#list(reader, field, wire, json[field[this.#name]] as Json[]);
       else this.#entry(reader, field, json[field[this.#name]] as JsonObject);
@@ -199,6 +200,14 @@ const longs = new Set([
   ScalarType.FIXED64,
   ScalarType.SFIXED64,
 ]);
+
+/** Whether the values of a field are written so. */
+function hasForm({ shape, value, delimited }: Field, wire: WireType): boolean {
+  if (delimited) return wire === WireType.StartGroup;
+  if (shape === 'map' || value.kind === 'message') return wire === WireType.LengthDelimited;
+  const own = value.kind === 'enum' ? WireType.Varint : scalarWires[value.scalar].wire;
+  return wire === own || (shape === 'list' && wire === WireType.LengthDelimited);
+}
 
 function isNumeric(type: ValueType): boolean {
   if (type.kind === 'message') return false;

@@ -98,6 +98,22 @@ test('route: a verb is what follows the last colon, if a template has it', (t) =
   t.is(found(routes, 'POST /v1/things/:archive'), 'wrong method: GET, HEAD, OPTIONS');
 });
 
+test('route: a verb may hold a colon; of several that fit the longest one is taken', (t) => {
+  const routes = table(
+    'POST /v1/{id}:custom',
+    'POST /v1/{id}:custom:custom',
+    'POST /v1/{name=a/*}:x:y',
+    'POST /v1/a:b:c',
+  );
+  t.deepEqual(found(routes, 'POST /v1/u:custom'), ['POST /v1/{id}:custom', 'u']);
+  t.deepEqual(found(routes, 'POST /v1/u:custom:custom'), ['POST /v1/{id}:custom:custom', 'u']);
+  t.deepEqual(found(routes, 'POST /v1/u:a:custom'), ['POST /v1/{id}:custom', 'u:a']);
+  t.deepEqual(found(routes, 'POST /v1/a/b:x:y'), ['POST /v1/{name=a/*}:x:y', 'a/b']);
+  t.is(parseTemplate('/v1/a:b:c').verb, 'c');
+  t.deepEqual(parseTemplate('/v1/a:b:c').steps.at(-1), { kind: 'literal', text: 'a:b' });
+  t.deepEqual(found(routes, 'POST /v1/a:b:c'), ['POST /v1/a:b:c']);
+});
+
 test('route: a literal beats a variable, also when its method is another', (t) => {
   const routes = table(
     'GET /v1/files/{id}',

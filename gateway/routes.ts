@@ -30,8 +30,10 @@ export class RouteError extends Error {
 /**
  * Reads a path template:
  *
- *     Template = "/" Segments [ ":" literal ];  Segments = Segment { "/" Segment };
+ *     Template = "/" Segments [ ":" verb ];  Segments = Segment { "/" Segment };
  *     Segment = "*" | "**" | literal | "{" name { "." name } [ "=" Segments ] "}"
+ *
+ * Behind a variable the verb is all that follows the first colon (`{id}:custom:custom`), behind a literal what follows the last one.
  *
  * @throws RouteError naming what is wrong with it
  */
@@ -41,19 +43,23 @@ export function parseTemplate(text: string): Template {
   const steps: Step[] = [];
   const variables: Variable[] = [];
   let position = 1;
+  const end = endOfSegments(text);
 
-  const literal = () => {
-    const [found] = /^[^/*{}:=]+/.exec(text.slice(position)) ?? [];
-    if (found === undefined) throw fail(`is not understood at character ${position + 1}`);
-    position += found.length;
+  const decoded = (encoded: string) => {
     try {
-      return decodeURIComponent(found);
+      return decodeURIComponent(encoded);
     } catch {
       throw fail('has a wrong percent-encoding');
     }
   };
+  const literal = () => {
+    const [found] = /^[^/*{}=]+/.exec(text.slice(position, end)) ?? [];
+    if (found === undefined) throw fail(`is not understood at character ${position + 1}`);
+    position += found.length;
+    return decoded(found);
+  };
   const accept = (token: string) => {
-    const found = text.startsWith(token, position);
+    const found = position + token.length <= end && text.startsWith(token, position);
     if (found) position += token.length;
     return found;
   };
@@ -80,12 +86,20 @@ export function parseTemplate(text: string): Template {
 
   // The root has no segment at all.
   if (text !== '/') segments(false);
-  const verb = accept(':') ? literal() : undefined;
-  if (position < text.length) throw fail(`is not understood at character ${position + 1}`);
+  if (position < end) throw fail(`is not understood at character ${position + 1}`);
+  const verb = end < text.length ? decoded(text.slice(end + 1)) : undefined;
+  if (verb !== undefined && !/^[^/*{}=]+$/.test(verb)) throw fail(`is not understood at character ${end + 2}`);
   if (steps.filter((step) => step.kind === 'rest').length > 1) throw fail('has more than one **');
   const names = variables.map((own) => own.path.join('.'));
   if (new Set(names).size < names.length) throw fail('binds a field twice');
   return { text, steps, verb, variables };
+}
+
+/** Where the segments of a template end, and its verb begins with a colon; the end of the text if there is no verb. */
+function endOfSegments(text: string): number {
+  const [variable, slash] = [text.lastIndexOf('}'), text.lastIndexOf('/')];
+  const colon = variable > slash ? text.indexOf(':', variable) : text.lastIndexOf(':');
+  return colon > slash ? colon : text.length;
 }
 
 /** A path as it was requested: not decoded, split at its slashes. */
@@ -94,8 +108,16 @@ interface Path {
   decoded: readonly string[];
 }
 
-/** Where in the path each step begins, and where the last one ends; undefined if the path doesn't match. */
-function matchSteps(steps: readonly Step[], segments: readonly string[], takesEmpty = false): number[] | undefined {
+/**
+ * Where in the path each step begins, and where the last one ends; undefined if the path doesn't match.
+ *
+ * @param takesEmpty whether a variable may be an empty segment
+ */
+export function matchSteps(
+  steps: readonly Step[],
+  segments: readonly string[],
+  takesEmpty = false,
+): number[] | undefined {
   const rest = steps.findIndex((step) => step.kind === 'rest');
   const spare = segments.length - steps.length;
   if (rest === -1 ? spare !== 0 : spare < -1) return undefined;
@@ -130,7 +152,7 @@ function counts(template: Template, other: Template): number[] {
 }
 
 /** Whether every path that matches `special` also matches `general`. */
-function covers(general: Template, special: Template): boolean {
+export function coversPath(general: Template, special: Template): boolean {
   if (general.verb !== special.verb) return false;
   // Stands for any segment: no literal equals it, since it holds a slash.
   const anything = '/';
@@ -162,6 +184,8 @@ function overlap(a: Template, b: Template): boolean {
 export interface Route<T> {
   method: string;
   template: Template;
+  /** Paths, as decoded segments, that it doesn't match, nor anything below them. */
+  except?: readonly (readonly string[])[];
   target: T;
 }
 
@@ -181,15 +205,9 @@ export class RouteTable<T> {
   readonly #openEnded: Route<T>[] = [];
   readonly #beaten = new Map<Route<T>, Set<Route<T>>>();
   readonly #verbs = new Set<string>();
-  readonly #isStrict: boolean;
 
-  /**
-   * @param isStrict whether to match as grpc-gateway does: only the routes with the method of the request, the path decoded
-   *   before it is split, and empty segments like others
-   * @throws RouteError if two routes match the same request and neither is more specific
-   */
-  constructor(routes: readonly Route<T>[], isStrict = false) {
-    this.#isStrict = isStrict;
+  /** @throws RouteError if two routes match the same request and neither is more specific */
+  constructor(routes: readonly Route<T>[]) {
     const ambiguous: string[] = [];
     for (const [index, route] of routes.entries()) {
       const { template } = route;
@@ -200,8 +218,8 @@ export class RouteTable<T> {
       this.#beaten.set(route, beaten);
       for (const [at, other] of routes.entries()) {
         if (at === index || !overlap(template, other.template)) continue;
-        const isSpecial = covers(other.template, template);
-        const isGeneral = covers(template, other.template);
+        const isSpecial = coversPath(other.template, template);
+        const isGeneral = coversPath(template, other.template);
         if (isSpecial && !isGeneral) beaten.add(other);
         const sameMethod = route.method === other.method || route.method === '*' || other.method === '*';
         if (at > index && isSpecial === isGeneral && sameMethod) {
@@ -220,7 +238,6 @@ export class RouteTable<T> {
 
   /** Finds the route of a request. `path` is as the client sent it, still encoded, without the query. */
   find(method: string, path: string): Match<T> {
-    if (this.#isStrict) return this.#findStrictly(method, path);
     const segments = path === '/' ? [] : path.slice(1).split('/');
     let decoded: readonly string[] = segments;
     if (path.includes('%')) {
@@ -233,67 +250,46 @@ export class RouteTable<T> {
     return this.#withVerb(method, { segments, decoded }) ?? this.#match(method, { segments, decoded }, undefined);
   }
 
-  #findStrictly(method: string, path: string): Match<T> {
-    const whole = path.includes('%') ? safeDecode(path) : path;
-    if (whole === undefined) return { kind: 'malformed path' };
-    const segments = whole.slice(1).split('/');
-    const last = segments.at(-1) as string;
-    let other: Match<T> = { kind: 'unknown path' };
-    for (const verb of [...this.#verbs, undefined]) {
-      if (verb !== undefined && (!last.endsWith(`:${verb}`) || last.length === verb.length + 1)) continue;
-      const bare = verb === undefined ? last : last.slice(0, -verb.length - 1);
-      const decoded = [...segments.slice(0, -1), bare];
-      const match = this.#match(method, { segments: decoded, decoded }, verb);
-      if (match.kind === 'found') return match;
-      if (match.kind === 'wrong method') other = match;
-    }
-    return other;
-  }
-
+  /** Of the verbs that the last segment may end with, the longest one that leads somewhere is taken. */
   #withVerb(method: string, { segments, decoded }: Path): Match<T> | undefined {
-    const last = segments.at(-1);
-    const colon = last?.lastIndexOf(':') ?? -1;
-    if (last === undefined || colon === -1) return undefined;
-    const verb = safeDecode(last.slice(colon + 1));
-    if (verb === undefined || !this.#verbs.has(verb)) return undefined;
-    const bare = last.slice(0, colon);
-    const path = {
-      segments: [...segments.slice(0, -1), bare],
-      decoded: [...decoded.slice(0, -1), safeDecode(bare) ?? bare],
-    };
-    const match = this.#match(method, path, verb);
-    return match.kind === 'unknown path' ? undefined : match;
+    const last = segments.at(-1) ?? '';
+    for (let colon = last.indexOf(':'); colon !== -1; colon = last.indexOf(':', colon + 1)) {
+      const verb = safeDecode(last.slice(colon + 1));
+      if (verb === undefined || !this.#verbs.has(verb)) continue;
+      const bare = last.slice(0, colon);
+      const path = {
+        segments: [...segments.slice(0, -1), bare],
+        decoded: [...decoded.slice(0, -1), safeDecode(bare) ?? bare],
+      };
+      const match = this.#match(method, path, verb);
+      if (match.kind !== 'unknown path') return match;
+    }
+    return undefined;
   }
 
   #match(method: string, path: Path, verb: string | undefined): Match<T> {
     const matching: { route: Route<T>; bounds: number[] }[] = [];
     const consider = (route: Route<T>) => {
       if (route.template.verb !== verb) return;
-      const bounds = matchSteps(route.template.steps, path.decoded, this.#isStrict);
+      if (route.except?.some((prefix) => prefix.every((name, at) => path.decoded[at] === name)) === true) return;
+      const bounds = matchSteps(route.template.steps, path.decoded);
       if (bounds !== undefined) matching.push({ route, bounds });
     };
     this.#byLength.get(path.segments.length)?.forEach(consider);
     this.#openEnded.forEach(consider);
     if (matching.length === 0) return { kind: 'unknown path' };
-    const has = ({ route }: { route: Route<T> }) => route.method === method || route.method === '*';
-    if (this.#isStrict && matching.some(has)) matching.splice(0, Infinity, ...matching.filter(has));
     const best = matching.filter(({ route }) => !matching.some((other) => this.#beaten.get(other.route)?.has(route)));
     for (const { route, bounds } of best) {
       if (route.method !== method && route.method !== '*') continue;
-      return { kind: 'found', route, values: route.template.variables.map((own) => this.#valueOf(own, bounds, path)) };
+      return { kind: 'found', route, values: route.template.variables.map((own) => valueOf(own, bounds, path)) };
     }
     const allow = new Set(best.map(({ route }) => route.method));
-    if (allow.has('GET') && !this.#isStrict) {
+    if (allow.has('GET')) {
       if (method === 'HEAD') return this.#match('GET', path, verb);
       allow.add('HEAD');
     }
     const { template } = (best[0] as (typeof best)[number]).route;
     return { kind: 'wrong method', allow: [...allow, 'OPTIONS'].sort(), template };
-  }
-
-  #valueOf(variable: Variable, bounds: readonly number[], path: Path): string {
-    if (!this.#isStrict) return valueOf(variable, bounds, path);
-    return path.decoded.slice(bounds[variable.from], bounds[variable.to]).join('/');
   }
 }
 

@@ -27,6 +27,7 @@ const limits = {
   floor: { window: 1_000, rate: 1 },
   silence: 1_000,
   downloadIdle: 1_000,
+  heartbeat: 1_000,
 };
 
 /** Makes the routes of the test services, after a change to their descriptors. */

@@ -5,18 +5,24 @@ import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobu
 import type { RateFloorOptions } from '#lib/rate-floor.ts';
 import type { Admission } from './admission.ts';
 import type { Backend, Backends } from './backends.ts';
+import { othersBelow, styledPaths } from './answers.ts';
 import type { Binding } from './bindings.ts';
 import { isJson } from './body.ts';
 import { answerDownload } from './download.ts';
 import type { Dialect } from './dialect.ts';
 import { Envelope } from './envelope.ts';
+import { answerEvents } from './events.ts';
+import { answerJoined } from './joined.ts';
 import type { ErrorForms } from './problem.ts';
+import { problemFormOf } from './problem-forms.ts';
 import { Reading } from './reading.ts';
 import type { Route } from './routes.ts';
+import type { ServiceRoute } from './strict-routes.ts';
 import { Transcoder } from './transcode.ts';
 import { answerCollected, answerStream, type StreamOptions } from './stream.ts';
-import { answerUnary } from './unary.ts';
+import { answerUnary, requireConditions, type UnaryOptions } from './unary.ts';
 import { answerUpload } from './upload.ts';
+import { answerWhole } from './whole-http.ts';
 
 /** Answers a request to a route, or throws a Problem. */
 export type Handler = (
@@ -39,6 +45,8 @@ export interface Limits {
   silence: number;
   /** How long a client that is sent a body may take too little of it. */
   downloadIdle: number;
+  /** How often a client that waits for events is told that the connection is alive. */
+  heartbeat: number;
 }
 
 /** The routes to RPCs. */
@@ -49,18 +57,21 @@ export function rpcRoutes(
   limits: Limits,
   admission: Admission,
   dialect: Dialect,
-): Route<Handler>[] {
+): ServiceRoute<Handler>[] {
   const transcoder = new Transcoder(registry, dialect.json);
   const envelope = new Envelope(registry, dialect.json);
   const context = { transcoder, envelope, backends, admission, limits, dialect };
-  return endpointsOf(routes).map(({ route, json }) => {
+  const paths = styledPaths(routes);
+  return endpointsOf(routes).map(({ route, json, lookup }) => {
     const { method, template } = route;
-    const handler = handlerOf(route.target, context);
-    if (json === undefined) return { method, template, target: handler };
+    const service = route.target.method.parent.typeName;
+    const except = othersBelow(route.target, paths);
+    const handler = conditional(lookup, context, handlerOf(route.target, context));
+    if (json === undefined) return { service, method, template, except, target: handler };
     const ofJson = handlerOf(json.target, context);
     const target: Handler = (request, ...rest) =>
       (isJson(request.headers['content-type']) ? ofJson : handler)(request, ...rest);
-    return { method, template, target };
+    return { service, method, template, except, target };
   });
 }
 
@@ -69,11 +80,17 @@ export interface Endpoint {
   route: Route<Binding>;
   /** Of an upload the route that takes the requests with a JSON body, if there is one. */
   json: Route<Binding> | undefined;
+  /** Of a method that changes what is at a path the GET there, if there is one: conditions of requests are about its answer. */
+  lookup: Binding | undefined;
 }
 
 /** The endpoints that routes make: an upload and the RPC for requests with a JSON body are one. */
 export function endpointsOf(routes: readonly Route<Binding>[]): Endpoint[] {
-  const endpoints = routes.map((route) => ({ route, json: jsonSibling(route, routes) }));
+  const endpoints = routes.map((route) => ({
+    route,
+    json: jsonSibling(route, routes),
+    lookup: lookupBeside(route, routes),
+  }));
   const taken = new Set(endpoints.map(({ json }) => json));
   return endpoints.filter(({ route }) => !taken.has(route));
 }
@@ -109,22 +126,42 @@ interface Context {
   dialect: Dialect;
 }
 
-function handlerOf(binding: Binding, context: Context): Handler {
+function optionsOf(binding: Binding, context: Context) {
   const { transcoder, backends, admission, limits, dialect } = context;
-  const { method, rawBody } = binding;
-  const backend = backends.of(method.parent.typeName) as Backend;
+  const backend = backends.of(binding.method.parent.typeName) as Backend;
   const envelope = binding.answers?.style === 'envelope' ? context.envelope : undefined;
-  const common = { backend, binding, transcoder, dialect, envelope, timeout: binding.timeout ?? limits.timeout };
-  const { bodyLimit, bodyTimeout, floor, silence } = limits;
-  const body = { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict };
+  const form = problemFormOf(binding);
+  const common = { backend, binding, transcoder, dialect, envelope, form, timeout: binding.timeout ?? limits.timeout };
+  const { bodyLimit, bodyTimeout, floor } = limits;
+  return { common, body: { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict }, backend };
+}
+
+function unaryOptions(binding: Binding, context: Context): UnaryOptions {
+  const { common, body } = optionsOf(binding, context);
+  return { ...common, ...body, isRepeatable: binding.method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN };
+}
+
+function handlerOf(binding: Binding, context: Context): Handler {
+  const { limits } = context;
+  const { method, rawBody } = binding;
+  const { common, body, backend } = optionsOf(binding, context);
+  const { floor, silence, heartbeat } = limits;
   if (method.methodKind === 'unary') {
-    const isRepeatable = method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
-    const options = { ...common, ...body, isRepeatable };
+    const options = unaryOptions(binding, context);
     return (request, response, values, query) => answerUnary(request, response, values, query, options);
   }
   const enter = entrance(backend, context);
   if (rawBody === undefined) {
-    const options: StreamOptions = { ...common, ...body, enter, silence };
+    const options: StreamOptions = { ...common, ...body, enter, silence, heartbeat };
+    const { events } = binding;
+    if (events !== undefined) {
+      const ofEvents = { ...options, events };
+      return (request, response, values, query) => answerEvents(request, response, values, query, ofEvents);
+    }
+    if (binding.isWholeHttp) return (request, response) => answerWhole(request, response, options);
+    if (binding.isJoined) {
+      return (request, response, values, query) => answerJoined(request, response, values, query, options);
+    }
     if (method.methodKind === 'client_streaming') {
       return (request, response) => answerCollected(request, response, options);
     }
@@ -142,6 +179,22 @@ function handlerOf(binding: Binding, context: Context): Handler {
   }
   const options = { ...common, rawBody, idle: limits.downloadIdle };
   return entering((request, response, values, query) => answerDownload(request, response, values, query, options));
+}
+
+/** Heeds the conditions of requests that change what a GET of the same path is answered with. */
+function conditional(lookup: Binding | undefined, context: Context, handler: Handler): Handler {
+  if (lookup === undefined || context.dialect.json.strict) return handler;
+  const options = unaryOptions(lookup, context);
+  return async (request, response, values, query) => {
+    await requireConditions(request, response, values, options);
+    if (!response.destroyed) await handler(request, response, values, query);
+  };
+}
+
+function lookupBeside({ method, template }: Route<Binding>, routes: readonly Route<Binding>[]): Binding | undefined {
+  if (!['DELETE', 'PUT', 'PATCH'].includes(method)) return undefined;
+  const { target } = routes.find((other) => other.method === 'GET' && other.template.text === template.text) ?? {};
+  return target?.method.methodKind === 'unary' && target.successStatus === 200 ? target : undefined;
 }
 
 const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };

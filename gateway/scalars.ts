@@ -8,6 +8,7 @@ import {
   type BinaryReader,
   type BinaryWriter,
 } from '@bufbuild/protobuf/wire';
+import type { Limits } from './limits.ts';
 import { Fault, type EnumNames } from './schema.ts';
 
 /** A value of JSON as it is answered. 64-bit numbers that a double can't hold are raw JSON. */
@@ -70,6 +71,26 @@ export function scalarFromText(scalar: ScalarType, text: string): Scalar | Fault
   return rules[scalar].type === 'bool' ? boolFromText(text) : scalarFromJson(scalar, text);
 }
 
+/**
+ * What a field takes that has limits of its own in its proto: what isn't right is told with those, rather than with the limits of the type.
+ * And where a number of 32 bits only has to be at least something, JSON's larger numbers count as the largest one that it can be: as
+ * far as there is anything behind it (`offset`), that is the same.
+ *
+ * @param value what the JSON or the text is by the type alone
+ */
+export function limited<Value>(limits: Limits | undefined, json: Json, value: Value | Fault): Value | number | Fault {
+  if (limits === undefined || !(value instanceof Fault) || value.rule !== 'type') return value;
+  const { least, most } = limits;
+  const given = wholeNumberIn(json);
+  if (limits.isOf32 && most === undefined && given !== undefined && given > BigInt(INT32_MAX)) return INT32_MAX;
+  if (least === undefined) return new Fault(`must be a whole number of at most ${most}`);
+  return new Fault(
+    most === undefined
+      ? `must be a whole number of at least ${least}`
+      : `must be a whole number from ${least} to ${most}`,
+  );
+}
+
 /** An enum value by short or full name in any case, or by number. */
 export function enumFromJson(names: EnumNames, json: Json): number | Fault {
   if (typeof json === 'string') {
@@ -115,7 +136,7 @@ function realFrom(json: Json, max: number): number | Fault {
 function integerFrom(json: Json, min: number, max: number): number | Fault {
   const value = typeof json === 'number' ? json : wholeNumber(json);
   if (value !== undefined && Number.isInteger(value) && value >= min && value <= max) return value;
-  return new Fault(`must be a whole number from ${min} to ${max}`);
+  return notWithin(value !== undefined && Number.isInteger(value) ? value : undefined, min, max);
 }
 
 function wholeNumber(json: Json): number | undefined {
@@ -124,12 +145,20 @@ function wholeNumber(json: Json): number | undefined {
 }
 
 function longFrom(json: Json, min: bigint, max: bigint): bigint | Fault {
-  const value = long(json);
+  const value = wholeNumberIn(json);
   if (value !== undefined && value >= min && value <= max) return value;
-  return new Fault(`must be a whole number from ${min} to ${max}`);
+  return notWithin(value, min, max);
 }
 
-function long(json: Json): bigint | undefined {
+/** Of its limits that is told which a number doesn't keep: those of a type say nothing to whoever sent a text. */
+function notWithin(value: number | bigint | undefined, min: number | bigint, max: number | bigint): Fault {
+  if (value === undefined) return new Fault('must be a whole number');
+  if (value > max) return new Fault(`must be at most ${max}`);
+  return new Fault(min < 0 ? 'is too small' : `must be at least ${min}`);
+}
+
+/** The whole number that JSON or a text is; undefined if it is none. */
+export function wholeNumberIn(json: Json): bigint | undefined {
   if (typeof json === 'bigint') return json;
   if (typeof json === 'number') return Number.isInteger(json) ? BigInt(json) : undefined;
   // No 64-bit number needs more digits; a longer text would only cost time.

@@ -1,5 +1,6 @@
 import { ScalarType, type DescEnum, type DescField, type DescMessage } from '@bufbuild/protobuf';
 import { FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
+import { limitsOf, type Limits } from './limits.ts';
 
 /** A value that isn't usable. */
 export class Fault {
@@ -18,9 +19,9 @@ export class Fault {
 
 /** The type of a single value: of a field, of a list's items or of a map's values. */
 export type ValueType =
-  | { kind: 'scalar'; scalar: ScalarType }
+  | { kind: 'scalar'; scalar: ScalarType; limits?: Limits | undefined }
   | { kind: 'enum'; names: EnumNames }
-  | { kind: 'message'; message: MessageType };
+  | { kind: 'message'; message: MessageType; limits?: Limits | undefined };
 
 /** A field of a message, with what a translation from or to JSON needs to know about it. */
 export interface Field {
@@ -139,9 +140,10 @@ function describeField(field: DescField): Field {
 }
 
 function describeValue(field: DescField): ValueType {
-  if (field.message !== undefined) return { kind: 'message', message: messageType(field.message) };
+  const limits = limitsOf(field);
+  if (field.message !== undefined) return { kind: 'message', message: messageType(field.message), limits };
   if (field.enum !== undefined) return { kind: 'enum', names: enumNames(field.enum) };
-  return { kind: 'scalar', scalar: field.scalar as ScalarType };
+  return { kind: 'scalar', scalar: field.scalar as ScalarType, limits };
 }
 
 function enumNames(desc: DescEnum): EnumNames {

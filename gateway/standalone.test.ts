@@ -10,7 +10,7 @@ import { descriptorSet, failing, startEchoBackend } from '../test/echo-backend.t
 import { dial, exchange } from '../test/echo-gateway.ts';
 import { eventually } from '../test/eventually.ts';
 import { foreignDescriptors } from '../test/grpc-gateway/build.ts';
-import { startStandalone } from './standalone.ts';
+import { startStandalone, type StandaloneOptions } from './standalone.ts';
 
 /**
  * The gateway that stands alone, in front of an echoing backend.
@@ -20,9 +20,11 @@ import { startStandalone } from './standalone.ts';
  */
 async function start(
   t: ExecutionContext,
-  concurrency?: number,
-  rename: [string, string] = ['', ''],
-  protos?: Parameters<typeof foreignDescriptors>[2],
+  {
+    rename = ['', ''],
+    protos,
+    ...more
+  }: Partial<StandaloneOptions> & { rename?: [string, string]; protos?: string[] } = {},
 ) {
   const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -31,19 +33,17 @@ async function start(
   const changed = (await readFile(descriptors, 'latin1')).replaceAll(...rename);
   await writeFile(descriptors, changed, 'latin1');
   const backend = await startEchoBackend();
+  t.teardown(() => backend.stop());
   const lines: string[] = [];
   const destination = { write: (line: string) => void lines.push(line) };
   const log = openLog({ name: 'gateway', format: 'json', level: 'warn', destination });
   const options = { descriptorSet: descriptors, backend: backend.address, port: 0, host: '127.0.0.1' };
   const gateway = await startStandalone(
-    { ...options, enumNames: 'proto', ...(concurrency !== undefined && { concurrency }) },
+    { ...options, enumNames: 'proto', ...more },
     loadConfig(transportSettings, {}),
     log,
   );
-  t.teardown(async () => {
-    await gateway.stop();
-    backend.stop();
-  });
+  t.teardown(() => gateway.stop());
   return { backend, gateway, lines };
 }
 
@@ -70,17 +70,16 @@ test('standalone: /healthz says whether the server serves, and whether the gatew
 
 test('standalone: a rule that takes /healthz goes before', async (t) => {
   // `get` of the HttpRule, and in its place a shorter one with a `selector` of 1 byte: lengths stand in front of both together.
-  const { backend, gateway } = await start(t, undefined, [
-    '\u0012\u0017/v1/letters/{letter_id}',
-    '\u0012\u0014/{letter_id=healthz}\u000a\u0001x',
-  ]);
+  const { backend, gateway } = await start(t, {
+    rename: ['\u0012\u0017/v1/letters/{letter_id}', '\u0012\u0014/{letter_id=healthz}\u000a\u0001x'],
+  });
   t.is((await exchange(gateway.port, 'GET /healthz')).status, 200);
   t.is(backend.calls.length, 1);
 });
 
 test('standalone: options of ours change nothing, neither in answers nor in errors', async (t) => {
   const protos = ['transcoding/v1/transcoding.proto', 'transcoding/v1/envelope.proto'];
-  const { backend, gateway } = await start(t, undefined, undefined, protos);
+  const { backend, gateway } = await start(t, { protos });
   const send = (line: string, body?: object) => exchange(gateway.port, line, { body });
   const thing = await send('PATCH /api/v1/things/a', { nickname: 'n', nope: 1 });
   t.is(thing.status, 200);
@@ -95,8 +94,20 @@ test('standalone: options of ours change nothing, neither in answers nor in erro
   t.deepEqual(backend.calls.at(-1)!.metadata.get('x-api-key'), []);
 });
 
+test('standalone: rules that are not usable are named with their methods, and left out on demand', async (t) => {
+  // A field in the path of one rule becomes one that there isn't.
+  const rename: [string, string] = ['{letter_id}', '{letter_ie}'];
+  const error = await t.throwsAsync(start(t, { rename }));
+  t.regex(error.message, /rule of transcoding\.v1\.LetterService\.GetLetter binds letter_ie, which is no single value/);
+  t.regex(error.message, /--skip-unusable/);
+  const { gateway, lines } = await start(t, { rename, skipUnusable: true });
+  t.true(lines.some((line) => line.includes('LetterService.GetLetter binds letter_ie')));
+  t.is((await exchange(gateway.port, 'GET /v1/letters/a')).status, 404);
+  t.is((await exchange(gateway.port, 'GET /v1/threads/a/letters')).status, 200);
+});
+
 test('standalone: one address that takes all the places it gets refuses nobody else, and health answers', async (t) => {
-  const { backend, gateway, lines } = await start(t, 8);
+  const { backend, gateway, lines } = await start(t, { concurrency: 8 });
   const waiting: (() => void)[] = [];
   let isWaiting = true;
   backend.handler = (call, callback) => {

@@ -10,29 +10,31 @@ import {
 import type { AddressInfo } from 'node:net';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
+import { createFileRegistry, fromBinary, type DescMethod, type FileRegistry } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { clientOf } from '#lib/client-address.ts';
 import { ConfigError, type Config } from '#lib/config.ts';
-import { runProcess, type Running } from '#lib/lifecycle.ts';
+import { runProcess, type ProcessDefinition, type Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { leastRate, leastTaken } from '#lib/rate-floor.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './admission.ts';
 import { answerProblem } from './answer.ts';
-import { Backends } from './backends.ts';
+import { readApiConfiguration } from './api-configuration.ts';
+import { Backends, grpcClientSettings, type GrpcClient } from './backends.ts';
 import { answered, noRoute } from './begin.ts';
-import { readRoutes } from './bindings.ts';
+import { readRoutes, type Binding } from './bindings.ts';
 import { isForm } from './body.ts';
 import { trailersFor } from './call.ts';
 import { answerConnectionErrors, endIdleConnections } from './connection-errors.ts';
 import { cutSlowTakers } from './connections.ts';
-import { grpcGatewayDialect } from './grpc-gateway.ts';
+import { grpcGatewayDialect, grpcProblem } from './grpc-gateway.ts';
 import { HealthAnswers } from './health.ts';
 import { hasTarget, listen, malformedTarget, targetOf } from './http.ts';
 import { Problem } from './problem.ts';
-import { RouteTable } from './routes.ts';
+import type { Route, RouteError } from './routes.ts';
 import { rpcRoutes, type Handler, type Limits } from './rpc-routes.ts';
+import { StrictRouteTable } from './strict-routes.ts';
 import { startWorkers } from './workers.ts';
 
 /**
@@ -51,12 +53,17 @@ Serves the HTTP rules (google.api.http) of a descriptor set as REST, in front of
   --port <n>                port to serve HTTP on; 0 takes a free one
   --host <address>          address to serve HTTP on; 127.0.0.1 by default
   --enum-names proto|short  names of enum values in JSON: as in the proto (COLOR_RED, the default), or red
+  --api-configuration <file>
+                            gRPC API Configuration (YAML) with HTTP rules that don't stand in the protos
+  --skip-unusable           serve the other rules if some are not usable: each of these is named in the log, with its method.
+                            Without it the gateway doesn't start then
   --workers <n>             processes that share the port; by default as many as the machine has cores
   --concurrency <n>         unary calls that may be under way at once in each of them, ${concurrency} by default. Streams get half as
                             many places, connections ten times as many, and one address at most half of any of them
 
 GET /healthz says whether the server serves (grpc.health.v1), unless a rule of the descriptor set takes that path.
-GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA make it call the server over TLS.`;
+GRPC_TLS_CERT, GRPC_TLS_KEY and GRPC_TLS_CA make it call the server over TLS. GATEWAY_GRPC_CLIENT=grpc-js makes unary calls with
+the client of @grpc/grpc-js in place of its own.`;
 
 /** How the gateway is to be started alone. */
 export interface StandaloneOptions {
@@ -65,6 +72,11 @@ export interface StandaloneOptions {
   port: number;
   host: string;
   enumNames: 'short' | 'proto';
+  /** A gRPC API Configuration with HTTP rules that don't stand in the protos. */
+  apiConfiguration?: string;
+  /** Whether rules that are not usable are left out. */
+  skipUnusable?: boolean;
+  grpcClient?: GrpcClient;
   concurrency?: number;
 }
 
@@ -80,33 +92,42 @@ const limits: Limits = {
   floor: leastRate,
   silence: 300_000,
   downloadIdle: leastTaken.window,
+  heartbeat: 20_000,
 };
 
 /** Serves HTTP in front of a gRPC server of others. */
 export async function startStandalone(
-  { descriptorSet, backend, port, host, enumNames, concurrency: places = concurrency }: StandaloneOptions,
+  options: StandaloneOptions,
   config: Config<typeof transportSettings>,
   log: Logger,
 ): Promise<Running> {
+  const { descriptorSet, backend, port, host, enumNames, concurrency: places = concurrency, grpcClient } = options;
   const registry = readDescriptors(descriptorSet);
-  const backends = new Backends([{ prefix: '', address: backend }], openTransport(config), 'foreign');
   const dialect = grpcGatewayDialect(registry, enumNames);
-  const bindings = readRoutes(registry, () => true, true);
+  const bindings = readUsable(registry, options, log);
   if (bindings.length === 0) throw new ConfigError([`${descriptorSet} has no service with an HTTP rule`]);
+  const backends = new Backends([{ prefix: '', address: backend }], openTransport(config), {
+    whose: 'foreign',
+    client: grpcClient,
+  });
   const admission = new Admission({
     places,
     bodyLimit: limits.bodyLimit,
     clientOf: ({ socket }) => clientOf(socket.remoteAddress ?? 'unknown'),
     log,
   });
-  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, admission, dialect), true);
+  const table = new StrictRouteTable(rpcRoutes(bindings, registry, backends, limits, admission, dialect));
+  for (const [never, before] of table.shadowed) {
+    const rule = `${never.method} ${never.template.text}`;
+    log.warn({ rule, service: never.service, servedBy: before.service }, 'two services have the same rule');
+  }
   const health = new HealthAnswers(backends);
 
   const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
     const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
     if (!(error instanceof Problem)) log.error({ err: error }, 'a request failed in a way that it should not');
     if (response.headersSent) response.destroy();
-    else answerProblem(response, problem, undefined, trailersOf(problem, request));
+    else answerProblem(response, problem, grpcProblem, trailersOf(problem, request));
   };
   const serve = (request: IncomingMessage, response: ServerResponse & Routed) => {
     response.on('close', () => {
@@ -128,7 +149,7 @@ export async function startStandalone(
   endIdleConnections(server, keepAliveTimeout);
   admission.connections(server);
   const stopCutting = cutSlowTakers(server, leastTaken);
-  await listen(server, port, host);
+  await listen(server, { host, port }, { host: '--host', port: '--port' });
   log.info({ routes: bindings.length, backend }, 'serving');
   return {
     port: (server.address() as AddressInfo).port,
@@ -150,7 +171,7 @@ interface Routed {
 }
 
 function dispatch(
-  table: RouteTable<Handler>,
+  table: StrictRouteTable<Handler>,
   health: HealthAnswers,
   request: IncomingMessage,
   response: ServerResponse & Routed,
@@ -158,11 +179,10 @@ function dispatch(
   const { expect } = request.headers;
   if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
     throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
-      ...grpcCode(3),
       headers: { Connection: 'close' },
     });
   }
-  if (!hasTarget(request)) throw malformedTarget(grpcCode(3));
+  if (!hasTarget(request)) throw malformedTarget();
   const { pathname, query } = targetOf(request.url as string);
   let method = request.method as string;
   // A query that is too long for a URL may come as a form.
@@ -175,17 +195,17 @@ function dispatch(
       response.route = match.route.template.text;
       return match.route.target(request, response, match.values, query);
     case 'malformed path':
-      throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding', grpcCode(3));
+      throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding');
     case 'unknown path':
       if (pathname === '/healthz' && /^(GET|HEAD)$/.test(method)) return health.healthz(response);
-      throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found', grpcCode(5));
+      throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found');
     case 'wrong method': {
       const asGet = mayBeGet ? table.find('GET', pathname) : match;
       if (asGet.kind === 'found') {
         response.route = asGet.route.template.text;
         return asGet.route.target(request, response, asGet.values, query);
       }
-      throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed', grpcCode(12));
+      throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed');
     }
   }
 }
@@ -196,8 +216,30 @@ function trailersOf({ cause }: Problem, request: IncomingMessage): OutgoingHttpH
   return trailers === undefined ? undefined : trailersFor(request, trailers);
 }
 
-function grpcCode(code: number) {
-  return { extensions: { code, details: [] } };
+/** The rules of all services. @throws ConfigError that names those that aren't usable, unless they are to be left out */
+function readUsable(
+  registry: FileRegistry,
+  { descriptorSet, skipUnusable = false, apiConfiguration }: StandaloneOptions,
+  log: Logger,
+): Route<Binding>[] {
+  const unusable: RouteError[] = [];
+  const onUnusable = (error: RouteError) => unusable.push(error);
+  const rules = apiConfiguration === undefined ? undefined : readApiConfiguration(apiConfiguration);
+  const methods = new Set([...registry].flatMap((desc) => (desc.kind === 'service' ? desc.methods : [])).map(fullName));
+  const unknown = [...(rules?.keys() ?? [])].filter((name) => !methods.has(name));
+  if (unknown.length > 0)
+    throw new ConfigError(unknown.map((name) => `${apiConfiguration}: there is no method ${name}`));
+  const bindings = readRoutes(registry, () => true, { isStrict: true, onUnusable, ...(rules && { rules }) });
+  if (unusable.length > 0 && !skipUnusable) {
+    const rest = 'With --skip-unusable the other rules are served';
+    throw new ConfigError([...unusable.map(({ message }) => `${descriptorSet}: ${message}`), rest]);
+  }
+  for (const { message } of unusable) log.warn({ rule: message }, 'a rule is left out');
+  return bindings;
+}
+
+function fullName({ parent, name }: DescMethod): string {
+  return `${parent.typeName}.${name}`;
 }
 
 function readDescriptors(file: string): FileRegistry {
@@ -220,6 +262,8 @@ function readOptions(): StandaloneOptions & { workers: number } {
         'enum-names': text,
         workers: text,
         concurrency: text,
+        'api-configuration': text,
+        'skip-unusable': { type: 'boolean' },
         help: { type: 'boolean' },
       },
     });
@@ -235,6 +279,8 @@ function readOptions(): StandaloneOptions & { workers: number } {
       'enum-names': enumNames = 'proto',
       workers = String(os.availableParallelism()),
       concurrency: places = String(concurrency),
+      'api-configuration': apiConfiguration,
+      'skip-unusable': skipUnusable = false,
     } = values;
     if (descriptorSet === undefined || backend === undefined || port === undefined) {
       throw new Error('--descriptor-set, --backend and --port are needed');
@@ -245,7 +291,8 @@ function readOptions(): StandaloneOptions & { workers: number } {
     if (!/^\d{1,7}$/.test(places) || Number(places) < 4)
       throw new Error('--concurrency must be a number from 4 to 9999999');
     const numbers = { port: Number(port), workers: Number(workers), concurrency: Number(places) };
-    return { descriptorSet, backend, host, enumNames, ...numbers };
+    const given = apiConfiguration === undefined ? {} : { apiConfiguration };
+    return { descriptorSet, backend, host, enumNames, skipUnusable, ...given, ...numbers };
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${usage}`);
     process.exit(64);
@@ -255,9 +302,14 @@ function readOptions(): StandaloneOptions & { workers: number } {
 if (import.meta.main) {
   const { workers, ...options } = readOptions();
   const hasWorkers = cluster.isPrimary && workers > 1;
-  await runProcess({
+  const settings = { ...transportSettings, ...grpcClientSettings };
+  const gateway: ProcessDefinition<typeof settings> = {
     name: 'gateway',
-    settings: transportSettings,
-    start: (config, log) => (hasWorkers ? startWorkers(workers, log) : startStandalone(options, config, log)),
-  });
+    settings,
+    start(config, log) {
+      if (hasWorkers) return startWorkers(workers, log);
+      return startStandalone({ ...options, grpcClient: config.GATEWAY_GRPC_CLIENT }, config, log);
+    },
+  };
+  await runProcess([gateway]);
 }

@@ -3,25 +3,27 @@ import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { RateFloor } from '#lib/rate-floor.ts';
 import { callerKey } from '#lib/rpc/status.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
-import { incomplete, parseJson, readJson, readQuery, tooSlow, type BodyLimits } from './body.ts';
+import { incomplete, parseJson, tooSlow, type BodyLimits } from './body.ts';
 import { openClientStream } from './client-stream.ts';
+import { grpcProblem } from './grpc-gateway.ts';
 import { fromMetadata, noteCaller, requestIdIn } from './headers.ts';
 import { answeredBody, httpBody } from './http-body.ts';
 import { JsonValues, ValueTooLong } from './json-values.ts';
 import { Pace } from './pace.ts';
-import { Problem } from './problem.ts';
+import { Problem, problemJson } from './problem.ts';
+import { readMessage } from './request-message.ts';
+import { isEvents as asksForEvents } from './transcode.ts';
 import { askForBody, sendWhole } from './unread.ts';
 
 /** What a stream of messages over HTTP needs. */
 export interface StreamOptions extends CallOptions, BodyLimits {
   /** Milliseconds in which one message at least has to come, or an answer to go out. One that has begun comes as fast as a body. */
   silence: number;
+  /** Milliseconds after which a client that waits for events is told that the connection is alive. */
+  heartbeat: number;
   /** Takes a place for a stream, and waits until its backend is there. @throws Problem */
   enter(request: IncomingMessage, response: ServerResponse): Promise<void>;
 }
-
-/** Pause after which a client that waits for events is told that the connection is alive: proxies give up after a minute. */
-const heartbeat = 20_000;
 
 /**
  * Answers a request with the messages that an RPC streams: each a line `{"result": …}`, an error in the middle as a last line
@@ -49,8 +51,7 @@ export async function answerStream(
     await receive(request, response, upstream, pace, outgoing, options, sending);
     return;
   }
-  const json = await readJson(request, response, options);
-  const message = outgoing.message({ values, query: await readQuery(request, response, query, options), json });
+  const message = await readMessage(request, response, values, query, options, outgoing);
   await enter(request, response);
   if (response.destroyed) return;
   const upstream = backend.streams.makeServerStreamRequest(
@@ -191,11 +192,11 @@ function receive(
   upstream: Downstream,
   pace: Pace,
   outgoing: Outgoing,
-  { binding, transcoder, dialect }: StreamOptions,
+  { binding, transcoder, dialect, heartbeat }: StreamOptions,
   sending?: Sending,
 ): Promise<void> {
-  const accepts = request.headers.accept ?? '';
-  const isEvents = /\btext\/event-stream\b/.test(accepts) && !isOfBodies(binding);
+  const isEvents = asksForEvents(request.headers.accept) && !isOfBodies(binding);
+  const form = dialect.json.strict ? grpcProblem : problemJson;
   return new Promise((resolve, reject) => {
     let isOpen = true;
     let metadata: Metadata | undefined;
@@ -240,7 +241,7 @@ function receive(
           // Behind bodies it would look like one.
           const isHidden = isOfBodies(binding) && !dialect.json.strict;
           if (isHidden) response.destroy();
-          else response.end(line(`{"error":${problem.body(requestIdIn(response))}}`));
+          else response.end(line(`{"error":${form.bodyOf(problem, requestIdIn(response))}}`));
           resolve();
         } else {
           reject(problem);

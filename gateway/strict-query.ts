@@ -93,9 +93,10 @@ function isMessage(field: Field): boolean {
 }
 
 /** Whether a field is in the path or the body, lies in one that is, or holds one that is. */
-function isElsewhere({ body, variables }: Binding, path: readonly string[]): boolean {
-  const others = variables.map((fields) => fields.map(({ name }) => name));
-  if (typeof body === 'object') others.push([body.name]);
+function isElsewhere({ bodyPath, variables }: Binding, path: readonly string[]): boolean {
+  const others = [...variables, ...(bodyPath.length > 0 ? [bodyPath] : [])].map((fields) =>
+    fields.map(({ name }) => name),
+  );
   return others.some((other) => {
     const common = Math.min(other.length, path.length);
     return other.slice(0, common).every((name, index) => name === path[index]);

@@ -4,7 +4,6 @@ import type { Binding } from './bindings.ts';
 import type { JsonForm } from './dialect.ts';
 import { nameless, root, type Place, type Reading } from './reading.ts';
 import {
-  emptyMessage,
   fitsText,
   holderOf,
   isPlainMessage,
@@ -51,20 +50,24 @@ export class Transcoder {
   /** Makes the request message. What is wrong with it is noted in `reading`; the message then holds the rest. */
   request(binding: Binding, { values, query, json, headers = {} }: Sent, reading: Reading): Uint8Array {
     const draft: Draft = new Map();
-    const { body } = binding;
+    const { body, bodyPath } = binding;
+    let whole: Uint8Array | undefined;
     const bindAll = () => {
       for (const [index, fields] of binding.variables.entries()) {
         bindVariable(fields, values[index] as string, draft, reading, this.#strict);
       }
     };
     if (json !== undefined && body !== 'none') {
-      if (body === 'all') this.#requests.message(binding.input, json.value, draft, reading, root);
-      else if (this.#strict) this.#requests.strictBody(body, json.value, draft, reading);
+      if (body === 'all') whole = this.#requests.whole(binding.input, json.value, draft, reading);
+      else if (this.#strict) this.#requests.strictBody(body, json.value, holderOf(bodyPath, draft), reading);
       else if (json.value !== null) this.#requests.field(body, json.value, draft, reading, root, nameless);
     }
     if (this.#strict && typeof body === 'object') {
-      if (json === undefined && body.shape === 'single' && body.value.kind === 'message') {
-        draft.set(body, emptyMessage(body.value.message));
+      // A message is there even without a body, and so is a member of a oneof.
+      const isThere = body.value.kind === 'message' || body.siblings !== undefined;
+      const holder = holderOf(bodyPath, draft);
+      if (body.shape === 'single' && isThere && !holder.has(body) && (json?.value ?? null) === null) {
+        holder.set(body, zero(body.value));
       }
       strictMask(binding, json?.value, draft, reading);
     }
@@ -74,20 +77,27 @@ export class Transcoder {
       else new QueryReader(binding, draft, reading).read(query);
     }
     if (json !== undefined && !this.#strict) fillMask(binding, json.value, draft);
-    for (const { header, field } of binding.rawBody?.requestHeaders ?? []) {
+    for (const { header, field } of binding.requestHeaders) {
       const text = headers[header];
-      if (text !== undefined) setField(field, String(text), { field: field.name, sent: header }, draft, reading);
+      const isGiven = binding.rawBody === undefined && draft.has(field);
+      if (text !== undefined && !isGiven) {
+        setField(field, String(text), { field: field.name, sent: header }, draft, reading);
+      }
     }
     bindAll();
+    const askedBy = binding.events?.askedBy;
+    if (askedBy !== undefined) {
+      if (isEvents(headers.accept)) draft.set(askedBy, true);
+      reading.asksForEvents = draft.get(askedBy) === true;
+    }
     if (reading.knowsAll && json !== undefined) failBound(binding, json.value, reading);
-    return writeDraft(draft);
+    return withWhole(whole, draft);
   }
 
   /** Reads one message of a stream of JSON. */
   streamed(binding: Binding, json: unknown, reading: Reading): Uint8Array {
     const draft: Draft = new Map();
-    this.#requests.message(binding.input, json, draft, reading, root);
-    return writeDraft(draft);
+    return withWhole(this.#requests.whole(binding.input, json, draft, reading), draft);
   }
 
   /** The JSON of a response message. */
@@ -120,6 +130,11 @@ function setField(field: Field, text: string, place: Place, draft: Draft, readin
   const value = valueFromText(field.value, text);
   if (value instanceof Fault) reading.fail(place, value.description, value.rule);
   else draft.set(field, value);
+}
+
+/** Whether a client that accepts this wants server-sent events. */
+export function isEvents(accept: string | undefined): boolean {
+  return accept !== undefined && /\btext\/event-stream\b/i.test(accept);
 }
 
 /** Notes which members of the body the path gives already. */
@@ -174,9 +189,16 @@ function bindVariable(fields: readonly Field[], text: string, draft: Draft, read
   holder.set(field, value);
 }
 
-/** A variable as grpc-gateway reads it: times at the top of a message as in JSON, those further down as in a query. */
+/**
+ * A variable as grpc-gateway reads it: times at the top of a message as in JSON, those further down as in a query; and a list at
+ * the top as items with commas between them, one further down as one item.
+ */
 function strictVariable(fields: readonly Field[], text: string): unknown {
-  const { value: type } = fields.at(-1) as Field;
+  const { value: type, shape } = fields.at(-1) as Field;
+  if (shape === 'list') {
+    const items = (fields.length === 1 ? text.split(',') : [text]).map((item) => strictFromText(type, item));
+    return items.find((item) => item instanceof Fault) ?? items;
+  }
   const isTop = fields.length === 1 && type.kind === 'message';
   return (isTop ? strictWellKnown(type.message.typeName, unquoted(text)) : undefined) ?? strictFromText(type, text);
 }
@@ -189,6 +211,11 @@ function unquoted(text: string): string {
 }
 
 const none = new Uint8Array();
+
+/** The bytes of a message of which a part is written already. Those that come later go before. */
+function withWhole(whole: Uint8Array | undefined, draft: Draft): Uint8Array {
+  return whole === undefined ? writeDraft(draft) : Buffer.concat([whole, writeDraft(draft)]);
+}
 
 /** Fills the only field mask of a message with what the body of a PATCH names, as grpc-gateway does. */
 function strictMask({ body, updateMask }: Binding, json: unknown, draft: Draft, reading: Reading): void {
@@ -333,9 +360,9 @@ class QueryReader {
 }
 
 /** Whether a field is given by the path, the body or a header, and so not by the query. */
-export function isElsewhere({ body, variables, rawBody }: Binding, fields: readonly Field[]): boolean {
+export function isElsewhere({ body, variables, rawBody, requestHeaders }: Binding, fields: readonly Field[]): boolean {
   if (fields[0] === body) return true;
-  if (rawBody?.requestHeaders.some(({ field }) => field === fields[0]) === true) return true;
+  if (rawBody !== undefined && requestHeaders.some(({ field }) => field === fields[0])) return true;
   return variables.some((bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]));
 }
 

@@ -5,9 +5,11 @@ import { connectivityState, status, type ServiceError } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
 import type { CallError } from '#lib/rpc/delivery.ts';
 import { asLost, Reach } from '#lib/rpc/reach.ts';
+import { behindTime } from '../test/clock.ts';
 import { eventually } from '../test/eventually.ts';
 import { endings, serveRaw, type Ending } from '../test/raw-http2.ts';
 import { UnaryClient } from './unary-client.ts';
+import { keepalives, type Keepalive } from './unary-peer.ts';
 
 const path = '/a.B/C';
 const request = Buffer.from('request');
@@ -61,9 +63,14 @@ function answering(text: string, trailers: Record<string, string> = { 'grpc-stat
 async function connected(
   t: ExecutionContext,
   target: string,
-  options: { maxAnswer?: number; keepalive?: number } = {},
+  options: { maxAnswer?: number; keepalive?: Keepalive } = {},
 ) {
-  const client = new UnaryClient(target, { tls: undefined, maxAnswer: 1_000, keepalive: Infinity, ...options });
+  const client = new UnaryClient(target, {
+    tls: undefined,
+    maxAnswer: 1_000,
+    keepalive: keepalives.foreign,
+    ...options,
+  });
   t.teardown(() => client.close());
   await until(client, connectivityState.READY);
   return client;
@@ -209,6 +216,17 @@ test('unary: what was given up, and what found no server, is told apart', async 
   t.is((await failure(call(client))).delivery, 'never sent');
 });
 
+test.serial('unary: a call that is lost once its deadline has passed has exceeded it', async (t) => {
+  for (const ending of endings.filter(({ delivery }) => delivery === 'maybe processed')) {
+    // oxlint-disable-next-line no-await-in-loop -- the clock is everybody's
+    const client = await connected(t, (await serveRaw(t, ending.act)).address);
+    // oxlint-disable-next-line no-await-in-loop
+    const error = await behindTime(60_000, () => failure(call(client, Date.now() + 60_000)));
+    t.like(error, { code: status.DEADLINE_EXCEEDED, delivery: 'given up' }, ending.what);
+    client.close();
+  }
+});
+
 test('unary: a deadline and a cancellation end the call on both sides', async (t) => {
   const { address, streams } = await serve(t, () => {});
   const client = await connected(t, address);
@@ -350,5 +368,7 @@ test('unary: of many calls at once, large, given up and reset ones among them, e
 });
 
 test('unary: a target that is no address is refused', (t) => {
-  t.throws(() => new UnaryClient('a:b:c', { tls: undefined, maxAnswer: 1, keepalive: Infinity }), { message: /a:b:c/ });
+  t.throws(() => new UnaryClient('a:b:c', { tls: undefined, maxAnswer: 1, keepalive: keepalives.foreign }), {
+    message: /a:b:c/,
+  });
 });

@@ -3,10 +3,11 @@ import { isIP } from 'node:net';
 import { connectivityState, status } from '@grpc/grpc-js';
 import type { CallMetadata } from './metadata.ts';
 import { failure, type UnaryAnswer } from './unary-exchange.ts';
+import type { UnaryCaller } from './unary-grpc-js.ts';
 import { Peer, type Address, type PeerOptions } from './unary-peer.ts';
 
-/** Milliseconds. Names are looked up again no more often than this. */
-const lookupPause = 1_000;
+/** Milliseconds. While not all of its addresses are connected a name is looked up again, ever less often unless something changes. */
+const lookupPause = { first: 1_000, most: 30_000 };
 
 /**
  * Makes unary calls over HTTP/2, to all servers of a target in turn: what grpc-js's client does for a third of its CPU time.
@@ -15,7 +16,7 @@ const lookupPause = 1_000;
  * It keeps a connection to each address, makes it anew when it is lost, and looks a name up again then. It has no queue: a
  * call while no server is connected fails at once (`lib/rpc/reach.ts` waits before it, and calls again).
  */
-export class UnaryClient {
+export class UnaryClient implements UnaryCaller {
   readonly #options: PeerOptions;
   readonly #hosts: readonly Host[];
   readonly #peers = new Map<string, Peer>();
@@ -25,6 +26,7 @@ export class UnaryClient {
   #state: connectivityState = connectivityState.IDLE;
   #lookedUp = Number.NEGATIVE_INFINITY;
   #lookup: NodeJS.Timeout | undefined;
+  #pause = lookupPause.first;
 
   /** @param target host:port, `dns:///host:port`, `ipv4:` or `ipv6:` with several addresses, or `unix:` and a path */
   constructor(target: string, options: PeerOptions) {
@@ -45,13 +47,18 @@ export class UnaryClient {
     return this.#state;
   }
 
+  /** For `Reach`: why no server is connected. */
+  whyAway(): string | undefined {
+    for (const { whyAway } of this.#peers.values()) if (whyAway !== undefined) return whyAway;
+    return undefined;
+  }
+
   /** Calls back once the state is another. The deadline is not looked at: there are no calls without an end of their own. */
   watchConnectivityState(current: connectivityState, _deadline: unknown, callback: () => void): void {
     if (current === this.#state) this.#watchers.add(callback);
     else queueMicrotask(callback);
   }
 
-  /** Bytes that the fields of a request may have for each of the servers, as far as they say so (RFC 9113, 6.5.2). */
   get largestHead(): number {
     let least = Infinity;
     for (const { largestHead } of this.#ready) if (largestHead < least) least = largestHead;
@@ -66,14 +73,6 @@ export class UnaryClient {
     this.#ready = [];
   }
 
-  /**
-   * Makes a call.
-   *
-   * @param path `/package.Service/Method`
-   * @param deadline milliseconds since the epoch, or Infinity
-   * @param onCall is told how to cancel the call
-   * @throws CallError
-   */
   call(
     path: string,
     metadata: CallMetadata,
@@ -97,21 +96,35 @@ export class UnaryClient {
       return;
     }
     const urls = new Map(found.flat().map((address) => [address.key, address]));
+    const isChanged = urls.size !== this.#peers.size || [...urls.keys()].some((key) => !this.#peers.has(key));
+    this.#pause = isChanged ? lookupPause.first : Math.min(lookupPause.most, this.#pause * 2);
     for (const [key, peer] of this.#peers) {
       if (urls.has(key)) continue;
       this.#peers.delete(key);
       peer.close();
     }
     for (const [key, address] of urls) {
-      if (!this.#peers.has(key)) this.#peers.set(key, new Peer(address, this.#options, () => this.#onPeer()));
+      if (!this.#peers.has(key)) this.#peers.set(key, this.#peerAt(address));
     }
     this.#onPeer();
+  }
+
+  #peerAt(address: Address): Peer {
+    let wasReady = false;
+    const onChange = () => {
+      // Who went away may be back at another address soon.
+      if (wasReady && !peer.isReady) this.#pause = lookupPause.first;
+      wasReady = peer.isReady;
+      this.#onPeer();
+    };
+    const peer: Peer = new Peer(address, this.#options, onChange, () => this.#ready.length === 0);
+    return peer;
   }
 
   /** Names may lead elsewhere once a connection is lost. */
   #resolveLater(): void {
     if (this.#lookup !== undefined) return;
-    const pause = Math.max(0, this.#lookedUp + lookupPause - performance.now());
+    const pause = Math.max(0, this.#lookedUp + this.#pause - performance.now());
     this.#lookup = setTimeout(() => {
       this.#lookup = undefined;
       void this.#resolve();

@@ -1,8 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata, status } from '@grpc/grpc-js';
 import { longestTimer } from '#lib/deadline.ts';
-import { isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
+import { deadlineExceeded, isLost, isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
 import { statusIn } from '#lib/rpc/status.ts';
+import { Gathered } from './gathered.ts';
 import { errorCodes } from './http2/frames.ts';
 import type { Loss, Receiver } from './http2/request.ts';
 
@@ -26,10 +27,11 @@ export class Exchange implements Receiver {
   #trailers: IncomingHttpHeaders | undefined;
   /** Those of the two with which the answer ended: they have the status. */
   #ending: IncomingHttpHeaders | undefined;
-  #pieces: Buffer[] = [];
-  #size = 0;
+  readonly #body = new Gathered();
   /** Bytes of the message, as it says itself. */
   #announced: number | undefined;
+  /** Milliseconds since the epoch. */
+  #deadline = Infinity;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   /** Tells the server that nobody waits any more; what was sent sets it. */
@@ -42,9 +44,14 @@ export class Exchange implements Receiver {
   }
 
   endBy(deadline: number): void {
+    this.#deadline = deadline;
     const left = Math.max(0, deadline - Date.now());
-    if (left > longestTimer) return;
-    this.#timer = setTimeout(() => this.fail(status.DEADLINE_EXCEEDED, 'Deadline exceeded', 'given up'), left);
+    if (left <= longestTimer) this.#timer = setTimeout(() => this.#late(), left);
+  }
+
+  #late(): void {
+    const { code, details, delivery } = deadlineExceeded;
+    this.fail(code, details, delivery);
   }
 
   fields(fields: IncomingHttpHeaders, isLast: boolean): void {
@@ -55,14 +62,13 @@ export class Exchange implements Receiver {
 
   data(piece: Buffer): void {
     if (this.#isOver) return;
-    this.#pieces.push(piece);
-    this.#size += piece.length;
+    this.#body.push(piece);
+    const { size } = this.#body;
     // The length of the message comes first: nothing of one that is too long need be waited for.
-    if (this.#announced === undefined && this.#size >= prefixLength) {
-      const begin = this.#pieces.length === 1 ? piece : Buffer.concat(this.#pieces, prefixLength);
-      this.#announced = begin.readUInt32BE(1);
+    if (this.#announced === undefined && size >= prefixLength) {
+      this.#announced = this.#body.begin(prefixLength).readUInt32BE(1);
     }
-    const length = Math.max(this.#announced ?? 0, this.#size - prefixLength);
+    const length = Math.max(this.#announced ?? 0, size - prefixLength);
     if (length > this.#maxAnswer) {
       const details = `Received message larger than max (${length} vs ${this.#maxAnswer})`;
       this.fail(status.RESOURCE_EXHAUSTED, details, 'too large');
@@ -92,7 +98,7 @@ export class Exchange implements Receiver {
         return this.fail(status.UNAVAILABLE, 'Stream refused by server', delivery);
       }
       case 'malformed':
-        return this.fail(status.INTERNAL, 'The answer has fields that HTTP/2 forbids, or too many', 'answered');
+        return this.fail(status.INTERNAL, 'The answer breaks the rules of HTTP/2, or has too many fields', 'answered');
       case 'gone':
         return this.#failWithout(status.UNAVAILABLE, 'Connection dropped');
       case 'reset': {
@@ -108,16 +114,17 @@ export class Exchange implements Receiver {
 
   fail(code: status, details: string, delivery: Delivery, trailers: IncomingHttpHeaders = {}): void {
     if (this.#isOver) return;
+    if (isLost({ delivery }) && Date.now() >= this.#deadline) return this.#late();
     this.#isOver = true;
     clearTimeout(this.#timer);
-    this.#pieces = [];
+    this.#body.clear();
     this.cancel();
     const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
     this.#reject(failure(code, details, delivery, headers, trailers));
   }
 
   #succeed(): void {
-    const body = this.#pieces.length === 1 ? (this.#pieces[0] as Buffer) : Buffer.concat(this.#pieces, this.#size);
+    const body = this.#body.whole();
     if (body.length < prefixLength || body.readUInt32BE(1) !== body.length - prefixLength) {
       this.fail(status.UNIMPLEMENTED, 'The server answered with no message, or with several', 'answered');
     } else if (body[0] !== 0) {

@@ -12,12 +12,28 @@ export interface PeerOptions {
   tls: TlsOptions | undefined;
   /** Bytes that an answer may have. */
   maxAnswer: number;
-  /**
-   * Milliseconds after which a server that owes an answer is asked whether it is there; Infinity is never. Servers of gRPC in
-   * Go hang up on whom they don't allow that.
-   */
-  keepalive: number;
+  keepalive: Keepalive;
 }
+
+/** When a server that owes an answer is asked whether it is there (PING), in milliseconds. */
+export interface Keepalive {
+  /** For so long it has to be silent before. */
+  silence: number;
+  /** How long it may take to answer; then the connection is given up, with all calls on it. */
+  limit: number;
+  /** After an answer it isn't asked again for so long, unless it has said something else meanwhile. */
+  rest: number;
+}
+
+export const keepalives = {
+  /** One that is frozen is found out within 5 s. */
+  ours: { silence: 1_000, limit: 3_000, rest: 0 },
+  /**
+   * Servers of gRPC hang up on whom they allow no PINGs (GOAWAY, too_many_pings): by default those in Go, Java and C++ do after more
+   * than two within 5 minutes between which they sent nothing else.
+   */
+  foreign: { silence: 10_000, limit: 10_000, rest: 310_000 },
+} as const satisfies Record<string, Keepalive>;
 
 /** Where to connect to, and as whom the server is addressed. */
 export interface Address {
@@ -26,10 +42,15 @@ export interface Address {
   connectTo: { host: string; port: number } | { path: string };
 }
 
-/** Milliseconds that a server may take to accept a connection, and to answer a ping. */
+/** Milliseconds that a server may take to accept a connection, and to say what it takes. */
 const connectLimit = 5_000;
-const pingLimit = 3_000;
-const backoff = { first: 100, most: 1_000 };
+/**
+ * Milliseconds between attempts to connect. An address that never was there while others are isn't one that a service is about to
+ * come back at: of a name that has an IPv6 and an IPv4 address often only one is served.
+ */
+const backoff = { first: 100, most: 1_000, mostOfOther: 30_000 };
+/** Milliseconds after which a connection has proved itself that nobody has answered on. */
+const trial = 5_000;
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
 
 /** One server: its connection. */
@@ -37,6 +58,7 @@ export class Peer {
   readonly #address: Address;
   readonly #options: PeerOptions;
   readonly #onChange: () => void;
+  readonly #isAlone: () => boolean;
   /** By the path of the RPC. */
   readonly #heads = new Map<string, RequestHead>();
   #connection: ClientConnection | undefined;
@@ -44,10 +66,17 @@ export class Peer {
   #isReplacing = false;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
+  #wasReady = false;
+  /** When a connection may be replaced again. */
+  #replaceAfter = 0;
   #isClosed = false;
   isReady = false;
+  /** What the last try to connect came to, if it failed. */
+  whyAway: string | undefined;
 
-  constructor(address: Address, options: PeerOptions, onChange: () => void) {
+  /** @param isAlone whether no other server of the same target is connected */
+  constructor(address: Address, options: PeerOptions, onChange: () => void, isAlone: () => boolean = () => true) {
+    this.#isAlone = isAlone;
     this.#address = address;
     this.#options = options;
     this.#onChange = onChange;
@@ -113,6 +142,7 @@ export class Peer {
   #connect(worn?: ClientConnection): void {
     const socket = this.#openSocket();
     let pings: NodeJS.Timeout | undefined;
+    let readyAt = Infinity;
     let isReplacement = worn !== undefined;
     const replaced = () => {
       if (isReplacement) this.#isReplacing = false;
@@ -135,8 +165,9 @@ export class Peer {
         }
         if (this.#isClosed) return;
         pings = this.#keepAlive(connection);
+        readyAt = performance.now();
         this.isReady = true;
-        this.#failures = 0;
+        this.#wasReady = true;
         this.#onChange();
       },
       // What the server still answers comes to its end; new calls go to a new connection.
@@ -145,16 +176,19 @@ export class Peer {
         replaced();
         if (this.#connection !== connection) return;
         this.#connection = undefined;
-        const wasReady = this.isReady;
         this.isReady = false;
         if (!this.#isClosed) {
-          if (!wasReady) this.#failures += 1;
-          this.#connectLater(wasReady ? 0 : this.#failures);
+          // A server that hangs up as soon as it is called is there no more than one that can't be reached.
+          const isProven = connection.heard > 0 || performance.now() - readyAt > trial;
+          this.#failures = isProven ? 0 : this.#failures + 1;
+          this.#connectLater();
         }
         this.#onChange();
       },
       onWorn: () => {
         if (this.#connection !== connection || this.#isReplacing || this.#isClosed) return;
+        if (performance.now() < this.#replaceAfter) return;
+        this.#replaceAfter = performance.now() + backoff.first;
         this.#isReplacing = true;
         this.#connect(connection);
       },
@@ -175,29 +209,41 @@ export class Peer {
         : connectTls({ ...connectTo, ...tls, ...servername, ALPNProtocols: ['h2'] }, function (this: TLSSocket) {
             if (this.alpnProtocol !== 'h2') this.destroy();
           });
-    // Of servers that are not pinged it is noticed so, in the end, that they are gone.
+    socket.once('error', (error) => (this.whyAway = error.message));
+    // Of servers that owe nothing it is noticed so, in the end, that they are gone.
     return socket.setNoDelay().setKeepAlive(true, 10_000).unref();
   }
 
-  #connectLater(failures: number): void {
-    const pause = failures === 0 ? 0 : Math.min(backoff.most, backoff.first * 1.6 ** (failures - 1));
+  #connectLater(): void {
+    const most = this.#wasReady || this.#isAlone() ? backoff.most : backoff.mostOfOther;
+    const pause = this.#failures === 0 ? 0 : Math.min(most, backoff.first * 1.6 ** (this.#failures - 1));
     this.#retry = setTimeout(() => this.#connect(), pause * (0.8 + Math.random() * 0.4)).unref();
   }
 
   /** Ends the connection when the server owes answers and is silent. */
-  #keepAlive(connection: ClientConnection): NodeJS.Timeout | undefined {
-    const { keepalive } = this.#options;
-    if (keepalive === Infinity) return undefined;
-    let asked: number | undefined;
+  #keepAlive(connection: ClientConnection): NodeJS.Timeout {
+    const { silence, limit, rest } = this.#options.keepalive;
+    let isAsked = false;
+    let lastAsked = Number.NEGATIVE_INFINITY;
+    let quietSince = performance.now();
+    let heard = 0;
     return setInterval(() => {
-      if (asked !== undefined) {
-        if (performance.now() - asked > pingLimit) connection.destroy();
+      const now = performance.now();
+      if (isAsked) {
+        if (now - lastAsked > limit) connection.destroy();
         return;
       }
-      if (connection.open === 0) return;
-      asked = performance.now();
-      connection.ping(() => (asked = undefined));
-    }, keepalive).unref();
+      if (connection.heard !== heard || connection.open === 0) {
+        if (connection.heard !== heard) lastAsked = Number.NEGATIVE_INFINITY;
+        heard = connection.heard;
+        quietSince = now;
+        return;
+      }
+      if (now - quietSince < silence || now - lastAsked < rest) return;
+      isAsked = true;
+      lastAsked = now;
+      connection.ping(() => (isAsked = false));
+    }, silence / 2).unref();
   }
 }
 

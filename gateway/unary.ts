@@ -1,9 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ServiceError } from '@grpc/grpc-js';
 import { callerKey } from '#lib/rpc/status.ts';
-import { readJson, readQuery, type BodyLimits } from './body.ts';
-import { answerMessage, Outgoing, type CallOptions } from './call.ts';
+import type { BodyLimits } from './body.ts';
+import { answerMessage, contentOf, Outgoing, type CallOptions } from './call.ts';
 import { noteCaller } from './headers.ts';
+import { hasPreconditions, judge } from './preconditions.ts';
+import { entityTags } from './representation.ts';
+import { readMessage } from './request-message.ts';
 import type { UnaryAnswer } from './unary-exchange.ts';
 
 /** What a unary call over HTTP needs. */
@@ -25,8 +28,7 @@ export async function answerUnary(
   options: UnaryOptions,
 ): Promise<void> {
   const outgoing = new Outgoing(request, response, options);
-  const json = await readJson(request, response, options);
-  const message = outgoing.message({ values, query: await readQuery(request, response, query, options), json });
+  const message = await readMessage(request, response, values, query, options, outgoing);
   const { backend, isRepeatable, admission } = options;
   admission.call(request, response);
   const { deadline } = outgoing;
@@ -39,6 +41,30 @@ export async function answerUnary(
   noteCaller(response, answer.trailers[callerKey]);
   if (outgoing.isWrong) throw outgoing.wrong();
   await answerMessage(request, response, options, answer);
+}
+
+/**
+ * Refuses a request that would change something if its conditions (RFC 9110, 13) aren't met by what a GET of the same path is answered
+ * with. Where that fails there is nothing to compare with: the request is then answered as it would be without conditions (13.2.1).
+ *
+ * @param options of that GET
+ * @throws Problem 412
+ */
+export async function requireConditions(
+  request: IncomingMessage,
+  response: ServerResponse,
+  values: readonly string[],
+  options: UnaryOptions,
+): Promise<void> {
+  if (!hasPreconditions(request.headers)) return;
+  const outgoing = new Outgoing(request, response, options);
+  const message = outgoing.message({ values, query: '' });
+  const { deadline } = outgoing;
+  const attempt = () => call(options, outgoing, message, response);
+  const answer = await options.backend.calls.call(attempt, { isRepeatable: true, deadline }).catch(() => undefined);
+  if (answer === undefined || outgoing.isWrong) return;
+  const { content, lasting } = contentOf(options, answer.message, undefined);
+  judge(request.method as string, request.headers, entityTags(content, lasting));
 }
 
 /** Calls a backend; the call is cancelled when the client goes away. */

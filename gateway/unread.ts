@@ -13,10 +13,15 @@ const mostTime = 5_000;
 
 const continued = new WeakSet<IncomingMessage>();
 
+/** Whether a client sends the body only when it is told to. One of HTTP/1.0 never is: it wouldn't understand that (RFC 9110, 10.1.1). */
+export function waitsForBody({ headers: { expect }, httpVersion }: IncomingMessage): boolean {
+  return expect !== undefined && httpVersion !== '1.0';
+}
+
 /** Tells a client that waits for it to send the body. */
 export function askForBody(response: ServerResponse): void {
   const { req: request } = response;
-  if (request.headers.expect === undefined || continued.has(request) || response.headersSent) return;
+  if (!waitsForBody(request) || continued.has(request) || response.headersSent) return;
   continued.add(request);
   response.writeContinue();
 }
@@ -35,7 +40,7 @@ export function sendWhole(
     return;
   }
   // A client that was not told to go on may send its body or not: only a new connection tells the two apart.
-  const comes = request.headers.expect === undefined || continued.has(request);
+  const comes = !waitsForBody(request) || continued.has(request);
   if (!comes || rest > worthKeeping) response.setHeader('Connection', 'close');
   const closes =
     !response.shouldKeepAlive || headers['Connection'] === 'close' || response.getHeader('Connection') === 'close';

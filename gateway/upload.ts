@@ -1,5 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata } from '@grpc/grpc-js';
+import { parseDigest } from '#lib/digest.ts';
+import type { HubError } from '#lib/errors.ts';
 import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from './bindings.ts';
@@ -9,7 +11,7 @@ import { answerMessage, Outgoing, type Answer, type CallOptions } from './call.t
 import { openClientStream } from './client-stream.ts';
 import { handOver, type HandedOver } from './hand-over.ts';
 import type { Problem } from './problem.ts';
-import { askForBody } from './unread.ts';
+import { askForBody, waitsForBody } from './unread.ts';
 
 /** What an upload needs. */
 export interface UploadOptions extends CallOptions {
@@ -39,6 +41,7 @@ export async function answerUpload(
 ): Promise<void> {
   const outgoing = new Outgoing(request, response, options);
   const body = openPieces(request);
+  expectDigest(request, body, options, outgoing);
   const message = outgoing.message({ values, query, headers: headersOf(request, body) });
   const answer = outgoing.isWrong ? undefined : await send(request, response, options, outgoing, message, body);
   if (outgoing.isWrong) {
@@ -52,9 +55,29 @@ export async function answerUpload(
 /** The headers that may be fields. */
 function headersOf({ headers }: IncomingMessage, { isForm }: Pieces): IncomingHttpHeaders {
   if (!isForm) return headers;
-  const { 'content-length': _ofTheForm, ...others } = headers;
+  const { 'content-length': _length, 'content-digest': _digest, ...others } = headers;
   return others;
 }
+
+/** Of a form the digest is that of all of it (RFC 9530, 2), of which the backend knows nothing. */
+function expectDigest(
+  { headers }: IncomingMessage,
+  body: Pieces,
+  { binding, dialect }: UploadOptions,
+  outgoing: Outgoing,
+): void {
+  const given = headers[digestHeader];
+  if (body.expect === undefined || given === undefined || dialect.json.strict) return;
+  try {
+    const digest = parseDigest(String(given));
+    if (digest !== undefined) body.expect(digest);
+  } catch (error) {
+    const field = binding.requestHeaders.find(({ header }) => header === digestHeader)?.field.name ?? digestHeader;
+    for (const { description } of (error as HubError).fields) outgoing.fail(field, digestHeader, description);
+  }
+}
+
+const digestHeader = 'content-digest';
 
 /** Streams a message and a body to a backend. @returns its answer; undefined if the body turned out to be wrong */
 function send(
@@ -73,7 +96,7 @@ function send(
     const size = body === undefined || body.isForm ? 0 : Number(request.headers['content-length'] ?? 0);
     let isPaused = size > 0;
     // A client that waits to be asked for its body has nothing to send before.
-    let isAsked = request.headers.expect === undefined;
+    let isAsked = !waitsForBody(request);
     let put: HandedOver | undefined;
     let isPut = false;
     if (size > 0) outgoing.sent[handOverKeys.offer] = 'put';

@@ -7,7 +7,7 @@ import { HubError } from './errors.ts';
 
 const newKey = () => `c4a_${randomBytes(32).toString('base64url')}`;
 const hashOf = (key: string) => createHash('sha256').update(key).digest('hex');
-const owner = (expiresAt?: Date): KeyOwner => ({ keyId: 'k1', userId: 'u1', username: 'ana', expiresAt });
+const owner = (expiresAt?: Date): KeyOwner => ({ keyId: 'k1', userId: 'u1', numId: 7n, username: 'ana', expiresAt });
 const enter = () => () => {};
 
 /** Keys with their owners, and which were looked up. */
@@ -33,7 +33,14 @@ const refused = (t: ExecutionContext, work: Promise<unknown>, expected: object =
 test('identify: a key is looked up once for all who ask at once, and remembered', async (t) => {
   const key = newKey();
   const { identify, asked } = withKeys({ [key]: owner() });
-  const expected = { kind: 'user', userId: 'u1', username: 'ana', admin: false, credential: 'api key' } as const;
+  const expected = {
+    kind: 'user',
+    userId: 'u1',
+    numId: 7n,
+    username: 'ana',
+    admin: false,
+    credential: 'api key',
+  } as const;
   t.deepEqual(await Promise.all([identify(key), identify(key), identify(key)]), [expected, expected, expected]);
   t.deepEqual(await identify(key), expected);
   t.deepEqual(asked, [hashOf(key)], 'by its hash');

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { BoundedMap } from './bounded-map.ts';
+import { hubTime } from './clock.ts';
 import { HubError } from './errors.ts';
 import type { UserIdentity } from './identity.ts';
 
@@ -8,6 +9,8 @@ export interface KeyOwner {
   /** UUID of the key. */
   keyId: string;
   userId: string;
+  /** The user's number. */
+  numId: bigint;
   username: string;
   /** Undefined if the key doesn't expire. */
   expiresAt: Date | undefined;
@@ -36,6 +39,11 @@ interface Remembered {
 
 /** `c4a_` and at least 32 bytes in base64url. Anything else was never made by us. */
 const pattern = /^c4a_[\w-]{43,128}$/;
+
+/** Whether a credential is an API key, and no token. */
+export function isApiKey(credential: string): boolean {
+  return pattern.test(credential);
+}
 
 const limits = {
   /** Milliseconds that a key is remembered. */
@@ -70,17 +78,17 @@ export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>):
 
   async function lookUpNow(keyHash: Buffer, name: string): Promise<UserIdentity> {
     try {
-      const { keyId, userId, username, expiresAt } = await lookUp(keyHash);
-      const now = Date.now();
+      const { keyId, userId, numId, username, expiresAt } = await lookUp(keyHash);
+      const now = hubTime();
       const until = Math.min(now + limits.remembered, expiresAt?.getTime() ?? Infinity);
       if (revoked.has(keyId) || until <= now) throw invalidKey();
-      const identity: UserIdentity = { kind: 'user', userId, username, admin: false, credential: 'api key' };
+      const identity: UserIdentity = { kind: 'user', userId, numId, username, admin: false, credential: 'api key' };
       known.set(name, { identity, keyId, renewAt: now + limits.renewed, until });
       return identity;
     } catch (error) {
       if (error instanceof HubError && error.kind === 'UNAUTHENTICATED') {
         known.delete(name);
-        refused.set(name, Date.now() + limits.refused);
+        refused.set(name, hubTime() + limits.refused);
       }
       throw error;
     }
@@ -91,7 +99,7 @@ export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>):
       if (!pattern.test(key)) throw invalidKey();
       const keyHash = hash('sha256', key, 'buffer');
       const name = keyHash.toString('latin1');
-      const now = Date.now();
+      const now = hubTime();
       const found = known.get(name);
       if (found !== undefined && now < found.until) {
         // If that fails, it is tried again by the next call, or by the one that needs it.
@@ -109,7 +117,7 @@ export function rememberApiKeys(lookUp: (keyHash: Buffer) => Promise<KeyOwner>):
 
     forget(keyIds) {
       if (keyIds.length === 0) return;
-      const now = Date.now();
+      const now = hubTime();
       for (const [keyId, at] of revoked) if (at + limits.revoked <= now) revoked.delete(keyId);
       for (const keyId of keyIds) revoked.set(keyId, now);
       for (const [name, { keyId }] of known) if (revoked.has(keyId)) known.delete(name);

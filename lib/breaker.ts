@@ -6,6 +6,9 @@ import { HubError } from './errors.ts';
  */
 export class NotTried extends HubError {}
 
+/** A failure of something that did answer: it is not away, so a breaker does not count this against it. */
+export class Answered extends HubError {}
+
 /** So many failures in a row mean that it is away, unless all of them came at once: that may be a moment's load. */
 const mostFailures = 5;
 /** Milliseconds that they are spread over at least, and from one try to the next while it is away. */
@@ -47,7 +50,8 @@ export class Breaker {
       this.#works();
       return result;
     } catch (error) {
-      if (error instanceof HubError && error.reason === this.#reason) this.#failed(error);
+      const isAway = error instanceof HubError && error.reason === this.#reason && !(error instanceof Answered);
+      if (isAway) this.#failed(error);
       // Any other answer is one.
       else this.#works();
       throw error;

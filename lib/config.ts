@@ -9,16 +9,24 @@ export type Config<S extends Settings> = z.output<z.ZodObject<S>>;
 
 /** Environment variables are missing or wrong. The message names every one of them and shows no value. */
 export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
   constructor(problems: readonly string[]) {
-    super(`The configuration is not usable:\n${problems.map((problem) => `  ${problem}`).join('\n')}`);
+    // One is one line, for those who read logs line by line.
+    const named = problems.length === 1 ? ` ${problems[0]}` : problems.map((problem) => `\n  ${problem}`).join('');
+    super(`The configuration is not usable:${named}`);
     this.name = 'ConfigError';
+    this.problems = problems;
   }
 }
 
 const unitMilliseconds = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
-/** A length of time as `500ms`, `30s`, `15m`, `24h` or `7d`; the value is in milliseconds. */
-export function duration(limits: { min?: number; max?: number } = {}) {
+/**
+ * A length of time as `500ms`, `30s`, `15m`, `24h` or `7d`; the value is in milliseconds. Its limits are inclusive, and there is an upper
+ * one for each: a timer, or a date, that is too far away is none.
+ */
+export function duration(limits: { min?: number; max: number }) {
   return z
     .string()
     .regex(/^\d+(ms|s|m|h|d)$/, 'must be a whole number with a unit: 500ms, 30s, 15m, 24h or 7d')
@@ -26,8 +34,17 @@ export function duration(limits: { min?: number; max?: number } = {}) {
       const unit = text.replace(/^\d+/, '') as keyof typeof unitMilliseconds;
       return Number.parseInt(text, 10) * unitMilliseconds[unit];
     })
-    .refine((value) => value >= (limits.min ?? 1), `must be at least ${limits.min ?? 1}ms`)
-    .refine((value) => value <= (limits.max ?? Number.MAX_SAFE_INTEGER), `must be at most ${limits.max}ms`);
+    .refine((value) => value >= (limits.min ?? 1), `must be at least ${durationText(limits.min ?? 1)}`)
+    .refine((value) => value <= limits.max, `must be at most ${durationText(limits.max)}`);
+}
+
+/** Ten years, in milliseconds: the longest that anything is kept for a time. What is kept for ever has no time. */
+export const longestRetention = 3_660 * unitMilliseconds.d;
+
+/** A number of milliseconds as a setting would say it: in the largest unit in which it is a whole number. */
+function durationText(milliseconds: number): string {
+  const [unit, size] = Object.entries(unitMilliseconds).findLast(([, each]) => milliseconds % each === 0)!;
+  return `${milliseconds / size}${unit}`;
 }
 
 /** A whole number within limits, both inclusive. */
@@ -69,6 +86,11 @@ export function networks() {
 /** Text that is not empty. */
 export function text() {
   return z.string().min(1);
+}
+
+/** One of several words. */
+export function oneOf<const T extends readonly [string, ...string[]]>(words: T) {
+  return z.enum(words);
 }
 
 /** `true` or `false`. */
@@ -134,6 +156,24 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
   }
   if (problems.length === 0) return result.data as Config<S>;
   throw new ConfigError(problems);
+}
+
+/**
+ * The environment of one service in a process that several may share: a variable that begins with its name in upper case and two
+ * underscores (`FILE__GRPC_PORT`) is for it alone, in place of the one for all (`GRPC_PORT`).
+ */
+export function environmentOf(name: string, env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
+  const prefix = ownVariable(name, '');
+  const own = Object.entries(env).filter(([key]) => key.startsWith(prefix));
+  return { ...env, ...Object.fromEntries(own.map(([key, value]) => [key.slice(prefix.length), value])) };
+}
+
+/** The whole environment of this process. */
+export const environment: NodeJS.ProcessEnv = process.env;
+
+/** The name of a variable that is for one service alone. */
+export function ownVariable(service: string, setting: string): string {
+  return `${service.toUpperCase()}__${setting}`;
 }
 
 function secretPartsOf(schema: z.core.$ZodType, value: string | undefined): readonly string[] {

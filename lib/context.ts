@@ -13,6 +13,8 @@ export interface CallContext {
   client?: string | undefined;
   /** When the caller stops waiting, in milliseconds since the epoch. */
   deadline?: number;
+  /** Whether the caller said nothing of that: then it is how long we give it. */
+  isDeadlineOurs?: boolean;
 }
 
 const storage = new AsyncLocalStorage<CallContext>();
@@ -20,6 +22,11 @@ const storage = new AsyncLocalStorage<CallContext>();
 /** Runs `work` with `context` as the current one. */
 export function withContext<T>(context: CallContext, work: () => T): T {
   return storage.run(context, work);
+}
+
+/** Runs `work` as belonging to no call or event, though one asks for it. */
+export function withoutContext<T>(work: () => T): T {
+  return storage.exit(work);
 }
 
 /** The context of the current call or event, if there is one. */

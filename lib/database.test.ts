@@ -5,16 +5,24 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TLSSocket } from 'node:tls';
+import { Migration } from '@mikro-orm/migrations';
 import test, { type ExecutionContext } from 'ava';
 import { createAuthority, writeCertificates, type Issued } from '../test/certificates.ts';
 import { openHarness } from '../test/harness.ts';
 import { opened, openedTogether } from '../test/opened.ts';
-import { openDatabase, provisionDatabase, type Database } from './database.ts';
-import { HubError } from './errors.ts';
+import {
+  migrateDatabase,
+  openDatabase,
+  provisionDatabase,
+  SchemaMismatch,
+  type Database,
+  type SchemaMigration,
+} from './database.ts';
+import { HubError, TimedOut } from './errors.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const open = (url: string, poolSize = 3): Database =>
-  openDatabase({ schema: 'message', entities: [], migrations: async () => [] }, { url, poolSize, name: 'test' });
+  openDatabase({ schema: 'message', entities: [], migrations: [] }, { url, poolSize, name: 'test' });
 const [database, admin] = openedTogether<Database>([
   { open: () => open(harness.databaseUrl('message')), close: (database) => database.close() },
   { open: () => open(harness.adminDatabaseUrl), close: (database) => database.close() },
@@ -48,9 +56,49 @@ test('transaction: all of it or nothing', async (t) => {
   t.deepEqual(await database.sql('select id from things order by id'), [{ id: 1 }, { id: 2 }]);
 });
 
+test('transaction: statements that nobody waits for run in their order, and are committed with the rest', async (t) => {
+  await database.sql('create table pipelined (n int, at int generated always as identity)');
+  const insert = 'insert into pipelined (n) values ($1) returning n';
+  const found = await database.transaction(async ({ sql }) => {
+    for (let n = 1; n <= 50; n += 1) void sql(insert, [n]);
+    const counted = await sql<{ count: bigint }>('select count(*) from pipelined');
+    void sql(insert, [51]);
+    return counted;
+  });
+  t.deepEqual(found, [{ count: 50n }]);
+  const rows = await database.sql<{ n: number }>('select n from pipelined order by at');
+  t.deepEqual(
+    rows.map(({ n }) => n),
+    Array.from({ length: 51 }, (_, index) => index + 1),
+  );
+});
+
+test('transaction: a statement that nobody waits for and that fails fails all of it, with its own error', async (t) => {
+  await database.sql('create table failing (n int primary key)');
+  const failed = database.transaction(async ({ sql, afterCommit }) => {
+    afterCommit?.(() => t.fail('nothing was committed'));
+    void sql('insert into failing values (1)');
+    void sql('insert into failing values ($1)', ['1']);
+    void sql('insert into failing values (2)');
+  });
+  t.like(await t.throwsAsync(failed), { code: '23505' });
+  t.deepEqual(await database.sql('select * from failing'), []);
+  t.deepEqual(await database.sql('select 1 as one'), [{ one: 1 }]);
+});
+
 test('errors of the statement itself pass as they are', async (t) => {
   const error = await t.throwsAsync(database.sql('select 1 / 0'));
   t.false(error instanceof HubError);
+});
+
+test('a statement that exceeds its time limit is UNAVAILABLE and says so, and its transaction leaves nothing', async (t) => {
+  const tooLong = database.transaction(async ({ sql }) => {
+    await sql('set local statement_timeout = 50');
+    await sql('insert into things values (100)');
+    await sql('select pg_sleep(60)');
+  });
+  t.is((await t.throwsAsync<TimedOut>(tooLong, { instanceOf: TimedOut }))?.kind, 'UNAVAILABLE');
+  t.deepEqual(await database.sql('select id from things where id = 100'), []);
 });
 
 test('a connection that PostgreSQL ends is UNAVAILABLE, the process goes on, and so does the next statement', async (t) => {
@@ -78,6 +126,122 @@ test('a role sees no schema but its own', async (t) => {
     t.like(refused, { code: '42501' }, schema);
   }
   t.like(await t.throwsAsync(database.sql('select * from auth.users')), { code: '42501' });
+});
+
+/** A migration that runs these statements. */
+function migration(name: string, statements: readonly string[], more: { needs?: string; isAlone?: boolean } = {}) {
+  class Given extends Migration {
+    override isTransactional(): boolean {
+      return more.isAlone !== true;
+    }
+    override up(): void {
+      for (const statement of statements) this.addSql(statement);
+    }
+  }
+  return { name, load: async () => Given, ...(more.needs === undefined ? {} : { needs: more.needs }) };
+}
+
+/** A service of the schema that this file has, whose code knows these migrations. */
+function knowing(migrations: readonly SchemaMigration[]) {
+  const definition = { schema: 'message', entities: [], migrations };
+  const url = harness.databaseUrl('message');
+  return {
+    migrate: () => migrateDatabase(definition, { url }),
+    async requireSchema(): Promise<void> {
+      const database = openDatabase(definition, { url, poolSize: 1, name: 'test' });
+      try {
+        await database.requireSchema();
+      } finally {
+        await database.close();
+      }
+    },
+  };
+}
+
+test('migrateDatabase: what waits for a lock lets others through after a while, and is tried again', async (t) => {
+  await database.sql('create table busy (id int)');
+  const reading = Promise.withResolvers<void>();
+  const isRead = Promise.withResolvers<void>();
+  const holder = database.transaction(async ({ sql }) => {
+    await sql('select from busy');
+    reading.resolve();
+    await isRead.promise;
+  });
+  await reading.promise;
+  const migrating = knowing([migration('busy', ['alter table busy add column more int'])]).migrate();
+  const waits = `select from pg_stat_activity where application_name = 'migrate message' and wait_event_type = 'Lock'`;
+  while ((await admin.sql(waits)).length === 0) await sleep(20);
+  await database.sql('select from busy');
+  isRead.resolve();
+  await Promise.all([holder, migrating]);
+  t.deepEqual(await database.sql('select more from busy'), []);
+});
+
+test('migrateDatabase: an index is made concurrently, by one of two who are asked at once', async (t) => {
+  await database.sql('create table indexed (id int)');
+  const statements = [
+    'drop index concurrently if exists indexed_index',
+    'create index concurrently indexed_index on indexed (id)',
+  ];
+  const { migrate } = knowing([migration('indexed', statements, { isAlone: true })]);
+  await Promise.all([migrate(), migrate(), migrate()]);
+  t.deepEqual(
+    await database.sql(`select indisvalid as valid from pg_index where indexrelid = 'indexed_index'::regclass`),
+    [{ valid: true }],
+  );
+  t.deepEqual(await database.sql(`select count(*) from migrations where name = 'indexed'`), [{ count: 1n }]);
+});
+
+test('requireSchema: code of before goes on, until something is taken away that it uses', async (t) => {
+  const [made, more] = [
+    migration('made', ['create table made (old int)']),
+    migration('more', ['alter table made add fresh int']),
+  ];
+  const less = migration('less', ['alter table made drop old'], { needs: 'more' });
+  const versions = [[made], [made, more], [made, more, less]].map(knowing);
+  const [first, second, third] = versions as [(typeof versions)[0], (typeof versions)[0], (typeof versions)[0]];
+  const refusal = async (version: typeof first) => {
+    const error = await t.throwsAsync(version.requireSchema(), { instanceOf: SchemaMismatch });
+    return error!.message;
+  };
+  t.is(
+    await refusal(first),
+    'The schema "message" of DATABASE_URL is older than this code: made has not run. Run npm run migrate',
+  );
+  await first.migrate();
+  await first.requireSchema();
+  t.is(
+    await refusal(second),
+    'The schema "message" of DATABASE_URL is older than this code: more has not run. Run npm run migrate',
+  );
+  await second.migrate();
+  await Promise.all([first, second].map((version) => version.requireSchema()));
+  await third.migrate();
+  await Promise.all([second, third].map((version) => version.requireSchema()));
+  t.is(
+    await refusal(first),
+    'The schema "message" of DATABASE_URL is newer than this code: less needs code that knows more. Start a newer version',
+  );
+  await second.migrate();
+  await third.migrate();
+});
+
+test('requireSchema: where the database is away, ping asks it', async (t) => {
+  const away = openDatabase(
+    { schema: 'message', entities: [], migrations: [migration('never', [])] },
+    { url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1, name: 'test' },
+  );
+  await t.notThrowsAsync(away.requireSchema());
+  await t.throwsAsync(away.ping(), { instanceOf: HubError });
+  await away.close();
+  const there = openDatabase(
+    { schema: 'message', entities: [], migrations: [migration('never', [])] },
+    { url: harness.databaseUrl('message'), poolSize: 1, name: 'test' },
+  );
+  await t.notThrowsAsync(there.ping(), 'it was not asked for');
+  await t.throwsAsync(there.requireSchema(), { instanceOf: SchemaMismatch });
+  await t.throwsAsync(there.ping(), { instanceOf: SchemaMismatch });
+  await there.close();
 });
 
 test('provisionDatabase: may be repeated and done twice at once, and the last password counts', async (t) => {

@@ -1,19 +1,22 @@
-/** The names of the gRPC status codes that a call of ours may end with (google.golang.org/grpc/codes). */
-export type ErrorKind =
-  | 'CANCELLED'
-  | 'INVALID_ARGUMENT'
-  | 'DEADLINE_EXCEEDED'
-  | 'NOT_FOUND'
-  | 'ALREADY_EXISTS'
-  | 'PERMISSION_DENIED'
-  | 'RESOURCE_EXHAUSTED'
-  | 'FAILED_PRECONDITION'
-  | 'ABORTED'
-  | 'OUT_OF_RANGE'
-  | 'UNIMPLEMENTED'
-  | 'INTERNAL'
-  | 'UNAVAILABLE'
-  | 'UNAUTHENTICATED';
+/** The names of the gRPC status codes that a call of ours may end with, beside OK (google.golang.org/grpc/codes). */
+export const errorKinds = [
+  'CANCELLED',
+  'INVALID_ARGUMENT',
+  'DEADLINE_EXCEEDED',
+  'NOT_FOUND',
+  'ALREADY_EXISTS',
+  'PERMISSION_DENIED',
+  'RESOURCE_EXHAUSTED',
+  'FAILED_PRECONDITION',
+  'ABORTED',
+  'OUT_OF_RANGE',
+  'UNIMPLEMENTED',
+  'INTERNAL',
+  'UNAVAILABLE',
+  'UNAUTHENTICATED',
+] as const;
+
+export type ErrorKind = (typeof errorKinds)[number];
 
 /** One wrong field of a request: its path in proto names (`payload.text`, `members[2]`) and what is wrong with it. */
 export interface FieldViolation {
@@ -70,4 +73,25 @@ export function invalidFields(fields: readonly FieldViolation[]): HubError {
 /** Whether trying the same thing again later may work, because something that it needs is away for now. */
 export function isTransient(error: unknown): boolean {
   return error instanceof HubError && (error.kind === 'UNAVAILABLE' || error.kind === 'DEADLINE_EXCEEDED');
+}
+
+/**
+ * Says beside what failed that it took longer than it may, and that nothing of it was done: less of it at once may work. A statement
+ * that was ended at its time limit, above all.
+ */
+export class TimedOut extends HubError {}
+
+/** Whether it failed because it took too long, so that less at once may work. */
+export function isTimeout(error: unknown): boolean {
+  return error instanceof TimedOut || (error instanceof HubError && error.kind === 'DEADLINE_EXCEEDED');
+}
+
+/** What a failure says at the bottom, in one line. */
+export function innermostText(error: unknown): string {
+  let current = error;
+  while (current instanceof Error && current.cause instanceof Error) current = current.cause;
+  // Of a name with several addresses.
+  if (current instanceof AggregateError && current.errors.length > 0) current = current.errors[0] as unknown;
+  const text = current instanceof Error ? current.message || current.name : String(current);
+  return text.replaceAll(/\s*\n\s*/g, ' ').trim();
 }

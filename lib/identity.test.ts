@@ -16,7 +16,7 @@ const open = (name: string, key = privateKeys[name], keys = trusted) =>
   openIdentities(loadConfig(identitySettings, { IDENTITY_KEY: key, TRUSTED_KEYS: keys }));
 const [auth, message, router] = names.map((name) => open(name)) as [Identities, Identities, Identities];
 
-const claims = { userId: 'u1', username: 'ana', admin: false, sessionId: 's1' };
+const claims = { userId: 'u1', numId: 7n, username: 'ana', admin: false, sessionId: 's1' };
 const inAnHour = () => new Date(Date.now() + 3_600_000);
 
 async function reasonOf(work: Promise<unknown>): Promise<string> {
@@ -31,7 +31,14 @@ const invalid = 'UNAUTHENTICATED TOKEN_INVALID';
 
 test('userToken: every service believes what auth signed', async (t) => {
   const token = await auth.userToken({ ...claims, expiresAt: inAnHour() });
-  const expected = { kind: 'user', userId: 'u1', username: 'ana', admin: false, credential: 'token' } as const;
+  const expected = {
+    kind: 'user',
+    userId: 'u1',
+    numId: 7n,
+    username: 'ana',
+    admin: false,
+    credential: 'token',
+  } as const;
   t.deepEqual(await message.verify(token), expected);
   t.deepEqual(await message.verify(token), expected, 'and again, from memory');
   const admin = await auth.userToken({ ...claims, admin: true, expiresAt: inAnHour() });
@@ -56,6 +63,21 @@ test('serviceToken: only the service that it is made out to believes it', async 
   t.deepEqual(await message.verify(token), { kind: 'service', name: 'router' });
   t.is(await reasonOf(auth.verify(token)), invalid);
   t.is(await router.serviceToken('message'), token, 'it is used again while it is valid');
+});
+
+test('verify: a token has one spelling', async (t) => {
+  const token = await auth.userToken({ ...claims, expiresAt: inAnHour() });
+  const [header, payload, signature] = token.split('.') as [string, string, string];
+  const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+  // 64 bytes are 86 characters, of which the last one has 4 bits to spare.
+  const last = letters.indexOf(signature.at(-1) as string);
+  const same = letters.split('').filter((letter, at) => at >> 4 === last >> 4 && letter !== signature.at(-1));
+  t.is(same.length, 15);
+  const others = same.map((letter) => `${header}.${payload}.${signature.slice(0, -1)}${letter}`);
+  others.push(`${token}=`, `${token}==`, `${header}=.${payload}.${signature}`, `${token} `, `${token}\n`, `${token}.`);
+  if (/[-_]/.test(token)) others.push(token.replaceAll('-', '+').replaceAll('_', '/'));
+  for (const other of others) t.is(await reasonOf(message.verify(other)), invalid, other.slice(-8));
+  t.like(await message.verify(token), { userId: 'u1' });
 });
 
 test('verify: what is changed, unsigned, or signed with a key of one’s own is refused', async (t) => {
@@ -140,7 +162,7 @@ async function withFiles(t: ExecutionContext) {
         IDENTITY_KEY: path.join(folder, name),
         TRUSTED_KEYS: path.join(folder, 'trusted'),
       }),
-      log,
+      { log },
     );
   return { ...own, write, openOne, lines };
 }

@@ -1,3 +1,4 @@
+import { createPrivateKey, createPublicKey } from 'node:crypto';
 import {
   calculateJwkThumbprint,
   errors,
@@ -9,6 +10,8 @@ import {
   type JWTHeaderParameters,
 } from 'jose';
 import { BoundedMap } from './bounded-map.ts';
+import { hubDate, hubTime } from './clock.ts';
+import { ConfigError } from './config.ts';
 import { HubError } from './errors.ts';
 import { openKeyRing, privateKey, publicKeys, type KeySource, type PrivateKey, type PublicKey } from './keys.ts';
 import type { Logger } from './log.ts';
@@ -27,6 +30,8 @@ export const identitySettings = {
 export interface UserIdentity {
   kind: 'user';
   userId: string;
+  /** The user's number (`num_id` of chat4all.auth.v1.User); 0 if the token is from before there were any. */
+  numId: bigint;
   username: string;
   /** Whether the caller may do what administrators may: with an API key nobody does. */
   admin: boolean;
@@ -44,6 +49,8 @@ export type Identity = UserIdentity | ServiceIdentity;
 
 export interface UserClaims {
   userId: string;
+  /** The user's number, which travels as the claim `num`. */
+  numId: bigint;
   username: string;
   admin: boolean;
   /** UUID of the session that the token belongs to. */
@@ -69,6 +76,8 @@ const userTokenIssuer = 'auth';
 const userTokenType = 'user+jwt';
 const serviceTokenType = 'service+jwt';
 const serviceTokenSeconds = 300;
+/** Milliseconds. */
+const tellOfStrangersEvery = 60_000;
 /** Checking a signature costs about 0.1 ms, so tokens that were found good are remembered, up to this many. */
 const rememberedTokens = 10_000;
 
@@ -79,11 +88,16 @@ interface TrustedKey {
   expiresAt: number;
 }
 
-/** @param log is told when keys change, or can't be used */
+/**
+ * @param service that starts with these keys: they have to be its own
+ * @param log is told when keys change, or can't be used, and of calls of services whose keys are of another set
+ * @throws ConfigError if the private key is another service's, or the others would not believe what it signs
+ */
 export function openIdentities(
   config: { IDENTITY_KEY: KeySource<PrivateKey>; TRUSTED_KEYS: KeySource<PublicKey[]> },
-  log?: Logger,
+  { service, log }: { service?: string; log?: Logger } = {},
 ): Identities {
+  if (service !== undefined) checkKeys(service, config.IDENTITY_KEY.value, config.TRUSTED_KEYS.value);
   const ring = openKeyRing({ signing: config.IDENTITY_KEY, trusted: config.TRUSTED_KEYS }, { log, onChange: load });
   const name = ring.signing.service;
   let signing!: { kid: string; key: ReturnType<typeof importJWK> };
@@ -91,6 +105,7 @@ export function openIdentities(
   let trusted!: Map<string, TrustedKey>;
   const known = new BoundedMap<string, { identity: Identity; expiresAt: number }>(rememberedTokens);
   const issued = new Map<string, { token: string; renewAt: number }>();
+  let tellAgainAt = 0;
   load();
 
   function load(): void {
@@ -114,8 +129,8 @@ export function openIdentities(
     async serviceToken(audience) {
       await ring.freshen();
       const last = issued.get(audience);
-      if (last !== undefined && Date.now() < last.renewAt) return last.token;
-      const now = Date.now();
+      if (last !== undefined && hubTime() < last.renewAt) return last.token;
+      const now = hubTime();
       const { kid, key } = signing;
       const token = await new SignJWT({})
         .setProtectedHeader({ alg: 'EdDSA', kid, typ: serviceTokenType })
@@ -128,10 +143,10 @@ export function openIdentities(
       return token;
     },
 
-    async userToken({ userId, username, admin, sessionId, expiresAt }) {
+    async userToken({ userId, numId, username, admin, sessionId, expiresAt }) {
       await ring.freshen();
       const { kid, key } = signing;
-      return new SignJWT({ username, ...(admin ? { admin } : {}) })
+      return new SignJWT({ username, num: Number(numId), ...(admin ? { admin } : {}) })
         .setProtectedHeader({ alg: 'EdDSA', kid, typ: userTokenType })
         .setIssuer(name)
         .setSubject(userId)
@@ -145,9 +160,10 @@ export function openIdentities(
       if (freshening !== undefined) await freshening;
       const found = known.get(token);
       if (found !== undefined) {
-        if (Date.now() < found.expiresAt) return found.identity;
+        if (hubTime() < found.expiresAt) return found.identity;
         known.delete(token);
       }
+      if (!isCanonical(token)) throw invalidToken();
       const believed = trusted;
       const checked = await check(token);
       if (believed === trusted) known.set(token, checked);
@@ -160,8 +176,18 @@ export function openIdentities(
     // It may be so new that the file wasn't looked at since.
     if (!trusted.has(kid)) await ring.freshen('now');
     const found = trusted.get(kid);
-    if (found === undefined || Date.now() >= found.expiresAt) throw new errors.JWKSNoMatchingKey();
+    if (found === undefined || hubTime() >= found.expiresAt) {
+      tellOfStranger(kid);
+      throw new errors.JWKSNoMatchingKey();
+    }
     return found;
+  }
+
+  /** That can be somebody who tries, or our own services with other keys than ours: then every call fails, and somebody has to know why. */
+  function tellOfStranger(kid: string): void {
+    if (performance.now() < tellAgainAt) return;
+    tellAgainAt = performance.now() + tellOfStrangersEvery;
+    log?.warn({ kid: kid.slice(0, 100) }, 'A token was refused: TRUSTED_KEYS has no such key, or not any more');
   }
 
   async function check(token: string): Promise<{ identity: Identity; expiresAt: number }> {
@@ -170,7 +196,7 @@ export function openIdentities(
       const { payload, protectedHeader } = await jwtVerify(
         token,
         async (header) => (signer = await trustedKey(header)).key,
-        { algorithms: ['EdDSA'], requiredClaims: ['exp', 'iss'] },
+        { algorithms: ['EdDSA'], requiredClaims: ['exp', 'iss'], currentDate: hubDate() },
       );
       const expiresAt = Math.min((payload.exp as number) * 1000, signer.expiresAt);
       // A signature only proves which service signed: that it signed in its own name must be checked as well.
@@ -179,9 +205,17 @@ export function openIdentities(
         return { identity: { kind: 'service', name: signer.service }, expiresAt };
       }
       if (protectedHeader.typ === userTokenType && signer.service === userTokenIssuer) {
-        const { sub: userId, username, admin } = payload;
+        const { sub: userId, num = 0, username, admin } = payload;
         if (typeof userId !== 'string' || typeof username !== 'string') throw invalidToken();
-        const identity = { kind: 'user', userId, username, admin: admin === true, credential: 'token' } as const;
+        if (!Number.isSafeInteger(num)) throw invalidToken();
+        const identity: UserIdentity = {
+          kind: 'user',
+          userId,
+          numId: BigInt(num as number),
+          username,
+          admin: admin === true,
+          credential: 'token',
+        };
         return { identity, expiresAt };
       }
       throw invalidToken();
@@ -193,6 +227,48 @@ export function openIdentities(
       throw error;
     }
   }
+}
+
+/** @throws ConfigError naming what is wrong with the keys that a service starts with */
+function checkKeys(service: string, own: PrivateKey, trusted: readonly PublicKey[]): void {
+  const problems: string[] = [];
+  const { kid, x } = own;
+  if (own.service !== service) problems.push(`IDENTITY_KEY is the key of ${own.service}, and not of ${service}`);
+  else if (!isPair(own)) problems.push('IDENTITY_KEY has a public part (x) that is not of its private one (d)');
+  else {
+    const found = trusted.find((key) => key.kid === kid);
+    const about = `the public key of IDENTITY_KEY (kid ${kid})`;
+    if (found === undefined) problems.push(`TRUSTED_KEYS does not have ${about}: the two are of different sets`);
+    else if (found.x !== x) problems.push(`TRUSTED_KEYS has another key under the name of ${about}`);
+    else if (found.service !== service) {
+      problems.push(`TRUSTED_KEYS has ${about} as that of ${found.service}, and not of ${service}`);
+    } else if ((found.exp ?? Infinity) * 1_000 <= hubTime()) {
+      problems.push(`TRUSTED_KEYS has ${about} as one that is over: the key was replaced`);
+    }
+  }
+  if (!trusted.some((key) => key.service === userTokenIssuer)) {
+    problems.push(`TRUSTED_KEYS has no key of ${userTokenIssuer}: nobody's token would be believed`);
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+}
+
+/** Whether the public part of a key is that of its private one. */
+function isPair({ kty, crv, x, d }: PrivateKey): boolean {
+  try {
+    const key = createPrivateKey({ key: { kty, crv, x, d }, format: 'jwk' });
+    return createPublicKey(key).export({ format: 'jwk' }).x === x;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Whether each part of a token is base64url as it is written (RFC 7515, 2): without padding, and without bits that no byte has. Decoders
+ * read over those, and one token would have many spellings: whoever notes or refuses tokens would have to know all of them.
+ */
+function isCanonical(token: string): boolean {
+  const parts = token.split('.');
+  return parts.length === 3 && parts.every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
 }
 
 export function invalidToken(cause?: unknown): HubError {

@@ -7,13 +7,27 @@ import test, { type ExecutionContext } from 'ava';
 const program = `
   import { z } from ${JSON.stringify(import.meta.resolve('zod'))};
   import { runProcess } from ${JSON.stringify(import.meta.resolve('#lib/lifecycle.ts'))};
+  import { ConfigError } from ${JSON.stringify(import.meta.resolve('#lib/config.ts'))};
+  import { awaitEngine } from ${JSON.stringify(import.meta.resolve('#lib/engines.ts'))};
+  import { HubError } from ${JSON.stringify(import.meta.resolve('#lib/errors.ts'))};
+  import { StartError } from ${JSON.stringify(import.meta.resolve('#lib/starting.ts'))};
   const habits = (process.env.HABIT ?? '').split(',');
-  await runProcess({
+  const away = async () => { throw new HubError('UNAVAILABLE', 'AWAY', 'away'); };
+  await runProcess([{
     name: 'sample',
     settings: habits.includes('settings') ? { FIRST: z.string(), SECOND: z.string() } : {},
     async start(config, log) {
       if (habits.includes('fails')) throw new Error('no luck');
+      if (habits.includes('refused')) throw new ConfigError(['FIRST is wrong']);
+      if (habits.includes('gone')) {
+        throw new HubError('UNAVAILABLE', 'AWAY', 'away', { cause: new Error('connect ECONNREFUSED') });
+      }
+      if (habits.includes('away')) throw new StartError('SECOND: it is not there');
       const alive = setInterval(() => {}, 1000);
+      if (habits.includes('waits')) {
+        await awaitEngine({ setting: 'FIRST', what: 'the first', ask: away }, { log, patience: 60_000 })
+          .finally(() => clearInterval(alive));
+      }
       if (habits.includes('throws')) setTimeout(() => { throw new Error('a bug'); }, 10);
       if (habits.includes('rejects')) setTimeout(() => void Promise.reject(new Error('a bug')), 10);
       return {
@@ -26,7 +40,32 @@ const program = `
         },
       };
     },
-  });`;
+  }]);`;
+
+/** Three services in one process: the first stops before the others. */
+const several = `
+  import { z } from ${JSON.stringify(import.meta.resolve('zod'))};
+  import { runProcess } from ${JSON.stringify(import.meta.resolve('#lib/lifecycle.ts'))};
+  const sample = (name, port) => ({
+    name,
+    settings: { GREETING: z.string() },
+    async start({ GREETING }, log) {
+      log.info(GREETING);
+      if (GREETING === 'no luck') throw new Error(GREETING);
+      const alive = setInterval(() => {}, 1000);
+      return {
+        port,
+        retire() {},
+        async stop() {
+          log.info('letting go');
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          clearInterval(alive);
+          log.info('gone');
+        },
+      };
+    },
+  });
+  await runProcess([sample('first', 1)], [sample('second', 2), sample('third', 3)]);`;
 
 test('runProcess: says that it is ready, with its port, and stops in order at SIGTERM and SIGINT', async (t) => {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -39,6 +78,36 @@ test('runProcess: says that it is ready, with its port, and stops in order at SI
   }
 });
 
+test('runProcess: several services in one process have settings and log lines of their own, and stop group by group', async (t) => {
+  const sample = start(t, '', { SECOND__GREETING: 'salut', GREETING: 'hello' }, several);
+  t.deepEqual(await sample.ready, { ready: true, port: 1 });
+  sample.child.kill('SIGTERM');
+  t.deepEqual(await sample.ended, [0, null]);
+  const texts = sample.lines().map(({ name, msg }) => `${name}: ${msg}`);
+  t.deepEqual(texts.slice(0, 6).toSorted(), [
+    'first: hello',
+    'first: ready',
+    'second: ready',
+    'second: salut',
+    'third: hello',
+    'third: ready',
+  ]);
+  t.deepEqual(
+    texts.filter((text) => /letting go|gone/.test(text)),
+    ['first: letting go', 'first: gone', 'second: letting go', 'third: letting go', 'second: gone', 'third: gone'],
+  );
+});
+
+test('runProcess: of several services those that are not usable or fail say so by name', async (t) => {
+  const misconfigured = start(t, '', {}, several);
+  t.deepEqual(await misconfigured.ended, [78, null]);
+  t.regex(misconfigured.errors(), /^first: The configuration is not usable[^]*GREETING is required/);
+  const failing = start(t, '', { GREETING: 'hello', THIRD__GREETING: 'no luck' }, several);
+  t.deepEqual(await failing.ended, [1, null]);
+  const fatal = failing.lines().filter(({ level }) => level === 60);
+  t.like(fatal, [{ name: 'third', msg: 'failed to start' }]);
+});
+
 test('runProcess: names all settings that are missing or wrong and exits with 78', async (t) => {
   const sample = start(t, 'settings', { SHUTDOWN_TIMEOUT: 'soon' });
   t.deepEqual(await sample.ended, [78, null]);
@@ -46,6 +115,37 @@ test('runProcess: names all settings that are missing or wrong and exits with 78
   for (const name of ['FIRST is required', 'SECOND is required', 'SHUTDOWN_TIMEOUT must be']) {
     t.true(sample.errors().includes(name), name);
   }
+});
+
+test('runProcess: what is no bug is one line without a stack; it exits with 78 if it is a setting, and else with 1', async (t) => {
+  const refused = start(t, 'refused');
+  t.deepEqual(await refused.ended, [78, null]);
+  t.is(refused.errors(), 'sample: The configuration is not usable: FIRST is wrong\n');
+  t.deepEqual(refused.lines(), []);
+  const away = start(t, 'away');
+  t.deepEqual(await away.ended, [1, null]);
+  t.is(away.errors(), '');
+  t.like(away.lines(), [{ level: 60, msg: 'SECOND: it is not there' }]);
+  t.false('err' in away.lines()[0]!);
+  const gone = start(t, 'gone');
+  t.deepEqual(await gone.ended, [1, null]);
+  t.deepEqual(
+    gone.lines().map((line) => [line.msg, 'err' in line]),
+    [['failed to start: away: connect ECONNREFUSED', false]],
+  );
+});
+
+test('runProcess: one that waits for something when it is told to stop ends at once', async (t) => {
+  const sample = start(t, 'waits', { SHUTDOWN_NOTICE: '10s' });
+  await sample.wrote('waiting for up to');
+  sample.child.kill('SIGTERM');
+  t.deepEqual(await sample.ended, [0, null]);
+});
+
+test('runProcess: names variables that look like settings and are none', async (t) => {
+  const sample = start(t, '', { DELIVERY_DEADLIN: '30s' });
+  await sample.wrote('There is no setting');
+  t.like(sample.lines()[0], { level: 40, msg: 'There is no setting DELIVERY_DEADLIN: is DELIVERY_DEADLINE meant?' });
 });
 
 test('runProcess: a failed start is logged and exits with 1', async (t) => {
@@ -104,8 +204,8 @@ test('runProcess: stops when the supervisor is gone', async (t) => {
   t.true(sample.lines().some(({ msg }) => msg === 'letting go'));
 });
 
-function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}) {
-  const child: ChildProcess = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}, code = program) {
+  const child: ChildProcess = spawn(process.execPath, ['--input-type=module', '--eval', code], {
     env: { HABIT: habit, LOG_FORMAT: 'json', SHUTDOWN_NOTICE: '0s', ...env },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
@@ -118,7 +218,7 @@ function start(t: ExecutionContext, habit = '', env: NodeJS.ProcessEnv = {}) {
     output
       .split('\n')
       .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as { level: number; time: number; msg: string });
+      .map((line) => JSON.parse(line) as { name: string; level: number; time: number; msg: string });
   return {
     child,
     ready: once(child, 'message').then(([message]) => message as unknown),

@@ -1,7 +1,22 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
 import { PassThrough } from 'node:stream';
+import { text as allOf } from 'node:stream/consumers';
 import test from 'ava';
 import { withContext } from './context.ts';
 import { openLog } from './log.ts';
+
+/** Runs a script that has a `log`, with its output going into a pipe. */
+function logging(script: string) {
+  const file = path.resolve(import.meta.dirname, 'log.ts');
+  const opening = `const { openLog } = await import(${JSON.stringify(file)}); const log = openLog({ name: 'test', level: 'info' });`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', `${opening}\n${script}`], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  child.stdout.setEncoding('utf8');
+  return child;
+}
 
 function written(format: 'text' | 'json', write: (log: ReturnType<typeof openLog>) => void): string {
   const destination = new PassThrough({ encoding: 'utf8' });
@@ -89,3 +104,36 @@ test('json: a line is one JSON object, whatever is in it', (t) => {
   const text = written('json', (log) => log.info({ note: 'two\nlines' }, 'a "quoted" line'));
   t.like(JSON.parse(text), { name: 'test', msg: 'a "quoted" line', note: 'two\nlines' });
 });
+
+test('json: secrets of errors that have them as properties are hidden, and the rest of the error is told', (t) => {
+  const text = written('json', (log) => log.error({ err: Object.assign(new Error('away'), { token: 'geheim' }) }));
+  t.notRegex(text, /geheim/);
+  t.like(JSON.parse(text), { err: { type: 'Error', message: 'away', token: '[hidden]' } });
+});
+
+test('beyond a terminal lines are JSON; a single one is not kept back', async (t) => {
+  // It lives until its input ends.
+  const child = logging(`log.info('only one'); process.stdin.resume();`);
+  const [line] = (await once(child.stdout, 'data')) as [string];
+  t.like(JSON.parse(line), { name: 'test', msg: 'only one' });
+  child.stdin.end();
+  await once(child, 'exit');
+});
+
+for (const [end, script] of Object.entries({
+  'process.exit': `process.exit(3);`,
+  'an error that nothing catches': `setTimeout(() => { throw new Error('x'); });`,
+  'nothing left to do': ``,
+  'process.exit after a fatal line': `log.fatal('line 1000'); process.exit(1);`,
+})) {
+  test(`no line is lost when a process ends: ${end}`, async (t) => {
+    const child = logging(`for (let n = 0; n < 1000; n += 1) log.info('line ' + n);\n${script}`);
+    const lines = (await allOf(child.stdout)).trimEnd().split('\n');
+    const told = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    t.deepEqual(
+      told.slice(0, 1000),
+      Array.from({ length: 1000 }, (_, n) => `line ${n}`),
+    );
+    t.is(told.length, script.includes('fatal') ? 1001 : 1000);
+  });
+}

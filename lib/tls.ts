@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { ConfigError } from './config.ts';
 
 /** A certificate with what may follow it in its chain, and its key. PEM. */
@@ -41,6 +42,31 @@ export function readCertificates(name: string, file: string): Buffer {
   const pem = readPem(name, file);
   if (attempt(() => new X509Certificate(pem)) !== undefined) return pem;
   throw new ConfigError([`${name} must be a PEM file with a certificate`]);
+}
+
+/** Whether the first certificate is signed by one of an authority's, or by one of those behind it that are. PEM. */
+export function isSignedBy(chain: Buffer, authority: Buffer): boolean {
+  const [authorities, [own, ...between]] = [certificatesIn(authority), certificatesIn(chain)];
+  for (let current = own; current !== undefined;) {
+    const issued = current;
+    const isIssuer = (by: X509Certificate) => issued.checkIssued(by) && issued.verify(by.publicKey);
+    if (authorities.some(isIssuer)) return true;
+    current = between.find(isIssuer);
+    // Each of them once: some name one another.
+    if (current !== undefined) between.splice(between.indexOf(current), 1);
+  }
+  return false;
+}
+
+/** The host names and addresses among the given ones that a certificate is for. PEM. */
+export function namesIn(cert: Buffer, hosts: readonly string[]): string[] {
+  const own = new X509Certificate(cert);
+  return hosts.filter((host) => (isIP(host) === 0 ? own.checkHost(host) : own.checkIP(host)) !== undefined);
+}
+
+function certificatesIn(pem: Buffer): X509Certificate[] {
+  const each = pem.toString('latin1').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  return each.map((one) => new X509Certificate(one));
 }
 
 function readPem(name: string, file: string): Buffer {

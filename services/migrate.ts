@@ -2,9 +2,12 @@ import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { ConfigError, loadConfig, postgresUrl, secret, type Settings } from '#lib/config.ts';
-import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { migrateDatabase, openDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { awaitEngine, engineSettings, placeOf } from '#lib/engines.ts';
 import { HubError } from '#lib/errors.ts';
 import { configurationExitCode } from '#lib/lifecycle.ts';
+import { openLog } from '#lib/log.ts';
+import { StartError } from '#lib/starting.ts';
 
 /**
  * Brings a PostgreSQL database up to date, before the services start: for each service its role `chat4all_<service>`,
@@ -28,6 +31,7 @@ const settingsFor = (some: typeof owners): Settings => ({
   ...Object.fromEntries(
     some.map(({ name }) => [passwordVariable(name), secret().describe(`the password of the role ${role(name)}`)]),
   ),
+  ...engineSettings,
 });
 
 /** All that the migration may ask for: the bus's only where there is no Kafka. */
@@ -44,8 +48,10 @@ async function sentEnvironment(): Promise<NodeJS.ProcessEnv> {
 async function migrate(): Promise<void> {
   const env = { ...process.env, ...(await sentEnvironment()) };
   const wanted = env.KAFKA_BROKERS ? owners.filter((owner) => owner !== bus) : owners;
+  const { START_PATIENCE: patience } = loadConfig(engineSettings, env);
   const config = loadConfig(settingsFor(wanted), env) as Record<string, string>;
   const adminUrl = config.DATABASE_URL!;
+  await awaitDatabase(adminUrl, patience);
 
   for (const { name, schema } of wanted) {
     await provisionDatabase(adminUrl, { schema, role: role(name), password: config[passwordVariable(name)]! });
@@ -61,6 +67,21 @@ async function migrate(): Promise<void> {
   );
 }
 
+/** @throws ConfigError or StartError as a service does that starts */
+async function awaitDatabase(url: string, patience: number): Promise<void> {
+  const database = openDatabase(
+    { schema: 'public', entities: [], migrations: [] },
+    { url, poolSize: 1, name: 'migrate' },
+  );
+  const log = openLog({ name: 'migrate', level: 'info' });
+  try {
+    const what = `PostgreSQL at ${placeOf(url)}`;
+    await awaitEngine({ setting: 'DATABASE_URL', what, ask: database.ping }, { log, patience });
+  } finally {
+    await database.close();
+  }
+}
+
 if (import.meta.main) {
   try {
     await migrate();
@@ -68,6 +89,9 @@ if (import.meta.main) {
     if (error instanceof ConfigError) {
       console.error(`migrate: ${error.message}`);
       process.exitCode = configurationExitCode;
+    } else if (error instanceof StartError) {
+      console.error(`migrate: ${error.message}`);
+      process.exitCode = 1;
     } else {
       // That the database is away is said by the cause: who refused what.
       const away = error instanceof HubError && error.cause instanceof Error;

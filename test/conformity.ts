@@ -50,7 +50,9 @@ export function openConformity(document: OpenApi): Conformity {
       const operation = path === undefined ? undefined : document.paths[path]?.[verb];
       // Neither what isn't there nor a wrong method belongs to an endpoint.
       if (path === undefined || operation === undefined) return undefined;
-      const stated = operation.responses[status];
+      const keys = [String(status), `${String(status).charAt(0)}XX`, 'default'];
+      const key = keys.find((each) => operation.responses[each] !== undefined) ?? 'none';
+      const stated = operation.responses[key];
       if (stated === undefined) return `${operation.operationId} says nothing of ${status}`;
       const isShared = '$ref' in stated;
       const response = isShared ? document.components.responses[stated.$ref.split('/').at(-1)!]! : stated;
@@ -59,14 +61,25 @@ export function openConformity(document: OpenApi): Conformity {
       }
       if (body === undefined || method === 'HEAD') return undefined;
       const type = (headers.get('content-type') ?? '').split(';', 1)[0]!;
-      if (response.content?.[type] === undefined)
-        return `${operation.operationId} says nothing of ${type} for ${status}`;
-      const base = isShared ? stated.$ref.slice(1) : `/paths/${escaped(path)}/${verb}/responses/${status}`;
-      const validate = validatorAt(`${base}/content/${escaped(type)}/schema`);
-      if (validate(body)) return undefined;
+      const shown = [type, '*/*'].find((each) => response.content?.[each] !== undefined);
+      if (shown === undefined) return `${operation.operationId} says nothing of ${type} for ${status}`;
+      const base = isShared ? stated.$ref.slice(1) : `/paths/${escaped(path)}/${verb}/responses/${key}`;
+      const validate = validatorAt(`${base}/content/${escaped(shown)}/schema`);
+      // What is described of events is each of them.
+      const values = type === 'text/event-stream' && typeof body === 'string' ? eventsIn(body) : [body];
+      if (values.every((value) => validate(value))) return undefined;
       return `${operation.operationId} answers ${status} otherwise than it says: ${ajv.errorsText(validate.errors)}`;
     },
   };
+}
+
+/** The events of a stream that is all there, as a client sees them (WHATWG HTML, 9.2.6). */
+function eventsIn(stream: string): Record<string, string>[] {
+  return stream
+    .split('\n\n')
+    .map((block) => block.split('\n').filter((line) => line !== '' && !line.startsWith(':')))
+    .filter((lines) => lines.length > 0)
+    .map((lines) => Object.fromEntries(lines.map((line) => line.split(/: ?(.*)/s, 2) as [string, string])));
 }
 
 function patternOf(path: string): RegExp {

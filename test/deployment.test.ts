@@ -51,25 +51,29 @@ test('docker-compose.yml: is what the schema of the Compose specification allows
 
 test('docker-compose.yml: runs every service, with its own password and key and no more', (t) => {
   t.deepEqual(hubServices.map(([name]) => name).toSorted(), [...serviceNames, 'gateway', 'migrate'].toSorted());
+  const secrets = Object.keys(makeSecrets());
   for (const name of serviceNames) {
     const { environment = {}, command } = compose.services[name]!;
     t.deepEqual(command?.slice(-2), ['services/main.ts', name]);
-    const secrets = Object.values(environment)
+    const given = Object.values(environment)
       .flatMap(variablesIn)
-      .map((variable) => variable.name);
-    const foreign = secrets.filter((secret) =>
+      .map((variable) => variable.name)
+      .filter((variable) => secrets.includes(variable));
+    const foreign = given.filter((secret) =>
       serviceNames.some((other) => other !== name && secret.startsWith(`${other.toUpperCase()}_`)),
     );
     t.deepEqual(foreign, [], name);
-    t.true(secrets.includes(`${name.toUpperCase()}_IDENTITY_KEY`), name);
+    t.true(given.includes(`${name.toUpperCase()}_IDENTITY_KEY`), name);
   }
   const { environment: gateway = {} } = compose.services['gateway']!;
   t.deepEqual(
     gateway['BACKENDS']!.split(/,\s*/).toSorted(),
     [...serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`), 'chat4all.account.v1=auth:50051'].toSorted(),
   );
+  const shown = [...textOf('README.md').matchAll(/(chat4all\.\w+\.v1)=127\.0\.0\.1:50\d{3}/g)].map(([, name]) => name!);
+  const entries = gateway['BACKENDS']!.split(/,\s*/).map((entry) => entry.split('=')[0]!);
+  t.deepEqual([...new Set(shown)].toSorted(), entries.toSorted(), 'README.md, services one by one');
   const inGateway = Object.values(gateway).flatMap(variablesIn);
-  const secrets = Object.keys(makeSecrets());
   t.deepEqual(
     inGateway.filter(({ name }) => secrets.includes(name)),
     [],
@@ -81,7 +85,8 @@ test('docker-compose.yml: runs every service, with its own password and key and 
 const notChosen: Readonly<Record<string, RegExp>> = {
   'its engines are the ones that it starts itself': /^(KAFKA_(TLS|SASL)|BUS_|S3_|FILES_DIR$)/,
   'PostgreSQL is told how many connections it gets': /^DATABASE_POOL$/,
-  'a file that has to be mounted, too': /^(GRPC_TLS_|PROVIDER_PROFILES$|PLANS_FILE$|DESCRIPTOR_SET$)/,
+  'a file that has to be mounted, too':
+    /^(GRPC_TLS_|PROVIDER_PROFILES$|PLANS_FILE$|ASSISTANT_MCP_FILE$|DESCRIPTOR_SET$)/,
   'stop_grace_period is as long as they take together': /^(SHUTDOWN_|HTTP_DRAIN$|GRPC_DRAIN$)/,
   'for laptops, and for those who look for faults': /^(LAPTOP_MODE|GRPC_CHANNELZ|DEMO_TOOLS_URL)$/,
 };

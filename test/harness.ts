@@ -11,8 +11,10 @@ import { migrateDatabase, provisionDatabase, type DatabaseDefinition } from '#li
 import { generateKeys, identitySettings, openIdentities, type Identities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import { openLog, type Logger } from '#lib/log.ts';
-import type { MethodDefinition, Methods } from '#lib/rpc/methods.ts';
+import type { MethodDefinition, Methods, ServerStreamMethod } from '#lib/rpc/methods.ts';
+import { settingNames } from '#lib/setting-names.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
+import { spawnProcess } from './spawned.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
 
@@ -40,6 +42,8 @@ export interface StartedProcess {
 /** A user, for tokens. */
 export interface TestUser {
   userId: string;
+  /** The user's number; by default that of one of those that are there from the start, or some other. */
+  numId?: bigint;
   username: string;
   admin?: boolean;
 }
@@ -52,6 +56,26 @@ export interface ClientOptions {
   timeout?: number;
 }
 
+/** The server-streaming RPCs of a service definition. To leave the loop over the messages, or to abort the signal, is to cancel. */
+export type Streams<D> = {
+  [K in keyof D]: D[K] extends ServerStreamMethod<infer Request, infer Response>
+    ? (request: Request, signal?: AbortSignal) => AsyncGenerator<Response, void>
+    : never;
+};
+
+function metadataOf(token: string | undefined, others: Record<string, string> = {}): Metadata {
+  const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+  for (const [key, value] of Object.entries(others)) metadata.set(key, value);
+  return metadata;
+}
+
+/** The number of a user for whom none was said. */
+function numberOf(userId: string): bigint {
+  const [, known] = /^00000000-0000-4000-8000-0{4}(\d{8})$/.exec(userId) ?? [];
+  return BigInt(known ?? `0x${userId.replace(/[^\da-f]/g, '').slice(0, 12) || '1'}`);
+}
+
 /** What a test file needs to run services: a database of its own, keys, and whatever is started with them. */
 export interface Harness {
   /** By service; `gateway` as well. */
@@ -62,6 +86,10 @@ export interface Harness {
   adminDatabaseUrl: string;
   /** The folder that mails are put into. */
   mailDir: string;
+  /** What a service is told, as environment variables; over the defaults goes `env`. */
+  environmentOf(name: string, env?: NodeJS.ProcessEnv): NodeJS.ProcessEnv;
+  /** The same as `startService`, in a process of its own, in which the module `preload` is loaded before everything else. */
+  spawnService(name: string, options?: { env?: NodeJS.ProcessEnv; preload?: string }): Promise<StartedProcess>;
   /** Starts a service on a free port; with the addresses of those started before. Over the defaults goes `env`. */
   startService(name: string, env?: NodeJS.ProcessEnv): Promise<StartedProcess>;
   /** Starts the gateway in front of the services started before. */
@@ -76,6 +104,12 @@ export interface Harness {
     address: string,
     options?: ClientOptions,
   ): Methods<D, []>;
+  /** The server-streaming RPCs of a service as functions that return the messages, and throw HubError. */
+  streams<D extends Record<string, MethodDefinition<unknown, unknown>>>(
+    definition: D,
+    address: string,
+    options?: ClientOptions,
+  ): Streams<D>;
   /** Stops what was started, the last first, and drops the database and the files. */
   stop(): Promise<void>;
 }
@@ -145,9 +179,13 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
       ? { KAFKA_BROKERS: process.env.TEST_KAFKA_BROKERS, BUS_PREFIX: `${database.name}.` }
       : { BUS_DATABASE_URL: database.url('bus') };
 
-  async function start(name: string, module: ProcessModule, env: NodeJS.ProcessEnv): Promise<StartedProcess> {
-    const config = loadConfig(module.settings, {
-      ...Object.fromEntries(serviceNames.map((other) => [addressVariable(other), addresses.get(other) ?? nowhere])),
+  function environmentOf(name: string, env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+    return {
+      ...Object.fromEntries(
+        serviceNames
+          .filter((other) => settingNames.includes(addressVariable(other)))
+          .map((other) => [addressVariable(other), addresses.get(other) ?? nowhere]),
+      ),
       ...defaultEnv,
       ...busEnv,
       ...store.env,
@@ -156,7 +194,11 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
       IDENTITY_KEY: privateKeys[name],
       TRUSTED_KEYS: trusted,
       ...env,
-    });
+    };
+  }
+
+  async function start(name: string, module: ProcessModule, env: NodeJS.ProcessEnv): Promise<StartedProcess> {
+    const config = loadConfig(module.settings, environmentOf(name, env));
     const lines: string[] = [];
     const log = openLog({
       name,
@@ -171,11 +213,28 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
     return { port: running.port, address: `127.0.0.1:${running.port}`, lines, stop };
   }
 
+  function open(address: string): Client {
+    const client = new Client(address, credentials.createInsecure());
+    started.defer(() => client.close());
+    return client;
+  }
+
   return {
     identities,
     databaseUrl: database.url,
     adminDatabaseUrl: database.adminUrl,
     mailDir,
+    environmentOf: (name, env) => environmentOf(name, { GRPC_PORT: '0', ...env }),
+
+    async spawnService(name, { env, preload } = {}) {
+      const service = spawnProcess([...(preload ? ['--import', preload] : []), 'services/main.ts', name], {
+        ...environmentOf(name, { GRPC_PORT: '0', SHUTDOWN_NOTICE: '0s', ...env }),
+      });
+      started.defer(() => service.stop());
+      const port = await service.ready;
+      addresses.set(name, `127.0.0.1:${port}`);
+      return { port, address: `127.0.0.1:${port}`, lines: service.lines, stop: service.stop };
+    },
 
     async startService(name, env = {}) {
       const process = await start(name, await loadService(name), { GRPC_PORT: '0', ...env });
@@ -191,20 +250,50 @@ export async function openHarness({ bus = 'embedded', files = 'disk' }: HarnessO
       return start('gateway', module, { HOST: '127.0.0.1', PORT: '0', BACKENDS: backends, ...env });
     },
 
-    async userToken({ userId, username, admin = false }, expiresAt = new Date(Date.now() + 3_600_000)) {
-      return identities.auth!.userToken({ userId, username, admin, sessionId: uuid(), expiresAt });
+    async userToken(
+      { userId, numId = numberOf(userId), username, admin = false },
+      expiresAt = new Date(Date.now() + 3_600_000),
+    ) {
+      return identities.auth!.userToken({ userId, numId, username, admin, sessionId: uuid(), expiresAt });
     },
 
     async serviceToken(name, audience) {
       return identities[name]!.serviceToken(audience);
     },
 
-    client(definition, address, { token, metadata = {}, timeout = 30_000 } = {}) {
-      const client = new Client(address, credentials.createInsecure());
-      started.defer(() => client.close());
-      const sent = new Metadata();
-      if (token !== undefined) sent.set('authorization', `Bearer ${token}`);
-      for (const [key, value] of Object.entries(metadata)) sent.set(key, value);
+    streams(definition, address, { token, metadata, timeout = 30_000 } = {}) {
+      const client = open(address);
+      const sent = metadataOf(token, metadata);
+      async function* read(rpc: MethodDefinition<unknown, unknown>, request: unknown, signal?: AbortSignal) {
+        const call = client.makeServerStreamRequest(
+          rpc.path,
+          rpc.requestSerialize,
+          rpc.responseDeserialize,
+          request,
+          sent,
+          { deadline: Date.now() + timeout },
+        );
+        const cancel = () => call.cancel();
+        signal?.addEventListener('abort', cancel);
+        try {
+          for await (const message of call) yield message as unknown;
+        } catch (error) {
+          throw fromServiceError(error as ServiceError);
+        } finally {
+          signal?.removeEventListener('abort', cancel);
+          cancel();
+        }
+      }
+      const entries = Object.entries(definition).map(([key, rpc]) => [
+        key,
+        (request: unknown, signal?: AbortSignal) => read(rpc, request, signal),
+      ]);
+      return Object.fromEntries(entries) as Streams<typeof definition>;
+    },
+
+    client(definition, address, { token, metadata, timeout = 30_000 } = {}) {
+      const client = open(address);
+      const sent = metadataOf(token, metadata);
       const call = (rpc: MethodDefinition<unknown, unknown>) => (request: unknown) =>
         new Promise((resolve, reject) => {
           client.makeUnaryRequest(

@@ -14,13 +14,14 @@ const waiting = [
   'test/flows/dead-letters.test.ts',
   'test/flows/file-lifetimes.test.ts',
   'lib/bus/kafka.test.ts',
-  'lib/bus/pg-boss.test.ts',
+  'lib/bus/postgres.test.ts',
   'services/rotation.test.ts',
   'dev/supervisor.test.ts',
 ];
 const computing = [
   'test/readme.test.ts',
   'test/deployment.test.ts',
+  'test/previous-release.test.ts',
   'test/flows/large-file.test.ts',
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',

@@ -25,10 +25,22 @@ export interface Progress {
   running: string[];
   /** Those that AVA ended, since nothing came from them for too long. */
   hung: string[];
+  /** What has failed: the first hundred. */
+  failures: Failure[];
   /** When the last news came. */
   heardAt: number;
   /** Until when silence means nothing: a test that runs has asked for that much time. */
   patientUntil: number;
+}
+
+/** A test or hook that has failed, or an error outside of both. */
+export interface Failure {
+  /** Absolute path. */
+  file: string;
+  /** The title of the test or hook, or the kind of the error. */
+  what: string;
+  /** The error, at most `longestError` characters of it. */
+  error: string;
 }
 
 /** An event of AVA's, as far as it is used here. */
@@ -37,6 +49,40 @@ export interface RunEvent {
   testFile?: string;
   period?: number;
   stats?: Stats & { byFile: Map<string, { remainingTests: number }> };
+  title?: string;
+  err?: {
+    message?: string;
+    stack?: string;
+    formattedError?: string;
+    formattedDetails?: { label: string; formatted: string }[];
+  };
+}
+
+const mostFailures = 100;
+const longestError = 2_000;
+const failing = new Set([
+  'hook-failed',
+  'internal-error',
+  'process-exit',
+  'test-failed',
+  'uncaught-exception',
+  'unhandled-rejection',
+  'worker-failed',
+]);
+
+function failureOf({ type, testFile = '', title, err }: RunEvent): Failure {
+  const { message = '', stack = '', formattedError = '', formattedDetails = [] } = err ?? {};
+  const details = formattedDetails.map(({ label, formatted }) => `${label}\n${formatted}`);
+  const ours = stack.split('\n').filter((line) => !/node_modules|node:internal/.test(line));
+  const error = [stack.includes(message) ? '' : message, ...details, formattedError, ...ours]
+    .filter(Boolean)
+    .join('\n');
+  return {
+    file: testFile,
+    what: title ?? type,
+    // oxlint-disable-next-line no-control-regex -- the colours of a terminal
+    error: error.replaceAll(/\u001B\[[\d;]*m/g, '').slice(0, longestError),
+  };
 }
 
 /** AVA's `observeRun`: writes the progress to the file `TEST_REPORT`, whenever there are news. */
@@ -45,9 +91,18 @@ export async function observeRun({ events }: { events: AsyncIterable<RunEvent> }
   const report = process.env.TEST_REPORT;
   if (!report) return;
   const running = new Map<string, { since: number; patientUntil: number }>();
-  const progress: Progress = { stats: {} as Stats, ended: [], running: [], hung: [], heardAt: 0, patientUntil: 0 };
+  const progress: Progress = {
+    stats: {} as Stats,
+    ended: [],
+    running: [],
+    hung: [],
+    failures: [],
+    heardAt: 0,
+    patientUntil: 0,
+  };
   let remaining = (_file: string) => 0;
-  for await (const { type, testFile, period, stats } of events) {
+  for await (const event of events) {
+    const { type, testFile, period, stats } = event;
     const now = Date.now();
     // What a file writes is no news: it may do so for ever.
     if (type === 'worker-stdout' || type === 'worker-stderr') continue;
@@ -65,6 +120,7 @@ export async function observeRun({ events }: { events: AsyncIterable<RunEvent> }
         progress.ended.push([testFile, now - state.since]);
       }
     }
+    if (failing.has(type) && progress.failures.length < mostFailures) progress.failures.push(failureOf(event));
     if (type === 'timeout') progress.hung = [...running.keys()];
     progress.heardAt = now;
     progress.running = [...running.keys()];

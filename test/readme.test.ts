@@ -22,6 +22,7 @@ const ports = {
   router: 50055,
   connectors: 50056,
   tools: 50057,
+  assistant: 50058,
 };
 /** Blocks that show how the hub refuses something, by a word of theirs. */
 const refused = /pigeon/;

@@ -14,6 +14,8 @@ import type {
   Message,
   MessageStatus,
 } from '../client/gen/chat4all/message/v1/message.pb.ts';
+import type { ListAttemptsResponse } from '../client/gen/chat4all/connectors/v1/connectors.pb.ts';
+import type { GetRouteResponse } from '../client/gen/chat4all/router/v1/router.pb.ts';
 import { openConformity, type Conformity, type OpenApi } from './conformity.ts';
 
 /** Answers, as the client has them. */
@@ -22,6 +24,8 @@ export type ConversationPage = ListConversationsResponse;
 export type Status = MessageStatus;
 export type MessagePage = ListMessagesResponse;
 export type MessageDetails = GetMessageResponse;
+export type Route = GetRouteResponse;
+export type AttemptList = ListAttemptsResponse;
 export type EffectPage = ListEffectsResponse;
 export type { Conversation, Effect, Message, Problem };
 

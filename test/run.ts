@@ -11,14 +11,16 @@ import { startPostgres } from '../dev/engines/postgres.ts';
 import { installToxiproxy, toxiproxyAvailable, toxiproxyNeeds } from '../dev/engines/toxiproxy.ts';
 import { buildGrpcGateway, goIsThere } from './grpc-gateway/build.ts';
 import { alone, testFiles } from './order.ts';
-import { runAva, slowest, type AvaRun } from './runner.ts';
+import { gofakes3, moto } from './other-s3s/engines.ts';
+import { buildGrpcJava, grpcJavaAvailable, grpcJavaNeeds } from './grpc-java/build.ts';
+import { failuresOf, runAva, slowest, type AvaRun } from './runner.ts';
 
 /**
  * `node test/run.ts --install` builds and downloads what the tests need, and does nothing else.
  *
  * `node test/run.ts [file or pattern…] [AVA's options]`: starts the engines that the tests need, runs AVA, stops the
  * engines. The last line is `<n> passed, <n> failed`, with `, <n> skipped` behind it if any were; before it stand the slowest
- * files.
+ * files, and once more what has failed.
  *
  * One PostgreSQL and, where Java and Maven are there, one Kafka, and where Go is there, one MinIO serve all test files; Go also
  * builds other programs that tests use. With CI=true a missing engine or tool is a failure. As long as something is built or
@@ -61,12 +63,26 @@ const programs: readonly Needed[] = [
     install: installToxiproxy,
     isUsedBy: (text) => /installToxiproxy|startToxiproxy/.test(text),
   },
+  ...[moto, gofakes3].map(({ name, needs, isAvailable, install }) => ({
+    name,
+    needs,
+    isAvailable,
+    install,
+    isUsedBy: (text: string) => text.includes('other-s3s/engines.ts'),
+  })),
   {
     name: 'grpc-gateway',
     needs: 'Go (go) on the PATH, to be built',
     isAvailable: goIsThere,
     install: buildGrpcGateway,
     isUsedBy: (text) => text.includes('buildGrpcGateway'),
+  },
+  {
+    name: 'grpc-java',
+    needs: grpcJavaNeeds,
+    isAvailable: grpcJavaAvailable,
+    install: buildGrpcJava,
+    isUsedBy: (text) => text.includes('buildGrpcJava'),
   },
   {
     name: "The client's generator",
@@ -194,7 +210,7 @@ function isNeeded({ name, needs, isAvailable, isUsedBy }: Needed, files: readonl
   return false;
 }
 
-/** Prints the slowest files and the last line. @returns the exit code, which is never 0 if anything failed or nothing ran */
+/** Prints the slowest files, what has failed, and the last line. @returns the exit code, which is never 0 if anything failed or nothing ran */
 function report(runs: readonly AvaRun[]): number {
   const sum = (count: (run: AvaRun) => number) => runs.reduce((total, run) => total + count(run), 0);
   const lines = slowest(
@@ -202,6 +218,11 @@ function report(runs: readonly AvaRun[]): number {
     root,
   );
   console.log(`\nThe slowest files:\n${lines.join('\n')}\n`);
+  const failures = failuresOf(
+    runs.flatMap((each) => each.failures),
+    root,
+  );
+  if (failures.length > 0) console.log(`What has failed:\n${failures.join('\n')}\n`);
   const skipped = sum((run) => run.skipped);
   console.log(
     `${sum((run) => run.passed)} passed, ${sum((run) => run.failed)} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`,

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { first, inOrder } from './order.ts';
-import { slowest } from './runner.ts';
+import { failuresOf, slowest, type AvaRun } from './runner.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
 /** Milliseconds; long enough for a file to be loaded on a machine that is busy. */
@@ -40,7 +40,7 @@ async function run(t: ExecutionContext, files: Record<string, string>) {
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (output += String(data)));
   await once(child, 'close');
   const [, json] = /^outcome (.*)$/m.exec(output) ?? t.fail(output);
-  return { output, ...(JSON.parse(json!) as Record<'code' | 'passed' | 'failed' | 'skipped', number>) };
+  return { output, folder, ...(JSON.parse(json!) as AvaRun) };
 }
 
 const passing = `test('it', (t) => t.pass());`;
@@ -61,12 +61,20 @@ test('runAva: counts what AVA reports, and tells how long each file took', async
   t.timeout(5 * quietLimit);
   const well = await run(t, { 'a.test.js': passing, 'b.test.js': `${passing} test.skip('not', (t) => t.fail());` });
   t.like(well, { code: 0, passed: 2, failed: 0, skipped: 1 });
-  t.deepEqual(
-    (well as unknown as { ended: [string, number][] }).ended.map(([file]) => path.basename(file)).toSorted(),
-    ['a.test.js', 'b.test.js'],
+  t.deepEqual(well.ended.map(([file]) => path.basename(file)).toSorted(), ['a.test.js', 'b.test.js']);
+  const failing = await run(t, {
+    'a.test.js': `${passing} test('wrong', (t) => t.is(1, 2, 'not the same'));`,
+    'b.test.js': `test.after(() => { throw new Error('not closed'); }); ${passing}`,
+  });
+  t.like(failing, { code: 1, passed: 2, failed: 2, skipped: 0 });
+  const failures = failuresOf(
+    failing.failures.toSorted((a, b) => (a.file < b.file ? -1 : 1)),
+    failing.folder,
+  ).join('\n');
+  t.regex(
+    failures,
+    /^ {2}a\.test\.js: wrong\n {4}not the same\n {4}Difference[^]*\n {2}b\.test\.js: after hook\n[^]* {4}Error: not closed\n/,
   );
-  const failing = await run(t, { 'a.test.js': `${passing} test('wrong', (t) => t.fail());` });
-  t.like(failing, { code: 1, passed: 1, failed: 1, skipped: 0 });
 });
 
 test('slowest: the ten that took longest, the slowest first', (t) => {

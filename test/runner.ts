@@ -32,6 +32,7 @@ export interface AvaRun {
   skipped: number;
   /** The files that have not ended by themselves. Each counts as failed. */
   hung: string[];
+  failures: Progress['failures'];
   /** The files that have ended, with the milliseconds that each took. */
   ended: Progress['ended'];
 }
@@ -85,7 +86,14 @@ export async function runAva({ cwd, args, env, report, quietLimit, signal }: Ava
   }
   const sums = summed(progress?.stats ?? {});
   const failed = sums.failed + hung.length;
-  return { ...sums, failed, hung, ended: progress?.ended ?? [], code: failed > 0 ? code || 1 : (code ?? 1) };
+  return {
+    ...sums,
+    failed,
+    hung,
+    failures: progress?.failures ?? [],
+    ended: progress?.ended ?? [],
+    code: failed > 0 ? code || 1 : (code ?? 1),
+  };
 }
 
 function readProgress(report: string): Progress | undefined {
@@ -116,4 +124,12 @@ export function slowest(ended: Progress['ended'], cwd: string, count = 10): stri
     .toSorted(([, a], [, b]) => b - a)
     .slice(0, count)
     .map(([file, took]) => `${(took / 1_000).toFixed(1).padStart(7)} s  ${path.relative(cwd, file)}`);
+}
+
+/** What has failed in a run, each with its file and its error: for the end of an output of which the beginning may be lost. */
+export function failuresOf(failures: Progress['failures'], cwd: string): string[] {
+  return failures.flatMap(({ file, what, error }) => [
+    `  ${path.relative(cwd, file)}: ${what}`,
+    ...error.split('\n').map((line) => `    ${line}`),
+  ]);
 }

@@ -19,8 +19,6 @@ export interface ToolServer {
   asked: Asked[];
   /** How often it was asked on a path. */
   count(path: string): number;
-  /** What is under way there. */
-  open(): number;
   /** How it answers on a path from now on; 404 on all others. */
   on(path: string, behaviour: Behaviour): void;
   stop(): Promise<void>;
@@ -38,10 +36,7 @@ export function answering(value: unknown, status = 200): Behaviour {
 export async function startToolServer(host = '127.0.0.1'): Promise<ToolServer> {
   const behaviours = new Map<string, Behaviour>();
   const asked: Asked[] = [];
-  let open = 0;
   const server: Server = createServer((request, response) => {
-    open += 1;
-    response.on('close', () => (open -= 1));
     const pieces: Buffer[] = [];
     request.on('data', (piece: Buffer) => pieces.push(piece));
     request.on('error', () => {});
@@ -61,7 +56,6 @@ export async function startToolServer(host = '127.0.0.1'): Promise<ToolServer> {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
     asked,
     count: (path) => asked.filter((one) => one.path === path).length,
-    open: () => open,
     on: (path, behaviour) => void behaviours.set(path, behaviour),
     async stop() {
       server.closeAllConnections();

@@ -33,3 +33,31 @@ test('docs/tutorial-accounts.md: each line does what it says', async (t) => {
   t.true(output.includes('"reversed":"reward"'), output.slice(-3_000));
   t.true(output.includes('"words":8'));
 });
+
+test('docs/tutorial-assistant.md: each line does what it says', async (t) => {
+  t.timeout(limit + 120_000);
+  await mkdir(path.join(root, '.chat4all'), { recursive: true });
+  const folder = await mkdtemp(path.join(root, '.chat4all/tutorial-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const hub = await startProcessHub(folder, {});
+  t.teardown(() => hub.stop());
+  const { code, output, last } = await runShown({
+    blocks: blocksIn(await readFile(path.join(root, 'docs/tutorial-assistant.md'), 'utf8')),
+    here: (script) => script.replaceAll('http://localhost:8000', hub.url),
+    folder,
+    env: {},
+    limit,
+  });
+  t.is(code, 0, `${output.slice(-3_000)}\nin the block\n${last}`);
+  t.regex(output, /^=== end$/m);
+  for (const shown of [
+    /scripted model/,
+    /Your pending tasks:/,
+    /I have sent 'hi there' to user2/,
+    /^event: finish$/m,
+    /^approval$/m,
+  ]) {
+    t.regex(output, shown);
+  }
+  t.regex(output, /"object": ?"chat.completion"/);
+});

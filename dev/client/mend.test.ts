@@ -1,8 +1,10 @@
 import { execFile } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { Readable } from 'node:stream';
+import type { JsonValue } from '@bufbuild/protobuf';
 import test from 'ava';
-import { registry } from '../../test/echo-backend.ts';
+import { encode, registry } from '../../test/echo-backend.ts';
 import { fixture } from '../../test/echo-gateway.ts';
 import { openedFolder } from '../../test/opened.ts';
 import { testProtos } from '../generate.ts';
@@ -14,7 +16,8 @@ import { installPlugin, pluginAvailable, pluginNeeds, runPlugin } from './plugin
 const root = path.resolve(import.meta.dirname, '../..');
 const file = 'transcoding/v1/transcoding.pb.ts';
 const enveloped = 'transcoding/v1/envelope.pb.ts';
-const files = [file, 'transcoding/v1/raw.pb.ts', enveloped];
+const talk = 'transcoding/v1/talk.pb.ts';
+const files = [file, 'transcoding/v1/raw.pb.ts', enveloped, talk];
 if (!pluginAvailable() && process.env.CI === 'true') throw new Error(`The client's generator needs ${pluginNeeds}`);
 const whereGoIs = pluginAvailable() ? test : test.skip;
 
@@ -70,6 +73,29 @@ const defects: [defect: string, shown: RegExp, mended: RegExp][] = [
   ],
   ['RPCs without an HTTP rule', /static Hidden\(/, /^(?![^]*Hidden)/],
   ['bodies that are bytes', /static Send\(/, /^(?![^]*static Send\()/],
+  ['whole HTTP requests', /static Handle\(/, /^(?![^]*(static Handle\(|WholeService|ChatAllHttp|http\.pb))/i],
+  [
+    'events that are asked for',
+    /static Talk\(req: TalkRequest, entityNotifier/,
+    /static Talk\(req: TalkRequest, initReq\?: fm\.InitReq\): Promise<Words> \{[^]*?\.\.\.req, stream: false[^]*?static TalkEvents\(req: TalkRequest, initReq\?: fm\.InitReq\): AsyncGenerator<TalkResponse, void>/,
+  ],
+  ['who asks for events', /stream\?: boolean$/m, /^(?![^]*stream\?: boolean)/],
+  [
+    'events that always come',
+    /static Listen\(req: ListenRequest, entityNotifier/,
+    /static Listen\(req: ListenRequest, initReq\?: fm\.InitReq\): AsyncGenerator<TalkResponse, void>/,
+  ],
+  [
+    'what an event is',
+    /type BaseTalkResponse = \{/,
+    /export type TalkResponse = fm\.EventOf<number, \{\n(?: {2}.*\n)*? {2}word: Word;\n(?: {2}.*\n)*? {2}whole: Words;\n\}>;/,
+  ],
+  [
+    'joined arrays',
+    /static ListWords\(.*entityNotifier/,
+    /static ListWords\(.*Promise<Word\[\]> \{\n {4}return fm\.fetchReq</,
+  ],
+  ['how long a call may take', /^(?![^]*timeout:)/, /static Talk\(.*\n.*\{ timeout: 65000, \.\.\.initReq, /],
 ];
 for (const [defect, shown, right] of defects) {
   whereGoIs(`mend: ${defect}`, (t) => {
@@ -146,4 +172,41 @@ whereGoIs('mend: an envelope is taken off, its page is beside the list, and its 
   t.deepEqual(await ShelfService.Drop!({ text_value: 'gone' }, init), {});
   const refused = await t.throwsAsync(ShelfService.Put!({ int32_value: 'x' }, init), { name: 'RefusedError' });
   t.like(refused, { status: 400, code: 'VALIDATION_ERROR', details: [{ field: 'int32_value', rule: 'type' }] });
+});
+
+whereGoIs('mend: events are called for at once or one by one, and joined arrays are one', async (t) => {
+  const { gateway, backend } = await fixture(t);
+  const init = { pathPrefix: `http://127.0.0.1:${gateway.port}` };
+  type Calls = Record<'Talk' | 'ListWords', Call> &
+    Record<'TalkEvents' | 'Listen', (request: object, init: object) => AsyncGenerator<unknown, void>>;
+  const { TalkService } = (await import(path.join(folder, talk))) as { TalkService: Calls };
+  const response = (json: JsonValue) => encode(registry.getMessage('transcoding.v1.TalkResponse')!, json);
+  const words = [{ text: 'hello', note: null }];
+  backend.sender = (call) => {
+    call.write(response({ id: '1', word: { text: 'hello' } }));
+    call.write(response({ id: '2', whole: { words: [{ text: 'hello' }] } }));
+    call.end();
+  };
+  const lastRequest = () => backend.calls.at(-1)!.request as { stream?: boolean; key?: string; lastEventId?: string };
+  const events = [
+    { type: 'word', id: 1, data: words[0] },
+    { type: 'whole', id: 2, data: { words } },
+  ];
+  // Whatever the request says: the function says whether it is a stream.
+  t.deepEqual(await TalkService.Talk({ user_id: '1', key: 'k', stream: true }, init), { words });
+  t.deepEqual([lastRequest().stream ?? false, lastRequest().key], [false, 'k']);
+  t.deepEqual(await Readable.from(TalkService.TalkEvents({ user_id: '1' }, init)).toArray(), events);
+  t.is(lastRequest().stream, true);
+  t.deepEqual(await Readable.from(TalkService.Listen({ user_id: '1', last_event_id: 7 }, init)).toArray(), events);
+  t.is(lastRequest().lastEventId, '7');
+  const listed = (...texts: string[]) =>
+    encode(registry.getMessage('transcoding.v1.Words')!, { words: texts.map((text) => ({ text })) });
+  backend.sender = (call) => {
+    for (const message of [listed('a', 'b'), listed(), listed('c')]) call.write(message);
+    call.end();
+  };
+  t.deepEqual(
+    await TalkService.ListWords({ user_id: '1' }, init),
+    ['a', 'b', 'c'].map((text) => ({ text, note: null })) as never,
+  );
 });

@@ -29,10 +29,13 @@ import { commentsOf } from './comments.ts';
  *     isn't the same as nothing for a field with presence.
  *  8. A field that is the body and isn't set makes a request without a body.
  *  9. `response_body` is not heeded, and it knows no envelopes.
- * 10. RPCs without an HTTP rule are there, at paths where nothing is, and so are those whose body is no JSON.
+ * 10. RPCs without an HTTP rule are there, at paths where nothing is, and so are those whose body is no JSON, or that take whole
+ *     HTTP requests of protocols that have clients of their own.
  * 11. Comments get lost.
  * 12. Its runtime doesn't say that it sends JSON, fails at answers without a body, throws what is no Error, drops the last
  *     line and the errors of a stream, and waits forever. It is the same for all protos: client/fetch.ts takes its place.
+ * 13. To it every stream is lines of messages, also where they are server-sent events or one array.
+ * 14. How long the hub may take for a call is not heeded.
  */
 
 /** How well-known types look in JSON. */
@@ -55,6 +58,7 @@ const wellKnown: Readonly<Record<string, string>> = {
   'google.protobuf.UInt32Value': 'number',
   'google.protobuf.UInt64Value': 'number',
   'google.protobuf.Value': 'unknown',
+  'google.rpc.Status': 'Record<string, unknown>',
 };
 
 const longs: ReadonlySet<ScalarType> = new Set([
@@ -64,6 +68,17 @@ const longs: ReadonlySet<ScalarType> = new Set([
   ScalarType.FIXED64,
   ScalarType.SFIXED64,
 ]);
+
+/** What a function says beside the request and `initReq`. */
+interface Saying {
+  /** A parameter of its own, and what it hands on; with a comma each. */
+  parameter?: string;
+  argument?: string;
+  /** A member of the request that it sets. */
+  asks?: string | undefined;
+  /** Milliseconds that it waits. */
+  limit?: number | undefined;
+}
 
 /** How a type is used: in a request, in an answer, or in one that comes in an envelope. */
 type Use = 'asked' | 'answered' | 'enveloped';
@@ -85,10 +100,32 @@ const rpcStatement =
 const paginationType = 'chat4all.paging.v1.Pagination';
 /** chat4all.options.v1.ANSWER_STYLE_ENVELOPE. */
 const envelope = 1;
+/** Seconds that the client waits by default (`timeout` of client/fetch.ts). */
+const usualLimit = 30;
+/** Seconds that the client waits longer than the hub may take, so that it is told what was wrong. */
+const grace = 5;
+
+/** chat4all.options.v1.Events, as protobuf-es shows it when it only has the descriptor. */
+interface EventsOption {
+  event: string;
+  id: string;
+  askedBy: string;
+  last: readonly string[];
+}
+
+/** What an RPC whose messages are events has of them. */
+interface Events {
+  members: readonly DescField[];
+  id: DescField;
+  /** What asks for them; without it they always come. */
+  askedBy: DescField | undefined;
+  /** Those whose value is the answer for who doesn't ask. */
+  last: readonly DescField[];
+}
 
 /** What must not be left of what the plugin writes. */
 const defects =
-  /^(?:export enum|type Base|type Absent).*|@ts-nocheck|\bGoogle(?:Protobuf|ApiHttpbody)\w*|\S*\.pb"|renderURLSearchParams/m;
+  /^(?:export enum|type Base|type Absent).*|@ts-nocheck|\bGoogle(?:Protobuf|ApiHttpbody|RpcStatus)\w*|\S*\.pb"|renderURLSearchParams/m;
 
 /** Mends what the plugin has made of the files in a registry. */
 export class Mender {
@@ -96,6 +133,13 @@ export class Mender {
   readonly #rawBody: DescExtension | undefined;
   readonly #rules: DescExtension | undefined;
   readonly #answers: DescExtension | undefined;
+  readonly #eventsOption: DescExtension | undefined;
+  readonly #joinedArray: DescExtension | undefined;
+  readonly #wholeHttp: DescExtension | undefined;
+  readonly #timeout: DescExtension | undefined;
+  /** Messages that are events, and the fields of requests that ask for such. */
+  readonly #events = new Map<DescMessage, Events>();
+  readonly #askEvents = new Set<DescField>();
   /** Messages and enums that are asked with, and those that are answered, over REST. */
   readonly #asked = new Set<DescMessage | DescEnum>();
   readonly #answered = new Set<DescMessage | DescEnum>();
@@ -110,20 +154,33 @@ export class Mender {
     this.#rawBody = registry.getExtension('chat4all.options.v1.raw_body');
     this.#rules = registry.getExtension('buf.validate.field');
     this.#answers = registry.getExtension('chat4all.options.v1.answers');
+    this.#eventsOption = registry.getExtension('chat4all.options.v1.events');
+    this.#joinedArray = registry.getExtension('chat4all.options.v1.joined_array');
+    this.#wholeHttp = registry.getExtension('chat4all.options.v1.whole_http');
+    this.#timeout = registry.getExtension('chat4all.options.v1.timeout_seconds');
     for (const rpc of [...registry.files].flatMap((file) => file.services.flatMap(({ methods }) => methods))) {
       const called = this.#isCalled(rpc);
       if (called) use(rpc.input, this.#asked);
       // The body of an upload is for client/files.ts, but what it is answered is JSON.
       if (!called && !(hasOption(rpc, http) && rpc.methodKind === 'client_streaming')) continue;
-      use(rpc.output, this.#answered);
-      use(rpc.output, this.#isEnveloped(rpc.parent) ? this.#enveloped : this.#plain);
+      const events = this.#eventsOf(rpc);
+      if (events?.askedBy !== undefined) this.#askEvents.add(events.askedBy);
+      if (events !== undefined) this.#events.set(rpc.output, events);
+      const answers = events === undefined ? [rpc.output] : events.members.map(({ message }) => message!);
+      for (const answer of answers) {
+        use(answer, this.#answered);
+        use(answer, this.#isEnveloped(rpc) ? this.#enveloped : this.#plain);
+      }
+    }
+    for (const type of this.#events.keys()) {
+      if (this.#asked.has(type) || this.#answered.has(type)) throw new Error(`${type.typeName} is not only an event`);
     }
   }
 
   /** Whether anything of a file can be called, or is a part of what can be. */
   isNeeded(file: DescFile): boolean {
     const isUsed = (type: DescMessage | DescEnum) =>
-      !(type.typeName in wellKnown) && (this.#asked.has(type) || this.#answered.has(type));
+      !(type.typeName in wellKnown) && (this.#asked.has(type) || this.#answered.has(type) || this.#isEvent(type));
     return (
       file.services.some(({ methods }) => methods.some((rpc) => this.#isCalled(rpc))) || [...typesIn(file)].some(isUsed)
     );
@@ -151,7 +208,7 @@ export class Mender {
     // What has no service ends without a newline.
     const body = `${written}\n`
       .replace(/^[^]*?DO NOT MODIFY\n\*\/\n/, '')
-      .replace(/^import \* as (fm|GoogleProtobuf\w+|GoogleApiHttpbody) from .*\n/gm, '')
+      .replace(/^import \* as (fm|GoogleProtobuf\w+|GoogleApiHttpbody|GoogleRpcStatus) from .*\n/gm, '')
       .replace(/^import \* as (\w+) from "(.*)\.pb"$/gm, "import type * as $1 from '$2.pb.ts';")
       .replace(/^type Absent<[^]*?: never\);\n/m, '')
       .replace(statements.enum, (_, name: string) => this.#enum(typeNamed('enum', name)))
@@ -177,6 +234,9 @@ export class Mender {
         if (service === undefined) throw new Error(`${file.name} has no service ${name}`);
         return this.#service(service, rpcs, fields);
       })
+      .replaceAll(/^import type \* as (\w+) from .*\n/gm, (line, name: string, _, text: string) =>
+        text.includes(`${name}.`) ? line : '',
+      )
       .replaceAll(/\n{3,}/g, '\n\n')
       .trim();
     const head = '// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.';
@@ -202,21 +262,36 @@ export class Mender {
   }
 
   #message(type: DescMessage, written: ReadonlyMap<string, string>): string {
+    const events = this.#events.get(type);
+    if (events !== undefined) {
+      const members = events.members.map(
+        (field) => `${commentsOf(field, '  ')}  ${field.name}: ${this.#written(field, written, 'answered')};\n`,
+      );
+      const id = this.#written(events.id, written, 'answered');
+      return `${commentsOf(type)}export type ${nameOf(type)} = fm.EventOf<${id}, {\n${members.join('')}}>;\n`;
+    }
     const isAsked = this.#asked.has(type);
     if (!isAsked && !this.#answered.has(type)) return '';
     const line = (field: DescField, may: '' | '?') => {
-      const json = written.get(field.name);
-      if (json === undefined) throw new Error(`The plugin has not written ${field.parent.typeName}.${field.name}`);
       const isLeftOut = this.#enveloped.has(type) && this.#mayBeUnset(field);
       const use = isAsked ? 'asked' : this.#plain.has(type) ? 'answered' : 'enveloped';
-      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.#typeOf(field, json, use)};\n`;
+      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.#written(field, written, use)};\n`;
     };
     const block = (lines: string[]) => (lines.length === 0 ? 'Record<string, never>' : `{\n${lines.join('')}}`);
     const plain = block(
-      type.fields.filter(({ oneof }) => oneof === undefined).map((field) => line(field, isAsked ? '?' : '')),
+      type.fields
+        .filter((field) => field.oneof === undefined && !this.#askEvents.has(field))
+        .map((field) => line(field, isAsked ? '?' : '')),
     );
     const oneofs = type.oneofs.map(({ fields }) => ` & fm.OneOf<${block(fields.map((field) => line(field, '')))}>`);
     return `${commentsOf(type)}export type ${nameOf(type)} = ${plain}${oneofs.join('')};\n`;
+  }
+
+  /** The type of a field in JSON, of those that the plugin has written for its message. */
+  #written(field: DescField, written: ReadonlyMap<string, string> | undefined, use: Use): string {
+    const json = written?.get(field.name);
+    if (json === undefined) throw new Error(`The plugin has not written ${field.parent.typeName}.${field.name}`);
+    return this.#typeOf(field, json, use);
   }
 
   /** The type of a field in JSON. What the plugin has written for it is right but for what has a form of its own there. */
@@ -271,9 +346,9 @@ export class Mender {
         const rpc = service.methods.find((candidate) => candidate.name === name);
         if (rpc === undefined) throw new Error(`${service.typeName} has no RPC ${name}`);
         if (!this.#isCalled(rpc)) return '';
-        const isStream = notifier !== undefined;
+        const events = this.#eventsOf(rpc);
+        const isStream = notifier !== undefined && events === undefined && !this.#isJoined(rpc);
         const [, message = answer] = /<([\w.]+)>/.exec(notifier ?? '') ?? [];
-        const answered = this.#answerOf(rpc, message, fields);
         const variables: string[] = [];
         const path = url
           .replace(/\?.*$/, '')
@@ -285,21 +360,46 @@ export class Mender {
         const inQuery = rpc.input.fields.filter((field) => !elsewhere.includes(`'${field.name}'`));
         const maps = [...mapsIn(inQuery)].map((field) => `'${field}'`);
         const listed = [elsewhere, ...(maps.length === 0 ? [] : [maps])].map((names) => `[${names.join(', ')}]`);
-        const query = body === 'req' || inQuery.length === 0 ? '' : `\${fm.query(req, ${listed.join(', ')})}`;
         const bodyKind = rpc.input.fields.find((field) => field.name === bodyField)?.fieldKind;
         const empty = { list: '[]', map: '{}', message: '{}', enum: 'null', scalar: 'null' } as const;
-        const sent = bodyKind === undefined ? body : `req.${bodyField} ?? ${empty[bodyKind]}`;
-        const init = [
-          `method: '${verb}'`,
-          ...(sent === undefined ? [] : [`body: JSON.stringify(${sent}, fm.replacer)`]),
-        ];
-        const parameter = /\breq\b/.test(`${path}${query}${init.join()}`) ? 'req' : '_req';
-        const call = isStream ? 'fetchStreamingRequest' : this.#isEnveloped(service) ? 'fetchData' : 'fetchReq';
-        const arrival = isStream ? `entityNotifier?: fm.NotifyStreamEntityArrival<${answered}>, ` : '';
-        return `${commentsOf(rpc, '  ')}  static ${name}(${parameter}: ${asked}, ${arrival}initReq?: fm.InitReq): Promise<${isStream ? 'void' : answered}> {
-    return fm.${call}<${answered}>(\`${path}${query}\`, ${isStream ? 'entityNotifier, ' : ''}{ ...initReq, ${init.join(', ')} });
+        /** A function that calls the RPC. */
+        const calling = (name: string, call: string, answered: string, returned: string, said: Saying = {}) => {
+          const req = said.asks === undefined ? 'req' : `{ ...req, ${said.asks} }`;
+          const query = body === 'req' || inQuery.length === 0 ? '' : `\${fm.query(${req}, ${listed.join(', ')})}`;
+          const sent = bodyKind === undefined ? body && req : `req.${bodyField} ?? ${empty[bodyKind]}`;
+          const init = [
+            ...(said.limit === undefined ? [] : [`timeout: ${said.limit}`]),
+            '...initReq',
+            `method: '${verb}'`,
+            ...(sent === undefined ? [] : [`body: JSON.stringify(${sent}, fm.replacer)`]),
+          ].join(', ');
+          const parameter = /\breq\b/.test(`${path}${query}${init}`) ? 'req' : '_req';
+          const { parameter: own = '', argument = '' } = said;
+          return `  static ${name}(${parameter}: ${asked}, ${own}initReq?: fm.InitReq): ${returned} {
+    return fm.${call}<${answered}>(\`${path}${query}\`, ${argument}{ ${init} });
   }
 `;
+        };
+        const comments = commentsOf(rpc, '  ');
+        if (isStream) {
+          const answered = this.#answerOf(rpc, message, fields);
+          const parameter = `entityNotifier?: fm.NotifyStreamEntityArrival<${answered}>, `;
+          const said = { parameter, argument: 'entityNotifier, ' };
+          return comments + calling(name, 'fetchStreamingRequest', answered, 'Promise<void>', said);
+        }
+        const once = (answered: string, asks?: string) => {
+          const call = this.#isEnveloped(rpc) ? 'fetchData' : 'fetchReq';
+          return comments + calling(name, call, answered, `Promise<${answered}>`, { limit: this.#limitOf(rpc), asks });
+        };
+        if (events === undefined) return once(this.#answerOf(rpc, message, fields));
+        const argument = events.id.scalar === ScalarType.STRING ? 'String, ' : 'Number, ';
+        const asEvents = (name: string, asks?: string) =>
+          calling(name, 'fetchEvents', message, `AsyncGenerator<${message}, void>`, { argument, asks });
+        if (events.askedBy === undefined) return comments + asEvents(name);
+        const { name: flag } = events.askedBy;
+        const last = events.last.map((field) => this.#written(field, fields.get(rpc.output), 'answered'));
+        return `${once([...new Set(last)].join(' | '), `${flag}: false`)}  /** As \`${name}\`, with the answer as events. */
+${asEvents(`${name}Events`, `${flag}: true`)}`;
       },
     );
     const callable = rpcs.trim() !== '';
@@ -313,8 +413,8 @@ export class Mender {
   /** What an RPC answers: its message, or one field of that. */
   #answerOf(rpc: DescMethod, message: string, fields: ReadonlyMap<DescMessage, ReadonlyMap<string, string>>): string {
     const { responseBody } = getOption(rpc, this.#http) as unknown as { responseBody: string };
-    const use = this.#isEnveloped(rpc.parent) ? 'enveloped' : 'answered';
-    const written = (of: DescField) => this.#typeOf(of, fields.get(rpc.output)!.get(of.name)!, use);
+    const use = this.#isEnveloped(rpc) ? 'enveloped' : 'answered';
+    const written = (of: DescField) => this.#written(of, fields.get(rpc.output), use);
     const field = rpc.output.fields.find(({ name }) => name === responseBody);
     const answered = field === undefined ? this.#valueOf({ message: rpc.output }, message, use) : written(field);
     const pagination = rpc.output.fields.find(({ message }) => message?.typeName === paginationType);
@@ -322,26 +422,73 @@ export class Mender {
     return isPage ? `fm.Page<${answered}, ${written(pagination)}>` : answered;
   }
 
-  /** Whether the answers of a service come in an envelope. */
-  #isEnveloped(service: DescService): boolean {
-    if (this.#answers === undefined || !hasOption(service, this.#answers)) return false;
-    return (getOption(service, this.#answers) as unknown as { style: number }).style === envelope;
+  /** Whether the answers of an RPC come in an envelope. */
+  #isEnveloped(rpc: DescMethod): boolean {
+    if (this.#eventsOf(rpc) !== undefined || this.#isJoined(rpc)) return false;
+    return (optionOf(rpc.parent, this.#answers) as { style: number } | undefined)?.style === envelope;
+  }
+
+  #isEvent(type: DescMessage | DescEnum): boolean {
+    return type.kind === 'message' && this.#events.has(type);
+  }
+
+  /** How an RPC tells events, if it does. */
+  #eventsOf(rpc: DescMethod): Events | undefined {
+    const option = optionOf(rpc, this.#eventsOption) as EventsOption | undefined;
+    if (option === undefined) return undefined;
+    const named = ({ fields, typeName }: DescMessage, name: string) => {
+      const field = fields.find((candidate) => candidate.name === name);
+      if (field === undefined) throw new Error(`${typeName} has no field ${name}, which is named by ${rpc.name}`);
+      return field;
+    };
+    const members = rpc.output.fields.filter(({ oneof }) => oneof?.name === option.event);
+    const last = option.last.length === 0 ? members : option.last.map((name) => named(rpc.output, name));
+    return {
+      // Errors are thrown.
+      members: members.filter((field) => !isError(field)),
+      id: named(rpc.output, option.id),
+      askedBy: option.askedBy === '' ? undefined : named(rpc.input, option.askedBy),
+      last: last.filter((field) => !isError(field)),
+    };
+  }
+
+  /** Whether the messages of an RPC are one array. */
+  #isJoined(rpc: DescMethod): boolean {
+    return optionOf(rpc, this.#joinedArray) === true;
+  }
+
+  /** Milliseconds that a call may take, where that is more than usual. */
+  #limitOf(rpc: DescMethod): number | undefined {
+    const limit = ((optionOf(rpc, this.#timeout) as number | undefined) ?? 0) + grace;
+    return limit > usualLimit ? limit * 1_000 : undefined;
   }
 
   /** Whether the client calls an RPC: one with an HTTP rule, whose body is JSON both ways. */
   #isCalled(rpc: DescMethod): boolean {
     const isStream = rpc.methodKind === 'client_streaming' || rpc.methodKind === 'bidi_streaming';
-    const hasRawBody = this.#rawBody !== undefined && hasOption(rpc, this.#rawBody);
+    const hasRawBody = optionOf(rpc, this.#rawBody) !== undefined;
+    const isWhole = optionOf(rpc, this.#wholeHttp) === true;
     const hasAnyBody = [rpc.input, rpc.output].some(
       (type) => isAnyBody(type) || type.fields.some(({ message }) => message !== undefined && isAnyBody(message)),
     );
-    return hasOption(rpc, this.#http) && !isStream && !hasRawBody && !hasAnyBody;
+    return hasOption(rpc, this.#http) && !isStream && !hasRawBody && !hasAnyBody && !isWhole;
   }
 
   #isRequired(field: DescField): boolean {
-    if (this.#rules === undefined || !hasOption(field, this.#rules)) return false;
-    return (getOption(field, this.#rules) as unknown as { required: boolean }).required;
+    return (optionOf(field, this.#rules) as { required: boolean } | undefined)?.required === true;
   }
+}
+
+function optionOf(of: DescMethod | DescService | DescField, extension: DescExtension | undefined): unknown {
+  return extension !== undefined && hasOption(of, extension) ? getOption(of, extension) : undefined;
+}
+
+/** Whether it is the error that a stream of events ends with. */
+function isError({ name, message }: DescField): boolean {
+  if (message?.typeName !== 'google.rpc.Status') return false;
+  // client/fetch.ts knows it by that.
+  if (name !== 'error') throw new Error(`An event that is an error must be called error, and not ${name}`);
+  return true;
 }
 
 /** Whether it travels as it is, and not as JSON. */

@@ -1,9 +1,10 @@
 import path from 'node:path';
+import { usualPort } from '../ports.ts';
 import { kafka, minio, type NativeEngine } from './native.ts';
 
 /**
  * `npm run engines`: the real engines, natively, until Ctrl-C. Prints the environment that makes the services use them. An
- * engine that this machine can't run is left out.
+ * engine that this machine can't run is left out. One whose usual port is taken by another program takes a free one, and says so.
  */
 const engines = [
   { engine: kafka, port: 9092, folder: 'kafka-data' },
@@ -33,7 +34,9 @@ async function run(): Promise<void> {
   const outcomes = await Promise.allSettled(
     there.map(async ({ engine, port, folder }) => {
       const dataDir = path.join(data, folder);
-      const { server, env } = await engine.start({ dataDir, port, signal: stop.signal });
+      const free = await usualPort(port);
+      if (free !== port) console.log(`${engine.name} takes port ${free}: another program has ${port}.`);
+      const { server, env } = await engine.start({ dataDir, port: free, signal: stop.signal });
       started.defer(() => server.stop());
       const died = server.exited.then(() => {
         throw new Error(`${engine.name} ended by itself. Its log: ${path.join(dataDir, 'server.log')}`);

@@ -143,7 +143,7 @@ async function startAndDie(): Promise<number> {
 
 async function query({ adminUrl }: { adminUrl: string }, statement: string) {
   const database = openDatabase(
-    { schema: 'public', entities: [], migrations: async () => [] },
+    { schema: 'public', entities: [], migrations: [] },
     { url: adminUrl, poolSize: 1, name: 'test' },
   );
   try {

@@ -453,38 +453,3 @@ test('settings: how much the server takes of fields is known', async (t) => {
   );
   t.pass();
 });
-
-test('frames that break the protocol end the connection, with the code that says how', async (t) => {
-  const cases: [string, Buffer, number][] = [
-    ['a frame that is too large', frame(data, 0, 1, Buffer.alloc(16_385)), 0x6],
-    ['data of a stream that there never was', frame(data, 0, 5, Buffer.alloc(1)), 0x1],
-    ['fields of a stream of the server', frame(headers, endHeaders, 2, ok), 0x1],
-    ['a push', frame(0x5, endHeaders, 1, uint32(2)), 0x1],
-    ['more padding than bytes', frame(data, padded, 1, Buffer.from([5, 0])), 0x1],
-    ['padding without a length', frame(data, padded, 1), 0x1],
-    ['fields that are interrupted', Buffer.concat([frame(headers, 0, 1, ok), frame(data, 0, 1)]), 0x1],
-    ['fields that go on out of nothing', frame(continuation, endHeaders, 1, ok), 0x1],
-    ['fields without an end', Buffer.concat([frame(headers, 0, 1, ok), ...endless()]), 0x1],
-    ['fields that are coded wrongly', frame(headers, endHeaders, 1, Buffer.from([0x80])), 0x9],
-    ['settings that are cut off', frame(0x4, 0, 0, Buffer.alloc(5)), 0x6],
-    ['a window that is too large', frame(0x4, 0, 0, Buffer.from('0004ffffffff', 'hex')), 0x3],
-    ['frames that are too small', frame(0x4, 0, 0, Buffer.from('000500000001', 'hex')), 0x1],
-    ['an update that makes the window too large', frame(0x8, 0, 0, uint32(0x7fffffff)), 0x3],
-    ['a ping that is too short', frame(0x6, 0, 0, Buffer.alloc(7)), 0x6],
-    ['a goodbye that is too short', frame(goAway, 0, 0, Buffer.alloc(7)), 0x6],
-    ['a reset that is too short', frame(reset, 0, 1, Buffer.alloc(3)), 0x6],
-  ];
-  for (const [what, bytes, code] of cases) {
-    const { opened, socket, framesOf } = await serveRaw(t);
-    const { heard } = opened.ask();
-    await eventually('the request is there', () => framesOf(headers).length, Boolean);
-    socket.write(bytes);
-    t.deepEqual((await heard.over()).ended, { kind: 'gone' }, what);
-    await eventually(what, () => framesOf(goAway).length, Boolean);
-    t.is(framesOf(goAway)[0]!.readUInt32BE(13), code, what);
-  }
-});
-
-function endless(): Buffer[] {
-  return Array.from({ length: 40 }, () => frame(continuation, 0, 1, Buffer.alloc(16_000)));
-}

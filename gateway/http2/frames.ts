@@ -5,6 +5,7 @@ export const errorCodes = {
   none: 0x0,
   protocol: 0x1,
   flowControl: 0x3,
+  streamClosed: 0x5,
   frameSize: 0x6,
   refusedStream: 0x7,
   cancel: 0x8,
@@ -17,6 +18,7 @@ export const errorCodes = {
 export const types = {
   data: 0x0,
   headers: 0x1,
+  priority: 0x2,
   resetStream: 0x3,
   settings: 0x4,
   pushPromise: 0x5,
@@ -27,6 +29,7 @@ export const types = {
 };
 export const flags = { ack: 0x1, endStream: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 };
 export const settings = {
+  headerTableSize: 0x1,
   enablePush: 0x2,
   maxConcurrentStreams: 0x3,
   initialWindowSize: 0x4,

@@ -31,12 +31,17 @@ interface Entry {
 }
 
 /** Bytes: what a decoder has to keep of earlier headers unless it says otherwise, and what an entry counts beside its text. */
-const tableSize = 4_096;
+export const defaultTableSize = 4_096;
 const entryOverhead = 32;
 /** Far above whatever is sent. */
 const largestInteger = 2 ** 24;
 /** Bytes of fields, as HTTP/2 counts them (RFC 9113, 6.5.2): a block of few bytes that repeats one entry may become many more. */
 export const largestList = 256 * 1024;
+
+/** At the beginning of a block: the table is to have no bytes from now on. */
+export const noTable = 0x20;
+/** What HTTP/2 forbids, since it says the like itself (RFC 9113, 8.2.2). */
+const ofConnection = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
 
 /** What HTTP/2 allows in names and values of fields (RFC 9113, 8.2.1), and HTTP/1.1, where they go on (RFC 9110, 5.1 and 5.5). */
 const namePattern = /^(:[a-z]+|[a-z0-9!#$%&'*+.^_`|~-]+)$/;
@@ -47,9 +52,16 @@ export class HpackDecoder {
   /** The oldest first. */
   readonly #entries: Entry[] = [];
   #size = 0;
-  #limit = tableSize;
+  #limit = defaultTableSize;
   #block: Buffer = Buffer.alloc(0);
   #at = 0;
+  /** Whether the block has had a field: the table is only changed before. */
+  #hasField = false;
+
+  /** Bytes that its table takes, as HPACK counts them. */
+  get size(): number {
+    return this.#size;
+  }
 
   /**
    * The fields of a block. Those that come several times are joined as Node does, save that all are kept.
@@ -60,14 +72,21 @@ export class HpackDecoder {
   decode(block: Buffer): IncomingHttpHeaders | undefined {
     this.#block = block;
     this.#at = 0;
+    this.#hasField = false;
     const fields: IncomingHttpHeaders = Object.create(null);
     let size = 0;
     let isWrong = false;
+    let isHead = true;
     while (this.#at < block.length) {
       const entry = this.#field();
       if (entry === undefined) continue;
+      this.#hasField = true;
       size += sizeOf(entry);
       isWrong ||= size > largestList || !(entry.isValid ??= isValid(entry));
+      // Pseudo-fields come before all others, each once (RFC 9113, 8.3).
+      const isPseudo = entry.name.startsWith(':');
+      isWrong ||= isPseudo && (!isHead || fields[entry.name] !== undefined);
+      isHead = isPseudo;
       if (!isWrong) addField(fields, entry);
     }
     return isWrong ? undefined : fields;
@@ -79,6 +98,7 @@ export class HpackDecoder {
     if (first >= 0x80) return this.#entry(this.#integer(0x7f));
     if (first < 0x20) return this.#literal(0x0f);
     if (first < 0x40) {
+      if (this.#hasField) throw new HpackError('The table changes in the middle of a block');
       this.#resize(this.#integer(0x1f));
       return undefined;
     }
@@ -109,7 +129,7 @@ export class HpackDecoder {
   }
 
   #resize(limit: number): void {
-    if (limit > tableSize) throw new HpackError(`A table of ${limit} bytes was not offered`);
+    if (limit > defaultTableSize) throw new HpackError(`A table of ${limit} bytes was not offered`);
     this.#limit = limit;
     this.#evict();
   }
@@ -155,7 +175,7 @@ function sizeOf({ name, value }: Entry): number {
 }
 
 function isValid({ name, value }: Entry): boolean {
-  return namePattern.test(name) && valuePattern.test(value);
+  return namePattern.test(name) && valuePattern.test(value) && !ofConnection.has(name);
 }
 
 function addField(fields: IncomingHttpHeaders, { name, value }: Entry): void {

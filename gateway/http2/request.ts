@@ -51,10 +51,42 @@ export class Stream {
   /** Bytes that were received and not given free again. */
   taken = 0;
 
+  /** Whether its head is there. */
+  #hasHead = false;
+  /** Bytes of its body that it still has to have, if it said how many (content-length). */
+  #left: number | undefined;
+
   constructor(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver) {
     this.head = head;
     this.fields = fields;
     this.body = body;
     this.receiver = receiver;
+  }
+  /** What fields of the answer are: its head, what is behind its body, nothing yet, or against the rules (RFC 9113, 8.1). */
+  kindOf(fields: IncomingHttpHeaders, isLast: boolean): 'head' | 'trailers' | 'interim' | 'malformed' {
+    for (const name in fields) {
+      if (!name.startsWith(':')) break;
+      if (name !== ':status') return 'malformed';
+    }
+    const status = fields[':status'] as unknown as string | undefined;
+    if (this.#hasHead) return status === undefined && isLast ? 'trailers' : 'malformed';
+    if (status === undefined || !/^[1-9]\d\d$/.test(status)) return 'malformed';
+    if (status.startsWith('1')) return isLast ? 'malformed' : 'interim';
+    const length = fields['content-length'];
+    if (length !== undefined && !/^\d{1,15}$/.test(length)) return 'malformed';
+    this.#left = length === undefined ? undefined : Number(length);
+    this.#hasHead = true;
+    return 'head';
+  }
+
+  /** Whether a piece of the body may come now; it is counted. */
+  takesData(piece: Buffer): boolean {
+    if (this.#left !== undefined) this.#left -= piece.length;
+    return this.#hasHead && (this.#left === undefined || this.#left >= 0);
+  }
+
+  /** Whether the answer has as many bytes as it said. */
+  get isWhole(): boolean {
+    return this.#hasHead && (this.#left === undefined || this.#left === 0);
   }
 }

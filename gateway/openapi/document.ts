@@ -1,12 +1,12 @@
 import type { Registry } from '@bufbuild/protobuf';
 import { requestIdPattern } from '#lib/context.ts';
 import type { Endpoint } from '../rpc-routes.ts';
-import { answersOf } from '../answers.ts';
+import { envelopedPaths } from '../answers.ts';
 import { envelopeCode } from '../envelope.ts';
 import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
 import { KnownErrors, ofNoEndpoint } from './problems.ts';
-import { problemSchema } from './responses.ts';
+import { problemSchema, styledProblemSchemas } from './responses.ts';
 import { failureSchemas } from './envelopes.ts';
 import type { Schema } from './rules.ts';
 import { Schemas } from './schemas.ts';
@@ -35,8 +35,13 @@ const apiKey = {
 };
 
 /** Whether what is wrong with its requests is told in an envelope. */
-function isOfEnvelopes({ body: { responses } }: Operation): boolean {
-  return JSON.stringify(responses).includes('#/components/schemas/Failure');
+function isOfEnvelopes(operation: Operation): boolean {
+  return refersTo(operation, 'Failure');
+}
+
+/** Whether an answer is of a schema whose name begins so. */
+function refersTo({ body: { responses } }: Operation, name: string): boolean {
+  return JSON.stringify(responses).includes(`#/components/schemas/${name}`);
 }
 
 /** Methods that OpenAPI knows. */
@@ -58,7 +63,7 @@ export function openApiDocument(
   const all = [...described, ...own];
   link(all, schemas);
   const responses = shareResponses(all);
-  const prefixes = answersOf(endpoints.map(({ route }) => route)).map(({ under }) => under);
+  const prefixes = envelopedPaths(endpoints.map(({ route }) => route));
   const services = new Map(endpoints.map(({ route: { target } }) => [tagOf(target), target.method.parent]));
   const paths: OpenApi['paths'] = {};
   for (const { path, method, body } of all) (paths[path] ??= {})[method] = body;
@@ -76,6 +81,9 @@ export function openApiDocument(
         ...schemas.components,
         Problem: problemSchema,
         ...(all.some(isOfEnvelopes) && failureSchemas),
+        ...Object.fromEntries(
+          Object.entries(styledProblemSchemas).filter(([name]) => all.some((each) => refersTo(each, name))),
+        ),
       },
       responses,
       parameters: { 'X-Request-ID': requestIdParameter },

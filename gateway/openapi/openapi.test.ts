@@ -52,7 +52,7 @@ function operationOf(method: string, path: string): Operation {
   return paths[path]![method]!;
 }
 
-function responseOf(operation: Operation, status: number): Response {
+function responseOf(operation: Operation, status: number | string): Response {
   const response = operation.responses[status]!;
   const { $ref: ref } = response;
   return ref === undefined ? response : (document.components.responses[ref.split('/').at(-1)!] as unknown as Response);
@@ -84,13 +84,36 @@ const texts = (pattern: string) =>
 
 test('the document has every endpoint that is served, and no other', (t) => {
   const served = endpointsOf(bindings).map(({ route }) => `${route.method} ${writtenPath(route.template).path}`);
-  const below = ['/api/v1/health', '/api/v1/ready'];
-  const own = ['/', '/health', '/ready', ...below, '/openapi.json', '/docs', '/redoc', '/docs/{file}', '/redoc/{file}'];
+  const below = ['/api/v1/health', '/api/v1/live', '/api/v1/ready'];
+  const own = [
+    '/',
+    '/health',
+    '/live',
+    '/ready',
+    ...below,
+    '/openapi.json',
+    '/docs',
+    '/redoc',
+    '/docs/{file}',
+    '/redoc/{file}',
+  ];
   t.deepEqual(
     operations.map(({ path, method }) => `${method.toUpperCase()} ${path}`).toSorted(),
     [...served, ...own.map((path) => `GET ${path}`)].toSorted(),
   );
   t.is(new Set(operations.map(({ operation }) => operation.operationId)).size, operations.length);
+});
+
+test('no two RPCs share an operationId: those of an RPC must not change since another one has come', (t) => {
+  const rpcs = new Map<string, Set<string>>();
+  for (const { target } of bindings) {
+    rpcs.set(target.operationId, (rpcs.get(target.operationId) ?? new Set()).add(target.rpcPath));
+  }
+  t.deepEqual(
+    [...rpcs].filter(([, paths]) => paths.size > 1).map(([id]) => id),
+    [],
+  );
+  t.is(operationOf('get', '/v1/conversations').operationId, 'listConversations');
 });
 
 test('every endpoint has a summary, a success, and for each error a code', (t) => {
@@ -114,8 +137,10 @@ test('a token is asked for where the access rule does, and nowhere else', (t) =>
   t.deepEqual(names.toSorted(), [
     'get /',
     'get /api/v1/health',
+    'get /api/v1/live',
     'get /api/v1/ready',
     'get /health',
+    'get /live',
     'get /openapi.json',
     'get /ready',
     'post /api/v1/auth/login',
@@ -180,9 +205,12 @@ test('every reason of an error of a service stands in its proto, unless no calle
       'DELIVERIES_LEFT',
       'DELIVERY_CANCELLED',
       'DELIVERY_DEADLINE',
+      'NO_ANSWER',
       'REFUSED_BY_NETWORK',
       'UNREADABLE_EVENT',
     ],
+    // Those that tools tell the model, and those that events of a broken answer have.
+    assistant: ['USER_NOT_FOUND', 'INTERNAL', 'DEADLINE_EXCEEDED'],
     file: ['UPLOAD_CLOSED'],
     router: ['UNREADABLE_EVENT'],
   };
@@ -271,7 +299,7 @@ test('examples are as their schemas say', (t) => {
     }
     const contents = [
       operation.requestBody?.content,
-      ...Object.keys(operation.responses).map((status) => responseOf(operation, Number(status)).content),
+      ...Object.keys(operation.responses).map((status) => responseOf(operation, status).content),
     ];
     for (const { schema, example } of contents.flatMap((content) => Object.values(content ?? {}))) {
       if (example === undefined) continue;
@@ -367,4 +395,54 @@ test('a stream of messages is described line by line', (t) => {
   };
   const lines = contentOf((kind, output) => kind === 'server_streaming' && output !== 'google.api.HttpBody');
   t.deepEqual(lines, ['application/json', 'text/event-stream']);
+});
+
+test('events, joined arrays and whole HTTP answers are described', (t) => {
+  const chat = operationOf('post', '/api/{user_id}/chat');
+  const { content } = responseOf(chat, 200);
+  t.deepEqual(Object.keys(content!), ['application/json', 'text/event-stream']);
+  const example = { conversation_id: 1, response: 'x', tool_calls: [], message_id: 2, model: 'm', usage: null };
+  const schema = content!['application/json']!.schema;
+  t.deepEqual(faults(schema, { ...example, finish_reason: 'stop', approvals: [] }), []);
+  t.not(faults(schema, { response: 7 }).length, 0);
+  t.not(faults(schema, { delta: 'no event that a stream ends with' }).length, 0);
+  const event = content!['text/event-stream']!.schema;
+  t.deepEqual(faults(event, { event: 'start', id: '1', data: '{}' }), []);
+  t.not(faults(event, { event: 'none', id: '1', data: '{}' }).length, 0);
+  t.not(faults(event, { event: 'start', id: '1' }).length, 0);
+  t.true(chat.parameters.some(({ name, in: where }) => name === 'Idempotency-Key' && where === 'header'));
+
+  const follow = operationOf('get', '/api/{user_id}/chat/{conversation_id}/stream');
+  t.deepEqual(Object.keys(responseOf(follow, 200).content!), ['text/event-stream']);
+  t.is(responseOf(follow, 204).content, undefined);
+  t.true(follow.parameters.some(({ name }) => name === 'Last-Event-Id'));
+  t.false(follow.parameters.some(({ name }) => name === 'If-None-Match'));
+
+  const tasks = operationOf('get', '/api/{user_id}/tasks');
+  t.like(responseOf(tasks, 200).content!['application/json']!.schema, { type: 'array' });
+  t.deepEqual(Object.keys(responseOf(tasks, 200).content!), ['application/json']);
+
+  const whole = operationOf('post', '/v1/chat/completions');
+  t.true(whole.requestBody!.required);
+  t.deepEqual(Object.keys(responseOf(whole, '2XX').content!), ['*/*']);
+  const model = operationOf('get', '/v1/models/{model}');
+  t.deepEqual(
+    model.parameters.filter(({ name }) => name !== undefined).map((each) => `${each.in} ${each.name}`),
+    ['path model'],
+  );
+});
+
+test('problems are described in the style of their service, and as they are told', (t) => {
+  const schemaAt = (method: string, path: string, status: number) =>
+    Object.entries(responseOf(operationOf(method, path), status).content!)[0]!;
+  for (const [method, path, member] of [
+    ['get', '/api/{user_id}/tasks', 'code'],
+    ['post', '/v1/chat/completions', 'error'],
+  ] as const) {
+    const [type, { schema, example }] = schemaAt(method, path, 401);
+    t.is(type, 'application/problem+json');
+    t.deepEqual(faults(schema, example), []);
+    const { [member]: _left, ...others } = example as Record<string, unknown>;
+    t.not(faults(schema, others).length, 0, member);
+  }
 });

@@ -1,5 +1,5 @@
 import type { DescField } from '@bufbuild/protobuf';
-import type { Binding, HeaderField } from '../bindings.ts';
+import type { Binding, Events, HeaderField } from '../bindings.ts';
 import { partName } from '../body-pieces.ts';
 import type { Template } from '../routes.ts';
 import type { Endpoint } from '../rpc-routes.ts';
@@ -7,7 +7,7 @@ import { isElsewhere } from '../transcode.ts';
 import { paginationType } from '../envelope.ts';
 import { commentOf, titled } from './comments.ts';
 import { successSchema } from './envelopes.ts';
-import type { BodyKind, KnownErrors } from './problems.ts';
+import { preconditionFailed, type BodyKind, type KnownErrors, type KnownProblem } from './problems.ts';
 import { problemResponses } from './responses.ts';
 import type { Schema } from './rules.ts';
 import type { Schemas } from './schemas.ts';
@@ -34,12 +34,21 @@ export const versioned = {
 export const unchanged: Schema = {
   304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
 };
-export const ifNoneMatch: Schema = {
-  name: 'If-None-Match',
-  in: 'header',
-  description: 'Entity tags of what the client has already.',
-  schema: { type: 'string' },
-};
+/** The headers that make a request conditional (RFC 9110, 13). */
+export const conditions: readonly Schema[] = [
+  {
+    name: 'If-Match',
+    in: 'header',
+    description: 'Entity tags, or `*`: unless what is there has one of them, nothing is done.',
+    schema: { type: 'string' },
+  },
+  {
+    name: 'If-None-Match',
+    in: 'header',
+    description: 'Entity tags of what the client has already, or `*`.',
+    schema: { type: 'string' },
+  },
+];
 
 /** Describes endpoints that lead to RPCs. */
 export class Operations {
@@ -53,15 +62,17 @@ export class Operations {
   }
 
   /** The operation of an endpoint; that of an upload tells of the RPC beside it, too. */
-  of({ route, json }: Endpoint): Operation {
+  of({ route, json, lookup }: Endpoint): Operation {
     const { target: binding } = route;
     const both = json === undefined ? [binding] : [binding, json.target];
     const { path, wildcards } = writtenPath(binding.template);
-    const isLookup = route.method === 'GET' && binding.successStatus === 200;
+    const isLookup = route.method === 'GET' && binding.successStatus === 200 && hasVersions(binding);
+    const isConditional = isLookup || lookup !== undefined || hasEntityTag(binding);
     const access = this.#errors.accessOf(binding);
     const security = this.#errors.securityOf(binding);
     const bodies = both.map(bodyKindOf);
     const problems = both.flatMap((each) => this.#errors.problemsOf(each, [bodyKindOf(each)]));
+    if (isConditional) problems.push(preconditionFailed);
     const content = Object.assign({}, ...both.map((each) => this.#requestContent(each))) as Schema;
     return {
       path,
@@ -74,14 +85,17 @@ export class Operations {
         parameters: [
           ...wildcards.map((wildcard) => this.#pathParameter(binding, wildcard)),
           ...this.#queryParameters(both),
-          ...headerParameters(binding.rawBody?.requestHeaders ?? [], binding),
-          ...(isLookup && binding.rawBody === undefined ? [ifNoneMatch] : []),
+          ...headerParameters(binding.requestHeaders, binding),
+          ...(isConditional ? conditions : []),
           { $ref: '#/components/parameters/X-Request-ID' },
         ],
         ...(bodies.some((kind) => kind !== 'none') && {
           requestBody: { required: both.some((each) => this.#needsBody(each)), content },
         }),
-        responses: { ...this.#successes(both, isLookup), ...problemResponses(problems, isEnveloped(binding)) },
+        responses: {
+          ...this.#successes(both, isLookup),
+          ...this.#problems(binding, problems),
+        },
       },
     };
   }
@@ -94,8 +108,8 @@ export class Operations {
     return { summary: title || binding!.method.name, ...(description !== '' && { description }) };
   }
 
-  #idOf({ method }: Binding): string {
-    const name = method.localName;
+  /** Each of several rules of one RPC has an id of its own. */
+  #idOf({ operationId: name }: Binding): string {
     const count = (this.#ids.get(name) ?? 0) + 1;
     this.#ids.set(name, count);
     return count === 1 ? name : `${name}${count}`;
@@ -130,7 +144,7 @@ export class Operations {
   #queryParameters(both: readonly Binding[]): Schema[] {
     const parameters = new Map<string, Schema>();
     for (const binding of both) {
-      if (binding.body === 'all') continue;
+      if (binding.body === 'all' || binding.isWholeHttp) continue;
       for (const leaf of this.#schemas.leaves(binding.method.input)) {
         if (parameters.has(leaf.name) || isElsewhere(binding, leaf.fields)) continue;
         const { examples, ...schema } = leaf.schema;
@@ -151,6 +165,8 @@ export class Operations {
   #requestContent(binding: Binding): Schema {
     const { body, rawBody, method } = binding;
     if (bodyKindOf(binding) === 'none') return {};
+    // What it has to be the protocol says.
+    if (binding.isWholeHttp) return jsonContent({}, undefined);
     if (rawBody !== undefined) {
       const example = this.#schemas.exampleOf(rawBody.bytes);
       const whole = { type: 'string', format: 'binary' };
@@ -186,6 +202,7 @@ export class Operations {
     const { body, rawBody, method } = binding;
     // Bytes may be none at all.
     if (rawBody !== undefined || body === 'none') return false;
+    if (binding.isWholeHttp) return true;
     const { fields } = method.input;
     if (body !== 'all') return this.#schemas.isRequired(fieldOf(fields, body.name));
     const left = boundNames(binding);
@@ -197,12 +214,55 @@ export class Operations {
     const { successStatus, method, rawBody } = binding;
     const description = commentOf(method.output) || 'It is done.';
     if (rawBody !== undefined && method.methodKind === 'server_streaming') return downloads(binding, description);
+    if (binding.isWholeHttp) return { '2XX': wholeAnswer, default: wholeAnswer };
+    if (binding.events !== undefined) return this.#eventResponses(binding, binding.events);
     if (successStatus === 204) return { 204: { description, headers } };
     const schemas = both.map((each) => this.#responseSchema(each));
     const schema = schemas.length > 1 ? { anyOf: schemas } : schemas[0]!;
     const content = isBody(answeredType(binding)) ? anyBytes : streamed(binding, schema);
     if (isLookup && !isStream(binding)) return { 200: { description, headers: versioned, content }, ...unchanged };
     return { [successStatus]: { description, headers, content } };
+  }
+
+  /** What is answered where messages are events. */
+  #eventResponses({ method, successStatus }: Binding, { askedBy, members, last: ends }: Events): Schema {
+    const fields = method.output.fields.filter(({ number }) => members.has(number));
+    const types = fields.map(({ name, message }) =>
+      message?.typeName === statusType ? `\`${name}\`: the error` : `\`${name}\`: ${message!.name}`,
+    );
+    // Each event, as a client sees it that has read the stream.
+    const events = {
+      type: 'object',
+      description: `Server-sent events (WHATWG HTML, 9.2), each with its type, its id, and a value of JSON: ${types.join(', ')}.`,
+      properties: {
+        event: { type: 'string', enum: fields.map(({ name }) => name) },
+        id: { type: 'string' },
+        data: { type: 'string', contentMediaType: 'application/json' },
+        retry: { type: 'integer' },
+      },
+      required: ['event', 'data'],
+    };
+    const content = { 'text/event-stream': { schema: events } };
+    const description = commentOf(method.output);
+    const nothing = { 204: { description: 'There is nothing to tell.', headers } };
+    if (askedBy === undefined) return { 200: { description, headers, content }, ...nothing };
+    const numbers = new Set(ends.map(({ number }) => number));
+    const values = fields.filter(({ number, message }) => numbers.has(number) && message?.typeName !== statusType);
+    const schemas = values.map((field) => this.#schemas.message(field.message!, 'response'));
+    const once = [...new Map(schemas.map((schema) => [JSON.stringify(schema), schema])).values()];
+    const last = once.length === 1 ? once[0]! : { description: 'The value of the last event.', anyOf: once };
+    return {
+      [successStatus]: { description, headers, content: { 'application/json': { schema: last }, ...content } },
+      ...nothing,
+    };
+  }
+
+  #problems({ answers, isWholeHttp }: Binding, problems: readonly KnownProblem[]): Record<string, Schema> {
+    const responses = problemResponses(problems, answers?.style);
+    // The protocol may have answers of its own for the same status.
+    if (isWholeHttp)
+      for (const response of Object.values(responses)) Object.assign(response['content']!, wholeAnswer.content);
+    return responses;
   }
 
   #responseSchema(binding: Binding): Schema {
@@ -228,6 +288,16 @@ function isEnveloped({ answers }: Binding): boolean {
   return answers?.style === 'envelope';
 }
 
+/** The message that tells of an error. */
+const statusType = 'google.rpc.Status';
+
+/** The answer of an RPC that takes whole HTTP requests. */
+const wholeAnswer = {
+  description: 'The answer, as the protocol has it.',
+  headers,
+  content: { '*/*': { schema: {} } },
+};
+
 const adminAccess = 3;
 
 /** Bytes of whatever type. */
@@ -243,8 +313,19 @@ function isBody(typeName: string | undefined): boolean {
   return typeName === 'google.api.HttpBody';
 }
 
+/** Whether an answer has an entity tag. */
+function hasVersions({ rawBody, events, isWholeHttp }: Binding): boolean {
+  return rawBody === undefined && events === undefined && !isWholeHttp;
+}
+
+/** Whether a download is answered with an entity tag. */
+function hasEntityTag({ rawBody }: Binding): boolean {
+  return rawBody?.responseHeaders.some(({ header }) => header === 'etag') ?? false;
+}
+
 /** Whether messages are answered one by one. */
-function isStream({ method: { methodKind } }: Binding): boolean {
+function isStream({ method: { methodKind }, isJoined }: Binding): boolean {
+  if (isJoined) return false;
   return methodKind === 'server_streaming' || methodKind === 'bidi_streaming';
 }
 

@@ -31,6 +31,13 @@ export const ownProblems: readonly KnownProblem[] = [
   problem(503, 'OVERLOADED', 'there is too much to do at the moment'),
 ];
 
+/** What a conditional request may lead to. */
+export const preconditionFailed = problem(
+  412,
+  'PRECONDITION_FAILED',
+  'If-Match or If-None-Match is not met by what is there now',
+);
+
 /** What calling a backend may lead to. */
 const ofCalls: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_HEADER', 'Grpc-Timeout, or metadata in a header, is not usable'),
@@ -56,6 +63,7 @@ const ofBodies: Readonly<Record<BodyKind, readonly KnownProblem[]>> = {
   ],
   bytes: [
     problem(400, 'MALFORMED_FORM', "the form can't be read"),
+    problem(400, 'DIGEST_MISMATCH', 'the form has another digest than Content-Digest says'),
     problem(400, 'INCOMPLETE_BODY', 'the body ended before its time'),
     problem(415, 'UNSUPPORTED_MEDIA_TYPE', 'the body is compressed'),
   ],

@@ -241,6 +241,8 @@ function notZero({ type, minLength = 0 }: Schema): Schema {
 
 function orNull(schema: Schema): Schema {
   const { type, enum: values } = schema;
+  // What may be anything may be null already.
+  if (Object.keys(schema).every((key) => key === 'description')) return schema;
   if (typeof type !== 'string') return { anyOf: [schema, { type: 'null' }] };
   return { ...schema, type: [type, 'null'], ...(Array.isArray(values) && { enum: [...(values as unknown[]), null] }) };
 }

@@ -1,5 +1,5 @@
 /**
- * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, pg-boss (`pg-boss.ts`); both pass
+ * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, PostgreSQL (`postgres.ts`); both pass
  * `contract.ts`.
  *
  * Delivery is at least once and in the order of publication per key. Whoever consumes makes its effects happen once.
@@ -13,12 +13,14 @@ export interface BusEvent {
   type: string;
   /** Events with the same key stay in order. At most 255 characters. */
   key: string;
-  /** The protobuf message. At most 2 MiB. */
+  /** The protobuf message. At most 2 MiB, unless it was on a topic before. */
   value: Uint8Array;
   /** Request id of the call that it comes from. */
   requestId: string;
   /** Only among dead letters: where the event comes from and why it is there. */
   deadLetter?: DeadLetter;
+  /** Only where it is published: it was on a topic before, perhaps by another program, and may be as large as the bus takes. */
+  isReplayed?: boolean;
 }
 
 /** Why an event was put among the dead letters of its topic. */
@@ -52,14 +54,19 @@ export interface ConsumeOptions {
   /** Consumers of one group share the work; each group sees every event. */
   group: string;
   /**
-   * Takes a batch of events of one partition, in order. A normal return acknowledges all of them. If it throws, none may
-   * have taken effect in a way that a repetition would double: the events come again, first together, then one at a time.
+   * Takes a round: events of one topic and of any number of its partitions, in order within each. A normal return acknowledges all of
+   * them. If it throws, none may have taken effect in a way that a repetition would double: the events come again, those of each
+   * partition by themselves, first together, then one at a time.
    *
-   * A transient failure (`isTransient` of lib/errors) is tried again, with backoff, until it works or the consumer stops.
-   * With any other, an event is tried `retry.attempts` times on its own; then it goes to the topic
-   * `<topic>.dead_letters` and the ones behind it go on. Meanwhile only this partition waits.
+   * A transient failure (`isTransient` of lib/errors) is tried again, with backoff, until it works or the consumer stops; after one
+   * that means that it took too long (`isTimeout`), with half as many. With any other, an event is tried `retry.attempts` times on its
+   * own; then it goes to the topic `<topic>.dead_letters` and the ones behind it go on. So does one whose statement exceeds its time
+   * limit (`TimedOut`) four times as often. Meanwhile only this partition waits.
    *
-   * A single event runs in its call's context (`currentContext` of lib/context); a batch, which mixes calls, in none.
+   * Rounds of different partitions may run at once, when one is slow; a partition is in one round at a time. One whose events have
+   * taken more than 2 s has rounds of its own for the next 10 s.
+   *
+   * A single event runs in its call's context (`currentContext` of lib/context); a round of several, which mixes calls, in none.
    */
   handle: (events: readonly ReceivedEvent[]) => Promise<void>;
   /** Called, and tried until it works, before an event is put among the dead letters: ends what waits for the event. */
@@ -67,17 +74,17 @@ export interface ConsumeOptions {
   /** Default: 5 attempts, 100 ms doubling up to 5 s between them. */
   retry?: { attempts: number; minDelay: number; maxDelay: number };
   /**
-   * The shortest time between two batches of a partition, in milliseconds; 30 by default. After a quiet moment an event is
-   * handled at once; while more come, they are handled together, and a batch costs hardly more than one event. For
-   * effects that nobody waits for, choose more. Kafka gathers by itself: there it means nothing.
+   * The shortest time between the beginnings of two rounds, in milliseconds; 30 by default. After a quiet moment an event is handled
+   * at once; while more come, they are handled together, and a round costs hardly more than one event. For effects that nobody waits
+   * for, choose more, at most 1,000.
    */
   interval?: number;
-  /** The most events that `handle` is given at once; 200 by default. */
+  /** The most events that `handle` is given at once; 200 by default. They have 1 MiB at most, unless one alone has more. */
   batchSize?: number;
 }
 
 export interface Consumer {
-  /** Lets the running batch finish, acknowledges it and stops taking new ones. Gives a running batch at most 10 s. */
+  /** Lets the running round finish, acknowledges it and begins no other. Gives it at most 10 s. */
   stop(): Promise<void>;
 }
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { ExecutionContext, TestFn } from 'ava';
 import { currentContext } from '../context.ts';
-import { HubError } from '../errors.ts';
+import { HubError, TimedOut } from '../errors.ts';
 import { deadLetterTopic, type Bus, type BusEvent, type ReceivedEvent } from './bus.ts';
 
 /** An engine that buses are opened on. */
@@ -79,12 +79,14 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
       group: 'readers',
       batchSize: 30,
       async handle(events) {
-        const { partition } = events[0]!;
-        t.false(working.has(partition), 'two batches of one partition are handled at once');
-        working.add(partition);
+        const partitions = partitionsOf(events);
+        for (const partition of partitions) {
+          t.false(working.has(partition), 'one partition is in two rounds at once');
+          working.add(partition);
+        }
         await wait(Math.random() * 5);
-        working.delete(partition);
-        t.true(events.length <= 30 && events.every((event) => event.partition === partition));
+        for (const partition of partitions) working.delete(partition);
+        t.true(events.length <= 30);
         seen.add(events);
       },
     });
@@ -318,7 +320,7 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
       retry,
       async handle(events) {
         stuck ??= events[0]!.partition;
-        if (failing && events[0]!.partition === stuck) throw new HubError('UNAVAILABLE', 'AWAY', 'Away for now');
+        if (failing && partitionsOf(events).has(stuck)) throw new HubError('UNAVAILABLE', 'AWAY', 'Away for now');
         seen.add(events);
       },
     });
@@ -332,6 +334,271 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     failing = false;
     await seen.until(65);
     t.is(seen.events.length, 65);
+  });
+
+  test('consume: a round has what there is of all partitions, in order within each', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const keys = Array.from({ length: 64 }, () => randomUUID());
+    const published = eventsFor(keys, 640);
+    await bus.publish(topic, published);
+    const rounds: (readonly ReceivedEvent[])[] = [];
+    const seen = collector();
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      batchSize: 100,
+      async handle(events) {
+        rounds.push(events);
+        seen.add(events);
+      },
+    });
+    await seen.until(640);
+    await eventually('all is acknowledged', async () => (await lagOf(bus, topic, 'readers')) === 0);
+    t.true(rounds.length < 20, `${rounds.length} rounds`);
+    const all = partitionsOf(seen.events).size;
+    t.true(all > 1 && rounds.some((events) => partitionsOf(events).size === all));
+    for (const key of keys) {
+      const of = (events: readonly BusEvent[]) => events.filter((event) => event.key === key).map(textOf);
+      t.deepEqual(of(seen.events), of(published));
+    }
+  });
+
+  test('consume: what comes soon after a round shares the next one', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const interval = 300;
+    let begun = 0;
+    let rounds = 0;
+    const seen = collector();
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      interval,
+      async handle(events) {
+        if (rounds++ === 0) begun = performance.now();
+        seen.add(events);
+      },
+    });
+    for (const event of eventsFor(['a', 'b', 'c', 'd'], 60)) await bus.publish(topic, [event]);
+    await seen.until(60);
+    const most = 1 + Math.ceil((performance.now() - begun) / interval);
+    t.true(rounds <= most, `${rounds} rounds, ${most} expected at most`);
+  });
+
+  test('consume: what another program has published, up to 4 MiB, goes to the dead letters whole, and back', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    // An event that another program publishes is limited by Kafka alone (max.message.bytes), not by our own limit.
+    const foreign = {
+      ...eventFor('key', ''),
+      value: Buffer.alloc(4 * 1024 * 1024 - 1024, randomUUID()),
+      isReplayed: true,
+    };
+    const [read, buried] = [collector(), collector()];
+    const retry = { attempts: 1, minDelay: 1, maxDelay: 1 };
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      retry,
+      async handle(events) {
+        read.add(events);
+        if (events.some(({ id }) => id === foreign.id)) throw new Error('not ours');
+      },
+    });
+    await bus.consume({
+      topics: [deadLetterTopic(topic)],
+      group: 'readers',
+      handle: async (events) => buried.add(events),
+    });
+    await bus.publish(topic, [foreign]);
+    await buried.until(1);
+    const [letter] = buried.events as [ReceivedEvent];
+    t.like(letter.deadLetter, { topic, reason: 'Error: not ours' });
+    t.true(Buffer.from(letter.value).equals(foreign.value));
+    await bus.publish(topic, [eventFor('key', 'behind it')]);
+    await read.until(2);
+    t.is(textOf(read.events.at(-1)!), 'behind it');
+  });
+
+  test('consume: a round has no more than 1 MiB, and what is larger comes alone', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const sizes = [...Array.from({ length: 28 }, () => 100), 1_500, 100, 100].map((kib) => kib * 1024);
+    const published = sizes.map((size, index) => ({ ...eventFor(String(index % 7), ''), value: Buffer.alloc(size) }));
+    while (published.length > 0) await bus.publish(topic, published.splice(0, 4));
+    const rounds: number[][] = [];
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      handle: async (events) => void rounds.push(events.map(({ value }) => value.byteLength)),
+    });
+    await eventually('all is there', () => rounds.flat().length === sizes.length);
+    for (const round of rounds) {
+      t.true(round.length === 1 || round.reduce((sum, size) => sum + size, 0) <= 1024 * 1024, round.join());
+    }
+    t.true(rounds.length < sizes.length / 2);
+  });
+
+  test('consume: an event that fails for good does not hold up other partitions of its round', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const keys = Array.from({ length: 32 }, () => randomUUID());
+    const published = [...eventsFor(keys, 64), eventFor(keys[0]!, 'bad'), eventFor(keys[0]!, 'behind')];
+    await bus.publish(topic, published);
+    const [seen, behind] = [collector(), Promise.withResolvers<void>()];
+    const together = new Set<number>();
+    let alone = 0;
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      retry: { attempts: 2, minDelay: 10, maxDelay: 10 },
+      async handle(events) {
+        if (!events.some((event) => textOf(event) === 'bad')) return seen.add(events);
+        together.add(partitionsOf(events).size);
+        // Until those of all other partitions are handled, this one is still being tried.
+        if (events.length === 1 && ++alone === 2) await behind.promise;
+        throw new Error('bad');
+      },
+    });
+    const stuck = async () => (await bus.lag(topic, 'readers')).filter(({ events }) => events > 0);
+    await eventually('only one partition waits', async () => (await stuck()).length === 1);
+    t.true([...together].some((partitions) => partitions > 1));
+    behind.resolve();
+    await seen.until(65);
+    t.is(await deadLetters(bus, topic), 1);
+    t.is(alone, 2);
+    for (const key of keys) {
+      const of = (events: readonly BusEvent[]) => events.filter((event) => event.key === key).map(textOf);
+      t.deepEqual(
+        of(seen.events),
+        of(published).filter((text) => text !== 'bad'),
+      );
+    }
+  });
+
+  test('consume: a partition whose events are slow holds up the others of its round, and then no more', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const keys = Array.from({ length: 32 }, () => randomUUID());
+    const seen = collector();
+    const begun = Promise.withResolvers<void>();
+    let released = Promise.withResolvers<void>();
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      async handle(events) {
+        if (events.some((event) => textOf(event) === 'slow')) {
+          begun.resolve();
+          await Promise.all([wait(2_200), Promise.race([released.promise, wait(30_000)])]);
+        }
+        seen.add(events);
+      },
+    });
+    const waiting = async () => (await bus.lag(topic, 'readers')).filter(({ events }) => events > 0).length;
+    // What comes while it is slow is handled by rounds without it.
+    await bus.publish(topic, [eventFor(keys[0]!, 'slow')]);
+    await begun.promise;
+    await bus.publish(topic, eventsFor(keys, 32));
+    await eventually('only the slow partition waits', async () => (await waiting()) === 1);
+    t.true(seen.events.length > 0 && !seen.events.some((event) => textOf(event) === 'slow'));
+    released.resolve();
+    await seen.until(33);
+    // It is known by now, so that a round with the others does not have it.
+    released = Promise.withResolvers();
+    await bus.publish(topic, [eventFor(keys[0]!, 'slow'), ...eventsFor(keys, 32)]);
+    await eventually('only the slow partition waits again', async () => (await waiting()) === 1);
+    t.is(seen.events.filter((event) => textOf(event) === 'slow').length, 1);
+    released.resolve();
+    await seen.until(66);
+  });
+
+  test('consume: a round that takes too long is tried with fewer, and one event that does so every time is given up', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const published = [...eventsFor(['key'], 20), eventFor('key', 'endless'), eventFor('key', 'behind')];
+    await bus.publish(topic, published);
+    const seen = collector();
+    const sizes: number[] = [];
+    let tries = 0;
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      retry,
+      async handle(events) {
+        const isEndless = events.some((event) => textOf(event) === 'endless');
+        if (isEndless && events.length === 1) tries += 1;
+        if (isEndless || events.length > 4) throw new TimedOut('UNAVAILABLE', 'AWAY', 'It took too long');
+        sizes.push(events.length);
+        seen.add(events);
+      },
+    });
+    await seen.until(21);
+    t.deepEqual(
+      seen.events.map(textOf),
+      published.map(textOf).filter((text) => text !== 'endless'),
+    );
+    t.true(sizes.some((size) => size > 1));
+    t.is(tries, 4 * retry.attempts);
+    t.is(await deadLetters(bus, topic), 1);
+  });
+
+  test('consume: what another consumer takes over in the middle of a round is not acknowledged by its first one', async (t) => {
+    const [one, two] = [await open(t, shared()), await open(t, shared())];
+    const topic = await newTopic(one);
+    const keys = Array.from({ length: 64 }, () => randomUUID());
+    await one.publish(topic, eventsFor(keys, 128));
+    const ends = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
+    const begun = Promise.withResolvers<void>();
+    const [first, second] = [collector(), collector()];
+    await one.consume({
+      topics: [topic],
+      group: 'readers',
+      async handle(events) {
+        begun.resolve();
+        await ends[0].promise;
+        first.add(events);
+      },
+    });
+    await begun.promise;
+    let taken = new Set<number>();
+    await two.consume({
+      topics: [topic],
+      group: 'readers',
+      async handle(events) {
+        taken = new Set([...taken, ...partitionsOf(events)]);
+        await ends[1].promise;
+        second.add(events);
+      },
+    });
+    // On Kafka the group is divided anew now. On PostgreSQL the first one keeps what it works on.
+    const isKafka = shared().env['KAFKA_BROKERS'] !== undefined;
+    if (isKafka) await eventually('the second one has some', () => taken.size > 1);
+    ends[0].resolve();
+    await eventually('the first one has acknowledged its own', async () => {
+      const behind = (await one.lag(topic, 'readers')).filter(({ events }) => events > 0);
+      return behind.every(({ partition }) => taken.has(partition));
+    });
+    const left = (await one.lag(topic, 'readers')).filter(({ events }) => events > 0).map(({ partition }) => partition);
+    t.deepEqual(
+      left,
+      [...taken].toSorted((a, b) => a - b),
+    );
+    ends[1].resolve();
+    await eventually('all is acknowledged', async () => (await lagOf(one, topic, 'readers')) === 0);
+    const all = [...first.events, ...second.events];
+    t.is(new Set(all.map(({ id }) => id)).size, 128);
+    t.is(new Set(second.events.map(({ id }) => id)).size, second.events.length);
+    for (const key of keys) {
+      // Whatever came again, came again from the first one that wasn't acknowledged.
+      const texts = (from: Collector) =>
+        from.events.filter((event) => event.key === key).map((each) => Number(textOf(each)));
+      for (const some of [texts(first), texts(second)])
+        t.deepEqual(
+          some,
+          some.toSorted((a, b) => a - b),
+        );
+    }
   });
 
   test('lag: is counted by partition and falls to nothing', async (t) => {
@@ -365,6 +632,19 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     t.is(await lagOf(bus, topic, 'readers'), 7);
   });
 
+  test('lag: who has just begun may ask for many topics at once', async (t) => {
+    const one = await open(t, shared());
+    const topics = await Promise.all(Array.from({ length: 6 }, () => newTopic(one)));
+    for (let round = 0; round < 3; round++) {
+      const other = await open(t, shared());
+      const lags = await Promise.all(topics.map((topic) => lagOf(other, topic, 'readers')));
+      t.deepEqual(
+        lags,
+        topics.map(() => 0),
+      );
+    }
+  });
+
   test('stop: the running batch is finished and acknowledged; a new consumer goes on behind it', async (t) => {
     const bus = await open(t, shared());
     const topic = await newTopic(bus);
@@ -393,6 +673,16 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     await seen.until(20);
     t.is(new Set(seen.events.map((event) => event.id)).size, 20);
     t.is(seen.events.length, 20);
+  });
+
+  test('stop: afterwards nothing is published, and nothing is opened again', async (t) => {
+    const bus = await shared().open();
+    const topic = await newTopic(bus);
+    await bus.publish(topic, [eventFor('key', 'before')]);
+    await bus.stop();
+    const refused = await t.throwsAsync<HubError>(() => bus.publish(topic, [eventFor('key', 'after')]));
+    t.is(refused?.reason, 'BUS_UNAVAILABLE');
+    t.is(await lagOf(await open(t, shared()), topic, 'nobody'), 1);
   });
 
   test('stop: an event that is being tried again is left to the next consumer', async (t) => {
@@ -511,6 +801,10 @@ function eventFor(key: string, text: string): BusEvent {
 /** Events numbered in order, one key after the other. */
 function eventsFor(keys: readonly string[], count: number): BusEvent[] {
   return Array.from({ length: count }, (_, index) => eventFor(keys[index % keys.length]!, String(index)));
+}
+
+function partitionsOf(events: readonly ReceivedEvent[]): Set<number> {
+  return new Set(events.map(({ partition }) => partition));
 }
 
 function textOf(event: BusEvent): string {

@@ -1,19 +1,26 @@
-import { askedGauge, counter } from '../metrics.ts';
+import { beginAtZero, counter, sample, sharedGauge } from '../metrics.ts';
 import type { Bus } from './bus.ts';
 
 const published = counter('bus_published_total', 'Events stored on a topic', ['topic']);
+const publications = counter('bus_publishes_total', 'Calls that stored events on a topic', ['topic']);
 const unpublished = counter('bus_publish_failures_total', 'Publications that failed', ['topic']);
 const consumed = counter('bus_handled_total', 'Events that a group has handled', ['topic', 'group']);
-const failed = counter('bus_failures_total', 'Batches and events that were tried and failed', ['topic', 'group']);
+const rounds = counter('bus_rounds_total', 'Rounds of events that a group has handled', ['topic', 'group']);
+const failed = counter('bus_failures_total', 'Rounds of events that were tried and failed', ['topic', 'group']);
 const buried = counter('bus_dead_letters_total', 'Events that a group has given up', ['topic', 'group']);
-const behind = askedGauge('bus_lag_events', 'Events on a topic that a group has not handled', [
+const behind = sharedGauge('bus_lag_events', 'Events on a topic that a group has not handled', [
   'topic',
   'group',
   'partition',
 ]);
 
-/** The same bus, whose work is counted. */
-export function observed(bus: Bus): Bus {
+/**
+ * The same bus, whose work is counted.
+ *
+ * @param topics those that are known to be published on
+ */
+export function observed(bus: Bus, topics: readonly string[] = []): Bus {
+  for (const each of [published, publications, unpublished]) beginAtZero(each, { topic: topics });
   return {
     ...bus,
     async publish(topic, events) {
@@ -23,14 +30,16 @@ export function observed(bus: Bus): Bus {
         unpublished.inc({ topic });
         throw error;
       }
+      if (events.length > 0) publications.inc({ topic });
       published.inc({ topic }, events.length);
     },
     async consume(options) {
       const { topics, group, handle, onDeadLetter } = options;
+      for (const each of [consumed, rounds, failed, buried]) beginAtZero(each, { topic: topics, group: [group] });
       const consumer = await bus.consume({
         ...options,
         async handle(events) {
-          // A batch is of one topic.
+          // A round is of one topic.
           const labels = { topic: events[0]!.topic, group };
           try {
             await handle(events);
@@ -38,6 +47,7 @@ export function observed(bus: Bus): Bus {
             failed.inc(labels);
             throw error;
           }
+          rounds.inc(labels);
           consumed.inc(labels, events.length);
         },
         async onDeadLetter(event, error) {
@@ -45,10 +55,10 @@ export function observed(bus: Bus): Bus {
           buried.inc({ topic: event.topic, group });
         },
       });
-      const forget = behind.ask(async (tell) => {
+      const forget = sample(async (tell) => {
         const lags = await Promise.all(topics.map(async (topic) => ({ topic, lag: await bus.lag(topic, group) })));
         for (const { topic, lag } of lags) {
-          for (const { partition, events } of lag) tell({ topic, group, partition: String(partition) }, events);
+          for (const { partition, events } of lag) tell(behind, { topic, group, partition: String(partition) }, events);
         }
       });
       return {

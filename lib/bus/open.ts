@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { ConfigError, integer, list, postgresUrl, type Config } from '../config.ts';
+import { awaitEngine, engineSettings, placeOf, type Engine } from '../engines.ts';
 import type { Logger } from '../log.ts';
 import { kafkaAccess, kafkaAccessSettings } from './kafka-access.ts';
 import type { Bus, ReceivedEvent } from './bus.ts';
@@ -8,6 +9,10 @@ import { observed } from './observed.ts';
 /** Settings of a process that publishes or consumes events: the bus is Kafka or a PostgreSQL database. */
 export const busSettings = {
   KAFKA_BROKERS: list()
+    .refine(
+      (brokers) => brokers.every((broker) => /^([\w.-]+|\[[\da-f:.]+\]):\d+$/i.test(broker)),
+      'must be host:port, …',
+    )
     .optional()
     .describe('addresses of Kafka brokers, host:port with commas between them; or set BUS_DATABASE_URL'),
   ...kafkaAccessSettings,
@@ -22,17 +27,27 @@ export const busSettings = {
     .regex(/^[A-Za-z0-9._-]{0,50}$/, 'must be at most 50 of the characters A-Z a-z 0-9 . _ -')
     .default('')
     .describe('stands before the names of all topics and groups, so that several hubs can share one Kafka'),
+  ...engineSettings,
 };
 
+export interface OpenBusOptions {
+  log: Logger;
+  clientId: string;
+  /** Topics that the process is going to publish on, as far as it knows: for its counters. */
+  publishes?: readonly string[];
+  /** Whether to wait for an engine that is away, for START_PATIENCE; otherwise that fails at once. */
+  waits?: boolean;
+}
+
 /**
- * Opens the bus that the configuration names.
+ * Opens the bus that the configuration names, once its engine is there.
  *
- * @throws ConfigError unless exactly one of the two is named, with all that it needs
- * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`
+ * @throws ConfigError unless exactly one of the two is named, with all that it needs, and takes us
+ * @throws StartError if it stays away; HubError UNAVAILABLE `BUS_UNAVAILABLE` if that was not to be waited for
  */
 export async function openBus(
   config: Config<typeof busSettings>,
-  { log, clientId }: { log: Logger; clientId: string },
+  { log, clientId, publishes, waits = true }: OpenBusOptions,
 ): Promise<Bus> {
   const { KAFKA_BROKERS: brokers, BUS_DATABASE_URL: url, BUS_PARTITIONS: partitions, BUS_PREFIX: prefix } = config;
   if ((brokers === undefined) === (url === undefined)) {
@@ -41,12 +56,27 @@ export async function openBus(
   // Imported only now, so that a process loads the library of one engine.
   if (brokers !== undefined) {
     const { openKafkaBus } = await import('./kafka.ts');
-    return observed(
-      withPrefix(prefix, await openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log })),
-    );
+    const { ask, ...kafka } = openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log });
+    try {
+      await there({ setting: 'KAFKA_BROKERS', what: `Kafka at ${brokers.join(', ')}`, ask });
+    } catch (error) {
+      await kafka.stop();
+      throw error;
+    }
+    return observed(withPrefix(prefix, kafka), publishes);
   }
-  const { openPgBossBus } = await import('./pg-boss.ts');
-  return observed(withPrefix(prefix, await openPgBossBus({ url: url!, partitions, clientId, log })));
+  const { openPostgresBus } = await import('./postgres.ts');
+  let postgres: Bus | undefined;
+  await there({
+    setting: 'BUS_DATABASE_URL',
+    what: `PostgreSQL at ${placeOf(url!)}`,
+    ask: async () => void (postgres = await openPostgresBus({ url: url!, partitions, clientId, log })),
+  });
+  return observed(withPrefix(prefix, postgres!), publishes);
+
+  async function there(engine: Engine): Promise<void> {
+    await awaitEngine(engine, { log, patience: waits ? config.START_PATIENCE : undefined });
+  }
 }
 
 /** A bus whose topics and groups have other names than its users give them. */

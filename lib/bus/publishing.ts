@@ -1,11 +1,17 @@
 import { within } from '../deadline.ts';
 import { HubError } from '../errors.ts';
+import type { Logger } from '../log.ts';
 import type { Bus, BusEvent } from './bus.ts';
 
 /** How long `publish` may take, in milliseconds. */
 const publishLimit = 5_000;
 
+/** Of what is published for the first time. Whoever consumes has to take what is there, and to put it among the dead letters. */
 const largestValue = 2 * 1024 * 1024;
+/** Of calls that are stored together. */
+const together = { events: 1_000, bytes: 1024 * 1024 };
+/** Of a topic's calls that wait. */
+const mostWaiting = 32 * 1024 * 1024;
 
 /** The bus is away: try again in a second. */
 export function unavailable(cause: unknown): HubError {
@@ -28,6 +34,7 @@ export async function answersWithin<T>(limit: number, work: Promise<T>): Promise
 /** A call of `publish` whose turn has not come. */
 interface Waiting {
   events: readonly BusEvent[];
+  bytes: number;
   /** Fulfilled once the events are stored. */
   stored: PromiseWithResolvers<void>;
   /** Its caller has been told that it failed: storing it now would only put it behind what came after it. */
@@ -35,20 +42,30 @@ interface Waiting {
 }
 
 /**
- * Makes `publish` of a bus out of the adapter's way to store events: checks them, keeps the publications to one topic in
- * the order of the calls, and answers in time. What comes while another call is being stored is stored together after it.
+ * How an adapter stores events, in order. What is stored piece by piece is given up once `isLate` says so: its caller has been told that
+ * it failed, and other calls are being stored.
  */
-export function publisher(store: (topic: string, events: readonly BusEvent[]) => Promise<void>): Bus['publish'] {
+export type Store = (topic: string, events: readonly BusEvent[], isLate: () => boolean) => Promise<void>;
+
+/**
+ * Makes `publish` of a bus out of the adapter's way to store events: checks them, keeps the publications to one topic in
+ * the order of the calls, and answers in time. What comes while another call is being stored is stored together after it; when too
+ * much waits already, it is refused as if the bus were away.
+ */
+export function publisher(store: Store): Bus['publish'] {
   const queues = new Map<string, Waiting[]>();
 
   async function storeAll(topic: string, queue: Waiting[]): Promise<void> {
     while (queue.length > 0) {
       const calls = takeSome(queue);
+      let isLate = false;
       try {
         const events = calls.flatMap((call) => call.events);
-        if (events.length > 0) await answersWithin(publishLimit, store(topic, events));
+        const storing = events.length === 0 ? Promise.resolve() : store(topic, events, () => isLate);
+        await answersWithin(publishLimit, storing);
         for (const call of calls) call.stored.resolve();
       } catch (error) {
+        isLate = true;
         for (const call of calls) call.stored.reject(error);
       }
     }
@@ -59,8 +76,11 @@ export function publisher(store: (topic: string, events: readonly BusEvent[]) =>
     checkName('topic', topic);
     events.forEach(checkEvent);
     if (events.length === 0) return;
-    const call: Waiting = { events, stored: Promise.withResolvers(), late: false };
+    const bytes = events.reduce((sum, { value }) => sum + value.byteLength, 0);
+    const call: Waiting = { events, bytes, stored: Promise.withResolvers(), late: false };
     const queue = queues.get(topic);
+    const waiting = queue?.reduce((sum, each) => sum + (each.late ? 0 : each.bytes), 0) ?? 0;
+    if (waiting > 0 && waiting + bytes > mostWaiting) throw unavailable(new Error(`${waiting} bytes wait already`));
     if (queue === undefined) {
       const begun = [call];
       queues.set(topic, begun);
@@ -79,11 +99,17 @@ export function publisher(store: (topic: string, events: readonly BusEvent[]) =>
 /** Takes the next calls out of the queue, as many as make up a good size to store at once. */
 function takeSome(queue: Waiting[]): Waiting[] {
   const calls: Waiting[] = [];
-  for (let events = 0; queue.length > 0 && events < 1_000;) {
-    const call = queue.shift()!;
-    if (call.late) continue;
-    calls.push(call);
-    events += call.events.length;
+  let events = 0;
+  let bytes = 0;
+  while (queue.length > 0 && events < together.events) {
+    const [call] = queue as [Waiting];
+    if (!call.late) {
+      if (calls.length > 0 && bytes + call.bytes > together.bytes) break;
+      calls.push(call);
+      events += call.events.length;
+      bytes += call.bytes;
+    }
+    queue.shift();
   }
   return calls;
 }
@@ -97,11 +123,24 @@ export function checkName(what: string, name: string): void {
 function checkEvent(event: BusEvent, index: number): void {
   if (event.key === '' || event.key.length > 255)
     throw new TypeError(`events[${index}].key must have 1 to 255 characters`);
-  if (event.value.byteLength > largestValue) {
+  const isNew = event.deadLetter === undefined && event.isReplayed !== true;
+  if (isNew && event.value.byteLength > largestValue) {
     throw new RangeError(
       `events[${index}].value has ${event.value.byteLength} bytes; at most ${largestValue} are allowed`,
     );
   }
+}
+
+/** Says it if a topic has another number of partitions than this process is told. */
+export function tellOfPartitions(
+  log: Logger,
+  { topic, partitions, found }: { topic: string; partitions: number; found: number },
+): void {
+  if (found === partitions) return;
+  log.warn(
+    { topic },
+    `BUS_PARTITIONS is ${partitions}, but the topic has ${found}: all processes need the same number`,
+  );
 }
 
 /** Cuts events into runs of at most `count` events and about `bytes` bytes, in order. */

@@ -39,10 +39,10 @@ export function connectAuthority({
     async exchange(keyHash) {
       const client = currentContext()?.client;
       // Others may wait for the same key: whoever was first doesn't decide for how long.
-      const { keyId, userId, username, expiresAt } = await withContext({ requestId: uuid(), client }, () =>
+      const { keyId, userId, numId, username, expiresAt } = await withContext({ requestId: uuid(), client }, () =>
         auth.exchangeApiKey({ keyHash }),
       );
-      return { keyId, userId, username, expiresAt };
+      return { keyId, userId, numId, username, expiresAt };
     },
     changesAfter: (after, signal) => auth.watchStandings({ after }, { signal }),
     close: () => auth.close(),

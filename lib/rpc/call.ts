@@ -1,18 +1,19 @@
 import { performance } from 'node:perf_hooks';
-import type { DescMethod } from '@bufbuild/protobuf';
-import type { Metadata } from '@grpc/grpc-js';
+import type { DescField, DescMethod } from '@bufbuild/protobuf';
+import { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
 import { clientOf, type Networks } from '../client-address.ts';
 import { requestIdPattern, withContext, type CallContext } from '../context.ts';
 import { within } from '../deadline.ts';
-import { HubError, invalidFields, type FieldViolation } from '../errors.ts';
+import { errorKinds, HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
-import { counter, durationHistogram, gauge } from '../metrics.ts';
+import { beginAtZero, counter, durationHistogram, gauge } from '../metrics.ts';
 import { leastRate, leastTaken, type RateFloorOptions } from '../rate-floor.ts';
-import type { AccessRule, Callers } from './callers.ts';
-import { isForWantOfPlace, type Places } from './places.ts';
+import { apiKeyHeader, type AccessRule, type Callers } from './callers.ts';
+import { isForWantOfPlace, placeRefusals, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
+import { malformedRequest } from './refusing.ts';
 import { validate } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
@@ -27,10 +28,22 @@ export interface Call<Caller = unknown> {
   origin: string | undefined;
   /** Aborted when the caller has gone or its deadline has passed. */
   signal: AbortSignal;
+  /** By what the caller is known, to call other services as this caller (`CallOptions` of `client.ts`). Secret. */
+  credentials: Credentials;
+}
+
+/** The metadata by which a caller is known: a token or an API key, as the caller has sent it. */
+export type Credentials = Readonly<Partial<Record<'authorization' | typeof apiKeyHeader, string>>>;
+
+/** A call that is answered with a stream. */
+export interface StreamCall<Caller = unknown> extends Call<Caller> {
+  /** Tells the caller that the answer begins, though there is no message of it yet. */
+  begin(): void;
 }
 
 /** A call by a user: RPCs with the access rule USER or ADMIN. */
 export type UserCall = Call<UserIdentity>;
+export type UserStreamCall = StreamCall<UserIdentity>;
 
 /** What is wrong with a request beyond the rules in its proto. */
 export type Check = (
@@ -38,11 +51,18 @@ export type Check = (
   found: readonly FieldViolation[],
   caller: Identity | undefined,
 ) => FieldViolation[] | Promise<FieldViolation[]>;
+/** Makes sure that what a request is about exists, and is the caller's. @throws HubError if not */
+export type Find = (
+  request: object,
+  found: readonly FieldViolation[],
+  caller: Identity | undefined,
+) => void | Promise<void>;
+
 /** A request as the deserialiser hands it over: it must not throw, so what is wrong is found later. */
 export interface Decoded {
   encoded: Buffer;
-  /** Undefined if the bytes were no message of that type. */
-  request: () => object | undefined;
+  /** The message, and bytes of it that every decoder reads alike; undefined if the bytes that came are no message of that type. */
+  read: () => { request: object; canonical: Uint8Array } | undefined;
 }
 
 /** An RPC with all that is known of it before it is called. */
@@ -55,6 +75,9 @@ export interface Rpc extends AccessRule {
   /** What its calls take a place for. */
   kind: 'short' | 'long';
   check: Check | undefined;
+  /** The field of the request that has to name the caller, if there is one. */
+  callerField: DescField | undefined;
+  find: Find | undefined;
 }
 
 /** What a server has for every call. */
@@ -82,9 +105,19 @@ export const usualPatience: Patience = { first: 10_000, rate: leastRate, taken: 
 /** Metadata of a service's call: whom it works for. Believed of services alone. */
 export const onBehalfKey = 'x-on-behalf-of';
 
-const handled = counter('rpc_handled_total', 'RPCs answered, by how they ended', ['rpc', 'code']);
+const handled = counter(
+  'rpc_handled_total',
+  'RPCs answered, by how they ended; with a reason where they were refused for want of a place (OVERLOADED, TOO_MANY_CALLS)',
+  ['rpc', 'code', 'reason'],
+);
 const handling = durationHistogram('rpc_duration_seconds', 'From the first byte of an RPC to its answer', ['rpc']);
 const inFlight = gauge('rpc_in_flight', 'RPCs being answered');
+
+/** Lets the counter of an RPC's calls begin at 0, so that a monitor sees the first of them. */
+export function beginCounting(rpc: string): void {
+  beginAtZero(handled, { rpc: [rpc], code: ['OK', ...errorKinds] });
+  for (const { reason, kind } of placeRefusals) beginAtZero(handled, { reason: [reason], rpc: [rpc], code: [kind] });
+}
 
 /** What calls of every kind have in common. */
 interface ServerCall {
@@ -94,8 +127,9 @@ interface ServerCall {
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
-/** How a call ended, and for whom, if it was a user. */
-export type Outcome = ({ answer: object } | { failure: HubError }) & { userId?: string | undefined };
+/** How a call ended, under which id, and for whom, if it was a user. */
+export type Outcome = Ending & { requestId: string; userId: string | undefined };
+type Ending = { answer: object } | { failure: HubError };
 
 /** The request of a call: there already, or what waits for it. */
 type Request = { there: Decoded } | { coming: () => Promise<Decoded | undefined> };
@@ -116,15 +150,16 @@ export async function seeThrough(
   inFlight.inc();
   const context: CallContext = {
     requestId: requestIdOf(call.metadata),
-    deadline: deadlineOf(call.getDeadline(), rpc.timeout ?? serving.defaultDeadline),
+    ...deadlineOf(call.getDeadline(), rpc.timeout ?? serving.defaultDeadline),
   };
   return withContext(context, async () => {
     const { outcome, caller } = await outcomeOf(rpc, serving, call, given, handler, context);
     const failure = 'failure' in outcome ? outcome.failure : undefined;
     const code = failure?.kind ?? 'OK';
+    const isUnplaced = failure !== undefined && isForWantOfPlace(failure);
     const took = performance.now() - began;
     inFlight.dec();
-    handled.inc({ rpc: rpc.name, code });
+    handled.inc({ ...(isUnplaced ? { reason: failure.reason } : {}), rpc: rpc.name, code });
     handling.observe({ rpc: rpc.name }, took / 1_000);
     const line = {
       rpc: rpc.name,
@@ -134,11 +169,16 @@ export async function seeThrough(
       by: caller?.kind === 'user' ? caller.userId : caller?.name,
     };
     // Said of each of those, it would be one more load.
-    if (failure !== undefined && isForWantOfPlace(failure)) serving.log.debug(line, 'rpc');
-    else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, err: failure.cause }, failure.message);
+    if (isUnplaced) serving.log.debug(line, 'rpc');
+    // Where it comes from in our code says nothing: what is away is elsewhere.
+    else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, cause: causeOf(failure) }, failure.message);
     // Services ask for what takes long without end, and by themselves: it says nothing that there is no more to hear.
     else serving.log[rpc.access === 'SERVICE' && rpc.kind === 'long' && code === 'OK' ? 'debug' : 'info'](line, 'rpc');
-    return { ...outcome, userId: caller?.kind === 'user' ? caller.userId : undefined };
+    return {
+      ...outcome,
+      requestId: context.requestId,
+      userId: caller?.kind === 'user' ? caller.userId : undefined,
+    };
   });
 }
 
@@ -149,11 +189,15 @@ async function outcomeOf(
   given: Request,
   handler: Handle,
   context: CallContext,
-): Promise<{ outcome: Outcome; caller?: Identity | undefined }> {
+): Promise<{ outcome: Ending; caller?: Identity | undefined }> {
   const { metadata } = call;
   const { address, isTrusted } = originator(call, trustedProxies);
   const abort = new AbortController();
-  call.on('cancelled', () => abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone')));
+  let isOver = false;
+  call.on('cancelled', () => {
+    // grpc-js says so of each call in the end, also of one that was answered.
+    if (!isOver) abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone'));
+  });
   let caller: Identity | undefined;
   let release = () => {};
 
@@ -167,12 +211,14 @@ async function outcomeOf(
     // Who has gone meanwhile, or come too late, takes no place.
     abort.signal.throwIfAborted();
     release = places.take(rpc.kind, context.client);
-    const request = decoded?.request();
+    const read = decoded?.read();
+    if (read === undefined) throw malformedRequest();
+    const { request } = read;
+    if (rpc.callerField !== undefined) requireCaller(request, rpc.callerField, caller);
     const told = toldBy(metadata);
-    if (decoded === undefined || request === undefined || told === undefined) {
-      throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
-    }
-    const found = [...told, ...withoutRepeats(validate(rpc.description.input, decoded.encoded), told)];
+    if (told === undefined) throw malformedRequest();
+    await rpc.find?.(request, told, caller);
+    const found = [...told, ...withoutRepeats(validate(rpc.description.input, read.canonical), told)];
     const more = rpc.check === undefined ? [] : await rpc.check(request, found, caller);
     const wrong = [...found, ...withoutRepeats(more, found)];
     if (wrong.length > 0) throw invalidFields(wrong);
@@ -182,6 +228,7 @@ async function outcomeOf(
       address,
       origin: isTrusted ? originOf(metadata) : undefined,
       signal: abort.signal,
+      credentials: credentialsIn(metadata),
     });
   }
 
@@ -202,8 +249,36 @@ async function outcomeOf(
   } catch (error) {
     return { outcome: { failure: refusal(error, rpc, abort.signal, log) }, caller };
   } finally {
+    isOver = true;
     release();
   }
+}
+
+/** What was said of the reason of an error. */
+function causeOf({ cause }: HubError): string | undefined {
+  return cause instanceof Error ? cause.message : undefined;
+}
+
+/** @throws HubError PERMISSION_DENIED `NOT_YOUR_PATH` if a field doesn't name the caller */
+function requireCaller(request: object, { localName }: DescField, caller: Identity | undefined): void {
+  const named = (request as Record<string, string>)[localName] as string;
+  if (caller?.kind === 'user') {
+    if (named.toLowerCase() === caller.userId) return;
+    if (caller.numId === 0n && /^[1-9]\d*$/.test(named)) {
+      throw new HubError('UNAUTHENTICATED', 'TOKEN_EXPIRED', 'The token is too old to be used here: log in again');
+    }
+    if (caller.numId !== 0n && named === String(caller.numId)) return;
+  }
+  throw new HubError('PERMISSION_DENIED', 'NOT_YOUR_PATH', 'Access denied: the user in the path is not you');
+}
+
+function credentialsIn(metadata: Metadata): Credentials {
+  // Where both are sent, the token counts.
+  for (const key of ['authorization', apiKeyHeader] as const) {
+    const [value] = metadata.get(key);
+    if (typeof value === 'string') return { [key]: value };
+  }
+  return {};
 }
 
 /**
@@ -239,15 +314,24 @@ function toldBy(metadata: Metadata): FieldViolation[] | undefined {
   }
 }
 
+/** Metadata of a request and of its answer: the id under which the logs know it. */
+export const requestIdKey = 'x-request-id';
+
+/** What an answer begins with. */
+export function initialMetadata(requestId: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set(requestIdKey, requestId);
+  return metadata;
+}
+
 function requestIdOf(metadata: Metadata): string {
-  const [given] = metadata.get('x-request-id');
+  const [given] = metadata.get(requestIdKey);
   return typeof given === 'string' && requestIdPattern.test(given) ? given : uuid();
 }
 
-/** Milliseconds since the epoch. */
-function deadlineOf(given: Date | number, fallback: number): number {
+function deadlineOf(given: Date | number, fallback: number): Pick<CallContext, 'deadline' | 'isDeadlineOurs'> {
   const at = given instanceof Date ? given.getTime() : given;
-  return Number.isFinite(at) ? at : Date.now() + fallback;
+  return Number.isFinite(at) ? { deadline: at } : { deadline: Date.now() + fallback, isDeadlineOurs: true };
 }
 
 function directAddress(peer: string): string {

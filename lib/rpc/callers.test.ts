@@ -10,7 +10,7 @@ import { openCallers, type AccessRule } from './callers.ts';
 
 const log = openLog({ name: 'test', format: 'json', level: 'silent' });
 const key = `c4a_${'k'.repeat(43)}`;
-const user = { kind: 'user', userId: 'u1', username: 'ana', admin: false, credential: 'token' } as const;
+const user = { kind: 'user', userId: 'u1', numId: 7n, username: 'ana', admin: false, credential: 'token' } as const;
 const byToken: Record<string, Identity> = {
   user,
   admin: { ...user, admin: true },
@@ -35,7 +35,7 @@ function open(t: ExecutionContext) {
     identities,
     log,
     authority: {
-      exchange: async () => ({ keyId: 'k1', userId: 'u1', username: 'ana', expiresAt: undefined }),
+      exchange: async () => ({ keyId: 'k1', userId: 'u1', numId: 7n, username: 'ana', expiresAt: undefined }),
       changesAfter: async (after, signal) => {
         if (after === 0n) return { cursor, more: false, standings: [], revokedKeyIds: [] };
         const gone = new Promise<never>((_, reject) =>

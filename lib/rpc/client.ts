@@ -2,14 +2,14 @@ import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobu
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import { text, type Config } from '../config.ts';
 import { currentContext } from '../context.ts';
-import { HubError } from '../errors.ts';
+import { HubError, type ErrorKind } from '../errors.ts';
 import type { Identities } from '../identity.ts';
-import { onBehalfKey } from './call.ts';
+import { onBehalfKey, type Credentials } from './call.ts';
 import { openClient } from './delivery.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
-import { addressPattern, connectionOptions, Reach, targetOf } from './reach.ts';
+import { connectionOptions, isAddress, Reach, targetOf } from './reach.ts';
 import { method, timeoutOf } from './schema.ts';
-import { fromServiceError } from './status.ts';
+import { fromServiceError, hasDetails, wideTrailersKey } from './status.ts';
 import { openTransport, type transportSettings } from './transport.ts';
 
 export interface ConnectOptions {
@@ -23,12 +23,14 @@ export interface ConnectOptions {
 
 /** A setting that says where another service is. */
 export function serviceAddress() {
-  return text().regex(addressPattern, 'must be host:port, or several IP addresses with ports and commas between them');
+  return text().refine(isAddress, 'must be host:port, or several IP addresses with ports and commas between them');
 }
 
 export interface CallOptions {
   /** Ends the call when it is aborted: it fails with CANCELLED then. */
   signal?: AbortSignal;
+  /** Calls as the caller whose credentials these are, in place of this service. */
+  credentials?: Credentials;
 }
 
 /** The unary RPCs of another service, and the connection to it. */
@@ -58,13 +60,18 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
     const description = method(rpc.path);
     const isRepeatable = description.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
     const longest = timeoutOf(description) ?? longestCall;
-    const call = async (request: unknown, { signal }: CallOptions = {}): Promise<unknown> => {
+    const call = async (request: unknown, { signal, credentials }: CallOptions = {}): Promise<unknown> => {
       const metadata = new Metadata();
-      metadata.set('authorization', `Bearer ${await identities.serviceToken(target)}`);
+      const shown = credentials ?? { authorization: `Bearer ${await identities.serviceToken(target)}` };
+      for (const [key, value] of Object.entries(shown)) metadata.set(key, value);
+      metadata.set(wideTrailersKey, '1');
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
       if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
-      const deadline = Math.min((context?.deadline ?? Infinity) - deadlineMargin, Date.now() + longest);
+      const [own, given] = [Date.now() + longest, (context?.deadline ?? Infinity) - deadlineMargin];
+      const deadline = Math.min(own, given);
+      // Not the caller's patience is over then, but that of ours: the other side is to blame.
+      const isOurs = own <= given || context?.isDeadlineOurs === true;
       const attempt = () =>
         new Promise((resolve, reject) => {
           const running = client.makeUnaryRequest(
@@ -87,7 +94,7 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
         const isGone = () => signal?.aborted ?? false;
         return await unlessAborted(signal, reach.call(attempt, { isRepeatable, deadline, isGone }));
       } catch (error) {
-        throw isServiceError(error) ? translated(error, target) : error;
+        throw isServiceError(error) ? translated(error, target, isOurs) : error;
       }
     };
     return [key, call] as const;
@@ -113,12 +120,26 @@ function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error;
 }
 
-/** What another service says of itself is passed on; that it can't be reached is said in our own words. */
-function translated(error: ServiceError, target: string): HubError {
+/**
+ * What another service says of itself is passed on. What gRPC says of a failed call has no details, and names addresses that are nobody's
+ * business: that is said in our own words.
+ *
+ * @param isOurs whether the deadline of the call was ours, and not the caller's
+ */
+function translated(error: ServiceError, target: string, isOurs: boolean): HubError {
   const failure = fromServiceError(error);
-  if (failure.reason !== 'UNAVAILABLE') return failure;
-  return new HubError('UNAVAILABLE', 'SERVICE_UNAVAILABLE', `The ${target} service can't be reached at the moment`, {
-    retryAfter: 1,
-    cause: error,
-  });
+  if (hasDetails(error)) return failure;
+  const say = (kind: ErrorKind, reason: string, message: string, retryAfter?: number) =>
+    new HubError(kind, reason, message, { ...(retryAfter !== undefined && { retryAfter }), cause: error });
+  switch (failure.kind) {
+    case 'DEADLINE_EXCEEDED':
+      if (!isOurs) return say(failure.kind, failure.kind, 'The call took longer than its deadline');
+      return say('UNAVAILABLE', 'SERVICE_UNAVAILABLE', `The ${target} service doesn't answer at the moment`, 1);
+    case 'UNAVAILABLE':
+      return say('UNAVAILABLE', 'SERVICE_UNAVAILABLE', `The ${target} service can't be reached at the moment`, 1);
+    case 'CANCELLED':
+      return say(failure.kind, failure.kind, 'The call was cancelled');
+    default:
+      return say(failure.kind, failure.kind, `The ${target} service could not do it`);
+  }
 }

@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import { credentials, Metadata, type Client, type ServiceError } from '@grpc/grpc-js';
+import { credentials, Metadata, status, type Client, type ServiceError } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
+import { behindTime } from '../../test/clock.ts';
 import { endings, serveRaw, type Ending, type RawServer } from '../../test/raw-http2.ts';
-import { openClient, type CallError } from './delivery.ts';
+import { onceMoreIfRefused, openClient, type CallError } from './delivery.ts';
 import { asLost, connectionOptions, Reach } from './reach.ts';
 
 const path = '/a.B/C';
@@ -76,6 +77,35 @@ test('delivery: a call that is given up, and one that finds no server, say so', 
   const nobody = openClient('127.0.0.1:1', credentials.createInsecure(), connectionOptions);
   t.teardown(() => nobody.close());
   t.is((await failure(unary(nobody))).delivery, 'never sent');
+});
+
+test.serial('delivery: a call that is lost once its deadline has passed has exceeded it', async (t) => {
+  for (const ending of endings.filter(({ delivery }) => delivery === 'maybe processed')) {
+    // oxlint-disable-next-line no-await-in-loop -- the clock is everybody's
+    const { client } = await open(t, ending);
+    // oxlint-disable-next-line no-await-in-loop
+    const error = await behindTime(60_000, () => failure(unary(client, Date.now() + 60_000)));
+    t.like(error, { code: status.DEADLINE_EXCEEDED, delivery: 'given up' }, ending.what);
+    client.close();
+  }
+});
+
+test('onceMoreIfRefused: what was refused unprocessed is made once more, and nothing else', async (t) => {
+  await Promise.all(
+    endings.map(async (ending) => {
+      const { server } = await open(t, ending);
+      const client = openClient(server.address, credentials.createInsecure(), {
+        ...connectionOptions,
+        ...onceMoreIfRefused,
+      });
+      t.teardown(() => client.close());
+      await new Promise<void>((resolve) => client.waitForReady(Date.now() + 10_000, () => resolve()));
+      await failure(unary(client));
+      // Who ends a connection because of an error is not asked again.
+      const isRefused = ending.delivery === 'refused unprocessed' && !/^GOAWAY [^0]/.test(ending.what);
+      t.is(server.requests, isRefused ? 2 : 1, ending.what);
+    }),
+  );
 });
 
 test('reach: how often a call is made is decided by how far it came, and by nothing that is said', async (t) => {

@@ -2,6 +2,8 @@ import http2, { type ClientHttp2Session, type ClientHttp2Stream, type IncomingHt
 import {
   Channel,
   Client,
+  connectivityState,
+  Metadata,
   status,
   type ChannelCredentials,
   type ChannelOptions,
@@ -31,9 +33,19 @@ export interface CallError extends ServiceError {
 }
 
 /** Whether a call was lost: the server didn't say what it ended with. */
-export function isLost({ delivery }: CallError): boolean {
+export function isLost({ delivery }: Pick<CallError, 'delivery'>): boolean {
   return delivery === 'never sent' || delivery === 'refused unprocessed' || delivery === 'maybe processed';
 }
+
+/**
+ * What a call came to that was lost once its deadline had passed. A server that ends a call by its deadline resets the stream, and a busy
+ * client reads that before its own timer fires. grpc-go and gRPC's core see it in the same way.
+ */
+export const deadlineExceeded = {
+  code: status.DEADLINE_EXCEEDED,
+  details: 'Deadline exceeded',
+  delivery: 'given up',
+} as const;
 
 /** Whether what HTTP alone says, without a status of gRPC's, comes from a proxy that couldn't reach the server, or lost it. */
 export function isOfGateway(httpStatus: number): boolean {
@@ -56,15 +68,43 @@ const {
 } = http2.constants;
 
 /**
- * A client of grpc-js whose errors say how far the call came (`CallError`). It repeats nothing by itself, and so keeps no message
- * for another attempt: what is kept counts as sent, so that `write` of a stream would ask for more too early.
+ * Options of a client that makes a call once more by itself if the server has refused it unprocessed, as it does with what is made in the
+ * moment in which it says that it closes the connection: for calls that nothing else repeats. Until an answer begins up to 128 KiB of
+ * what is sent are kept for that. What is kept counts as sent: `write` of a stream asks for so much too early, and no more.
  */
-export function openClient(address: string, credentials: ChannelCredentials, options: ChannelOptions): Client {
-  return new Client(address, credentials, {
-    ...options,
+export const onceMoreIfRefused: ChannelOptions = {
+  'grpc.enable_retries': 1,
+  'grpc.per_rpc_retry_buffer_size': 128 * 1024,
+};
+
+/**
+ * A client of grpc-js whose errors say how far the call came (`CallError`). It repeats nothing by itself, unless the options say so, and
+ * so keeps no message for another attempt.
+ */
+export function openClient(address: string, credentials: ChannelCredentials, options: ChannelOptions): TellingClient {
+  return new TellingClient(address, credentials, {
     'grpc.enable_retries': 0,
+    ...options,
     channelFactoryOverride: (...given) => new TellingChannel(...given),
   });
+}
+
+/** Tells why it isn't connected, too. */
+export class TellingClient extends Client {
+  /**
+   * What the last try to connect came to: that nobody listens, or that the certificate is for another name. grpc-js 1.14 tells that to
+   * calls alone which can't be sent, so this looks inside; undefined where it isn't found there.
+   */
+  whyAway(): string | undefined {
+    if (this.getChannel().getConnectivityState(false) !== connectivityState.TRANSIENT_FAILURE) return undefined;
+    const { currentPicker } = (this.getChannel() as unknown as WithPicker).internalChannel ?? {};
+    const said = currentPicker?.pick?.({ metadata: new Metadata(), extraPickInfo: {} }).status?.details;
+    return said === undefined ? undefined : (/Last error: (.*?)(?:\. Resolution note|$)/s.exec(said)?.[1] ?? said);
+  }
+}
+
+interface WithPicker {
+  internalChannel?: { currentPicker?: { pick?(about: object): { status?: { details?: string } | null } } };
 }
 
 type Call = ReturnType<Channel['createCall']>;
@@ -72,6 +112,7 @@ type Call = ReturnType<Channel['createCall']>;
 class TellingChannel extends Channel {
   override createCall(...given: Parameters<Channel['createCall']>): Call {
     const call = super.createCall(...given);
+    const [, deadline] = given;
     const [start, cancelWithStatus] = [call.start.bind(call), call.cancelWithStatus.bind(call)];
     let givenUp: string | undefined;
     call.cancelWithStatus = (code, details) => {
@@ -88,8 +129,9 @@ class TellingChannel extends Channel {
             return;
           }
           const delivery = received.details === givenUp ? 'given up' : deliveryOf(call, received.code);
+          const isLate = isLost({ delivery }) && Date.now() >= Number(deadline);
           // What is in the status gets into the error.
-          listener.onReceiveStatus({ ...received, delivery } as StatusObject);
+          listener.onReceiveStatus({ ...received, ...(isLate ? deadlineExceeded : { delivery }) } as StatusObject);
         },
       });
     };

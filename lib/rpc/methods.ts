@@ -18,15 +18,15 @@ export interface UploadMethod<Request, Response> extends Codec<Request, Response
   responseStream: false;
 }
 
-/** A server-streaming RPC whose stream is a response and then bytes (`raw_body` of chat4all.options.v1). */
-export interface DownloadMethod<Request, Response> extends Codec<Request, Response> {
+/** A server-streaming RPC: messages, or a response and then bytes (`raw_body` of chat4all.options.v1). */
+export interface ServerStreamMethod<Request, Response> extends Codec<Request, Response> {
   requestStream: false;
   responseStream: true;
 }
 
 /** An RPC of a service definition that ts-proto generated for grpc-js. */
 export type MethodDefinition<Request, Response> =
-  UnaryMethod<Request, Response> | UploadMethod<Request, Response> | DownloadMethod<Request, Response>;
+  UnaryMethod<Request, Response> | UploadMethod<Request, Response> | ServerStreamMethod<Request, Response>;
 
 /** Bytes as they come. A piece may be reused by whoever yields it once the next one is asked for. */
 export type Bytes = AsyncIterable<Uint8Array>;

@@ -44,6 +44,7 @@ async function userMetadata(number: number): Promise<Metadata> {
   const userId = `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
   const token = await identitiesOf('auth').userToken({
     userId,
+    numId: BigInt(number),
     username: `user${number}`,
     admin: false,
     sessionId: userId,
@@ -191,7 +192,7 @@ test('uploads of one user leave places for those of others, and for every short 
   t.is(lines.filter(({ reason }) => reason === 'TOO_MANY_CALLS').length, 0);
   t.regex(
     await register.getSingleMetricAsString('chat4all_rpc_handled_total'),
-    /UploadChunk",code="RESOURCE_EXHAUSTED"\} 20/,
+    /reason="TOO_MANY_CALLS",rpc="[^"]*UploadChunk",code="RESOURCE_EXHAUSTED"\} 20/,
   );
 
   for (const stream of taken) stream.end();

@@ -16,6 +16,12 @@ export type PlaceKind = 'short' | 'long' | 'opening' | 'unknown' | 'standing';
 /** The reasons of the two errors of `take`. */
 const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
 
+/** How calls are refused for want of a place. */
+export const placeRefusals: readonly Pick<HubError, 'kind' | 'reason'>[] = [
+  { kind: 'UNAVAILABLE', reason: refusals.full },
+  { kind: 'RESOURCE_EXHAUSTED', reason: refusals.share },
+];
+
 /** A stream that waits for its first message costs next to nothing, so that there are as many times more places for those. */
 const openingFactor = 10;
 

@@ -35,6 +35,7 @@ const identitiesOf = (name: string) =>
 const fileId = 'abcdef00-0000-4000-8000-000000000000';
 const token = await identitiesOf('auth').userToken({
   userId: fileId,
+  numId: 7n,
   username: 'somebody',
   admin: false,
   sessionId: fileId,
@@ -138,6 +139,34 @@ test('an upload arrives as a request and the bytes behind it, those of the first
   call.end();
   await ended;
   t.deepEqual(seen, [fileId, 'somebody', 'one two three']);
+});
+
+test('a piece of more than 1 MiB, and a message of more than 4 MiB, are refused with the reason', async (t) => {
+  const fixture = await open(t, {
+    async uploadChunk(_request, _call, body) {
+      await textOf(body);
+      return answer;
+    },
+  });
+  const MiB = 1024 * 1024;
+  const send = async (...pieces: Buffer[]) => {
+    const { call, ended } = upload(fixture);
+    call.on('error', () => {});
+    for (const each of pieces) call.write(each);
+    call.end();
+    return ended;
+  };
+  const largest = bytesMessage(data, Buffer.alloc(MiB));
+  await send(Buffer.from(first), largest);
+  const larger = bytesMessage(data, Buffer.alloc(MiB + 1));
+  for (const pieces of [[Buffer.from(first), larger], [Buffer.concat([first, larger])]]) {
+    const refused = await t.throwsAsync(send(...pieces));
+    t.like(refused, { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+    t.regex(refused.message, /^A piece has 1048577 bytes: send at most 1048576/);
+  }
+  const huge = await t.throwsAsync(send(Buffer.from(first), bytesMessage(data, Buffer.alloc(4 * MiB))));
+  t.like(huge, { kind: 'RESOURCE_EXHAUSTED' });
+  t.regex(huge.message, /larger than max \(\d+ vs\.? 4194304\)/);
 });
 
 test('an upload is refused before its bytes are asked for: without a token, with a wrong request, with none', async (t) => {

@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { DescField } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
-import { constants, type ServerHttp2Stream } from 'node:http2';
-import { Metadata, type ServerReadableStream, type ServerWritableStream } from '@grpc/grpc-js';
+import type { Metadata, ServerReadableStream, ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
 import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
+import { varint } from './canonical.ts';
 import type { Bytes, UploadBytes } from './methods.ts';
+import { Writing, type WritingOptions } from './writing.ts';
 
 /**
  * The bytes of an HTTP body in the stream of an RPC (`raw_body` of chat4all.options.v1). They are read from and written to
@@ -71,13 +72,6 @@ function headOf(field: DescField, length: number): Buffer {
   return Buffer.from([...varint((field.number << 3) | WireType.LengthDelimited), ...varint(length)]);
 }
 
-function varint(value: number): number[] {
-  const bytes: number[] = [];
-  for (; value > 0x7f; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
-  bytes.push(value);
-  return bytes;
-}
-
 /**
  * Gives the memory of bytes back at once, which nobody may use any more. Left to the garbage collector, each 64 MiB that
  * pass would make it look through the whole heap: that costs more than all else that is done with them.
@@ -93,14 +87,22 @@ export function tooSlow(): HubError {
   return new HubError('DEADLINE_EXCEEDED', 'REQUEST_TIMEOUT', 'The request took too long to arrive');
 }
 
+/** Bytes that a client may send in one message. */
+const largestPiece = 1024 * 1024;
+
 function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
+  const malformed = (message: string, cause?: unknown) =>
+    new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', message, { cause });
+  let bytes: Uint8Array | undefined;
   try {
-    return bytesIn(field, encoded);
+    bytes = bytesIn(field, encoded);
   } catch (cause) {
-    throw new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'A piece is no message of the expected type', {
-      cause,
-    });
+    throw malformed('A piece is no message of the expected type', cause);
   }
+  if (bytes !== undefined && bytes.length > largestPiece) {
+    throw malformed(`A piece has ${bytes.length} bytes: send at most ${largestPiece} in one message`);
+  }
+  return bytes;
 }
 
 /** How a gateway says that it can put a body elsewhere, and how a server says where (`raw_body` of chat4all.options.v1). */
@@ -118,6 +120,8 @@ export interface Receiving<Message> {
   canHandOver: boolean;
   /** The least that is to come while it is waited for. */
   rate: RateFloorOptions;
+  /** What the answer begins with. */
+  initial: Metadata;
 }
 
 /**
@@ -129,12 +133,12 @@ export interface Receiving<Message> {
 export function receivedBytes<Message extends { encoded: Uint8Array }>(
   call: ServerReadableStream<unknown, unknown>,
   field: DescField,
-  { messages, first, canHandOver, rate }: Receiving<Message>,
+  { messages, first, canHandOver, rate, initial }: Receiving<Message>,
 ): UploadBytes {
   let isAsked = false;
   let next = first;
-  const ask = (metadata = new Metadata()) => {
-    if (!isAsked) call.sendMetadata(metadata);
+  const ask = () => {
+    if (!isAsked) call.sendMetadata(initial);
     isAsked = true;
   };
   const advance = async () => {
@@ -166,9 +170,8 @@ export function receivedBytes<Message extends { encoded: Uint8Array }>(
     },
     ...(canHandOver && {
       async handOver(url: string) {
-        const metadata = new Metadata();
-        metadata.set(handOverKeys.location, url);
-        ask(metadata);
+        initial.set(handOverKeys.location, url);
+        ask();
         await advance();
         if (next === undefined) return 'put';
         return piece(field, next.encoded) === undefined ? 'failed' : 'sent';
@@ -187,86 +190,33 @@ export async function writeBytes(
   head: object,
   bytes: Bytes,
   field: DescField,
-  signal: AbortSignal,
-  least: RateFloorOptions,
+  { begin: beginAnswer, signal, least }: WritingOptions,
 ): Promise<void> {
-  let onTaken: () => void = () => {};
-  let tooSlow: HubError | undefined;
-  const floor = new RateFloor(least, () => {
-    tooSlow = new HubError('DEADLINE_EXCEEDED', 'READER_TOO_SLOW', 'The caller takes the bytes too slowly');
-    reset(call);
-    onTaken();
-  });
-  floor.pause();
-  const check = () => {
-    if (tooSlow !== undefined) throw tooSlow;
-    signal.throwIfAborted();
-  };
-  const onAbort = () => onTaken();
-  signal.addEventListener('abort', onAbort);
-  let taken = Promise.resolve();
-  /** Waits until the connection has taken the last message: there is never more than one on its way. */
-  const last = async () => {
-    check();
-    floor.resume();
-    await taken;
-    floor.pause();
-    check();
-  };
-  const write = (message: object, done: () => void) => {
-    taken = new Promise<void>((resolve) => {
-      onTaken = resolve;
-      call.write(message, () => {
-        done();
-        resolve();
-      });
-    });
-  };
+  const writing = new Writing(call, signal, least);
   let begun = false;
   const begin = async () => {
-    if (!begun) write(head, () => {});
+    if (!begun) {
+      beginAnswer();
+      writing.write(head);
+    }
     begun = true;
-    await last();
+    await writing.last();
   };
   try {
     for await (const bytesOfPiece of bytes) {
       // Not before the first bytes are there: what can't be read is an error then, and not the beginning of an answer.
       await begin();
       const message = new PieceMessage(field, bytesOfPiece);
-      write(message, () => {
+      writing.write(message, () => {
         message.release();
-        floor.count(message.byteLength);
+        writing.count(message.byteLength);
       });
       message.detach();
     }
     await begin();
   } finally {
-    floor.stop();
-    signal.removeEventListener('abort', onAbort);
+    writing.stop();
   }
-}
-
-/** What grpc-js 1.14 has inside a call that it serves. */
-interface ServedStream {
-  call?: { stream?: ServerHttp2Stream };
-}
-
-/** Milliseconds in which a client takes that its stream is reset, or loses its connection. */
-const resetLimit = 5_000;
-
-/**
- * Resets the stream of a call. What it ends with by itself would have to wait until the client has taken all that was written.
- * One who doesn't even read its connection loses that: until then, it would keep what is on its way there.
- *
- * grpc-js has no public way to the stream; where its inside has changed, the tests of readers who take nothing fail.
- */
-function reset(call: object): void {
-  const { stream } = (call as ServedStream).call ?? {};
-  if (stream === undefined || stream.destroyed) return;
-  const { session } = stream;
-  const timer = setTimeout(() => session?.destroy(), resetLimit).unref();
-  stream.once('close', () => clearTimeout(timer));
-  stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
 /** Bytes that a client may send ahead on one stream, and on one connection. */

@@ -15,19 +15,33 @@ export const connectionOptions: ChannelOptions = {
   'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
 };
 
-/** Matches the address of one server, or the addresses of several with commas between them: those have to be IP addresses. */
-export const addressPattern =
-  /^([^\s,]+|\d+\.\d+\.\d+\.\d+:\d+(,\d+\.\d+\.\d+\.\d+:\d+)*|\[[\da-f:.]+\]:\d+(,\[[\da-f:.]+\]:\d+)*)$/i;
+/** The IP addresses of servers, with ports, of one kind. */
+const severalServers = /^(\d+(\.\d+){3}:\d+(,\d+(\.\d+){3}:\d+)*|\[[\da-f:.]+\]:\d+(,\[[\da-f:.]+\]:\d+)*)$/i;
+/** One server by its name, also as a target of gRPC's, or by its socket (https://grpc.github.io/grpc/core/md_doc_naming.html). */
+const oneServer = /^(dns:(\/\/[^/,\s]*\/)?)?([\w.-]+|\[[\da-f:.]+\]):\d+$|^unix:[^,\s]+$/i;
+
+/**
+ * Whether a text is the address of one server (`host:port`, `dns:///host:port`, `unix:path`), or of several, with commas between them:
+ * those have to be IP addresses. A port is always said.
+ */
+export function isAddress(text: string): boolean {
+  const servers = text.replace(/^ipv[46]:/i, '');
+  if (!severalServers.test(servers) && !oneServer.test(text)) return false;
+  const ports = /^unix:/i.test(text) ? [] : servers.split(',').map((each) => Number(/\d+$/.exec(each)![0]));
+  return ports.every((port) => port > 0 && port < 65_536);
+}
 
 /** What gRPC calls the place of these servers. */
 export function targetOf(address: string): string {
-  if (!address.includes(',')) return address;
+  if (!address.includes(',') || /^ipv[46]:/i.test(address)) return address;
   return `${address.startsWith('[') ? 'ipv6' : 'ipv4'}:${address}`;
 }
 
 /** A client of grpc-js, or one that tells as it does whether its servers are connected. */
 export interface Connected {
   getChannel(): Pick<Channel, 'getConnectivityState' | 'watchConnectivityState'>;
+  /** Why none is connected, where it is known. */
+  whyAway?(): string | undefined;
 }
 
 /** A call, as far as it matters for another try. */
@@ -82,10 +96,15 @@ export class Reach {
     const late = () =>
       deadline < since + this.#patience
         ? failure('DEADLINE_EXCEEDED', 'No server was connected before the deadline', 'given up')
-        : failure('UNAVAILABLE', 'No server is connected', 'never sent');
+        : failure('UNAVAILABLE', `No server is connected${this.#why()}`, 'never sent');
     const left = Math.min(deadline, since + this.#patience) - Date.now();
     if (left <= 0) throw late();
     await within(left, back, late);
+  }
+
+  #why(): string {
+    const why = this.#client.whyAway?.();
+    return why === undefined ? '' : `: ${why}`;
   }
 
   /** Tries until the connection is there, or closed. */

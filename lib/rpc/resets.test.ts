@@ -33,6 +33,7 @@ test.before(async () => {
   const expiresAt = new Date(Date.now() + 600_000);
   token = await identities.auth.userToken({
     userId: fileId,
+    numId: 7n,
     username: 'u',
     admin: false,
     sessionId: fileId,

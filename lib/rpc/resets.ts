@@ -1,6 +1,7 @@
-import { constants, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { constants, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
 import type { Logger } from '../log.ts';
+import { changeHttp2Server } from './http2-server.ts';
 
 /**
  * How many calls a client may reset on one connection before anything of their requests has come: so many at once, and so many more
@@ -16,7 +17,6 @@ const unlimited = 2 ** 32 - 1;
 /** Of the inside of grpc-js's server what is changed here. */
 interface Inside {
   commonServerOptions: object;
-  createHttp2Server(credentials: unknown): Http2Server;
 }
 
 /**
@@ -32,12 +32,7 @@ interface Inside {
 export function boundResets(server: Server, log: Logger): void {
   const inside = server as unknown as Inside;
   Object.assign(inside.commonServerOptions, { streamResetBurst: unlimited, streamResetRate: unlimited });
-  const create = inside.createHttp2Server.bind(server);
-  inside.createHttp2Server = (credentials) => {
-    const http2Server = create(credentials);
-    http2Server.on('session', (session) => watch(session, log));
-    return http2Server;
-  };
+  changeHttp2Server(server, (http2Server) => http2Server.on('session', (session) => watch(session, log)));
 }
 
 function watch(session: ServerHttp2Session, log: Logger): void {

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import http2 from 'node:http2';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Client,
@@ -13,6 +14,7 @@ import { loadSync } from '@grpc/proto-loader';
 import { clone, createFileRegistry, setExtension, type DescExtension } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import test, { type ExecutionContext } from 'ava';
+import { register } from 'prom-client';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import {
   ServerReflectionClient,
@@ -27,8 +29,9 @@ import { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
 import { openLog } from '../log.ts';
 import { connect } from './client.ts';
+import { onceMoreIfRefused, openClient } from './delivery.ts';
 import { callersOf, registry } from './schema.ts';
-import { serve, service, serverSettings, type Checks, type Handlers } from './server.ts';
+import { serve, service, serverSettings, type Checks, type Handlers, type ServeOptions } from './server.ts';
 import { encodeViolations, fromServiceError } from './status.ts';
 
 const { privateKeys, trusted } = await generateKeys(['auth', 'conversation', 'message']);
@@ -51,7 +54,10 @@ async function open(
     checks,
     env,
     dependencies = {},
-  }: { checks?: Checks<Definition>; env?: NodeJS.ProcessEnv; dependencies?: Record<string, () => Promise<void>> } = {},
+    optionalDependencies = {},
+  }: { checks?: Checks<Definition>; env?: NodeJS.ProcessEnv } & Partial<
+    Pick<ServeOptions, 'dependencies' | 'optionalDependencies'>
+  > = {},
 ) {
   const lines: Record<string, unknown>[] = [];
   const log = openLog({
@@ -74,6 +80,7 @@ async function open(
       ),
     ],
     dependencies,
+    optionalDependencies,
   });
   const address = `127.0.0.1:${server.port}`;
   const connection = connect(AuthServiceService, { config, target: 'auth', address, identities: conversation });
@@ -237,19 +244,33 @@ test('wrong fields are named at once: by the proto, by checks, and by a gateway'
   t.is(handled, 0);
 });
 
-test('of very many wrong fields as many are named as fit into the trailers', async (t) => {
+test('of very many wrong fields as many are named as fit into 8 KiB of trailers, or into those of who takes more', async (t) => {
   const wrong = Array.from({ length: 5_000 }, (_, index) => ({
     field: `usernames[${index}]`,
     description: 'is nobody',
   }));
   const { raw } = await open(t, async () => nobody, { checks: { lookupUsers: async () => wrong } });
   const encoded = AuthServiceService.lookupUsers.requestSerialize({ userIds: [], usernames: ['y'] });
-  const error = (await t.throwsAsync(raw(encoded))) as HubError;
-  t.is(error.kind, 'INVALID_ARGUMENT');
-  t.true(error.fields.length > 500);
-  t.deepEqual(error.fields, wrong.slice(0, error.fields.length));
-  t.true(error.message.endsWith('usernames[19] and 4980 more'));
+  const named = async (metadata: Record<string, string>) => {
+    const error = (await t.throwsAsync(raw(encoded, metadata))) as HubError;
+    t.is(error.kind, 'INVALID_ARGUMENT');
+    t.deepEqual(error.fields, wrong.slice(0, error.fields.length));
+    const left = wrong.length - error.fields.length;
+    t.true(error.message.endsWith(`usernames[19] and 4980 more (${left} more wrong fields are not listed)`));
+    t.true(sizeOfTrailers(error) <= (metadata['x-wide-trailers'] === undefined ? 8_192 : 65_535));
+    return error.fields.length;
+  };
+  const [narrow, wide] = [await named({}), await named({ 'x-wide-trailers': '1' })];
+  t.true(narrow > 80, String(narrow));
+  t.true(wide > 800, String(wide));
 });
+
+/** As HPACK counts them (RFC 7541, 4.1). */
+function sizeOfTrailers({ cause }: HubError): number {
+  const { metadata, code, details } = cause as ServiceError;
+  const fields = { ...metadata.toHttp2Headers(), 'grpc-status': String(code), 'grpc-message': encodeURI(details) };
+  return Object.entries(fields).reduce((sum, [name, value]) => sum + name.length + String(value).length + 32, 0);
+}
 
 test('an error that names long fields ends its own call alone', async (t) => {
   const names = Array.from({ length: 20 }, (_, index) => `usernames["${'\u{1f680}'.repeat(10_000)}${index}"]`);
@@ -271,7 +292,8 @@ test('an error that names long fields ends its own call alone', async (t) => {
   await eventually('the other call is there', () => answer, Boolean);
   const error = (await t.throwsAsync(raw(encoded))) as HubError;
   t.is(error.kind, 'INVALID_ARGUMENT');
-  t.regex(error.message, /^Some fields are not valid: usernames.*…$/s);
+  t.regex(error.message, /^Some fields are not valid: usernames.*… \(20 more wrong fields are not listed\)$/s);
+  t.true(sizeOfTrailers(error) <= 8_192);
   answer?.();
   t.is((await other).length, 0);
 });
@@ -289,10 +311,117 @@ test('a request that a gateway could not read is never handled, even if it says 
   t.is(handled, 0);
 });
 
-test('bytes that are no request are INVALID_ARGUMENT', async (t) => {
-  const { raw } = await open(t, async () => nobody);
-  const error = await t.throwsAsync(raw(Buffer.from([0x0a, 0xff])));
-  t.like(error, { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' });
+test('bytes that are no request are INVALID_ARGUMENT, and no bug', async (t) => {
+  const { raw, client, lines } = await open(t, async () => nobody);
+  const broken = ['0aff', '0a0361fffe', '120161ff', '0c', '0001', '61fffe', '0e', '0b'];
+  for (const hex of broken) {
+    const error = await t.throwsAsync(raw(Buffer.from(hex, 'hex')), undefined, hex);
+    t.like(error, { kind: 'INVALID_ARGUMENT', reason: 'MALFORMED_REQUEST' }, hex);
+  }
+  const others = [
+    '/grpc.health.v1.Health/Check',
+    '/grpc.health.v1.Health/Watch',
+    '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+    '/grpc.channelz.v1.Channelz/GetServers',
+  ];
+  for (const path of others) {
+    const call = client.makeBidiStreamRequest(
+      path,
+      (bytes: Buffer) => bytes,
+      (bytes: Buffer) => bytes,
+    );
+    call.on('data', () => {});
+    call.end(Buffer.from('0aff', 'hex'));
+    const [error] = (await once(call, 'error')) as [ServiceError];
+    t.is(error.code, status.INVALID_ARGUMENT, `${path} ${error.details}`);
+  }
+  t.deepEqual(
+    lines.filter(({ level }) => (level as number) >= 50),
+    [],
+  );
+});
+
+test('a known field with the wire type of another is an unknown field, and what was validated is what is used', async (t) => {
+  const seen: unknown[] = [];
+  const { raw } = await open(t, async ({ userIds, usernames }) => {
+    seen.push(userIds, usernames);
+    return nobody;
+  });
+  // user_ids as a number, then usernames: alice
+  await raw(Buffer.from('08ff011205616c696365', 'hex'));
+  t.deepEqual(seen, [[], ['alice']]);
+});
+
+test('a deadline that is longer than a timer may be is the longest that works', async (t) => {
+  const { address } = await open(t, async () => {
+    await sleep(100);
+    return nobody;
+  });
+  const days = 86_400;
+  for (const timeout of [`${25 * days}S`, `${30 * days}S`, `${50 * days}S`, '99999999M', '99999999H', '99999999S']) {
+    t.is(await statusWith(address, timeout), '0', timeout);
+  }
+  t.is(await statusWith(address, '20m'), String(status.DEADLINE_EXCEEDED));
+});
+
+/** The status of a call with this `grpc-timeout`. */
+async function statusWith(address: string, timeout: string): Promise<unknown> {
+  const session = http2.connect(`http://${address}`);
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': AuthServiceService.lookupUsers.path,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    'grpc-timeout': timeout,
+    authorization: `Bearer ${await conversation.serviceToken('auth')}`,
+  });
+  try {
+    let found: unknown;
+    stream.on('response', (headers) => (found ??= headers['grpc-status']));
+    stream.on('trailers', (headers) => (found ??= headers['grpc-status']));
+    stream.resume().end(Buffer.alloc(5));
+    await once(stream, 'close');
+    return found;
+  } finally {
+    session.destroy();
+  }
+}
+
+test('every answer carries its request id: those of errors, too', async (t) => {
+  let failure: Error | undefined;
+  const { client } = await open(t, async () => {
+    if (failure !== undefined) throw failure;
+    return nobody;
+  });
+  const call = async (given: Record<string, string>) => {
+    const metadata = new Metadata();
+    metadata.set('authorization', `Bearer ${await conversation.serviceToken('auth')}`);
+    for (const [key, value] of Object.entries(given)) metadata.set(key, value);
+    const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
+    const request = { userIds: [], usernames: [] };
+    const running = client.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, metadata, () => {});
+    const [initial] = (await once(running, 'metadata')) as [Metadata];
+    return initial.get('x-request-id');
+  };
+  t.deepEqual(await call({ 'x-request-id': 'mine-1' }), ['mine-1']);
+  t.regex(String(await call({})), /^[\da-f-]{36}$/);
+  failure = new HubError('NOT_FOUND', 'USER_NOT_FOUND', 'no');
+  t.deepEqual(await call({ 'x-request-id': 'mine-2' }), ['mine-2']);
+  failure = new Error('a bug');
+  t.deepEqual(await call({ 'x-request-id': 'mine-3' }), ['mine-3']);
+  t.deepEqual(await call({ 'x-request-id': 'mine-4', authorization: 'Bearer x' }), ['mine-4']);
+});
+
+test('an inner server that does not answer is UNAVAILABLE, unless the caller has set a shorter deadline; its address is told to nobody', async (t) => {
+  const { connection } = await open(t, () => new Promise(() => {}));
+  const call = (context: Parameters<typeof withContext>[0]) =>
+    withContext(context, () => t.throwsAsync(connection.lookupUsers({ userIds: [], usernames: [] })));
+  const ours = { requestId: 'a', deadline: Date.now() + 300, isDeadlineOurs: true };
+  const theirs = { requestId: 'b', deadline: Date.now() + 300 };
+  const errors = (await Promise.all([call(ours), call(theirs)])) as HubError[];
+  t.like(errors[0], { kind: 'UNAVAILABLE', reason: 'SERVICE_UNAVAILABLE', retryAfter: 1 });
+  t.like(errors[1], { kind: 'DEADLINE_EXCEEDED', reason: 'DEADLINE_EXCEEDED' });
+  for (const { message } of errors) t.notRegex(message, /remote_addr|127\.0\.0\.1/);
 });
 
 test('a call without a deadline gets one', async (t) => {
@@ -340,6 +469,87 @@ test('a handler learns that its caller has gone', async (t) => {
   t.true(signal?.aborted);
 });
 
+test('who is answered has not gone: the signal of a call stays as it was', async (t) => {
+  const signals: AbortSignal[] = [];
+  const { connection } = await open(t, async (_request, call) => {
+    signals.push(call.signal);
+    return nobody;
+  });
+  await connection.lookupUsers({ userIds: [], usernames: [] });
+  await connection.lookupUsers({ userIds: [], usernames: [] });
+  // grpc-js says that a call is cancelled when its stream has closed, which is before the next answer.
+  await sleep(50);
+  t.deepEqual(
+    signals.map(({ aborted }) => aborted),
+    [false, false],
+  );
+});
+
+test('GRPC_CONNECTION_AGE: connections are made anew, and no call is lost, however long it takes', async (t) => {
+  let handled = 0;
+  const { address, connection, client } = await open(
+    t,
+    async ({ usernames: [name] }) => {
+      handled += 1;
+      if (name === 'slow') await sleep(1_500);
+      return nobody;
+    },
+    { env: { GRPC_CONNECTION_AGE: '200ms' } },
+  );
+  const { path, requestSerialize, responseDeserialize } = AuthServiceService.lookupUsers;
+  const token = await conversation.serviceToken('auth');
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${token}`);
+
+  // What a connection is told, and that what is under way on it ends well.
+  const session = http2.connect(`http://${address}`);
+  const isClosed = once(session, 'close');
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': path,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    authorization: `Bearer ${token}`,
+  });
+  const body = requestSerialize({ userIds: [], usernames: ['slow'] });
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(body.length, 1);
+  stream.end(Buffer.concat([head, body]));
+  stream.resume();
+  const order: unknown[] = [];
+  session.once('goaway', (code) => order.push(['goaway', code]));
+  stream.once('trailers', (trailers) => order.push(['trailers', trailers['grpc-status']]));
+
+  // Any client, ours and a stock one, with calls that follow each other closely.
+  let calls = 0;
+  const until = performance.now() + 3_000;
+  const goOn = async (ask: () => Promise<unknown>) => {
+    for (; performance.now() < until; calls += 1) await ask();
+  };
+  const by = (asking: Client) => () =>
+    new Promise((resolve, reject) => {
+      const request = { userIds: [], usernames: [] };
+      asking.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        request,
+        metadata,
+        { deadline: Date.now() + 5_000 },
+        (error: ServiceError | null, answer?: unknown) => (error === null ? resolve(answer) : reject(error)),
+      );
+    });
+  const ofStreams = openClient(address, credentials.createInsecure(), onceMoreIfRefused);
+  t.teardown(() => ofStreams.close());
+  const ours = () => connection.lookupUsers({ userIds: [], usernames: [] });
+  await Promise.all([by(client), by(client), by(ofStreams), by(ofStreams), ours, ours].map(goOn));
+
+  await isClosed;
+  t.deepEqual(order, [['goaway', http2.constants.NGHTTP2_NO_ERROR], ['trailers', '0']]); // prettier-ignore
+  t.is(handled, calls + 1, 'none was handled twice');
+  t.true(calls > 100, `${calls}`);
+});
+
 test('a service that is not there is UNAVAILABLE in our own words, and found again when it is back', async (t) => {
   const first = await open(t, async () => nobody);
   await first.server.stop();
@@ -381,7 +591,13 @@ test('overload: more than GRPC_CONCURRENCY calls at once are refused at once, an
     () => ends.length,
     (count) => count === 2,
   );
+  const refusals = async () => {
+    const counted = await register.getSingleMetricAsString('chat4all_rpc_handled_total');
+    return Number(/reason="OVERLOADED",rpc="[^"]*LookupUsers",code="UNAVAILABLE"\} (\d+)/.exec(counted)?.[1] ?? 0);
+  };
+  const before = await refusals();
   t.like(await t.throwsAsync(lookUp()), { kind: 'UNAVAILABLE', reason: 'OVERLOADED', retryAfter: 1 });
+  t.is(await refusals(), before + 1);
   for (const end of ends) end();
   t.deepEqual(await Promise.all(taken), [nobody, nobody]);
   const again = lookUp();
@@ -427,6 +643,31 @@ test('retire: health says that nothing is served any more, and everything still 
   t.deepEqual(await connection.lookupUsers({ userIds: [], usernames: [] }), nobody);
 });
 
+test('stop: who watches its health or has a reflection stream open is told so, and is not waited for', async (t) => {
+  const { client, server } = await open(t, async () => nobody, { env: { GRPC_DRAIN: '1m' } });
+  const asIs = (bytes: Buffer) => bytes;
+  const watch = client.makeServerStreamRequest('/grpc.health.v1.Health/Watch', asIs, asIs, Buffer.alloc(0));
+  const unknown = Buffer.from([0x0a, 1, 0x78]);
+  const ofUnknown = client.makeServerStreamRequest('/grpc.health.v1.Health/Watch', asIs, asIs, unknown);
+  const reflection = client.makeBidiStreamRequest(
+    '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+    asIs,
+    asIs,
+  );
+  // list_services
+  reflection.write(Buffer.from([0x3a, 0]));
+  const streams = [watch, ofUnknown, reflection];
+  const ends = streams.map((stream) => once(stream, 'error') as Promise<[ServiceError]>);
+  const said: Buffer[] = [];
+  watch.on('data', (message: Buffer) => said.push(message));
+  await Promise.all(streams.map((stream) => once(stream, 'data')));
+  const began = Date.now();
+  await server.stop();
+  t.true(Date.now() - began < 30_000);
+  for (const [error] of await Promise.all(ends)) t.is(error.code, status.UNAVAILABLE);
+  t.deepEqual(said.at(-1), Buffer.from([8, 2]), 'NOT_SERVING');
+});
+
 test('stop: running calls end well, new ones are refused', async (t) => {
   const began = Promise.withResolvers<void>();
   const { server, connection } = await open(t, async () => {
@@ -463,11 +704,14 @@ test('health: for the server, each service, and what it depends on', async (t) =
         if (!isUp) throw new HubError('UNAVAILABLE', 'AWAY', 'away');
       },
     },
+    optionalDependencies: { maps: () => isUp },
   });
   const check = (name: string) => checkHealth(client, name);
   t.is(await check(''), 'SERVING');
   t.is(await check('chat4all.auth.v1.AuthService'), 'SERVING');
   t.is(await check('database'), 'NOT_SERVING');
+  t.is(await check('optional.maps'), 'NOT_SERVING');
+  t.is(await check('maps'), 5);
   t.is(await check('nothing'), 5);
   isUp = true;
   await eventually(
@@ -475,6 +719,7 @@ test('health: for the server, each service, and what it depends on', async (t) =
     () => check('database'),
     (found) => found === 'SERVING',
   );
+  t.is(await check('optional.maps'), 'SERVING');
 });
 
 test('reflection: lists what is served, and describes it with all that it needs', async (t) => {

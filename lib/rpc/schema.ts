@@ -16,7 +16,7 @@ import {
 } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { createValidator } from '@bufbuild/protovalidate';
+import { createValidator, type Violation } from '@bufbuild/protovalidate';
 import type { FieldViolation } from '../errors.ts';
 
 /** Who may call an RPC: the values of chat4all.options.v1.Access. */
@@ -34,8 +34,10 @@ const callersOption = extension('chat4all.options.v1.callers');
 const bearerOnlyOption = extension('chat4all.options.v1.bearer_only');
 const timeoutOption = extension('chat4all.options.v1.timeout_seconds');
 const rawBodyOption = extension('chat4all.options.v1.raw_body');
+const callerFieldOption = extension('chat4all.options.v1.caller_field');
 const httpOption = extension('google.api.http');
 const fieldRules = extension('buf.validate.field');
+const patternOption = extension('chat4all.options.v1.pattern_text');
 
 function extension(name: string): DescExtension {
   const found = registry.getExtension(name);
@@ -97,17 +99,82 @@ export function rawBodyOf(rpc: DescMethod): DescField {
   return field;
 }
 
+/** Whether an RPC is a stream of the bytes of an HTTP body. */
+export function hasRawBody(rpc: DescMethod): boolean {
+  return hasOption(rpc, rawBodyOption);
+}
+
+/**
+ * The field of an RPC's request that has to name the caller; undefined if there is none.
+ *
+ * @throws Error if it can't, or if others than users may call the RPC
+ */
+export function callerFieldOf(rpc: DescMethod): DescField | undefined {
+  if (!hasOption(rpc, callerFieldOption)) return undefined;
+  const name = getOption(rpc, callerFieldOption) as string;
+  const field = rpc.input.fields.find((candidate) => candidate.name === name);
+  const isText = field?.fieldKind === 'scalar' && field.scalar === ScalarType.STRING && field.oneof === undefined;
+  if (isText && ['USER', 'ADMIN'].includes(accessOf(rpc) ?? '')) return field;
+  throw new Error(`${rpc.parent.typeName}/${rpc.name} has ${name} as its caller_field, which can't name a user`);
+}
+
 /** What is wrong with an encoded message by the rules in its proto (buf.validate); empty if nothing is. */
 export function validate(message: DescMessage, encoded: Uint8Array): FieldViolation[] {
-  const result = validator.validate(message, fromBinary(message, encoded));
+  const decoded = fromBinary(message, encoded);
+  const result = validator.validate(message, decoded);
   if (result.kind === 'error') throw result.error;
-  if (result.kind === 'valid') return [];
-  return result.violations.map((violation) => ({
-    field: pathToString(violation.field),
-    // protovalidate says "value is required": the field is named beside it.
-    description: violation.message.replace(/^value /, ''),
-    rule: ruleOf(violation.ruleId),
-  }));
+  const found = result.kind === 'valid' ? [] : result.violations.map(told);
+  return [...found, ...wrongTimes(message, decoded as unknown as Readonly<Record<string, unknown>>)];
+}
+
+/** A violation as it is told: protovalidate says "value is required", but the field is named beside it. */
+function told({ field: path, message, ruleId }: Violation): FieldViolation {
+  const field = path.findLast((step): step is DescField => step.kind === 'field');
+  const inWords = ruleId === 'string.pattern' && field !== undefined ? getOption(field, patternOption) : '';
+  const hasNul = ruleId === 'string.not_contains' && message.includes('\0');
+  return {
+    field: pathToString(path),
+    description: hasNul ? 'must not have the character NUL' : (inWords as string) || message.replace(/^value /, ''),
+    rule: ruleOf(ruleId),
+  };
+}
+
+/** The first and the last second that a google.protobuf.Timestamp may have: those of the years 1 and 9999. */
+const times = { first: -62_135_596_800n, last: 253_402_300_799n };
+
+/** Times in a message that are none by the definition of their type, which no Date holds either. */
+function wrongTimes(message: DescMessage, decoded: Readonly<Record<string, unknown>>, within = ''): FieldViolation[] {
+  if (!hasTimes(message)) return [];
+  if (message.typeName === timestampType) {
+    const { seconds, nanos } = decoded as { seconds: bigint; nanos: number };
+    const isRight = seconds >= times.first && seconds <= times.last && nanos >= 0 && nanos < 1e9;
+    return isRight ? [] : [{ field: within, description: 'must be a time of the years 1 to 9999', rule: 'range' }];
+  }
+  return message.fields.flatMap((field) => {
+    const value = decoded[field.localName];
+    if (field.message === undefined || value === undefined) return [];
+    const path = within === '' ? field.name : `${within}.${field.name}`;
+    if (field.fieldKind === 'message') return wrongTimes(field.message, value as typeof decoded, path);
+    if (!Array.isArray(value)) return [];
+    return value.flatMap((item: typeof decoded, index) => wrongTimes(field.message!, item, `${path}[${index}]`));
+  });
+}
+
+const timestampType = 'google.protobuf.Timestamp';
+const withTimes = new WeakMap<DescMessage, boolean>();
+
+/** Whether there may be a time in a message, beside those in oneofs. */
+function hasTimes(message: DescMessage): boolean {
+  let known = withTimes.get(message);
+  if (known === undefined) {
+    // As long as it is not known: it may be in itself.
+    withTimes.set(message, false);
+    known =
+      message.typeName === timestampType ||
+      message.fields.some(({ message: inner, oneof }) => oneof === undefined && inner !== undefined && hasTimes(inner));
+    withTimes.set(message, known);
+  }
+  return known;
 }
 
 /** What callers know rules of buf.validate by, where that isn't the last part of their id. */

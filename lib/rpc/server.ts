@@ -2,6 +2,7 @@ import {
   addAdminServicesToServer,
   Metadata,
   Server,
+  setLogger,
   type sendUnaryData,
   type ServerReadableStream,
   type ServerUnaryCall,
@@ -17,39 +18,77 @@ import type { FieldViolation, HubError } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
+import type { Health, PartsHealth } from '../readiness.ts';
+import { listenFailure } from '../starting.ts';
 import {
+  beginCounting,
+  initialMetadata,
+  requestIdKey,
   seeThrough,
   usualPatience,
   type Call,
   type Check,
   type Decoded,
+  type Find,
   type Outcome,
   type Patience,
   type Rpc,
   type Serving,
+  type StreamCall,
 } from './call.ts';
-import type { Download, DownloadMethod, MethodDefinition, UnaryMethod, UploadBytes, UploadMethod } from './methods.ts';
+import type {
+  Download,
+  MethodDefinition,
+  ServerStreamMethod,
+  UnaryMethod,
+  UploadBytes,
+  UploadMethod,
+} from './methods.ts';
 import type { Authority } from './authority.ts';
 import { openCallers } from './callers.ts';
+import { canonical } from './canonical.ts';
+import { closeWhenHeard } from './closing.ts';
 import { Places } from './places.ts';
 import { handOverKeys, headOnlyKey, PieceMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
+import { refusingMalformed } from './refusing.ts';
 import { boundResets } from './resets.ts';
-import { accessOf, callersOf, isBearerOnly, method, rawBodyOf, timeoutOf, uuidLowering } from './schema.ts';
-import { serveHealth, standing } from './standing.ts';
-import { callerKey, toStatus } from './status.ts';
+import {
+  accessOf,
+  callerFieldOf,
+  callersOf,
+  hasRawBody,
+  isBearerOnly,
+  method,
+  rawBodyOf,
+  timeoutOf,
+  uuidLowering,
+} from './schema.ts';
+import { serveHealth, Standing } from './standing.ts';
+import { callerKey, toStatus, wideTrailersKey } from './status.ts';
+import { boundTimeouts } from './timeouts.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
+import { writeMessages } from './writing.ts';
 
 /** Settings of every process that serves gRPC. */
 export const serverSettings = {
   ...transportSettings,
   GRPC_HOST: text().default('127.0.0.1').describe('address to serve gRPC on'),
   GRPC_PORT: port().describe('port to serve gRPC on; 0 takes a free one'),
-  GRPC_DEADLINE: duration().default(10_000).describe('how long a call may take whose caller set no deadline'),
+  GRPC_DEADLINE: duration({ max: 3_600_000 })
+    .default(10_000)
+    .describe('how long a call may take whose caller set no deadline'),
   GRPC_CONCURRENCY: integer({ min: 2, max: 1_000_000 })
     .default(500)
     .describe('how many calls may run at once, and beside them as many streams and calls that take longer'),
-  GRPC_DRAIN: duration().default(5_000).describe('how long running calls may go on when the process stops'),
+  GRPC_DRAIN: duration({ max: 300_000 })
+    .default(5_000)
+    .describe('how long running calls may go on when the process stops'),
+  GRPC_CONNECTION_AGE: duration({ min: 100, max: 24 * 3_600_000 })
+    .default(600_000)
+    .describe(
+      'how long a connection lasts: then its client makes another one, perhaps to a new replica. Calls on it go on until they end',
+    ),
   GRPC_CHANNELZ: flag()
     .optional()
     .describe(
@@ -64,6 +103,8 @@ export const serverSettings = {
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- who calls is settled by the access rule, at run time
 type CallOfRpc = Call<any>;
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- as above
+type CallOfStream = StreamCall<any>;
 
 /**
  * For each RPC of a service what answers it. It answers by returning, and refuses by throwing a HubError.
@@ -71,14 +112,18 @@ type CallOfRpc = Call<any>;
  * An upload is the request and the bytes behind it. A client that goes in the middle aborts the signal, but its bytes may
  * just end before that, since Node's HTTP/2 client ends a stream before it resets it: whoever needs all of them has to know
  * how many they are. A download returns its first message and the bytes behind it.
+ *
+ * Another stream is answered by its messages, one by one: the next one is asked for when the caller has taken the last. If the caller
+ * goes or its deadline passes, no more of them are asked for, and the signal is aborted.
  */
 export type Handlers<D> = {
   [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
     ? (request: Request, call: CallOfRpc) => Promise<Response>
     : D[K] extends UploadMethod<infer Request, infer Response>
       ? (request: Request, call: CallOfRpc, body: UploadBytes) => Promise<Response>
-      : D[K] extends DownloadMethod<infer Request, infer Response>
-        ? (request: Request, call: CallOfRpc) => Promise<Download<Response>>
+      : D[K] extends ServerStreamMethod<infer Request, infer Response>
+        ? | ((request: Request, call: CallOfStream) => Promise<Download<Response>>)
+          | ((request: Request, call: CallOfStream) => AsyncIterable<Response>)
         : never;
 };
 
@@ -97,6 +142,17 @@ export type Checks<D> = {
     : never;
 };
 
+/**
+ * For some RPCs what makes sure that the thing exists that a request is about, and is the caller's: before anything else of the
+ * request is looked at, so that whose it isn't learns nothing. It refuses by throwing a HubError. `found` is what the gateway
+ * could not read, the fields that it needs perhaps among them.
+ */
+export type Finds<D> = {
+  [K in keyof D]?: D[K] extends MethodDefinition<infer Request, infer _>
+    ? (request: Request, found: readonly FieldViolation[], caller: Identity | undefined) => void | Promise<void>
+    : never;
+};
+
 /** A service to be served. Made by `service`. */
 export interface ServedService {
   name: string;
@@ -107,11 +163,12 @@ export interface ServedService {
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- grpc-js gives each kind of RPC a signature of its own
 type ServerHandler = (call: any, callback: any) => void;
 
-/** Puts together a generated service definition, its handlers and its checks. */
+/** Puts together a generated service definition, its handlers, its checks and its finds. */
 export function service<D extends Record<string, MethodDefinition<unknown, unknown>>>(
   definition: D,
   handlers: Handlers<D>,
   checks: Checks<D> = {},
+  finds: Finds<D> = {},
 ): ServedService {
   const wrapped: Record<string, unknown> = {};
   const wrappers: Record<string, (serving: Serving) => ServerHandler> = {};
@@ -121,6 +178,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
     name = description.parent.typeName;
     const access = accessOf(description);
     if (access === undefined) throw new Error(`${method_.path} doesn't say who may call it`);
+    beginCounting(method_.path.slice(1));
     const lower = uuidLowering(description.input);
     const rpc: Rpc = {
       name: method_.path.slice(1),
@@ -131,14 +189,17 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       timeout: timeoutOf(description),
       kind: method_.requestStream || method_.responseStream || timeoutOf(description) !== undefined ? 'long' : 'short',
       check: checks[key] as Check | undefined,
+      callerField: callerFieldOf(description),
+      find: finds[key] as Find | undefined,
     };
     const requestDeserialize = (encoded: Buffer): Decoded => ({
       encoded,
-      request() {
+      read() {
         try {
-          const request = method_.requestDeserialize(encoded) as object;
+          const bytes = canonical(description.input, encoded);
+          const request = method_.requestDeserialize(bytes as Buffer) as object;
           lower?.(request);
-          return request;
+          return { request, canonical: bytes };
         } catch {
           return undefined;
         }
@@ -149,13 +210,18 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       const body = rawBodyOf(description);
       wrapped[key] = { ...method_, requestDeserialize };
       wrappers[key] = (serving) => upload(rpc, body, handler as unknown as UploadHandler, serving);
-    } else if (method_.responseStream) {
+    } else if (method_.responseStream && hasRawBody(description)) {
       const body = rawBodyOf(description);
       // Pieces of the body are messages already.
       const responseSerialize = (value: object) =>
         value instanceof PieceMessage ? (value as unknown as Buffer) : method_.responseSerialize(value);
       wrapped[key] = { ...method_, requestDeserialize, responseSerialize };
       wrappers[key] = (serving) => download(rpc, body, handler as unknown as DownloadHandler, serving);
+    } else if (method_.responseStream) {
+      // The messages are encoded already.
+      wrapped[key] = { ...method_, requestDeserialize, responseSerialize: (encoded: Buffer) => encoded };
+      const serialize = method_.responseSerialize as (message: object) => Buffer;
+      wrappers[key] = (serving) => stream(rpc, serialize, handler as unknown as StreamHandler, serving);
     } else {
       wrapped[key] = { ...method_, requestDeserialize };
       wrappers[key] = (serving) => unary(rpc, handler as unknown as UnaryHandler, serving);
@@ -178,12 +244,19 @@ export interface ServeOptions {
   services: readonly ServedService[];
   /** What the process needs, by name: each is asked every second, and shown by the health service under its name. */
   dependencies: Readonly<Record<string, () => Promise<void>>>;
+  /**
+   * What the process can do without, by name: whether each is there, asked every second. The health service shows it under its name
+   * behind `optional.`; whoever keeps up the connection logs what becomes of it.
+   */
+  optionalDependencies?: Readonly<Record<string, () => boolean>>;
   patience?: Partial<Patience>;
 }
 
 export interface RunningServer {
   /** The port that is really served. */
   port: number;
+  /** How it is, and what it depends on, under the name of the service. As it was when it was last asked, within a second or so. */
+  health(): PartsHealth;
   /** Says on the health service that it serves nothing any more, though it still does. */
   retire(): void;
   /** Refuses new calls, lets running ones end within GRPC_DRAIN, then cuts them off. */
@@ -202,11 +275,21 @@ export async function serve({
   log,
   services,
   dependencies,
+  optionalDependencies = {},
   patience = {},
 }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
-  const server = new Server({ 'grpc.max_receive_message_length': 4 * 1024 * 1024 });
+  // By itself grpc-js writes plain text to standard error. Our own lines tell of failed calls, so its lines are only for debugging.
+  const toLog = (...parts: unknown[]) => log.debug(parts.map(String).join(' '));
+  setLogger({ error: toLog, info: toLog, debug: toLog });
+  const server = new Server({
+    'grpc.max_receive_message_length': 4 * 1024 * 1024,
+    // There is no grace after which it is cut off: each call has a deadline.
+    'grpc.max_connection_age_ms': config.GRPC_CONNECTION_AGE,
+  });
   boundResets(server, log);
+  boundTimeouts(server);
+  closeWhenHeard(server);
   const callers = openCallers({ identities, authority, log });
   const serving: Serving = {
     callers,
@@ -220,24 +303,31 @@ export async function serve({
 
   const names = services.map((each) => each.name);
   const channelz = config.GRPC_CHANNELZ ?? staysHere(config.GRPC_HOST);
-  if (channelz) addAdminServicesToServer(server);
+  const ofOthers = refusingMalformed(server) as Server;
+  if (channelz) addAdminServicesToServer(ofOthers);
   const shown = [...names, ...(channelz ? [channelzService] : []), ...ownServices];
+  const stand = new Standing(serving);
   for (const reflection of reflectionServices) {
     const { serverReflectionInfo } = reflectionHandler(shown);
-    const limited = { serverReflectionInfo: standing(serving, serverReflectionInfo) };
-    server.addService(reflection as unknown as ServiceDefinition, limited);
+    const limited = { serverReflectionInfo: stand.answering(serverReflectionInfo) };
+    ofOthers.addService(reflection as unknown as ServiceDefinition, limited);
   }
-  const health = serveHealth(server, ['', ...names, ...Object.keys(dependencies)], serving);
+  const optional = Object.entries(optionalDependencies).map(
+    ([name, isThere]) => [`optional.${name}`, isThere] as const,
+  );
+  const asked = [...Object.keys(dependencies), ...optional.map(([name]) => name)];
+  const health = serveHealth(ofOthers, ['', ...names, ...asked], stand);
   const setOwn = (status: 'SERVING' | 'NOT_SERVING') => {
     for (const name of ['', ...names]) health.setStatus(name, status);
   };
   setOwn('SERVING');
 
   const retire = () => setOwn('NOT_SERVING');
-  const watch = watchDependencies(dependencies, health, log);
+  const watch = watchDependencies({ dependencies, optional }, health, log);
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, transport.server, (error, port) => {
-      if (error) reject(new Error(`Can't serve gRPC on ${config.GRPC_HOST}:${config.GRPC_PORT}: ${error.message}`));
+      const at = { host: config.GRPC_HOST, port: config.GRPC_PORT };
+      if (error) reject(listenFailure(error, { host: 'GRPC_HOST', port: 'GRPC_PORT' }, at));
       else resolve(port);
     });
   }).catch(async (error: Error) => {
@@ -251,10 +341,23 @@ export async function serve({
 
   return {
     port: bound,
+    health() {
+      const stateOf = (name: string): Health => (watch.isUp(name) ? 'up' : 'down');
+      const own = Object.keys(dependencies).map((name) => [`${identities.name}.${name}`, stateOf(name)]);
+      const without = optional.map(([name, isThere]) => [
+        name.replace('optional', identities.name),
+        isThere() ? 'up' : 'down',
+      ]);
+      return {
+        dependencies: Object.fromEntries([[identities.name, 'up'], ...own]) as Record<string, Health>,
+        optional: Object.fromEntries(without) as Record<string, Health>,
+      };
+    },
     retire,
     async stop() {
       retire();
       await watch.stop();
+      stand.end();
       await new Promise<void>((resolve) => {
         const timer = setTimeout(() => {
           server.forceShutdown();
@@ -272,9 +375,17 @@ export async function serve({
 
 const askEvery = 1_000;
 
-function watchDependencies(dependencies: ServeOptions['dependencies'], health: HealthImplementation, log: Logger) {
+function watchDependencies(
+  {
+    dependencies,
+    optional,
+  }: { dependencies: ServeOptions['dependencies']; optional: readonly (readonly [string, () => boolean])[] },
+  health: HealthImplementation,
+  log: Logger,
+) {
   const up = new Map<string, boolean>();
   async function ask() {
+    for (const [name, isThere] of optional) health.setStatus(name, isThere() ? 'SERVING' : 'NOT_SERVING');
     await Promise.all(
       Object.entries(dependencies).map(async ([name, probe]) => {
         const failure = await probe().then(
@@ -290,39 +401,60 @@ function watchDependencies(dependencies: ServeOptions['dependencies'], health: H
       }),
     );
   }
-  return repeat('The watch over what is needed', log, async () => {
+  const asking = repeat('The watch over what is needed', log, async () => {
     await ask();
     return askEvery;
   });
+  return { isUp: (name: string) => up.get(name) === true, stop: () => asking.stop() };
 }
 
 type UnaryHandler = (request: object, call: Call) => Promise<object>;
 type UploadHandler = (request: object, call: Call, body: UploadBytes) => Promise<object>;
-type DownloadHandler = (request: object, call: Call) => Promise<Download<object>>;
+type DownloadHandler = (request: object, call: StreamCall) => Promise<Download<object>>;
+type StreamHandler = (request: object, call: StreamCall) => AsyncIterable<object>;
 
-async function respond(callback: sendUnaryData<object>, ending: Promise<Outcome>): Promise<void> {
+async function respond(
+  call: { metadata: Metadata; sendMetadata(metadata: Metadata): void },
+  callback: sendUnaryData<object>,
+  ending: Promise<Outcome>,
+): Promise<void> {
   const outcome = await ending;
-  if ('failure' in outcome) callback({ ...statusOf(outcome.failure, outcome) });
-  else callback(null, outcome.answer, trailersOf(outcome));
+  if ('failure' in outcome) {
+    callback({ ...statusOf(outcome.failure, outcome, call.metadata) });
+  } else {
+    call.sendMetadata(initialMetadata(outcome.requestId));
+    callback(null, outcome.answer, trailersOf(outcome));
+  }
 }
 
-function statusOf(failure: HubError, { userId }: Outcome): Partial<StatusObject> {
-  const status = toStatus(failure);
+/**
+ * The request id is told beside the status, too: an answer that has not begun is told in one, and begins with nothing. So a gateway
+ * knows that what begins is no error.
+ */
+function statusOf(failure: HubError, { userId, requestId }: Outcome, asked: Metadata): Partial<StatusObject> {
+  const status = toStatus(failure, asked.get(wideTrailersKey).length > 0);
+  status.metadata?.set(requestIdKey, requestId);
   if (userId !== undefined) status.metadata?.set(callerKey, userId);
   return status;
 }
 
-function trailersOf({ userId }: Outcome): Metadata | undefined {
-  if (userId === undefined) return undefined;
+function trailersOf({ userId, requestId }: Outcome, { withId = false } = {}): Metadata | undefined {
+  if (userId === undefined && !withId) return undefined;
   const trailers = new Metadata();
-  trailers.set(callerKey, userId);
+  if (userId !== undefined) trailers.set(callerKey, userId);
+  if (withId) trailers.set(requestIdKey, requestId);
   return trailers;
 }
 
 function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
   return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
     const answer = (request: object, about: Call) => handler(request, about);
-    void respond(callback, seeThrough(rpc, serving, call, { there: call.request }, answer));
+    const ending = seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
+      // Of an error, too: nobody waits for the beginning of this answer.
+      call.sendMetadata(initialMetadata(outcome.requestId));
+      return outcome;
+    });
+    void respond(call, callback, ending);
   };
 }
 
@@ -340,18 +472,27 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
       return handler(
         asked,
         about,
-        receivedBytes(call, body, { messages, first, canHandOver, rate: serving.patience.rate }),
+        receivedBytes(call, body, {
+          messages,
+          first,
+          canHandOver,
+          rate: serving.patience.rate,
+          initial: initialMetadata(about.requestId),
+        }),
       );
     };
-    void respond(callback, seeThrough(rpc, serving, call, { coming }, answer));
+    void respond(call, callback, seeThrough(rpc, serving, call, { coming }, answer));
   };
 }
 
 function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: Serving): ServerHandler {
   return (call: ServerWritableStream<Decoded, object>) => {
     const answer = async (request: object, about: Call) => {
-      const { head, body: bytes, place } = await handler(request, about);
+      const initial = initialMetadata(about.requestId);
+      const begin = () => call.sendMetadata(initial);
+      const { head, body: bytes, place } = await handler(request, { ...about, begin });
       if (call.metadata.get(headOnlyKey).length > 0) {
+        begin();
         call.write(head);
         return {};
       }
@@ -359,19 +500,38 @@ function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: 
       const canFetch = about.origin !== undefined && call.metadata.get(handOverKeys.offer)[0] === 'get';
       const url = canFetch ? await place?.() : undefined;
       if (url !== undefined) {
-        const metadata = new Metadata();
-        metadata.set(handOverKeys.location, url);
-        call.sendMetadata(metadata);
+        initial.set(handOverKeys.location, url);
+        begin();
         call.write(head);
         return {};
       }
-      await writeBytes(call, head, bytes, body, about.signal, serving.patience.taken);
+      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, least: serving.patience.taken });
       return {};
     };
-    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
-      // How grpc-js is told the status of a stream that is a Writable to us.
-      if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome));
-      else call.end(trailersOf(outcome));
-    });
+    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
   };
+}
+
+function stream(
+  rpc: Rpc,
+  serialize: (message: object) => Buffer,
+  handler: StreamHandler,
+  serving: Serving,
+): ServerHandler {
+  return (call: ServerWritableStream<Decoded, Buffer>) => {
+    const answer = async (request: object, about: Call) => {
+      const begin = () => call.sendMetadata(initialMetadata(about.requestId));
+      const messages = handler(request, { ...about, begin });
+      await writeMessages(call, messages, serialize, { begin, signal: about.signal, least: serving.patience.taken });
+      return {};
+    };
+    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
+  };
+}
+
+function endStream(call: ServerWritableStream<Decoded, unknown>, outcome: Outcome): void {
+  // How grpc-js is told the status of a stream that is a Writable to us.
+  if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome, call.metadata));
+  // One without any message never begins, so that a gateway knows that it is empty: its id is told at the end.
+  else call.end(trailersOf(outcome, { withId: true }));
 }

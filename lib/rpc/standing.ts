@@ -2,31 +2,55 @@ import type { EventEmitter } from 'node:events';
 import type { Metadata, Server, ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import { clientOf } from '../client-address.ts';
-import type { HubError } from '../errors.ts';
+import { HubError } from '../errors.ts';
 import { originator, type Serving } from './call.ts';
 import { toStatus } from './status.ts';
-
-type Placing = Pick<Serving, 'places' | 'trustedProxies'>;
 
 /** A stream that the server writes to. */
 type Stream = EventEmitter & { metadata: Metadata; getPeer(): string };
 
-/** What answers a stream that stays open and has nothing to do most of the time, as long as there is a place for it. */
-export function standing<Call extends Stream>(
-  { places, trustedProxies }: Placing,
-  answer: (call: Call) => void,
-): (call: Call) => void {
-  return (call) => {
-    try {
-      const { address } = originator(call, trustedProxies);
-      call.on('close', places.take('standing', clientOf(address)));
-    } catch (error) {
-      // How grpc-js is told the status of a stream.
-      call.emit('error', toStatus(error as HubError));
-      return;
-    }
-    answer(call);
-  };
+/** Streams that stay open and have nothing to do most of the time: those of health and reflection. */
+export class Standing {
+  readonly #places: Serving['places'];
+  readonly #trustedProxies: Serving['trustedProxies'];
+  readonly #open = new Set<Stream>();
+  #hasEnded = false;
+
+  constructor({ places, trustedProxies }: Pick<Serving, 'places' | 'trustedProxies'>) {
+    this.#places = places;
+    this.#trustedProxies = trustedProxies;
+  }
+
+  /** What answers such a stream, as long as there is a place for it. */
+  answering<Call extends Stream>(answer: (call: Call) => void): (call: Call) => void {
+    return (call) => {
+      try {
+        if (this.#hasEnded) throw stopping();
+        const { address } = originator(call, this.#trustedProxies);
+        const leave = this.#places.take('standing', clientOf(address));
+        this.#open.add(call);
+        call.on('close', () => {
+          leave();
+          this.#open.delete(call);
+        });
+      } catch (error) {
+        // How grpc-js is told the status of a stream.
+        call.emit('error', toStatus(error as HubError));
+        return;
+      }
+      answer(call);
+    };
+  }
+
+  /** Ends all of them: they would keep the server from stopping, though nothing is under way on them. */
+  end(): void {
+    this.#hasEnded = true;
+    for (const call of this.#open) call.emit('error', toStatus(stopping()));
+  }
+}
+
+function stopping(): HubError {
+  return new HubError('UNAVAILABLE', 'STOPPING', 'The server is about to stop', { retryAfter: 1 });
 }
 
 type Watch = (call: ServerWritableStream<{ service: string }, { status: string }>) => void;
@@ -35,7 +59,11 @@ type Watch = (call: ServerWritableStream<{ service: string }, { status: string }
  * Serves grpc.health.v1 for the given names. Whoever watches takes a place, and one of another name is told SERVICE_UNKNOWN and no
  * more: grpc-health-check would keep each such name for ever, whoever thinks it up.
  */
-export function serveHealth(server: Server, names: readonly string[], placing: Placing): HealthImplementation {
+export function serveHealth(
+  server: Pick<Server, 'addService'>,
+  names: readonly string[],
+  stand: Standing,
+): HealthImplementation {
   const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, 'NOT_SERVING'])));
   health.addToServer({
     addService(definition, implementation) {
@@ -44,7 +72,7 @@ export function serveHealth(server: Server, names: readonly string[], placing: P
         if (names.includes(call.request.service)) watch(call);
         else call.write({ status: 'SERVICE_UNKNOWN' });
       };
-      const limited = { ...implementation, watch: standing(placing, ofKnown) };
+      const limited = { ...implementation, watch: stand.answering(ofKnown) };
       server.addService(definition, limited as unknown as UntypedServiceImplementation);
     },
   });

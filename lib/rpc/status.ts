@@ -33,63 +33,127 @@ function decoded(text: string): string {
   return Buffer.from(bytes, 'latin1').toString();
 }
 
-/** What goes over the wire for an error: status code, text, and its details as google.rpc.Status (AIP-193). */
-export function toStatus(error: HubError): Partial<StatusObject> {
-  const code = status[error.kind];
-  const details: Any[] = [
-    pack('google.rpc.ErrorInfo', ErrorInfo.encode({ reason: error.reason, domain, metadata: {} }).finish()),
-  ];
-  if (error.fields.length > 0) {
-    details.push(pack('google.rpc.BadRequest', encodeViolations(thatFit(error.fields))));
-  }
-  if (error.retryAfter !== undefined) {
-    const seconds = Math.floor(error.retryAfter);
-    const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((error.retryAfter - seconds) * 1e9) };
+/**
+ * Metadata of a caller that takes trailers of up to 64 KiB, as Node does: it is told of more wrong fields at once. Stock clients take
+ * 8 KiB (gRPC over HTTP/2 suggests that limit), and end a call with RESOURCE_EXHAUSTED where there is more.
+ */
+export const wideTrailersKey = 'x-wide-trailers';
+
+/** How much is told of an error. */
+interface Room {
+  /** What the message may have once it is in percent-encoding. */
+  message: number;
+  /** What the message and the details may take of the trailers together, with what HPACK counts beside them. */
+  trailers: number;
+}
+
+/** Of 8 KiB some is left to the other trailers: `grpc-status` and the id of the caller. */
+const narrow: Room = { message: 1_536, trailers: 8 * 1024 - 512 };
+/** More than 64 KiB would end the connection, with all other calls on it, in place of the call. */
+const wide: Room = { message: 9_000, trailers: 60 * 1024 };
+
+/** Bytes of the names of the two trailers, and what HPACK counts for each field beside its text (RFC 7541, 4.1). */
+const trailerNames = 'grpc-message'.length + detailsKey.length + 2 * 32;
+
+/**
+ * What goes over the wire for an error: status code, text, and its details as google.rpc.Status (AIP-193). Wrong fields for which there
+ * is no room are left out, and the text then says how many those are.
+ *
+ * @param takesWide whether the caller said so (`wideTrailersKey`)
+ */
+export function toStatus(error: HubError, takesWide = false): Partial<StatusObject> {
+  const told = tell(error, takesWide ? wide : narrow);
+  const metadata = new Metadata();
+  metadata.set(detailsKey, Buffer.from(Status.encode(told).finish()));
+  return { code: told.code, details: told.message, metadata };
+}
+
+/** An error as a message: what goes over the wire where the call itself has not failed. */
+export function toStatusMessage(error: HubError): Status {
+  return tell(error, wide);
+}
+
+function tell({ kind, reason, message: text, fields, retryAfter }: HubError, room: Room): Status {
+  const details: Any[] = [pack('google.rpc.ErrorInfo', ErrorInfo.encode({ reason, domain, metadata: {} }).finish())];
+  if (retryAfter !== undefined) {
+    const seconds = Math.floor(retryAfter);
+    const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((retryAfter - seconds) * 1e9) };
     details.push(pack('google.rpc.RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
   }
-  const { length } = error.message;
-  const message = length > longestMessage ? `${error.message.slice(0, longestMessage).toWellFormed()}…` : error.message;
-  const metadata = new Metadata();
-  metadata.set(detailsKey, Buffer.from(Status.encode({ code, message, details }).finish()));
-  return { code, details: message, metadata };
+  const whole: Status = { code: status[kind], message: cut(text, room.message), details };
+  if (fields.length === 0) return whole;
+
+  const shown = (given: readonly FieldViolation[]): Status => {
+    const more = fields.length - given.length;
+    return {
+      ...whole,
+      message: more === 0 ? whole.message : `${whole.message} (${more} more wrong fields are not listed)`,
+      details: [...details, pack('google.rpc.BadRequest', encodeViolations(given))],
+    };
+  };
+  const all = shown(fields);
+  if (sizeOf(all) <= room.trailers) return all;
+  // Base64 makes four bytes of three.
+  const left = Math.floor(((room.trailers - sizeOf(shown([]))) * 3) / 4);
+  return shown(fields.slice(0, howManyFit(fields, left)));
+}
+
+/** Bytes that an error takes of the trailers. */
+function sizeOf(told: Status): number {
+  return trailerNames + encodeURI(told.message).length + Math.ceil((Status.encode(told).finish().length * 4) / 3);
+}
+
+/** As much of a text as has at most so many bytes in percent-encoding. */
+function cut(text: string, most: number): string {
+  const whole = text.toWellFormed();
+  if (whole.length * 9 <= most || encodeURI(whole).length <= most) return whole;
+  let [size, end] = ['…'.length * 9, 0];
+  for (const character of whole) {
+    size += encodeURI(character).length;
+    if (size > most) break;
+    end += character.length;
+  }
+  return `${whole.slice(0, end)}…`;
+}
+
+/** Whether the other side has said more of an error than its code and its text: a service of ours always does, gRPC itself never. */
+export function hasDetails(error: ServiceError): boolean {
+  return error.metadata.get(detailsKey).length > 0;
 }
 
 /** The error that a call ended with, as the other side meant it. */
 export function fromServiceError(error: ServiceError): HubError {
-  const kind = (status[error.code] ?? 'INTERNAL') as ErrorKind;
+  const [encoded] = error.metadata?.get(detailsKey) ?? [];
+  const details = encoded instanceof Buffer ? Status.decode(encoded).details : [];
+  return fromStatusMessage({ code: error.code, message: error.details, details }, error);
+}
+
+/** The error that `toStatusMessage` has told of. */
+export function fromStatusMessage({ code, message, details }: Status, cause?: Error): HubError {
+  const kind = (status[code] ?? 'INTERNAL') as ErrorKind;
   let reason: string = kind;
   let fields: FieldViolation[] = [];
   let retryAfter = kind === 'UNAVAILABLE' ? 1 : undefined;
-  const [encoded] = error.metadata?.get(detailsKey) ?? [];
-  if (encoded instanceof Buffer) {
-    for (const { typeUrl, value } of Status.decode(encoded).details) {
-      if (typeUrl === `${typePrefix}google.rpc.ErrorInfo`) reason = ErrorInfo.decode(value).reason;
-      if (typeUrl === `${typePrefix}google.rpc.BadRequest`) fields = decodeViolations(value);
-      if (typeUrl === `${typePrefix}google.rpc.RetryInfo`) {
-        const { seconds, nanos } = RetryInfo.decode(value).retryDelay ?? { seconds: 1n, nanos: 0 };
-        retryAfter = Number(seconds) + nanos / 1e9;
-      }
+  for (const { typeUrl, value } of details) {
+    if (typeUrl === `${typePrefix}google.rpc.ErrorInfo`) reason = ErrorInfo.decode(value).reason;
+    if (typeUrl === `${typePrefix}google.rpc.BadRequest`) fields = decodeViolations(value);
+    if (typeUrl === `${typePrefix}google.rpc.RetryInfo`) {
+      const { seconds, nanos } = RetryInfo.decode(value).retryDelay ?? { seconds: 1n, nanos: 0 };
+      retryAfter = Number(seconds) + nanos / 1e9;
     }
   }
-  return new HubError(kind, reason, error.details, { fields, retryAfter, cause: error });
+  return new HubError(kind, reason, message, { fields, retryAfter, cause });
 }
 
-/**
- * Trailers of more than 64 KiB end the connection, with all other calls on it, in place of the call. So much is told of an error at
- * most, both of which a client may have made long: bytes of wrong fields, which travel in base64, and UTF-16 code units of the
- * message, which travels twice, once in up to nine bytes each.
- */
-const mostViolations = 32 * 1024;
-const longestMessage = 1_000;
-
-function thatFit(fields: readonly FieldViolation[]): readonly FieldViolation[] {
+/** How many of the first wrong fields have at most so many bytes together. */
+function howManyFit(fields: readonly FieldViolation[], most: number): number {
   let size = 0;
   const end = fields.findIndex(({ field, description, rule = '' }) => {
     // With the tags and lengths around them.
     size += Buffer.byteLength(field) + Buffer.byteLength(description) + rule.length + 18;
-    return size > mostViolations;
+    return size > most;
   });
-  return end === -1 ? fields : fields.slice(0, end);
+  return end === -1 ? fields.length : end;
 }
 
 /** Encodes wrong fields as google.rpc.BadRequest. */

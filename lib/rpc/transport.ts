@@ -1,6 +1,6 @@
 import { credentials, ServerCredentials, type ChannelCredentials } from '@grpc/grpc-js';
 import { ConfigError, text, type Config } from '../config.ts';
-import { readCertificates, readKeyPair } from '../tls.ts';
+import { isSignedBy, readCertificates, readKeyPair } from '../tls.ts';
 
 /** Settings of every process that serves or calls gRPC: all three, or none. */
 export const transportSettings = {
@@ -42,6 +42,7 @@ export function openTransport(config: Config<typeof transportSettings>): Transpo
     return { encrypted: false, server, client, neighbour: client, tls: undefined };
   }
   const authority = readCertificates('GRPC_TLS_CA', config.GRPC_TLS_CA as string);
+  if (!isSignedBy(pair.cert, authority)) throw new ConfigError(['GRPC_TLS_CERT is not signed by GRPC_TLS_CA']);
   return {
     encrypted: true,
     server: ServerCredentials.createSsl(authority, [{ cert_chain: pair.cert, private_key: pair.key }], true),

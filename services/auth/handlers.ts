@@ -1,12 +1,12 @@
 import type { AuthServiceService, User as UserMessage } from '#gen/chat4all/auth/v1/auth.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Handlers } from '#lib/rpc/server.ts';
-import { foldCase } from './accounts.ts';
+import { foldCase } from './accounts/accounts.ts';
 import { invalidCredentials, unknownCaller } from './auth.ts';
-import type { Logins } from './logins.ts';
+import type { Logins } from './logins/logins.ts';
 import type { Store } from './store.ts';
-import type { Tokens } from './tokens.ts';
-import type { User } from './users-store.ts';
+import type { Tokens } from './sessions/tokens.ts';
+import type { User } from './accounts/users-store.ts';
 
 export interface HandlerOptions {
   store: Store;
@@ -43,7 +43,7 @@ export function openHandlers({ store, logins, tokens, tokenLifetime }: HandlerOp
         limit,
         offset,
       });
-      return { users: users.map(toMessage), total: BigInt(total), limit, offset };
+      return { users: users.map(toMessage), total, limit, offset };
     },
 
     async lookupUsers({ userIds, usernames }) {
@@ -54,6 +54,6 @@ export function openHandlers({ store, logins, tokens, tokenLifetime }: HandlerOp
   };
 }
 
-function toMessage({ id, username, createdAt }: User): UserMessage {
-  return { userId: id, username, createdAt };
+function toMessage({ id, numId, username, createdAt }: User): UserMessage {
+  return { userId: id, username, createdAt, numId };
 }

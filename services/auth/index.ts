@@ -7,30 +7,32 @@ import {
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { IdentityServiceService } from '#gen/chat4all/identity/v1/identity.ts';
 import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
-import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { startDatabase } from '#lib/database-start.ts';
+import { databaseSettings } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
-import { accountChecks, openAccountHandlers } from './account-handlers.ts';
-import { openAccountRecordHandlers } from './account-record-handlers.ts';
-import { accountSettings, checkAccountSettings, postOf } from './account-settings.ts';
-import { foldCase } from './accounts.ts';
+import { accountChecks, openAccountHandlers } from './accounts/account-handlers.ts';
+import { openAccountRecordHandlers } from './accounts/account-record-handlers.ts';
+import { accountSettings, checkAccountSettings, postOf } from './accounts/account-settings.ts';
+import { foldCase } from './accounts/accounts.ts';
 import { openHandlers } from './handlers.ts';
-import { openIdentityHandlers } from './identity-handlers.ts';
-import { openKeyExchange } from './key-exchange.ts';
-import { openLogins } from './logins.ts';
-import { openMails } from './mails.ts';
-import { openPasswords } from './passwords.ts';
-import { openResets } from './resets.ts';
-import { appoint, seedAdmin, seedKnownUsers } from './seeds.ts';
-import { openStandingFeed } from './standing-feed.ts';
-import { openStandings } from './standings.ts';
+import { openHashing } from './logins/hashing.ts';
+import { openIdentityHandlers } from './standings/identity-handlers.ts';
+import { openKeyExchange } from './api-keys/key-exchange.ts';
+import { openLogins } from './logins/logins.ts';
+import { openMails } from './mails/mails.ts';
+import { openPasswords } from './logins/passwords.ts';
+import { openResets } from './mails/resets.ts';
+import { appoint, seedAdmin, seedKnownUsers } from './accounts/seeds.ts';
+import { openStandingFeed } from './standings/standing-feed.ts';
+import { openStandings } from './standings/standings.ts';
 import { database, openStore } from './store.ts';
 import { startSweeping } from './sweeping.ts';
-import { openTokens } from './tokens.ts';
-import { openTurns } from './turns.ts';
-import { openUserAdminHandlers, userAdminChecks } from './user-admin-handlers.ts';
+import { openTokens } from './sessions/tokens.ts';
+import { openTurns } from './logins/turns.ts';
+import { openUserAdminHandlers, userAdminChecks } from './accounts/user-admin-handlers.ts';
 
 export { database };
 
@@ -56,6 +58,9 @@ export const settings = {
   LOGIN_FAILURE_WINDOW: duration({ min: 1_000, max: 24 * hour })
     .default(hour / 4)
     .describe('how long a failed login counts'),
+  REGISTRATIONS_PER_ADDRESS: integer({ min: 0, max: 1_000_000 })
+    .default(100)
+    .describe('how often accounts may be registered from one address within an hour; 0 is no limit'),
   SEED_USERS: integer({ min: 0, max: 100_000 })
     .default(0)
     .describe(
@@ -63,10 +68,14 @@ export const settings = {
     ),
 };
 
-/** Hashing is done by libuv's four threads, as work on files and names is: one stays free for that. */
-const hashesAtOnce = Math.min(availableParallelism(), 3);
+/** As many as there are processors: one more only makes each of them slower. Each has a thread of some 10 MiB. */
+const hashesAtOnce = Math.min(availableParallelism(), 16);
+/** Two more than there are threads: while a login reads or writes the database, another one keeps its thread busy. */
+const loginsAtOnce = hashesAtOnce + 2;
 /** At a quarter of a second for each, the last one waits as long as its caller does. Of one address about half may wait. */
 const hashesWaiting = 64;
+/** Milliseconds that a registration counts. */
+const registrationWindow = hour;
 /** Mails to choose a new password, for one email and for one address, within an hour. */
 const resetLimits = { perEmail: 3, perAddress: 30, window: hour };
 
@@ -76,16 +85,23 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   }
   checkAccountSettings(config);
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, log);
-  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'auth' });
+  const identities = openIdentities(config, { service: 'auth', log });
+  const db = await startDatabase(database, { config, name: 'auth', log });
   opened.defer(() => db.close());
   const store = openStore(db);
-  const passwords = openPasswords({ cost: config.BCRYPT_COST, highest: await store.highestCost() });
+  const hashing = openHashing({ threads: hashesAtOnce });
+  opened.defer(() => hashing.close());
+  const passwords = openPasswords({ cost: config.BCRYPT_COST, highest: await store.highestCost(), hashing });
   const failureLimit = {
     failures: config.LOGIN_FAILURES,
     perAddress: config.LOGIN_FAILURES_PER_ADDRESS === 0 ? undefined : config.LOGIN_FAILURES_PER_ADDRESS,
     window: config.LOGIN_FAILURE_WINDOW,
   };
+
+  const registrationLimit =
+    config.REGISTRATIONS_PER_ADDRESS === 0
+      ? undefined
+      : { perAddress: config.REGISTRATIONS_PER_ADDRESS, window: registrationWindow };
 
   const seeding = { store, passwords, log };
   await seedKnownUsers(seeding, config.SEED_USERS);
@@ -95,7 +111,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const appointed = config.ADMIN_USERS ?? [];
   await appoint(seeding, appointed);
 
-  const turns = openTurns({ atOnce: hashesAtOnce, waiting: hashesWaiting });
+  const turns = openTurns({ atOnce: loginsAtOnce, waiting: hashesWaiting });
   const logins = openLogins({ store, passwords, turns, failureLimit });
   const lifetimes = { access: config.ACCESS_TOKEN_TTL, refresh: config.REFRESH_TOKEN_TTL };
   const tokens = openTokens({ store, identities, lifetimes });
@@ -119,6 +135,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     tokenLifetimes: [config.TOKEN_TTL, config.ACCESS_TOKEN_TTL],
     kept: {
       refreshTokens: config.REFRESH_TOKEN_TTL,
+      registrations: registrationWindow,
       resetRequests: resetLimits.window,
       auditEvents: config.AUDIT_RETENTION,
     },
@@ -137,14 +154,14 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       service(AuthServiceService, openHandlers({ store, logins, tokens, tokenLifetime: config.TOKEN_TTL })),
       service(
         AccountServiceService,
-        openAccountHandlers({ store, logins, tokens, passwords, turns, resets, reserved }),
+        openAccountHandlers({ store, logins, tokens, passwords, turns, resets, reserved, registrationLimit }),
         accountChecks,
       ),
       service(UserAdminServiceService, openUserAdminHandlers({ store }), userAdminChecks),
       service(AccountRecordServiceService, openAccountRecordHandlers({ store })),
       service(IdentityServiceService, openIdentityHandlers({ exchange, feed })),
     ],
-    dependencies: { database: () => db.ping() },
+    dependencies: { ...db.dependencies },
   });
   opened.defer(() => server.stop());
   // First of all: who waits there would keep the server from stopping.
@@ -152,8 +169,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
 
   const everything = opened.move();
   return {
-    port: server.port,
-    retire: server.retire,
+    ...server,
     async stop() {
       // Together: a mail that goes slowly takes none of the time that calls have to end.
       await Promise.all([mails.stop(), everything.disposeAsync()]);

@@ -1,19 +1,21 @@
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
-import { ApiKeyEntity, apiKeyQueries } from './api-keys-store.ts';
-import { AuditEventEntity, auditQueries } from './audit-store.ts';
-import { failureQueries, LoginFailureEntity } from './failures-store.ts';
-import { keyOwnerQueries } from './key-owners-store.ts';
-import { MailEntity, mailQueries } from './mails-store.ts';
-import { resetQueries, ResetRequestEntity, ResetTokenEntity } from './resets-store.ts';
-import { seedQueries } from './seeds-store.ts';
-import { AuthSessionEntity, RefreshTokenEntity, sessionQueries } from './sessions-store.ts';
-import { StandingEntity, TokenLifetimeEntity } from './standings-store.ts';
-import { UserEntity, userQueries, UserSubscriptionEntity } from './users-store.ts';
+import { ApiKeyEntity, apiKeyQueries } from './api-keys/api-keys-store.ts';
+import { AuditEventEntity, auditQueries } from './accounts/audit-store.ts';
+import { failureQueries, LoginFailureEntity } from './logins/failures-store.ts';
+import { keyOwnerQueries } from './api-keys/key-owners-store.ts';
+import { MailEntity, mailQueries } from './mails/mails-store.ts';
+import { RegistrationEntity, registrationQueries } from './accounts/registrations-store.ts';
+import { resetQueries, ResetRequestEntity, ResetTokenEntity } from './mails/resets-store.ts';
+import { seedQueries } from './accounts/seeds-store.ts';
+import { AuthSessionEntity, RefreshTokenEntity, sessionQueries } from './sessions/sessions-store.ts';
+import { StandingEntity, TokenLifetimeEntity } from './standings/standings-store.ts';
+import { UserCountEntity, UserEntity, userQueries, UserSubscriptionEntity } from './accounts/users-store.ts';
 
 export const database: DatabaseDefinition = {
   schema: 'auth',
   entities: [
     UserEntity,
+    UserCountEntity,
     AuthSessionEntity,
     RefreshTokenEntity,
     LoginFailureEntity,
@@ -25,15 +27,22 @@ export const database: DatabaseDefinition = {
     UserSubscriptionEntity,
     StandingEntity,
     TokenLifetimeEntity,
+    RegistrationEntity,
   ],
-  migrations: async () => [
-    { name: '0001-users', class: (await import('./migrations/0001-users.ts')).Users },
+  migrations: [
+    { name: '0001-users', load: async () => (await import('./migrations/0001-users.ts')).Users },
     {
       name: '0002-failures-by-address',
-      class: (await import('./migrations/0002-failures-by-address.ts')).FailuresByAddress,
+      load: async () => (await import('./migrations/0002-failures-by-address.ts')).FailuresByAddress,
     },
-    { name: '0003-accounts', class: (await import('./migrations/0003-accounts.ts')).Accounts },
-    { name: '0004-standings', class: (await import('./migrations/0004-standings.ts')).Standings },
+    { name: '0003-accounts', load: async () => (await import('./migrations/0003-accounts.ts')).Accounts },
+    { name: '0004-standings', load: async () => (await import('./migrations/0004-standings.ts')).Standings },
+    { name: '0005-user-numbers', load: async () => (await import('./migrations/0005-user-numbers.ts')).UserNumbers },
+    {
+      name: '0006-registrations',
+      load: async () => (await import('./migrations/0006-registrations.ts')).Registrations,
+    },
+    { name: '0007-user-count', load: async () => (await import('./migrations/0007-user-count.ts')).UserCount },
   ],
 };
 
@@ -50,6 +59,7 @@ export function openStore(db: Database) {
     ...resetQueries(db),
     ...mailQueries(db),
     ...auditQueries(db),
+    ...registrationQueries(db),
     ...seedQueries(db),
   };
 }

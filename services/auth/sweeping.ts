@@ -1,7 +1,8 @@
+import { hubDate } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
 import { failuresCountFrom, type FailureLimit } from './auth.ts';
-import type { Standings } from './standings.ts';
+import type { Standings } from './standings/standings.ts';
 import type { Store } from './store.ts';
 
 export interface SweepingOptions {
@@ -11,8 +12,8 @@ export interface SweepingOptions {
   failureLimit: FailureLimit;
   /** Milliseconds that the tokens live that are issued now. */
   tokenLifetimes: readonly number[];
-  /** Milliseconds that things are kept for: refresh tokens after they expired, requests for mails, audit events. */
-  kept: { refreshTokens: number; resetRequests: number; auditEvents: number };
+  /** Milliseconds that things are kept for: refresh tokens after they expired, registrations, requests for mails, audit events. */
+  kept: { refreshTokens: number; registrations: number; resetRequests: number; auditEvents: number };
 }
 
 const sweep = { every: 60_000, batch: 1_000, pause: 100 };
@@ -24,7 +25,7 @@ const apiKeysShown = 90 * day;
 export function startSweeping(options: SweepingOptions): Loop {
   const { store, standings, log, failureLimit, tokenLifetimes, kept } = options;
   return repeat('sweeping away what has expired', log, async () => {
-    const now = new Date();
+    const now = hubDate();
     const before = (milliseconds: number) => new Date(now.getTime() - milliseconds);
     await standings.noteLifetimes(tokenLifetimes, now);
     const swept = [
@@ -32,6 +33,7 @@ export function startSweeping(options: SweepingOptions): Loop {
       await store.sweepSessions(now, sweep.batch),
       await store.sweepFailures(failuresCountFrom(now, failureLimit), sweep.batch),
       await store.sweepRefreshTokens(before(kept.refreshTokens), sweep.batch),
+      await store.sweepRegistrations(before(kept.registrations), sweep.batch),
       await store.sweepResetRequests(before(kept.resetRequests), sweep.batch),
       await store.sweepResetTokens(now, sweep.batch),
       await store.sweepApiKeys(before(apiKeysShown), sweep.batch),

@@ -18,8 +18,8 @@ export interface Connector {
   /** Lets go of everything. Until it is started again, deliveries are refused as UNAVAILABLE. May be repeated. */
   stop(): Promise<void>;
   /**
-   * Hands a message to the network, and returns once the network has it. Called for any number of deliveries at once, but
-   * within a conversation for one after the other. Returning, the delivery has been made; one that returns `taken` stays
+   * Hands a message to the network, and returns once the network has it. Called for many deliveries at once, but for those to
+   * one person in one conversation one after the other. Returning, the delivery has been made; one that returns `taken` stays
    * open until the network reports what became of it (`TellsLater`).
    *
    * A delivery may be asked for again with the same idempotency key, because nobody knows whether it got through: the
@@ -51,6 +51,11 @@ export interface Receipt {
   recipientId: string;
   /** Under which it was taken: a report with another one is not believed. */
   idempotencyKey: string;
+  /**
+   * Of the request that it is about (`DeliveryContext`); 0 if it is left out. That an earlier round failed ends no later one; that it was
+   * delivered does.
+   */
+  replay?: number;
   /** `sent` ends nothing; the others end the delivery, if nothing has before. */
   status: 'sent' | 'delivered' | 'read' | 'failed';
   /** Why it failed, for people. */
@@ -76,7 +81,9 @@ export interface DeliveryToMake {
 export interface DeliveryContext {
   /** UUID, the same for each try of this delivery. */
   idempotencyKey: string;
-  /** Aborted when nobody waits for the outcome any more. */
+  /** Which round of it this is: 0 at first, 1 more for each time that its message was replayed. Goes with what the network reports. */
+  replay: number;
+  /** Aborted when nobody waits for the outcome any more: at the deadline, or after DELIVERY_ATTEMPT_TIMEOUT. */
   signal: AbortSignal;
   /** Its lines carry the request id and the message id. */
   log: Logger;

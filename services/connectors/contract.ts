@@ -42,7 +42,7 @@ export function connectorContract(test: TestFn, connector: Connector, { folder, 
     const deliver = (
       delivery: DeliveryToMake,
       { idempotencyKey = uuid() as string, signal = new AbortController().signal } = {},
-    ) => connector.deliver(delivery, { idempotencyKey, signal, log });
+    ) => connector.deliver(delivery, { idempotencyKey, replay: 0, signal, log });
     return { written, deliver };
   }
 

@@ -1,7 +1,93 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { within } from '#lib/deadline.ts';
-import { HubError, isTransient } from '#lib/errors.ts';
-import type { Connector, DeliveryContext, DeliveryToMake } from './connector.ts';
+import { isTransient, type HubError } from '#lib/errors.ts';
+
+/**
+ * How far a delivery has come in its newest round:
+ * - `pending`: it is on the bus, and nobody has it;
+ * - `claimed`: a process that has its event from the bus works on it;
+ * - `waiting`: it is parked in the connectors' own tables, and its event is acknowledged;
+ * - `taken`: the network has it, and reports later how it ended;
+ * - `delivered`, `failed`: it has ended.
+ */
+export type State = 'pending' | 'claimed' | 'waiting' | 'taken' | 'delivered' | 'failed';
+
+/**
+ * What can happen to it: a process claims it; the claim is given back, or runs out; it is parked by whoever claimed it last;
+ * the network takes it, has delivered it, or it fails for good; a process claims it for a later round.
+ */
+export type Happening = 'claim' | 'release' | 'park' | 'take' | 'deliver' | 'fail' | 'replay';
+
+/**
+ * The state that follows. What has ended stays as it is, save that a later round begins anew with what was not delivered. That a
+ * delivery was taken, was delivered or has failed counts from whoever says so: also from a process whose claim has run out.
+ */
+export const nextState: Record<State, Record<Happening, State>> = {
+  pending: {
+    claim: 'claimed',
+    release: 'pending',
+    park: 'waiting',
+    take: 'taken',
+    deliver: 'delivered',
+    fail: 'failed',
+    replay: 'claimed',
+  },
+  claimed: {
+    claim: 'claimed',
+    release: 'pending',
+    park: 'waiting',
+    take: 'taken',
+    deliver: 'delivered',
+    fail: 'failed',
+    replay: 'claimed',
+  },
+  waiting: {
+    claim: 'waiting',
+    release: 'waiting',
+    park: 'waiting',
+    take: 'taken',
+    deliver: 'delivered',
+    fail: 'failed',
+    replay: 'claimed',
+  },
+  taken: {
+    claim: 'taken',
+    release: 'taken',
+    park: 'taken',
+    take: 'taken',
+    deliver: 'delivered',
+    fail: 'failed',
+    replay: 'claimed',
+  },
+  delivered: {
+    claim: 'delivered',
+    release: 'delivered',
+    park: 'delivered',
+    take: 'delivered',
+    deliver: 'delivered',
+    fail: 'delivered',
+    replay: 'delivered',
+  },
+  failed: {
+    claim: 'failed',
+    release: 'failed',
+    park: 'failed',
+    take: 'failed',
+    deliver: 'failed',
+    fail: 'failed',
+    replay: 'claimed',
+  },
+};
+
+/** What identifies a delivery. */
+export interface DeliveryKey {
+  messageId: string;
+  recipientId: string;
+  channel: string;
+}
+
+/** Which round of a delivery something is about: 0 at first, 1 more for each time that its message was replayed. */
+export interface Round {
+  replay: number;
+}
 
 /** How a delivery ended. */
 export interface Outcome {
@@ -13,16 +99,7 @@ export interface Outcome {
   endedAt: Date;
 }
 
-/** Which round of a delivery something is about: 0 at first, 1 more for each time that its message was replayed. */
-export interface Round {
-  replay: number;
-}
-
-/** The network has it, and reports later how it ended. */
-export interface Taken {
-  taken: true;
-  attempts: number;
-}
+export type EndedDelivery = DeliveryKey & Outcome & Round;
 
 /** An attempt that failed, and after which there will be another one. */
 export interface FailedAttempt {
@@ -34,87 +111,59 @@ export interface FailedAttempt {
   nextAt: Date;
 }
 
-export interface Making extends Omit<DeliveryContext, 'signal'> {
-  /** Asked before each attempt: false if it is not for us to make one any more. */
-  mayTry: () => boolean;
-  /** Ends the wait between two attempts. */
-  halted: AbortSignal;
-  /** How often it has been tried before. */
-  attemptsBefore?: number;
-  /** Told of each attempt that is not the last. */
-  onFailure?: (attempt: FailedAttempt) => void;
+/** What an attempt comes to, and what happens to the delivery by it. */
+export type Result =
+  | Failure
+  | { happening: 'deliver'; outcome: Outcome }
+  | { happening: 'take'; attempts: number }
+  | { happening: 'park'; attempt: FailedAttempt };
+
+export interface Failure {
+  happening: 'fail';
+  outcome: Outcome;
 }
 
 /** Milliseconds between attempts, the wait doubling. */
 const backoff = { first: 100, most: 3_000 };
+/** Milliseconds within which those come back that a network tells when: the less time one has left of these, the sooner. */
+const spread = { over: 400, of: 60_000 };
 
 /**
- * Sees a delivery through: tries until the network has it, refuses it for good, or the deadline has passed.
+ * What follows from a failed attempt: another one later, or the end, if the failure is final or if the wait would last until after
+ * the deadline.
  *
- * @returns undefined if it was halted before an attempt: the delivery is still to be made
+ * @param attempts how many there have been, this one included
+ * Who isn't told when to come back waits longer each time. Who is told comes a little later than that: first those with the nearest
+ * deadline, so that a network with a limit is given the oldest first.
+ *
+ * @param chance from 0 to 1: all that were sent away together are not to come back together
  */
-export async function makeDelivery(
-  connector: Connector,
-  delivery: DeliveryToMake,
-  { idempotencyKey, log, mayTry, halted, attemptsBefore = 0, onFailure }: Making,
-): Promise<Outcome | Taken | undefined> {
-  const deadline = delivery.deliverBy.getTime();
-  const ended = (attempts: number, error = ''): Outcome => ({
-    delivered: error === '',
-    attempts,
-    error: printable(error),
-    endedAt: new Date(),
-  });
+export function afterFailure(
+  error: HubError,
+  { attempts, now, deadline, chance }: { attempts: number; now: Date; deadline: Date; chance: number },
+): Result {
+  if (!isTransient(error)) return failed(attempts, error.message || error.reason, now);
+  const left = Math.min(deadline.getTime() - now.getTime(), spread.of);
+  const wait =
+    error.retryAfter === undefined
+      ? Math.min(backoff.first * 2 ** Math.min(attempts - 1, 20), backoff.most) * (0.5 + chance / 2)
+      : error.retryAfter * 1_000 + (spread.over * left) / spread.of + 10 * chance;
+  const nextAt = new Date(now.getTime() + wait);
+  if (nextAt >= deadline) return expired(attempts, error.message, now);
+  return { happening: 'park', attempt: { attempts, error: printable(error.message), at: now, nextAt } };
+}
 
-  let passed = 'The delivery deadline had passed';
-  let wait = backoff.first;
-  for (let attempts = attemptsBefore; ;) {
-    if (Date.now() >= deadline) return ended(attempts, passed);
-    if (!mayTry()) return undefined;
-    attempts += 1;
-    let pause: number;
-    let failure: HubError;
-    try {
-      const taken = await attempt(connector, delivery, { idempotencyKey, log });
-      return taken === 'taken' ? { taken: true, attempts } : ended(attempts);
-    } catch (error) {
-      if (!(error instanceof HubError)) {
-        log.error({ err: error, recipient_id: delivery.recipientId }, `${connector.title} failed as it should not`);
-        return ended(attempts, `${connector.title} failed in an unexpected way`);
-      }
-      if (!isTransient(error)) return ended(attempts, error.message || error.reason);
-      failure = error;
-      passed = `The delivery deadline had passed; the last answer was: ${error.message}`;
-      // All that were sent away together are not to come back together.
-      pause = wait * (0.5 + Math.random() / 2) + (error.retryAfter ?? 0) * 1_000;
-      const line = { err: error, recipient_id: delivery.recipientId, attempts };
-      log[attempts === 1 ? 'warn' : 'debug'](line, `${connector.title} could not take a message; trying again`);
-    }
-    wait = Math.min(wait * 2, backoff.most);
-    const at = new Date();
-    const nextAt = new Date(at.getTime() + pause);
-    // Nothing can come of a wait until after the deadline.
-    if (nextAt.getTime() >= deadline) return ended(attempts, passed);
-    onFailure?.({ attempts, error: printable(failure.message), at, nextAt });
-    await sleep(pause, undefined, { signal: halted }).catch(() => {});
-  }
+/** The end of a delivery whose deadline has passed. `lastAnswer` is that of the last attempt; empty if there was none. */
+export function expired(attempts: number, lastAnswer: string, now: Date): Failure {
+  const passed = 'The delivery deadline had passed';
+  return failed(attempts, lastAnswer === '' ? passed : `${passed}; the last answer was: ${lastAnswer}`, now);
+}
+
+export function failed(attempts: number, error: string, now: Date): Failure {
+  return { happening: 'fail', outcome: { delivered: false, attempts, error: printable(error), endedAt: now } };
 }
 
 /** A connector may quote its network: PostgreSQL takes no NUL in a text, and nobody reads a page of reasons. */
 export function printable(reason: string): string {
   return reason.replaceAll('\0', '').slice(0, 1_000);
-}
-
-/** Tries once, until the deadline at most, whether or not the connector heeds its signal. */
-async function attempt(
-  connector: Connector,
-  delivery: DeliveryToMake,
-  context: Omit<DeliveryContext, 'signal'>,
-): Promise<'taken' | void> {
-  const controller = new AbortController();
-  const delivering = connector.deliver(delivery, { ...context, signal: controller.signal });
-  return within(delivery.deliverBy.getTime() - Date.now(), delivering, () => {
-    controller.abort();
-    return new HubError('DEADLINE_EXCEEDED', 'DELIVERY_DEADLINE', `${connector.title} did not answer in time`);
-  });
 }

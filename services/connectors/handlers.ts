@@ -4,6 +4,7 @@ import type { Logger } from '#lib/log.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Handlers } from '#lib/rpc/server.ts';
 import type { Connector } from './connector.ts';
+import { noLoad, type Loads } from './load.ts';
 import type { Simulation } from './provider.ts';
 import type { ProviderRecords } from './provider-records.ts';
 import type { Store } from './store.ts';
@@ -12,13 +13,19 @@ import { effectMessageOf, profileMessageOf, profileOf } from './wire.ts';
 export function handlers({
   connectors,
   store,
+  loads,
 }: {
   connectors: readonly Connector[];
   store: Pick<Store, 'listEnded'>;
+  loads: Pick<Loads, 'now'>;
 }): Handlers<typeof ConnectorsServiceService> {
-  const channels = connectors.map(({ name, title }) => ({ name, title }));
   return {
     async listChannels() {
+      const now = await loads.now();
+      const channels = connectors.map(({ name, title }) => {
+        const { backlog, drainRate, wait } = now.get(name) ?? noLoad;
+        return { name, title, backlog: BigInt(backlog), drainRate, waitMs: BigInt(Math.round(wait)) };
+      });
       return { channels };
     },
 

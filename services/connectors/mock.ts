@@ -33,10 +33,10 @@ function connectorTo(provider: Provider, { name, title }: { name: string; title:
     onReceipts(given) {
       listener = given;
     },
-    async deliver(delivery, { idempotencyKey, signal, log }) {
+    async deliver(delivery, { idempotencyKey, replay, signal, log }) {
       if (!started) throw new HubError('UNAVAILABLE', 'CONNECTOR_STOPPED', `${title} is not connected`);
       if (signal.aborted) throw new HubError('CANCELLED', 'DELIVERY_CANCELLED', 'The delivery was called off');
-      return provider.take(delivery, { idempotencyKey, signal }, () => {
+      return provider.take(delivery, { idempotencyKey, replay, signal }, () => {
         const { messageId, recipientId } = delivery;
         log.info(`INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${title}`);
       });

@@ -14,6 +14,16 @@ export interface Profile {
   receipts: ReceiptProfile | null;
   /** Whether it keeps what it took. */
   record: boolean;
+  /** Whom it treats in another way; who is in several, as the first one says. */
+  exceptions: readonly Exception[];
+}
+
+/** Asked to come back later, told that the network is out of order, or not answered at all. */
+export type Treatment = 'throttled' | 'out_of_order' | 'silent';
+
+export interface Exception {
+  recipientIds: readonly string[];
+  treatment: Treatment;
 }
 
 /** Half of the times are shorter than `p50`, one in a hundred is longer than `p99`. */
@@ -60,11 +70,28 @@ export const emptyProfile: Profile = {
   outages: [],
   receipts: null,
   record: false,
+  exceptions: [],
 };
 
 /** Whether what it takes has to be kept: who reports later has to know what it has said already. */
 export function keepsEffects({ record, receipts }: Profile): boolean {
   return record || receipts !== null;
+}
+
+const treatments = new WeakMap<readonly Exception[], ReadonlyMap<string, Treatment>>();
+
+/** How a network treats one recipient, if not as everybody else. */
+export function treatmentOf({ exceptions }: Profile, recipientId: string): Treatment | undefined {
+  if (exceptions.length === 0) return undefined;
+  let known = treatments.get(exceptions);
+  if (known === undefined) {
+    const pairs = exceptions.flatMap(({ recipientIds, treatment }) =>
+      recipientIds.map((id) => [id.toLowerCase(), treatment] as const),
+    );
+    known = new Map(pairs.toReversed());
+    treatments.set(exceptions, known);
+  }
+  return known.get(recipientId);
 }
 
 export function isOutOfOrder({ outages }: Profile, now: number): boolean {

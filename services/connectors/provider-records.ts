@@ -1,9 +1,11 @@
 import type { Database } from '#lib/database.ts';
-import type { OwedReceipt, Profile } from './profile.ts';
+import { deleteOld } from '#lib/forgetting.ts';
+import { emptyProfile, type OwedReceipt, type Profile } from './profile.ts';
 
 /** A request to take a message, as a simulated network sees it. */
 export interface TakeRequest {
   idempotencyKey: string;
+  replay: number;
   messageId: string;
   conversationId: string;
   seq: bigint;
@@ -26,6 +28,7 @@ export interface DueReceipt extends Pick<OwedReceipt, 'status' | 'reason'> {
   id: bigint;
   channel: string;
   idempotencyKey: string;
+  replay: number;
   messageId: string;
   recipientId: string;
 }
@@ -61,7 +64,9 @@ export function openProviderRecords(db: Database) {
         `select channel, profile, exists (select from provider_receipts) as owed
            from (values (true)) as always left join provider_profiles on true`,
       );
-      const profiles = rows.flatMap(({ channel, profile }) => (channel === null ? [] : [[channel, profile!] as const]));
+      const profiles = rows.flatMap(({ channel, profile }) =>
+        channel === null ? [] : [[channel, { ...emptyProfile, ...profile! }] as const],
+      );
       return { profiles: new Map(profiles), owesReceipts: rows[0]!.owed };
     },
 
@@ -97,39 +102,52 @@ export function openProviderRecords(db: Database) {
     },
 
     /**
-     * Takes messages, each key once, with the receipts that are owed for it: durably, or not at all.
+     * Takes messages, each key once, with the receipts that are owed for it: durably, or not at all. A later round that asks for what was
+     * taken is owed receipts of its own.
      *
      * @returns an answer for each; undefined for what is refused, or is being taken by another call at this moment
      */
     async take(channel: string, requests: readonly TakeRequest[]): Promise<(Answer | undefined)[]> {
       const byKey = Map.groupBy(requests, ({ idempotencyKey }) => idempotencyKey);
-      const given = [...byKey.values()].map((same) => ({ ...same[0]!, times: same.length }));
+      const given = [...byKey.values()].map((same) => ({
+        ...same[0]!,
+        times: same.length,
+        replay: Math.max(...same.map(({ replay }) => replay)),
+      }));
       const owed = given.flatMap(({ idempotencyKey, receipts }) =>
         (receipts ?? []).map((receipt) => ({ idempotencyKey, ...receipt })),
       );
       const rows = await db.sql<{ key: string; first: boolean; reportsLater: boolean }>(
         `with given as (
            select * from unnest($2::uuid[], $3::int[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[], $8::boolean[],
-               $9::boolean[]) with ordinality
-             as given (key, times, message_id, conversation_id, seq, recipient_id, refused, reports_later, place)
+               $9::boolean[], $14::int[]) with ordinality
+             as given (key, times, message_id, conversation_id, seq, recipient_id, refused, reports_later, replay, place)
          ), repeated as (
-           update provider_effects e set requests = e.requests + given.times
-             from given where e.channel = $1 and e.idempotency_key = given.key
-           returning e.idempotency_key as key, e.reports_later
+           update provider_effects e
+               set requests = e.requests + given.times, replay = greatest(e.replay, given.replay)
+             from given join provider_effects before on before.channel = $1 and before.idempotency_key = given.key
+             where e.id = before.id
+           returning e.idempotency_key as key, e.message_id, e.recipient_id, e.reports_later, e.replay,
+             given.replay > before.replay as is_later_round
          ), taken as (
            insert into provider_effects
-               (channel, idempotency_key, message_id, conversation_id, seq, recipient_id, first_at, requests, reports_later)
-             select $1, key, message_id, conversation_id, seq, recipient_id, clock_timestamp(), times, reports_later
+               (channel, idempotency_key, message_id, conversation_id, seq, recipient_id, first_at, requests, reports_later, replay)
+             select $1, key, message_id, conversation_id, seq, recipient_id, clock_timestamp(), times, reports_later, replay
                from given where not refused and not exists (select from repeated where repeated.key = given.key)
               order by place
              on conflict (channel, idempotency_key) do nothing
-           returning idempotency_key as key, message_id, recipient_id, reports_later
+           returning idempotency_key as key, message_id, recipient_id, reports_later, replay
+         ), owing as (
+           select key, message_id, recipient_id, replay from taken
+           union all
+           select key, message_id, recipient_id, replay from repeated where reports_later and is_later_round
          ), owed as (
-           insert into provider_receipts (channel, idempotency_key, message_id, recipient_id, status, reason, due_at)
-             select $1, key, message_id, recipient_id, status, reason, now() + delay * interval '1 ms'
-               from taken join unnest($10::uuid[], $11::text[], $12::text[], $13::int[]) as owed (key, status, reason, delay)
-                 using (key)
-              order by delay
+           insert into provider_receipts (channel, idempotency_key, message_id, recipient_id, status, reason, due_at, replay)
+             select $1, key, message_id, recipient_id, status, reason, now() + delay * interval '1 ms', replay
+               from owing
+               join unnest($10::uuid[], $11::text[], $12::text[], $13::int[]) with ordinality
+                 as owed (key, status, reason, delay, place) using (key)
+              order by delay, place
          )
          select key, true as first, reports_later as "reportsLater" from taken
          union all select key, false, reports_later from repeated`,
@@ -147,6 +165,7 @@ export function openProviderRecords(db: Database) {
           owed.map(({ status }) => status),
           owed.map(({ reason }) => reason),
           owed.map(({ delay }) => delay),
+          given.map(({ replay }) => replay),
         ],
       );
       const answers = new Map(rows.map(({ key, ...answer }) => [key, answer]));
@@ -172,7 +191,7 @@ export function openProviderRecords(db: Database) {
            returning r.*, due.due_at as was_due_at
          )
          select id, channel, idempotency_key as "idempotencyKey", message_id as "messageId",
-                recipient_id as "recipientId", status, reason
+                recipient_id as "recipientId", status, reason, replay
            from leased order by was_due_at, id`,
         [channels, limit, lease],
       );
@@ -206,19 +225,10 @@ export function openProviderRecords(db: Database) {
 
     /** Forgets at most `most` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
     async sweep(until: Date, most: number): Promise<number> {
-      const effects = await db.sql(
-        `delete from provider_effects where id in (
-           select id from provider_effects where first_at < $1 order by first_at limit $2 for update skip locked
-         ) returning 1`,
-        [until, most],
+      return Math.max(
+        await deleteOld(db, { table: 'provider_effects', isOld: 'first_at < $1', oldestBy: 'first_at' }, until, most),
+        await deleteOld(db, { table: 'provider_receipts', isOld: 'due_at < $1', oldestBy: 'due_at' }, until, most),
       );
-      const receipts = await db.sql(
-        `delete from provider_receipts where id in (
-           select id from provider_receipts where due_at < $1 order by due_at limit $2 for update skip locked
-         ) returning 1`,
-        [until, most],
-      );
-      return Math.max(effects.length, receipts.length);
     },
   };
 }

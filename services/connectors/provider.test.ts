@@ -53,12 +53,12 @@ async function simulate(channel: string, profile: Partial<Profile> = {}, random?
 async function ask(
   simulation: Simulation,
   channel: string,
-  { delivery = sampleDelivery(), key = uuid() as string, signal = new AbortController().signal } = {},
+  { delivery = sampleDelivery(), key = uuid() as string, replay = 0, signal = new AbortController().signal } = {},
 ) {
   let effects = 0;
   const answer = await simulation
     .provider(channel)
-    .take(delivery, { idempotencyKey: key, signal }, () => (effects += 1))
+    .take(delivery, { idempotencyKey: key, replay, signal }, () => (effects += 1))
     .catch((error: unknown) => error as HubError);
   return { answer, effects, reason: answer instanceof HubError ? answer.reason : undefined, key, delivery };
 }
@@ -229,6 +229,28 @@ test('take: out of order it takes nothing', async (t) => {
   t.deepEqual(await effectsOf('down'), []);
 });
 
+test('take: who is excepted gets nothing, as it is said, and everybody else is served', async (t) => {
+  const [throttled, down, silent] = [uuid(), uuid(), uuid()] as [string, string, string];
+  const exceptions = [
+    { recipientIds: [throttled.toUpperCase()], treatment: 'throttled' },
+    { recipientIds: [down, throttled], treatment: 'out_of_order' },
+    { recipientIds: [silent], treatment: 'silent' },
+  ] as const;
+  const simulation = await simulate('partial', { record: true, exceptions });
+  const askFor = (recipientId: string, signal?: AbortSignal) =>
+    ask(simulation, 'partial', { delivery: sampleDelivery({ recipientId }), ...(signal && { signal }) });
+  const { answer, reason } = await askFor(throttled);
+  t.is(reason, 'TOO_MANY_REQUESTS');
+  t.is((answer as HubError).retryAfter, 1);
+  t.is((await askFor(down)).reason, 'NETWORK_DOWN');
+  const patience = new AbortController();
+  const asked = askFor(silent, patience.signal);
+  t.like(await askFor(uuid()), { effects: 1, reason: undefined });
+  patience.abort();
+  t.is((await asked).reason, 'DELIVERY_CANCELLED');
+  t.is((await effectsOf('partial')).length, 1);
+});
+
 test('take: called off while it waits, it has no effect; called off later, it has', async (t) => {
   const simulation = await simulate('hanging', { record: true, latency: { p50: 60_000, p99: 0 } });
   const early = new AbortController();
@@ -236,7 +258,7 @@ test('take: called off while it waits, it has no effect; called off later, it ha
   early.abort();
   t.like(await asked, { reason: 'DELIVERY_CANCELLED', effects: 0 });
 
-  await simulation.setProfile('hanging', { ...emptyProfile, record: true, latency: { p50: 400, p99: 0 } });
+  await simulation.setProfile('hanging', { ...emptyProfile, record: true, latency: { p50: 2_000, p99: 0 } });
   const late = new AbortController();
   const half = ask(simulation, 'hanging', { signal: late.signal });
   await eventually(
@@ -300,6 +322,31 @@ test('receipts: come to any process that listens, in their order, and only once 
   const owed = async () => (await db.sql(`select id from provider_receipts where channel = 'told'`)).length;
   await eventually('none is owed any more', owed, (count) => count === 0);
   t.is(heard.length, 3);
+});
+
+test('receipts: a later round that asks for what was taken is told anew, and of which round it is told', async (t) => {
+  const receipts = receiptProfile({ failed: 1 });
+  const simulation = await simulate('rounds', { receipts });
+  const heard = listening(simulation, 'rounds');
+  const { key, delivery } = await ask(simulation, 'rounds');
+  const told = (length: number) =>
+    eventually(
+      'all have come',
+      () => heard.length,
+      (found) => found >= length,
+    );
+  await told(2);
+  for (const replay of [1, 1, 0]) {
+    t.like(await ask(simulation, 'rounds', { key, delivery, replay }), { answer: 'taken', effects: 0 });
+  }
+  await told(4);
+  const owed = async () => (await db.sql(`select id from provider_receipts where channel = 'rounds'`)).length;
+  await eventually('none is owed any more', owed, (count) => count === 0);
+  t.deepEqual(
+    heard.map(({ status, replay }) => [status, replay]),
+    [['sent', 0], ['failed', 0], ['sent', 1], ['failed', 1]], // prettier-ignore
+  );
+  t.like(await effectsOf('rounds'), [{ requests: 4, effects: 1 }]);
 });
 
 test('receipts: come again to whoever could not take them, and after the death of a process to another', async (t) => {

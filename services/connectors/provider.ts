@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BoundedMap } from '#lib/bounded-map.ts';
+import { hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
@@ -11,8 +12,10 @@ import {
   keepsEffects,
   receiptsOf,
   timeWithin,
+  treatmentOf,
   type Profile,
   type Random,
+  type Treatment,
 } from './profile.ts';
 import type { ProviderRecords, TakeRequest } from './provider-records.ts';
 
@@ -32,6 +35,8 @@ export interface Provider {
 
 export interface ProviderRequest {
   idempotencyKey: string;
+  /** Which round of the delivery asks; 0 if it is left out. A network that has reported to an earlier one reports anew. */
+  replay?: number;
   signal: AbortSignal;
 }
 
@@ -60,6 +65,8 @@ export interface SimulationOptions {
 const remembered = 10_000;
 /** Milliseconds between two looks at what administrators have set. */
 const loadEvery = 500;
+/** Milliseconds: longer than anybody waits for an answer. */
+const longestSilence = 600_000;
 const receiptsEvery = 50;
 const receiptsAtOnce = 200;
 /** Milliseconds after which a receipt is sent again that a process took and did not settle. */
@@ -105,7 +112,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
   });
   const reporting = repeat('Reports of simulated networks', log, async () => {
     if (!owesReceipts) return loadEvery;
-    const now = Date.now();
+    const now = hubTime();
     const able = [...listeners.keys()].filter((channel) => !isOutOfOrder(profiles!.get(channel)!, now));
     const due = await records.dueReceipts(able, receiptsAtOnce, receiptLease);
     const outcomes = await Promise.allSettled(
@@ -121,7 +128,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
     return due.length === receiptsAtOnce ? 0 : receiptsEvery;
   });
   const sweeping = repeat('Sweeping away what simulated networks have kept', log, async () => {
-    const swept = await records.sweep(new Date(Date.now() - kept), sweep.batch);
+    const swept = await records.sweep(new Date(hubTime() - kept), sweep.batch);
     return swept === sweep.batch ? sweep.pause : sweep.every;
   });
 
@@ -136,8 +143,24 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
     });
     const keep = gathered((requests: readonly TakeRequest[]) => records.take(channel, requests));
 
+    const throttled = (wait: number) => fails('TOO_MANY_REQUESTS', 'says that there are too many requests', wait);
+    const down = () => fails('NETWORK_DOWN', 'is out of order');
+    const refusals: Record<Treatment, (signal: AbortSignal) => Promise<HubError>> = {
+      throttled: async () => throttled(1),
+      out_of_order: async () => down(),
+      async silent(signal) {
+        await pause(longestSilence, signal);
+        return fails('NETWORK_ERROR', 'failed for the moment');
+      },
+    };
+
     /** @returns whether it takes effect only now, and whether reports follow */
-    async function takeOnce(profile: Profile, delivery: DeliveryToMake, idempotencyKey: string) {
+    async function takeOnce(
+      profile: Profile,
+      delivery: DeliveryToMake,
+      request: { idempotencyKey: string; replay: number },
+    ) {
+      const { idempotencyKey } = request;
       const refused = isRefused(profile, idempotencyKey);
       const refusal = () => new HubError('FAILED_PRECONDITION', 'REFUSED_BY_NETWORK', `${title} refuses the message`);
       if (!keepsEffects(profile)) {
@@ -146,27 +169,29 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
       }
       const { messageId, conversationId, seq, recipientId } = delivery;
       const receipts = profile.receipts === null ? null : receiptsOf(profile.receipts, random);
-      const answer = await keep({ idempotencyKey, messageId, conversationId, seq, recipientId, refused, receipts });
+      const answer = await keep({ ...request, messageId, conversationId, seq, recipientId, refused, receipts });
       if (answer !== undefined) return answer;
       throw refused ? refusal() : fails('BUSY', 'is busy with this very message');
     }
 
     return {
-      async take(delivery, { idempotencyKey, signal }, effect) {
+      async take(delivery, { idempotencyKey, replay = 0, signal }, effect) {
         const profile = profiles?.get(channel);
         if (profile === undefined) throw fails('NETWORK_UNKNOWN', 'can not be reached yet');
         if (profile === emptyProfile) {
           if (remembers(idempotencyKey)) effect();
           return undefined;
         }
-        if (isOutOfOrder(profile, Date.now())) throw fails('NETWORK_DOWN', 'is out of order');
+        if (isOutOfOrder(profile, hubTime())) throw down();
+        const treatment = treatmentOf(profile, delivery.recipientId);
+        if (treatment !== undefined) throw await refusals[treatment](signal);
         const wait = profile.rateLimit === 0 ? undefined : await count(profile.rateLimit);
-        if (wait !== undefined) throw fails('TOO_MANY_REQUESTS', 'says that there are too many requests', wait);
+        if (wait !== undefined) throw throttled(wait);
         // The effect comes in the middle: a caller that goes meanwhile can't know whether there was one.
         const half = timeWithin(profile.latency, random) / 2;
         await pause(half, signal);
         if (random() < profile.transientErrors) throw fails('NETWORK_ERROR', 'failed for the moment');
-        const { first, reportsLater } = await takeOnce(profile, delivery, idempotencyKey);
+        const { first, reportsLater } = await takeOnce(profile, delivery, { idempotencyKey, replay });
         if (first) effect();
         if (reportsLater) owesReceipts = true;
         await pause(half, signal);

@@ -1,30 +1,40 @@
-import { Profile as ProfileMessage, type Effect as EffectMessage } from '#gen/chat4all/connectors/v1/connectors.ts';
+import { v5 as uuidOf } from 'uuid';
+import {
+  Profile as ProfileMessage,
+  Treatment as TreatmentMessage,
+  type Effect as EffectMessage,
+} from '#gen/chat4all/connectors/v1/connectors.ts';
 import { MessageStatus, PayloadType, Priority } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryAttempted, DeliveryEnded } from '#gen/chat4all/message/v1/events.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import { encodeJson } from '#lib/rpc/schema.ts';
+import type { Job } from './attempt.ts';
 import { connectorName, type DeliveryToMake } from './connector.ts';
-import type { FailedAttempt, Round } from './delivery.ts';
-import type { Latency, Profile } from './profile.ts';
+import type { DeliveryKey, EndedDelivery, FailedAttempt, Round } from './delivery.ts';
+import type { ParkedDelivery } from './lanes-store.ts';
+import type { Latency, Profile, Treatment } from './profile.ts';
 import type { Effect } from './provider-records.ts';
-import type { DeliveryKey, EndedDelivery } from './store.ts';
 
 const requested = 'chat4all.router.v1.DeliveryRequested';
 
 /** PostgreSQL's idea of a UUID, as the clients' ids are: of any version. */
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
+/** The most recipients that one event may have. */
+const mostRecipients = 100;
+
 /**
- * What a DeliveryRequested event for `channel` asks for, and in which round.
+ * What a DeliveryRequested event for `channel` asks for, and in which round: a delivery for each recipient, with the key that the
+ * network is to know it by.
  *
  * @throws HubError INVALID_ARGUMENT for an event that doesn't say what has to be known
  */
 export function readRequested(
-  { id, key, type, value }: ReceivedEvent,
+  { id, key, type, value }: Pick<ReceivedEvent, 'id' | 'key' | 'type' | 'value'>,
   channel: string,
-): { delivery: DeliveryToMake } & Round {
+): { deliveries: { delivery: DeliveryToMake; idempotencyKey: string }[] } & Round {
   if (type !== requested) throw unreadable(`its type is ${type}`);
   let event: DeliveryRequested;
   try {
@@ -32,25 +42,35 @@ export function readRequested(
   } catch (error) {
     throw unreadable(`it is no ${requested}`, error);
   }
-  const { messageId, conversationId, seq, senderId, recipientId, deliverBy, replay } = event;
+  const { messageId, conversationId, seq, senderId, deliverBy, replay } = event;
+  // An event for one delivery, as they were before an event could be for several, has the id of that delivery.
+  const isForOne = event.recipientIds.length === 0;
+  const recipientIds = isForOne ? [event.recipientId] : event.recipientIds;
   if (!uuidPattern.test(id)) throw unreadable('its id is no UUID');
   if (!uuidPattern.test(messageId)) throw unreadable('message_id is no UUID');
-  if (!uuidPattern.test(recipientId)) throw unreadable('recipient_id is no UUID');
+  if (recipientIds.length > mostRecipients) throw unreadable(`it has more than ${mostRecipients} recipient_ids`);
+  if (!recipientIds.every((recipientId) => uuidPattern.test(recipientId))) throw unreadable('recipient_id is no UUID');
   if (!uuidPattern.test(conversationId) || conversationId !== key) throw unreadable('conversation_id is not its key');
   if (event.channel !== channel) throw unreadable(`its channel is ${JSON.stringify(event.channel)}`);
   if (deliverBy === undefined) throw unreadable('deliver_by is missing');
   if (replay < 0) throw unreadable('replay is negative');
-  const delivery = {
-    messageId,
-    conversationId,
-    seq,
-    senderId,
-    recipientId,
-    content: contentOf(event),
-    priority: priorityOf(event.priority),
-    deliverBy,
-  };
-  return { delivery, replay };
+  const content = contentOf(event);
+  const priority = priorityOf(event.priority);
+  const deliveries = recipientIds.map((recipientId) => ({
+    delivery: { messageId, conversationId, seq, senderId, recipientId, content, priority, deliverBy },
+    idempotencyKey: isForOne ? id : uuidOf(recipientId, id),
+  }));
+  return { deliveries, replay };
+}
+
+/** A parked delivery with all that an attempt needs. */
+export function jobOf(parked: ParkedDelivery): Job {
+  const { request, recipientId, conversationId, channel, replay, attempts, error, idempotencyKey } = parked;
+  const event = { id: request.id, key: conversationId, type: requested, value: request.value };
+  const { delivery } = readRequested(event, channel).deliveries.find(
+    (each) => each.delivery.recipientId === recipientId,
+  )!;
+  return { delivery, idempotencyKey, replay, attempts, error, callId: request.callId };
 }
 
 function contentOf({ payload }: DeliveryRequested): DeliveryToMake['content'] {
@@ -116,8 +136,24 @@ export function profileOf(message: ProfileMessage): Profile {
             lateBy: receipts.lateMs,
           },
     record,
+    exceptions: message.exceptions.map(({ recipients, treatment }) => ({
+      recipientIds: recipients,
+      treatment: treatmentNames[treatment as keyof typeof treatmentNames],
+    })),
   };
 }
+
+const treatmentNames = {
+  [TreatmentMessage.TREATMENT_THROTTLED]: 'throttled',
+  [TreatmentMessage.TREATMENT_OUT_OF_ORDER]: 'out_of_order',
+  [TreatmentMessage.TREATMENT_SILENT]: 'silent',
+} as const;
+
+const treatmentNumbers: Record<Treatment, TreatmentMessage> = {
+  throttled: TreatmentMessage.TREATMENT_THROTTLED,
+  out_of_order: TreatmentMessage.TREATMENT_OUT_OF_ORDER,
+  silent: TreatmentMessage.TREATMENT_SILENT,
+};
 
 export function profileMessageOf(profile: Profile): ProfileMessage {
   const { receipts, latency, outages } = profile;
@@ -140,6 +176,10 @@ export function profileMessageOf(profile: Profile): ProfileMessage {
             lateMs: receipts.lateBy,
           },
     record: profile.record,
+    exceptions: profile.exceptions.map(({ recipientIds, treatment }) => ({
+      recipients: [...recipientIds],
+      treatment: treatmentNumbers[treatment],
+    })),
   };
 }
 

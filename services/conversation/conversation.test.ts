@@ -279,6 +279,18 @@ test('leaveConversation: twice at once is one departure', async (t) => {
   t.deepEqual(outcomes.map(({ status }) => status).toSorted(), ['fulfilled', 'rejected', 'rejected']);
 });
 
+test('getMemberships: those of each conversation that there is', async (t) => {
+  const one = (await open(user(3), group, ['user3', 'user1', 'user2'])).conversationId;
+  const other = (await open(user(16), privately, ['user16', 'user17'])).conversationId;
+  const client = await asService();
+  const { memberships } = await client.getMemberships({ conversationIds: [one, uuid(), other, one] });
+  const found = new Map(memberships.map(({ conversationId, memberIds }) => [conversationId, memberIds]));
+  t.is(memberships.length, 2);
+  t.deepEqual(found.get(one), ids(3, 1, 2));
+  t.deepEqual(found.get(other), ids(16, 17));
+  t.deepEqual(await client.getMemberships({ conversationIds: [] }), { memberships: [] });
+});
+
 test('getMembership: the active members, in the order in which they were named', async (t) => {
   const { conversationId } = await open(user(1), group, ['user3', 'user1', 'user2']);
   const client = await asService();

@@ -62,6 +62,11 @@ export function openHandlers({ store, auth }: HandlerOptions): Handlers<Conversa
       return { memberIds };
     },
 
+    async getMemberships({ conversationIds }) {
+      const found = await store.findMemberships(conversationIds);
+      return { memberships: found.map(({ id, memberIds }) => ({ conversationId: id, memberIds })) };
+    },
+
     async filterMemberships({ userId, conversationIds }) {
       return { conversationIds: await store.filterMemberships(userId, conversationIds) };
     },

@@ -2,7 +2,8 @@ import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import type { Config } from '#lib/config.ts';
-import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { startDatabase } from '#lib/database-start.ts';
+import { databaseSettings } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
@@ -25,15 +26,15 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, log);
-  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'conversation' });
+  const identities = openIdentities(config, { service: 'conversation', log });
+  const db = await startDatabase(database, { config, name: 'conversation', log });
   opened.defer(() => db.close());
   const store = openStore(db);
   const auth = connect(AuthServiceService, { config, target: 'auth', address: config.AUTH_ADDRESS, identities });
   opened.defer(() => auth.close());
 
   const activity = await followActivity({
-    openBus: () => openBus(config, { log, clientId: 'conversation' }),
+    openBus: () => openBus(config, { log, clientId: 'conversation', waits: false }),
     store,
     log,
   });
@@ -44,10 +45,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     authority: connectAuthority({ config, identities }),
     log,
     services: [service(ConversationServiceService, openHandlers({ store, auth }), openChecks({ auth }))],
-    dependencies: { database: () => db.ping() },
+    dependencies: { ...db.dependencies },
   });
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+  return { ...server, stop: () => everything.disposeAsync() };
 }

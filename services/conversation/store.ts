@@ -1,5 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import { v7 as orderedUuid } from 'uuid';
+import { hubDate } from '#lib/clock.ts';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import type { Activity, ConversationKind } from './conversation.ts';
 
@@ -38,8 +39,11 @@ const MemberEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'conversation',
   entities: [ConversationEntity, MemberEntity],
-  migrations: async () => [
-    { name: '0001-conversations', class: (await import('./migrations/0001-conversations.ts')).Conversations },
+  migrations: [
+    {
+      name: '0001-conversations',
+      load: async () => (await import('./migrations/0001-conversations.ts')).Conversations,
+    },
   ],
 };
 
@@ -66,7 +70,7 @@ export function openStore(db: Database) {
   return {
     async createConversation(wanted: Omit<Conversation, 'id' | 'createdAt'>): Promise<Conversation> {
       const { memberIds, ...described } = wanted;
-      const createdAt = new Date();
+      const createdAt = hubDate();
       // Ids in the order of creation are what settles the order of conversations of the same millisecond.
       const id = orderedUuid();
       await db.entities((em) =>
@@ -94,11 +98,16 @@ export function openStore(db: Database) {
 
     /** The ids of the active members, or undefined if there is no such conversation. */
     async findMembership(id: string): Promise<string[] | undefined> {
-      const [found] = await db.sql<{ memberIds: string[] }>(
-        `select ${activeMembers} from conversations c where c.id = $1`,
-        [id],
-      );
+      const [found] = await this.findMemberships([id]);
       return found?.memberIds;
+    },
+
+    /** The active members of several conversations: of those that there are. */
+    async findMemberships(ids: readonly string[]): Promise<{ id: string; memberIds: string[] }[]> {
+      return db.sql<{ id: string; memberIds: string[] }>(
+        `select c.id, ${activeMembers} from conversations c where c.id = any($1::uuid[])`,
+        [ids],
+      );
     },
 
     /** The ids of those of the conversations in which somebody is active. */
@@ -135,7 +144,7 @@ export function openStore(db: Database) {
       const rows = await db.sql(
         `update members set status = 'left', left_at = $3
           where conversation_id = $1 and user_id = $2 and status = 'active' returning 1`,
-        [id, userId, new Date()],
+        [id, userId, hubDate()],
       );
       return rows.length > 0;
     },

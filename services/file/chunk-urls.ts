@@ -1,4 +1,5 @@
 import { hkdfSync } from 'node:crypto';
+import { hubTime } from '#lib/clock.ts';
 import { signatureOf, sizeOfChunk, type File } from './file.ts';
 import type { Storage } from './storage/storage.ts';
 
@@ -33,7 +34,7 @@ export function openChunkUrls({
       const claims = {
         fileId,
         chunkId: String(chunkId),
-        expires: String(Math.ceil(Date.now() / 1_000) + seconds),
+        expires: String(Math.ceil(hubTime() / 1_000) + seconds),
       };
       const query = new URLSearchParams({
         file_id: claims.fileId,

@@ -1,4 +1,5 @@
 import { v4 as uuid } from 'uuid';
+import { hubTime } from '#lib/clock.ts';
 import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
@@ -76,7 +77,7 @@ export function startRemoving(options: { store: Store; storage: Storage; log: Lo
 export function startSweep(options: { store: Store; uploads: Uploads; log: Logger; lifetime: number }): Loop {
   const { store, uploads, log, lifetime } = options;
   return repeat('The sweep for uploads without activity', log, async () => {
-    const before = new Date(Date.now() - lifetime);
+    const before = new Date(hubTime() - lifetime);
     const idle = await store.idle(before, idleBatch);
     for (const file of idle) {
       await uploads.progress(file);
@@ -85,5 +86,26 @@ export function startSweep(options: { store: Store; uploads: Uploads; log: Logge
       await uploads.abort(file.fileId, `Nothing was uploaded for ${lifetime / 1_000} s`);
     }
     return idle.length === idleBatch ? 0 : Math.min(longestSweepPause, lifetime / 4);
+  });
+}
+
+const lapsedBatch = 100;
+/** Milliseconds that a share outlives the messages with the file: it begins before them, and they don't go at the second. */
+const lapseMargin = 3_600_000;
+const lapseEvery = 60_000;
+
+/** Ends the shares of files whose messages were removed after `retention` milliseconds, and deletes files that were sent nowhere else. */
+export function startLapsing(options: { store: Store; log: Logger; retention: number; onRemoval: () => void }): Loop {
+  const { store, log, retention, onRemoval } = options;
+  return repeat('The end of attachments of old messages', log, async () => {
+    const before = new Date(hubTime() - retention - lapseMargin);
+    const fileIds = await store.lapsed(before, lapsedBatch);
+    let deleted = 0;
+    for (const fileId of fileIds) if ((await store.delete(fileId, before)) === 'deleted') deleted += 1;
+    if (deleted > 0) {
+      log.info({ deleted }, 'Attachments of removed messages deleted');
+      onRemoval();
+    }
+    return fileIds.length > 0 ? 0 : lapseEvery;
   });
 }

@@ -1,6 +1,7 @@
 import { v4 as uuid } from 'uuid';
 import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { ChunkStatus, type FileServiceService } from '#gen/chat4all/file/v1/file.ts';
+import { hubDate } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Call, UserCall } from '#lib/rpc/call.ts';
 import type { Connection } from '#lib/rpc/client.ts';
@@ -32,7 +33,6 @@ export interface HandlerOptions {
   urls: ChunkUrls;
   conversations: Pick<Connection<typeof ConversationServiceService>, 'filterMemberships'>;
   limits: Limits;
-  /** What URLs for chunks are signed with. */
   /** That URLs may be signed with. */
   urlKeys: readonly Buffer[];
   /** Milliseconds without activity after which an upload is aborted. */
@@ -86,17 +86,19 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
   return {
     async initiateUpload(request, call: UserCall) {
       const shape = shapeOf(Number(request.fileSize ?? 0n), request.chunkSize, limits);
-      const file = await uploads.begin({
+      const file = {
         ...shape,
         fileId: uuid(),
         ownerId: call.caller.userId,
         filename: request.filename,
         contentType: request.contentType || 'application/octet-stream',
         expectedChecksum: request.checksum.toLowerCase() || null,
-        createdAt: new Date(),
+        createdAt: hubDate(),
+      };
+      return uploads.begin(file, async (begun) => {
+        const first = begun.chunkCount === 0 ? [] : [0];
+        return initiated(shown(begun, call), await nextUrl(begun, first, call));
       });
-      const first = file.chunkCount === 0 ? [] : [0];
-      return initiated(shown(file, call), await nextUrl(file, first, call));
     },
 
     async uploadChunk({ fileId, chunkId = 0, contentDigest, contentLength }, call: UserCall, bytes) {
@@ -117,7 +119,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
     },
 
     async uploadSignedChunk({ signature, contentDigest, contentLength, ...claims }, call, bytes) {
-      requireSignature(claims, signature, urlKeys, new Date());
+      requireSignature(claims, signature, urlKeys, hubDate());
       const announced = contentLength === undefined ? undefined : Number(contentLength);
       const chunk = { chunkId: Number(claims.chunkId), contentDigest, announced, bytes };
       await uploads.put(await fileOf(claims.fileId), chunk, call.signal);
@@ -126,7 +128,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
 
     async getChunkUploadUrl({ fileId, chunkId = 0 }, call: UserCall) {
       const file = await ownFile(fileId, call.caller.userId);
-      requireOpen(file, new Date());
+      requireOpen(file, hubDate());
       sizeOfChunk(file, chunkId);
       const { receivedBytes, missing } = await uploads.progress(file);
       return {

@@ -2,7 +2,10 @@ import { z } from 'zod';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { ConfigError, duration, integer, secrets, type Config } from '#lib/config.ts';
-import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { startDatabase } from '#lib/database-start.ts';
+import { databaseSettings } from '#lib/database.ts';
+import { awaitEngine } from '#lib/engines.ts';
+import { messageSettings } from '#lib/forgetting.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
@@ -10,10 +13,10 @@ import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { openChunkUrls, urlKeyOf } from './chunk-urls.ts';
-import { startRemoving, startSweep } from './cleaning.ts';
+import { startLapsing, startRemoving, startSweep } from './cleaning.ts';
 import type { Limits } from './file.ts';
 import { openHandlers } from './handlers.ts';
-import { openStorage, storageSettings } from './storage/open.ts';
+import { openStorage, storageEngine, storageSettings } from './storage/open.ts';
 import { database, openStore } from './store.ts';
 import { openUploads } from './uploads.ts';
 
@@ -30,6 +33,7 @@ export const settings = {
   ...authoritySettings,
   ...databaseSettings,
   ...storageSettings,
+  ...messageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
   PUBLIC_URL: z
     .url({ protocol: /^https?$/ })
@@ -64,11 +68,12 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, log);
-  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'file' });
+  const identities = openIdentities(config, { service: 'file', log });
+  const db = await startDatabase(database, { config, name: 'file', log });
   opened.defer(() => db.close());
   const storage = await openStorage(config, { log });
   opened.defer(() => storage.close());
+  await awaitEngine(storageEngine(config, storage), { log, patience: config.START_PATIENCE });
   const limits = limitsOf(config, storage.smallestPart);
   const conversations = connect(ConversationServiceService, {
     config,
@@ -87,6 +92,11 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => uploads.stop());
   const sweep = startSweep({ store, uploads, log, lifetime });
   opened.defer(() => sweep.stop());
+
+  if (config.MESSAGE_RETENTION !== undefined) {
+    const lapsing = startLapsing({ store, log, retention: config.MESSAGE_RETENTION, onRemoval });
+    opened.defer(() => lapsing.stop());
+  }
 
   const urlKeys = config.UPLOAD_URL_KEYS.map(urlKeyOf);
   const urls = openChunkUrls({ storage, key: urlKeys[0]!, lifetime: config.UPLOAD_URL_TTL });
@@ -108,12 +118,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     authority: connectAuthority({ config, identities }),
     log,
     services: [service(FileServiceService, handlers)],
-    dependencies: { database: () => db.ping(), store: () => storage.ping() },
+    dependencies: { ...db.dependencies, store: () => storage.ping() },
   });
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+  return { ...server, stop: () => everything.disposeAsync() };
 }
 
 /** @throws ConfigError naming sizes that don't go together */

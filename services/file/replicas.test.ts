@@ -115,7 +115,11 @@ async function removals(condition: string): Promise<string[]> {
 const begin = { filename: 'x', fileSize: 5n, contentType: '', checksum: '', chunkSize: undefined };
 
 test.serial('what never left for a store that is not there leaves nothing to be removed', async (t) => {
-  const replica = await startReplica('alone', 'http://127.0.0.1:1');
+  const store = new FreezingS3().server;
+  await once(store.listen(0, '127.0.0.1'), 'listening');
+  const replica = await startReplica('alone', `http://127.0.0.1:${(store.address() as AddressInfo).port}`);
+  store.close();
+  store.closeAllConnections();
   for (let count = 0; count < 10; count += 1) {
     t.like(await t.throwsAsync(replica.initiateUpload(begin)), { reason: 'STORE_UNAVAILABLE' });
   }

@@ -1,4 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
+import { hubDate } from '#lib/clock.ts';
 import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
 import type { File, Status } from './file.ts';
 
@@ -65,7 +66,8 @@ const ShareEntity = defineEntity({
   properties: {
     fileId: () => p.manyToOne(FileEntity).fieldName('file_id').mapToPk().primary(),
     conversationId: p.uuid().primary(),
-    sharedAt: p.datetime(3),
+    /** When it was last sent there. */
+    sharedAt: p.datetime(3).index('shares_shared_at_index'),
   },
 });
 
@@ -75,7 +77,7 @@ const RemovalEntity = defineEntity({
   properties: {
     storageKey: p.text().primary(),
     dueAt: p.datetime(3),
-    again: p.boolean(),
+    again: p.boolean().default(false),
     heldBy: p.uuid().nullable(),
     heldUntil: p.datetime(3).nullable(),
     attempts: p.integer().default(0),
@@ -85,10 +87,18 @@ const RemovalEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'file',
   entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity],
-  migrations: async () => [
-    { name: '0001-files', class: (await import('./migrations/0001-files.ts')).Files },
-    { name: '0002-removals-again', class: (await import('./migrations/0002-removals-again.ts')).RemovalsAgain },
-    { name: '0003-removals-held', class: (await import('./migrations/0003-removals-held.ts')).RemovalsHeld },
+  migrations: [
+    { name: '0001-files', load: async () => (await import('./migrations/0001-files.ts')).Files },
+    {
+      name: '0002-removals-again',
+      load: async () => (await import('./migrations/0002-removals-again.ts')).RemovalsAgain,
+    },
+    { name: '0003-removals-held', load: async () => (await import('./migrations/0003-removals-held.ts')).RemovalsHeld },
+    { name: '0004-lapsed-shares', load: async () => (await import('./migrations/0004-lapsed-shares.ts')).LapsedShares },
+    {
+      name: '0005-removals-by-earlier-code',
+      load: async () => (await import('./migrations/0005-removals-by-earlier-code.ts')).RemovalsByEarlierCode,
+    },
   ],
 };
 
@@ -118,6 +128,8 @@ export interface Lease {
 
 export type Store = ReturnType<typeof openStore>;
 
+/** Whoever opens an upload for longer has died: it counts as open no more, and is cleared away like any other without activity. */
+const unopened = `interval '1 minute'`;
 const open = `status in ('initiated', 'in_progress')`;
 const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size::float8 as "fileSize",
   content_type as "contentType", expected_checksum as "expectedChecksum", chunk_size as "chunkSize",
@@ -142,7 +154,8 @@ export function openStore(db: Database) {
           `insert into files (file_id, owner_id, filename, file_size, content_type, expected_checksum, chunk_size,
               chunk_count, status, error, created_at, updated_at)
             select $1, $2, $3, $4, $5, $6, $7, $8, 'initiated', '', $9, $9
-              where (select count(*) from files where owner_id = $2 and ${open}) < $10
+              where (select count(*) from files where owner_id = $2 and ${open}
+                and (upload_id is not null or created_at > now() - ${unopened})) < $10
             returning 1`,
           [
             file.fileId,
@@ -277,7 +290,7 @@ export function openStore(db: Database) {
           [fileId, by],
         );
         if (mine.length === 0) return false;
-        const now = new Date();
+        const now = hubDate();
         // An update that changes nothing, so that the row is locked and comes back: it may not be deleted meanwhile.
         const [content] = await sql<{ storageKey: string }>(
           `insert into contents as c (checksum, storage_key, size, created_at) values ($1, $2, $3, $4)
@@ -312,7 +325,7 @@ export function openStore(db: Database) {
             where file_id = $1 and ${open}
               and (completing_by = $3 or completing_until is null or completing_until < now())
             returning 1`,
-          [fileId, error, by ?? null, new Date()],
+          [fileId, error, by ?? null, hubDate()],
         );
         if (failed.length === 0) return false;
         await transaction.sql('delete from chunks where file_id = $1', [fileId]);
@@ -321,8 +334,24 @@ export function openStore(db: Database) {
       });
     },
 
-    /** Deletes a completed or failed file that was not sent. @returns what it is instead, if it can't be deleted */
-    async delete(fileId: string): Promise<'deleted' | 'sent' | 'open'> {
+    /** Files that were not sent to some conversation again since `before`, `limit` at most. */
+    async lapsed(before: Date, limit: number): Promise<string[]> {
+      const rows = await db.sql<{ fileId: string }>(
+        `select distinct file_id as "fileId" from (
+            select file_id from shares where shared_at < $1 order by shared_at limit $2
+          ) as oldest`,
+        [before, limit],
+      );
+      return rows.map(({ fileId }) => fileId);
+    },
+
+    /**
+     * Deletes a completed or failed file that was not sent.
+     *
+     * @param lapsed that it was sent before this moment counts no more
+     * @returns what it is instead, if it can't be deleted
+     */
+    async delete(fileId: string, lapsed?: Date): Promise<'deleted' | 'sent' | 'open'> {
       return db.transaction(async (transaction) => {
         const { sql } = transaction;
         const [file] = await sql<{ status: Status; checksum: string | null }>(
@@ -331,6 +360,8 @@ export function openStore(db: Database) {
         );
         if (file === undefined) return 'deleted';
         if (file.status !== 'completed' && file.status !== 'failed') return 'open';
+        if (lapsed !== undefined)
+          await sql('delete from shares where file_id = $1 and shared_at < $2', [fileId, lapsed]);
         const sent = await sql('select from shares where file_id = $1 limit 1', [fileId]);
         if (sent.length > 0) return 'sent';
         if (file.checksum !== null) await sql('select from contents where checksum = $1 for update', [file.checksum]);
@@ -354,9 +385,9 @@ export function openStore(db: Database) {
       const rows = await db.sql(
         `with file as (select file_id from files where file_id = $1 and status = 'completed' for share)
           insert into shares as s (file_id, conversation_id, shared_at) select file_id, $2, $3 from file
-            on conflict (file_id, conversation_id) do update set shared_at = s.shared_at
+            on conflict (file_id, conversation_id) do update set shared_at = greatest(s.shared_at, excluded.shared_at)
           returning 1`,
-        [fileId, conversationId, new Date()],
+        [fileId, conversationId, hubDate()],
       );
       return rows.length > 0;
     },
@@ -381,11 +412,14 @@ export function openStore(db: Database) {
       );
     },
 
-    /** Holds what is to be removed from the store of contents now, and what nobody else holds; what waits longest comes first. */
+    /**
+     * Holds what is to be removed from the store of contents now, and what nobody else holds; what waits longest comes first. Times are kept
+     * in milliseconds, rounded: what is due now may be so a moment later.
+     */
     async holdRemovals({ by, length }: Lease, limit: number): Promise<Removal[]> {
       return db.sql<Removal>(
         `with due as (
-            select storage_key from removals where greatest(due_at, held_until) <= now()
+            select storage_key from removals where greatest(due_at, held_until) <= now() + interval '1 millisecond'
               order by greatest(due_at, held_until) limit $3
               for update skip locked)
           update removals r set held_by = $1, held_until = now() + $2 * interval '1 millisecond'

@@ -9,7 +9,8 @@ import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened, openedFolder } from '../../test/opened.ts';
-import { startRemoving } from './cleaning.ts';
+import { startLapsing, startRemoving } from './cleaning.ts';
+import type { File } from './file.ts';
 import { openDiskStorage } from './storage/disk.ts';
 import { unavailable } from './storage/failures.ts';
 import type { Storage } from './storage/storage.ts';
@@ -49,6 +50,30 @@ function newFile(): NewFile {
   };
 }
 
+const asIs = async (begun: File) => begun;
+
+test.serial(
+  'begin: of an upload whose beginning can not be answered nothing stays, and none counts as open',
+  async (t) => {
+    const uploads = openUploads({ store, storage: disk, limits, log, onRemoval: () => {} });
+    const [first, ...files] = Array.from({ length: limits.openUploads + 2 }, newFile);
+    const { ownerId } = first!;
+    const fails = () => Promise.reject(unavailable(new Error('no keys')));
+    for (const file of files) {
+      await t.throwsAsync(uploads.begin({ ...file, ownerId }, fails), { message: /not available/ });
+      t.is(await store.find(file.fileId), undefined);
+      t.truthy(await removalOf(file.fileId));
+    }
+    // Processes that died while they opened them.
+    for (const file of files.slice(0, limits.openUploads)) {
+      const createdAt = new Date(Date.now() - 61_000);
+      t.true(await store.begin({ ...file, ownerId, createdAt }, limits.openUploads));
+    }
+    t.like(await uploads.begin(first!, asIs), { status: 'initiated' });
+    await db.sql('delete from removals');
+  },
+);
+
 test.serial('begin: what the store opens though it had not answered is removed, too', async (t) => {
   const file = newFile();
   const opened = path.join(folder, 'uploads', file.fileId);
@@ -65,7 +90,7 @@ test.serial('begin: what the store opens though it had not answered is removed, 
   const removing = startRemoving({ store, storage: late, log, lifetime: 500 });
   t.teardown(() => removing.stop());
   const uploads = openUploads({ store, storage: late, limits, log, onRemoval: () => removing.wake() });
-  await t.throwsAsync(uploads.begin(file), { message: /not available/ });
+  await t.throwsAsync(uploads.begin(file, asIs), { message: /not available/ });
   t.is(await store.find(file.fileId), undefined);
 
   await eventually(
@@ -132,7 +157,7 @@ test.serial(
     const replicas = [startReplica(t, frozen, 500), startReplica(t, frozen, 500)];
     const wake = () => replicas.forEach(({ removing }) => removing.wake());
     const uploads = openUploads({ store, storage: frozen, limits, log, onRemoval: wake });
-    await t.throwsAsync(uploads.begin(file), { message: /not available/ });
+    await t.throwsAsync(uploads.begin(file, asIs), { message: /not available/ });
     // Each of them has looked for what is due once it is there for something that was written down later.
     const other = uuid();
     await db.sql('insert into removals (storage_key, due_at, again) values ($1, now(), false)', [other]);
@@ -306,7 +331,7 @@ test.serial('begin: what the store was never asked for leaves nothing to be remo
   const uploads = openUploads({ store, storage, limits, log, onRemoval: () => {} });
   const files = Array.from({ length: 20 }, newFile);
   for (const file of files) {
-    await t.throwsAsync(uploads.begin(file), { message: /not available/ });
+    await t.throwsAsync(uploads.begin(file, asIs), { message: /not available/ });
     t.is(await store.find(file.fileId), undefined);
   }
   t.is(asked, 5);
@@ -375,7 +400,7 @@ test.serial('complete: of two that hold an upload one after the other, only the 
   };
   const options = { store, limits, log, onRemoval: () => {} };
   const [frozen, next] = [openUploads({ ...options, storage: slow }), openUploads({ ...options, storage: disk })];
-  const begun = await next.begin(file);
+  const begun = await next.begin(file, asIs);
   async function* bytes() {
     yield content;
   }
@@ -411,7 +436,7 @@ test.serial(
     };
     const file = { ...newFile(), fileSize: content.byteLength, expectedChecksum: checksum };
     const uploads = openUploads({ store, storage: damaged, limits, log, onRemoval: () => {} });
-    const begun = await uploads.begin(file);
+    const begun = await uploads.begin(file, asIs);
     async function* bytes() {
       yield content;
     }
@@ -458,3 +483,50 @@ test.serial('share: only what is completed, and not deleted after that', async (
   t.false(await store.share(uuid(), conversation));
   await db.sql('delete from removals');
 });
+
+test.serial(
+  'lapsing: a file goes with the last message that it was sent in, and its content with the last file',
+  async (t) => {
+    const hours = (count: number) => new Date(Date.now() - count * 3_600_000);
+    const retention = 24 * 3_600_000;
+    const checksum = createHash('sha256').update(uuid()).digest('hex');
+    const key = uuid();
+    const [once, twice, unsent] = [newFile(), newFile(), newFile()];
+    await db.sql('insert into contents (checksum, storage_key, size, created_at) values ($1, $2, 3, now())', [
+      checksum,
+      key,
+    ]);
+    for (const file of [once, twice, unsent]) {
+      await store.begin(file, 10);
+      await db.sql(`update files set status = 'completed', checksum = $2 where file_id = $1`, [file.fileId, checksum]);
+    }
+    const [here, there] = [uuid(), uuid()];
+    const share = (file: NewFile, conversationId: string, at: Date) =>
+      db.sql('insert into shares (file_id, conversation_id, shared_at) values ($1, $2, $3)', [
+        file.fileId,
+        conversationId,
+        at,
+      ]);
+    await share(once, here, hours(30));
+    await share(twice, here, hours(30));
+    await share(twice, there, hours(30));
+    t.true(await store.share(twice.fileId, there), 'sent once more');
+    let removals = 0;
+    const lapsing = startLapsing({ store, log, retention, onRemoval: () => (removals += 1) });
+    t.teardown(() => lapsing.stop());
+    await eventually(
+      'it is gone',
+      () => store.find(once.fileId),
+      (file) => file === undefined,
+    );
+    await eventually(
+      'the share of the other one',
+      () => store.sharedWith(twice.fileId, '00000000-0000-0000-0000-000000000000', 10),
+      (found) => found.length === 1 && found[0] === there,
+    );
+    t.is((await store.find(twice.fileId))?.status, 'completed');
+    t.is((await store.find(unsent.fileId))?.status, 'completed', 'what was never sent is its owner\u2019s');
+    t.is(removals, 1);
+    t.truthy(await store.findContent(checksum));
+  },
+);

@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { NotTried } from '#lib/breaker.ts';
+import { hubDate } from '#lib/clock.ts';
+import { parseDigest } from '#lib/digest.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { UploadBytes } from '#lib/rpc/methods.ts';
@@ -11,7 +13,6 @@ import {
   chunksMissing,
   fileNotFound,
   otherChecksum,
-  parseDigest,
   progressOf,
   requireOpen,
   requireOwner,
@@ -39,8 +40,12 @@ export interface ArrivingChunk {
 
 /** Uploads from their beginning to their end: what is recorded and what is stored, kept in step. */
 export interface Uploads {
-  /** Begins an upload. @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS` */
-  begin(file: NewFile): Promise<File>;
+  /**
+   * Begins an upload, and answers with what `answer` makes of it. If that fails, too, nothing stays of the upload.
+   *
+   * @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS`, or what `answer` throws
+   */
+  begin<T>(file: NewFile, answer: (begun: File) => Promise<T>): Promise<T>;
   /** Takes a chunk. @throws HubError as UploadChunk says */
   put(file: File, chunk: ArrivingChunk, signal: AbortSignal): Promise<Progress>;
   /** What is there of an open upload, as the store itself says. */
@@ -80,7 +85,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
 
   /** What the store has, which is also what counts from now on: chunks that came by a URL of its own are noticed so. */
   async function lookInto(file: File): Promise<Progress | undefined> {
-    const asked = new Date();
+    const asked = hubDate();
     const parts = file.uploadId === null ? [] : await storage.parts(uploadOf(file));
     if (parts === undefined) return undefined;
     const chunks = parts.map(({ number, size, storedAt }) => ({ chunkId: number, size, uploadedAt: storedAt }));
@@ -128,7 +133,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     if (url === undefined) return false;
     const outcome = await bytes.handOver(url);
     if (outcome === 'failed') {
-      requireOpen((await store.find(file.fileId)) ?? fail404(), new Date());
+      requireOpen((await store.find(file.fileId)) ?? fail404(), hubDate());
       throw unavailable(new Error('a gateway could not put a chunk'));
     }
     return outcome === 'put';
@@ -163,21 +168,21 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   }
 
   return {
-    async begin(file) {
+    async begin(file, answer) {
       if (!(await store.begin(file, limits.openUploads))) throw tooManyUploads(limits.openUploads);
       try {
         const uploadId = await storage.open(file.fileId);
         if (!(await store.opened(file.fileId, uploadId))) throw uploadFailed();
+        return await answer((await store.find(file.fileId)) ?? fail404());
       } catch (error) {
         await store.forget(file.fileId, error instanceof NotTried ? 'never' : 'perhaps');
         onRemoval();
         throw error;
       }
-      return (await store.find(file.fileId)) ?? fail404();
     },
 
     async put(file, { chunkId, contentDigest, announced, bytes }, signal) {
-      requireOpen(file, new Date());
+      requireOpen(file, hubDate());
       const size = sizeOfChunk(file, chunkId);
       const digest = parseDigest(contentDigest);
       requireSize(size, announced);
@@ -187,7 +192,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
           .writePart(uploadOf(file), chunkId, size, checked(bytes, size, digest), signal)
           .catch(closedMeans(file));
       }
-      const chunks = await store.recordChunk(file.fileId, { chunkId, size, uploadedAt: new Date() });
+      const chunks = await store.recordChunk(file.fileId, { chunkId, size, uploadedAt: hubDate() });
       if (chunks === undefined) {
         onRemoval();
         return refuseClosed(file);
@@ -243,7 +248,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   }
 
   async function refuseClosed({ fileId }: File): Promise<never> {
-    requireOpen((await store.find(fileId)) ?? fail404(), new Date());
+    requireOpen((await store.find(fileId)) ?? fail404(), hubDate());
     throw uploadFailed();
   }
 }

@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import type { Database } from '#lib/database.ts';
 
 /** How much of something there is, by what became of it. */
@@ -16,7 +17,7 @@ export interface SeqGap {
   missing: bigint;
 }
 
-/** The books for a period, all of them as they were at one moment. */
+/** The books for a period. */
 export interface Books {
   messages: Balance;
   deliveries: Balance;
@@ -26,104 +27,167 @@ export interface Books {
   /** Messages in flight that should have ended by now. */
   overdue: bigint;
   oldestInFlight: { messageId: string; acceptedAt: Date } | undefined;
-  /** Conversations whose positions have a gap: 20 at most, and how many there are. */
+  /** Gaps in the positions of conversations, of each one for each part of the period: 20 at most, and how many there are. */
   gaps: SeqGap[];
   gapsTotal: bigint;
   /** Whatever the period. */
   outboxEvents: bigint;
   oldestOutboxEvent: Date | undefined;
   deadLettersWaiting: bigint;
+  /** What was accepted before was removed at the end of its time. */
+  removedBefore: Date | undefined;
 }
 
-/** The most messages of a period that are looked at: some seconds of work for a database that is busy. */
-export const mostMessages = 200_000;
+/** So many messages are looked at in one transaction: few enough that it is over soon, and holds up no vacuum. */
+const messagesAtOnce = 20_000;
+/** Milliseconds after which no further transaction is begun: one call is to be answered in time. */
+const longestLook = 8_000;
+/** After each of them the database has so much of its time for others. */
+const restShare = 0.1;
 const longestList = 20;
 /** Milliseconds: what should have ended is swept up some times a second. */
 const grace = 1_000;
 
 export type Audit = ReturnType<typeof openAudit>;
 
-export function openAudit(database: Database) {
+export function openAudit(database: Database, { atOnce = messagesAtOnce, longest = longestLook } = {}) {
+  /** Where a part of the period ends that begins at `from`: after about `atOnce` messages, or with the period. */
+  async function endOfPart(from: Date, to: Date): Promise<Date> {
+    const [row] = await database.sql<{ end: Date }>(
+      // Later than `from` in any case, since times are whole milliseconds: however many messages have the same one.
+      `select greatest(created_at, $1::timestamptz + interval '1 ms') as end from messages
+        where created_at >= $1 and created_at < $2 order by created_at offset $3 limit 1`,
+      [from, to, atOnce],
+    );
+    return row === undefined || row.end > to ? to : row.end;
+  }
+
   return {
-    /** The books for the messages accepted in a period; undefined if there are more than `mostMessages`. */
-    async books(from: Date, to: Date): Promise<Books | undefined> {
-      return database.transaction(async (transaction) => {
-        await transaction.sql('set transaction isolation level repeatable read read only');
-        await transaction.sql(`set local work_mem = '64MB'`);
-        const period = [from, to];
-        const [size] = await transaction.sql<{ messages: bigint }>(
-          `select count(*) as messages from (
-            select from messages where created_at >= $1 and created_at < $2 limit ${mostMessages + 1}
-          ) as found`,
-          period,
-        );
-        if (size!.messages > mostMessages) return undefined;
-
-        // `wanted` is what was promised at the acceptance; the ledger and the history are what is there.
-        const [sums] = await transaction.sql<Sums>(
-          `with m as materialized (
-            select message_id, status, created_at, expires_at, cardinality(recipient_ids) * cardinality(channels) as wanted
-              from messages where created_at >= $1 and created_at < $2
-          ), ledger as (
-            select message_id, count(*) as made, count(*) filter (where d.status = 'delivered') as delivered,
-                count(*) filter (where d.status = 'failed') as failed
-              from m join deliveries d using (message_id) group by message_id
-          ), history as (
-            select distinct on (message_id) message_id, h.status
-              from m join status_changes h using (message_id) order by message_id, h.id desc
-          ), book as (
-            select m.*, made, delivered, failed, m.status in ('accepted', 'in_transit') as open,
-                (made = wanted and h.status = m.status and case
-                    when delivered + failed < made then m.status in ('accepted', 'in_transit')
-                    when failed > 0 then m.status = 'failed'
-                    else m.status = 'delivered' end) is true as matches
-              from m left join ledger using (message_id) left join history h using (message_id)
-          )
-          select count(*) as messages,
-              count(*) filter (where status = 'delivered') as messages_delivered,
-              count(*) filter (where status = 'failed') as messages_failed,
-              count(*) filter (where open) as messages_open,
-              coalesce(sum(wanted), 0)::bigint as wanted, coalesce(sum(delivered), 0)::bigint as delivered,
-              coalesce(sum(failed), 0)::bigint as failed,
-              coalesce(sum(made - delivered - failed), 0)::bigint as open,
-              count(*) filter (where open and expires_at < now() - $3 * interval '1 ms') as overdue,
-              count(*) filter (where not matches) as mismatched_total,
-              (array_agg(message_id::text order by created_at) filter (where not matches))[1:${longestList}] as mismatched,
-              (array_agg(message_id::text order by created_at) filter (where open))[1] as oldest_id,
-              min(created_at) filter (where open) as oldest_at
-            from book`,
-          [...period, grace],
-        );
-
-        // Each conversation from its first to its last message of the period, the one before the first, and the last
-        // position that was given out.
-        const gaps = await transaction.sql<SeqGap & { total: bigint }>(
-          `with touched as (
-            select conversation_id, min(seq) as low, max(seq) as high
-              from messages where created_at >= $1 and created_at < $2 group by conversation_id
-          ), seen as (
-            select t.conversation_id, greatest(low - 1, 1) as low, h.last_seq,
-                (select count(*) from messages m where m.conversation_id = t.conversation_id
-                  and m.seq between t.low - 1 and t.high) as found,
-                high, (select max(seq) from messages m where m.conversation_id = t.conversation_id) as newest
-              from touched t left join conversation_heads h using (conversation_id)
-          ), counted as (
-            select *, high - low + 1 - found + coalesce(greatest(last_seq - newest, 0), 1) as missing from seen
-          )
-          select conversation_id as "conversationId", low as "fromSeq",
-              case when last_seq > newest then last_seq else high end as "toSeq", missing, count(*) over () as total
-            from counted where missing <> 0 order by conversation_id limit ${longestList}`,
-          period,
-        );
-        const [waiting] = await transaction.sql<{ events: bigint; oldest: Date | null; letters: bigint }>(
-          `select count(*) as events, min(created_at) as oldest,
-              (select count(*) from dead_letters where replayed_at is null) as letters
-            from outbox`,
-        );
-        return booksOf(sums!, gaps, waiting!);
-      });
+    /**
+     * The books for the messages accepted in a period, or in as much of it as can be looked at within some seconds. The period is gone
+     * through in parts, each as it was at one moment.
+     *
+     * @returns the books, and up to when they go: `to`, or earlier
+     */
+    async books(from: Date, to: Date): Promise<{ books: Books; to: Date }> {
+      const giveUp = performance.now() + longest;
+      let sum: Books | undefined;
+      for (let next = from; ;) {
+        const began = performance.now();
+        const end = await endOfPart(next, to);
+        const part = await booksOfPart(database, next, end);
+        sum = sum === undefined ? part : added(sum, part);
+        if (end >= to || performance.now() > giveUp) return { books: sum, to: end };
+        await wait((performance.now() - began) * restShare);
+        next = end;
+      }
     },
   };
+}
+
+/** The books for a part of a period, as they are at one moment. */
+async function booksOfPart(database: Database, from: Date, to: Date): Promise<Books> {
+  return database.transaction(async (transaction) => {
+    await transaction.sql('set transaction isolation level repeatable read read only');
+    const period = [from, to];
+    // `wanted` is what was promised at the acceptance; the ledger and the history are what is there. The deliveries of each message are
+    // looked up by its id: else all that there are might be read for each part. The book is made once: else what is asked of its rows
+    // would be computed for each question.
+    const [sums] = await transaction.sql<Sums>(
+      `with book as materialized (
+        select m.message_id, m.status, created_at, expires_at, wanted, ledger.delivered, ledger.failed,
+            m.status in ('accepted', 'in_transit') as open,
+            step = m.status and meant and case
+                when ledger.delivered + ledger.failed < wanted then m.status in ('accepted', 'in_transit')
+                when ledger.delivered + ledger.failed > wanted then false
+                when ledger.failed > 0 then m.status = 'failed'
+                else m.status = 'delivered' end as matches
+          from messages m,
+            lateral (select cardinality(m.recipient_ids) * cardinality(m.channels) as wanted,
+              coalesce(m.history->-1->>'status', case when m.status = 'accepted' then m.status else
+                (select h.status from status_changes h where h.message_id = m.message_id order by h.id desc limit 1)
+              end, '') as step) as promised,
+            lateral (select count(*) filter (where d.status = 'delivered') as delivered,
+                count(*) filter (where d.status = 'failed') as failed,
+                coalesce(bool_and(d.recipient_id = any(m.recipient_ids) and d.channel = any(m.channels)), true) as meant
+              from deliveries d where d.message_id = m.message_id) as ledger
+          where created_at >= $1 and created_at < $2
+      )
+      select count(*) as messages,
+          count(*) filter (where status = 'delivered') as messages_delivered,
+          count(*) filter (where status = 'failed') as messages_failed,
+          count(*) filter (where open) as messages_open,
+          coalesce(sum(wanted), 0)::bigint as wanted, coalesce(sum(delivered), 0)::bigint as delivered,
+          coalesce(sum(failed), 0)::bigint as failed,
+          coalesce(sum(wanted - delivered - failed), 0)::bigint as open,
+          count(*) filter (where open and expires_at < now() - $3 * interval '1 ms') as overdue,
+          count(*) filter (where not matches) as mismatched_total,
+          (select array_agg(message_id::text) from (
+            select message_id from book where not matches order by created_at limit ${longestList}
+          ) as first) as mismatched,
+          (select message_id from book where open order by created_at limit 1) as oldest_id,
+          min(created_at) filter (where open) as oldest_at
+        from book`,
+      [...period, grace],
+    );
+
+    // Each conversation from the message before its first one of the period, or the first that is kept, to its last one of the period,
+    // and if that is its newest, to the last position that was given out.
+    const gaps = await transaction.sql<SeqGap & { total: bigint }>(
+      `with touched as (
+        select conversation_id, min(seq) as low, max(seq) as high
+          from messages where created_at >= $1 and created_at < $2 group by conversation_id
+      ), seen as (
+        select t.*, h.last_seq,
+            greatest((select max(seq) from messages m where m.conversation_id = t.conversation_id and m.seq < t.low), h.first_seq - 1, 0)
+              as before,
+            (select count(*) from messages m where m.conversation_id = t.conversation_id and m.seq between t.low and t.high) as found,
+            (select max(seq) from messages m where m.conversation_id = t.conversation_id) as newest
+          from touched t left join conversation_heads h using (conversation_id)
+      ), counted as (
+        select *, case when high < newest then 0 else coalesce(greatest(last_seq - newest, 0), 1) end as lost from seen
+      )
+      select conversation_id as "conversationId", before + 1 as "fromSeq", high + lost as "toSeq",
+          greatest(high - before, 0) - least(found, greatest(high - before, 0)) + lost as missing, count(*) over () as total
+        from counted where greatest(high - before, 0) > found or lost > 0 order by conversation_id limit ${longestList}`,
+      period,
+    );
+    const [waiting] = await transaction.sql<Waiting>(
+      `select count(*) as events, min(created_at) as oldest,
+          (select count(*) from dead_letters where replayed_at is null) as letters,
+          (select before from removals where name = 'messages') as "removedBefore"
+        from outbox`,
+    );
+    return booksOf(sums!, gaps, waiting!);
+  });
+}
+
+/** The books of a part and of the next one. What waits at present is as the latter says. */
+function added(one: Books, next: Books): Books {
+  const sum = (some: Balance, more: Balance): Balance => ({
+    accepted: some.accepted + more.accepted,
+    delivered: some.delivered + more.delivered,
+    failed: some.failed + more.failed,
+    inFlight: some.inFlight + more.inFlight,
+  });
+  return {
+    ...next,
+    messages: sum(one.messages, next.messages),
+    deliveries: sum(one.deliveries, next.deliveries),
+    mismatched: [...one.mismatched, ...next.mismatched].slice(0, longestList),
+    mismatchedTotal: one.mismatchedTotal + next.mismatchedTotal,
+    overdue: one.overdue + next.overdue,
+    oldestInFlight: one.oldestInFlight ?? next.oldestInFlight,
+    gaps: [...one.gaps, ...next.gaps].slice(0, longestList),
+    gapsTotal: one.gapsTotal + next.gapsTotal,
+  };
+}
+
+interface Waiting {
+  events: bigint;
+  oldest: Date | null;
+  letters: bigint;
+  removedBefore: Date | null;
 }
 
 interface Sums {
@@ -142,11 +206,7 @@ interface Sums {
   oldest_at: Date | null;
 }
 
-function booksOf(
-  sums: Sums,
-  gaps: readonly (SeqGap & { total: bigint })[],
-  waiting: { events: bigint; oldest: Date | null; letters: bigint },
-): Books {
+function booksOf(sums: Sums, gaps: readonly (SeqGap & { total: bigint })[], waiting: Waiting): Books {
   return {
     messages: {
       accepted: sums.messages,
@@ -165,6 +225,7 @@ function booksOf(
     outboxEvents: waiting.events,
     oldestOutboxEvent: waiting.oldest ?? undefined,
     deadLettersWaiting: waiting.letters,
+    removedBefore: waiting.removedBefore ?? undefined,
   };
 }
 

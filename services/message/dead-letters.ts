@@ -1,4 +1,7 @@
+import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
+import { deleteOld } from '#lib/forgetting.ts';
+import type { StatusChange } from './message.ts';
 
 /** An event that was given up, without what it says. */
 export interface DeadLetter {
@@ -63,10 +66,11 @@ export interface Replayed {
   messages: number;
 }
 
-/** Events that are published again in one transaction: each may have 2 MiB. */
+/** Events that are published again in one transaction: each may have 4 MiB. */
 const republishedAtOnce = 20;
 
-const routed = 'chat4all.message.v1.MessageRouted';
+/** Reports without which a delivery ends as it does: nothing begins anew because of them. */
+const endsNothing = ['chat4all.message.v1.MessageRouted', 'chat4all.message.v1.DeliveryAttempted'];
 
 export type DeadLetters = ReturnType<typeof openDeadLetters>;
 
@@ -103,20 +107,22 @@ export function openDeadLetters(database: Database) {
       );
     },
 
-    /** A page of those that match, oldest first, and how many there are in all. */
+    /** A page of those that match, oldest first, and how many there are in all, both of one moment. */
     async list(
       selection: Selection,
       { limit, offset }: { limit: number; offset: number },
     ): Promise<{ letters: DeadLetter[]; total: number }> {
-      const values = valuesOf(selection);
-      const [letters, total] = await Promise.all([
-        database.sql<DeadLetter>(
-          `select ${columns} from dead_letters where ${matches} order by failed_at, id limit $8 offset $9`,
-          [...values, limit, offset],
-        ),
-        this.count(selection),
-      ]);
-      return { letters, total };
+      const rows = await database.sql<(DeadLetter | { id: null }) & { total: bigint }>(
+        `select page.*, all_of_them.total
+           from (select count(*) as total from dead_letters where ${matches}) as all_of_them
+           left join (
+             select ${columns} from dead_letters where ${matches} order by failed_at, id limit $8 offset $9
+           ) as page on true
+          order by page."failedAt", page.id`,
+        [...valuesOf(selection), limit, offset],
+      );
+      const letters = rows.flatMap(({ total: _, ...letter }) => (letter.id === null ? [] : [letter as DeadLetter]));
+      return { letters, total: Number(rows[0]!.total) };
     },
 
     /** How many match. */
@@ -170,15 +176,17 @@ export function openDeadLetters(database: Database) {
     },
 
     /** Deletes those that were given up, or replayed since, before `moment`; `limit` at a time. Returns how many. */
-    async forget(moment: Date, limit: number): Promise<number> {
-      const rows = await database.sql(
-        `delete from dead_letters where id in (
-            select id from dead_letters where failed_at < $1 and coalesce(replayed_at, failed_at) < $1
-              order by failed_at limit $2 for update skip locked
-          ) returning id`,
-        [moment, limit],
+    forget(moment: Date, limit: number): Promise<number> {
+      return deleteOld(
+        database,
+        {
+          table: 'dead_letters',
+          isOld: 'failed_at < $1 and coalesce(replayed_at, failed_at) < $1',
+          oldestBy: 'failed_at',
+        },
+        moment,
+        limit,
       );
-      return rows.length;
     },
   };
 }
@@ -224,14 +232,14 @@ async function replayMessage(
       return { replayed, open: letters.length - replayed };
     }
 
-    const now = new Date();
+    const now = hubDate();
     const reopened = await transaction.sql(
       `update deliveries d set status = 'accepted', attempts = 0, error = '', updated_at = $3, replay = $4
         where message_id = $1 and status = 'failed' and exists (
-          select from dead_letters l where l.id = any($2) and l.event_type <> '${routed}'
+          select from dead_letters l where l.id = any($2) and l.event_type <> all($5)
             and (l.recipient_id is null or l.recipient_id = d.recipient_id) and (l.channel is null or l.channel = d.channel)
         ) returning recipient_id`,
-      [messageId, letters.map(({ id }) => id), now, message.replay + 1],
+      [messageId, letters.map(({ id }) => id), now, message.replay + 1, endsNothing],
     );
     await mark(
       transaction,
@@ -240,15 +248,16 @@ async function replayMessage(
     );
     if (reopened.length === 0) return { settled: letters.length };
     const { deliverBy, expiresAt } = timesOf(now);
+    const step: StatusChange = { status: 'accepted', at: now, note: `replayed by ${by}` };
     await transaction.sql(
       `with message as (
-        update messages set status = 'accepted', replay = $2, updated_at = $3, deliver_by = $4, expires_at = $5
+        update messages set status = 'accepted', replay = $2, updated_at = $3, deliver_by = $4, expires_at = $5, history = history || $6
           where message_id = $1
-      ), history as (
-        insert into status_changes (message_id, status, at, note) values ($1, 'accepted', $3, $6)
+      ), open as (
+        insert into open_messages (expires_at, message_id) values ($5, $1)
       )
-      insert into outbox (message_id, request_id, created_at) values ($1, $7, $3)`,
-      [messageId, message.replay + 1, now, deliverBy, expiresAt, `replayed by ${by}`, requestId],
+      insert into outbox (message_id, request_id, created_at) values ($1, $7, now())`,
+      [messageId, message.replay + 1, now, deliverBy, expiresAt, JSON.stringify([step]), requestId],
     );
     return { replayed: letters.length, messages: 1 };
   });

@@ -6,7 +6,7 @@ import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import type { Bus, ConsumeOptions, ReceivedEvent } from '#lib/bus/bus.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../test/eventually.ts';
-import { consumeReports, startForgetting, startSweep } from './events.ts';
+import { consumeReports, deadLetterOf, startForgetting, startSweep } from './events.ts';
 import type { Report, Status } from './message.ts';
 import type { Store } from './store.ts';
 
@@ -130,11 +130,16 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   const { lines, log } = recordingLog();
   const found = [500, 500, 3];
   const calls: { now: Date; reason: string; limit: number }[] = [];
+  const adopted: number[] = [];
   const store = {
+    async adoptOpen(milliseconds: number) {
+      adopted.push(milliseconds);
+    },
     async expire(now: Date, reason: string, limit: number) {
       calls.push({ now, reason, limit });
       return found.shift() ?? 0;
     },
+    nextExpiry: async () => new Date(Date.now() - 1),
   } as Store;
   const before = { expired: await counted('messages_expired_total'), ended: await counted('messages_ended_total') };
   const began = Date.now();
@@ -145,6 +150,7 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
     (count) => count >= 4,
   );
   await sweep.stop();
+  t.deepEqual(adopted, [40_000], 'what an earlier version has accepted, once');
   for (const { now, reason, limit } of calls) {
     t.deepEqual([reason, limit], ['Not delivered within 30 s', 500]);
     t.true(now.getTime() >= began && now.getTime() <= Date.now());
@@ -160,6 +166,19 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   );
   t.is((await counted('messages_expired_total')) - before.expired, 1_003);
   t.is((await counted('messages_ended_total')) - before.ended, 1_003);
+});
+
+test('deadLetterOf: a report names its message, recipient and channel, also one of an attempt', (t) => {
+  const [messageId, recipientId] = [uuid(), uuid()];
+  const about = { messageId, recipientId, channel: 'whatsapp', attempts: 1, error: 'away', at, replay: 0 };
+  const values = {
+    DeliveryAttempted: DeliveryAttempted.encode({ ...about, nextAttemptAt: at }).finish(),
+    DeliveryEnded: DeliveryEnded.encode({ ...about, status: MessageStatus.MESSAGE_STATUS_FAILED }).finish(),
+  };
+  for (const [name, value] of Object.entries(values)) {
+    const letter = deadLetterOf(event(`chat4all.message.v1.${name}`, value));
+    t.like(letter, { messageId, recipientId, channel: 'whatsapp' }, name);
+  }
 });
 
 test('startForgetting: dead letters go once their time is over, counted from now', async (t) => {

@@ -10,6 +10,7 @@ import {
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
+import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
 import { counter } from '#lib/metrics.ts';
@@ -21,9 +22,9 @@ import type { Store } from './store.ts';
 /** Milliseconds. A message has at least two reports, and one transaction for both is half the work. */
 const reportInterval = 100;
 
-const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', [
-  'status',
-]);
+const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', {
+  status: ['delivered', 'failed'],
+});
 const expiredMessages = counter('messages_expired_total', 'Messages that failed because their time was over');
 
 /** Applies what router and connectors report on `message_status`. */
@@ -53,14 +54,14 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
   switch (type) {
     case 'chat4all.message.v1.MessageRouted': {
       const { messageId, at, replay } = MessageRouted.decode(value);
-      return { messageId, report: { kind: 'routed', at: at ?? new Date(), replay } };
+      return { messageId, report: { kind: 'routed', at: at ?? hubDate(), replay } };
     }
     case 'chat4all.message.v1.MessageRejected': {
       const { messageId, at, reason, replay } = MessageRejected.decode(value);
-      return { messageId, report: { kind: 'rejected', at: at ?? new Date(), reason, replay } };
+      return { messageId, report: { kind: 'rejected', at: at ?? hubDate(), reason, replay } };
     }
     case 'chat4all.message.v1.DeliveryAttempted': {
-      const { messageId, at = new Date(), nextAttemptAt = null, ...attempt } = DeliveryAttempted.decode(value);
+      const { messageId, at = hubDate(), nextAttemptAt = null, ...attempt } = DeliveryAttempted.decode(value);
       return { messageId, report: { kind: 'attempted', at, nextAttemptAt, ...attempt } };
     }
     case 'chat4all.message.v1.DeliveryEnded': {
@@ -68,7 +69,7 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
       const delivered = status === MessageStatus.MESSAGE_STATUS_DELIVERED;
       return {
         messageId,
-        report: { kind: 'ended', at: at ?? new Date(), replay, recipientId, channel, delivered, attempts, error },
+        report: { kind: 'ended', at: at ?? hubDate(), replay, recipientId, channel, delivered, attempts, error },
       };
     }
     default:
@@ -76,22 +77,32 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
   }
 }
 
-/** Milliseconds; for short deadlines more often, so that the end comes in time. */
+/** The shortest pause in milliseconds; shorter for short deadlines, so that the end comes in time. */
 const sweepEvery = 250;
 const sweepBatch = 500;
+/** Milliseconds that the clocks of processes may differ by. */
+const clocksDiffer = 10_000;
 
 /** Fails what is still open when its time is over, so that every message ends. */
 export function startSweep({ store, log, deadline }: { store: Store; log: Logger; deadline: number }): Loop {
-  const pause = Math.min(sweepEvery, deadline / 40);
+  const shortest = Math.min(sweepEvery, deadline / 40);
+  // What is accepted during a pause is open for longer than that.
+  const longest = deadline / 4;
   const reason = `Not delivered within ${deadline / 1000} s`;
+  // An earlier version, which ran until this one began, doesn't list what it accepts as open.
+  let adopted = false;
   return repeat('The sweep for messages whose time is over', log, async () => {
-    const expired = await store.expire(new Date(), reason, sweepBatch);
+    if (!adopted) await store.adoptOpen(deadline + clocksDiffer);
+    adopted = true;
+    const expired = await store.expire(hubDate(), reason, sweepBatch);
     if (expired > 0) {
       log.warn({ expired }, 'Messages failed at their deadline');
       expiredMessages.inc(expired);
       endedMessages.inc({ status: 'failed' }, expired);
     }
-    return expired === sweepBatch ? 0 : pause;
+    if (expired === sweepBatch) return 0;
+    const next = (await store.nextExpiry())?.getTime() ?? Infinity;
+    return Math.min(Math.max(next - hubTime(), shortest), longest);
   });
 }
 
@@ -132,7 +143,7 @@ export function startDeadLetters(options: {
   };
 }
 
-/** Few: each may have 2 MiB. */
+/** Few: each may have 4 MiB. */
 const deadLetterBatch = 20;
 
 function outgoingTopic(channel: string): string {
@@ -156,7 +167,7 @@ export function deadLetterOf(event: ReceivedEvent): NewDeadLetter {
     group,
     reason: withoutNul(reason),
     attempts,
-    failedAt: new Date(failedAt || Date.now()),
+    failedAt: new Date(failedAt || hubTime()),
     eventId: withoutNul(eventId),
     eventType: withoutNul(type),
     key: withoutNul(key),
@@ -178,6 +189,11 @@ function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'me
   const channel = /^(.*)_outgoing$/.exec(topic)?.[1] ?? null;
   const uuid = (text: string) => (uuidPattern.test(text) ? text : null);
   // The event of a message that is routed for the first time has its id, whatever else can be read of it.
+  const deliveryIn = (report: { messageId: string; recipientId: string; channel: string }) => ({
+    messageId: uuid(report.messageId),
+    recipientId: uuid(report.recipientId),
+    channel: withoutNul(report.channel),
+  });
   const unread = { messageId: topic === 'message_processing' ? uuid(event.id) : null, recipientId: null, channel };
   try {
     switch (event.type) {
@@ -187,14 +203,10 @@ function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'me
         return { ...unread, messageId: uuid(MessageRouted.decode(event.value).messageId) };
       case 'chat4all.message.v1.MessageRejected':
         return { ...unread, messageId: uuid(MessageRejected.decode(event.value).messageId) };
-      case 'chat4all.message.v1.DeliveryEnded': {
-        const ended = DeliveryEnded.decode(event.value);
-        return {
-          messageId: uuid(ended.messageId),
-          recipientId: uuid(ended.recipientId),
-          channel: withoutNul(ended.channel),
-        };
-      }
+      case 'chat4all.message.v1.DeliveryAttempted':
+        return deliveryIn(DeliveryAttempted.decode(event.value));
+      case 'chat4all.message.v1.DeliveryEnded':
+        return deliveryIn(DeliveryEnded.decode(event.value));
       case 'chat4all.router.v1.DeliveryRequested': {
         const { messageId, recipientId } = DeliveryRequested.decode(event.value);
         return { messageId: uuid(messageId), recipientId: uuid(recipientId), channel };
@@ -219,8 +231,22 @@ export function startForgetting(options: {
 }): Loop {
   const { letters, log, retention } = options;
   return repeat('The end of old dead letters', log, async () => {
-    const forgotten = await letters.forget(new Date(Date.now() - retention), forgetBatch);
+    const forgotten = await letters.forget(new Date(hubTime() - retention), forgetBatch);
     if (forgotten > 0) log.info({ forgotten }, 'Dead letters deleted: their time is over');
     return forgotten === forgetBatch ? 0 : forgetEvery;
+  });
+}
+
+/** Milliseconds between two looks for messages that are old enough to go. */
+const removeEvery = 60_000;
+const removeBatch = 500;
+
+/** Removes messages `retention` milliseconds after they were accepted, some hundred at a time. */
+export function startRemoval(options: { store: Pick<Store, 'remove'>; log: Logger; retention: number }): Loop {
+  const { store, log, retention } = options;
+  return repeat('The end of old messages', log, async () => {
+    const removed = await store.remove(new Date(hubTime() - retention), removeBatch);
+    if (removed > 0) log.info({ removed }, 'Messages removed: their time is over');
+    return removed === removeBatch ? 100 : removeEvery;
   });
 }

@@ -1,11 +1,19 @@
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
-import { PayloadType, Priority, SendMessageRequest } from '#gen/chat4all/message/v1/message.ts';
+import {
+  ListMessagesRequest,
+  ListMessagesResponse,
+  MessageOrder,
+  PayloadType,
+  Priority,
+  SendMessageRequest,
+} from '#gen/chat4all/message/v1/message.ts';
 import { HubError } from '#lib/errors.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { handlers, type HandlerOptions } from './handlers.ts';
 import { fingerprintOf } from './message.ts';
-import type { NewMessage } from './store.ts';
+import type { NewMessage } from './acceptance-store.ts';
+import type { StoredMessage } from './store.ts';
 import { draftOf } from './wire.ts';
 
 /** The order in which `sendMessage` does things: what was refused is stored nowhere, and what was accepted stays so. */
@@ -14,11 +22,12 @@ const [ana, bia] = [uuid(), uuid()];
 
 function call(userId: string): UserCall {
   return {
-    caller: { kind: 'user', userId, username: 'ana', admin: false, credential: 'token' },
+    caller: { kind: 'user', userId, numId: 7n, username: 'ana', admin: false, credential: 'token' },
     requestId: 'request-1',
     address: '192.0.2.1',
     origin: undefined,
     signal: new AbortController().signal,
+    credentials: {},
   };
 }
 
@@ -44,9 +53,11 @@ function prepare() {
   const state = {
     bus: undefined as HubError | undefined,
     channels: undefined as HubError | undefined,
+    room: undefined as HubError | undefined,
     file: undefined as HubError | undefined,
     database: undefined as HubError | undefined,
     members: [ana, bia],
+    listed: [] as StoredMessage[],
   };
   const failing = (error: HubError | undefined) => {
     if (error !== undefined) throw error;
@@ -69,12 +80,13 @@ function prepare() {
         failing(state.channels);
         return ['whatsapp'];
       },
+      requireRoom: () => failing(state.room),
       stop: async () => {},
     },
-    conversations: {
-      async getMembership() {
+    memberships: {
+      async of() {
         done.push('members');
-        return { memberIds: state.members };
+        return state.members;
       },
     },
     files: {
@@ -93,9 +105,14 @@ function prepare() {
         return true;
       },
       accepted: async (messageId: string, fingerprint: Buffer) => isAccepted(messageId, fingerprint),
+      positions: async () => ({ firstSeq: 1, lastSeq: state.listed.length }),
+      list: async (_id: string, { from, to, order }: { from: number; to: number; order: string }) => {
+        const range = state.listed.slice(from - 1, to);
+        return order === 'asc' ? range : range.toReversed();
+      },
     },
   } as unknown as HandlerOptions;
-  const { sendMessage } = handlers(options);
+  const { sendMessage, listMessages } = handlers(options);
   const send = async (message: SendMessageRequest, by = ana): Promise<string> => {
     try {
       const { messageId } = await sendMessage(message, call(by));
@@ -104,7 +121,7 @@ function prepare() {
       return (error as HubError).reason;
     }
   };
-  return { state, done, kept, send };
+  return { state, done, kept, send, listMessages };
 }
 
 const away = (reason: string) => new HubError('UNAVAILABLE', reason, 'away');
@@ -129,6 +146,7 @@ test('sendMessage: what is refused is stored nowhere, and no file of it is share
   const refusals: [string, (prepared: ReturnType<typeof prepare>) => void, string?][] = [
     ['BUS_UNAVAILABLE', ({ state }) => (state.bus = away('BUS_UNAVAILABLE'))],
     ['CHANNELS_UNKNOWN', ({ state }) => (state.channels = away('CHANNELS_UNKNOWN'))],
+    ['CHANNEL_OVERLOADED', ({ state }) => (state.room = away('CHANNEL_OVERLOADED'))],
     ['NOT_A_MEMBER', ({ state }) => (state.members = [bia])],
     ['NO_RECIPIENTS', ({ state }) => (state.members = [ana])],
     ['SENDER_MISMATCH', () => {}, bia],
@@ -172,6 +190,7 @@ test('sendMessage: what was accepted is accepted for who repeats it, whatever is
   const changes: [keyof typeof state, unknown][] = [
     ['bus', away('BUS_UNAVAILABLE')],
     ['channels', away('CHANNELS_UNKNOWN')],
+    ['room', away('CHANNEL_OVERLOADED')],
     ['file', new HubError('NOT_FOUND', 'FILE_NOT_FOUND', 'gone')],
     ['members', [bia]],
     ['database', away('DATABASE_UNAVAILABLE')],
@@ -184,4 +203,36 @@ test('sendMessage: what was accepted is accepted for who repeats it, whatever is
     t.is(await send(other), 'MESSAGE_ID_REUSED', what);
   }
   t.is(kept.size, 2);
+});
+
+test('listMessages: a page has less than the 4 MiB that clients take, and the rest comes behind it', async (t) => {
+  const { state, listMessages } = prepare();
+  const now = new Date();
+  state.listed = Array.from({ length: 150 }, (_, index) => ({
+    messageId: uuid(),
+    conversationId: uuid(),
+    seq: index + 1,
+    senderId: ana,
+    senderUsername: 'ana',
+    recipientIds: Array.from({ length: 99 }, () => bia),
+    channels: ['whatsapp', 'instagram'],
+    content: { type: 'text', text: 'é'.repeat(32_768), fileId: '' },
+    priority: 'normal',
+    status: 'accepted',
+    createdAt: now,
+    updatedAt: now,
+  })) as unknown as StoredMessage[];
+  for (const order of [MessageOrder.MESSAGE_ORDER_ASC, MessageOrder.MESSAGE_ORDER_DESC]) {
+    const seen: bigint[] = [];
+    while (seen.length < 150) {
+      const asked = { conversationId: uuid(), limit: 100, offset: seen.length, order };
+      const page = await listMessages(ListMessagesRequest.fromPartial(asked), call(ana));
+      t.true(page.messages.length > 0 && page.messages.length < 100);
+      t.like(page, { total: 150n, limit: 100, offset: seen.length });
+      t.true(ListMessagesResponse.encode(page).finish().length < 3.2 * 1024 ** 2);
+      seen.push(...page.messages.map(({ seq }) => seq));
+    }
+    const all = Array.from({ length: 150 }, (_, index) => BigInt(index + 1));
+    t.deepEqual(seen, order === MessageOrder.MESSAGE_ORDER_ASC ? all : all.toReversed());
+  }
 });

@@ -1,13 +1,15 @@
-import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageStatus, type MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
+import { hubDate } from '#lib/clock.ts';
 import { currentContext } from '#lib/context.ts';
 import { HubError, invalidFields, isTransient } from '#lib/errors.ts';
 import { counter } from '#lib/metrics.ts';
+import { fitting } from '#lib/page-bytes.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Channels } from './channels.ts';
+import type { Memberships } from './memberships.ts';
 import {
   channelsMeant,
   channelViolations,
@@ -15,9 +17,11 @@ import {
   fileViolation,
   fingerprintOf,
   pageOf,
+  patienceOf,
   recipientsMeant,
   requireMember,
   timesOf,
+  sizeOf,
   type Content,
   type Draft,
 } from './message.ts';
@@ -29,7 +33,7 @@ export interface HandlerOptions {
   store: Store;
   relay: Relay;
   channels: Channels;
-  conversations: Connection<typeof ConversationServiceService>;
+  memberships: Memberships;
   files: Files;
   /** How long after its acceptance a message is delivered or failed, in milliseconds. */
   deadline: number;
@@ -43,25 +47,23 @@ const defaultLimit = 50;
 const acceptedMessages = counter('messages_accepted_total', 'Messages accepted, each once');
 
 export function handlers(options: HandlerOptions): Handlers<typeof MessageServiceService> {
-  const { store, relay, channels, conversations, files, deadline } = options;
-
-  async function membersOf(conversationId: string): Promise<string[]> {
-    return (await conversations.getMembership({ conversationId })).memberIds;
-  }
+  const { store, relay, channels, memberships, files, deadline } = options;
 
   async function accept(draft: Draft, call: UserCall, fingerprint: Buffer): Promise<void> {
     relay.requireBus();
     const installed = channels.require();
-    const recipientIds = recipientsMeant(draft, await membersOf(draft.conversationId));
+    const recipientIds = recipientsMeant(draft, await memberships.of(draft.conversationId));
+    const meant = channelsMeant(draft.channels, installed);
+    channels.requireRoom(meant, recipientIds.length, patienceOf(deadline));
     const content = await sharedContent(draft, files);
-    const createdAt = new Date();
+    const createdAt = hubDate();
     const isNew = await store.append({
       messageId: draft.messageId,
       conversationId: draft.conversationId,
       senderId: draft.senderId,
       senderUsername: call.caller.username,
       recipientIds,
-      channels: channelsMeant(draft.channels, installed),
+      channels: meant,
       content,
       priority: draft.priority,
       fingerprint,
@@ -94,23 +96,23 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
     async listMessages(request, call: UserCall) {
       const { conversationId, offset } = request;
       const limit = request.limit ?? defaultLimit;
-      requireMember(call.caller.userId, await membersOf(conversationId));
+      requireMember(call.caller.userId, await memberships.of(conversationId));
       const order = orderOf(request.order);
-      const { total, ...range } = pageOf(await store.lastSeq(conversationId), {
+      const { total, ...range } = pageOf(await store.positions(conversationId), {
         afterSeq: Number(request.afterSeq ?? 0n),
         beforeSeq: request.beforeSeq === undefined ? undefined : Number(request.beforeSeq),
         limit,
         offset,
         order,
       });
-      const messages = await store.list(conversationId, { ...range, order });
+      const messages = fitting(await store.list(conversationId, { ...range, order }), sizeOf);
       return { conversationId, messages: messages.map(messageOf), total: BigInt(total), limit, offset };
     },
 
     async getMessage({ messageId }, call: UserCall) {
       const message = await store.find(messageId);
       if (message === undefined) throw new HubError('NOT_FOUND', 'MESSAGE_NOT_FOUND', 'Message not found');
-      requireMember(call.caller.userId, await membersOf(message.conversationId));
+      requireMember(call.caller.userId, await memberships.of(message.conversationId));
       return detailsOf(message);
     },
   };

@@ -4,21 +4,25 @@ import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { OperationsServiceService } from '#gen/chat4all/message/v1/operations.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { duration, type Config } from '#lib/config.ts';
+import { duration, longestRetention, type Config } from '#lib/config.ts';
+import { startDatabase } from '#lib/database-start.ts';
 import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { messageSettings } from '#lib/forgetting.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
+import { listen } from '#lib/notifications.ts';
 import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
 import { openAudit } from './audit.ts';
 import { watchChannels } from './channels.ts';
 import { openDeadLetters } from './dead-letters.ts';
-import { consumeReports, startDeadLetters, startForgetting, startSweep } from './events.ts';
+import { consumeReports, startDeadLetters, startForgetting, startRemoval, startSweep } from './events.ts';
 import { checks, handlers } from './handlers.ts';
+import { openMemberships } from './memberships.ts';
 import { operations, operationsChecks, watchDeadLetters } from './operations.ts';
-import { openOutbox } from './outbox.ts';
+import { openOutbox, outboxChannel } from './outbox.ts';
 import { startRelay } from './relay.ts';
 import { database as definition, openStore } from './store.ts';
 
@@ -30,27 +34,24 @@ export const settings = {
   ...authoritySettings,
   ...databaseSettings,
   ...busSettings,
+  ...messageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
   FILE_ADDRESS: serviceAddress().describe('host:port of the file service'),
   CONNECTORS_ADDRESS: serviceAddress().describe('host:port of the connectors service'),
   DELIVERY_DEADLINE: duration({ min: 1_000, max: 7 * 86_400_000 })
     .default(30_000)
     .describe('how long after its acceptance a message is delivered or failed at the latest'),
-  DEAD_LETTER_RETENTION: duration({ min: 1_000 })
+  DEAD_LETTER_RETENTION: duration({ min: 1_000, max: longestRetention })
     .default(30 * 86_400_000)
     .describe('how long an event that was given up is kept, from then or from its last replay on'),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, log);
-  const database = openDatabase(definition, {
-    url: config.DATABASE_URL,
-    poolSize: config.DATABASE_POOL,
-    name: identities.name,
-  });
+  const identities = openIdentities(config, { service: 'message', log });
+  const database = await startDatabase(definition, { config, name: 'message', log });
   opened.defer(() => database.close());
-  const bus = await openBus(config, { log, clientId: identities.name });
+  const bus = await openBus(config, { log, clientId: 'message', publishes: ['message_processing'] });
   opened.defer(() => bus.stop());
   const conversations = connect(ConversationServiceService, {
     config,
@@ -75,7 +76,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const background = openDatabase(definition, {
     url: config.DATABASE_URL,
     poolSize: 3,
-    name: `${identities.name} events`,
+    name: 'message events',
   });
   opened.defer(() => background.close());
   const backgroundStore = openStore(background);
@@ -86,10 +87,22 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => sweep.stop());
   const relay = startRelay({ outbox: openOutbox(background), bus, log });
   opened.defer(() => relay.stop());
+  const listening = {
+    connectionString: config.DATABASE_URL,
+    application_name: 'message listens',
+    connectionTimeoutMillis: 3_000,
+    keepAlive: true,
+  };
+  const notifications = await listen(listening, outboxChannel, relay.told, log);
+  opened.defer(() => notifications.close());
   const keptLetters = openDeadLetters(background);
   opened.defer(watchDeadLetters(keptLetters));
   const forgetting = startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION });
   opened.defer(() => forgetting.stop());
+  if (config.MESSAGE_RETENTION !== undefined) {
+    const removal = startRemoval({ store: backgroundStore, log, retention: config.MESSAGE_RETENTION });
+    opened.defer(() => removal.stop());
+  }
   const consumer = await consumeReports({ bus, store: backgroundStore, log });
   opened.defer(() => consumer.stop());
   const server = await serve({
@@ -100,7 +113,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     services: [
       service(
         MessageServiceService,
-        handlers({ store, relay, channels, conversations, files, deadline }),
+        handlers({ store, relay, channels, memberships: openMemberships(conversations), files, deadline }),
         checks(channels, files),
       ),
       service(
@@ -116,7 +129,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         operationsChecks,
       ),
     ],
-    dependencies: { database: database.ping, bus: async () => relay.requireBus() },
+    dependencies: { ...database.dependencies, bus: async () => relay.requireBus() },
   });
   opened.defer(() => server.stop());
 
@@ -124,5 +137,5 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   opened.defer(() => letters.stop());
 
   const everything = opened.move();
-  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+  return { ...server, stop: () => everything.disposeAsync() };
 }

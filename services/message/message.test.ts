@@ -3,7 +3,9 @@ import {
   channelsMeant,
   channelViolations,
   contentViolations,
+  deliveriesOf,
   fingerprintOf,
+  historyOf,
   pageOf,
   recipientsMeant,
   settle,
@@ -12,6 +14,7 @@ import {
   type Draft,
   type MessageState,
   type Report,
+  type Status,
 } from './message.ts';
 
 const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, second));
@@ -141,10 +144,7 @@ function after(state: MessageState, reports: Report[]): MessageState {
 test('settle: accepted, in transit, delivered once every delivery is', (t) => {
   const routed = settle(message(bia, caio), [{ kind: 'routed', at: at(1), replay: 0 }]);
   t.deepEqual(routed.history, [{ status: 'in_transit', at: at(1), note: '' }]);
-  t.deepEqual(
-    routed.deliveries.map(({ status }) => status),
-    ['in_transit', 'in_transit'],
-  );
+  t.deepEqual(routed.deliveries, [], 'that is told of the message');
 
   const half = after(message(bia, caio), [{ kind: 'routed', at: at(1), replay: 0 }, ended(bia, 2)]);
   t.is(half.status, 'in_transit');
@@ -245,9 +245,62 @@ test('settle: a failure of an earlier round does not end a replay, a delivery do
   t.is(settle(replayed, [{ kind: 'expired', at: at(9), reason: 'late' }]).history.at(-1)?.status, 'failed');
 });
 
+test('deliveriesOf: each recipient over each channel, with what there is to tell', (t) => {
+  const told: DeliveryState = {
+    recipientId: caio,
+    channel: 'whatsapp',
+    status: 'delivered',
+    attempts: 1,
+    error: '',
+    updatedAt: at(9),
+    nextAttemptAt: null,
+  };
+  const tried = {
+    ...told,
+    recipientId: bia,
+    status: 'accepted',
+    attempts: 3,
+    error: 'away',
+    updatedAt: at(7),
+  } as const;
+  const accepted = { recipientIds: [caio, bia], channels: ['whatsapp', 'instagram'], createdAt: at(1) };
+  const seen = (status: Status, since?: Date) =>
+    deliveriesOf({ ...accepted, status }, [tried, told], since).map(({ recipientId, channel, status, updatedAt }) => [
+      recipientId,
+      channel,
+      status,
+      updatedAt,
+    ]);
+  t.deepEqual(seen('accepted'), [
+    [caio, 'instagram', 'accepted', at(1)],
+    [caio, 'whatsapp', 'delivered', at(9)],
+    [bia, 'instagram', 'accepted', at(1)],
+    [bia, 'whatsapp', 'accepted', at(7)],
+  ]);
+  t.deepEqual(seen('in_transit', at(5)), [
+    [caio, 'instagram', 'in_transit', at(5)],
+    [caio, 'whatsapp', 'delivered', at(9)],
+    [bia, 'instagram', 'in_transit', at(5)],
+    [bia, 'whatsapp', 'in_transit', at(7)],
+  ]);
+});
+
+test('historyOf: begins with the acceptance once, whether or not that was written down', (t) => {
+  const first = { status: 'accepted', at: at(0), note: '' } as const;
+  const routed = { status: 'in_transit', at: at(1), note: '' } as const;
+  const replayed = { status: 'accepted', at: at(3), note: 'replayed by root' } as const;
+  t.deepEqual(historyOf(at(0), []), [first]);
+  t.deepEqual(historyOf(at(0), [first]), [first]);
+  t.deepEqual(historyOf(at(0), [first, routed, replayed]), [first, routed, replayed]);
+  t.deepEqual(historyOf(at(0), [routed, replayed]), [first, routed, replayed]);
+});
+
 test('page: positions are arithmetic, in both orders and with both filters', (t) => {
   const page = (changes: object) =>
-    pageOf(10, { afterSeq: 0, beforeSeq: undefined, limit: 3, offset: 0, order: 'desc', ...changes });
+    pageOf(
+      { firstSeq: 1, lastSeq: 10 },
+      { afterSeq: 0, beforeSeq: undefined, limit: 3, offset: 0, order: 'desc', ...changes },
+    );
   t.deepEqual(page({}), { total: 10, from: 8, to: 10 });
   t.deepEqual(page({ offset: 9 }), { total: 10, from: 1, to: 1 });
   t.deepEqual(page({ order: 'asc', offset: 2 }), { total: 10, from: 3, to: 5 });
@@ -258,4 +311,13 @@ test('page: positions are arithmetic, in both orders and with both filters', (t)
   t.is(total, 0);
   t.true(to < from);
   t.like(page({ beforeSeq: 0 }), { total: 0 });
+  const filter = { afterSeq: 2, beforeSeq: undefined, limit: 3, offset: 1 };
+  const kept = { firstSeq: 5, lastSeq: 10 };
+  t.deepEqual(
+    pageOf(kept, { ...filter, order: 'asc' }),
+    { total: 6, from: 6, to: 8 },
+    'what was removed is not counted',
+  );
+  t.deepEqual(pageOf(kept, { ...filter, offset: 5, order: 'desc' }), { total: 6, from: 5, to: 5 });
+  t.like(pageOf({ firstSeq: 11, lastSeq: 10 }, { ...filter, order: 'desc' }), { total: 0 });
 });

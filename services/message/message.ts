@@ -124,6 +124,17 @@ export function timesOf(acceptedAt: Date, deadline: number): { deliverBy: Date; 
   return { deliverBy: after(deadline - 3 * slack), expiresAt: after(deadline - slack) };
 }
 
+/**
+ * How long the deliveries of a message that is accepted may have to wait for their networks, in milliseconds. Less than until they may
+ * not begin any more: how fast a network is can only be estimated, and it doesn't serve everybody strictly in turn.
+ *
+ * @param deadline milliseconds
+ */
+export function patienceOf(deadline: number): number {
+  const accepted = new Date(0);
+  return timesOf(accepted, deadline).deliverBy.getTime() * 0.7;
+}
+
 /** What somebody reports of a message. `replay` is the round that it is about: 0 at first, 1 more for each replay. */
 export type Report =
   | { kind: 'routed'; at: Date; replay: number }
@@ -162,6 +173,43 @@ export interface DeliveryState {
   nextAttemptAt: Date | null;
 }
 
+/**
+ * The deliveries of a message: to each recipient, over each channel. `told` is what there is to tell of some of them; the others are
+ * as they were at the acceptance. While the message is in transit, so is each of them that is open.
+ */
+export function deliveriesOf(
+  message: { recipientIds: readonly string[]; channels: readonly string[]; createdAt: Date; status: Status },
+  told: readonly DeliveryState[],
+  inTransitSince?: Date,
+): DeliveryState[] {
+  const known = new Map(told.map((delivery) => [keyOf(delivery), delivery]));
+  return message.recipientIds.flatMap((recipientId) =>
+    message.channels.toSorted().map((channel) => {
+      const delivery = known.get(keyOf({ recipientId, channel })) ?? {
+        recipientId,
+        channel,
+        status: 'accepted',
+        attempts: 0,
+        error: '',
+        updatedAt: message.createdAt,
+        nextAttemptAt: null,
+      };
+      if (message.status === 'accepted' || hasEnded(delivery.status)) return delivery;
+      const { updatedAt } = delivery;
+      const isNews = inTransitSince !== undefined && inTransitSince > updatedAt;
+      return { ...delivery, status: 'in_transit', updatedAt: isNews ? inTransitSince : updatedAt };
+    }),
+  );
+}
+
+/**
+ * The history of a message from the steps that were written down. The first one, its acceptance, is not: `createdAt` says it. Of
+ * messages that were accepted when it was written down, too, it stands there once.
+ */
+export function historyOf(createdAt: Date, steps: readonly StatusChange[]): StatusChange[] {
+  return steps[0]?.status === 'accepted' ? [...steps] : [{ status: 'accepted', at: createdAt, note: '' }, ...steps];
+}
+
 export interface MessageState {
   status: Status;
   updatedAt: Date;
@@ -176,7 +224,10 @@ export interface StatusChange {
   note: string;
 }
 
-/** What reports change: the deliveries that are different now, and each step that the message's status makes. */
+/**
+ * What reports change: the deliveries of which there is something new to tell, and each step that the message's status makes. That a
+ * message is in transit is told of it as a whole.
+ */
 export interface Settlement {
   deliveries: DeliveryState[];
   history: StatusChange[];
@@ -207,11 +258,7 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
     history.push({ status, at: updatedAt, note });
   };
   const beInTransit = (at: Date) => {
-    if (status !== 'accepted') return;
-    for (const [key, delivery] of deliveries) {
-      if (delivery.status === 'accepted') change(key, { status: 'in_transit', updatedAt: at });
-    }
-    advance('in_transit', at);
+    if (status === 'accepted') advance('in_transit', at);
   };
 
   for (const report of reports) {
@@ -264,7 +311,8 @@ function failureNote(failed: readonly DeliveryState[], all: number): string {
   return all === 1 ? reasons.join('; ') : `${failed.length} of ${all} deliveries failed: ${reasons.join('; ')}`;
 }
 
-function hasEnded(status: Status): boolean {
+/** Whether it is delivered or failed. */
+export function hasEnded(status: Status): boolean {
   return status === 'delivered' || status === 'failed';
 }
 
@@ -276,15 +324,21 @@ function unique(items: readonly string[]): string[] {
   return [...new Set(items)];
 }
 
+/** Bytes that a message has in a list, about: those of its text, and of ids, names and times, of which there are bounds. */
+export function sizeOf({ content, recipientIds }: { content: Content; recipientIds: readonly string[] }): number {
+  const bytes = content.type === 'text' ? Buffer.byteLength(content.text) : 0;
+  return bytes + 40 * recipientIds.length + 2_048;
+}
+
 /**
  * Which positions of a conversation a page shows. Because positions have no gaps, this is arithmetic: no row is counted
  * or passed over.
  */
 export function pageOf(
-  lastSeq: number,
+  { firstSeq, lastSeq }: { firstSeq: number; lastSeq: number },
   filter: { afterSeq: number; beforeSeq: number | undefined; limit: number; offset: number; order: 'asc' | 'desc' },
 ): { total: number; from: number; to: number } {
-  const first = filter.afterSeq + 1;
+  const first = Math.max(filter.afterSeq + 1, firstSeq);
   const last = Math.min(lastSeq, (filter.beforeSeq ?? Infinity) - 1);
   const total = Math.max(0, last - first + 1);
   if (filter.order === 'asc') {

@@ -7,12 +7,14 @@ import {
   type TopicLag,
 } from '#gen/chat4all/message/v1/operations.ts';
 import type { Bus } from '#lib/bus/bus.ts';
+import { hubDate } from '#lib/clock.ts';
 import { HubError, type FieldViolation } from '#lib/errors.ts';
-import { askedGauge } from '#lib/metrics.ts';
+import { sample, sharedGauge } from '#lib/metrics.ts';
+import { mostPageBytes } from '#lib/page-bytes.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { registry } from '#lib/rpc/schema.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
-import { balances, mostMessages, type Audit } from './audit.ts';
+import { balances, type Audit } from './audit.ts';
 import type { Channels } from './channels.ts';
 import type { DeadLetter, DeadLetters, DeadLetterWithValue, Selection } from './dead-letters.ts';
 import { timesOf } from './message.ts';
@@ -32,12 +34,14 @@ const defaultLimit = 50;
 const defaultReplays = 100;
 /** Milliseconds. */
 const defaultPeriod = 3_600_000;
+/** Bytes of an event that is shown decoded, too: as JSON it may be twice as large. */
+const mostDecoded = 1024 * 1024;
 
-const waiting = askedGauge('dead_letters_waiting', 'Events that were given up and not replayed so far');
+const waiting = sharedGauge('dead_letters_waiting', 'Events that were given up and not replayed so far');
 
 /** Shows how many dead letters wait, until what is returned is called. */
 export function watchDeadLetters(letters: Pick<DeadLetters, 'count'>): () => void {
-  return waiting.ask(async (tell) => tell({}, await letters.count({ state: 'waiting' })));
+  return sample(async (tell) => tell(waiting, {}, await letters.count({ state: 'waiting' })));
 }
 
 /** What administrators do. That they are administrators is checked before. */
@@ -55,6 +59,7 @@ export function operations(options: OperationsOptions): Handlers<typeof Operatio
           key,
           value,
           requestId,
+          isReplayed: true,
         })),
       );
     }
@@ -101,7 +106,12 @@ export function operations(options: OperationsOptions): Handlers<typeof Operatio
       if (letter === undefined) {
         throw new HubError('NOT_FOUND', 'DEAD_LETTER_NOT_FOUND', 'Dead letter not found');
       }
-      return { deadLetter: wireOf(letter), decoded: decoded(letter), value: letter.value };
+      const size = letter.value.byteLength;
+      return {
+        deadLetter: wireOf(letter),
+        decoded: size > mostDecoded ? undefined : decoded(letter),
+        value: size > mostPageBytes ? Buffer.alloc(0) : letter.value,
+      };
     },
 
     async replayDeadLetters(request, call: UserCall) {
@@ -124,24 +134,17 @@ export function operations(options: OperationsOptions): Handlers<typeof Operatio
     },
 
     async getAudit(request) {
-      const now = new Date();
+      const now = hubDate();
       const to = request.to ?? now;
       const from = request.from ?? new Date(to.getTime() - defaultPeriod);
-      const [books, lag] = await Promise.all([audit.books(from, to), lagOfAll()]);
-      if (books === undefined) {
-        const most = mostMessages.toLocaleString('en');
-        throw new HubError(
-          'FAILED_PRECONDITION',
-          'PERIOD_TOO_LARGE',
-          `More than ${most} messages were accepted in the period: choose a shorter one`,
-        );
-      }
+      const [{ books, to: end }, lag] = await Promise.all([audit.books(from, to), lagOfAll()]);
       const ageOf = (since: Date) => BigInt(Math.max(0, now.getTime() - since.getTime()));
       const { oldestInFlight: oldest, oldestOutboxEvent, ...plain } = books;
       return {
         ...plain,
         from,
-        to,
+        to: end,
+        next: end < to ? end : undefined,
         balanced: balances(books),
         oldestInFlight: oldest && { ...oldest, ageMs: ageOf(oldest.acceptedAt) },
         outboxAgeMs: oldestOutboxEvent === undefined ? 0n : ageOf(oldestOutboxEvent),

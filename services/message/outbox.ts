@@ -1,13 +1,14 @@
+import type { BusEvent } from '#lib/bus/bus.ts';
 import type { Database } from '#lib/database.ts';
-import { messageColumns, storedMessage, type MessageRow, type StoredMessage } from './store.ts';
+import { v5 as uuidOf } from 'uuid';
+import { messageColumns, storedMessage, type MessageRow } from './store.ts';
+import { acceptedEventOf, withSeq } from './wire.ts';
 
-/** A message that the bus has not been told of yet. */
+/** An event that is not on the bus yet. */
 export interface OutboxEntry {
+  /** Of its row. */
   id: bigint;
-  message: StoredMessage;
-  /** Of a message that was replayed: the deliveries that are to be made again. */
-  only: readonly { recipientId: string; channel: string }[];
-  requestId: string;
+  event: BusEvent;
 }
 
 /** Who may bring messages to the bus. The epoch is another one each time that the lease goes to another owner. */
@@ -16,32 +17,43 @@ export interface Lease {
   epoch: bigint;
 }
 
+/** Where processes that accept messages tell the one that relays of them. */
+export const outboxChannel = 'message_outbox';
+
 export type Outbox = ReturnType<typeof openOutbox>;
+
+/** Bytes of events that are published at once; a larger one goes alone. */
+const mostBytes = 1024 * 1024;
 
 /** What was accepted and the bus has not been told of yet, and the lease of the one that tells it. */
 export function openOutbox(database: Database) {
   return {
-    /** The messages that the bus has not been told of yet, in the order in which it has to be. */
-    async unpublished(limit: number): Promise<OutboxEntry[]> {
-      const rows = await database.sql<
-        MessageRow & { id: bigint; request_id: string; only: OutboxEntry['only'] | null }
-      >(
-        `select o.id, o.request_id, ${messageColumns},
-            case when m.replay > 0 then (
-              select jsonb_agg(jsonb_build_object('recipientId', d.recipient_id, 'channel', d.channel)
-                  order by array_position(m.recipient_ids, d.recipient_id), d.channel)
-                from deliveries d where d.message_id = m.message_id and d.replay = m.replay
-            ) end as only
-          from outbox o join messages m using (message_id)
-          order by o.id limit $1`,
+    /**
+     * The events that are not on the bus yet, in the order in which they have to go there: `limit` at most, and 1 MiB or one event; and
+     * whether there are more.
+     */
+    async unpublished(limit: number): Promise<{ entries: OutboxEntry[]; more: boolean }> {
+      const rows = await database.sql<OutboxRow>(
+        `select id, message_id, conversation_id, seq, event, request_id, found from (
+            select *, sum(length(event)) over (order by id) as bytes, count(*) over () as found from (
+              select * from outbox order by id limit $1
+            ) as oldest
+          ) as sized
+          where bytes is null or bytes <= ${mostBytes} or bytes = length(event) order by id`,
         [limit],
       );
-      return rows.map((row) => ({
-        id: row.id,
-        message: storedMessage(row),
-        only: row.only ?? [],
-        requestId: row.request_id,
-      }));
+      const unwritten = rows.filter((row) => row.event === null).map((row) => row.message_id);
+      const written = unwritten.length === 0 ? new Map<string, Written>() : await writeEvents(database, unwritten);
+      const entries = rows.map((row) => {
+        const { key, id, value } =
+          row.event === null
+            ? written.get(row.message_id)!
+            : { key: row.conversation_id!, id: row.message_id, value: withSeq(row.event, row.seq!) };
+        const type = 'chat4all.message.v1.MessageAccepted';
+        return { id: row.id, event: { id, type, key, value, requestId: row.request_id } };
+      });
+      const found = Number(rows[0]?.found ?? 0);
+      return { entries, more: found === limit || rows.length < found };
     },
 
     /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */
@@ -55,24 +67,32 @@ export function openOutbox(database: Database) {
 
     /** How long the oldest event has been waiting for the bus, in milliseconds; 0 if none is. */
     async age(): Promise<number> {
-      const [oldest] = await database.sql<{ created_at: Date }>('select created_at from outbox order by id limit 1');
-      return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.created_at.getTime());
+      const [oldest] = await database.sql<{ age: number }>(
+        `select ${ageOf('created_at')} as age from outbox order by id limit 1`,
+      );
+      return oldest?.age ?? 0;
     },
 
     /** How many events wait for the bus, and for how many milliseconds the oldest one has. */
     async backlog(): Promise<{ events: number; age: number }> {
-      const [row] = await database.sql<{ events: bigint; oldest: Date | null }>(
-        'select count(*) as events, min(created_at) as oldest from outbox',
+      const [row] = await database.sql<{ events: bigint; age: number | null }>(
+        `select count(*) as events, ${ageOf('min(created_at)')} as age from outbox`,
       );
-      const { events, oldest } = row!;
-      return { events: Number(events), age: oldest === null ? 0 : Math.max(0, Date.now() - oldest.getTime()) };
+      return { events: Number(row!.events), age: row!.age ?? 0 };
+    },
+
+    /** Tells whoever listens on `outboxChannel` that there is something in the outbox. */
+    async tell(): Promise<void> {
+      await database.sql(`select pg_notify('${outboxChannel}', '')`);
     },
 
     /** Takes or keeps the relay's lease for `milliseconds`; undefined while somebody else has it. */
     async holdLease(owner: string, milliseconds: number): Promise<Lease | undefined> {
+      // Whoever finds it with somebody else only reads.
       const [lease] = await database.sql<{ epoch: bigint }>(
         `insert into leases as l (name, owner, epoch, expires_at)
-          values ('relay', $1, 1, now() + $2 * interval '1 millisecond')
+          select 'relay', $1::uuid, 1, now() + $2 * interval '1 millisecond'
+            where not exists (select from leases where name = 'relay' and owner <> $1 and expires_at >= now())
           on conflict (name) do update set
             owner = excluded.owner,
             epoch = case when l.owner = excluded.owner then l.epoch else l.epoch + 1 end,
@@ -89,4 +109,58 @@ export function openOutbox(database: Database) {
       await database.sql(`update leases set expires_at = now() where name = 'relay' and owner = $1`, [owner]);
     },
   };
+}
+
+interface OutboxRow {
+  id: bigint;
+  message_id: string;
+  /** This and what follows is null where the event has still to be written. */
+  conversation_id: string | null;
+  seq: bigint | null;
+  event: Buffer | null;
+  request_id: string;
+  /** How many rows there were before their bytes were looked at. */
+  found: bigint;
+}
+
+/** Milliseconds since a moment that the database has written down: the clocks of those who ask may differ. */
+function ageOf(moment: string): string {
+  return `greatest(0, extract(epoch from now() - ${moment}) * 1000)::float8`;
+}
+
+type Written = Pick<BusEvent, 'id' | 'key' | 'value'>;
+
+/** Ids of events about a replay are made in here from the message's id and the round. */
+const replayNamespace = '3d6c1f0e-52a1-4c0b-9a53-1a3a1c0f6d2b';
+
+/**
+ * The events of messages, by message, where the outbox has none: a replay, which knows its deliveries by their round, or an acceptance by
+ * an earlier version.
+ */
+async function writeEvents(database: Database, messageIds: readonly string[]): Promise<Map<string, Written>> {
+  const rows = await database.sql<MessageRow & { only: { recipientId: string; channel: string }[] | null }>(
+    `select ${messageColumns},
+        case when m.replay > 0 then (
+          select jsonb_agg(jsonb_build_object('recipientId', d.recipient_id, 'channel', d.channel)
+              order by array_position(m.recipient_ids, d.recipient_id), d.channel)
+            from deliveries d where d.message_id = m.message_id and d.replay = m.replay
+        ) end as only
+      from messages m where message_id = any($1)`,
+    [messageIds],
+  );
+  return new Map(
+    rows.map((row) => {
+      const message = storedMessage(row);
+      const { messageId, conversationId, replay } = message;
+      return [
+        messageId,
+        {
+          // Each round is an event of its own: the bus leaves out of a batch what it has seen acknowledged.
+          id: replay === 0 ? messageId : uuidOf(`${messageId}/${replay}`, replayNamespace),
+          key: conversationId,
+          value: withSeq(acceptedEventOf(message, row.only ?? []), row.seq),
+        },
+      ];
+    }),
+  );
 }

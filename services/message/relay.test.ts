@@ -5,13 +5,15 @@ import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
+import { listen } from '#lib/notifications.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { fingerprintOf, timesOf, type Draft } from './message.ts';
-import { openOutbox, type Outbox } from './outbox.ts';
+import { openOutbox, outboxChannel, type Outbox } from './outbox.ts';
 import { startRelay, type Relay } from './relay.ts';
-import { database as definition, openStore, type NewMessage } from './store.ts';
+import type { NewMessage } from './acceptance-store.ts';
+import { database as definition, openStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(
@@ -23,14 +25,15 @@ const outbox = openOutbox(database);
 const log = openLog({ name: 'message', format: 'json', level: 'silent' });
 
 /** Accepts a message. */
-async function append(conversationId: string, createdAt = new Date()): Promise<NewMessage> {
+async function append(conversationId: string, text = 'Olá'): Promise<NewMessage> {
+  const createdAt = new Date();
   const draft: Draft = {
     messageId: randomUUID(),
     conversationId,
     senderId: randomUUID(),
     to: [],
     channels: ['whatsapp'],
-    content: { type: 'text', text: 'Olá', fileId: '' },
+    content: { type: 'text', text, fileId: '' },
     priority: 'normal',
   };
   const message = {
@@ -76,7 +79,7 @@ function start(t: ExecutionContext, bus: Bus, given: Outbox = outbox): Relay {
   return relay;
 }
 
-const waiting = async () => (await outbox.unpublished(1_000)).map(({ message }) => message.messageId);
+const waiting = async () => (await outbox.unpublished(1_000)).entries.map(({ event }) => event.id);
 const isEmpty = () => eventually('the outbox is empty', waiting, (ids) => ids.length === 0);
 const idsOf = (messages: readonly { messageId: string }[]) => messages.map(({ messageId }) => messageId);
 
@@ -113,6 +116,46 @@ test.serial('what was accepted is published once, in the order of its conversati
     bus.published.map(({ value }) => MessageAccepted.decode(value)).map(({ seq, deliverBy }) => ({ seq, deliverBy })),
     messages.map(({ deliverBy }, index) => ({ seq: BigInt(index + 1), deliverBy })),
   );
+});
+
+test.serial('what is published at once is bounded in bytes, and one that is larger goes alone', async (t) => {
+  const bus = openBus();
+  const sizes: number[] = [];
+  const conversationId = randomUUID();
+  const messages: NewMessage[] = [];
+  const texts = [
+    'small',
+    ...Array.from({ length: 40 }, () => 'x'.repeat(60_000)),
+    'y'.repeat(1_100_000),
+    'small again',
+  ];
+  for (const text of texts) messages.push(await append(conversationId, text));
+  start(t, {
+    ...bus.bus,
+    async publish(topic, events) {
+      sizes.push(events.reduce((sum, { value }) => sum + value.length, 0));
+      await bus.bus.publish(topic, events);
+    },
+  });
+  await isEmpty();
+  t.deepEqual(
+    bus.published.map(({ id }) => id),
+    idsOf(messages),
+  );
+  t.true(sizes.length >= 5);
+  t.is(sizes.filter((size) => size > 1024 * 1024 + 2_000).length, 1, 'the one that is larger');
+});
+
+test.serial('what an earlier version has left in the outbox is published all the same', async (t) => {
+  const bus = openBus();
+  const message = await append(randomUUID());
+  const [before] = (await outbox.unpublished(1)).entries;
+  await database.sql('update outbox set conversation_id = null, seq = null, event = null');
+  start(t, bus.bus);
+  await isEmpty();
+  t.is(bus.published[0]?.id, message.messageId);
+  const read = ({ event }: { event: BusEvent }) => ({ ...event, value: MessageAccepted.decode(event.value) });
+  t.deepEqual(read({ event: bus.published[0]! }), read(before!));
 });
 
 test.serial('what the bus did not take stays in the outbox, and is published when it is back', async (t) => {
@@ -189,6 +232,73 @@ test.serial('only who has the lease publishes; the next one does once it was let
     [last.messageId],
   );
   t.log(`${Math.round(performance.now() - stopped)} ms until the other one published`);
+});
+
+test.serial('who has the lease and can not publish leaves it to one that can', async (t) => {
+  const [first, second] = [openBus(), openBus()];
+  first.away = true;
+  let leases = 0;
+  start(t, first.bus, {
+    ...outbox,
+    async holdLease(...given) {
+      const lease = await outbox.holdLease(...given);
+      if (lease !== undefined) leases += 1;
+      return lease;
+    },
+  });
+  await eventually(
+    'it has the lease',
+    () => leases,
+    (count) => count > 0,
+  );
+  start(t, second.bus);
+  const messages = [await append(randomUUID()), await append(randomUUID())];
+  await isEmpty();
+  t.true(first.asked > 1);
+  t.deepEqual(
+    second.published.map(({ id }) => id),
+    idsOf(messages),
+  );
+});
+
+test.serial('who has the lease hears at once of what another process has accepted', async (t) => {
+  const [first, second] = [openBus(), openBus()];
+  let leases = 0;
+  const relay = start(t, first.bus, {
+    ...outbox,
+    async holdLease(...given) {
+      const lease = await outbox.holdLease(...given);
+      if (lease !== undefined) leases += 1;
+      return lease;
+    },
+  });
+  let heard = 0;
+  const connection = { connectionString: harness.databaseUrl('message') };
+  const hear = () => {
+    heard += 1;
+    relay.told();
+  };
+  const notifications = await listen(connection, outboxChannel, hear, log);
+  t.teardown(() => notifications.close());
+  await eventually(
+    'it has the lease',
+    () => leases,
+    (count) => count > 0,
+  );
+  const before = heard;
+  const other = start(t, second.bus);
+  const message = await append(randomUUID());
+  other.wake();
+  await isEmpty();
+  t.deepEqual(
+    first.published.map(({ id }) => id),
+    [message.messageId],
+  );
+  await eventually(
+    'it was told',
+    () => heard,
+    (count) => count > before,
+  );
 });
 
 test.serial('a relay that stops lets go of its lease at once', async (t) => {
@@ -272,7 +382,8 @@ test.serial(
     await becomes('accepted');
 
     bus.away = true;
-    await append(randomUUID(), new Date(Date.now() - 4_000));
+    await append(randomUUID());
+    await database.sql(`update outbox set created_at = now() - interval '4 s'`);
     await becomes(refused);
     t.true((t.throws(() => relay.requireBus()) as HubError).retryAfter! > 0);
     bus.away = false;

@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import test from 'ava';
+import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
+import { Priority } from '#gen/chat4all/message/v1/message.ts';
 import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
 import { openOutbox, type Lease } from './outbox.ts';
-import { database as definition, openStore, type NewMessage } from './store.ts';
+import type { NewMessage } from './acceptance-store.ts';
+import { database as definition, openStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(
@@ -42,6 +45,12 @@ function newMessage(changes: Partial<NewMessage & { expiresIn: number }> = {}): 
     requestId: 'request-1',
     ...changes,
   };
+}
+
+async function sent(changes: Partial<NewMessage> = {}): Promise<NewMessage> {
+  const message = newMessage(changes);
+  await store.append(message);
+  return message;
 }
 
 function ended(recipientId: string, error = ''): Report {
@@ -85,7 +94,7 @@ test('append: senders at once get every position once, without a gap', async (t)
   const conversationId = randomUUID();
   const messages = Array.from({ length: 100 }, () => newMessage({ conversationId }));
   await Promise.all(messages.map((message) => store.append(message)));
-  t.is(await store.lastSeq(conversationId), 100);
+  t.is((await store.positions(conversationId)).lastSeq, 100);
   const listed = await store.list(conversationId, { from: 1, to: 100, order: 'asc' });
   t.deepEqual(
     listed.map(({ seq }) => seq),
@@ -99,9 +108,9 @@ test('append: the same message at once and again is kept once and takes one posi
   const message = newMessage();
   await Promise.all(Array.from({ length: 20 }, () => store.append(message)));
   await store.append(message);
-  t.is(await store.lastSeq(message.conversationId), 1);
+  t.is((await store.positions(message.conversationId)).lastSeq, 1);
   await store.append(newMessage({ conversationId: message.conversationId }));
-  t.is(await store.lastSeq(message.conversationId), 2);
+  t.is((await store.positions(message.conversationId)).lastSeq, 2);
   const [{ events }] = (await database.sql<{ events: bigint }>(
     'select count(*) as events from outbox where message_id = $1',
     [message.messageId],
@@ -116,8 +125,92 @@ test('append: an id that was used for something else is refused, also at once an
   const refused = results.filter((result) => result.status === 'rejected');
   t.is(refused.length, 1);
   t.like(refused[0]?.reason, { kind: 'ALREADY_EXISTS', reason: 'MESSAGE_ID_REUSED' });
-  const heads = await Promise.all([store.lastSeq(message.conversationId), store.lastSeq(other.conversationId)]);
-  t.deepEqual(heads.toSorted(), [0, 1], 'the refused one took no position');
+  const heads = await Promise.all([store.positions(message.conversationId), store.positions(other.conversationId)]);
+  t.is(heads[0].lastSeq + heads[1].lastSeq, 1, 'the refused one took no position');
+});
+
+test('append: of many at once only the one that PostgreSQL refuses fails', async (t) => {
+  const conversationId = randomUUID();
+  const messages = Array.from({ length: 40 }, (_, index) =>
+    newMessage({
+      conversationId,
+      content: { type: 'text', text: index === 17 ? 'a NUL: \0' : `Oi ${index}`, fileId: '' },
+    }),
+  );
+  const results = await Promise.allSettled(messages.map((message) => store.append(message)));
+  t.deepEqual(
+    results.flatMap(({ status }, index) => (status === 'rejected' ? [index] : [])),
+    [17],
+  );
+  t.is((await store.positions(conversationId)).lastSeq, 39, 'it has taken no position');
+});
+
+test('append: messages at once to many conversations, of every kind, are kept as they are', async (t) => {
+  const label = { filename: 'a "quoted", {name}.png', fileSize: 3, contentType: 'image/png' };
+  const messages = Array.from({ length: 60 }, (_, index) =>
+    newMessage({
+      channels: index % 3 === 0 ? ['whatsapp'] : ['whatsapp', 'instagram'],
+      content:
+        index % 2 === 0
+          ? { type: 'text', text: `{"${index}",\\ NULL}`, fileId: '' }
+          : { type: 'file', text: '', fileId: randomUUID(), label },
+    }),
+  );
+  t.deepEqual(
+    await Promise.all(messages.map((message) => store.append(message))),
+    messages.map(() => true),
+  );
+  for (const { messageId, content, channels } of messages) {
+    const found = await store.find(messageId);
+    t.deepEqual(found?.content, content);
+    t.deepEqual([found?.channels, found?.seq], [channels, 1]);
+  }
+});
+
+/** Locks the head of a conversation, as a round of another process does, until what is returned is called. */
+async function holdHead(conversationId: string): Promise<() => Promise<void>> {
+  const { promise: letGo, resolve } = Promise.withResolvers<void>();
+  const { promise: held, resolve: isHeld } = Promise.withResolvers<void>();
+  const holding = database.transaction(async (transaction) => {
+    await transaction.sql('select 1 from conversation_heads where conversation_id = $1 for update', [conversationId]);
+    isHeld();
+    await letGo;
+  });
+  await held;
+  return () => (resolve(), holding);
+}
+
+test('append: who writes to a conversation that is held up holds up nobody else, and is told at last', async (t) => {
+  const { conversationId } = await sent();
+  const release = await holdHead(conversationId);
+  const stuck = Array.from({ length: 30 }, () => store.append(newMessage({ conversationId })));
+  const refusals = Promise.allSettled(stuck);
+  // More rounds than there are connections, in conversations that are new and in one that is there.
+  const other = (await sent()).conversationId;
+  for (let round = 0; round < 12; round += 1) {
+    const others = [newMessage(), newMessage(), newMessage({ conversationId: other })];
+    t.deepEqual(await Promise.all(others.map((message) => store.append(message))), [true, true, true]);
+  }
+  for (const outcome of await refusals) {
+    t.like(outcome, {
+      status: 'rejected',
+      reason: { kind: 'UNAVAILABLE', reason: 'CONVERSATION_BUSY', retryAfter: 1 },
+    });
+  }
+  await release();
+  t.true(await store.append(newMessage({ conversationId })));
+  t.is((await store.positions(conversationId)).lastSeq, 2, 'those that were refused have taken no position');
+});
+
+test('append: who comes while a conversation is held up for a moment is kept after it', async (t) => {
+  const { conversationId } = await sent();
+  const release = await holdHead(conversationId);
+  const message = newMessage({ conversationId });
+  const twice = [store.append(message), store.append(message), store.append(newMessage({ conversationId }))];
+  await store.append(newMessage());
+  await release();
+  t.deepEqual((await Promise.all(twice)).filter(Boolean).length, 2);
+  t.is((await store.positions(conversationId)).lastSeq, 3);
 });
 
 test('outbox: the order of each conversation is the order of its positions', async (t) => {
@@ -126,14 +219,30 @@ test('outbox: the order of each conversation is the order of its positions', asy
     newMessage({ conversationId: conversations[index % conversations.length] as string }),
   );
   await Promise.all(messages.map((message) => store.append(message)));
-  const entries = await outbox.unpublished(100_000);
+  const { entries } = await outbox.unpublished(100_000);
   for (const conversationId of conversations) {
     t.deepEqual(
-      entries.filter(({ message }) => message.conversationId === conversationId).map(({ message }) => message.seq),
-      Array.from({ length: 30 }, (_, index) => index + 1),
+      entries
+        .filter(({ event }) => event.key === conversationId)
+        .map(({ event }) => MessageAccepted.decode(event.value).seq),
+      Array.from({ length: 30 }, (_, index) => BigInt(index + 1)),
     );
   }
-  t.is(entries.at(-1)?.requestId, 'request-1');
+  const { event } = entries.findLast(({ event }) => event.id === messages[0]!.messageId)!;
+  t.like(event, { requestId: 'request-1', key: conversations[0], type: 'chat4all.message.v1.MessageAccepted' });
+  const { messageId, conversationId, senderId, recipientIds, channels, createdAt, deliverBy } = messages[0]!;
+  t.like(MessageAccepted.decode(event.value), {
+    messageId,
+    conversationId,
+    senderId,
+    recipientIds,
+    channels,
+    deliverBy,
+    acceptedAt: createdAt,
+    replay: 0,
+    only: [],
+    priority: Priority.PRIORITY_HIGH,
+  });
 });
 
 test.serial('lease: one owner at a time, a new epoch for each, and only the holder takes events out', async (t) => {
@@ -146,7 +255,7 @@ test.serial('lease: one owner at a time, a new epoch for each, and only the hold
   const message = newMessage();
   await store.append(message);
   const entryOf = async () =>
-    (await outbox.unpublished(100_000)).find((entry) => entry.message.messageId === message.messageId);
+    (await outbox.unpublished(100_000)).entries.find(({ event }) => event.id === message.messageId);
   const id = (await entryOf())?.id as bigint;
 
   await outbox.releaseLease(first);

@@ -1,3 +1,4 @@
+import { MessageAccepted, type DeliveryTarget } from '#gen/chat4all/message/v1/events.ts';
 import {
   MessageOrder,
   MessageStatus,
@@ -83,6 +84,32 @@ export function messageOf(message: StoredMessage): Message {
     createdAt: message.createdAt,
     updatedAt: message.updatedAt,
   };
+}
+
+/** The event that a message was accepted or replayed, without its position: that is put behind it by `withSeq`. */
+export function acceptedEventOf(
+  message: Omit<StoredMessage, 'seq' | 'status' | 'updatedAt'>,
+  only: readonly DeliveryTarget[] = [],
+): Uint8Array {
+  return MessageAccepted.encode({
+    messageId: message.messageId,
+    conversationId: message.conversationId,
+    seq: 0n,
+    senderId: message.senderId,
+    recipientIds: message.recipientIds,
+    channels: message.channels,
+    payload: payloadOf(message.content),
+    priority: priorityOf(message.priority),
+    acceptedAt: message.createdAt,
+    deliverBy: message.deliverBy,
+    replay: message.replay,
+    only: [...only],
+  }).finish();
+}
+
+/** An encoded MessageAccepted with its position: encodings of protobuf messages that are joined are the encoding of one message. */
+export function withSeq(event: Uint8Array, seq: bigint): Uint8Array {
+  return Buffer.concat([event, MessageAccepted.encode(MessageAccepted.create({ seq })).finish()]);
 }
 
 export function detailsOf(message: MessageDetails): GetMessageResponse {

@@ -4,11 +4,12 @@ import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { PayloadType } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import { hubDate } from '#lib/clock.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connection } from '#lib/rpc/client.ts';
-import { copiesOf, decide, type Copy, type Route } from './router.ts';
+import { decide, requestsFor, type Request, type Route } from './router.ts';
 import { keyOf, type Store } from './store.ts';
 
 const processingTopic = 'message_processing';
@@ -22,7 +23,7 @@ const eventNamespace = 'c4c3b8d0-54f5-4b4d-8a3e-6a1f2f1d7c10';
 /** PostgreSQL's idea of a UUID, as the clients' ids are: of any version. */
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-/** A text goes to up to 99 people over each channel: not everything of a batch may be in memory, or published, at once. */
+/** Bytes. Texts may be long: not everything of a batch may be encoded, or published, at once. */
 const largestPublication = 2 * 1024 * 1024;
 
 export interface RoutingOptions {
@@ -48,13 +49,13 @@ export function consumeMessages(options: { bus: Bus; store: Store; files: Files;
 
 /**
  * Makes the handler of a batch. Its effects come in an order that may be cut off anywhere and then repeated: the decision
- * is recorded, then said on `message_status`, and only then are the copies sent out, so that no report of a copy comes
+ * is recorded, then said on `message_status`, and only then are the deliveries asked for, so that no report of one comes
  * before it.
  */
 export function routing({ store, files, publish, log }: RoutingOptions) {
   return async (events: readonly ReceivedEvent[]): Promise<void> => {
     const messages = new Map(events.map((event) => [event.id, readAccepted(event)]));
-    const now = new Date();
+    const now = hubDate();
     const fileProblems = await problemsOf([...messages.values()], files, now);
     const standing = await store.record(
       [...messages.values()].map(({ message }) =>
@@ -76,14 +77,14 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
       });
     }
 
-    const copies = routed.flatMap((each) => copiesOf(each.route).map((copy) => ({ ...each, copy })));
-    const byTopic = Map.groupBy(copies, ({ copy }) => copy.topic);
+    const requests = routed.flatMap((each) => requestsFor(each.route).map((request) => ({ ...each, request })));
+    const byTopic = Map.groupBy(requests, ({ request }) => request.topic);
     await Promise.all(
       [...byTopic].map(async ([topic, some]) => {
         let run: BusEvent[] = [];
         let bytes = 0;
-        for (const { event, message, copy } of some) {
-          const next = requestEvent(event, message, copy);
+        for (const { event, message, request } of some) {
+          const next = requestEvent(event, message, request);
           if (bytes + next.value.byteLength > largestPublication && run.length > 0) {
             await publish(topic, run);
             run = [];
@@ -128,7 +129,7 @@ export function rejection(publish: Bus['publish']) {
     const about = roundOf(event);
     // Nobody can say whose it is: there is nothing to end.
     if (about === undefined) return;
-    await publish(statusTopic, [rejectedEvent(event, { ...about, at: new Date(), reason })]);
+    await publish(statusTopic, [rejectedEvent(event, { ...about, at: hubDate(), reason })]);
   };
 }
 
@@ -200,10 +201,17 @@ function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEven
   };
 }
 
-function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientId, channel }: Copy): BusEvent {
+/**
+ * Asks for the deliveries of a message over a channel. For one recipient the event is as it was before there could be several, so
+ * that connectors of then understand it.
+ */
+function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientIds, channel }: Request): BusEvent {
   const { messageId, conversationId, seq, senderId, payload, priority, deliverBy, replay } = message;
+  const [first] = recipientIds;
+  const isForOne = recipientIds.length === 1;
   return {
-    id: idOf(`${messageId}/${recipientId}/${channel}`, replay),
+    // Named after the first: what is asked for together is so whenever the message is routed again.
+    id: idOf(isForOne ? `${messageId}/${first}/${channel}` : `${messageId}/${channel}/${first}`, replay),
     type: 'chat4all.router.v1.DeliveryRequested',
     key: cause.key,
     value: DeliveryRequested.encode({
@@ -211,12 +219,13 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
       conversationId,
       seq,
       senderId,
-      recipientId,
+      recipientId: isForOne ? first! : '',
       channel,
       payload,
       priority,
       deliverBy,
       replay,
+      recipientIds: isForOne ? [] : [...recipientIds],
     }).finish(),
     requestId: cause.requestId,
   };

@@ -9,11 +9,13 @@ import { busSettings, openBus } from '#lib/bus/open.ts';
 import { loadConfig } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
+import { startForgetting } from '#lib/forgetting.ts';
 import { openLog } from '#lib/log.ts';
+import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { rejection, routing, type Files } from './events.ts';
-import { copiesOf, decide } from './router.ts';
+import { copiesOf, decide, requestsFor } from './router.ts';
 import { database, openStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
@@ -126,21 +128,21 @@ test('routing: says that a message is routed before it asks for its deliveries, 
   t.is(MessageRouted.decode(routed!.value).messageId, message.messageId);
   for (const channel of ['whatsapp', 'instagram']) {
     const events = bus.on(`${channel}_outgoing`);
-    t.deepEqual(
-      requestsOf(events),
-      recipientIds.map((recipientId) => ({
+    t.deepEqual(requestsOf(events), [
+      {
         messageId: message.messageId,
         conversationId: message.conversationId,
         seq: 7n,
         senderId: message.senderId,
-        recipientId,
+        recipientId: '',
         channel,
         payload: message.payload,
         priority: message.priority,
         deliverBy: message.deliverBy,
         replay: 0,
-      })),
-    );
+        recipientIds,
+      },
+    ]);
   }
   for (const event of bus.published.flatMap((each) => each.events)) {
     t.is(event.key, message.conversationId);
@@ -162,20 +164,48 @@ test('routing: a batch keeps the order of its messages, and is one publication f
   );
 });
 
-test('routing: long texts for many people are not published all at once', async (t) => {
+test('routing: a text travels once for all people of a channel, and for one person as it did before there were several', async (t) => {
   const bus = recordingBus();
   const text = { ...acceptedMessage().payload!, text: 'x'.repeat(65_536) };
   const recipientIds = Array.from({ length: 99 }, () => uuid());
-  await routing({ store, files, publish: bus.publish, log })([
-    received(acceptedMessage({ recipientIds, payload: text })),
+  const [group, single] = [acceptedMessage({ recipientIds, payload: text }), acceptedMessage({ payload: text })];
+  await routing({ store, files, publish: bus.publish, log })([received(group), received(single)]);
+  const events = bus.on('whatsapp_outgoing');
+  t.is(events.length, 2);
+  t.true(events[0]!.value.byteLength < 65_536 + 99 * 40 + 500);
+  t.like(requestsOf(events), [
+    { recipientId: '', recipientIds },
+    { recipientId: single.recipientIds[0]!, recipientIds: [] },
   ]);
+});
+
+test('requestsFor: an event has a hundred recipients at most', (t) => {
+  const recipientIds = Array.from({ length: 250 }, (_, index) => String(index));
+  const route = decide({ ...acceptedMessage(), recipientIds, channels: ['x', 'y'], deliverBy: soon() }, new Date());
+  const requests = requestsFor(route);
+  t.deepEqual(
+    requests.map(({ channel, topic, recipientIds: { length } }) => [channel, topic, length]),
+    ['x', 'y'].flatMap((channel) => [100, 100, 50].map((count) => [channel, `${channel}_outgoing`, count])),
+  );
+  t.deepEqual(
+    requests.slice(0, 3).flatMap((request) => request.recipientIds),
+    recipientIds,
+  );
+});
+
+test('routing: long texts are not published all at once', async (t) => {
+  const bus = recordingBus();
+  const text = { ...acceptedMessage().payload!, text: 'x'.repeat(65_536) };
+  const messages = Array.from({ length: 50 }, () => acceptedMessage({ payload: text }));
+  await routing({ store, files, publish: bus.publish, log })(messages.map((message) => received(message)));
   const publications = bus.published.filter(({ topic }) => topic === 'whatsapp_outgoing');
+  t.is(publications.length, 2);
   for (const { events } of publications) {
     t.true(events.reduce((bytes, event) => bytes + event.value.byteLength, 0) <= 2 * 1024 * 1024);
   }
   t.deepEqual(
-    requestsOf(bus.on('whatsapp_outgoing')).map(({ recipientId }) => recipientId),
-    recipientIds,
+    requestsOf(bus.on('whatsapp_outgoing')).map(({ messageId }) => messageId),
+    messages.map(({ messageId }) => messageId),
   );
 });
 
@@ -367,7 +397,7 @@ test('rejection: whoever waits for an event that was given up learns why', async
 test('the router routes what comes over the bus, and answers for it over gRPC', async (t) => {
   const router = await harness.startService('router');
   const client = harness.client(RouterServiceService, router.address, {
-    token: await harness.serviceToken('message', 'router'),
+    token: await harness.userToken({ userId: uuid(), username: 'boss', admin: true }),
   });
   const bus = await openBus(loadConfig(busSettings, { BUS_DATABASE_URL: harness.databaseUrl('bus') }), {
     log,
@@ -411,4 +441,24 @@ test('the router routes what comes over the bus, and answers for it over gRPC', 
   t.deepEqual(route.deliveries, [
     { recipientId: message.recipientIds[0]!, channel: 'whatsapp', topic: 'whatsapp_outgoing' },
   ]);
+});
+
+test('decisions that were taken long ago go, and nothing else', async (t) => {
+  const at = (year: number) => new Date(Date.UTC(year, 0, 1));
+  const routes = [at(2001), at(2000), new Date()].map((now) =>
+    decide({ ...acceptedMessage(), deliverBy: at(2100) }, now),
+  );
+  await store.record(routes);
+  const left = async () =>
+    Promise.all(routes.map(async ({ messageId }) => (await store.find(messageId)) !== undefined));
+  const forgetting = startForgetting({
+    database: db,
+    table: 'routes',
+    isOld: 'routed_at < $3',
+    retention: 60_000,
+    log,
+  });
+  t.teardown(() => forgetting.stop());
+  const found = await eventually('the old ones are gone', left, ([first, second]) => !first && !second);
+  t.deepEqual(found, [false, false, true]);
 });

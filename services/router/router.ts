@@ -33,6 +33,13 @@ export interface Route {
   targets: readonly Target[] | null;
 }
 
+/** One event that asks for deliveries: to these people over one channel. */
+export interface Request {
+  channel: string;
+  recipientIds: readonly string[];
+  topic: string;
+}
+
 /** One copy of a message: to one person over one channel. */
 export interface Copy extends Target {
   topic: string;
@@ -72,6 +79,22 @@ function objection(
   if (channels.length === 0) return 'It has no channels';
   const unknown = channels.filter((channel) => !channelName.test(channel));
   return unknown.length === 0 ? null : `There is no channel ${unknown.map((name) => JSON.stringify(name)).join(', ')}`;
+}
+
+/** The most recipients that one event may have. */
+const mostRecipients = 100;
+
+/** What is asked for so that the copies are sent out: the content goes once to each channel, in as few events as may be. */
+export function requestsFor(route: Route): Request[] {
+  const byTopic = Map.groupBy(copiesOf(route), ({ topic }) => topic);
+  return [...byTopic].flatMap(([topic, copies]) => {
+    const requests: Request[] = [];
+    for (let next = 0; next < copies.length; next += mostRecipients) {
+      const some = copies.slice(next, next + mostRecipients);
+      requests.push({ channel: some[0]!.channel, topic, recipientIds: some.map(({ recipientId }) => recipientId) });
+    }
+    return requests;
+  });
 }
 
 /** The copies that a message is sent out in: by channel, then by recipient. None if it was rejected. */

@@ -20,9 +20,14 @@ const RouteEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'router',
   entities: [RouteEntity],
-  migrations: async () => [
-    { name: '0001-routes', class: (await import('./migrations/0001-routes.ts')).Routes },
-    { name: '0002-replays', class: (await import('./migrations/0002-replays.ts')).Replays },
+  migrations: [
+    { name: '0001-routes', load: async () => (await import('./migrations/0001-routes.ts')).Routes },
+    {
+      name: '0002-replays',
+      // Older code names the former primary key in its `on conflict`, and fails without it.
+      needs: '0002-replays',
+      load: async () => (await import('./migrations/0002-replays.ts')).Replays,
+    },
   ],
 };
 

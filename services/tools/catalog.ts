@@ -1,5 +1,7 @@
 import { v4 as uuid } from 'uuid';
+import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
+import { Rounds } from '#lib/rounds.ts';
 import { tellOfChange, type AdminChange } from './outbox.ts';
 import { nameKey, toolNameTaken, toolNotFound } from './tools.ts';
 
@@ -58,6 +60,8 @@ function storedTool(row: Row): Tool {
 }
 
 const uniqueViolation = '23505';
+/** Tools that one statement looks up. */
+const mostLookedUp = 1_000;
 
 /** The tools that there are. Those that were taken away are kept for the sake of what was used of them, and aren't among these. */
 export function openCatalog(db: Database) {
@@ -70,8 +74,21 @@ export function openCatalog(db: Database) {
     }
   }
 
+  /** One look at a time: what is asked for while it goes on is looked up together by the next one. */
+  const lookingUp = new Rounds<string, Tool | undefined>(
+    async (ids) => {
+      const rows = await db.sql<Row>(
+        `select ${columns} from tools where id = any($1::uuid[]) and is_active and deleted_at is null`,
+        [[...new Set(ids)]],
+      );
+      const found = new Map(rows.map((row) => [row.id, storedTool(row)]));
+      return ids.map((id) => found.get(id.toLowerCase()));
+    },
+    { items: mostLookedUp },
+  );
+
   const audit = (transaction: SqlTransaction, action: AdminChange['action'], target: string, actor: Actor) =>
-    tellOfChange(transaction, { id: uuid(), ...actor, action, target, at: new Date() });
+    tellOfChange(transaction, { id: uuid(), ...actor, action, target, at: hubDate() });
 
   return {
     /** A page of the tools by name, and how many there are in all; active ones, inactive ones, or both. */
@@ -91,17 +108,13 @@ export function openCatalog(db: Database) {
     },
 
     /** A tool that can be invoked. */
-    async findActive(id: string): Promise<Tool | undefined> {
-      const [row] = await db.sql<Row>(
-        `select ${columns} from tools where id = $1 and is_active and deleted_at is null`,
-        [id],
-      );
-      return row && storedTool(row);
+    findActive(id: string): Promise<Tool | undefined> {
+      return lookingUp.do(id);
     },
 
     /** Adds a tool. @throws HubError ALREADY_EXISTS if the name is taken */
     async create(wanted: Omit<Tool, 'id' | 'createdAt'>, actor: Actor): Promise<ChangedTool> {
-      const tool = { id: uuid(), ...wanted, createdAt: new Date() };
+      const tool = { id: uuid(), ...wanted, createdAt: hubDate() };
       return change(async (transaction) => {
         await transaction.sql(`insert into tools (${columns}, name_key) values ($1, $2, $3, $4, $5, $6, $7)`, [
           tool.id,
@@ -143,11 +156,23 @@ export function openCatalog(db: Database) {
       return change(async (transaction) => {
         const gone = await transaction.sql(
           'update tools set deleted_at = $2 where id = $1 and deleted_at is null returning 1',
-          [id, new Date()],
+          [id, hubDate()],
         );
         if (gone.length === 0) throw toolNotFound();
         return audit(transaction, 'tool.delete', id, actor);
       });
+    },
+
+    /**
+     * Gives what is no tool to invoke, but counts as one, a name in the usage. In all else it is as a tool that was taken away: nobody
+     * can invoke or change it, and another tool may have its name.
+     */
+    async name(id: string, name: string): Promise<void> {
+      await db.sql(
+        `insert into tools (${columns}, name_key, deleted_at) values ($1, $2, '', '', false, $3, $4, $3)
+         on conflict (id) do nothing`,
+        [id, name, hubDate(), nameKey(name)],
+      );
     },
 
     /**
@@ -160,7 +185,7 @@ export function openCatalog(db: Database) {
          select $1, $2, $3, $4, true, $5, $6
           where not exists (select from tools where name_key = $6 and deleted_at is null and id <> $1)
          on conflict (id) do update set api_endpoint = excluded.api_endpoint`,
-        [tool.id, tool.name, tool.description, tool.apiEndpoint, new Date(), nameKey(tool.name)],
+        [tool.id, tool.name, tool.description, tool.apiEndpoint, hubDate(), nameKey(tool.name)],
       );
     },
   };

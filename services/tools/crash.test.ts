@@ -92,6 +92,7 @@ test('a service that is killed during 1,000 invocations: each of them is counted
   const tokenOf = (userId: string, admin = false) =>
     auth.userToken({
       userId,
+      numId: 7n,
       username: `u-${userId.slice(0, 8)}`,
       admin,
       sessionId: uuid(),

@@ -1,17 +1,20 @@
 import type { AccountRecordServiceService } from '#gen/chat4all/account/v1/account.ts';
 import type {
+  MeteringServiceService,
   SubscriptionServiceService,
   ToolAdminServiceService,
   ToolServiceService,
   UsageServiceService,
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { invalidFields } from '#lib/errors.ts';
-import type { UserCall } from '#lib/rpc/call.ts';
+import type { ServiceIdentity } from '#lib/identity.ts';
+import type { Call, UserCall } from '#lib/rpc/call.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Actor, Catalog } from './catalog.ts';
 import type { Endpoints } from './endpoint.ts';
 import type { Invocations } from './invocation.ts';
+import type { Metering } from './metering.ts';
 import type { Outbox } from './outbox.ts';
 import type { Plans } from './plans.ts';
 import type { Subscriptions } from './subscriptions.ts';
@@ -23,6 +26,7 @@ import {
   paginationOf,
   planMessage,
   planNameOf,
+  responseStatusOf,
   subscriptionMessage,
   toolMessage,
   toolUsage,
@@ -183,6 +187,26 @@ export function adminHandlers(options: AdminOptions): Handlers<ToolAdminServiceS
         })),
         byTool: byTool.map(toolUsage),
       };
+    },
+  };
+}
+
+export function meteringHandlers(metering: Metering): Handlers<MeteringServiceService> {
+  return {
+    async reserveTokens({ userId, requestId, seconds }, { caller, signal }: Call<ServiceIdentity>) {
+      const work = { userId, requestId, limit: seconds * 1_000 };
+      return { reservationId: await metering.reserve(caller.name, work, signal) };
+    },
+
+    async settleTokens({ reservationId, userId, status, tokens, durationMs }, { caller }: Call<ServiceIdentity>) {
+      await metering.settle(caller.name, {
+        reservationId,
+        userId,
+        status: responseStatusOf(status),
+        tokens: Number(tokens),
+        duration: durationMs,
+      });
+      return {};
     },
   };
 }

@@ -1,13 +1,16 @@
 import { AccountRecordServiceService } from '#gen/chat4all/account/v1/account.ts';
 import {
+  MeteringServiceService,
   SubscriptionServiceService,
   ToolAdminServiceService,
   ToolServiceService,
   UsageServiceService,
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { isNetwork } from '#lib/client-address.ts';
+import { hubTime } from '#lib/clock.ts';
 import { ConfigError, duration, integer, laptopSettings, list, text, type Config } from '#lib/config.ts';
-import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { startDatabase } from '#lib/database-start.ts';
+import { databaseSettings } from '#lib/database.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
@@ -23,6 +26,7 @@ import { openExpectations } from './expectations.ts';
 import {
   adminChecks,
   adminHandlers,
+  meteringHandlers,
   subscriptionHandlers,
   toolHandlers,
   usageChecks,
@@ -30,6 +34,7 @@ import {
 } from './handlers.ts';
 import { openInvocations } from './invocation.ts';
 import { openLedger } from './ledger.ts';
+import { openMetering } from './metering.ts';
 import { openOutbox } from './outbox.ts';
 import { readPlans } from './plans.ts';
 import { seed } from './seeds.ts';
@@ -97,8 +102,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   }
   const plans = readPlans(config.PLANS_FILE);
   await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, log);
-  const db = openDatabase(database, { url: config.DATABASE_URL, poolSize: config.DATABASE_POOL, name: 'tools' });
+  const identities = openIdentities(config, { service: 'tools', log });
+  const db = await startDatabase(database, { config, name: 'tools', log });
   opened.defer(() => db.close());
   const accounts = connect(AccountRecordServiceService, {
     config,
@@ -127,10 +132,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
   const upstream = openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT });
   opened.defer(() => upstream.close());
+  const expectations = openExpectations((toolId) => ledger.mostTokens(toolId, new Date(hubTime() - memory)));
+  const metering = openMetering({ ledger, catalog, expectations, patience: config.TOOL_TIMEOUT });
   const invocations = openInvocations({
     ledger,
     catalog,
-    expectations: openExpectations((toolId) => ledger.mostTokens(toolId, new Date(Date.now() - memory))),
+    expectations,
     circuits: openCircuits(config.TOOL_CIRCUIT_RESET, (error) => error instanceof ToolFailure),
     endpoints,
     upstream,
@@ -146,6 +153,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     log,
     services: [
       service(ToolServiceService, toolHandlers({ catalog, invocations })),
+      service(MeteringServiceService, meteringHandlers(metering)),
       service(UsageServiceService, usageHandlers(usage), usageChecks),
       service(SubscriptionServiceService, subscriptionHandlers({ subscriptions, plans, outbox })),
       service(
@@ -154,10 +162,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         adminChecks(endpoints),
       ),
     ],
-    dependencies: { database: () => db.ping() },
+    dependencies: { ...db.dependencies },
   });
   opened.defer(() => server.stop());
 
   const everything = opened.move();
-  return { port: server.port, retire: server.retire, stop: () => everything.disposeAsync() };
+  return { ...server, stop: () => everything.disposeAsync() };
 }

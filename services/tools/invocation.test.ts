@@ -437,12 +437,12 @@ test('a call that runs while its subscription ends completes, and counts in the 
 test('a service that stops ends what is under way, and counts it as failed', async (t) => {
   const other = await hub.startService('tools');
   const person = await newcomer(free, other);
-  const { toolId } = await newTool(() => {});
+  const { toolId, path } = await newTool(() => {});
   const running = person.tools.invokeTool({ toolId, input: {} }).catch(() => {});
   await eventually(
     'the tool is asked',
-    () => servers.open(),
-    (open) => open > 0,
+    () => servers.count(path),
+    (asked) => asked > 0,
   );
   await other.stop();
   await running;

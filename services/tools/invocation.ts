@@ -1,4 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { hubTime } from '#lib/clock.ts';
+import { withContext } from '#lib/context.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { counter, durationHistogram } from '#lib/metrics.ts';
 import type { Places } from '#lib/rpc/places.ts';
@@ -6,8 +8,9 @@ import type { Catalog, Tool } from './catalog.ts';
 import type { Circuit } from './circuits.ts';
 import { EndpointRefused, type Endpoints } from './endpoint.ts';
 import type { Expectations } from './expectations.ts';
-import type { Claim, Ledger, Reservation, Settlement } from './ledger.ts';
-import { outputOf, tokensOf, tokensOfBytes, tokensReserved, toolNotFound, toolUnavailable } from './tools.ts';
+import type { Ledger, Reservation, Settlement } from './ledger.ts';
+import { reserve } from './reserving.ts';
+import { outputOf, tokensOf, tokensOfBytes, toolNotFound, toolUnavailable, type ResponseStatus } from './tools.ts';
 import { ToolFailure, type Answer, type Upstream } from './upstream.ts';
 
 export interface Invocation {
@@ -52,12 +55,12 @@ export interface Invocations {
 
 type Outcome = Pick<Settlement, 'status' | 'tokens'> & ({ output: Record<string, unknown> } | { failure: HubError });
 
-/** Milliseconds between two looks at whether calls have ended in other processes. */
-const lookPause = 200;
 /** Between two attempts to write down what a call has used. */
 const settlePause = { first: 100, longest: 1_000 };
 
-const invocations = counter('tool_invocations_total', 'Invocations of tools, by how they ended', ['status']);
+const invocations = counter('tool_invocations_total', 'Invocations of tools, by how they ended', {
+  status: ['success', 'error', 'timeout'] satisfies ResponseStatus[],
+});
 const usedTokens = counter('tool_tokens_total', 'Tokens that invocations of tools have used');
 const upstreamDuration = durationHistogram(
   'tool_duration_seconds',
@@ -74,7 +77,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const [tool, known] = await Promise.all([catalog.findActive(toolId), expectations.of(toolId)]);
     const circuit = circuits(toolId);
     const least = tokensOfBytes(Buffer.byteLength(body));
-    const reservation = await reserve(() => {
+    const reservation = await reserve(ledger, { patience, signal: stopping.signal }, () => {
       // While it waited, the call before it may have shown what the tool uses.
       const most = expectations.now(toolId) ?? known;
       return {
@@ -100,20 +103,6 @@ export function openInvocations(options: InvocationOptions): Invocations {
     if ('failure' in outcome) throw outcome.failure;
     usedTokens.inc(tokens);
     return { output: outcome.output, tokens, duration };
-  }
-
-  /** Reserves tokens; waits for calls of the user's that may use up what is left. */
-  async function reserve(claim: () => Claim): Promise<Reservation> {
-    const giveUp = performance.now() + patience;
-    for (;;) {
-      const wanted = claim();
-      const outcome = await ledger.claim(wanted);
-      if (outcome instanceof HubError) throw outcome;
-      if (outcome !== 'undecided') return outcome;
-      if (performance.now() >= giveUp) throw tokensReserved();
-      if (stopping.signal.aborted) throw toolUnavailable('The service is stopping');
-      await ledger.nextEnd(wanted.userId, lookPause);
-    }
   }
 
   async function ask(tool: Tool, circuit: Circuit, body: string, requestId: string): Promise<Outcome> {
@@ -153,7 +142,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
         if (await ledger.settle(settlement)) return;
         break;
       } catch (error) {
-        if (!isTransient(error) || Date.now() + pause > expiresAt.getTime() || stopping.signal.aborted) throw error;
+        if (!isTransient(error) || hubTime() + pause > expiresAt.getTime() || stopping.signal.aborted) throw error;
         await sleep(pause);
       }
     }
@@ -164,7 +153,10 @@ export function openInvocations(options: InvocationOptions): Invocations {
   return {
     async invoke(invocation) {
       const release = places.take('long', invocation.userId);
-      const running = run(invocation).finally(release);
+      // Without its caller's deadline: what the call has used is counted, whoever still waits for it.
+      const running = withContext({ requestId: invocation.requestId, client: invocation.userId }, () =>
+        run(invocation),
+      ).finally(release);
       const ended = running.catch(() => {}).finally(() => underWay.delete(ended));
       underWay.add(ended);
       return running;

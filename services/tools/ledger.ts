@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { v7 as orderedUuid } from 'uuid';
+import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { Rounds } from '#lib/rounds.ts';
@@ -16,6 +17,8 @@ export interface Claim {
   expected: number | undefined;
   /** Why it can't begin, if it is allowed to. */
   refusal: HubError | undefined;
+  /** Milliseconds that its reservation lasts, if not as long as others. */
+  lifetime?: number;
 }
 
 /** Tokens set aside for a call under way. */
@@ -59,8 +62,14 @@ interface Ended {
   status: ResponseStatus | null;
 }
 
+interface Reserved {
+  user_id: string;
+  began_at: Date;
+  tokens: bigint;
+}
+
 /** Users are spread over so many lanes, so that one transaction doesn't have to wait for the one before. */
-const laneCount = 4;
+const laneCount = 8;
 /** Rows that the sums of a day are spread over. */
 const parts = 16;
 const mostInRound = 500;
@@ -79,37 +88,41 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
   const firstPart = randomInt(parts);
   const lanes = Array.from({ length: laneCount }, (_, lane) => {
     const part = (firstPart + lane) % parts;
-    return new Rounds<Entry, Outcome>(
-      (entries) => db.transaction((transaction) => write(transaction, entries, part)),
-      mostInRound,
-    );
+    return new Rounds<Entry, Outcome>((entries) => db.transaction((transaction) => write(transaction, entries, part)), {
+      items: mostInRound,
+    });
   });
   const laneOf = (userId: string) => lanes[Number.parseInt(userId.slice(-2), 16) % laneCount]!;
   /** Calls that wait for others of their user to end. */
   const waiting = new Map<string, Set<() => void>>();
 
   async function write(transaction: SqlTransaction, entries: readonly Entry[], part: number): Promise<Outcome[]> {
-    const now = new Date();
-    const users = new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId));
-    const stored = await lockSubscriptions(transaction, [...users]);
+    const now = hubDate();
+    const users = [...new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId))];
+    const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
+    const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
+    // They travel together, and run one after the other.
+    const [stored, ended, reserved] = await Promise.all([
+      lockSubscriptions(transaction, users),
+      end(transaction, settlements, part),
+      reservedBy(transaction, claims),
+    ]);
     const current = new Map(
       [...stored].map(([userId, subscription]) => [userId, subscriptionAt(subscription, now, period)]),
     );
-    const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
-    const settled = await settle(transaction, settlements, current, part);
-    const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
-    const claimed = await admit(transaction, claims, current, now);
+    const settled = await count(transaction, settlements, ended, current);
+    const claimed = admit(transaction, claims, reserved, current, now);
     return entries.map((entry) => ('claim' in entry ? claimed.get(entry.claim)! : settled.get(entry.settlement)!));
   }
 
-  async function settle(
+  /** Puts usage in the place of reservations. */
+  async function end(
     transaction: SqlTransaction,
     settlements: readonly Settlement[],
-    current: Map<string, Subscription>,
     part: number,
-  ): Promise<Map<Settlement, 'settled' | 'gone'>> {
-    if (settlements.length === 0) return new Map();
-    const ended = await transaction.sql<Ended>(
+  ): Promise<readonly Ended[]> {
+    if (settlements.length === 0) return [];
+    return transaction.sql<Ended>(
       `with results as (
          select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::int[]) as r (id, status, used, duration)
        ), ended as (
@@ -137,6 +150,15 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
         part,
       ],
     );
+  }
+
+  /** Adds what has ended to the counters of the subscriptions. */
+  async function count(
+    transaction: SqlTransaction,
+    settlements: readonly Settlement[],
+    ended: readonly Ended[],
+    current: Map<string, Subscription>,
+  ): Promise<Map<Settlement, 'settled' | 'gone'>> {
     const changed = new Map<string, Subscription>();
     for (const { user_id: userId, began_at: beganAt, used, status } of ended) {
       const subscription = current.get(userId);
@@ -148,7 +170,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     }
     if (changed.size > 0) {
       const rows = [...changed.values()];
-      await transaction.sql(
+      void transaction.sql(
         `update subscriptions s set tokens_used = c.used, period_start = c.start, period_end = c.end
            from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::timestamptz[]) as c (user_id, used, start, "end")
           where s.user_id = c.user_id`,
@@ -183,15 +205,20 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     return rows.map(({ id }) => id);
   }
 
-  async function admit(
+  function admit(
     transaction: SqlTransaction,
     claims: readonly Claim[],
+    reservations: readonly Reserved[],
     current: ReadonlyMap<string, Subscription>,
     now: Date,
-  ): Promise<Map<Claim, Reservation | HubError | 'undecided'>> {
+  ): Map<Claim, Reservation | HubError | 'undecided'> {
     const outcomes = new Map<Claim, Reservation | HubError | 'undecided'>();
-    if (claims.length === 0) return outcomes;
-    const reserved = await reservedBy(transaction, claims, current);
+    const reserved = new Map<string, number>();
+    for (const { user_id: userId, began_at: beganAt, tokens } of reservations) {
+      const start = current.get(userId)?.periodStart;
+      if (start === undefined || beganAt < start) continue;
+      reserved.set(userId, (reserved.get(userId) ?? 0) + Number(tokens));
+    }
     const admitted: (Claim & Reservation & { plan: PlanName; tokens: number })[] = [];
     for (const claim of claims) {
       const { userId } = claim;
@@ -204,7 +231,8 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
       } else if (claim.refusal !== undefined || decision === 'undecided') {
         outcomes.set(claim, claim.refusal ?? 'undecided');
       } else {
-        const reservation = { id: orderedUuid(), expiresAt: new Date(now.getTime() + lifetime) };
+        const expiresAt = new Date(now.getTime() + (claim.lifetime ?? lifetime));
+        const reservation = { id: orderedUuid(), expiresAt };
         const tokens = Math.max(1, Math.min(claim.expected ?? limit, limit - subscription.tokensUsed));
         reserved.set(userId, before + tokens);
         admitted.push({ ...claim, ...reservation, plan: subscription.plan, tokens });
@@ -212,11 +240,11 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
       }
     }
     if (admitted.length > 0) {
-      await transaction.sql(
+      void transaction.sql(
         `insert into reservations (id, user_id, tool_id, plan, tokens, began_at, expires_at, request_id)
-         select id, user_id, tool_id, plan, tokens, $7, $8, request_id
-           from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
-             as a (id, user_id, tool_id, plan, tokens, request_id)`,
+         select id, user_id, tool_id, plan, tokens, $8, expires_at, request_id
+           from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[])
+             as a (id, user_id, tool_id, plan, tokens, request_id, expires_at)`,
         [
           admitted.map(({ id }) => id),
           admitted.map(({ userId }) => userId),
@@ -224,30 +252,21 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
           admitted.map(({ plan }) => plan),
           admitted.map(({ tokens }) => tokens),
           admitted.map(({ requestId }) => requestId),
+          admitted.map(({ expiresAt }) => expiresAt),
           now,
-          new Date(now.getTime() + lifetime),
         ],
       );
     }
     return outcomes;
   }
 
-  /** By user, the tokens that calls under way have reserved which began in the present period. */
-  async function reservedBy(
-    transaction: SqlTransaction,
-    claims: readonly Claim[],
-    current: ReadonlyMap<string, Subscription>,
-  ): Promise<Map<string, number>> {
-    const subscriptions = new Set(claims.flatMap(({ userId }) => current.get(userId) ?? []));
-    if (subscriptions.size === 0) return new Map();
-    const rows = await transaction.sql<{ user_id: string; tokens: bigint }>(
-      `select r.user_id, sum(r.tokens)::bigint as tokens
-         from unnest($1::uuid[], $2::timestamptz[]) as s (user_id, start)
-         join reservations r on r.user_id = s.user_id and r.began_at >= s.start
-        group by r.user_id`,
-      [[...subscriptions].map(({ userId }) => userId), [...subscriptions].map(({ periodStart }) => periodStart)],
+  /** What calls under way of those who want to begin one have reserved: those that began in an earlier period, too. */
+  async function reservedBy(transaction: SqlTransaction, claims: readonly Claim[]): Promise<readonly Reserved[]> {
+    if (claims.length === 0) return [];
+    return transaction.sql<Reserved>(
+      'select user_id, began_at, sum(tokens)::bigint as tokens from reservations where user_id = any($1::uuid[]) group by 1, 2',
+      [[...new Set(claims.map(({ userId }) => userId))]],
     );
-    return new Map(rows.map(({ user_id: userId, tokens }) => [userId, Number(tokens)]));
   }
 
   return {
@@ -281,16 +300,16 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
 
     /** Ends calls whose reservations have expired: with an error, and without tokens. @returns how many */
     async expire(): Promise<number> {
-      const found = await db.sql<{ id: string; user_id: string; began_at: Date }>(
-        'select id, user_id, began_at from reservations where expires_at <= $1 order by expires_at limit $2',
-        [new Date(), expiredAtOnce],
+      const found = await db.sql<{ id: string; user_id: string; began_at: Date; expires_at: Date }>(
+        'select id, user_id, began_at, expires_at from reservations where expires_at <= $1 order by expires_at limit $2',
+        [hubDate(), expiredAtOnce],
       );
-      const settlements = found.map(({ id, user_id: userId, began_at: beganAt }) => ({
+      const settlements = found.map(({ id, user_id: userId, began_at: beganAt, expires_at: expiresAt }) => ({
         reservationId: id,
         userId,
         status: 'error' as const,
         tokens: 0,
-        duration: Math.min(Date.now() - beganAt.getTime(), lifetime),
+        duration: expiresAt.getTime() - beganAt.getTime(),
       }));
       await Promise.all(settlements.map((settlement) => this.settle(settlement)));
       return found.length;

@@ -1,4 +1,5 @@
 import type { AccountRecordServiceService, AuditEvent, SubscriptionRecord } from '#gen/chat4all/account/v1/account.ts';
+import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -62,7 +63,7 @@ export async function tellOfChange(transaction: SqlTransaction, { at, ...change 
 }
 
 async function add(transaction: SqlTransaction, kind: Row['kind'], content: Row['content']): Promise<bigint> {
-  const now = new Date();
+  const now = hubDate();
   const [row] = await transaction.sql<{ id: bigint }>(
     'insert into outbox (kind, content, created_at, not_before) values ($1, $2, $3, $3) returning id',
     [kind, content, now],
@@ -107,14 +108,14 @@ export function openOutbox(db: Database, { accounts, log }: OutboxOptions): Outb
     } catch (error) {
       if (isTransient(error) || !(error instanceof HubError)) throw error;
       log.error({ err: error, entry: String(row.id), kind: row.kind }, 'the auth service refuses to note a change');
-      const again = new Date(Date.now() + refusedPause);
+      const again = new Date(hubTime() + refusedPause);
       await db.sql('update outbox set not_before = $2 where id = $1', [row.id, again]);
     }
   }
 
   const loop = repeat('telling the auth service what has changed', log, async () => {
     const rows = await db.sql<Row>('select id, kind, content from outbox where not_before <= $1 order by id limit $2', [
-      new Date(),
+      hubDate(),
       batch,
     ]);
     if (rows.length === 0) return pollPause;

@@ -105,5 +105,5 @@ const OutboxEntity = defineEntity({
 export const database: DatabaseDefinition = {
   schema: 'tools',
   entities: [ToolEntity, SubscriptionEntity, ReservationEntity, UsageEntity, UsageDayEntity, OutboxEntity],
-  migrations: async () => [{ name: '0001-tools', class: (await import('./migrations/0001-tools.ts')).Tools }],
+  migrations: [{ name: '0001-tools', load: async () => (await import('./migrations/0001-tools.ts')).Tools }],
 };

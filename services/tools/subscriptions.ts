@@ -1,4 +1,5 @@
 import { v4 as uuid } from 'uuid';
+import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { tellOfSubscription } from './outbox.ts';
 import { cancelled, subscribed, subscriptionAt, type PlanName, type SubscriptionState } from './tools.ts';
@@ -77,7 +78,7 @@ export function openSubscriptions(db: Database, period: number) {
     /** A user's subscription, as it is now. */
     async find(userId: string): Promise<Subscription | undefined> {
       const [row] = await db.sql<Row>(`select ${columns} from subscriptions where user_id = $1`, [userId]);
-      return row === undefined ? undefined : subscriptionAt(storedSubscription(row), new Date(), period);
+      return row === undefined ? undefined : subscriptionAt(storedSubscription(row), hubDate(), period);
     },
 
     /** Subscribes a user to a plan, changes the plan, or takes a cancellation back. Of several at once one is the first. */
@@ -85,7 +86,7 @@ export function openSubscriptions(db: Database, period: number) {
       return db.transaction(async (transaction) => {
         // There is no row to lock yet for those who come at once.
         await transaction.sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`subscribe ${userId}`]);
-        const now = new Date();
+        const now = hubDate();
         const stored = (await lockSubscriptions(transaction, [userId])).get(userId);
         const wanted = subscribed(stored, plan, now, period);
         if (wanted === undefined) return { subscription: subscriptionAt(stored!, now, period), entry: undefined };
@@ -96,7 +97,7 @@ export function openSubscriptions(db: Database, period: number) {
     /** Cancels a user's subscription; undefined if there is none. */
     async cancel(userId: string): Promise<Changed | undefined> {
       return db.transaction(async (transaction) => {
-        const now = new Date();
+        const now = hubDate();
         const stored = (await lockSubscriptions(transaction, [userId])).get(userId);
         if (stored === undefined) return undefined;
         const wanted = cancelled(stored, now, period);
@@ -109,7 +110,7 @@ export function openSubscriptions(db: Database, period: number) {
     async countByPlan(): Promise<Map<PlanName, number>> {
       const rows = await db.sql<{ plan: PlanName; users: bigint }>(
         'select plan, count(*) as users from subscriptions where expires_at is null or expires_at > $1 group by plan',
-        [new Date()],
+        [hubDate()],
       );
       return new Map(rows.map(({ plan, users }) => [plan, Number(users)]));
     },

@@ -10,6 +10,7 @@ import {
   type ToolUsage,
   type UsageRecord as UsageMessage,
 } from '#gen/chat4all/tools/v1/tools.ts';
+import { hubDate } from '#lib/clock.ts';
 import type { Page, Tool } from './catalog.ts';
 import type { Plans } from './plans.ts';
 import type { Subscription } from './subscriptions.ts';
@@ -35,6 +36,12 @@ const wireResponseStatuses: Record<ResponseStatus, WireResponseStatus> = {
 };
 
 const defaultLimit = 20;
+
+/** Undefined for one that isn't said. */
+export function responseStatusOf(wire: WireResponseStatus): ResponseStatus | undefined {
+  const found = Object.entries(wireResponseStatuses).find(([, value]) => value === wire);
+  return found?.[0] as ResponseStatus | undefined;
+}
 
 export function pageOf({ limit = defaultLimit, offset }: { limit?: number | undefined; offset: number }): Page {
   return { limit, offset };
@@ -91,7 +98,7 @@ export function subscriptionMessage(subscription: Subscription, plans: Plans): S
   return {
     id,
     plan: wirePlanName(plan),
-    status: wireSubscriptionStatuses[statusAt(subscription, new Date())],
+    status: wireSubscriptionStatuses[statusAt(subscription, hubDate())],
     tokenLimit: BigInt(limit),
     tokensUsed: BigInt(tokensUsed),
     tokensRemaining: BigInt(Math.max(0, limit - tokensUsed)),

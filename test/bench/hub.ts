@@ -10,6 +10,8 @@ export interface StartArgument {
   env: Record<string, string | undefined>;
   /** How often each service runs; once by default. */
   replicas?: number;
+  /** By default each part has a process of its own, so that it can be measured and killed. */
+  processes?: 'one' | 'each';
 }
 
 export interface StartedHub {
@@ -22,12 +24,13 @@ export interface StartedHub {
 const stopped = new AbortController();
 let hub: Promise<Hub> | undefined;
 
-async function start({ dataDir, env, replicas }: StartArgument): Promise<StartedHub> {
+async function start({ dataDir, env, replicas, processes = 'each' }: StartArgument): Promise<StartedHub> {
   hub = startHub({
     dataDir,
     port: 0,
     grpcPortBase: 0,
     replicas,
+    processes,
     env: { ...process.env, ...env },
     log: openLog({ name: 'hub', format: 'text', level: 'info' }),
     signal: stopped.signal,
@@ -36,9 +39,9 @@ async function start({ dataDir, env, replicas }: StartArgument): Promise<Started
   return { url, grpcPorts, databaseUrl };
 }
 
-/** The processes that run now, by name: also `hub`, this one. */
+/** The processes that run now, by name: also `supervisor`, this one. */
 async function pids(): Promise<Record<string, number>> {
-  return { ...(await hub)?.pids(), hub: process.pid };
+  return { ...(await hub)?.pids(), supervisor: process.pid };
 }
 
 /** Lets one process stop in order and starts it again. */

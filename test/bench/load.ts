@@ -10,6 +10,7 @@ import {
   type SendMessageResponse,
 } from '#gen/chat4all/message/v1/message.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
+import { RawHttp } from './raw-http.ts';
 import { answer } from './remote.ts';
 
 /** The users of the benchmark: they log in, open conversations, send, and read what became of it. A process of its own. */
@@ -19,27 +20,34 @@ export interface PrepareArgument {
   url: string;
   /** host:port of the message service. */
   messageAddress: string;
-  /** That many users, user1 and on, are there. */
-  users: number;
+  /** So many users are in each crowd; all together, user1 and on, are there. */
+  crowds: readonly number[];
 }
 
 export interface RunArgument {
-  /** Each user sends its next message once the last was answered; or all together send `rate` messages a second. */
-  mode: 'closed' | 'steady';
+  /** Which crowd sends, by how many users it has. Those of one write only to each other. */
+  users: number;
+  /**
+   * Each user sends its next message once the last was answered (`closed`); or all together send `rate` messages a second, however
+   * long answers take (`steady`). A `flood` is the same, where refusals are part of it, and tells when all is well again.
+   */
+  mode: 'closed' | 'steady' | 'flood';
   /**
    * One: each message to one person over WhatsApp, to the pair and the group in turn. Mixed: a fifth goes to the whole
    * group, and the channels are WhatsApp, Instagram and both.
    */
   kind: 'one' | 'mixed';
-  /** Through the gateway, or straight to the message service over gRPC. */
-  via: 'rest' | 'grpc';
+  /** Through the gateway (`raw`: with a client that takes as little CPU time as can be), or straight to the message service over gRPC. */
+  via: 'rest' | 'raw' | 'grpc';
   seconds: number;
-  /** Messages a second of all users together, for `steady`. */
+  /** Messages a second of all users together, for `steady` and `flood`. */
   rate: number;
 }
 
 export interface RunResult {
   accepted: number;
+  /** Those of them that were answered while messages were sent. */
+  acceptedInTime: number;
   /** Answers other than 200, and what had none, with how often they came. */
   refused: Record<string, number>;
   /** Seconds from the first send to the last answer. */
@@ -48,6 +56,12 @@ export interface RunResult {
   endedSeconds: number;
   /** Milliseconds until the answer: from the send, or, for `steady`, from when it was due. */
   accept: Percentiles;
+  /** Milliseconds from when a message was due to the answer that refused it. */
+  refusal: Percentiles;
+  /** Milliseconds from when a message was due until it was sent: much of that, and the sender itself is too slow. */
+  lag: Percentiles;
+  /** After a flood: seconds until a message is accepted within `wellWithin` again, and those after it, too. */
+  wellAgainSeconds?: number;
   /** Milliseconds from the answer until a member who asks ten times a second sees `delivered`; of one group's messages. */
   seen: Percentiles;
 }
@@ -111,10 +125,18 @@ const callLimit = 15_000;
 const endLimit = 40_000;
 const watchEvery = 100;
 const loginsAtOnce = 4;
+/** As many as a gateway has places for calls. They are open before the flood, as those of clients are that call often. */
+const floodConnections = 1_000;
+/** Who asks after a flood whether all is well: so often, in milliseconds, and for so long; so many in a row have to be. */
+const asking = { every: 50, inARow: 10, limit: 30_000 };
+/** Milliseconds within which a message is accepted when all is well. */
+export const wellWithin = 300;
 
 let base: URL;
 let agent: Agent;
-let users: User[] = [];
+let raw: RawHttp;
+/** By how many users they have. */
+const crowds = new Map<number, User[]>();
 /** What the last run sent: the ids, by the conversation that they belong to. */
 let lastRun: { startedAt: number; sent: Map<string, Conversation>; accepted: Set<string> };
 
@@ -160,14 +182,24 @@ async function ask<T>(method: string, path: string, token: string | undefined, b
   return JSON.parse(received) as T;
 }
 
-async function prepare({ url, messageAddress, users: count }: PrepareArgument): Promise<void> {
+async function prepare({ url, messageAddress, crowds: sizes }: PrepareArgument): Promise<void> {
   base = new URL(url);
-  agent = new Agent({ keepAlive: true, maxSockets: count + 1 });
+  agent = new Agent({ keepAlive: true, maxSockets: Math.max(...sizes) + 1 });
+  raw = new RawHttp(base, floodConnections, callLimit);
+  let known = 0;
+  for (const size of sizes) {
+    crowds.set(size, await assemble(known, size, messageAddress));
+    known += size;
+  }
+}
+
+/** Logs in so many users, those after the first `known`, and opens their conversations. */
+async function assemble(known: number, count: number, messageAddress: string): Promise<User[]> {
   const logins: { user_id: string; token: string }[] = [];
   const numbers = Array.from({ length: count }, (_, index) => index).values();
   const logIn = async () => {
     for (const index of numbers) {
-      const credentials = { username: `user${index + 1}`, password: 'password123' };
+      const credentials = { username: `user${known + index + 1}`, password: 'password123' };
       logins[index] = await ask('POST', '/auth/token', undefined, credentials);
     }
   };
@@ -198,7 +230,7 @@ async function prepare({ url, messageAddress, users: count }: PrepareArgument): 
   const pairs: Conversation[] = [];
   for (let first = 0; first < count; first += 2) pairs.push(await open('private', [first, (first + 1) % count]));
 
-  users = logins.map(({ user_id: userId, token }, index) => {
+  return logins.map(({ user_id: userId, token }, index) => {
     const metadata = new Metadata();
     metadata.set('authorization', `Bearer ${token}`);
     return {
@@ -240,6 +272,12 @@ const sendByRest: Sender = async (user, draft) => {
   return { why: `${status} ${(JSON.parse(body) as { error_code: string }).error_code}`, wait: retryAfter };
 };
 
+const sendRaw: Sender = async (user, draft) => {
+  const { status, retryAfter, body } = await raw.post('/v1/messages', user.token, JSON.stringify(draft));
+  if (status === 200) return undefined;
+  return { why: `${status} ${(JSON.parse(body) as { error_code: string }).error_code}`, wait: retryAfter };
+};
+
 const sendByGrpc: Sender = (user, draft) => {
   const request: SendMessageRequest = {
     messageId: draft.message_id,
@@ -271,18 +309,22 @@ const sendByGrpc: Sender = (user, draft) => {
   });
 };
 
-async function run({ mode, kind, via, seconds, rate }: RunArgument): Promise<RunResult> {
-  const sender = via === 'rest' ? sendByRest : sendByGrpc;
+async function run({ users: size, mode, kind, via, seconds, rate }: RunArgument): Promise<RunResult> {
+  const users = crowds.get(size)!;
+  const sender = { rest: sendByRest, raw: sendRaw, grpc: sendByGrpc }[via];
   const sent = new Map<string, Conversation>();
   const acceptedAt = new Map<string, number>();
   const refused: Record<string, number> = {};
   const latencies: number[] = [];
+  const refusals: number[] = [];
+  const lags: number[] = [];
   let lastAnswer = 0;
 
   /** @returns how many seconds the user should wait before it goes on */
   async function send(user: User, from: number): Promise<number> {
     const { draft, conversation } = nextDraft(user, kind);
     sent.set(draft.message_id, conversation);
+    lags.push(performance.now() - from);
     const refusal = await sender(user, draft).catch((error: Error) => ({ why: error.message, wait: 1 }));
     lastAnswer = performance.now();
     if (refusal === undefined) {
@@ -290,15 +332,19 @@ async function run({ mode, kind, via, seconds, rate }: RunArgument): Promise<Run
       acceptedAt.set(draft.message_id, lastAnswer);
       return 0;
     }
+    refusals.push(lastAnswer - from);
     refused[refusal.why] = (refused[refusal.why] ?? 0) + 1;
-    return refusal.wait;
+    return Math.max(refusal.wait, 0.001);
   }
 
+  let wellAgainSeconds: number | undefined;
+  if (mode === 'flood') await raw.open();
   const startedAt = Date.now();
   const begin = performance.now();
   const end = begin + seconds * 1000;
   const watching = new AbortController();
-  const watched = watch(users[0]!.group, acceptedAt, watching.signal);
+  // A reader who is refused has nothing to tell.
+  const watched = mode === 'flood' ? Promise.resolve([]) : watch(users[0]!.group, acceptedAt, watching.signal);
 
   if (mode === 'closed') {
     await Promise.all(
@@ -318,7 +364,9 @@ async function run({ mode, kind, via, seconds, rate }: RunArgument): Promise<Run
       if (early > 0) await sleep(early);
       sends.push(send(users[number % users.length]!, due));
     }
+    if (mode === 'flood') wellAgainSeconds = await untilWell(send, users[0]!);
     await Promise.all(sends);
+    raw.close();
   }
 
   lastRun = { startedAt, sent, accepted: new Set(acceptedAt.keys()) };
@@ -326,12 +374,33 @@ async function run({ mode, kind, via, seconds, rate }: RunArgument): Promise<Run
   watching.abort();
   return {
     accepted: acceptedAt.size,
+    acceptedInTime: [...acceptedAt.values()].filter((at) => at <= end).length,
     refused,
     sendingSeconds: (lastAnswer - begin) / 1000,
     endedSeconds: (endedAt - begin) / 1000,
     accept: percentiles(latencies),
+    refusal: percentiles(refusals),
+    lag: percentiles(lags),
+    ...(wellAgainSeconds === undefined ? {} : { wellAgainSeconds }),
     seen: percentiles(await watched),
   };
+}
+
+/** Sends again and again until all is well. @returns seconds until it was, from now on */
+async function untilWell(send: (user: User, from: number) => Promise<number>, user: User): Promise<number> {
+  const began = performance.now();
+  let wellSince: number | undefined;
+  let inARow = 0;
+  while (inARow < asking.inARow && performance.now() - began < asking.limit) {
+    const from = performance.now();
+    const wait = await send(user, from);
+    const isWell = wait === 0 && performance.now() - from <= wellWithin;
+    if (!isWell) wellSince = undefined;
+    else wellSince ??= from;
+    inARow = isWell ? inARow + 1 : 0;
+    await sleep(asking.every);
+  }
+  return ((wellSince ?? Infinity) - began) / 1000;
 }
 
 /** Waits until the newest message of each conversation has ended, for as long as a message may take. */
@@ -387,7 +456,7 @@ async function check(): Promise<CheckResult> {
   let deliveries = 0;
   let lastDelivered = startedAt;
 
-  for (const conversation of new Set(users.flatMap(({ pair, group }) => [pair, group]))) {
+  for (const conversation of new Set([...crowds.values()].flat().flatMap(({ pair, group }) => [pair, group]))) {
     const { id, token } = conversation;
     for (;;) {
       const messages = await page(id, token, `after_seq=${conversation.checkedSeq}&order=asc&limit=100`);

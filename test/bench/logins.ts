@@ -3,6 +3,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { commands as hashingCommands } from './hashing.ts';
+import type { FieldOptions } from './messages.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
 import { between, startHub, type Used } from './processes.ts';
 import { openRemote } from './remote.ts';
@@ -22,6 +23,10 @@ export interface LoginsReport {
   problems: string[];
 }
 
+export interface LoginsOptions extends Pick<FieldOptions, 'folder' | 'processes' | 'signal'> {
+  seconds: number;
+}
+
 const cost = 12;
 const atOnce = 50;
 const warmUpSeconds = 3;
@@ -36,7 +41,7 @@ interface Measured {
 }
 
 /** Logins at the usual cost, fifty at once and each from an address of its own, with somebody who reads beside them. */
-export async function measureLogins(folder: string, seconds: number, signal: AbortSignal): Promise<LoginsReport> {
+export async function measureLogins({ folder, seconds, processes, signal }: LoginsOptions): Promise<LoginsReport> {
   await using started = new AsyncDisposableStack();
   const hashing = openRemote<typeof hashingCommands>(path.join(import.meta.dirname, 'hashing.ts'), 'inherit', signal);
   started.defer(() => hashing.stop());
@@ -51,7 +56,7 @@ export async function measureLogins(folder: string, seconds: number, signal: Abo
     BCRYPT_COST: String(cost),
     TRUST_PROXY: '1',
   };
-  const hub = await startHub(folder, env, signal);
+  const hub = await startHub(folder, env, signal, { processes });
   started.defer(() => hub.remote.stop());
   const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   started.defer(() => agent.destroy());

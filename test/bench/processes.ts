@@ -1,7 +1,7 @@
 import { open, readFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import type { commands as hubCommands, StartedHub } from './hub.ts';
+import type { commands as hubCommands, StartArgument, StartedHub } from './hub.ts';
 import { openRemote, type Remote } from './remote.ts';
 import { usageOf, type Usage } from './usage.ts';
 
@@ -12,6 +12,8 @@ export interface BenchedHub extends StartedHub {
   remote: HubRemote;
   /** Milliseconds until it was ready. */
   readyMs: number;
+  /** What it writes. */
+  logFile: string;
 }
 
 /** The processes that are measured, by name, as they are now. */
@@ -30,6 +32,7 @@ export async function startHub(
   folder: string,
   env: Record<string, string | undefined>,
   signal: AbortSignal,
+  how: Pick<StartArgument, 'processes' | 'replicas'> = {},
 ): Promise<BenchedHub> {
   const logFile = path.join(folder, 'hub.log');
   const log = await open(logFile, 'a');
@@ -37,8 +40,12 @@ export async function startHub(
   const remote: HubRemote = openRemote(path.join(import.meta.dirname, 'hub.ts'), log.fd, signal);
   await log.close();
   try {
-    const hub = await remote.ask('start', { dataDir: path.join(folder, 'data'), env }, startLimit);
-    return { ...hub, remote, readyMs: performance.now() - began };
+    const hub = await remote.ask(
+      'start',
+      { dataDir: path.join(folder, 'data'), env: { LOG_FORMAT: process.env.LOG_FORMAT ?? 'json', ...env }, ...how },
+      startLimit,
+    );
+    return { ...hub, remote, readyMs: performance.now() - began, logFile };
   } catch (error) {
     await remote.stop();
     const written = (await readFile(logFile, 'utf8')).trim().split('\n').slice(-30).join('\n');

@@ -1,8 +1,10 @@
+import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { answering, startToolServer } from '../tool-servers.ts';
+import type { FieldOptions } from './messages.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
-import { startHub } from './processes.ts';
+import { between, startHub } from './processes.ts';
 
 export interface ToolsReport {
   /** Milliseconds of reads with a million rows of usage, by path. */
@@ -10,6 +12,9 @@ export interface ToolsReport {
   /** Milliseconds that an invocation takes beyond its tool, `atOnce` of them under way. */
   added: Percentiles;
   invocationsPerSecond: number;
+  /** Seconds of CPU, by process, while invocations came, and percent of the machine that was in use. */
+  cpu: Record<string, number>;
+  busy: number;
   /** How PostgreSQL reads, by path. */
   plans: Record<string, string>;
   problems: string[];
@@ -17,6 +22,10 @@ export interface ToolsReport {
 
 /** The figures to reach: milliseconds at the 95th percentile. */
 export const toolGoals = { read: 200, added: 25 };
+
+export interface ToolsOptions extends Pick<FieldOptions, 'folder' | 'processes' | 'signal'> {
+  seconds: number;
+}
 
 const rows = 1_000_000;
 const owners = 1_000;
@@ -29,7 +38,7 @@ const toolTime = 500;
 const adminEmail = 'admin@example.com';
 
 /** How fast usage is read where there is a lot of it, and what an invocation takes beyond its tool. */
-export async function measureTools(folder: string, seconds: number, signal: AbortSignal): Promise<ToolsReport> {
+export async function measureTools({ folder, seconds, processes, signal }: ToolsOptions): Promise<ToolsReport> {
   await using started = new AsyncDisposableStack();
   const env = {
     DATABASE_URL: undefined,
@@ -38,7 +47,7 @@ export async function measureTools(folder: string, seconds: number, signal: Abor
     SEED_USERS: String(callers),
     BCRYPT_COST: '10',
   };
-  const hub = await startHub(folder, env, signal);
+  const hub = await startHub(folder, env, signal, { processes });
   started.defer(() => hub.remote.stop());
   const tool = await startToolServer();
   started.defer(() => tool.stop());
@@ -85,20 +94,24 @@ export async function measureTools(folder: string, seconds: number, signal: Abor
   const problems: string[] = [];
   await invokeFor(3, hub.url, toolId, users, problems);
   await sleep(500, undefined, { signal });
-  const began = performance.now();
-  const taken = await invokeFor(seconds, hub.url, toolId, users, problems);
-  const invocationsPerSecond = taken.size / ((performance.now() - began) / 1_000);
+  const used = await between(
+    () => hub.remote.ask('pids', undefined, 5_000),
+    () => invokeFor(seconds, hub.url, toolId, users, problems),
+  );
+  const taken = used.result;
   const plans = await explain(database, lastYear);
   return {
     reads,
     added: percentiles([...taken].map(([requestId, each]) => each - (worked.get(requestId) ?? toolTime))),
-    invocationsPerSecond,
+    invocationsPerSecond: taken.size / used.seconds,
+    cpu: used.cpu,
+    busy: (100 * used.machineCpu) / used.seconds / os.availableParallelism(),
     plans,
     problems,
   };
 }
 
-export function printTools({ reads, added, invocationsPerSecond, problems }: ToolsReport): void {
+export function printTools({ reads, added, invocationsPerSecond, cpu, busy, problems }: ToolsReport): void {
   console.log(`\nReads with ${rows.toLocaleString('en')} rows of usage, ${readersAtOnce} at once, in milliseconds\n`);
   console.log('                         count     p50     p95     p99     max');
   const line = (name: string, { count, ...of }: Percentiles) => {
@@ -108,7 +121,9 @@ export function printTools({ reads, added, invocationsPerSecond, problems }: Too
   for (const [name, found] of Object.entries(reads)) line(name, found);
   console.log(`\nWhat an invocation adds to a tool of ${toolTime} ms, ${callers} at once, in milliseconds\n`);
   line('invoke', added);
-  console.log(`  ${invocationsPerSecond.toFixed(0)} a second`);
+  console.log(`  ${invocationsPerSecond.toFixed(0)} a second; the machine was busy to ${busy.toFixed(0)} %`);
+  const busiest = Object.entries(cpu).toSorted(([, one], [, other]) => other - one);
+  console.log(`  seconds of CPU: ${busiest.map(([name, seconds]) => `${name} ${seconds.toFixed(1)}`).join(', ')}`);
   const reached = (what: string, value: number, goal: number) =>
     console.log(
       `  ${value < goal ? 'reached    ' : 'NOT REACHED'} ${what}: p95 ${value.toFixed(1)} ms (below ${goal})`,
@@ -212,7 +227,9 @@ async function fill(database: pg.Client): Promise<void> {
      select (began_at at time zone 'UTC')::date, tool_id, plan, (random() * 15)::int, count(*), sum(tokens), max(tokens)
        from usage where request_id like 'filled-%' group by 1, 2, 3`,
   );
+  // What was filled at once would be written to the disk while something else is measured.
   await database.query('vacuum analyze usage, usage_days');
+  await database.query('checkpoint');
 }
 
 /** How PostgreSQL reads the sums of one user, and those of all. */

@@ -55,6 +55,7 @@ for (const [engines, seed] of [
     t.true(report.accepted >= 300);
     const ended = report.delivered + report.failed;
     t.true(ended >= report.accepted && ended <= report.accepted + report.abandoned);
+    t.true(report.chats.answered > 0 && report.chats.modelFailed > 0 && report.chats.tasks > 0);
     t.log(report.faults.map(({ kind, targets }) => `${kind}: ${targets.join(' and ')}`).join(', '));
   });
 }

@@ -21,6 +21,14 @@ export function printReport(report: RunReport): void {
       'invocations',
       `${report.invocations.counted} counted, ${report.invocations.answered} answered, ${report.invocations.seen} seen by the tool; ${report.invocations.cutOff} failed`,
     ],
+    [
+      'chats',
+      `${report.chats.answered} of ${report.chats.written} answered, ${report.chats.accepted} accepted; ${report.chats.tasks} tasks; the model has failed ${report.chats.modelFailed} times`,
+    ],
+    [
+      'strangers',
+      `99 % of ${report.strangers.deliveries} deliveries within ${Math.round(report.strangers.p99)} ms, beside people whom a network didn't serve`,
+    ],
     ['accepted unheard', `${report.acceptedUnheard}, and accepted once all the same`],
     ['asked again', `${report.repeated} times a network was asked for what it had`],
     [

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import type { Breach } from './breach.ts';
+import { startChatters, startModel, type ChatObservations } from './chatters.ts';
+import { checkChats } from './checker-chats.ts';
 import { checkTools } from './checker-tools.ts';
 import { check } from './checker.ts';
 import { startClients, type Clients } from './clients.ts';
@@ -10,6 +12,7 @@ import { connect, observe } from './observe.ts';
 import type { Ledger, Observations } from './observations.ts';
 import { describe, makePlan, type Fault, type FaultKind, type Scale } from './plan.ts';
 import { storiesOf } from './story.ts';
+import { strangers, writeToStrangers, type StrangersReport } from './strangers.ts';
 import { startSystem, type EngineKind, type System } from './system.ts';
 
 export interface RunOptions {
@@ -61,6 +64,8 @@ export interface RunReport {
   filesSentAgain: number;
   /** Of the tool: answered with 200, seen by it, in the usage, and there as failed. */
   invocations: { answered: number; seen: number; counted: number; cutOff: number };
+  /** With the assistant: messages written, accepted and answered, tries that were told that the model has failed, and tasks. */
+  chats: { written: number; accepted: number; answered: number; modelFailed: number; tasks: number };
   /** How often each status was answered; 0 is no answer. */
   statuses: Record<string, number>;
   /** Messages that were accepted though the first answer never arrived: told so when they were sent again. */
@@ -69,6 +74,8 @@ export interface RunReport {
   repeated: number;
   /** From a fault to the delivery of what was open then or came during it: the most, by kind. */
   longestDelivery: Record<string, number>;
+  /** What went to people beside those whom a network didn't serve. */
+  strangers: StrangersReport;
   /** From a SIGKILL until another process of the service had ended what was open: the most. Null without replicas. */
   takeover: number | null;
   breaches: Breach[];
@@ -116,6 +123,8 @@ export async function run(options: RunOptions): Promise<RunReport> {
   const { engines, seed, replicas, signal, tell, folder } = options;
   const begun = Date.now();
   await using started = new AsyncDisposableStack();
+  const model = await startModel(seed);
+  started.defer(() => model.stop());
   const system = await startSystem({
     engines,
     folder,
@@ -125,7 +134,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
     signal,
     tell,
     env: {
-      SEED_USERS: String(users),
+      SEED_USERS: String(users + strangers),
       BCRYPT_COST: '10',
       TOKEN_TTL: '24h',
       RATE_LIMIT: '0',
@@ -135,6 +144,9 @@ export async function run(options: RunOptions): Promise<RunReport> {
       MAX_OPEN_UPLOADS: '1000',
       ADMIN_USERS: 'user1',
       TOOL_TIMEOUT: '3s',
+      ASSISTANT_BASE_URL: model.url,
+      ASSISTANT_MODEL: 'unsteady',
+      ASSISTANT_TIMEOUT: '2s',
       PROVIDER_PROFILES: JSON.stringify(networks),
     },
   });
@@ -154,8 +166,12 @@ export async function run(options: RunOptions): Promise<RunReport> {
   const { tokens, administrator } = clients;
   const invokers = await startInvokers({ url: system.url, tokens, administrator, signal: clientSignal });
   started.defer(() => invokers.stop().catch(() => {}));
+  const chatters = startChatters({ url: system.url, model, seed, tokens, signal: clientSignal });
   const breaches: Breach[] = [];
   const faulted: Faulted[] = [];
+  tell(`Writing to ${strangers} people, some of whom a network doesn't serve`);
+  const profile = networks.whatsapp;
+  const beside = await writeToStrangers({ system, clients, channel: 'whatsapp', profile, scale, signal, breaches });
   for (const fault of plan) {
     await sleep(fault.pause, undefined, { signal });
     faulted.push(await goThrough(fault, { system, clients, replicas, signal, tell, breaches }));
@@ -163,23 +179,27 @@ export async function run(options: RunOptions): Promise<RunReport> {
 
   clients.hurry();
   while (clients.accepted() < options.messages) {
-    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed, invokers.failed]);
+    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed, invokers.failed, chatters.failed]);
   }
-  await Promise.all([clients.stop(), invokers.stop()]);
-  const allEnded = await recover(system, Date.now(), signal, isQuiet);
+  await Promise.all([clients.stop(), invokers.stop(), chatters.stop()]);
+  const allEnded = await recover(system, Date.now(), signal, isQuiet(system));
   if (allEnded > healLimit) breaches.push(slow(`not quiet after ${seconds(allEnded)} at the end`));
 
   tell(`Looking at ${clients.journal.messages.length} messages`);
   const observations = await observe(system, clients, new Date(begun));
   const tools = await observeTools(system, invokers);
-  breaches.push(...checkTools(tools));
+  const chats = await chatters.observe();
+  breaches.push(...checkTools(tools), ...checkChats(chats));
   breaches.push(...check(observations, { mayFail: isFinal, uploadLifetime: uploadLifetime * 1.25 + 15_000 }));
   if (breaches.length > 0) {
     await system.keepLogs(options.keepIn);
     await tellStories(breaches, observations, system, tell);
     tell(`Logs are in ${options.keepIn}`);
   }
-  return reportOf({ engines, seed, replicas, leftOut }, { begun, faulted, clients, observations, tools, breaches });
+  return reportOf(
+    { engines, seed, replicas, leftOut },
+    { begun, faulted, clients, observations, tools, chats, strangers: beside, breaches },
+  );
 }
 
 interface Course {
@@ -239,16 +259,27 @@ function hasEnded(moment: number): Condition {
   };
 }
 
-/** Everything has ended, and nothing is left to be tidied up. What is to be looked at again is so in turn, every few seconds. */
-const isQuiet: Condition = async (client) => {
-  const { rows } = await client.query(
-    `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
+/** Everything has ended, and nothing is left on the bus or to be tidied up. What is to be looked at again is so in turn, every few seconds. */
+function isQuiet({ kafkaBrokers }: System): Condition {
+  // What is done is acknowledged after it: an event may be left on the bus for a moment when everything has ended.
+  const isBusEmpty =
+    kafkaBrokers === undefined
+      ? `not exists (select from bus.progress join bus.partitions using (topic, partition) where next <= last)`
+      : 'true';
+  return async (client) => {
+    const { rows } = await client.query(
+      `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
       or exists (select from message.outbox) or exists (select from file.removals where due_at < now() - interval '6 seconds')
       or exists (select from connectors.deliveries where ended_at is null)
-      or exists (select from tools.reservations) or exists (select from tools.outbox)`,
-  );
-  return rows.length === 0;
-};
+      or exists (select from connectors.parked) or exists (select from connectors.lanes)
+      or exists (select from connectors.requests)
+      or exists (select from tools.reservations) or exists (select from tools.outbox)
+      or exists (select from assistant.turns where ended_at is null)
+      or not (${isBusEmpty})`,
+    );
+    return rows.length === 0;
+  };
+}
 
 /** Waits for a condition, also while the database is away. @returns the milliseconds since `from` */
 async function recover(system: System, from: number, signal: AbortSignal, condition: Condition): Promise<number> {
@@ -295,10 +326,12 @@ function reportOf(
     clients: Clients;
     observations: Observations;
     tools: ToolObservations;
+    chats: ChatObservations;
+    strangers: StrangersReport;
     breaches: Breach[];
   },
 ): RunReport {
-  const { clients, observations, tools, faulted, breaches } = found;
+  const { clients, observations, tools, chats, faulted, breaches } = found;
   const { messages, files } = observations.journal;
   const { ledger, effects } = observations;
   const told = (what: string) => messages.filter((message) => message.told === what).length;
@@ -328,6 +361,14 @@ function reportOf(
       counted: tools.usage.length,
       cutOff: tools.usage.filter(({ status }) => status !== 'success').length,
     },
+    chats: {
+      written: chats.messages.length,
+      accepted: chats.messages.filter(({ isAccepted }) => isAccepted).length,
+      answered: chats.messages.filter(({ answer }) => answer !== undefined).length,
+      modelFailed: chats.messages.flatMap(({ tries }) => tries).filter(({ code }) => code.startsWith('PROVIDER_'))
+        .length,
+      tasks: [...chats.tasks.values()].flat().length,
+    },
     statuses: Object.fromEntries([...clients.statuses].toSorted(([one], [other]) => one - other)),
     acceptedUnheard: messages.filter(({ messageId, told, tries }) => {
       const unanswered = tries.find(({ status }) => status === 0);
@@ -336,6 +377,7 @@ function reportOf(
     }).length,
     repeated: effects.reduce((sum, { requests }) => sum + requests - 1, 0),
     longestDelivery,
+    strangers: found.strangers,
     takeover: about.replicas === 1 ? null : Math.max(0, ...takeovers.map(({ endedAfter }) => endedAfter)),
     breaches,
   };

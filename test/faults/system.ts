@@ -168,7 +168,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
       throw new Error(`The hub doesn't start. The end of its output:\n${written}`, { cause: error });
     });
   const pids = async () => {
-    const { hub: _, ...processes } = await hub.ask('pids', undefined as never, pidsLimit);
+    const { supervisor: _, ...processes } = await hub.ask('pids', undefined as never, pidsLimit);
     return processes;
   };
   const processes = Object.keys(await pids()).toSorted();

@@ -38,16 +38,18 @@ export async function readTopics(brokers: string): Promise<TopicRecord[]> {
         if (offset >= end) return;
         const header = (name: string) => message.headers?.[name]?.toString() ?? '';
         const type = header('type');
-        records.push({
-          topic,
-          partition,
-          offset,
-          key: message.key?.toString() ?? '',
-          type,
-          ...idsIn(type, message.value ?? Buffer.alloc(0)),
-          requestId: header('request_id'),
-          at: Number(message.timestamp),
-        });
+        for (const ids of idsIn(type, message.value ?? Buffer.alloc(0))) {
+          records.push({
+            topic,
+            partition,
+            offset,
+            key: message.key?.toString() ?? '',
+            type,
+            ...ids,
+            requestId: header('request_id'),
+            at: Number(message.timestamp),
+          });
+        }
       },
     });
     while (open.size > 0) {
@@ -62,25 +64,28 @@ export async function readTopics(brokers: string): Promise<TopicRecord[]> {
 }
 
 /** Numbers of the fields that say what an event is about, by its type. */
-const fields: Record<string, { message: number; recipient?: number; channel?: number }> = {
+const fields: Record<string, { message: number; recipient?: number; recipients?: number; channel?: number }> = {
   'chat4all.message.v1.MessageAccepted': { message: 1 },
-  'chat4all.router.v1.DeliveryRequested': { message: 1, recipient: 5, channel: 6 },
+  'chat4all.router.v1.DeliveryRequested': { message: 1, recipient: 5, recipients: 11, channel: 6 },
   'chat4all.message.v1.MessageRouted': { message: 1 },
   'chat4all.message.v1.MessageRejected': { message: 1 },
   'chat4all.message.v1.DeliveryEnded': { message: 1, recipient: 2, channel: 3 },
   'chat4all.message.v1.DeliveryAttempted': { message: 1, recipient: 2, channel: 3 },
 };
 
-function idsIn(type: string, value: Buffer): Pick<TopicRecord, 'messageId' | 'recipientId' | 'channel'> {
-  const { message = 1, recipient, channel } = fields[type] ?? {};
+/** What an event is about; if it is for several recipients, once for each of them. */
+function idsIn(type: string, value: Buffer): Pick<TopicRecord, 'messageId' | 'recipientId' | 'channel'>[] {
+  const { message = 1, recipient, recipients, channel } = fields[type] ?? {};
   const texts = textsOf(value);
-  const text = (field: number | undefined) => (field === undefined ? '' : (texts.get(field) ?? ''));
-  return { messageId: text(message), recipientId: text(recipient), channel: text(channel) };
+  const text = (field: number | undefined) => (field === undefined ? '' : (texts.get(field)?.[0] ?? ''));
+  const several = recipients === undefined ? undefined : texts.get(recipients);
+  const about = { messageId: text(message), channel: text(channel) };
+  return (several ?? [text(recipient)]).map((recipientId) => ({ ...about, recipientId }));
 }
 
-/** The first length-delimited value of each field of a protobuf message, as text. */
-function textsOf(value: Buffer): Map<number, string> {
-  const texts = new Map<number, string>();
+/** The length-delimited values of each field of a protobuf message, as texts. */
+function textsOf(value: Buffer): Map<number, string[]> {
+  const texts = new Map<number, string[]>();
   let at = 0;
   const varint = () => {
     let result = 0;
@@ -99,7 +104,7 @@ function textsOf(value: Buffer): Map<number, string> {
     else if (wire === 5) at += 4;
     else {
       const length = varint();
-      if (!texts.has(field)) texts.set(field, value.toString('utf8', at, at + length));
+      texts.set(field, [...(texts.get(field) ?? []), value.toString('utf8', at, at + length)]);
       at += length;
     }
   }

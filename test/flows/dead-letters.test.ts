@@ -127,7 +127,7 @@ for (const mesh of meshes) {
         ],
       );
 
-      const { dead_letters: found } = await letters(admin, `message_id=${id}&state=waiting`, 2);
+      const { dead_letters: found } = await letters(admin, `message_id=${id}&state=waiting`, 1);
       for (const letter of found) {
         t.like(letter, {
           topic: 'whatsapp_outgoing',
@@ -145,14 +145,14 @@ for (const mesh of meshes) {
       t.like(one.decoded, { message_id: id, channel: 'whatsapp', payload: { text: 'Oi' } });
       t.truthy(one.value);
 
-      t.like(await replay(admin, { message_id: id }), { replayed: 2, messages: 1, settled: 0, open: 0, remaining: 0 });
+      t.like(await replay(admin, { message_id: id }), { replayed: 1, messages: 1, settled: 0, open: 0, remaining: 0 });
       t.is((await ended(user1, id)).status, 'failed', 'the cause is still there');
-      await letters(admin, `message_id=${id}&state=waiting`, 2);
-      await letters(admin, `message_id=${id}`, 4);
+      await letters(admin, `message_id=${id}&state=waiting`, 1);
+      await letters(admin, `message_id=${id}`, 2);
 
       await mend();
       const window = { channel: 'whatsapp', from: began, to: new Date(Date.now() + 60_000) };
-      t.like(await replay(admin, window), { replayed: 2, messages: 1, remaining: 0 });
+      t.like(await replay(admin, window), { replayed: 1, messages: 1, remaining: 0 });
       const delivered = await ended(user3, id);
       t.is(delivered.status, 'delivered');
       t.deepEqual(
@@ -176,8 +176,8 @@ for (const mesh of meshes) {
           .toSorted(),
         'each delivery was made once',
       );
-      const ids = (await letters(admin, `message_id=${id}&state=replayed`, 4)).dead_letters.map((letter) => letter.id);
-      t.like(await replay(admin, { ids }), { replayed: 0, messages: 0, settled: 4, open: 0 });
+      const ids = (await letters(admin, `message_id=${id}&state=replayed`, 2)).dead_letters.map((letter) => letter.id);
+      t.like(await replay(admin, { ids }), { replayed: 0, messages: 0, settled: 2, open: 0 });
       t.is(deliveryLines(mesh, id).length, 4);
     },
   );

@@ -200,6 +200,8 @@ export interface Stock {
 export async function takeStock({ store, rows }: Pick<FileMesh, 'store' | 'rows'>): Promise<Stock> {
   const keys = async (sql: string) => (await rows<{ key: string }>(sql)).map(({ key }) => key).toSorted();
   const open = `select file_id from file.files where status in ('initiated', 'in_progress')`;
+  // First of all: what is removed while the store is looked through would be there, and not to be removed any more.
+  const removals = await keys('select storage_key as key from file.removals where due_at <= now()');
   return {
     objects: await store.objects(),
     uploads: await store.uploads(),
@@ -207,7 +209,7 @@ export async function takeStock({ store, rows }: Pick<FileMesh, 'store' | 'rows'
       objects: await keys('select storage_key as key from file.contents'),
       uploads: await keys(`select file_id as key from (${open})`),
     },
-    removals: await keys('select storage_key as key from file.removals where due_at <= now()'),
+    removals,
     strayRows: await keys(
       `select storage_key as key from file.contents c
           where not exists (select from file.files f where f.checksum = c.checksum)

@@ -222,12 +222,14 @@ for (const scene of scenes) {
     t.like(await detailsOf(owner, before.file_id), { status: 'completed', file_size: 1_000 });
     const readiness = () =>
       fetch(`${hub.url}/ready`).then(async (answer) => ({
+        ...((await answer.json()) as Record<'dependencies' | 'features', Record<string, string>>),
         status: answer.status,
-        dependencies: ((await answer.json()) as { dependencies: Record<string, string> }).dependencies,
       }));
     const unready = await eventually('/ready tells it', readiness, ({ status }) => status === 503);
     t.is(unready.dependencies['file.store'], 'down');
     t.is(unready.dependencies['message'], 'up');
+    t.like(unready.features, { files: 'down', messages: 'up', conversations: 'up', accounts: 'up' });
+    t.is((await fetch(`${hub.url}/live`)).status, 200);
     t.is((await ended(reader, await send(owner, id))).status, 'delivered');
 
     await bringBack();

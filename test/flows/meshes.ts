@@ -45,7 +45,9 @@ export async function startFlowMesh(
   { people = 5, env = {} }: { people?: number; env?: NodeJS.ProcessEnv } = {},
 ): Promise<FlowMesh> {
   const files = bus === 'kafka' && s3IsThere ? 's3' : 'disk';
-  const mesh = await startMesh({ bus, files, env: { SEED_USERS: String(people), ...env } });
+  // Half of the flows are so with the other client of gRPC.
+  const GATEWAY_GRPC_CLIENT = bus === 'kafka' ? 'grpc-js' : 'own';
+  const mesh = await startMesh({ bus, files, env: { SEED_USERS: String(people), GATEWAY_GRPC_CLIENT, ...env } });
   const usernames = Array.from({ length: people }, (_, index) => `user${index + 1}`);
   const auth = mesh.client(AuthServiceService, mesh.services.auth!.address, {
     token: await mesh.serviceToken('conversation', 'auth'),

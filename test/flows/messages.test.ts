@@ -1,8 +1,16 @@
+import { randomUUID } from 'node:crypto';
 import test from 'ava';
-import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
 import { eventually } from '../eventually.ts';
 import { installedConnectors } from '../../services/connectors/installed.ts';
-import { openRest, type Conversation, type Message, type MessagePage, type Token } from '../rest.ts';
+import {
+  openRest,
+  type AttemptList,
+  type Route,
+  type Conversation,
+  type Message,
+  type MessagePage,
+  type Token,
+} from '../rest.ts';
 import {
   deliveryLine,
   deliveryLines,
@@ -16,7 +24,7 @@ import {
 } from './meshes.ts';
 
 const connectors = await installedConnectors();
-const meshes = openedMeshes(['embedded', 'kafka'], { people: 13 });
+const meshes = openedMeshes(['embedded', 'kafka'], { people: 13, env: { ADMIN_USERS: 'user13' } });
 
 /** What people call the networks, by the names of their channels. */
 const titles = new Map(connectors.map(({ name, title }) => [name, title]));
@@ -156,9 +164,8 @@ for (const mesh of meshes) {
   ];
   for (const { channels, over } of selections) {
     test.serial(`${bus}: ${JSON.stringify(channels)} goes over ${over.join(' and ')}, and nothing else`, async (t) => {
-      const router = mesh.client(RouterServiceService, mesh.services.router!.address, {
-        token: await mesh.serviceToken('message', 'router'),
-      });
+      const login = await anonymous.post<Token>('/auth/token', { username: 'user13', password: 'password123' });
+      const admin = openRest(mesh.url, login.token);
       const id = await openConversation([user1, user2, user3]);
       const messageId = await send(user1, id, { channels });
       const message = await ended(user1, messageId);
@@ -166,11 +173,25 @@ for (const mesh of meshes) {
       t.deepEqual(message.channels.toSorted(), over);
 
       const pairs = over.flatMap((channel) => [user2, user3].map(({ userId }) => `${channel} ${userId}`));
-      const { deliveries } = await router.getRoute({ messageId });
+      const route = await admin.get<Route>(`/v1/admin/messages/${messageId}/route`);
+      t.like(route, { message_id: messageId, conversation_id: id, rejected_reason: '' });
       t.deepEqual(
-        deliveries.map(({ topic, recipientId }) => `${topic} ${recipientId}`).toSorted(),
+        route.deliveries.map(({ topic, recipient_id: recipient }) => `${topic} ${recipient}`).toSorted(),
         pairs.map((pair) => pair.replace(' ', '_outgoing ')).toSorted(),
       );
+      const { attempts } = await admin.get<AttemptList>(`/v1/admin/messages/${messageId}/attempts`);
+      t.deepEqual(
+        attempts
+          .map(({ channel, recipient_id: recipient, delivered }) => `${channel} ${recipient} ${delivered}`)
+          .toSorted(),
+        pairs.map((pair) => `${pair} true`).toSorted(),
+      );
+      for (const what of ['route', 'attempts']) {
+        await user1.rest.refused(403, 'GET', `/v1/admin/messages/${messageId}/${what}`);
+      }
+      t.like(await admin.refused(404, 'GET', `/v1/admin/messages/${randomUUID()}/route`), {
+        error_code: 'ROUTE_NOT_FOUND',
+      });
       t.deepEqual(
         message.deliveries.map(({ channel, recipient, status }) => `${channel} ${recipient} ${status}`).toSorted(),
         pairs.map((pair) => `${pair} delivered`).toSorted(),

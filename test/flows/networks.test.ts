@@ -1,7 +1,14 @@
 import test, { type ExecutionContext } from 'ava';
-import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
 import { eventually } from '../eventually.ts';
-import { openRest, type Effect, type EffectPage, type MessageDetails, type Rest, type Token } from '../rest.ts';
+import {
+  openRest,
+  type AttemptList,
+  type Effect,
+  type EffectPage,
+  type MessageDetails,
+  type Rest,
+  type Token,
+} from '../rest.ts';
 import { ended, openConversation, openedMeshes, send, type FlowMesh, type Person } from './meshes.ts';
 
 // However slow the machine is: this is not about how soon a message is delivered.
@@ -144,6 +151,66 @@ for (const mesh of meshes) {
     t.is((await effectsOf(admin, messageId)).length, 1);
   });
 
+  test.serial(`${bus}: whom a network sends away, or is silent about, keeps nobody else waiting`, async (t) => {
+    const admin = await loginAsAdmin(mesh);
+    const stranger = people[3] as Person;
+    const [one, other] = [user2, user3];
+    const exceptions = [
+      { recipients: [one.userId], treatment: 'throttled' },
+      { recipients: other.userId, treatment: 'SILENT' },
+    ];
+    await behave(t, admin, 'whatsapp', { record: true, exceptions });
+    const path = '/v1/admin/channels/whatsapp/profile';
+    t.like(await admin.get(path), {
+      exceptions: [
+        { recipients: [one.userId], treatment: 'throttled' },
+        { recipients: [other.userId], treatment: 'silent' },
+      ],
+    });
+    const wrong = { exceptions: [{ recipients: [], treatment: 'silent' }, { recipients: ['x'] }] };
+    const { field_errors: errors } = await admin.refused(400, 'PUT', path, { json: wrong });
+    t.deepEqual(Object.keys(errors!).toSorted(), [
+      'exceptions[0].recipients',
+      'exceptions[1].recipients[0]',
+      'exceptions[1].treatment',
+    ]);
+
+    // In the same conversation, in the same partition and elsewhere.
+    const group = await openConversation([user1, one, other, stranger]);
+    const sent: string[] = [];
+    for (let count = 0; count < 3; count += 1) sent.push(await send(user1, group));
+    const deliveryOf = (details: MessageDetails, { userId }: Person) =>
+      details.deliveries.find(({ recipient }) => recipient === userId)!;
+    const seen = await eventually(
+      'the others have it',
+      () => Promise.all(sent.map((id) => detailsOf(user1, id))),
+      (all) => all.every((details) => deliveryOf(details, stranger).status === 'delivered'),
+    );
+    for (const details of seen) {
+      t.is(details.status, 'in_transit');
+      for (const person of [one, other]) t.is(deliveryOf(details, person).status, 'in_transit');
+    }
+    const said = await eventually(
+      'the ledger says why they wait',
+      () => detailsOf(user1, sent[0]!),
+      (details) => deliveryOf(details, one).attempts > 0,
+    );
+    t.is(deliveryOf(said, one).error, 'WhatsApp says that there are too many requests');
+    t.truthy(deliveryOf(said, one).next_attempt_at);
+
+    await behave(t, admin, 'whatsapp', { record: true });
+    for (const id of sent) t.is((await ended(user1, id, 60_000)).status, 'delivered');
+    const { effects } = await admin.get<EffectPage>('/v1/admin/effects?channel=whatsapp&limit=100');
+    for (const person of [one, other, stranger]) {
+      const own = effects.filter(({ conversation_id: id, recipient }) => id === group && recipient === person.userId);
+      t.deepEqual(
+        own.map((effect) => effect.message_id),
+        sent,
+      );
+      t.true(own.every((effect) => effect.effects === 1));
+    }
+  });
+
   test.serial(`${bus}: a network with a limit is given no more than it takes, and gets everything`, async (t) => {
     const admin = await loginAsAdmin(mesh);
     await behave(t, admin, 'whatsapp', { rate_limit: 10, record: true });
@@ -203,10 +270,7 @@ test.serial('what a network reports after the deadline changes nothing that has 
   t.regex(failed.deliveries[0]!.error, /^Not delivered within 3 s/);
   t.is((await effectsOf(admin, messageId)).length, 1);
 
-  const connectors = hasty.client(ConnectorsServiceService, hasty.services.connectors!.address, {
-    token: await hasty.serviceToken('message', 'connectors'),
-  });
-  const attempts = async () => (await connectors.listAttempts({ messageId })).attempts;
+  const attempts = async () => (await admin.get<AttemptList>(`/v1/admin/messages/${messageId}/attempts`)).attempts;
   const [attempt] = await eventually('the report comes', attempts, (found) => found.length > 0);
   t.true(attempt!.delivered);
   const later = await send(user1, await openConversation([user1, user2]), { channels: ['instagram'] });

@@ -1,4 +1,4 @@
-import { Client, type ServiceError } from '@grpc/grpc-js';
+import { Client, credentials, type ChannelCredentials, type ServiceError } from '@grpc/grpc-js';
 import test from 'ava';
 import { loadConfig } from '#lib/config.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
@@ -17,7 +17,7 @@ const stranger = createAuthority('a stranger');
 const here = ['localhost', '127.0.0.1'];
 const [good, strange, elsewhere] = openedTogether([
   { open: () => writeCertificates(folder, 'GRPC_TLS', authority.issue(here), authority) },
-  { open: () => writeCertificates(folder, 'GRPC_TLS', stranger.issue(here), authority) },
+  { open: () => writeCertificates(folder, 'GRPC_TLS', stranger.issue(here), stranger) },
   { open: () => writeCertificates(folder, 'GRPC_TLS', authority.issue(['elsewhere.test']), authority) },
 ]) as [Record<string, string>, Record<string, string>, Record<string, string>];
 
@@ -52,14 +52,20 @@ test('the gateway sees all of it healthy', async (t) => {
 });
 
 test('no service answers who shows no certificate of its authority, not even about its health', async (t) => {
-  const callers: [string, Record<string, string>, number][] = [
-    ['with a certificate', good, 0],
-    ['in plain text', {}, 14],
-    ['with a certificate of another authority', strange, 14],
+  const { client: known } = openTransport(loadConfig(transportSettings, good));
+  const { key, cert } = stranger.issue(here);
+  const callers: [string, ChannelCredentials, number][] = [
+    ['with a certificate', known, 0],
+    ['in plain text', credentials.createInsecure(), 14],
+    [
+      'with a certificate of another authority',
+      credentials.createSsl(Buffer.from(authority.cert), Buffer.from(key), Buffer.from(cert)),
+      14,
+    ],
   ];
   for (const [name, { address }] of Object.entries(mesh.services)) {
-    for (const [what, settings, expected] of callers) {
-      const client = new Client(address, openTransport(loadConfig(transportSettings, settings)).client);
+    for (const [what, channel, expected] of callers) {
+      const client = new Client(address, channel);
       const status = await new Promise<number>((resolve) => {
         client.makeUnaryRequest(
           '/grpc.health.v1.Health/Check',
@@ -97,4 +103,11 @@ test('a service under another name than its certificate says is not spoken to', 
   const token = await mesh.userToken(user1);
   const { status } = await openRest(`http://${gateway.address}`, token).call('GET', '/v1/conversations');
   t.is(status, 503);
+});
+
+test('a process whose certificate its own authority did not sign does not start', async (t) => {
+  const { GRPC_TLS_CA } = good;
+  await t.throwsAsync(mesh.startGateway({ ...strange, GRPC_TLS_CA }), {
+    message: /GRPC_TLS_CERT is not signed by GRPC_TLS_CA/,
+  });
 });

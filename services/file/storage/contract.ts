@@ -20,10 +20,22 @@ const never = new AbortController().signal;
 v8.setFlagsFromString('--expose-gc');
 const collectGarbage = vm.runInNewContext('gc') as () => void;
 
+export interface ContractOptions {
+  /** Stands before each title. */
+  prefix?: string;
+  /** Titles of what this store is known not to do: they are left out. */
+  without?: readonly string[];
+}
+
 /** What every store must do. Each test has keys of its own, so that they may run at once. */
-export function storageContract(test: TestFn, engine: Engine): void {
+export function storageContract(test: TestFn, engine: Engine, options: ContractOptions = {}): void {
+  const { prefix = '', without = [] } = options;
+  const check = (title: string, run: (t: ExecutionContext) => Promise<void>) => {
+    if (!without.includes(title)) test(`${prefix}${title}`, run);
+  };
+
   // Alone, before the others: they measure memory.
-  test.serial('a part of 64 MiB is never held whole, neither written nor read', async (t) => {
+  test.serial(`${prefix}a part of 64 MiB is never held whole, neither written nor read`, async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const [size, most] = [64 * mebibyte, 12 * mebibyte];
@@ -56,7 +68,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(read.digest('hex'), written.digest('hex'));
   });
 
-  test.serial('read: little is held for a reader that takes its time', async (t) => {
+  test.serial(`${prefix}read: little is held for a reader that takes its time`, async (t) => {
     const storage = await open(t, engine);
     const size = 48 * mebibyte;
     const key = await stored(t, storage, [Buffer.alloc(size, 'x')]);
@@ -72,11 +84,11 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true(watch.peak() < 8 * mebibyte, `${watch.peak()} bytes were held`);
   });
 
-  test('ping: a store that is there answers', async (t) => {
+  check('ping: a store that is there answers', async (t) => {
     await t.notThrowsAsync((await open(t, engine)).ping());
   });
 
-  test('an upload without parts has none; one that was never opened is not there', async (t) => {
+  check('an upload without parts has none; one that was never opened is not there', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     t.deepEqual(await storage.parts(upload), []);
@@ -84,7 +96,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(await storage.parts({ ...upload, key: randomUUID() }), undefined);
   });
 
-  test('parts that were written in any order and at once make one object, for every process', async (t) => {
+  check('parts that were written in any order and at once make one object, for every process', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const upload = await begin(t, one);
     const contents = someParts(one, 4);
@@ -96,7 +108,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(await two.parts(upload), undefined);
   });
 
-  test('parts: number, size and time of each, in order', async (t) => {
+  check('parts: number, size and time of each, in order', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const begun = Date.now();
@@ -117,7 +129,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true(parts.every(({ storedAt }) => +storedAt > begun - 2_000 && +storedAt < Date.now() + 2_000));
   });
 
-  test('read: any range, within a part and across their borders', async (t) => {
+  check('read: any range, within a part and across their borders', async (t) => {
     const storage = await open(t, engine);
     const contents = someParts(storage, 3);
     const key = await stored(t, storage, contents);
@@ -141,7 +153,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     }
   });
 
-  test('read: what is not there, or shorter, is missing', async (t) => {
+  check('read: what is not there, or shorter, is missing', async (t) => {
     const storage = await open(t, engine);
     const contents = someParts(storage, 2);
     const key = await stored(t, storage, contents);
@@ -163,7 +175,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     }
   });
 
-  test('read: may be left early, and aborted', async (t) => {
+  check('read: may be left early, and aborted', async (t) => {
     const storage = await open(t, engine);
     const contents = someParts(storage, 3);
     const key = await stored(t, storage, contents);
@@ -186,7 +198,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, key, 0, whole.byteLength)).equals(whole));
   });
 
-  test('writePart: a part that is written again is replaced', async (t) => {
+  check('writePart: a part that is written again is replaced', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const [first, last, other] = [...someParts(storage, 2), randomBytes(storage.smallestPart + 1)];
@@ -202,7 +214,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, upload.key, 0, whole.byteLength)).equals(whole));
   });
 
-  test('writePart: of one part written twice at once, one is there, whole', async (t) => {
+  check('writePart: of one part written twice at once, one is there, whole', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const upload = await begin(t, one);
     const contents = [1, 2].map((byte) => Buffer.alloc(one.smallestPart + 4_000_000, byte));
@@ -212,7 +224,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true(contents.some((content) => content.equals(whole)));
   });
 
-  test('writePart: if the bytes throw, early or at the very end, nothing has changed', async (t) => {
+  check('writePart: if the bytes throw, early or at the very end, nothing has changed', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 500_000)];
@@ -236,7 +248,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, upload.key, 0, kept.byteLength)).equals(kept));
   });
 
-  test('writePart: more or fewer bytes than were announced are not stored', async (t) => {
+  check('writePart: more or fewer bytes than were announced are not stored', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const content = randomBytes(storage.smallestPart + 100);
@@ -246,7 +258,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.deepEqual(await storage.parts(upload), []);
   });
 
-  test('writePart: the signal ends it, also while it waits for bytes, and nothing has changed', async (t) => {
+  check('writePart: the signal ends it, also while it waits for bytes, and nothing has changed', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 500_000)];
@@ -268,7 +280,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, upload.key, 0, kept.byteLength)).equals(kept));
   });
 
-  test('writePart: a source that is slow is waited for', async (t) => {
+  check('writePart: a source that is slow is waited for', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const content = randomBytes(storage.smallestPart + 10);
@@ -284,7 +296,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, upload.key, 0, content.byteLength)).equals(content));
   });
 
-  test('assemble: repeated, at once and by another process, it changes nothing', async (t) => {
+  check('assemble: repeated, at once and by another process, it changes nothing', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const upload = await begin(t, one);
     const contents = someParts(one, 2);
@@ -296,7 +308,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(one, upload.key, 0, whole.byteLength)).equals(whole));
   });
 
-  test('assemble: takes the parts that it is told to and no others', async (t) => {
+  check('assemble: takes the parts that it is told to and no others', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const contents = someParts(storage, 3);
@@ -305,7 +317,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(await storage.size(upload.key), contents[0]!.byteLength + contents[1]!.byteLength);
   });
 
-  test('assemble: a part that is not there is a mistake that changes nothing', async (t) => {
+  check('assemble: a part that is not there is a mistake that changes nothing', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const contents = someParts(storage, 2);
@@ -317,7 +329,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(await storage.size(upload.key), contents[0]!.byteLength + contents[1]!.byteLength);
   });
 
-  test('assemble: no parts make an empty object', async (t) => {
+  check('assemble: no parts make an empty object', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const upload = await begin(t, one);
     await one.assemble(upload, 0);
@@ -332,7 +344,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     await isClosed(t, write(one, again, 0, Buffer.from('x')));
   });
 
-  test('an upload that was assembled takes no parts any more, also those on their way', async (t) => {
+  check('an upload that was assembled takes no parts any more, also those on their way', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
     const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 4_000_000)];
@@ -347,24 +359,27 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.true((await readAll(storage, upload.key, 0, content.byteLength)).equals(content));
   });
 
-  test('an upload that was removed takes no parts any more, also those on their way, and leaves nothing', async (t) => {
-    const storage = await open(t, engine);
-    const upload = await begin(t, storage);
-    const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 4_000_000)];
-    await write(storage, upload, 0, content);
-    await isClosed(
-      t,
-      writeAround(storage, upload, other, () => storage.remove(upload.key)),
-    );
-    await isClosed(t, write(storage, upload, 0, other));
-    await isClosed(t, storage.assemble(upload, 1));
-    await isClosed(t, storage.assemble(upload, 0));
-    t.is(await storage.parts(upload), undefined);
-    t.is(await storage.size(upload.key), undefined);
-    t.deepEqual(await engine.remains(upload.key), []);
-  });
+  check(
+    'an upload that was removed takes no parts any more, also those on their way, and leaves nothing',
+    async (t) => {
+      const storage = await open(t, engine);
+      const upload = await begin(t, storage);
+      const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 4_000_000)];
+      await write(storage, upload, 0, content);
+      await isClosed(
+        t,
+        writeAround(storage, upload, other, () => storage.remove(upload.key)),
+      );
+      await isClosed(t, write(storage, upload, 0, other));
+      await isClosed(t, storage.assemble(upload, 1));
+      await isClosed(t, storage.assemble(upload, 0));
+      t.is(await storage.parts(upload), undefined);
+      t.is(await storage.size(upload.key), undefined);
+      t.deepEqual(await engine.remains(upload.key), []);
+    },
+  );
 
-  test('remove: an object goes with all that there is of it; repeated, it changes nothing', async (t) => {
+  check('remove: an object goes with all that there is of it; repeated, it changes nothing', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const other = await stored(t, one, someParts(one, 1));
     const key = await stored(t, one, someParts(one, 2));
@@ -377,7 +392,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.is(await two.size(other), someSize(one, 0));
   });
 
-  test('remove: takes only what has exactly this key', async (t) => {
+  check('remove: takes only what has exactly this key', async (t) => {
     const storage = await open(t, engine);
     const key = randomUUID();
     const longer = { key: `${key}-1`, uploadId: await storage.open(`${key}-1`) };
@@ -388,7 +403,7 @@ export function storageContract(test: TestFn, engine: Engine): void {
     t.deepEqual(await storage.parts(longer), []);
   });
 
-  test('a key that is no name is refused everywhere', async (t) => {
+  check('a key that is no name is refused everywhere', async (t) => {
     const storage = await open(t, engine);
     for (const key of ['', '.', '..', 'a/b', '../a', 'a\0', 'a.b', 'ä', 'a b', 'a%2Fb', 'a\n', 'x'.repeat(65)]) {
       const upload = { key, uploadId: 'x' };

@@ -1,7 +1,10 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { get } from 'node:http';
 import path from 'node:path';
+import type { Readable } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 import { HubError } from '#lib/errors.ts';
 import { loadConfig } from '#lib/config.ts';
@@ -48,6 +51,78 @@ async function readAll(work: Bytes): Promise<string> {
   for await (const piece of work) text += Buffer.from(piece).toString();
   return text;
 }
+
+test('innerUrl: gives an object of several parts and ranges of it, and is good for nothing else', async (t) => {
+  const storage = openDiskStorage({ folder: path.join(root, 'inner') });
+  t.teardown(() => storage.close());
+  const key = randomUUID();
+  const upload = { key, uploadId: await storage.open(key) };
+  for (const [number, text] of ['Hello, ', 'inner ', 'world'].entries()) {
+    await storage.writePart(upload, number, text.length, of(text), never);
+  }
+  await storage.assemble(upload, 3);
+  const other = randomUUID();
+  const secret = { key: other, uploadId: await storage.open(other) };
+  await storage.writePart(secret, 0, 6, of('secret'), never);
+  await storage.assemble(secret, 1);
+
+  const url = (await storage.innerUrl!(key))!;
+  const whole = await fetch(url);
+  t.is(whole.status, 200);
+  t.is(await whole.text(), 'Hello, inner world');
+  const part = await fetch(url, { headers: { range: 'bytes=5-8', 'if-match': whole.headers.get('etag')! } });
+  t.is(part.status, 206);
+  t.is(part.headers.get('content-range'), 'bytes 5-8/18');
+  t.is(await part.text(), ', in');
+
+  const [, , until] = new URL(url).pathname.split('/');
+  const cases: [what: string, status: number, url: string, init?: RequestInit][] = [
+    ['another object', 403, url.replace(key, other)],
+    ['a longer life', 403, url.replace(until!, String(Number(until) + 1))],
+    ['another signature', 403, `${url.slice(0, -1)}${url.endsWith('A') ? 'B' : 'A'}`],
+    ['no signature', 403, new URL(`/${key}`, url).href],
+    ['a way out of the folder', 403, new URL('/..%2F..%2Fsecret/1/2', url).href],
+    ['a DELETE', 405, url, { method: 'DELETE' }],
+    ['a range beyond the end', 416, url, { headers: { range: 'bytes=5-18' } }],
+    ['a range that ends before it begins', 416, url, { headers: { range: 'bytes=5-4' } }],
+    ['another content', 412, url, { headers: { 'if-match': '"other"' } }],
+  ];
+  for (const [what, status, target, init] of cases) {
+    const response = await fetch(target, init);
+    t.is(response.status, status, what);
+    t.notRegex(await response.text(), /secret/, what);
+  }
+  await storage.remove(key);
+  t.is((await fetch(url)).status, 404);
+});
+
+test('innerUrl: readers who take nothing hold little, and close lets go of them', async (t) => {
+  const storage = openDiskStorage({ folder: path.join(root, 'stalled') });
+  const key = randomUUID();
+  const upload = { key, uploadId: await storage.open(key) };
+  const size = 64 * 1024 * 1024;
+  const piece = Buffer.alloc(1024 * 1024);
+  async function* pieces(): Bytes {
+    for (let sent = 0; sent < size; sent += piece.length) yield piece;
+  }
+  await storage.writePart(upload, 0, size, pieces(), never);
+  await storage.assemble(upload, 1);
+  const url = (await storage.innerUrl!(key))!;
+  const before = process.memoryUsage().arrayBuffers;
+  const requests = Array.from({ length: 20 }, () => get(url));
+  const answers = await Promise.all(requests.map(async (request) => (await once(request, 'response')) as [Readable]));
+  const ended = Promise.all(
+    answers.map(([answer]) => new Promise((resolve) => answer.on('error', () => {}).on('close', resolve))),
+  );
+  t.true(process.memoryUsage().arrayBuffers - before < 20 * 2 * 1024 * 1024);
+  await storage.close();
+  for (const [answer] of answers) answer.resume();
+  await ended;
+  t.true(
+    answers.every(([answer]) => answer.errored !== null),
+    'none of them looks whole',
+  );
+});
 
 /** A process of its own that runs `code`, with the store open in `folder`. */
 function child(folder: string, code: string) {

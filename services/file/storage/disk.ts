@@ -4,6 +4,7 @@ import { access, mkdir, open, readdir, rename, rm, stat, type FileHandle } from 
 import path from 'node:path';
 import { within } from '#lib/deadline.ts';
 import { checkKey, contentMissing, partMissing, unavailable, uploadClosed } from './failures.ts';
+import { openInnerServer } from './inner-server.ts';
 import { exactly } from './pieces.ts';
 import type { Storage, StoredPart } from './storage.ts';
 
@@ -116,7 +117,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     for (const name of names) await onDisk(rm(path.join(removed, name), { recursive: true, force: true }));
   }
 
-  return {
+  const storage: Storage = {
     smallestPart: 1,
 
     async open(key) {
@@ -237,8 +238,12 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       }
     },
 
-    async close() {},
+    innerUrl: (key) => inner.urlOf(key),
+
+    close: () => inner.close(),
   };
+  const inner = openInnerServer(storage);
+  return storage;
 }
 
 /** @returns true, also if it was there already */

@@ -1,4 +1,4 @@
-import { NotTried } from '#lib/breaker.ts';
+import { Answered, NotTried } from '#lib/breaker.ts';
 import { HubError } from '#lib/errors.ts';
 
 /** The store is away, full or too slow: try again in two seconds. What is a HubError already stays as it is. */
@@ -10,10 +10,27 @@ export function unavailable(cause: unknown): HubError {
   });
 }
 
-/** The same of what never left this process: there was no connection yet, or it failed in what comes before. */
+/** Seconds: whoever runs the store has to do something first. */
+const refusedPause = 30;
+
+/**
+ * The store is there and doesn't do what was asked for: it refuses, or gives an answer that is none of an S3's. What is a HubError already
+ * stays as it is.
+ *
+ * @param message for people, where more than the log should say what to do
+ */
+export function refused(
+  cause: unknown,
+  message = 'The file store does not do what the file service asks for: its log says why',
+): HubError {
+  if (cause instanceof HubError) return cause;
+  return new Answered('UNAVAILABLE', 'STORE_UNAVAILABLE', message, { retryAfter: refusedPause, cause });
+}
+
+/** Like `unavailable`, for a request that never left this process: it failed before or while the connection was made. */
 export function unsent(cause: unknown): NotTried {
-  const { kind, reason, message, retryAfter } = unavailable(cause);
-  return new NotTried(kind, reason, message, { retryAfter, cause });
+  const { kind, reason, message, retryAfter, cause: why } = unavailable(cause);
+  return new NotTried(kind, reason, message, { retryAfter, cause: why });
 }
 
 /** There is no such upload, or not any more. */
@@ -30,7 +47,7 @@ export function checkKey(key: string): void {
   if (!/^[A-Za-z0-9-]{1,64}$/.test(key)) throw new TypeError(`${JSON.stringify(key)} is no key`);
 }
 
-/** A part that the caller had said is there is not. */
-export function partMissing(key: string, number: number): Error {
-  return new Error(`Part ${number} of ${key} is not there`);
+/** A part that the store had listed a moment ago is not there: once it is looked for again, it counts as missing. */
+export function partMissing(key: string, number: number): HubError {
+  return new Answered('UNAVAILABLE', 'STORE_UNAVAILABLE', `Part ${number} of ${key} is not there`, { retryAfter: 2 });
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod';
-import { Breaker } from '#lib/breaker.ts';
+import { Answered, Breaker } from '#lib/breaker.ts';
 import { ConfigError, flag, secret, text, type Config } from '#lib/config.ts';
+import { engineSettings, type Engine } from '#lib/engines.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Storage } from './storage.ts';
 
@@ -38,6 +39,7 @@ export const storageSettings = {
         'If not set, the service gets itself temporary ones by AssumeRole, as MinIO has it',
     ),
   S3_UPLOAD_SECRET_KEY: secret().optional().describe('secret of S3_UPLOAD_ACCESS_KEY'),
+  ...engineSettings,
 };
 
 /**
@@ -79,6 +81,32 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
   if (config.S3_DIRECT_UPLOADS) return sparing(storage);
   const { partUrl: _direct, ...indirect } = storage;
   return sparing(indirect);
+}
+
+/** The store as something that a process waits for when it starts. */
+export function storageEngine(config: Config<typeof storageSettings>, storage: Storage): Engine {
+  const { FILES_DIR: folder, S3_ENDPOINT: endpoint } = config;
+  if (endpoint === undefined) return { setting: 'FILES_DIR', what: `the folder ${folder}`, ask: storage.ping };
+  const what = `the S3 at ${endpoint}`;
+  return {
+    setting: 'S3_ENDPOINT',
+    what,
+    async ask() {
+      try {
+        await storage.ping();
+      } catch (error) {
+        // It answers, but not us, or not as an S3 does.
+        if (error instanceof Answered) throw refusalOf(what, error.cause);
+        throw error;
+      }
+    },
+  };
+}
+
+function refusalOf(what: string, cause: unknown): ConfigError {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  const isOfKeys = /InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Forbidden/.test(text);
+  return new ConfigError([`${isOfKeys ? 'S3_ACCESS_KEY, S3_SECRET_KEY' : 'S3_ENDPOINT'}: ${what} refuses: ${text}`]);
 }
 
 /** A store that is hardly asked while it doesn't answer. One that is full still tells what it has, and removes it. */

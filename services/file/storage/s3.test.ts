@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import { setTimeout as wait } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { Client } from 'minio';
 import { ConfigError, loadConfig } from '#lib/config.ts';
@@ -25,6 +26,8 @@ const given = {
   S3_SECRET_KEY: secretKey,
   S3_BUCKET: `test-${randomBytes(6).toString('hex')}`,
 };
+
+const anyKeys = { S3_ACCESS_KEY: 'some-key', S3_SECRET_KEY: 'Kq8fJx2LzWv71TgBnRpM' };
 
 function open(env: Record<string, string> = {}): Promise<Storage> {
   return openStorage(loadConfig(storageSettings, { ...given, ...env }), { log });
@@ -55,6 +58,65 @@ for (const [title, env, message] of [
     await t.throwsAsync(opened, { instanceOf: ConfigError, message });
   });
 }
+
+test('whatever a server answers that is no S3, or none that we know, is UNAVAILABLE, and nothing is taken for missing', async (t) => {
+  const answers: [status: number, headers: Record<string, string>, body: string][] = [
+    [200, {}, ''],
+    [200, { 'content-type': 'text/html' }, '<html><body>It works!</body></html>'],
+    [200, { 'content-type': 'application/json' }, '{"uploads": null}'],
+    [200, {}, '<?xml version="1.0"?><Error><Code>NotImplemented</Code><Message>not yet</Message></Error>'],
+    [200, {}, `<ListPartsResult><Part><PartNumber>one</PartNumber></Part></ListPartsResult>`],
+    [204, {}, ''],
+    [302, { location: '/login' }, ''],
+    [400, {}, '<Error><Code>InvalidRequest</Code></Error>'],
+    [401, { 'www-authenticate': 'Basic' }, 'who are you?'],
+    [403, {}, 'no'],
+    [405, {}, ''],
+    [411, {}, '<<<'],
+    [418, {}, '<Error><Code>Teapot</Code><Message>&#x41; &lt;pot&gt;</Message></Error>'],
+    [500, {}, '<html>Traceback</html>'],
+    [501, {}, '<Error><Code>NotImplemented</Code></Error>'],
+  ];
+  for (const [status, headers, body] of answers) {
+    const server = http.createServer((request, response) => {
+      request.resume();
+      response.writeHead(status, headers).end(body);
+    });
+    t.teardown(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const storage = await open({
+      S3_ENDPOINT: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`,
+      ...anyKeys,
+    });
+    const upload = { key: 'key', uploadId: 'id' };
+    const works = {
+      open: () => storage.open('key'),
+      parts: () => storage.parts(upload),
+      writePart: () => storage.writePart(upload, 0, 4, of(Buffer.from('text')), never),
+      assemble: () => storage.assemble(upload, 1),
+      read: () => readAll(storage, 'key', 4),
+      remove: () => storage.remove('key'),
+      partUrl: () => storage.partUrl!(upload, 0, 4, 60),
+    };
+    // A store that takes parts with any 200 has taken them.
+    const fine: string[] = status === 200 ? ['writePart'] : [];
+    for (const [name, work] of Object.entries(works)) {
+      if (fine.includes(name)) continue;
+      const what = `${name}: ${status} ${body}`;
+      const error = await t.throwsAsync<HubError>(work, { instanceOf: HubError }, what);
+      t.like(error, { kind: 'UNAVAILABLE', reason: 'STORE_UNAVAILABLE' }, what);
+      t.truthy(error.cause, what);
+      if (name === 'partUrl' && ![500, 501].includes(status)) t.regex(error.message, /S3_DIRECT_UPLOADS=false/);
+    }
+    t.is(await storage.innerPartUrl!(upload, 0, 4), undefined);
+    t.is(await storage.innerUrl!('key'), undefined);
+    await storage.close();
+  }
+});
 
 if (endpoint !== '') {
   testAgainst(new URL(endpoint));
@@ -310,7 +372,7 @@ function testAgainst({ hostname, port, protocol }: URL): void {
     t.is((await request(url, { method: 'GET' })).status, 404);
   });
 
-  test('wrong credentials are named as what they are, and no secret is shown', async (t) => {
+  test('wrong credentials are named as what they are in the cause, and no secret is shown', async (t) => {
     const storage = await open({ S3_SECRET_KEY: 'not-the-secret-of-this' });
     const works = [
       () => storage.ping(),
@@ -322,9 +384,10 @@ function testAgainst({ hostname, port, protocol }: URL): void {
       () => storage.partUrl!({ key: 'key', uploadId: 'id' }, 0, 4, 60),
     ];
     for (const work of works) {
-      const error = await t.throwsAsync(work, { message: /S3 store .*(AccessDenied|SignatureDoesNotMatch)/ });
-      t.false(error instanceof HubError);
-      t.false(JSON.stringify([error, error?.stack]).includes('not-the-secret-of-this'));
+      const error = await t.throwsAsync<HubError>(work, { instanceOf: HubError });
+      t.like(error, { kind: 'UNAVAILABLE', reason: 'STORE_UNAVAILABLE' });
+      t.regex((error.cause as Error).message, /S3 store .*(AccessDenied|SignatureDoesNotMatch)/);
+      t.false(inspect(error, { depth: 9 }).includes('not-the-secret-of-this'));
     }
     t.is(await storage.innerPartUrl!({ key: 'key', uploadId: 'id' }, 0, 4), undefined);
     t.is(await storage.innerUrl!('key'), undefined);

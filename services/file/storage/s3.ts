@@ -5,10 +5,11 @@ import { Client, S3Error } from 'minio';
 import { HubError } from '#lib/errors.ts';
 import { httpOf, openAgent, receivingMark, sendingMark } from '#lib/http.ts';
 import type { Logger } from '#lib/log.ts';
-import { checkKey, contentMissing, partMissing, unavailable, unsent, uploadClosed } from './failures.ts';
+import { checkKey, contentMissing, partMissing, refused, unavailable, unsent, uploadClosed } from './failures.ts';
 import { authorize, presign, type Credentials, type SigningScope } from './signature.ts';
 import type { OpenUpload, Storage, StoredPart } from './storage.ts';
 import { receive, Refusal, send, wasClosed, type SignedRequest } from './transfer.ts';
+import { elementsOf, fieldOf } from './xml.ts';
 import { openTemporaryCredentials } from './temporary-credentials.ts';
 
 /** Milliseconds that a request without a body of its own may take. */
@@ -24,8 +25,13 @@ const longestLifetime = 7 * 24 * 3600;
 const innerLifetime = 60;
 /** Seconds in which a gateway may ask for a range of an object, also anew in the middle: as long as a download may take. */
 const readLifetime = 6 * 3600;
+/** Milliseconds until a store that gave out no keys for gateways is asked for some again. */
+const innerPause = 60_000;
 /** How often parts are listed anew because others replace them while they are assembled. */
 const assembleAttempts = 5;
+
+/** Characters of an answer that is read whole: a thousand parts or uploads take less than half of it. */
+const largestAnswer = 2 * mebibyte;
 
 /** Error codes that will pass. MinIO's own begin with XMinio: full, not ready, too few disks. */
 const passing =
@@ -49,7 +55,8 @@ export interface S3Options {
  * Keeps contents in a bucket of S3: an upload is a multipart upload, part n of ours its part n + 1. The bucket is made at the
  * first use if it is missing.
  *
- * Credentials that are wrong, or allow too little, make every method throw an ordinary error that says so.
+ * Credentials that are wrong, or allow too little, and answers that are none of an S3's make every method throw UNAVAILABLE
+ * `STORE_UNAVAILABLE`; the cause says what it was.
  */
 export function openS3Storage(options: S3Options): Storage {
   const { endpoint, publicEndpoint, region, bucket, credentials, log } = options;
@@ -66,7 +73,10 @@ export function openS3Storage(options: S3Options): Storage {
   const uploadCredentials = given === undefined ? openTemporaryCredentials(options, 's3:PutObject') : async () => given;
   const readCredentials = openTemporaryCredentials(options, 's3:GetObject');
   let bucketIsThere = false;
-  const hasInnerUrls = { put: true, get: true };
+  /** When a store that gave out no keys for such URLs is asked again, by performance.now(). */
+  const innerUrlsFrom = { put: 0, get: 0 };
+  /** Whether it has answered as an S3 does. */
+  let isRecognized = false;
 
   async function ensureBucket(through = client): Promise<void> {
     if (bucketIsThere) return;
@@ -103,16 +113,16 @@ export function openS3Storage(options: S3Options): Storage {
 
   /** A URL for gateways, unless there are no keys for such that may do nothing else. */
   async function innerUrlOr(what: 'put' | 'get', make: () => Promise<string>): Promise<string | undefined> {
-    if (!hasInnerUrls[what]) return undefined;
+    if (performance.now() < innerUrlsFrom[what]) return undefined;
     try {
       return await make();
     } catch (error) {
-      if (error instanceof HubError) throw error;
-      hasInnerUrls[what] = false;
-      log.warn(
-        { err: error },
-        `gateways can not ${what} contents by themselves at the S3: they come through this service`,
-      );
+      if (error instanceof TypeError) throw error;
+      if (innerUrlsFrom[what] === 0) {
+        const without = `gateways can not ${what} contents by themselves at the S3: they come through this service`;
+        log.warn({ err: error }, without);
+      }
+      innerUrlsFrom[what] = performance.now() + innerPause;
       return undefined;
     }
   }
@@ -120,7 +130,7 @@ export function openS3Storage(options: S3Options): Storage {
   /** The parts of an upload as S3 numbers them, with the tags by which they are told apart. */
   async function listParts({ key, uploadId }: OpenUpload): Promise<S3Part[] | undefined> {
     try {
-      return await client.listUploadedParts(bucket, key, uploadId);
+      return await client.partsOf(bucket, key, uploadId);
     } catch (error) {
       if (codeOf(error) === 'NoSuchUpload') return undefined;
       throw error;
@@ -180,10 +190,9 @@ export function openS3Storage(options: S3Options): Storage {
   async function abortUploads(key: string): Promise<void> {
     let [keyMarker, uploadIdMarker] = ['', ''];
     for (let more = true; more;) {
-      const page = await client.listIncompleteUploadsQuery(bucket, key, keyMarker, uploadIdMarker, '');
-      // S3 lists by prefix.
-      for (const upload of page.uploads.filter((upload) => upload.key === key)) {
-        await client.abortMultipartUpload(bucket, key, upload.uploadId).catch((error: unknown) => {
+      const page = await client.uploadsOf(bucket, key, keyMarker, uploadIdMarker);
+      for (const uploadId of page.uploadIds) {
+        await client.abortMultipartUpload(bucket, key, uploadId).catch((error: unknown) => {
           if (codeOf(error) !== 'NoSuchUpload') throw error;
         });
       }
@@ -203,11 +212,10 @@ export function openS3Storage(options: S3Options): Storage {
           try {
             await ensureBucket();
           } catch (error) {
-            const failure = meaning(error);
-            throw failure instanceof HubError ? unsent(failure) : failure;
+            throw unsent(meaning(error));
           }
           try {
-            return await openingClient.initiateNewMultipartUpload(bucket, key, {});
+            return await openingClient.openUpload(bucket, key);
           } catch (error) {
             if (hadNoConnection(error)) throw unsent(error);
             // It has been deleted since we saw it.
@@ -318,6 +326,9 @@ export function openS3Storage(options: S3Options): Storage {
         // Asks even if the bucket was seen before.
         if (bucketIsThere && !(await impatientClient.bucketExists(bucket))) bucketIsThere = false;
         await ensureBucket(impatientClient);
+        // A web server that has a page at every path has one for the bucket, too.
+        if (!isRecognized) await impatientClient.uploadsOf(bucket, '', '', '');
+        isRecognized = true;
       });
     },
 
@@ -362,14 +373,82 @@ function chosenParts({ key }: OpenUpload, parts: readonly S3Part[], count: numbe
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}
 
-/** minio's client, with the listing of parts, which it has but keeps for itself. */
+/** minio's client, but with readers of our own for what multipart uploads are answered: its own take only what MinIO and AWS say. */
 class S3Client extends Client {
-  async listUploadedParts(bucket: string, key: string, uploadId: string): Promise<S3Part[]> {
-    const parts = await this.listParts(bucket, key, uploadId);
-    return parts
-      .map((part) => ({ ...part, lastModified: part.lastModified ?? new Date(0) }))
-      .toSorted((one, other) => one.part - other.part);
+  async openUpload(bucket: string, key: string): Promise<string> {
+    const xml = await this.#ask('POST', bucket, key, { uploads: '' });
+    return fieldOf(xml, 'UploadId') ?? unreadable('InitiateMultipartUpload');
   }
+
+  /** By number. */
+  async partsOf(bucket: string, key: string, uploadId: string): Promise<S3Part[]> {
+    const parts: S3Part[] = [];
+    for (let marker = '0'; ;) {
+      const xml = await this.#ask('GET', bucket, key, { uploadId, 'part-number-marker': marker });
+      for (const element of elementsOf(xml, 'Part')) {
+        const [part, size] = ['PartNumber', 'Size'].map((name) => Number(fieldOf(element, name)));
+        const etag = fieldOf(element, 'ETag')?.replaceAll('"', '');
+        const lastModified = new Date(fieldOf(element, 'LastModified') ?? 0);
+        if (!Number.isInteger(part) || !Number.isInteger(size) || etag === undefined || Number.isNaN(+lastModified)) {
+          return unreadable('ListParts');
+        }
+        parts.push({ part: part!, size: size!, etag, lastModified });
+      }
+      if (!isTruncated(xml, 'ListParts')) return parts.toSorted((one, other) => one.part - other.part);
+      const next = fieldOf(xml, 'NextPartNumberMarker') ?? '';
+      // A marker that does not move on would have us ask for the same page for ever.
+      if (!(Number(next) > Number(marker))) return unreadable('ListParts');
+      marker = next;
+    }
+  }
+
+  /** Some of the uploads under exactly this key, and where to go on. */
+  async uploadsOf(bucket: string, key: string, keyMarker: string, uploadIdMarker: string) {
+    const markers: Record<string, string> =
+      keyMarker === '' ? {} : { 'key-marker': keyMarker, 'upload-id-marker': uploadIdMarker };
+    const xml = await this.#ask('GET', bucket, '', { uploads: '', prefix: key, ...markers }).catch((error: unknown) => {
+      // So gofakes3 says that there are none.
+      if (codeOf(error) === 'NoSuchUpload') return '<IsTruncated>false</IsTruncated>';
+      throw error;
+    });
+    const page = {
+      // S3 lists by prefix.
+      uploadIds: elementsOf(xml, 'Upload').flatMap((upload) =>
+        fieldOf(upload, 'Key') === key ? (fieldOf(upload, 'UploadId') ?? unreadable('ListMultipartUploads')) : [],
+      ),
+      isTruncated: isTruncated(xml, 'ListMultipartUploads'),
+      nextKeyMarker: fieldOf(xml, 'NextKeyMarker') ?? '',
+      nextUploadIdMarker: fieldOf(xml, 'NextUploadIdMarker') ?? '',
+    };
+    const stays = page.nextKeyMarker === keyMarker && page.nextUploadIdMarker === uploadIdMarker;
+    return page.isTruncated && stays ? unreadable('ListMultipartUploads') : page;
+  }
+
+  async #ask(method: string, bucketName: string, objectName: string, query: Record<string, string>): Promise<string> {
+    const response = await this.makeRequestAsync({
+      method,
+      bucketName,
+      objectName,
+      query: new URLSearchParams(query).toString(),
+    });
+    const pieces: string[] = [];
+    let length = 0;
+    for await (const piece of response.setEncoding('utf8') as AsyncIterable<string>) {
+      length += piece.length;
+      if (length > largestAnswer) return unreadable(`${method} in ${bucketName}`);
+      pieces.push(piece);
+    }
+    return pieces.join('');
+  }
+}
+
+function isTruncated(xml: string, what: string): boolean {
+  const text = fieldOf(xml, 'IsTruncated');
+  return text === 'true' || (text !== 'false' && unreadable(what));
+}
+
+function unreadable(what: string): never {
+  throw new Error(`What it answers to ${what} can't be read`);
 }
 
 /** A client whose requests take at most `limit` milliseconds each, and are made once. */
@@ -436,15 +515,20 @@ async function translated<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-function meaning(error: unknown): unknown {
+function meaning(error: unknown): HubError {
   if (error instanceof HubError) return error;
   if (error instanceof S3Error || error instanceof Refusal) {
     const code = codeOf(error);
     if (passing.test(code) || (error instanceof Refusal && error.status >= 500)) return unavailable(error);
     // Only its text: the rest of what S3 answers repeats what was signed.
-    return new Error(`The S3 store refused a request: ${code} ${error.message}`.trimEnd());
+    return refused(new Error(`The S3 store refused a request: ${code} ${error.message}`.trimEnd()));
   }
   // From the network, or an abort of ours when the time was up.
-  const fromBelow = error instanceof Error && ('code' in error || error.name === 'TimeoutError');
-  return fromBelow ? unavailable(error) : error;
+  if (error instanceof Error && ('code' in error || error.name === 'TimeoutError')) return unavailable(error);
+  // The answer is not one that an S3 gives: minio's client, or our own reader, could not make sense of it.
+  return refused(
+    new Error(`The S3 store gives odd answers: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    }),
+  );
 }

@@ -1,4 +1,5 @@
 import { createHash, createHmac } from 'node:crypto';
+import { hubDate } from '#lib/clock.ts';
 
 /** Keys of an account of the store. */
 export interface Credentials {
@@ -113,7 +114,9 @@ function scopeText(at: string, { region, service }: SigningScope): string {
 
 /** Now, as 20260131T235959Z. */
 function timestamp(): string {
-  return new Date().toISOString().replace(/[-:]|\.\d+/g, '');
+  return hubDate()
+    .toISOString()
+    .replace(/[-:]|\.\d+/g, '');
 }
 
 /** The query in the order of the names, with everything escaped but what RFC 3986 calls unreserved. */

@@ -26,8 +26,8 @@ export interface StoredPart {
 export type Bytes = AsyncIterable<Uint8Array>;
 
 /**
- * Every method throws HubError UNAVAILABLE `STORE_UNAVAILABLE`, with a delay, if the store is away, full or doesn't answer
- * in time; what else it throws is said beside it. A store that is away is never taken for one that has nothing.
+ * Every method throws HubError UNAVAILABLE `STORE_UNAVAILABLE`, with a delay, if the store is away, full, doesn't answer in time,
+ * refuses, or answers what nobody understands; what else it throws is said beside it. A store that is away is never taken for one that has nothing.
  */
 export interface Storage {
   /** The least bytes that a part but the last may have. */

@@ -1,11 +1,19 @@
-import { unavailable } from './failures.ts';
+import { hubTime } from '#lib/clock.ts';
+import { refused, unavailable } from './failures.ts';
 import { authorize, type Credentials } from './signature.ts';
+import { fieldOf } from './xml.ts';
 
 /** Milliseconds that the store may take to give out credentials. */
 const limit = 5_000;
 /** Seconds: what MinIO gives them at least and at most. */
 const shortest = 900;
 const longest = 7 * 24 * 3600;
+/** Of a store, or of a proxy before it, that is away or has too much to do. */
+const passingStatuses = new Set([408, 429, 502, 503, 504]);
+const passingCodes = new Set(['InternalError', 'ServiceUnavailable', 'SlowDown', 'XMinioServerNotInitialized']);
+
+const noUploadUrls =
+  'The file store gives out no keys for upload URLs: set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY, or S3_DIRECT_UPLOADS=false';
 
 /** What the holder of a URL may come to do at the very worst. */
 export type Action = 's3:PutObject' | 's3:GetObject';
@@ -39,14 +47,18 @@ export interface TemporaryCredentialsOptions {
   credentials: Credentials;
 }
 
-/** Gives credentials that sign URLs, may do nothing but `action`, and live at least `lifetime` seconds more: from MinIO's AssumeRole. */
+/**
+ * Gives credentials that sign URLs, may do nothing but `action`, and live at least `lifetime` seconds more: from MinIO's AssumeRole.
+ *
+ * They throw HubError UNAVAILABLE `STORE_UNAVAILABLE`, where the store has no such thing with a message that says what to set instead.
+ */
 export function openTemporaryCredentials(
   options: TemporaryCredentialsOptions,
   action: Action,
 ): (lifetime: number) => Promise<Credentials> {
   let current: { credentials: Promise<Credentials>; until: number } | undefined;
   return async (lifetime) => {
-    const now = Date.now();
+    const now = hubTime();
     if (current === undefined || current.until < now + lifetime * 1000) {
       // Well above, so that one set serves many URLs.
       const duration = Math.min(Math.max(2 * lifetime, 3600, shortest), longest);
@@ -83,19 +95,22 @@ async function assumeRole(
   let response: Response;
   let text: string;
   try {
-    response = await fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(limit) });
+    const signal = AbortSignal.timeout(limit);
+    response = await fetch(url, { method: 'POST', headers, body, redirect: 'manual', signal });
     text = await response.text();
   } catch (error) {
     throw unavailable(error);
   }
-  if (response.status >= 500) throw unavailable(new Error(`HTTP status ${response.status}`));
-  const field = (name: string) => new RegExp(`<${name}>([^<]+)</${name}>`).exec(text)?.[1];
-  const [accessKey, secretKey, sessionToken] = [field('AccessKeyId'), field('SecretAccessKey'), field('SessionToken')];
-  if (response.status !== 200 || accessKey === undefined || secretKey === undefined || sessionToken === undefined) {
-    const reason = `${field('Code') ?? ''} ${field('Message') ?? `HTTP status ${response.status}`}`.trim();
-    throw new Error(
-      `The S3 store gives out no temporary credentials (${reason})${action === 's3:PutObject' ? ': for upload URLs set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY' : ''}`,
-    );
+  const [accessKey, secretKey, sessionToken] = ['AccessKeyId', 'SecretAccessKey', 'SessionToken'].map((name) =>
+    fieldOf(text, name),
+  );
+  if (response.status === 200 && accessKey !== undefined && secretKey !== undefined && sessionToken !== undefined) {
+    return { accessKey, secretKey, sessionToken };
   }
-  return { accessKey, secretKey, sessionToken };
+  const code = fieldOf(text, 'Code') ?? '';
+  const reason = `${code} ${fieldOf(text, 'Message') ?? `HTTP status ${response.status}`}`.trim();
+  const failure = new Error(`The S3 store gives out no temporary credentials (AssumeRole: ${reason})`);
+  // One that has no AssumeRole may answer 500 as well as 400.
+  if (passingStatuses.has(response.status) || passingCodes.has(code)) throw unavailable(failure);
+  throw refused(failure, action === 's3:PutObject' ? noUploadUrls : undefined);
 }

@@ -4,6 +4,7 @@ import { release } from '#lib/rpc/raw-body.ts';
 import { unavailable } from './failures.ts';
 import { exactly } from './pieces.ts';
 import type { Bytes } from './storage.ts';
+import { fieldOf } from './xml.ts';
 
 /** Milliseconds that a store may keep us waiting without any progress. The time that the other side takes doesn't count. */
 const idleLimit = 30_000;
@@ -183,7 +184,15 @@ export async function* receive(
     request!.on('close', () => socket.off('data', release));
     if (response.statusCode !== 200 && response.statusCode !== 206) throw await readRefusal(response);
     const length = response.headers['content-length'];
-    if (length !== String(size)) throw new Refusal(416, 'InvalidRange', `It would be ${length} bytes, not ${size}`);
+    if (length !== String(size)) {
+      // A shorter object has less of the range. Who sends the whole of it, or doesn't say how much there is, knows no ranges.
+      const code = response.statusCode === 206 && length !== undefined ? 'InvalidRange' : '';
+      throw new Refusal(
+        response.statusCode,
+        code,
+        `${length ?? 'Any number of'} bytes are offered of a range of ${size}`,
+      );
+    }
     // They come in pieces of 64 KiB at most, each of which would cost as much on its way as a large one. The buffer is
     // used again, as the port allows.
     const buffer = Buffer.allocUnsafeSlow(Math.min(pieceSize, size));
@@ -252,7 +261,5 @@ async function readRefusal(response: IncomingMessage): Promise<Error> {
   } catch (error) {
     return unavailable(error);
   }
-  const code = /<Code>([^<]*)<\/Code>/.exec(text)?.[1] ?? '';
-  const message = /<Message>([^<]*)<\/Message>/.exec(text)?.[1] ?? `HTTP status ${status}`;
-  return new Refusal(status, code, message);
+  return new Refusal(status, fieldOf(text, 'Code') ?? '', fieldOf(text, 'Message') ?? `HTTP status ${status}`);
 }

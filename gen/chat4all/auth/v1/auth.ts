@@ -28,7 +28,11 @@ export interface User {
   /** Unique name, in lower case, as used to log in. */
   username: string;
   /** When the user was created. */
-  createdAt: Date | undefined;
+  createdAt:
+    | Date
+    | undefined;
+  /** The user's number, from 1 on in the order of registration: a short name for the UUID, in paths below `/api`. */
+  numId: bigint;
 }
 
 /** Credentials. */
@@ -108,7 +112,7 @@ export interface LookupUsersResponse {
 }
 
 function createBaseUser(): User {
-  return { userId: "", username: "", createdAt: undefined };
+  return { userId: "", username: "", createdAt: undefined, numId: 0n };
 }
 
 export const User: MessageFns<User> = {
@@ -121,6 +125,12 @@ export const User: MessageFns<User> = {
     }
     if (message.createdAt !== undefined) {
       Timestamp.encode(toTimestamp(message.createdAt), writer.uint32(26).fork()).join();
+    }
+    if (message.numId !== 0n) {
+      if (BigInt.asIntN(64, message.numId) !== message.numId) {
+        throw new globalThis.Error("value provided for field message.numId of type int64 too large");
+      }
+      writer.uint32(32).int64(message.numId);
     }
     return writer;
   },
@@ -162,6 +172,14 @@ export const User: MessageFns<User> = {
             message.createdAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.numId = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -182,6 +200,7 @@ export const User: MessageFns<User> = {
     message.userId = object.userId ?? "";
     message.username = object.username ?? "";
     message.createdAt = object.createdAt ?? undefined;
+    message.numId = (object.numId !== undefined && object.numId !== null) ? BigInt(object.numId) : 0n;
     return message;
   },
 };

@@ -21,6 +21,29 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value, Int64Value } from "../../../google/protobuf/wrappers.ts";
 
+/** How a network treats people whom it doesn't serve. */
+export const Treatment = {
+  /** TREATMENT_UNSPECIFIED - Not said. */
+  TREATMENT_UNSPECIFIED: 0,
+  /** TREATMENT_THROTTLED - Each request is told to come back a second later, for ever. */
+  TREATMENT_THROTTLED: 1,
+  /** TREATMENT_OUT_OF_ORDER - Each request is told that the network is out of order. */
+  TREATMENT_OUT_OF_ORDER: 2,
+  /** TREATMENT_SILENT - No request is answered, until whoever asks gives up. */
+  TREATMENT_SILENT: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type Treatment = typeof Treatment[keyof typeof Treatment];
+
+export namespace Treatment {
+  export type TREATMENT_UNSPECIFIED = typeof Treatment.TREATMENT_UNSPECIFIED;
+  export type TREATMENT_THROTTLED = typeof Treatment.TREATMENT_THROTTLED;
+  export type TREATMENT_OUT_OF_ORDER = typeof Treatment.TREATMENT_OUT_OF_ORDER;
+  export type TREATMENT_SILENT = typeof Treatment.TREATMENT_SILENT;
+  export type UNRECOGNIZED = typeof Treatment.UNRECOGNIZED;
+}
+
 /** Nothing to say. */
 export interface ListChannelsRequest {
 }
@@ -31,6 +54,15 @@ export interface Channel {
   name: string;
   /** Its name for people, such as `WhatsApp`. */
   title: string;
+  /** How many deliveries wait for the network, without those that only wait because it doesn't serve their recipient. */
+  backlog: bigint;
+  /**
+   * How many deliveries a second the network has taken in the last ten seconds, while others waited. 0 if that isn't known, or if it
+   * has taken none.
+   */
+  drainRate: number;
+  /** How long a delivery would wait that came now, in milliseconds, as far as that can be told. 0 if not. */
+  waitMs: bigint;
 }
 
 /** The channels, by name. */
@@ -101,6 +133,16 @@ export interface Profile {
    * receipts does in any case; without, each process knows the last 10,000.
    */
   record: boolean;
+  /** People whom it treats in another way than everybody else. Who is in several of these is treated as the first one says. */
+  exceptions: Exception[];
+}
+
+/** People whom a network treats in another way than everybody else: nothing has an effect for them. */
+export interface Exception {
+  /** User ids of the recipients. */
+  recipients: string[];
+  /** How they are treated. */
+  treatment: Treatment;
 }
 
 /**
@@ -290,7 +332,7 @@ export const ListChannelsRequest: MessageFns<ListChannelsRequest> = {
 };
 
 function createBaseChannel(): Channel {
-  return { name: "", title: "" };
+  return { name: "", title: "", backlog: 0n, drainRate: 0, waitMs: 0n };
 }
 
 export const Channel: MessageFns<Channel> = {
@@ -300,6 +342,21 @@ export const Channel: MessageFns<Channel> = {
     }
     if (message.title !== "") {
       writer.uint32(18).string(message.title);
+    }
+    if (message.backlog !== 0n) {
+      if (BigInt.asIntN(64, message.backlog) !== message.backlog) {
+        throw new globalThis.Error("value provided for field message.backlog of type int64 too large");
+      }
+      writer.uint32(24).int64(message.backlog);
+    }
+    if (message.drainRate !== 0) {
+      writer.uint32(33).double(message.drainRate);
+    }
+    if (message.waitMs !== 0n) {
+      if (BigInt.asIntN(64, message.waitMs) !== message.waitMs) {
+        throw new globalThis.Error("value provided for field message.waitMs of type int64 too large");
+      }
+      writer.uint32(40).int64(message.waitMs);
     }
     return writer;
   },
@@ -333,6 +390,30 @@ export const Channel: MessageFns<Channel> = {
             message.title = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.backlog = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.drainRate = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.waitMs = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -352,6 +433,9 @@ export const Channel: MessageFns<Channel> = {
     const message = createBaseChannel();
     message.name = object.name ?? "";
     message.title = object.title ?? "";
+    message.backlog = (object.backlog !== undefined && object.backlog !== null) ? BigInt(object.backlog) : 0n;
+    message.drainRate = object.drainRate ?? 0;
+    message.waitMs = (object.waitMs !== undefined && object.waitMs !== null) ? BigInt(object.waitMs) : 0n;
     return message;
   },
 };
@@ -646,6 +730,7 @@ function createBaseProfile(): Profile {
     outages: [],
     receipts: undefined,
     record: false,
+    exceptions: [],
   };
 }
 
@@ -674,6 +759,9 @@ export const Profile: MessageFns<Profile> = {
     }
     if (message.record !== false) {
       writer.uint32(64).bool(message.record);
+    }
+    for (const v of message.exceptions) {
+      Exception.encode(v!, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -755,6 +843,14 @@ export const Profile: MessageFns<Profile> = {
             message.record = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.exceptions.push(Exception.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -784,6 +880,74 @@ export const Profile: MessageFns<Profile> = {
       ? Receipts.fromPartial(object.receipts)
       : undefined;
     message.record = object.record ?? false;
+    message.exceptions = object.exceptions?.map((e) => Exception.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseException(): Exception {
+  return { recipients: [], treatment: 0 };
+}
+
+export const Exception: MessageFns<Exception> = {
+  encode(message: Exception, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.recipients) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.treatment !== 0) {
+      writer.uint32(16).int32(message.treatment);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Exception {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseException();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.recipients.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.treatment = reader.int32() as any;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Exception>): Exception {
+    return Exception.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Exception>): Exception {
+    const message = createBaseException();
+    message.recipients = object.recipients?.map((e) => e) || [];
+    message.treatment = object.treatment ?? 0;
     return message;
   },
 };
@@ -1781,7 +1945,7 @@ export const ListEffectsResponse: MessageFns<ListEffectsResponse> = {
 /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
 export type ConnectorsServiceService = typeof ConnectorsServiceService;
 export const ConnectorsServiceService = {
-  /** The channels that are installed, by name. */
+  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
   listChannels: {
     path: "/chat4all.connectors.v1.ConnectorsService/ListChannels" as const,
     requestStream: false as const,
@@ -1792,7 +1956,10 @@ export const ConnectorsServiceService = {
       Buffer.from(ListChannelsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListChannelsResponse => ListChannelsResponse.decode(value),
   },
-  /** What was handed to the channels of one message, as the connectors recorded it. */
+  /**
+   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
+   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   */
   listAttempts: {
     path: "/chat4all.connectors.v1.ConnectorsService/ListAttempts" as const,
     requestStream: false as const,
@@ -1806,14 +1973,17 @@ export const ConnectorsServiceService = {
 } as const;
 
 export interface ConnectorsServiceServer extends UntypedServiceImplementation {
-  /** The channels that are installed, by name. */
+  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
   listChannels: handleUnaryCall<ListChannelsRequest, ListChannelsResponse>;
-  /** What was handed to the channels of one message, as the connectors recorded it. */
+  /**
+   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
+   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   */
   listAttempts: handleUnaryCall<ListAttemptsRequest, ListAttemptsResponse>;
 }
 
 export interface ConnectorsServiceClient extends Client {
-  /** The channels that are installed, by name. */
+  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
   listChannels(
     request: ListChannelsRequest,
     callback: (error: ServiceError | null, response: ListChannelsResponse) => void,
@@ -1829,7 +1999,10 @@ export interface ConnectorsServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListChannelsResponse) => void,
   ): ClientUnaryCall;
-  /** What was handed to the channels of one message, as the connectors recorded it. */
+  /**
+   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
+   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   */
   listAttempts(
     request: ListAttemptsRequest,
     callback: (error: ServiceError | null, response: ListAttemptsResponse) => void,

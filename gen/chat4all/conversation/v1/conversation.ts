@@ -137,6 +137,26 @@ export interface GetMembershipResponse {
   memberIds: string[];
 }
 
+/** Which conversations. */
+export interface GetMembershipsRequest {
+  /** UUIDs. */
+  conversationIds: string[];
+}
+
+/** Who is in a conversation. */
+export interface Membership {
+  /** UUID of the conversation. */
+  conversationId: string;
+  /** User ids of the active members, in the order in which they were named. */
+  memberIds: string[];
+}
+
+/** Who is in them. */
+export interface GetMembershipsResponse {
+  /** One for each conversation that exists, in any order. */
+  memberships: Membership[];
+}
+
 /** Whose memberships, and where. */
 export interface FilterMembershipsRequest {
   /** User id. */
@@ -942,6 +962,183 @@ export const GetMembershipResponse: MessageFns<GetMembershipResponse> = {
   },
 };
 
+function createBaseGetMembershipsRequest(): GetMembershipsRequest {
+  return { conversationIds: [] };
+}
+
+export const GetMembershipsRequest: MessageFns<GetMembershipsRequest> = {
+  encode(message: GetMembershipsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.conversationIds) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetMembershipsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetMembershipsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetMembershipsRequest>): GetMembershipsRequest {
+    return GetMembershipsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetMembershipsRequest>): GetMembershipsRequest {
+    const message = createBaseGetMembershipsRequest();
+    message.conversationIds = object.conversationIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseMembership(): Membership {
+  return { conversationId: "", memberIds: [] };
+}
+
+export const Membership: MessageFns<Membership> = {
+  encode(message: Membership, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    for (const v of message.memberIds) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Membership {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMembership();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.memberIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Membership>): Membership {
+    return Membership.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Membership>): Membership {
+    const message = createBaseMembership();
+    message.conversationId = object.conversationId ?? "";
+    message.memberIds = object.memberIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseGetMembershipsResponse(): GetMembershipsResponse {
+  return { memberships: [] };
+}
+
+export const GetMembershipsResponse: MessageFns<GetMembershipsResponse> = {
+  encode(message: GetMembershipsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.memberships) {
+      Membership.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetMembershipsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetMembershipsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.memberships.push(Membership.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetMembershipsResponse>): GetMembershipsResponse {
+    return GetMembershipsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetMembershipsResponse>): GetMembershipsResponse {
+    const message = createBaseGetMembershipsResponse();
+    message.memberships = object.memberships?.map((e) => Membership.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseFilterMembershipsRequest(): FilterMembershipsRequest {
   return { userId: "", conversationIds: [] };
 }
@@ -1130,6 +1327,18 @@ export const ConversationServiceService = {
       Buffer.from(GetMembershipResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetMembershipResponse => GetMembershipResponse.decode(value),
   },
+  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  getMemberships: {
+    path: "/chat4all.conversation.v1.ConversationService/GetMemberships" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetMembershipsRequest): Buffer =>
+      Buffer.from(GetMembershipsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetMembershipsRequest => GetMembershipsRequest.decode(value),
+    responseSerialize: (value: GetMembershipsResponse): Buffer =>
+      Buffer.from(GetMembershipsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetMembershipsResponse => GetMembershipsResponse.decode(value),
+  },
   /** In which of these conversations somebody is an active member. */
   filterMemberships: {
     path: "/chat4all.conversation.v1.ConversationService/FilterMemberships" as const,
@@ -1159,6 +1368,8 @@ export interface ConversationServiceServer extends UntypedServiceImplementation 
   leaveConversation: handleUnaryCall<LeaveConversationRequest, LeaveConversationResponse>;
   /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
   getMembership: handleUnaryCall<GetMembershipRequest, GetMembershipResponse>;
+  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  getMemberships: handleUnaryCall<GetMembershipsRequest, GetMembershipsResponse>;
   /** In which of these conversations somebody is an active member. */
   filterMemberships: handleUnaryCall<FilterMembershipsRequest, FilterMembershipsResponse>;
 }
@@ -1247,6 +1458,22 @@ export interface ConversationServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetMembershipResponse) => void,
+  ): ClientUnaryCall;
+  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  getMemberships(
+    request: GetMembershipsRequest,
+    callback: (error: ServiceError | null, response: GetMembershipsResponse) => void,
+  ): ClientUnaryCall;
+  getMemberships(
+    request: GetMembershipsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetMembershipsResponse) => void,
+  ): ClientUnaryCall;
+  getMemberships(
+    request: GetMembershipsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetMembershipsResponse) => void,
   ): ClientUnaryCall;
   /** In which of these conversations somebody is an active member. */
   filterMemberships(

@@ -35,7 +35,11 @@ export interface ExchangeApiKeyResponse {
   /** The user's name. */
   username: string;
   /** When the key expires; not set if it doesn't. */
-  expiresAt: Date | undefined;
+  expiresAt:
+    | Date
+    | undefined;
+  /** The user's number, as in chat4all.auth.v1.User. */
+  numId: bigint;
 }
 
 /** From where on. */
@@ -122,7 +126,7 @@ export const ExchangeApiKeyRequest: MessageFns<ExchangeApiKeyRequest> = {
 };
 
 function createBaseExchangeApiKeyResponse(): ExchangeApiKeyResponse {
-  return { keyId: "", userId: "", username: "", expiresAt: undefined };
+  return { keyId: "", userId: "", username: "", expiresAt: undefined, numId: 0n };
 }
 
 export const ExchangeApiKeyResponse: MessageFns<ExchangeApiKeyResponse> = {
@@ -138,6 +142,12 @@ export const ExchangeApiKeyResponse: MessageFns<ExchangeApiKeyResponse> = {
     }
     if (message.expiresAt !== undefined) {
       Timestamp.encode(toTimestamp(message.expiresAt), writer.uint32(34).fork()).join();
+    }
+    if (message.numId !== 0n) {
+      if (BigInt.asIntN(64, message.numId) !== message.numId) {
+        throw new globalThis.Error("value provided for field message.numId of type int64 too large");
+      }
+      writer.uint32(40).int64(message.numId);
     }
     return writer;
   },
@@ -187,6 +197,14 @@ export const ExchangeApiKeyResponse: MessageFns<ExchangeApiKeyResponse> = {
             message.expiresAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.numId = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -208,6 +226,7 @@ export const ExchangeApiKeyResponse: MessageFns<ExchangeApiKeyResponse> = {
     message.userId = object.userId ?? "";
     message.username = object.username ?? "";
     message.expiresAt = object.expiresAt ?? undefined;
+    message.numId = (object.numId !== undefined && object.numId !== null) ? BigInt(object.numId) : 0n;
     return message;
   },
 };

@@ -169,7 +169,10 @@ export interface SendMessageResponse {
 export interface ListMessagesRequest {
   /** UUID. */
   conversationId: string;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /**
+   * How many to return at most: 1 to 100, 50 if not said. There are fewer where they would have more than 3 MiB together: then go on with
+   * the `offset` behind them, or with the `seq` of the last one.
+   */
   limit:
     | number
     | undefined;
@@ -223,7 +226,7 @@ export interface Message {
 export interface ListMessagesResponse {
   /** UUID, in lower case. */
   conversationId: string;
-  /** The page. */
+  /** The page. It has at most 3 MiB, and then fewer messages than the limit allows: what is left comes behind them. */
   messages: Message[];
   /** How many match the filters in all. */
   total: bigint;

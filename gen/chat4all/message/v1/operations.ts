@@ -132,11 +132,11 @@ export interface GetDeadLetterResponse {
   deadLetter:
     | DeadLetter
     | undefined;
-  /** The event as the protobuf message of its type; null if it is none. */
+  /** The event as the protobuf message of its type; null if it is none, or if it has more than 1 MiB. */
   decoded:
     | { [key: string]: any }
     | undefined;
-  /** The event as it is. */
+  /** The event as it is; empty if it has more than 3 MiB. */
   value: Buffer;
 }
 
@@ -201,7 +201,7 @@ export interface Balance {
   inFlight: bigint;
 }
 
-/** A conversation whose positions have a gap. */
+/** A gap in the positions of a conversation. */
 export interface SeqGap {
   /** UUID. */
   conversationId: string;
@@ -251,7 +251,7 @@ export interface GetAuditResponse {
   from:
     | Date
     | undefined;
-  /** The end of the period, exclusive. */
+  /** The end of what these books are for, exclusive: that of the period, or the same as `next`. */
   to:
     | Date
     | undefined;
@@ -275,7 +275,7 @@ export interface GetAuditResponse {
   mismatchedTotal: bigint;
   /** Messages in flight that should have ended by now. */
   overdue: bigint;
-  /** Conversations with messages in the period whose positions have a gap; 20 at most. */
+  /** Gaps in the positions of conversations with messages in the period; 20 at most. Of one conversation there may be several. */
   gaps: SeqGap[];
   /** How many of these there are. */
   gapsTotal: bigint;
@@ -296,6 +296,15 @@ export interface GetAuditResponse {
   lag: TopicLag[];
   /** Whether the bus could be asked. */
   lagKnown: boolean;
+  /** Up to when messages were looked at, if that is not the whole period: the `from` to go on with. Null if it is. */
+  next:
+    | Date
+    | undefined;
+  /**
+   * Messages accepted before this were removed at the end of the time that they are kept, and are in no books. Null if none was so
+   * far.
+   */
+  removedBefore: Date | undefined;
 }
 
 function createBaseDeadLetter(): DeadLetter {
@@ -1695,6 +1704,8 @@ function createBaseGetAuditResponse(): GetAuditResponse {
     deadLettersWaiting: 0n,
     lag: [],
     lagKnown: false,
+    next: undefined,
+    removedBefore: undefined,
   };
 }
 
@@ -1765,6 +1776,12 @@ export const GetAuditResponse: MessageFns<GetAuditResponse> = {
     }
     if (message.lagKnown !== false) {
       writer.uint32(128).bool(message.lagKnown);
+    }
+    if (message.next !== undefined) {
+      Timestamp.encode(toTimestamp(message.next), writer.uint32(138).fork()).join();
+    }
+    if (message.removedBefore !== undefined) {
+      Timestamp.encode(toTimestamp(message.removedBefore), writer.uint32(146).fork()).join();
     }
     return writer;
   },
@@ -1910,6 +1927,22 @@ export const GetAuditResponse: MessageFns<GetAuditResponse> = {
             message.lagKnown = reader.bool();
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.next = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.removedBefore = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1957,6 +1990,8 @@ export const GetAuditResponse: MessageFns<GetAuditResponse> = {
       : 0n;
     message.lag = object.lag?.map((e) => TopicLag.fromPartial(e)) || [];
     message.lagKnown = object.lagKnown ?? false;
+    message.next = object.next ?? undefined;
+    message.removedBefore = object.removedBefore ?? undefined;
     return message;
   },
 };
@@ -2010,8 +2045,11 @@ export const OperationsServiceService = {
     responseDeserialize: (value: Buffer): ReplayDeadLettersResponse => ReplayDeadLettersResponse.decode(value),
   },
   /**
-   * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present. A period may have 200,000 messages.
+   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   *
+   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
+   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
+   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
    */
   getAudit: {
     path: "/chat4all.message.v1.OperationsService/GetAudit" as const,
@@ -2042,8 +2080,11 @@ export interface OperationsServiceServer extends UntypedServiceImplementation {
    */
   replayDeadLetters: handleUnaryCall<ReplayDeadLettersRequest, ReplayDeadLettersResponse>;
   /**
-   * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present. A period may have 200,000 messages.
+   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   *
+   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
+   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
+   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
    */
   getAudit: handleUnaryCall<GetAuditRequest, GetAuditResponse>;
 }
@@ -2108,8 +2149,11 @@ export interface OperationsServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReplayDeadLettersResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present. A period may have 200,000 messages.
+   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   *
+   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
+   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
+   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
    */
   getAudit(
     request: GetAuditRequest,

@@ -9,9 +9,12 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Payload, Priority } from "../../message/v1/message.ts";
 
-/** On `<channel>_outgoing`, from the router: deliver this message to this person over that channel. */
+/**
+ * On `<channel>_outgoing`, from the router: deliver this message to these people over that channel. Each of them is one
+ * delivery; the content travels once for all of them.
+ */
 export interface DeliveryRequested {
-  /** UUID of the message. With recipient and channel it identifies the delivery. */
+  /** UUID of the message. With recipient and channel it identifies a delivery. */
   messageId: string;
   /** UUID of the conversation: the event's key. */
   conversationId: string;
@@ -19,7 +22,10 @@ export interface DeliveryRequested {
   seq: bigint;
   /** User id of the sender. */
   senderId: string;
-  /** User id of the recipient. */
+  /**
+   * User id of the recipient, in an event for one delivery, whose id is then the idempotency key: in place of
+   * `recipient_ids`. Empty otherwise.
+   */
   recipientId: string;
   /** Name of the channel. */
   channel: string;
@@ -35,6 +41,11 @@ export interface DeliveryRequested {
     | undefined;
   /** How often the message was replayed: what failed in an earlier round is tried again, what was delivered is not. */
   replay: number;
+  /**
+   * User ids of the recipients, 100 at most, each once. The idempotency key of each delivery is made from the event's id and
+   * the recipient.
+   */
+  recipientIds: string[];
 }
 
 function createBaseDeliveryRequested(): DeliveryRequested {
@@ -49,6 +60,7 @@ function createBaseDeliveryRequested(): DeliveryRequested {
     priority: 0,
     deliverBy: undefined,
     replay: 0,
+    recipientIds: [],
   };
 }
 
@@ -86,6 +98,9 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
     }
     if (message.replay !== 0) {
       writer.uint32(80).int32(message.replay);
+    }
+    for (const v of message.recipientIds) {
+      writer.uint32(90).string(v!);
     }
     return writer;
   },
@@ -183,6 +198,14 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
             message.replay = reader.int32();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.recipientIds.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -212,6 +235,7 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
     message.priority = object.priority ?? 0;
     message.deliverBy = object.deliverBy ?? undefined;
     message.replay = object.replay ?? 0;
+    message.recipientIds = object.recipientIds?.map((e) => e) || [];
     return message;
   },
 };

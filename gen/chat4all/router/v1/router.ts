@@ -292,7 +292,10 @@ export const GetRouteResponse: MessageFns<GetRouteResponse> = {
 /** Tells what the router did with a message. Its work itself comes over the bus. */
 export type RouterServiceService = typeof RouterServiceService;
 export const RouterServiceService = {
-  /** What was decided for a message. */
+  /**
+   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
+   * its first decision.
+   */
   getRoute: {
     path: "/chat4all.router.v1.RouterService/GetRoute" as const,
     requestStream: false as const,
@@ -305,12 +308,18 @@ export const RouterServiceService = {
 } as const;
 
 export interface RouterServiceServer extends UntypedServiceImplementation {
-  /** What was decided for a message. */
+  /**
+   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
+   * its first decision.
+   */
   getRoute: handleUnaryCall<GetRouteRequest, GetRouteResponse>;
 }
 
 export interface RouterServiceClient extends Client {
-  /** What was decided for a message. */
+  /**
+   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
+   * its first decision.
+   */
   getRoute(
     request: GetRouteRequest,
     callback: (error: ServiceError | null, response: GetRouteResponse) => void,

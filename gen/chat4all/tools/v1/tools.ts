@@ -458,6 +458,40 @@ export interface GetUsageStatsResponse {
   byTool: ToolUsage[];
 }
 
+/** Whose tokens to set aside. */
+export interface ReserveTokensRequest {
+  /** UUID of the user. */
+  userId: string;
+  /** Id of the request that the work is for: the one to look for in the logs. */
+  requestId: string;
+  /** Seconds that the work may take. */
+  seconds: number;
+}
+
+/** What was set aside. */
+export interface ReserveTokensResponse {
+  /** UUID of the reservation: the usage has it, too. */
+  reservationId: string;
+}
+
+/** What work has used. */
+export interface SettleTokensRequest {
+  /** UUID of its reservation. */
+  reservationId: string;
+  /** UUID of the user. */
+  userId: string;
+  /** How it ended; not said if it never began: then it leaves no trace. */
+  status: ResponseStatus;
+  /** What it cost. */
+  tokens: bigint;
+  /** Milliseconds that it took. */
+  durationMs: number;
+}
+
+/** Nothing: it is counted. */
+export interface SettleTokensResponse {
+}
+
 function createBaseToolSummary(): ToolSummary {
   return { id: "", name: "", description: "" };
 }
@@ -3353,6 +3387,289 @@ export const GetUsageStatsResponse: MessageFns<GetUsageStatsResponse> = {
   },
 };
 
+function createBaseReserveTokensRequest(): ReserveTokensRequest {
+  return { userId: "", requestId: "", seconds: 0 };
+}
+
+export const ReserveTokensRequest: MessageFns<ReserveTokensRequest> = {
+  encode(message: ReserveTokensRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    if (message.seconds !== 0) {
+      writer.uint32(24).int32(message.seconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReserveTokensRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReserveTokensRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.seconds = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReserveTokensRequest>): ReserveTokensRequest {
+    return ReserveTokensRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReserveTokensRequest>): ReserveTokensRequest {
+    const message = createBaseReserveTokensRequest();
+    message.userId = object.userId ?? "";
+    message.requestId = object.requestId ?? "";
+    message.seconds = object.seconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseReserveTokensResponse(): ReserveTokensResponse {
+  return { reservationId: "" };
+}
+
+export const ReserveTokensResponse: MessageFns<ReserveTokensResponse> = {
+  encode(message: ReserveTokensResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reservationId !== "") {
+      writer.uint32(10).string(message.reservationId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReserveTokensResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReserveTokensResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reservationId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReserveTokensResponse>): ReserveTokensResponse {
+    return ReserveTokensResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReserveTokensResponse>): ReserveTokensResponse {
+    const message = createBaseReserveTokensResponse();
+    message.reservationId = object.reservationId ?? "";
+    return message;
+  },
+};
+
+function createBaseSettleTokensRequest(): SettleTokensRequest {
+  return { reservationId: "", userId: "", status: 0, tokens: 0n, durationMs: 0 };
+}
+
+export const SettleTokensRequest: MessageFns<SettleTokensRequest> = {
+  encode(message: SettleTokensRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.reservationId !== "") {
+      writer.uint32(10).string(message.reservationId);
+    }
+    if (message.userId !== "") {
+      writer.uint32(18).string(message.userId);
+    }
+    if (message.status !== 0) {
+      writer.uint32(24).int32(message.status);
+    }
+    if (message.tokens !== 0n) {
+      if (BigInt.asIntN(64, message.tokens) !== message.tokens) {
+        throw new globalThis.Error("value provided for field message.tokens of type int64 too large");
+      }
+      writer.uint32(32).int64(message.tokens);
+    }
+    if (message.durationMs !== 0) {
+      writer.uint32(40).int32(message.durationMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SettleTokensRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSettleTokensRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reservationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.tokens = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.durationMs = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SettleTokensRequest>): SettleTokensRequest {
+    return SettleTokensRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SettleTokensRequest>): SettleTokensRequest {
+    const message = createBaseSettleTokensRequest();
+    message.reservationId = object.reservationId ?? "";
+    message.userId = object.userId ?? "";
+    message.status = object.status ?? 0;
+    message.tokens = (object.tokens !== undefined && object.tokens !== null) ? BigInt(object.tokens) : 0n;
+    message.durationMs = object.durationMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseSettleTokensResponse(): SettleTokensResponse {
+  return {};
+}
+
+export const SettleTokensResponse: MessageFns<SettleTokensResponse> = {
+  encode(_: SettleTokensResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SettleTokensResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSettleTokensResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SettleTokensResponse>): SettleTokensResponse {
+    return SettleTokensResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<SettleTokensResponse>): SettleTokensResponse {
+    const message = createBaseSettleTokensResponse();
+    return message;
+  },
+};
+
 /** The tools, and their invocation. */
 export type ToolServiceService = typeof ToolServiceService;
 export const ToolServiceService = {
@@ -3848,6 +4165,93 @@ export const ToolAdminServiceClient = makeGenericClientConstructor(
 ) as unknown as {
   new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): ToolAdminServiceClient;
   service: typeof ToolAdminServiceService;
+  serviceName: string;
+};
+
+/** For services of the mesh whose own work counts as a tool's: each has one, by its name, which nobody can invoke. */
+export type MeteringServiceService = typeof MeteringServiceService;
+export const MeteringServiceService = {
+  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  reserveTokens: {
+    path: "/chat4all.tools.v1.MeteringService/ReserveTokens" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReserveTokensRequest): Buffer => Buffer.from(ReserveTokensRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReserveTokensRequest => ReserveTokensRequest.decode(value),
+    responseSerialize: (value: ReserveTokensResponse): Buffer =>
+      Buffer.from(ReserveTokensResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReserveTokensResponse => ReserveTokensResponse.decode(value),
+  },
+  /**
+   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
+   * costs nothing.
+   */
+  settleTokens: {
+    path: "/chat4all.tools.v1.MeteringService/SettleTokens" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SettleTokensRequest): Buffer => Buffer.from(SettleTokensRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SettleTokensRequest => SettleTokensRequest.decode(value),
+    responseSerialize: (value: SettleTokensResponse): Buffer =>
+      Buffer.from(SettleTokensResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SettleTokensResponse => SettleTokensResponse.decode(value),
+  },
+} as const;
+
+export interface MeteringServiceServer extends UntypedServiceImplementation {
+  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  reserveTokens: handleUnaryCall<ReserveTokensRequest, ReserveTokensResponse>;
+  /**
+   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
+   * costs nothing.
+   */
+  settleTokens: handleUnaryCall<SettleTokensRequest, SettleTokensResponse>;
+}
+
+export interface MeteringServiceClient extends Client {
+  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  reserveTokens(
+    request: ReserveTokensRequest,
+    callback: (error: ServiceError | null, response: ReserveTokensResponse) => void,
+  ): ClientUnaryCall;
+  reserveTokens(
+    request: ReserveTokensRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReserveTokensResponse) => void,
+  ): ClientUnaryCall;
+  reserveTokens(
+    request: ReserveTokensRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReserveTokensResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
+   * costs nothing.
+   */
+  settleTokens(
+    request: SettleTokensRequest,
+    callback: (error: ServiceError | null, response: SettleTokensResponse) => void,
+  ): ClientUnaryCall;
+  settleTokens(
+    request: SettleTokensRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SettleTokensResponse) => void,
+  ): ClientUnaryCall;
+  settleTokens(
+    request: SettleTokensRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SettleTokensResponse) => void,
+  ): ClientUnaryCall;
+}
+
+export const MeteringServiceClient = makeGenericClientConstructor(
+  MeteringServiceService,
+  "chat4all.tools.v1.MeteringService",
+) as unknown as {
+  new (address: string, credentials: ChannelCredentials, options?: Partial<ClientOptions>): MeteringServiceClient;
+  service: typeof MeteringServiceService;
   serviceName: string;
 };
 

@@ -9,6 +9,8 @@ export type User = {
   username: string;
   /** When the user was created. */
   created_at: string;
+  /** The user's number, from 1 on in the order of registration: a short name for the UUID, in paths below `/api`. */
+  num_id: number;
 };
 
 /** Credentials. */

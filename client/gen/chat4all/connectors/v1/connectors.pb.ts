@@ -1,6 +1,45 @@
 // Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
 import * as fm from '../../../../fetch.ts';
 
+/** How a network treats people whom it doesn't serve. */
+export const Treatment = {
+  /** Each request is told to come back a second later, for ever. */
+  TREATMENT_THROTTLED: 'throttled',
+  /** Each request is told that the network is out of order. */
+  TREATMENT_OUT_OF_ORDER: 'out_of_order',
+  /** No request is answered, until whoever asks gives up. */
+  TREATMENT_SILENT: 'silent',
+} as const;
+export type Treatment = (typeof Treatment)[keyof typeof Treatment];
+
+/** Which message. */
+export type ListAttemptsRequest = {
+  /** UUID of the message. */
+  message_id?: string;
+};
+
+/** What became of one delivery. */
+export type Attempt = {
+  /** User id of the recipient. */
+  recipient_id: string;
+  /** Name of the channel. */
+  channel: string;
+  /** Whether the channel took it. */
+  delivered: boolean;
+  /** How often it was tried. */
+  attempts: number;
+  /** Why it failed, if it did. */
+  error: string;
+  /** When it ended. */
+  ended_at: string;
+};
+
+/** The deliveries that have ended, at most one for each recipient and channel. */
+export type ListAttemptsResponse = {
+  /** The deliveries that have ended. */
+  attempts: Attempt[];
+};
+
 /**
  * How a simulated network behaves. Everything left out is as little as possible: an empty profile takes every message at
  * once and remembers nothing.
@@ -31,6 +70,16 @@ export type Profile = {
    * receipts does in any case; without, each process knows the last 10,000.
    */
   record?: boolean;
+  /** People whom it treats in another way than everybody else. Who is in several of these is treated as the first one says. */
+  exceptions?: Exception[];
+};
+
+/** People whom a network treats in another way than everybody else: nothing has an effect for them. */
+export type Exception = {
+  /** User ids of the recipients. */
+  recipients?: string[];
+  /** How they are treated. */
+  treatment?: Treatment;
 };
 
 /**
@@ -163,6 +212,17 @@ export type ListEffectsResponse = {
   /** The offset that was used. */
   offset: number;
 };
+
+/** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
+export class ConnectorsService {
+  /**
+   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
+   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   */
+  static ListAttempts(req: ListAttemptsRequest, initReq?: fm.InitReq): Promise<ListAttemptsResponse> {
+    return fm.fetchReq<ListAttemptsResponse>(`/v1/admin/messages/${fm.pathValue(req, 'message_id')}/attempts`, { ...initReq, method: 'GET' });
+  }
+}
 
 /** What the networks that are only simulated do, and what they have done, for administrators. */
 export class SimulationService {

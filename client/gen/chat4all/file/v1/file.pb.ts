@@ -194,7 +194,7 @@ export class FileService {
    * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
    */
   static CompleteUpload(req: CompleteUploadRequest, initReq?: fm.InitReq): Promise<CompleteUploadResponse> {
-    return fm.fetchReq<CompleteUploadResponse>(`/v1/files/complete`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchReq<CompleteUploadResponse>(`/v1/files/complete`, { timeout: 305000, ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
   static GetFile(req: GetFileRequest, initReq?: fm.InitReq): Promise<GetFileResponse> {

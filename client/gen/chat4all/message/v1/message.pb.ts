@@ -100,7 +100,10 @@ export type SendMessageResponse = {
 export type ListMessagesRequest = {
   /** UUID. */
   conversation_id?: string;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /**
+   * How many to return at most: 1 to 100, 50 if not said. There are fewer where they would have more than 3 MiB together: then go on with
+   * the `offset` behind them, or with the `seq` of the last one.
+   */
   limit?: number | null;
   /** How many to pass over. */
   offset?: number;
@@ -144,7 +147,7 @@ export type Message = {
 export type ListMessagesResponse = {
   /** UUID, in lower case. */
   conversation_id: string;
-  /** The page. */
+  /** The page. It has at most 3 MiB, and then fewer messages than the limit allows: what is left comes behind them. */
   messages: Message[];
   /** How many match the filters in all. */
   total: number;

@@ -88,9 +88,9 @@ export type GetDeadLetterRequest = {
 export type GetDeadLetterResponse = {
   /** What is known of it. */
   dead_letter: DeadLetter;
-  /** The event as the protobuf message of its type; null if it is none. */
+  /** The event as the protobuf message of its type; null if it is none, or if it has more than 1 MiB. */
   decoded: Record<string, unknown> | null;
-  /** The event as it is. */
+  /** The event as it is; empty if it has more than 3 MiB. */
   value: string;
 };
 
@@ -149,7 +149,7 @@ export type Balance = {
   in_flight: number;
 };
 
-/** A conversation whose positions have a gap. */
+/** A gap in the positions of a conversation. */
 export type SeqGap = {
   /** UUID. */
   conversation_id: string;
@@ -195,7 +195,7 @@ export type PartitionLag = {
 export type GetAuditResponse = {
   /** The period, from here on. */
   from: string;
-  /** The end of the period, exclusive. */
+  /** The end of what these books are for, exclusive: that of the period, or the same as `next`. */
   to: string;
   /**
    * Whether the books balance: accepted = delivered + failed + in flight, for messages and for deliveries; each message has
@@ -213,7 +213,7 @@ export type GetAuditResponse = {
   mismatched_total: number;
   /** Messages in flight that should have ended by now. */
   overdue: number;
-  /** Conversations with messages in the period whose positions have a gap; 20 at most. */
+  /** Gaps in the positions of conversations with messages in the period; 20 at most. Of one conversation there may be several. */
   gaps: SeqGap[];
   /** How many of these there are. */
   gaps_total: number;
@@ -232,6 +232,13 @@ export type GetAuditResponse = {
   lag: TopicLag[];
   /** Whether the bus could be asked. */
   lag_known: boolean;
+  /** Up to when messages were looked at, if that is not the whole period: the `from` to go on with. Null if it is. */
+  next: string | null;
+  /**
+   * Messages accepted before this were removed at the end of the time that they are kept, and are in no books. Null if none was so
+   * far.
+   */
+  removed_before: string | null;
 };
 
 /** What administrators need to see of the hub, and to mend in it. */
@@ -259,8 +266,11 @@ export class OperationsService {
     return fm.fetchReq<ReplayDeadLettersResponse>(`/v1/admin/dead-letters/replay`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
   /**
-   * Balances the books for the messages that were accepted in a period, all of it as it was at one moment, and tells what
-   * waits where at present. A period may have 200,000 messages.
+   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   *
+   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
+   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
+   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
    */
   static GetAudit(req: GetAuditRequest, initReq?: fm.InitReq): Promise<GetAuditResponse> {
     return fm.fetchReq<GetAuditResponse>(`/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });

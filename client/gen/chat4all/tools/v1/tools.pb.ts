@@ -391,7 +391,7 @@ export class ToolService {
    * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
    */
   static InvokeTool(req: InvokeToolRequest, initReq?: fm.InitReq): Promise<InvokeToolResponse> {
-    return fm.fetchData<InvokeToolResponse>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}/invoke`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+    return fm.fetchData<InvokeToolResponse>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}/invoke`, { timeout: 335000, ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
   }
 }
 

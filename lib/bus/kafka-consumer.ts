@@ -1,0 +1,380 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import {
+  PartitionAssigners,
+  type Broker,
+  type Cluster,
+  type Consumer as KafkaConsumer,
+  type EachBatchPayload,
+  type Kafka,
+  type KafkaMessage,
+} from 'kafkajs';
+import type { Logger } from '../log.ts';
+import type { Bus, Consumer, ConsumeOptions } from './bus.ts';
+import { defaultBatchSize, roundHandler, type Part } from './handling.ts';
+import { countRequest, disconnectLimit, retry } from './kafka-clients.ts';
+import { sizeOf, toEvent } from './kafka-events.ts';
+import { Pace } from './pace.ts';
+
+/** Milliseconds that a running round may take to finish. */
+const stopLimit = 10_000;
+/**
+ * Who was killed is noticed after the session, and the others learn of it with their next heartbeat: soon, so that little of the
+ * 10 s is used up in which they should go on with its partitions. Brokers take no session shorter than this one by default.
+ */
+const membership = {
+  session: 6_000,
+  rebalance: 10_000,
+  heartbeat: 1_500,
+  fetchWait: 500,
+  restartPause: 500,
+  silence: 30_000,
+  /** How long fetching, and with it the heartbeat, is put off at most. */
+  longestHold: 1_000,
+};
+/** Of a round. */
+const largestRound = { bytes: 1024 * 1024 };
+/**
+ * How much of a topic is held in memory before no more of it is fetched, shared by its partitions; and of one partition at most and at
+ * least. What one fetch brings may come on top.
+ */
+const most = {
+  bytes: 8 * 1024 * 1024,
+  ofPartition: 1024 * 1024,
+  leastOfPartition: 64 * 1024,
+  events: 1_000,
+  fetch: 4 * 1024 * 1024,
+};
+
+/** What was fetched of a partition and waits for its turn. */
+interface PartitionWork {
+  partition: number;
+  /** What fetched it, and acknowledges it. */
+  consumer: KafkaConsumer;
+  messages: KafkaMessage[];
+  /** Of `messages` and of what is being handled. */
+  bytes: number;
+  /** Offset of the first message not fetched yet. What comes before it again, after a rebalance, is known already. */
+  next: bigint;
+  paused: boolean;
+  /** Aborted when the partition may be somebody else's. */
+  lost: AbortController;
+}
+
+/** What a round has of a partition. */
+interface KafkaPart extends Part {
+  work: PartitionWork;
+  messages: readonly KafkaMessage[];
+}
+
+/**
+ * Consumes one topic for one group, which is a Kafka group of its own: kafkajs divides a group's partitions well only if
+ * all its members take the same topics.
+ *
+ * kafkajs only fetches: it would let a batch that takes long, or is tried again and again, hold up all partitions of its
+ * broker. What it has fetched is kept here by partition; a round takes from all partitions that nothing is being done with, and
+ * commits the offsets of all of them at once. kafkajs fetches again when its batches are taken: that is put off until the next round
+ * may begin, so that the broker is asked once a round and not once for each event.
+ */
+export async function consumeTopic({
+  kafka,
+  topic,
+  options,
+  partitions,
+  publish,
+  log,
+}: {
+  kafka: Kafka;
+  topic: string;
+  options: ConsumeOptions;
+  partitions: number;
+  publish: Bus['publish'];
+  log: Logger;
+}): Promise<Consumer> {
+  const stopping = new AbortController();
+  const where = { topic, group: options.group };
+  const groupId = groupOf(topic, options.group);
+  const { batchSize = defaultBatchSize } = options;
+  const ofPartition = Math.min(most.ofPartition, Math.max(most.leastOfPartition, Math.floor(most.bytes / partitions)));
+  const works = new Map<number, PartitionWork>();
+  /** By partition: settles once nothing is being handled any more. Outlives a `PartitionWork` that was dropped. */
+  const busy = new Map<number, Promise<void>>();
+  let memberId: string | undefined;
+  let lastSign = performance.now();
+
+  /** Runs until it fails, which it reports once. */
+  interface Running {
+    consumer: KafkaConsumer;
+    ended: boolean;
+  }
+
+  async function start(): Promise<Running> {
+    let cluster: Cluster | undefined;
+    const consumer = kafka.consumer({
+      groupId,
+      sessionTimeout: membership.session,
+      rebalanceTimeout: membership.rebalance,
+      heartbeatInterval: membership.heartbeat,
+      maxWaitTimeInMs: membership.fetchWait,
+      maxBytes: most.fetch,
+      maxBytesPerPartition: ofPartition,
+      allowAutoTopicCreation: false,
+      retry: { ...retry, restartOnFailure: async () => false },
+      partitionAssigners: [
+        (config) => {
+          cluster = config.cluster;
+          return PartitionAssigners.roundRobin(config);
+        },
+      ],
+    });
+    const running: Running = { consumer, ended: false };
+    const signOfLife = () => void (lastSign = performance.now());
+    consumer.on('consumer.network.request', countRequest);
+    consumer.on('consumer.heartbeat', signOfLife);
+    consumer.on('consumer.fetch', signOfLife);
+    consumer.on('consumer.group_join', ({ payload }) => {
+      signOfLife();
+      if (!running.ended) joined(consumer, payload.memberId, payload.memberAssignment[topic] ?? []);
+    });
+    consumer.on('consumer.crash', ({ payload }) => void restart(running, payload.error));
+    try {
+      await consumer.connect();
+      if (memberId !== undefined && cluster !== undefined) await leaveGroup(cluster, memberId);
+      await consumer.subscribe({ topic, fromBeginning: true });
+    } catch (error) {
+      running.ended = true;
+      await disconnect(consumer);
+      throw error;
+    }
+    signOfLife();
+    // Not waited for: it returns once this member has joined, for which it may have to wait for one that is gone.
+    consumer
+      .run({
+        autoCommit: false,
+        partitionsConsumedConcurrently: partitions,
+        eachBatch: (payload) => take(running, payload),
+      })
+      .catch((error: unknown) => restart(running, error));
+    return running;
+  }
+
+  /** Otherwise the group would wait for the member that this consumer was before, until its session is over. */
+  async function leaveGroup(cluster: Cluster, member: string): Promise<void> {
+    type Leavable = Broker & { leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown> };
+    try {
+      const coordinator = (await cluster.findGroupCoordinator({ groupId })) as Leavable;
+      await coordinator.leaveGroup({ groupId, memberId: member });
+    } catch (error) {
+      log.debug({ ...where, err: error }, 'the earlier member could not be taken out of the group');
+    }
+  }
+
+  async function disconnect(consumer: KafkaConsumer): Promise<void> {
+    await Promise.race([consumer.disconnect().catch(() => {}), wait(disconnectLimit, undefined, { ref: false })]);
+  }
+
+  async function restart(running: Running, error: unknown): Promise<void> {
+    if (running.ended || stopping.signal.aborted) return;
+    running.ended = true;
+    restarting = again(running, error);
+    await restarting;
+  }
+
+  async function again(running: Running, error: unknown): Promise<void> {
+    log.warn({ ...where, err: error }, 'the consumer lost Kafka; trying again');
+    for (const partition of works.keys()) drop(running.consumer, partition);
+    fetchOn();
+    await disconnect(running.consumer);
+    while (!stopping.signal.aborted) {
+      try {
+        current = await start();
+        log.info(where, 'the consumer has Kafka again');
+        return;
+      } catch (failure) {
+        log.debug({ ...where, err: failure }, 'the consumer does not reach Kafka yet');
+        await wait(membership.restartPause, undefined, { signal: stopping.signal }).catch(() => {});
+      }
+    }
+  }
+
+  /** After a rebalance: what this member keeps goes on; all else is dropped, uncommitted. */
+  function joined(consumer: KafkaConsumer, member: string, assigned: readonly number[]): void {
+    // As a new member it may have missed that its partitions were somebody else's for a while.
+    const sameMember = member === memberId;
+    memberId = member;
+    for (const partition of works.keys()) {
+      if (!sameMember || !assigned.includes(partition)) drop(consumer, partition);
+    }
+  }
+
+  function drop(consumer: KafkaConsumer, partition: number): void {
+    const work = works.get(partition);
+    if (work === undefined) return;
+    works.delete(partition);
+    work.lost.abort();
+    if (work.paused) resume(consumer, partition);
+  }
+
+  function resume(consumer: KafkaConsumer, partition: number): void {
+    try {
+      consumer.resume([{ topic, partitions: [partition] }]);
+    } catch {
+      // It has ended; its successor begins with nothing paused.
+    }
+  }
+
+  /** Takes what kafkajs has fetched of a partition, and returns when it is time to fetch more. */
+  async function take({ consumer, ended }: Running, { batch, pause }: EachBatchPayload): Promise<void> {
+    if (stopping.signal.aborted || ended) return;
+    const { partition } = batch;
+    let work = works.get(partition);
+    if (work === undefined) {
+      work = { partition, consumer, messages: [], bytes: 0, next: 0n, paused: false, lost: new AbortController() };
+      works.set(partition, work);
+    }
+    for (const message of batch.messages) {
+      const offset = BigInt(message.offset);
+      if (offset < work.next) continue;
+      work.next = offset + 1n;
+      work.messages.push(message);
+      work.bytes += sizeOf(message);
+    }
+    if (!work.paused && (work.messages.length > most.events || work.bytes > ofPartition)) {
+      work.paused = true;
+      pause();
+    }
+    if (held === undefined) {
+      held = Promise.withResolvers();
+      // The other partitions of this fetch are taken in this turn: they belong into the same round.
+      setImmediate(goOn);
+      holdTimer = setTimeout(fetchOn, membership.longestHold);
+    }
+    await held.promise;
+  }
+
+  /** While kafkajs waits for this it fetches nothing. */
+  let held: PromiseWithResolvers<void> | undefined;
+  let holdTimer: NodeJS.Timeout | undefined;
+  function fetchOn(): void {
+    clearTimeout(holdTimer);
+    held?.resolve();
+    held = undefined;
+  }
+
+  let timer: NodeJS.Timeout | undefined;
+  const pace = new Pace(options.interval, () => goOn());
+  /** Begins a round if there is something for it and its time has come; if there is nothing, more is fetched. */
+  function goOn(): void {
+    clearTimeout(timer);
+    if (stopping.signal.aborted) return fetchOn();
+    const pause = pace.wait();
+    if (pause > 0) {
+      timer = setTimeout(goOn, pause);
+      return;
+    }
+    const parts = takeRound();
+    if (parts.length === 0) return fetchOn();
+    begin(parts);
+    goOn();
+  }
+
+  /** The partition that the next round begins with, so that each is the first in turn. */
+  let turn = 0;
+  /** Takes the first messages of all partitions that nothing is being done with, then the second ones, up to the limits of a round. */
+  function takeRound(): KafkaPart[] {
+    const ready = [...works.values()].filter(({ partition, messages }) => messages.length > 0 && !busy.has(partition));
+    turn += 1;
+    const inTurn = ready.map((_, index) => ({ work: ready[(index + turn) % ready.length]!, count: 0 }));
+    let events = 0;
+    let bytes = 0;
+    let open = inTurn;
+    while (open.length > 0) {
+      open = open.filter((each) => {
+        const message = each.work.messages[each.count];
+        if (message === undefined || events >= batchSize) return false;
+        bytes += sizeOf(message);
+        if (events > 0 && bytes > largestRound.bytes) {
+          events = batchSize;
+          return false;
+        }
+        each.count += 1;
+        events += 1;
+        return true;
+      });
+    }
+    return inTurn
+      .filter(({ count }) => count > 0)
+      .map(({ work, count }) => {
+        const messages = work.messages.splice(0, count);
+        const { partition, lost } = work;
+        const received = messages.map((message) => toEvent(topic, partition, message));
+        return { partition, events: received, lost: lost.signal, work, messages };
+      });
+  }
+
+  const handleRound = roundHandler<KafkaPart>({
+    options,
+    log,
+    publish,
+    stopping: stopping.signal,
+    async through(steps) {
+      const ours = steps.filter(({ part }) => !part.lost.aborted);
+      const [first] = ours;
+      if (first === undefined) return;
+      // All that isn't lost is of one consumer: what begins another one loses all that there is.
+      await first.part.work.consumer.commitOffsets(
+        ours.map(({ part: { partition, messages }, count }) => {
+          return { topic, partition, offset: String(BigInt(messages[count - 1]!.offset) + 1n) };
+        }),
+      );
+    },
+  });
+
+  function begin(parts: readonly KafkaPart[]): void {
+    const round = handleRound(parts);
+    for (const [index, part] of parts.entries()) {
+      const { partition } = part;
+      const done = round.parts[index]!.then((complete) => {
+        if (complete) handled(part);
+      })
+        // That is a bug. What was not acknowledged is fetched anew.
+        .catch((error: unknown) => restart(current, error))
+        .finally(() => {
+          busy.delete(partition);
+          goOn();
+        });
+      busy.set(partition, done);
+    }
+    pace.begin(round.together);
+  }
+
+  function handled({ work, messages }: KafkaPart): void {
+    for (const message of messages) work.bytes -= sizeOf(message);
+    if (!work.paused || work.messages.length >= most.events / 2 || work.bytes >= ofPartition / 2) return;
+    work.paused = false;
+    if (!work.lost.signal.aborted) resume(work.consumer, work.partition);
+  }
+
+  let restarting = Promise.resolve();
+  let current = await start();
+  const watch = setInterval(() => {
+    if (performance.now() - lastSign < membership.silence) return;
+    lastSign = performance.now();
+    void restart(current, new Error('nothing was heard from Kafka for too long'));
+  }, 5_000);
+
+  return {
+    async stop() {
+      stopping.abort();
+      clearInterval(watch);
+      clearTimeout(timer);
+      fetchOn();
+      await Promise.race([Promise.all([...busy.values(), restarting]), wait(stopLimit, undefined, { ref: false })]);
+      await disconnect(current.consumer);
+    },
+  };
+}
+
+/** The Kafka group that consumes one topic for a group. */
+export function groupOf(topic: string, group: string): string {
+  return `${group}.${topic}`;
+}

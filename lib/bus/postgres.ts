@@ -1,0 +1,207 @@
+import { hash } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
+import pg from 'pg';
+import { mayConnect } from '../connections.ts';
+import { isAway } from '../database.ts';
+import type { Logger } from '../log.ts';
+import { listen } from '../notifications.ts';
+import type { Bus, Consumer } from './bus.ts';
+import { consumeTopic, type TopicConsumer } from './postgres-consumer.ts';
+import { firstOf, makeTables, schema } from './postgres-tables.ts';
+import { answersWithin, checkName, publisher, runs, tellOfPartitions, unavailable } from './publishing.ts';
+
+/**
+ * The bus on PostgreSQL, for a single machine: a log of events for each partition of a topic, as Kafka has it.
+ *
+ * - `partitions`: the offset of the last event of each partition. Whoever publishes locks those that it appends to until it has
+ *   committed, so offsets have no gaps and are committed in their order: who has read up to one has missed none before it.
+ * - `events`: the events, by topic, partition and offset. What all groups have acknowledged is deleted.
+ * - `progress`: for each group and partition the offset of the next event that it has not acknowledged, and who works there. A
+ *   consumer claims all partitions that have something, or its share of them, for one round. A claim is a lease, which its holder
+ *   renews; one that isn't renewed goes to the next who asks. `epoch` grows with each claim, and fences: whoever comes back late
+ *   neither renews nor acknowledges what another has taken over.
+ * - `consumers`: who is there, for each group. So many share its partitions.
+ */
+export interface PostgresBusOptions {
+  url: string;
+  partitions: number;
+  clientId: string;
+  log: Logger;
+}
+
+/** Whoever publishes notifies this channel of PostgreSQL, with the topic. */
+const channel = 'bus';
+
+/** Milliseconds that a consumer may take to start, and each try of it. */
+const startLimit = 30_000;
+const tryLimit = 10_000;
+/** Beside the one that listens. */
+const mostConnections = 8;
+/** Of one statement that publishes. */
+const largestRun = { events: 500, bytes: 1024 * 1024 };
+
+/**
+ * Opens the bus on the database at `url`, whose role owns the schema `bus` or may make it.
+ *
+ * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the database is away; what PostgreSQL says if it refuses us
+ */
+export async function openPostgresBus({ url, partitions, clientId, log }: PostgresBusOptions): Promise<Bus> {
+  const connection = {
+    connectionString: url,
+    application_name: `${clientId} bus`,
+    connectionTimeoutMillis: 3_000,
+    statement_timeout: 4_500,
+    query_timeout: 5_000,
+    idle_in_transaction_session_timeout: 10_000,
+    keepAlive: true,
+    options: `-c search_path=${schema}`,
+  };
+  const pool = new pg.Pool({ ...connection, max: mostConnections, idleTimeoutMillis: 60_000 });
+  const forget = mayConnect(mostConnections);
+  pool.on('error', (error) => log.debug({ err: error }, 'an idle bus connection was lost'));
+  const names = new Map<string, string>();
+  /** Its text must be a constant: each connection plans it once. */
+  async function query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
+    let name = names.get(text);
+    if (name === undefined) names.set(text, (name = `bus${names.size}`));
+    return (await pool.query<Row>({ name, text, values }).catch((error: unknown) => Promise.reject(unavailable(error))))
+      .rows;
+  }
+
+  const consumers = new Set<TopicConsumer>();
+  const wake = (topic?: string) => {
+    for (const consumer of consumers) if (topic === undefined || consumer.topic === topic) consumer.wake();
+  };
+  let notifications: { close(): Promise<void> };
+  try {
+    await makeTables(pool);
+    notifications = await listen(connection, channel, wake, log);
+  } catch (error) {
+    forget();
+    await pool.end();
+    throw isAway(error) ? unavailable(error) : error;
+  }
+
+  const partitionOf = (key: string) => Number.parseInt(hash('sha1', key).slice(0, 8), 16) % partitions;
+
+  const publish = publisher(async (topic, events, isLate) => {
+    await makeTopic(topic);
+    for (const run of runs(events, largestRun.events, largestRun.bytes)) {
+      if (isLate()) return;
+      await query(
+        `with given as (
+           select * from unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::jsonb[])
+             with ordinality as g (partition, id, type, key, value, request_id, dead_letter, place)
+         ), heads as (
+           insert into partitions as p (topic, partition, last)
+             select $1, partition, count(*) from given group by partition order by partition
+             on conflict (topic, partition) do update set last = p.last + excluded.last
+             returning partition, last
+         ), stored as (
+           insert into events (topic, partition, "offset", id, type, key, value, request_id, dead_letter)
+             select $1, partition,
+                 h.last - count(*) over (partition by partition) + row_number() over (partition by partition order by place),
+                 id, type, key, value, request_id, dead_letter
+               from given join heads h using (partition)
+         )
+         select pg_notify('${channel}', $1)`,
+        [
+          topic,
+          run.map(({ key }) => partitionOf(key)),
+          run.map(({ id }) => id),
+          run.map(({ type }) => type),
+          run.map(({ key }) => key),
+          run.map(({ value }) => Buffer.from(value.buffer, value.byteOffset, value.byteLength)),
+          run.map(({ requestId }) => requestId),
+          run.map(({ deadLetter }) => (deadLetter === undefined ? null : JSON.stringify(deadLetter))),
+        ],
+      );
+    }
+  });
+
+  const madeTopics = new Set<string>();
+  /** Makes a topic with all its partitions, so that whoever sees some of them sees how many they are. */
+  async function makeTopic(topic: string): Promise<void> {
+    if (madeTopics.has(topic)) return;
+    const [row] = await query<{ found: number }>(
+      `with made as (
+         insert into partitions (topic, partition) select $1, * from generate_series(0, $2::int - 1) on conflict do nothing
+       )
+       select count(*)::int as found from partitions where topic = $1`,
+      [topic, partitions],
+    );
+    // As it was before: there may have been none.
+    if (row!.found > 0) tellOfPartitions(log, { topic, partitions, found: row!.found });
+    madeTopics.add(topic);
+  }
+
+  /** Makes the group known, if it isn't: it begins with the first event that is still there. */
+  async function subscribe(topic: string, group: string): Promise<void> {
+    await makeTopic(topic);
+    await query(
+      `insert into progress (topic, consumer_group, partition, next)
+         select topic, $2, partition, ${firstOf('p')} from partitions p where topic = $1 on conflict do nothing`,
+      [topic, group],
+    );
+  }
+
+  /** A database that is busy while everything starts is no reason to give up. */
+  async function insistOn(work: () => Promise<void>): Promise<void> {
+    for (const giveUp = performance.now() + startLimit; ; await wait(500)) {
+      try {
+        return await answersWithin(tryLimit, work());
+      } catch (error) {
+        if (performance.now() > giveUp) throw error;
+        log.debug({ err: error }, 'a consumer could not start yet; trying again');
+      }
+    }
+  }
+
+  return {
+    publish,
+
+    async consume(options): Promise<Consumer> {
+      const { topics, group } = options;
+      checkName('group', group);
+      topics.forEach((topic) => checkName('topic', topic));
+      await Promise.all(topics.map((topic) => insistOn(() => subscribe(topic, group))));
+      const started = topics.map((topic) => consumeTopic({ query, topic, options, log, publish }));
+      for (const consumer of started) consumers.add(consumer);
+      return {
+        async stop() {
+          await Promise.all(started.map((consumer) => consumer.stop()));
+          for (const consumer of started) consumers.delete(consumer);
+        },
+      };
+    },
+
+    async probe() {
+      await answersWithin(2_000, pool.query('select 1 from partitions limit 1'));
+    },
+
+    async lag(topic, group) {
+      checkName('topic', topic);
+      checkName('group', group);
+      const work = async () => {
+        await makeTopic(topic);
+        return query<{ partition: number; events: string }>(
+          `select p.partition, p.last + 1 - coalesce(g.next, ${firstOf('p')}) as events
+             from partitions p left join progress g
+               on g.topic = p.topic and g.partition = p.partition and g.consumer_group = $2
+            where p.topic = $1 order by p.partition`,
+          [topic, group],
+        );
+      };
+      const rows = await answersWithin(5_000, work());
+      return rows.map(({ partition, events }) => ({ partition, events: Number(events) }));
+    },
+
+    async stop() {
+      await Promise.all([...consumers].map((consumer) => consumer.stop()));
+      consumers.clear();
+      await notifications.close();
+      await pool.end();
+      forget();
+    },
+  };
+}

@@ -1,0 +1,53 @@
+import pg from 'pg';
+import { mayConnect } from './connections.ts';
+import type { Logger } from './log.ts';
+
+/**
+ * Listens on a channel of PostgreSQL, over a connection of its own, which comes back by itself. Calls `wake` with what each notification
+ * says, and with nothing after each time that some may have been missed.
+ */
+export async function listen(
+  connection: pg.ClientConfig,
+  channel: string,
+  wake: (said?: string) => void,
+  log: Logger,
+): Promise<{ close(): Promise<void> }> {
+  let closed = false;
+  let client: pg.Client | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  async function connect(): Promise<void> {
+    const next = new pg.Client(connection);
+    client = next;
+    next.on('error', (error) => log.debug({ err: error }, 'notifications were interrupted'));
+    next.on('end', again);
+    next.on('notification', ({ payload }) => wake(payload));
+    try {
+      await next.connect();
+      await next.query(`listen "${channel}"`);
+      wake();
+    } catch {
+      again();
+      await next.end().catch(() => {});
+    }
+  }
+
+  function again(): void {
+    if (closed || timer !== undefined) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      void connect();
+    }, 1_000);
+  }
+
+  const forget = mayConnect(1);
+  await connect();
+  return {
+    async close() {
+      closed = true;
+      forget();
+      clearTimeout(timer);
+      await client?.end().catch(() => {});
+    },
+  };
+}

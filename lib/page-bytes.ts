@@ -1,0 +1,16 @@
+/**
+ * Bytes that the items of a page have together at most: every stock client of gRPC takes an answer of 4 MiB, with all that is around
+ * them.
+ */
+export const mostPageBytes = 3 * 1024 * 1024;
+
+/**
+ * The first items of a page that fit into an answer; one always does, so that who asks for the rest comes to its end.
+ *
+ * @param sizeOf bytes of an encoded item, about
+ */
+export function fitting<Item>(items: readonly Item[], sizeOf: (item: Item) => number): readonly Item[] {
+  let bytes = 0;
+  const end = items.findIndex((item) => (bytes += sizeOf(item)) > mostPageBytes);
+  return end === -1 ? items : items.slice(0, Math.max(end, 1));
+}

@@ -1,0 +1,28 @@
+import { ConfigError } from './config.ts';
+
+/** Why a process can't start, as one line for people that names the setting: no bug, and starting again later may work. */
+export class StartError extends Error {
+  override name = 'StartError';
+}
+
+/**
+ * Why nothing can be served at an address, for people: a port that another program has may be free again later, a wrong setting stays.
+ *
+ * @param names of the settings of the host and the port
+ */
+export function listenFailure(
+  error: Error,
+  names: { host: string; port: string },
+  { host, port }: { host: string; port: number },
+): Error {
+  const text = error.message;
+  if (/EADDRINUSE/.test(text)) return new StartError(`${names.port}: ${host}:${port} is in use by another program`);
+  if (/EACCES/.test(text)) return new ConfigError([`${names.port} is ${port}, which this user may not listen on`]);
+  if (/EADDRNOTAVAIL|ENOTFOUND|EAI_|EINVAL/.test(text)) {
+    return new ConfigError([`${names.host} is ${host}, which is no address of this machine`]);
+  }
+  return new Error(`Can't listen on ${host}:${port}: ${text}`, { cause: error });
+}
+
+/** Aborted once this process is told to stop: for what waits before it takes calls. */
+export const ending: AbortController = new AbortController();

@@ -1,0 +1,94 @@
+import { hubDate, hubTime, ownTimeOf } from '#lib/clock.ts';
+import { withContext } from '#lib/context.ts';
+import { within } from '#lib/deadline.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Logger } from '#lib/log.ts';
+import { beginAtZero, counter } from '#lib/metrics.ts';
+import type { Connector, DeliveryToMake } from './connector.ts';
+import { afterFailure, expired, failed, type Result, type Round } from './delivery.ts';
+
+const attemptsMade = counter('delivery_attempts_total', 'How often a network was tried', ['channel']);
+
+/** A delivery with all that an attempt needs. */
+export interface Job extends Round {
+  delivery: DeliveryToMake;
+  /** UUID that the network knows it by. */
+  idempotencyKey: string;
+  /** How often it has been tried before. */
+  attempts: number;
+  /** Why the last attempt failed; empty if there was none. */
+  error: string;
+  /** Request id of the call that it comes from. */
+  callId: string;
+}
+
+export interface AttemptOptions {
+  connector: Connector;
+  log: Logger;
+  /** Milliseconds that the network may take for one attempt; the delivery's deadline may leave less. */
+  timeout: number;
+}
+
+export type Attempt = (job: Job) => Promise<Result>;
+
+/**
+ * Makes what tries a delivery once, and says what it comes to: it never throws, and it takes no longer than `timeout`, whether or not
+ * the connector heeds its signal. Past the deadline the network isn't asked.
+ */
+export function attempting({ connector, log, timeout }: AttemptOptions): Attempt {
+  const { name: channel, title } = connector;
+
+  beginAtZero(attemptsMade, { channel: [channel] });
+
+  async function ask({ delivery, idempotencyKey, replay }: Job): Promise<'taken' | void> {
+    const calledOff = new AbortController();
+    const late = () => new HubError('DEADLINE_EXCEEDED', 'NO_ANSWER', `${title} did not answer in time`);
+    try {
+      const delivering = connector.deliver(delivery, { idempotencyKey, replay, signal: calledOff.signal, log });
+      return await within(Math.min(timeout, delivery.deliverBy.getTime() - hubTime()), delivering, () => {
+        calledOff.abort();
+        return late();
+      });
+    } catch (error) {
+      // Whatever the connector throws because it was called off.
+      throw calledOff.signal.aborted ? late() : error;
+    }
+  }
+
+  async function tryOnce(job: Job): Promise<Result> {
+    const { delivery } = job;
+    const { recipientId, deliverBy: deadline } = delivery;
+    if (hubTime() >= deadline.getTime()) return expired(job.attempts, job.error, hubDate());
+    const attempts = job.attempts + 1;
+    attemptsMade.inc({ channel });
+    try {
+      const taken = await ask(job);
+      if (taken === 'taken') return { happening: 'take', attempts };
+      return { happening: 'deliver', outcome: { delivered: true, attempts, error: '', endedAt: hubDate() } };
+    } catch (error) {
+      const now = hubDate();
+      if (!(error instanceof HubError)) {
+        log.error({ err: error, recipient_id: recipientId }, `${title} failed as it should not`);
+        return failed(attempts, `${title} failed in an unexpected way`, now);
+      }
+      const result = afterFailure(error, { attempts, now, deadline, chance: Math.random() });
+      if (result.happening === 'park') {
+        const line = { err: error, recipient_id: recipientId, attempts };
+        log[attempts === 1 ? 'warn' : 'debug'](line, `${title} could not take a message; trying again`);
+      }
+      return result;
+    }
+  }
+
+  return (job) => {
+    const { messageId, recipientId, deliverBy } = job.delivery;
+    return withContext({ requestId: job.callId, messageId, deadline: ownTimeOf(deliverBy) }, async () => {
+      const result = await tryOnce(job);
+      if (result.happening === 'fail') {
+        const { attempts, error: reason } = result.outcome;
+        log.warn({ recipient_id: recipientId, channel, attempts, reason }, 'delivery failed');
+      }
+      return result;
+    });
+  };
+}

@@ -1,0 +1,282 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Bus, BusEvent } from '#lib/bus/bus.ts';
+import { hubDate } from '#lib/clock.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Attempt, Job } from './attempt.ts';
+import type { Connector } from './connector.ts';
+import type { Claim } from './deliveries-store.ts';
+import { nextState, type EndedDelivery, type Result, type State } from './delivery.ts';
+import { defaultLease, leaseMargin, type Lanes } from './lanes.ts';
+import { laneId, type LaneKey, type LaneToPark, type ParkedRequest } from './lanes-store.ts';
+import type { Loads } from './load.ts';
+import { attemptReport, countEnded, endReport, isReported, statusTopic } from './reports.ts';
+import type { Slots } from './slots.ts';
+import type { Store } from './store.ts';
+
+/** Milliseconds between two records of what has ended meanwhile. */
+const recordEvery = 100;
+const defaultLongestBatch = 250;
+
+export interface DeliveringOptions {
+  connector: Pick<Connector, 'name'>;
+  store: Pick<Store, 'claim' | 'record' | 'recordTaken' | 'release' | 'park'>;
+  publish: Bus['publish'];
+  attempt: Attempt;
+  slots: Slots;
+  lanes: Pick<Lanes, 'wake' | 'adopt'>;
+  loads: Pick<Loads, 'count' | 'countBehind'>;
+  /** UUID that this process claims deliveries and lanes in the name of. */
+  owner: string;
+  /** Once aborted, no attempt begins any more. */
+  stopping: AbortSignal;
+  lease?: number;
+  /** Milliseconds for which a batch of events waits for its deliveries: what is still open then is parked. 250 by default. */
+  longestBatch?: number;
+}
+
+/** A delivery that an event asks for. */
+export interface Asked extends Job {
+  lane: LaneKey;
+  request: ParkedRequest;
+  state: State;
+}
+
+interface Ended {
+  asked: Asked;
+  delivery: EndedDelivery;
+  /** Whether the outcome is on record already, and only its report may be missing. */
+  isRecorded: boolean;
+}
+
+/** Outcomes that this process knows of, and that could not be recorded yet, by `idOf`. */
+export type Unrecorded = Map<string, Result & { replay: number }>;
+
+/**
+ * Claims deliveries, tries each once, records how they ended and reports that, and parks those that have to wait.
+ *
+ * @param leftUnderWay gets the attempts that go on if this throws
+ * @throws HubError UNAVAILABLE `DELIVERIES_LEFT` if some are another process's, or were left to others: they are to be asked for again
+ */
+export async function deliver(
+  {
+    connector: { name: channel },
+    store,
+    publish,
+    attempt,
+    slots,
+    lanes,
+    loads,
+    owner,
+    stopping,
+    lease = defaultLease,
+    longestBatch = defaultLongestBatch,
+  }: DeliveringOptions,
+  unrecorded: Unrecorded,
+  asked: readonly Asked[],
+  leftUnderWay: Promise<unknown>[],
+): Promise<void> {
+  const claimedAt = performance.now();
+  const claims = await store.claim(
+    asked.map(({ delivery, idempotencyKey, replay }) => ({ ...delivery, channel, idempotencyKey, replay })),
+    owner,
+    lease,
+  );
+  const ended: Ended[] = [];
+  const taken: { asked: Asked; attempts: number }[] = [];
+  const toPark: LaneToPark[] = [];
+  const attempts: Parameters<typeof attemptReport>[] = [];
+  const underWay = new Map<string, { asked: Asked; result: Promise<Result> }>();
+
+  /** By lane, what is to be made here: nothing behind what somebody else is making. */
+  const open = new Map<string, Asked[]>();
+  let areLeft = false;
+  for (const [id, lane] of Map.groupBy(asked.keys(), (index) => laneId(asked[index]!.lane))) {
+    const ours: Asked[] = [];
+    const behind: Asked[] = [];
+    for (const index of lane) {
+      const each = asked[index]!;
+      const claim = claims[index]!;
+      if (claim.state === 'theirs') {
+        areLeft = true;
+        break;
+      }
+      if (claim.state === 'ended')
+        ended.push({ asked: each, delivery: endedOf(each, channel, claim), isRecorded: true });
+      if (claim.state !== 'ours') continue;
+      each.state = nextState[each.state].claim;
+      each.idempotencyKey = claim.idempotencyKey;
+      each.attempts = claim.attempts;
+      (claim.isBehind ? behind : ours).push(each);
+    }
+    if (behind.length > 0) {
+      loads.countBehind(channel, id);
+      toPark.push({ deliveries: behind.map(parkable) });
+    }
+    if (ours.length > 0) open.set(id, ours);
+  }
+
+  let isOver = false;
+  const mayTry = () => !isOver && !stopping.aborted && performance.now() < claimedAt + lease - leaseMargin;
+
+  async function deliverLane(id: string, lane: Asked[]): Promise<void> {
+    while (lane.length > 0) {
+      const each = lane[0]!;
+      const made = await slots.run(async () => {
+        if (!mayTry()) return undefined;
+        const result = earlierResult(each) ?? attempt(each);
+        underWay.set(id, { asked: each, result });
+        return await result;
+      });
+      // What comes after the end of the batch belongs to whoever has the lane by then.
+      if (made === undefined || isOver) return;
+      underWay.delete(id);
+      each.state = nextState[each.state][made.happening];
+      if (made.happening === 'deliver' || made.happening === 'take') loads.count(channel, 'taken');
+      loads.count(channel, made.happening === 'park' ? 'held' : 'prompt');
+      if (made.happening === 'park') {
+        const { attempt: failedAttempt } = made;
+        each.attempts = failedAttempt.attempts;
+        each.error = failedAttempt.error;
+        if (isReported(failedAttempt))
+          attempts.push([causeOf(each), { ...keyOf(each, channel), replay: each.replay, ...failedAttempt }]);
+        toPark.push({ deliveries: lane.splice(0).map(parkable), dueAt: failedAttempt.nextAt });
+        return;
+      }
+      lane.shift();
+      if (made.happening === 'take') {
+        taken.push({ asked: each, attempts: made.attempts });
+      } else {
+        unrecorded.set(idOf(each.delivery), { ...made, replay: each.replay });
+        ended.push({
+          asked: each,
+          delivery: { ...keyOf(each, channel), ...made.outcome, replay: each.replay },
+          isRecorded: false,
+        });
+      }
+    }
+  }
+
+  /** What came of the delivery before, if that could not be recorded then. */
+  function earlierResult({ delivery, replay }: Asked): Promise<Result> | undefined {
+    const earlier = unrecorded.get(idOf(delivery));
+    const stands = earlier !== undefined && (earlier.happening === 'deliver' || earlier.replay === replay);
+    return stands ? Promise.resolve(earlier) : undefined;
+  }
+
+  async function record(): Promise<void> {
+    const some = ended.splice(0);
+    const handedOver = taken.splice(0);
+    const fresh = some.filter(({ isRecorded }) => !isRecorded);
+    const [standing] = await Promise.all([
+      fresh.length === 0 ? [] : store.record(fresh.map(({ delivery }) => delivery)),
+      handedOver.length === 0
+        ? undefined
+        : store.recordTaken(
+            handedOver.map(({ asked: each, attempts: count }) => ({
+              ...keyOf(each, channel),
+              replay: each.replay,
+              attempts: count,
+              callId: each.callId,
+            })),
+          ),
+    ]);
+    fresh.forEach((each, index) => {
+      each.delivery = standing[index]!;
+      unrecorded.delete(idOf(each.delivery));
+      countEnded(each.delivery);
+    });
+    const reports: BusEvent[] = [
+      ...attempts.splice(0).map((given) => attemptReport(...given)),
+      ...some.map(({ asked: each, delivery }) => endReport(causeOf(each), delivery)),
+    ];
+    if (reports.length > 0) await publish(statusTopic, reports);
+    if (toPark.length === 0) return;
+    const waiting = toPark.splice(0);
+    const parked = await store.park(waiting, owner, lease);
+    if (parked < waiting.reduce((sum, { deliveries }) => sum + deliveries.length, 0)) areLeft = true;
+    lanes.wake();
+  }
+
+  const working = Promise.all([...open].map(([id, lane]) => deliverLane(id, lane)));
+  let isDone = false;
+  const settle = () => void (isDone = true);
+  working.then(settle, settle);
+  const end = performance.now() + Math.min(longestBatch, lease / 2);
+  try {
+    while (!isDone && performance.now() < end) {
+      await settledWithin(Math.min(recordEvery, end - performance.now()), working);
+      await record();
+    }
+    isOver = true;
+    if (stopping.aborted) {
+      // Others begin at once with what isn't begun here; what is being tried is parked, and waited for.
+      const rest = [...open].flatMap(([id, lane]) => (underWay.has(id) ? [] : lane));
+      if (rest.length > 0) {
+        areLeft = true;
+        await store.release(
+          rest.map((each) => keyOf(each, channel)),
+          owner,
+        );
+      }
+    }
+    const busy = [...underWay];
+    for (const [id, lane] of open) {
+      if (lane.length === 0 || (stopping.aborted && !underWay.has(id))) continue;
+      loads.count(channel, 'held');
+      toPark.push({ deliveries: lane.splice(0).map(parkable), dueAt: underWay.has(id) ? null : hubDate() });
+    }
+    const parkedAt = performance.now();
+    await record();
+    lanes.adopt(
+      busy.map(([, { asked: each, result }]) => ({ lane: each.lane, messageId: each.delivery.messageId, result })),
+      parkedAt,
+    );
+    underWay.clear();
+  } catch (error) {
+    isOver = true;
+    leftUnderWay.push(
+      ...[...underWay.values()].map(({ asked: each, result }) => result.then((made) => keep(each, made))),
+    );
+    throw error;
+  }
+  if (!areLeft) return;
+  throw new HubError('UNAVAILABLE', 'DELIVERIES_LEFT', 'Some deliveries are left: they are being made elsewhere', {
+    retryAfter: 1,
+  });
+
+  /** Keeps what has come of a delivery in a batch that failed, for when its event comes again. */
+  function keep(each: Asked, made: Result): void {
+    if ('outcome' in made) unrecorded.set(idOf(each.delivery), { ...made, replay: each.replay });
+  }
+}
+
+function endedOf(asked: Asked, channel: string, { outcome }: Claim & { state: 'ended' }): EndedDelivery {
+  return { ...outcome, ...keyOf(asked, channel), replay: asked.replay };
+}
+
+function parkable({ lane, delivery: { messageId }, replay, request, attempts, error }: Asked) {
+  return { ...lane, messageId, replay, request, attempts, error };
+}
+
+export function causeOf({ lane: { conversationId }, callId }: Asked) {
+  return { conversationId, callId };
+}
+
+/** Of a delivery over the one channel that is worked on here. */
+export function idOf({ messageId, recipientId }: { messageId: string; recipientId: string }): string {
+  return `${messageId}/${recipientId}`;
+}
+
+export function keyOf({ delivery: { messageId, recipientId } }: Job, channel: string) {
+  return { messageId, recipientId, channel };
+}
+
+/** Waits for `work`, but not longer than that. */
+async function settledWithin(milliseconds: number, work: Promise<unknown>): Promise<void> {
+  const timer = new AbortController();
+  try {
+    await Promise.race([work, sleep(Math.max(1, milliseconds), undefined, { signal: timer.signal }).catch(() => {})]);
+  } finally {
+    timer.abort();
+  }
+}

@@ -1,0 +1,34 @@
+import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Connection } from '#lib/rpc/client.ts';
+import { Rounds } from '#lib/rounds.ts';
+
+/** Tells who is in a conversation at that moment. */
+export interface Memberships {
+  /** @throws HubError NOT_FOUND `CONVERSATION_NOT_FOUND`; whatever the conversation service can't be asked for */
+  of(conversationId: string): Promise<string[]>;
+}
+
+const mostAtOnce = 500;
+const roundsAtOnce = 2;
+
+/** Asks the conversation service: those who want to know something at the same time ask together, and nothing is remembered. */
+export function openMemberships(
+  conversations: Pick<Connection<typeof ConversationServiceService>, 'getMemberships'>,
+): Memberships {
+  const rounds = new Rounds<string, string[] | undefined>(
+    async (ids) => {
+      const { memberships } = await conversations.getMemberships({ conversationIds: [...new Set(ids)] });
+      const found = new Map(memberships.map(({ conversationId, memberIds }) => [conversationId, memberIds]));
+      return ids.map((id) => found.get(id));
+    },
+    { items: mostAtOnce, atOnce: roundsAtOnce },
+  );
+  return {
+    async of(conversationId) {
+      const memberIds = await rounds.do(conversationId);
+      if (memberIds === undefined) throw new HubError('NOT_FOUND', 'CONVERSATION_NOT_FOUND', 'Conversation not found');
+      return memberIds;
+    },
+  };
+}
