@@ -233,7 +233,8 @@ test.serial(
       () => historyOf(there, conversationId),
       ([, found]) => found?.status === MessageStatus.MESSAGE_STATUS_FAILED,
     );
-    t.like(answer!.toolCalls[0], { name: 'add_task', result: null });
+    t.like(answer!.toolCalls[0], { name: 'add_task', isError: true });
+    t.regex(String(answer!.toolCalls[0]!.result), /^Cut off: /);
     t.true((await tasksCalled(title)) <= 1);
     model.on(saying('I am back'));
     const next = await readUntilBroken(chat(there, 'Go on', conversationId));

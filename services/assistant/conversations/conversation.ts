@@ -75,6 +75,15 @@ export function callsIn(steps: readonly Step[]): StoredCall[] {
     .filter(({ isBegun, outcome }) => isBegun === true || outcome !== undefined);
 }
 
+/** A call of an answer that has ended: one whose tool had not answered by then was cut off, which is no success. */
+export function endedCall(call: StoredCall): StoredCall & Required<Pick<StoredCall, 'outcome'>> {
+  const result =
+    call.isBegun === true
+      ? 'Cut off: the answer ended before the tool had answered. What was to be done may have been done'
+      : 'Not called: the answer ended before';
+  return { ...call, outcome: call.outcome ?? { result, isError: true, durationMs: 0 } };
+}
+
 /** Steps, and behind them what was said since they were kept. */
 export function withText(steps: readonly Step[], said: string): readonly Step[] {
   const { length } = textOf(steps);

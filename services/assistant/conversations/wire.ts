@@ -9,7 +9,7 @@ import {
   type ToolCall,
   type Usage,
 } from '#gen/chat4all/assistant/v1/assistant.ts';
-import { callsIn, textOf, type FinishReason, type StoredCall } from './conversation.ts';
+import { callsIn, endedCall, textOf, type FinishReason, type StoredCall } from './conversation.ts';
 import type { Conversation, Message, MessageWithSiblings } from './conversations-store.ts';
 
 const roles = { user: WireRole.ROLE_USER, assistant: WireRole.ROLE_ASSISTANT };
@@ -66,7 +66,7 @@ export function answerMessage(
   return {
     conversationId,
     response: textOf(steps),
-    toolCalls: callsIn(steps).map(toolCallMessage),
+    toolCalls: callsIn(steps).map((call) => toolCallMessage(endedCall(call))),
     messageId: id,
     model: model ?? '',
     usage: usageMessage(usage ?? { inputTokens: 0, outputTokens: 0 }),
@@ -97,7 +97,7 @@ function withoutSiblings({
     content: status === 'streaming' ? content || textOf(more.steps) : content,
     createdAt,
     status: statuses[status],
-    toolCalls: callsIn(more.steps).map(toolCallMessage),
+    toolCalls: callsIn(more.steps).map((call) => toolCallMessage(status === 'streaming' ? call : endedCall(call))),
     usage: more.usage === undefined ? undefined : usageMessage(more.usage),
     model: more.model ?? '',
     siblings: [],

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks';
-import type { FinishReason, Step, StoredCall } from '../conversations/conversation.ts';
+import { endedCall, type FinishReason, type Step, type StoredCall } from '../conversations/conversation.ts';
 import {
   ProviderError,
   type PromptMessage,
@@ -363,10 +363,10 @@ export function messagesOfStep({ text, calls }: Step): PromptMessage[] {
   }));
   return [
     { role: 'assistant', content: text, toolRequests },
-    ...calls.map(({ requestId, outcome }) => ({
+    ...calls.map((call) => ({
       role: 'tool' as const,
-      toolRequestId: requestId,
-      content: toolContent(outcome ?? { result: 'Not called, or cut off: the answer has ended before', isError: true }),
+      toolRequestId: call.requestId,
+      content: toolContent(endedCall(call).outcome),
     })),
   ];
 }

@@ -237,6 +237,20 @@ test('stop: ends the answer at the process that makes it and at any other, and k
   }
 });
 
+test('stop: a tool that is being called is cut off, and the answer does not call that a success', async (t) => {
+  const { desk, first, asker } = setUp(t);
+  const following = await begin(first, asker);
+  const events = collect(first, following);
+  (await desk.modelCall()).finish('stop', [['tasks__add_task', '{}']]);
+  await desk.toolCall();
+  t.true(await first.turns.stop(await conversationOf(following)));
+  const last = (await events).at(-1)!.event;
+  if (last?.$case !== 'stopped') return t.fail(last?.$case);
+  t.is(last.value.toolCalls.length, 1);
+  t.like(last.value.toolCalls[0], { name: 'add_task', isError: true });
+  t.regex(String(last.value.toolCalls[0]!.result), /^Cut off: /);
+});
+
 test('stop: an answer that waits for the user is stopped, too', async (t) => {
   const { desk, first, second, asker } = setUp(t);
   const following = await begin(first, asker, { approveTools: true });

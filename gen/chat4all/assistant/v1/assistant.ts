@@ -188,11 +188,14 @@ export interface ToolCall {
   arguments:
     | { [key: string]: any }
     | undefined;
-  /** What it has answered; null if it has not. */
+  /**
+   * What the tool has answered; null as long as it has not. Of a call that was cut off, since the answer ended before:
+   * a sentence that says so.
+   */
   result:
     | any
     | undefined;
-  /** Whether it failed. */
+  /** Whether it failed, or was cut off: then it may have had its effect. */
   isError: boolean;
   /** Milliseconds from the call to its result. */
   durationMs: bigint;

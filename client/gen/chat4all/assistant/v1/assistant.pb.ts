@@ -89,9 +89,12 @@ export type ToolCall = {
   name: string;
   /** What it was given. */
   arguments: Record<string, unknown> | null;
-  /** What it has answered; null if it has not. */
+  /**
+   * What the tool has answered; null as long as it has not. Of a call that was cut off, since the answer ended before:
+   * a sentence that says so.
+   */
   result: unknown;
-  /** Whether it failed. */
+  /** Whether it failed, or was cut off: then it may have had its effect. */
   is_error: boolean;
   /** Milliseconds from the call to its result. */
   duration_ms: number;
