@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { registry } from '#lib/rpc/schema.ts';
-import { readRoutes } from '../gateway/bindings.ts';
+import { readRoutes } from '../gateway/rules/bindings.ts';
 import { documentOf } from '../gateway/own-routes.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';

@@ -1,9 +1,9 @@
 import type { ServerResponse } from 'node:http';
 import { status } from '@grpc/grpc-js';
-import { answerJson, answerProblem } from './answer.ts';
+import { answerJson, answerProblem } from './http/send-answer.ts';
 import { readinessOf, type Health, type PartsHealth } from '#lib/readiness.ts';
-import type { Backends } from './backends.ts';
-import { Problem } from './problem.ts';
+import type { Backends } from './grpc/backends.ts';
+import { Problem } from './http/problem.ts';
 
 /** How long an answer about the backends stays true: asking more often asks nobody. */
 const freshFor = 250;

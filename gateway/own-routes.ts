@@ -1,17 +1,17 @@
 import { readFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
-import { envelopedPaths } from './answers.ts';
-import type { Binding } from './bindings.ts';
-import { assetNames, type Docs, type Page } from './docs.ts';
+import { envelopedPaths } from './rules/answer-styles.ts';
+import type { Binding } from './rules/bindings.ts';
+import { assetNames, type Docs, type Page } from './openapi/pages.ts';
 import type { HealthAnswers } from './health.ts';
 import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
 import { conditions, unchanged, versioned, type Operation } from './openapi/operations.ts';
 import { ownProblems, preconditionFailed } from './openapi/problems.ts';
 import { problemResponses } from './openapi/responses.ts';
 import type { Schema } from './openapi/rules.ts';
-import { parseTemplate, type Route } from './routes.ts';
-import { endpointsOf, type Handler } from './rpc-routes.ts';
+import { parseTemplate, type Route } from './rules/routes.ts';
+import { endpointsOf, type Handler } from './calls/rpc-routes.ts';
 
 /** What answers the gateway's own endpoints. */
 interface Answers {

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import type { ExecutionContext } from 'ava';
-import { flags, headSize, types } from '../gateway/http2/frames.ts';
+import { flags, headSize, types } from '../gateway/grpc/http2/frames.ts';
 
 /** What a client sent on one stream of HTTP/2. */
 export interface SentOnStream {

@@ -1,9 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
-import { ClientConnection } from '../gateway/http2/connection.ts';
-import { headSize } from '../gateway/http2/frames.ts';
-import { RequestHead, type Fields, type Loss, type Receiver } from '../gateway/http2/request.ts';
+import { ClientConnection } from '../gateway/grpc/http2/connection.ts';
+import { headSize } from '../gateway/grpc/http2/frames.ts';
+import { RequestHead, type Fields, type Loss, type Receiver } from '../gateway/grpc/http2/request.ts';
 
 /** What came of a request, as one text for each thing that was heard. */
 export class Heard implements Receiver {

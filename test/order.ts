@@ -28,7 +28,7 @@ const computing = [
   'test/flows/refusals.test.ts',
   'test/access.test.ts',
   'test/architecture.test.ts',
-  'gateway/upload.test.ts',
+  'gateway/calls/upload.test.ts',
   'test/flows/file-refusals.test.ts',
 ];
 

@@ -1,8 +1,8 @@
 import type { Registry } from '@bufbuild/protobuf';
 import { requestIdPattern } from '#lib/context.ts';
-import type { Endpoint } from '../rpc-routes.ts';
-import { envelopedPaths } from '../answers.ts';
-import { envelopeCode } from '../envelope.ts';
+import type { Endpoint } from '../calls/rpc-routes.ts';
+import { envelopedPaths } from '../rules/answer-styles.ts';
+import { envelopeCode } from '../calls/envelope.ts';
 import { commentOf } from './comments.ts';
 import { Operations, tagOf, type Operation } from './operations.ts';
 import { KnownErrors, ofNoEndpoint } from './problems.ts';

@@ -1,10 +1,10 @@
 import { STATUS_CODES } from 'node:http';
-import { envelopeCode } from '../envelope.ts';
+import { envelopeCode } from '../calls/envelope.ts';
 import { problemHeaders, sentence, type KnownProblem } from './problems.ts';
 import type { Schema } from './rules.ts';
 
 /*
- * Answers in an envelope (gateway/envelope.ts).
+ * Answers in an envelope (gateway/calls/envelope.ts).
  */
 
 /** What rules are called, in any service. */

@@ -5,9 +5,9 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import test from 'ava';
 import { registry as hubRegistry } from '#lib/rpc/schema.ts';
-import { readRoutes } from '../bindings.ts';
+import { readRoutes } from '../rules/bindings.ts';
 import { documentOf } from '../own-routes.ts';
-import { endpointsOf } from '../rpc-routes.ts';
+import { endpointsOf } from '../calls/rpc-routes.ts';
 import { writtenPath } from './operations.ts';
 import { ofNoEndpoint } from './problems.ts';
 

@@ -1,10 +1,10 @@
 import type { DescField } from '@bufbuild/protobuf';
-import type { Binding, Events, HeaderField } from '../bindings.ts';
-import { partName } from '../body-pieces.ts';
-import type { Template } from '../routes.ts';
-import type { Endpoint } from '../rpc-routes.ts';
-import { isElsewhere } from '../transcode.ts';
-import { paginationType } from '../envelope.ts';
+import type { Binding, Events, HeaderField } from '../rules/bindings.ts';
+import { partName } from '../calls/body-pieces.ts';
+import type { Template } from '../rules/routes.ts';
+import type { Endpoint } from '../calls/rpc-routes.ts';
+import { isElsewhere } from '../dialects/transcoder.ts';
+import { paginationType } from '../calls/envelope.ts';
 import { commentOf, titled } from './comments.ts';
 import { successSchema } from './envelopes.ts';
 import { preconditionFailed, type BodyKind, type KnownErrors, type KnownProblem } from './problems.ts';

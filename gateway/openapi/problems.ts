@@ -1,6 +1,6 @@
 import { hasOption, getOption, type DescExtension, type Registry } from '@bufbuild/protobuf';
-import type { Binding } from '../bindings.ts';
-import { httpStatusOf } from '../problem.ts';
+import type { Binding } from '../rules/bindings.ts';
+import { httpStatusOf } from '../http/problem.ts';
 import type { Schema } from './rules.ts';
 
 /** An error that an endpoint may answer with. */

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http';
-import type { AnswerStyle } from '../answers.ts';
+import type { AnswerStyle } from '../rules/answer-styles.ts';
 import { failureResponse } from './envelopes.ts';
-import { openAiError } from '../problem-forms.ts';
+import { openAiError } from '../calls/problem-forms.ts';
 import { problemHeaders, sentence, type KnownProblem } from './problems.ts';
 import type { Schema } from './rules.ts';
 

@@ -8,8 +8,8 @@ import {
   type DescMessage,
   type Registry,
 } from '@bufbuild/protobuf';
-import { fieldsAt, messageType, type Field } from '../schema.ts';
-import { fitsText } from '../request-json.ts';
+import { fieldsAt, messageType, type Field } from '../json/schema.ts';
+import { fitsText } from '../json/request-json.ts';
 import { commentOf } from './comments.ts';
 import { listRules, mapRules, Rules, sentences, valueRules, type FieldRules, type Schema } from './rules.ts';
 

@@ -1,0 +1,210 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Registry } from '@bufbuild/protobuf';
+import type { ServiceError } from '@grpc/grpc-js';
+import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobuf/wkt';
+import type { RateFloorOptions } from '#lib/rate-floor.ts';
+import type { Admission } from '../http/admission.ts';
+import type { Backend, Backends } from '../grpc/backends.ts';
+import { othersBelow, styledPaths } from '../rules/answer-styles.ts';
+import type { Binding } from '../rules/bindings.ts';
+import { isJson } from './body.ts';
+import { answerDownload } from './download.ts';
+import type { Dialect } from '../dialects/dialect.ts';
+import { Envelope } from './envelope.ts';
+import { answerEvents } from './server-sent-events.ts';
+import { answerJoined } from './joined-array.ts';
+import type { ErrorForms } from '../http/problem.ts';
+import { problemFormOf } from './problem-forms.ts';
+import { Reading } from '../json/reading.ts';
+import type { Route } from '../rules/routes.ts';
+import type { ServiceRoute } from '../dialects/grpc-gateway/route-table.ts';
+import { Transcoder } from '../dialects/transcoder.ts';
+import { answerCollected, answerStream, type StreamOptions } from './stream.ts';
+import { answerUnary, requireConditions, type UnaryOptions } from './unary.ts';
+import { answerUpload } from './upload.ts';
+import { answerWhole } from './whole-http.ts';
+
+/** Answers a request to a route, or throws a Problem. */
+export type Handler = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  values: readonly string[],
+  query: string,
+) => Promise<void> | void;
+
+/** What calls may take, in milliseconds and bytes. */
+export interface Limits {
+  /** How long a call may take whose RPC says nothing of it. */
+  timeout: number;
+  /** Bytes that a JSON body may have, and how long it may take to arrive. */
+  bodyLimit: number;
+  bodyTimeout: number;
+  /** How fast bodies have to come. */
+  floor: RateFloorOptions;
+  /** How long a client that sends a stream of messages may send none, unless it is answered meanwhile. */
+  silence: number;
+  /** How long a client that is sent a body may take too little of it. */
+  downloadIdle: number;
+  /** How often a client that waits for events is told that the connection is alive. */
+  heartbeat: number;
+}
+
+/** The routes to RPCs. */
+export function rpcRoutes(
+  routes: readonly Route<Binding>[],
+  registry: Registry,
+  backends: Backends,
+  limits: Limits,
+  admission: Admission,
+  dialect: Dialect,
+): ServiceRoute<Handler>[] {
+  const transcoder = new Transcoder(registry, dialect.json);
+  const envelope = new Envelope(registry, dialect.json);
+  const context = { transcoder, envelope, backends, admission, limits, dialect };
+  const paths = styledPaths(routes);
+  return endpointsOf(routes).map(({ route, json, lookup }) => {
+    const { method, template } = route;
+    const service = route.target.method.parent.typeName;
+    const except = othersBelow(route.target, paths);
+    const handler = conditional(lookup, context, handlerOf(route.target, context));
+    if (json === undefined) return { service, method, template, except, target: handler };
+    const ofJson = handlerOf(json.target, context);
+    const target: Handler = (request, ...rest) =>
+      (isJson(request.headers['content-type']) ? ofJson : handler)(request, ...rest);
+    return { service, method, template, except, target };
+  });
+}
+
+/** What is served at one method and path. */
+export interface Endpoint {
+  route: Route<Binding>;
+  /** Of an upload the route that takes the requests with a JSON body, if there is one. */
+  json: Route<Binding> | undefined;
+  /** Of a method that changes what is at a path the GET there, if there is one: conditions of requests are about its answer. */
+  lookup: Binding | undefined;
+}
+
+/** The endpoints that routes make: an upload and the RPC for requests with a JSON body are one. */
+export function endpointsOf(routes: readonly Route<Binding>[]): Endpoint[] {
+  const endpoints = routes.map((route) => ({
+    route,
+    json: jsonSibling(route, routes),
+    lookup: lookupBeside(route, routes),
+  }));
+  const taken = new Set(endpoints.map(({ json }) => json));
+  return endpoints.filter(({ route }) => !taken.has(route));
+}
+
+/** The longest that a request may take to arrive. */
+export function longestUpload(routes: readonly Route<Binding>[], limits: Limits): number {
+  const uploads = routes.filter(({ target }) => isUpload(target)).map(({ target }) => target.timeout ?? limits.timeout);
+  return Math.max(limits.bodyTimeout, ...uploads);
+}
+
+function isUpload({ method, rawBody }: Binding): boolean {
+  return rawBody !== undefined && method.methodKind === 'client_streaming';
+}
+
+/** Of an upload the route with the same method and path that takes the requests with a JSON body, if there is just one. */
+function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): Route<Binding> | undefined {
+  if (!isUpload(route.target)) return undefined;
+  const others = routes.filter(
+    (other) => other !== route && other.method === route.method && other.template.text === route.template.text,
+  );
+  const [sibling] = others;
+  const takesJson = sibling?.target.method.methodKind === 'unary' && sibling.target.body !== 'none';
+  return others.length === 1 && takesJson ? sibling : undefined;
+}
+
+/** What all routes have in common. */
+interface Context {
+  transcoder: Transcoder;
+  envelope: Envelope;
+  backends: Backends;
+  admission: Admission;
+  limits: Limits;
+  dialect: Dialect;
+}
+
+function optionsOf(binding: Binding, context: Context) {
+  const { transcoder, backends, admission, limits, dialect } = context;
+  const backend = backends.of(binding.method.parent.typeName) as Backend;
+  const envelope = binding.answers?.style === 'envelope' ? context.envelope : undefined;
+  const form = problemFormOf(binding);
+  const common = { backend, binding, transcoder, dialect, envelope, form, timeout: binding.timeout ?? limits.timeout };
+  const { bodyLimit, bodyTimeout, floor } = limits;
+  return { common, body: { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict }, backend };
+}
+
+function unaryOptions(binding: Binding, context: Context): UnaryOptions {
+  const { common, body } = optionsOf(binding, context);
+  return { ...common, ...body, isRepeatable: binding.method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN };
+}
+
+function handlerOf(binding: Binding, context: Context): Handler {
+  const { limits } = context;
+  const { method, rawBody } = binding;
+  const { common, body, backend } = optionsOf(binding, context);
+  const { floor, silence, heartbeat } = limits;
+  if (method.methodKind === 'unary') {
+    const options = unaryOptions(binding, context);
+    return (request, response, values, query) => answerUnary(request, response, values, query, options);
+  }
+  const enter = entrance(backend, context);
+  if (rawBody === undefined) {
+    const options: StreamOptions = { ...common, ...body, enter, silence, heartbeat };
+    const { events } = binding;
+    if (events !== undefined) {
+      const ofEvents = { ...options, events };
+      return (request, response, values, query) => answerEvents(request, response, values, query, ofEvents);
+    }
+    if (binding.isWholeHttp) return (request, response) => answerWhole(request, response, options);
+    if (binding.isJoined) {
+      return (request, response, values, query) => answerJoined(request, response, values, query, options);
+    }
+    if (method.methodKind === 'client_streaming') {
+      return (request, response) => answerCollected(request, response, options);
+    }
+    return (request, response, values, query) => answerStream(request, response, values, query, options);
+  }
+  const entering = (answer: Handler): Handler => {
+    return async (request, response, ...rest) => {
+      await enter(request, response);
+      if (!response.destroyed) await answer(request, response, ...rest);
+    };
+  };
+  if (method.methodKind === 'client_streaming') {
+    const options = { ...common, rawBody, floor };
+    return entering((request, response, values, query) => answerUpload(request, response, values, query, options));
+  }
+  const options = { ...common, rawBody, idle: limits.downloadIdle };
+  return entering((request, response, values, query) => answerDownload(request, response, values, query, options));
+}
+
+/** Heeds the conditions of requests that change what a GET of the same path is answered with. */
+function conditional(lookup: Binding | undefined, context: Context, handler: Handler): Handler {
+  if (lookup === undefined || context.dialect.json.strict) return handler;
+  const options = unaryOptions(lookup, context);
+  return async (request, response, values, query) => {
+    await requireConditions(request, response, values, options);
+    if (!response.destroyed) await handler(request, response, values, query);
+  };
+}
+
+function lookupBeside({ method, template }: Route<Binding>, routes: readonly Route<Binding>[]): Binding | undefined {
+  if (!['DELETE', 'PUT', 'PATCH'].includes(method)) return undefined;
+  const { target } = routes.find((other) => other.method === 'GET' && other.template.text === template.text) ?? {};
+  return target?.method.methodKind === 'unary' && target.successStatus === 200 ? target : undefined;
+}
+
+const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };
+
+/** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
+function entrance({ streamCalls }: Backend, { admission, dialect }: Context): StreamOptions['enter'] {
+  return async (request, response) => {
+    admission.stream(request, response);
+    await streamCalls.reached(Infinity).catch((error: ServiceError) => {
+      throw dialect.refusal(error, new Reading(), noForms);
+    });
+  };
+}

@@ -1,0 +1,139 @@
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { callerKey } from '#lib/rpc/status.ts';
+import { asIs, type CallOptions, type Outgoing } from './call.ts';
+import { fromMetadata, noteCaller } from '../http/headers.ts';
+import { Pace } from './flow-control.ts';
+import { Problem } from '../http/problem.ts';
+import { sendWhole } from '../http/lingering-close.ts';
+
+/** A stream of a backend's messages on its way to a client, at the pace of which it comes. */
+export interface Passage {
+  /** The metadata of the backend, as headers. */
+  headers(): OutgoingHttpHeaders;
+  /** Begins the answer. A HEAD is answered by that, and the call is over. */
+  begin(status: number, headers: OutgoingHttpHeaders): void;
+  /** Writes a part of the answer; nothing once it is over. */
+  write(part: string | Uint8Array): void;
+  /** Ends the answer as an error, or breaks it off if it has begun and the sink can't say so. */
+  fail(problem: Problem): void;
+}
+
+/** What becomes of the messages. What it throws is an error on our side. */
+export interface Sink {
+  /** The backend's metadata is there. */
+  begun?(): void;
+  message(message: Buffer): void;
+  /** There are no more messages; all that is left is written here, save for the end of the answer. */
+  end(): Promise<void> | void;
+  /** Tells of an error in the middle of the answer. Without it the connection is broken off, so that nothing looks complete. */
+  broken?(problem: Problem): void;
+  /** It is over, whatever the reason. */
+  stop?(): void;
+}
+
+/**
+ * Calls a server-streaming RPC, and passes its messages on to a sink. When the client goes, the call is cancelled.
+ *
+ * @throws Problem, before the answer has begun
+ */
+export function passOn(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { backend, binding, dialect }: CallOptions,
+  outgoing: Outgoing,
+  message: Buffer,
+  sinkOf: (passage: Passage) => Sink,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const pace = new Pace();
+    let isOpen = true;
+    let metadata: IncomingHttpHeaders = {};
+    const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
+      deadline: outgoing.deadline,
+      interceptors: [pace.interceptor],
+    });
+    const close = (then: () => void) => {
+      if (!isOpen) return;
+      isOpen = false;
+      sink.stop?.();
+      response.off('close', onGone).off('drain', onDrain);
+      then();
+    };
+    const onGone = () =>
+      close(() => {
+        upstream.cancel();
+        resolve();
+      });
+    const onDrain = () => pace.resume();
+    response.on('close', onGone).on('drain', onDrain);
+
+    const passage: Passage = {
+      headers: () => dialect.headersOf(metadata),
+      begin(status, headers) {
+        if (!isOpen) return;
+        if (request.method === 'HEAD') {
+          sendWhole(response, status, headers);
+          onGone();
+          return;
+        }
+        response.writeHead(status, headers);
+        // What follows may be a long time in coming.
+        response.flushHeaders();
+      },
+      write(part) {
+        if (isOpen && !response.write(part)) pace.pause();
+      },
+      fail(problem) {
+        if (!isOpen) return;
+        if (response.headersSent) sink.broken?.(problem);
+        close(() => {
+          upstream.cancel();
+          if (!response.headersSent || sink.broken === undefined) {
+            reject(problem);
+            return;
+          }
+          response.end();
+          resolve();
+        });
+      },
+    };
+    const sink = sinkOf(passage);
+    const attempt = (work: () => void) => {
+      try {
+        if (isOpen) work();
+      } catch (cause) {
+        passage.fail(broken(cause));
+      }
+    };
+
+    upstream.on('metadata', (received: Metadata) => {
+      metadata = fromMetadata(received);
+      attempt(() => sink.begun?.());
+    });
+    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
+    upstream.on('data', (received: Buffer) => attempt(() => sink.message(received)));
+    upstream.on('error', (error: ServiceError) => {
+      if (isOpen) passage.fail(outgoing.refusal(error));
+    });
+    upstream.on('end', () => {
+      if (!isOpen) return;
+      if (outgoing.isWrong) {
+        passage.fail(outgoing.wrong());
+        return;
+      }
+      (async () => sink.end())().then(
+        () =>
+          close(() => {
+            if (!response.writableEnded) response.end();
+            resolve();
+          }),
+        (cause: unknown) => passage.fail(cause instanceof Problem ? cause : broken(cause)),
+      );
+    });
+  });
+}
+
+function broken(cause: unknown): Problem {
+  return new Problem(500, 'INTERNAL', 'Something went wrong on our side', { cause });
+}

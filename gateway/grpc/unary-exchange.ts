@@ -1,0 +1,184 @@
+import type { IncomingHttpHeaders } from 'node:http2';
+import { Metadata, status } from '@grpc/grpc-js';
+import { longestTimer } from '#lib/deadline.ts';
+import { deadlineExceeded, isLost, isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
+import { statusIn } from '#lib/rpc/status.ts';
+import { Gathered } from './buffer-list.ts';
+import { errorCodes } from './http2/frames.ts';
+import type { Loss, Receiver } from './http2/request.ts';
+
+/** What a server answered. */
+export interface UnaryAnswer {
+  message: Buffer;
+  /** Its metadata, as HTTP/2 has it. */
+  headers: IncomingHttpHeaders;
+  trailers: IncomingHttpHeaders;
+}
+
+/** Of a message: whether it is compressed, and its length. */
+export const prefixLength = 5;
+
+/** One call: gathers what comes back, and makes an answer or an error of it. */
+export class Exchange implements Receiver {
+  readonly #maxAnswer: number;
+  readonly #resolve: (answer: UnaryAnswer) => void;
+  readonly #reject: (error: CallError) => void;
+  #headers: IncomingHttpHeaders | undefined;
+  #trailers: IncomingHttpHeaders | undefined;
+  /** Those of the two with which the answer ended: they have the status. */
+  #ending: IncomingHttpHeaders | undefined;
+  readonly #body = new Gathered();
+  /** Bytes of the message, as it says itself. */
+  #announced: number | undefined;
+  /** Milliseconds since the epoch. */
+  #deadline = Infinity;
+  #timer: NodeJS.Timeout | undefined;
+  #isOver = false;
+  /** Tells the server that nobody waits any more; what was sent sets it. */
+  cancel: () => void = () => {};
+
+  constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: CallError) => void) {
+    this.#maxAnswer = maxAnswer;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  endBy(deadline: number): void {
+    this.#deadline = deadline;
+    const left = Math.max(0, deadline - Date.now());
+    if (left <= longestTimer) this.#timer = setTimeout(() => this.#late(), left);
+  }
+
+  #late(): void {
+    const { code, details, delivery } = deadlineExceeded;
+    this.fail(code, details, delivery);
+  }
+
+  fields(fields: IncomingHttpHeaders, isLast: boolean): void {
+    if (this.#headers === undefined) this.#headers = fields;
+    else this.#trailers = fields;
+    if (isLast) this.#ending = fields;
+  }
+
+  data(piece: Buffer): void {
+    if (this.#isOver) return;
+    this.#body.push(piece);
+    const { size } = this.#body;
+    // The length of the message comes first: nothing of one that is too long need be waited for.
+    if (this.#announced === undefined && size >= prefixLength) {
+      this.#announced = this.#body.begin(prefixLength).readUInt32BE(1);
+    }
+    const length = Math.max(this.#announced ?? 0, size - prefixLength);
+    if (length > this.#maxAnswer) {
+      const details = `Received message larger than max (${length} vs ${this.#maxAnswer})`;
+      this.fail(status.RESOURCE_EXHAUSTED, details, 'too large');
+    }
+  }
+
+  end(): void {
+    if (this.#isOver) return;
+    const ending = this.#ending;
+    if (ending?.['grpc-status'] === undefined) this.#failWithout(status.INTERNAL, 'Call ended without gRPC status');
+    else if (ending['grpc-status'] === '0') this.#succeed();
+    else {
+      const { code, message } = statusIn(ending);
+      if (code === status.OK) this.#succeed();
+      else this.fail(code, message, 'answered', ending);
+    }
+  }
+
+  lost(loss: Loss): void {
+    if (this.#isOver) return;
+    switch (loss.kind) {
+      case 'unsent':
+        return this.fail(status.UNAVAILABLE, 'The connection was lost before the call was sent', 'never sent');
+      case 'refused': {
+        // Who has begun to answer it has looked at it, whatever is said later.
+        const delivery = this.#headers === undefined ? 'refused unprocessed' : 'maybe processed';
+        return this.fail(status.UNAVAILABLE, 'Stream refused by server', delivery);
+      }
+      case 'malformed':
+        return this.fail(status.INTERNAL, 'The answer breaks the rules of HTTP/2, or has too many fields', 'answered');
+      case 'gone':
+        return this.#failWithout(status.UNAVAILABLE, 'Connection dropped');
+      case 'reset': {
+        const details = `Received RST_STREAM with code ${loss.code}`;
+        const unwanted = unwantedCalls[loss.code];
+        if (unwanted !== undefined) return this.fail(unwanted, details, 'answered');
+        // Nobody here cancelled it: the server gave it up.
+        const isOfServer = loss.code === errorCodes.none || loss.code === errorCodes.cancel;
+        return this.#failWithout(isOfServer ? status.UNAVAILABLE : status.INTERNAL, details);
+      }
+    }
+  }
+
+  fail(code: status, details: string, delivery: Delivery, trailers: IncomingHttpHeaders = {}): void {
+    if (this.#isOver) return;
+    if (isLost({ delivery }) && Date.now() >= this.#deadline) return this.#late();
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.#body.clear();
+    this.cancel();
+    const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
+    this.#reject(failure(code, details, delivery, headers, trailers));
+  }
+
+  #succeed(): void {
+    const body = this.#body.whole();
+    if (body.length < prefixLength || body.readUInt32BE(1) !== body.length - prefixLength) {
+      this.fail(status.UNIMPLEMENTED, 'The server answered with no message, or with several', 'answered');
+    } else if (body[0] !== 0) {
+      this.fail(status.INTERNAL, 'The server compressed its answer without having been asked for it', 'answered');
+    } else {
+      this.#isOver = true;
+      clearTimeout(this.#timer);
+      const [headers, trailers] = [this.#headers ?? {}, this.#trailers ?? {}];
+      this.#resolve({ message: body.subarray(prefixLength), headers, trailers });
+    }
+  }
+
+  /** There is no status of gRPC's, but HTTP may have one that is none of success. */
+  #failWithout(code: status, details: string): void {
+    const httpStatus = Number(this.#headers?.[':status'] ?? 200);
+    if (httpStatus === 200) return this.fail(code, details, 'maybe processed');
+    const delivery = isOfGateway(httpStatus) ? 'maybe processed' : 'answered';
+    return this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`, delivery);
+  }
+}
+
+/** Codes of resets that say that the server doesn't want such a call, and what gRPC makes of them. */
+const unwantedCalls: Record<number, status> = {
+  [errorCodes.enhanceYourCalm]: status.RESOURCE_EXHAUSTED,
+  [errorCodes.inadequateSecurity]: status.PERMISSION_DENIED,
+};
+
+/** What HTTP says for gRPC, where nobody does for it. */
+const httpStatuses: Record<number, status> = {
+  400: status.INTERNAL,
+  401: status.UNAUTHENTICATED,
+  403: status.PERMISSION_DENIED,
+  404: status.UNIMPLEMENTED,
+  429: status.UNAVAILABLE,
+  502: status.UNAVAILABLE,
+  503: status.UNAVAILABLE,
+  504: status.UNAVAILABLE,
+};
+
+/** As grpc-js's client throws it. */
+export function failure(
+  code: status,
+  details: string,
+  delivery: Delivery,
+  headers: IncomingHttpHeaders = {},
+  trailers: IncomingHttpHeaders = {},
+): CallError {
+  const metadata = Metadata.fromHttp2Headers({ ...headers, ...trailers });
+  return Object.assign(new Error(`${code} ${status[code] ?? 'UNKNOWN'}: ${details}`), {
+    code,
+    details,
+    delivery,
+    metadata,
+    headers,
+    trailers,
+  });
+}

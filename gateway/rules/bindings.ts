@@ -1,0 +1,401 @@
+import {
+  getOption,
+  hasOption,
+  ScalarType,
+  type DescExtension,
+  type DescField,
+  type DescMethod,
+  type DescService,
+  type Message,
+  type Registry,
+} from '@bufbuild/protobuf';
+import type { HttpRule } from './api-configuration.ts';
+import { checkPrefixes, readAnswers, readCodes, type Answers, type KnownErrorOption } from './answer-styles.ts';
+import { fitsText, isPlainMessage } from '../json/request-json.ts';
+import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
+import { fieldsAt, messageType, type Field, type MessageType } from '../json/schema.ts';
+import { httpRequest, httpResponse } from '../calls/whole-http-messages.ts';
+
+/** How one HTTP rule maps onto an RPC. */
+export interface Binding {
+  method: DescMethod;
+  /** `/package.Service/Method`, as gRPC calls it. */
+  rpcPath: string;
+  template: Template;
+  input: MessageType;
+  output: MessageType;
+  /** The fields that the template's variables bind, each as the way down from the request message. */
+  variables: readonly (readonly Field[])[];
+  /** What the HTTP body holds: the whole request, one field of it, or nothing. */
+  body: 'all' | 'none' | Field;
+  /** The way down from the request message to the field that is the body; empty if none is. */
+  bodyPath: readonly Field[];
+  /** The field that is answered in place of the whole response. */
+  responseBody: Field | undefined;
+  /** The field mask that a PATCH of one field fills with the names in its body, unless the client gives one. */
+  updateMask: Field | undefined;
+  /** The HTTP body that travels as the RPC's stream, if it does. */
+  rawBody: RawBody | undefined;
+  /** How the messages that are streamed look as server-sent events, if they do. */
+  events: Events | undefined;
+  /** Whether the arrays in `responseBody` of all messages that are streamed are one array. */
+  isJoined: boolean;
+  /** Whether the request and its answer travel as a whole (chat4all.http.v1). */
+  isWholeHttp: boolean;
+  /** What headers say to the request, unless it says so otherwise. Those of a raw body are there. */
+  requestHeaders: readonly HeaderField[];
+  /** Whether the backend says whose path it is, and whether there is what it names, before what is wrong with the body. */
+  namesCaller: boolean;
+  /** The HTTP status of a success. */
+  successStatus: number;
+  /** The HTTP status of errors that have one of their own, by their reason. */
+  errorStatuses: ReadonlyMap<string, number>;
+  /** How its service wants answers to look, if not like all others. */
+  answers: Answers | undefined;
+  /** The codes under which an envelope tells the errors of its service, by their reason; undefined for an RPC without one. */
+  errorCodes: ReadonlyMap<string, string> | undefined;
+  /** Whether a member of a JSON body which is no field of the request is wrong. */
+  knownFieldsOnly: boolean;
+  /** What OpenAPI calls it: the RPC's name, unless its proto says another. */
+  operationId: string;
+  /** Milliseconds that a call may take, where that isn't what all others may. */
+  timeout: number | undefined;
+  /**
+   * Whether the method's server takes notice of `x-field-violations-bin`: those that state an access rule of ours do.
+   * Only such a method may be called with a request that is known to be wrong.
+   */
+  reportsViolations: boolean;
+}
+
+/** A field that travels as an HTTP header. */
+export interface HeaderField {
+  /** In lower case. */
+  header: string;
+  field: Field;
+}
+
+/** How an HTTP body travels as the stream of an RPC. */
+export interface RawBody {
+  /** The field that holds a piece of it. */
+  bytes: DescField;
+  /** What the first message that comes back says in headers. */
+  responseHeaders: readonly HeaderField[];
+}
+
+/** How the messages of a stream look as server-sent events. */
+export interface Events {
+  /** The members of the oneof that holds the event, by number. */
+  members: ReadonlyMap<number, Field>;
+  id: Field;
+  /** The bool that asks for events; undefined if they are always sent. */
+  askedBy: Field | undefined;
+  /** Those of the members that a stream may end with, beside an error. */
+  last: readonly Field[];
+  /** Milliseconds that a client is to wait before it connects again; 0 says nothing of it. */
+  retry: number;
+}
+
+/** The options of a method, as far as they are the same for all its HTTP rules. */
+type MethodOptions = Pick<
+  Binding,
+  | 'successStatus'
+  | 'errorStatuses'
+  | 'answers'
+  | 'errorCodes'
+  | 'knownFieldsOnly'
+  | 'operationId'
+  | 'timeout'
+  | 'reportsViolations'
+  | 'isJoined'
+  | 'isWholeHttp'
+  | 'namesCaller'
+>;
+
+type HeaderOptions = readonly { header: string; field: string }[];
+
+/** chat4all.options.v1.RawBody, shown like that. */
+interface RawBodyOption extends Message {
+  requestHeaders: HeaderOptions;
+  responseHeaders: HeaderOptions;
+}
+
+/** chat4all.options.v1.Events, shown like that. */
+interface EventsOption extends Message {
+  event: string;
+  id: string;
+  askedBy: string;
+  lastEventId: string;
+  retry: number;
+  last: readonly string[];
+}
+
+/** The options of a method that name fields of its messages. */
+interface FieldOptions {
+  raw: RawBodyOption | undefined;
+  events: EventsOption | undefined;
+  requestHeaders: HeaderOptions;
+}
+
+/** chat4all.options.v1.HttpError, shown like that. */
+interface HttpErrorOption extends Message {
+  reason: string;
+  status: number;
+  code: string;
+}
+
+function httpRules(rule: HttpRule): HttpRule[] {
+  return [rule, ...rule.additionalBindings];
+}
+
+export interface RuleOptions {
+  /** Whether to read rules as grpc-gateway does, which knows no options of ours. */
+  isStrict?: boolean;
+  /** Takes notice of a rule that isn't usable, which is left out then. By default it is thrown. */
+  onUnusable?: (error: RouteError) => void;
+  /** Rules that don't stand in the protos, by the full names of their methods. They go before those that do. */
+  rules?: ReadonlyMap<string, readonly HttpRule[]>;
+}
+
+/**
+ * The routes of every RPC that `serves` says yes to and that has an HTTP rule.
+ *
+ * @throws RouteError if a rule is not usable: it names the method
+ */
+export function readRoutes(
+  registry: Registry,
+  serves: (service: string) => boolean,
+  { isStrict = false, onUnusable, rules }: RuleOptions = {},
+): Route<Binding>[] {
+  const http = registry.getExtension('google.api.http');
+  const ours = (name: string) => (isStrict ? undefined : registry.getExtension(`chat4all.options.v1.${name}`));
+  if (http === undefined) return [];
+  const routes: Route<Binding>[] = [];
+  for (const service of registry) {
+    if (service.kind !== 'service' || !serves(service.typeName)) continue;
+    const answers = readAnswers(service, ours('answers'));
+    const ofService = answers && (optionOf(service, ours('known_errors')) as KnownErrorOption[] | undefined);
+    for (const method of service.methods) {
+      const own = hasOption(method, http) ? [getOption(method, http) as unknown as HttpRule] : [];
+      const given = [...(rules?.get(`${service.typeName}.${method.name}`) ?? []), ...own];
+      if (given.length === 0) continue;
+      const timeout = optionOf(method, ours('timeout_seconds')) as number | undefined;
+      const errors = (optionOf(method, ours('http_errors')) ?? []) as HttpErrorOption[];
+      const options = {
+        successStatus: (optionOf(method, ours('http_success_status')) as number | undefined) ?? 200,
+        errorStatuses: new Map(
+          errors.filter(({ status }) => status !== 0).map(({ reason, status }) => [reason, status]),
+        ),
+        answers,
+        errorCodes: readCodes(method, answers, ofService ?? [], errors),
+        operationId: (optionOf(method, ours('operation_id')) as string | undefined) || method.localName,
+        knownFieldsOnly: optionOf(method, ours('known_fields_only')) === true,
+        timeout: timeout === undefined ? undefined : timeout * 1_000,
+        reportsViolations: optionOf(method, ours('access')) !== undefined,
+        isJoined: optionOf(method, ours('joined_array')) === true,
+        isWholeHttp: optionOf(method, ours('whole_http')) === true,
+        namesCaller: optionOf(method, ours('caller_field')) !== undefined,
+      };
+      const ofFields: FieldOptions = {
+        raw: optionOf(method, ours('raw_body')) as RawBodyOption | undefined,
+        events: optionOf(method, ours('events')) as EventsOption | undefined,
+        requestHeaders: (optionOf(method, ours('request_headers')) ?? []) as HeaderOptions,
+      };
+      for (const rule of given.flatMap(httpRules)) {
+        try {
+          routes.push(readRule(method, rule, options, ofFields, isStrict));
+        } catch (error) {
+          if (onUnusable === undefined || !(error instanceof RouteError)) throw error;
+          onUnusable(error);
+        }
+      }
+    }
+  }
+  checkPrefixes(routes);
+  return routes;
+}
+
+function optionOf(of: DescMethod | DescService, extension: DescExtension | undefined): unknown {
+  return extension !== undefined && hasOption(of, extension) ? getOption(of, extension) : undefined;
+}
+
+function readRule(
+  method: DescMethod,
+  rule: HttpRule,
+  options: MethodOptions,
+  { raw, events, requestHeaders }: FieldOptions,
+  isStrict: boolean,
+): Route<Binding> {
+  const name = `${method.parent.typeName}.${method.name}`;
+  const fail = (what: string) => new RouteError(`The HTTP rule of ${name} ${what}`);
+  const { pattern } = rule;
+  if (pattern.case === undefined || pattern.value === undefined) throw fail('has no path');
+  const custom = typeof pattern.value === 'string' ? undefined : pattern.value;
+  const template = templateOf(custom?.path ?? (pattern.value as string), fail);
+  const input = messageType(method.input);
+  const output = messageType(method.output);
+  for (const status of options.errorStatuses.values()) {
+    if (status < 400 || status > 599) throw fail(`has ${status} as the HTTP status of an error`);
+  }
+
+  if (options.isWholeHttp) requireWholeHttp(method, fail);
+  const variables = (options.isWholeHttp ? [] : template.variables).map(({ path }) => {
+    const fields = fieldsAt(input, path);
+    const field = fields?.at(-1);
+    // grpc-gateway reads a list in a path as items with commas between them.
+    const isList = isStrict && field?.shape === 'list' && fitsText(field.value);
+    if (fields === undefined || !(isText(field) || isList)) {
+      throw fail(`binds ${path.join('.')}, which is no single value of ${input.typeName}`);
+    }
+    return fields;
+  });
+  const named = (message: MessageType, field: string) => {
+    const found = message.fields.find((candidate) => candidate.name === field);
+    if (found === undefined) throw fail(`names ${field}, which is no field of ${message.typeName}`);
+    return found;
+  };
+  const responseBody = rule.responseBody === '' ? undefined : named(output, rule.responseBody);
+  if (options.isJoined && (method.methodKind !== 'server_streaming' || responseBody?.shape !== 'list')) {
+    throw fail('has joined arrays, for which it must be a stream with a list as its response_body');
+  }
+  const bodyPath = rule.body === '' || rule.body === '*' ? [] : fieldsAt(input, rule.body.split('.'));
+  if (bodyPath === undefined || (bodyPath.length > 1 && !isStrict)) {
+    throw fail(`has ${rule.body} as its body, which is no field of ${input.typeName}`);
+  }
+  const body = rule.body === '' ? 'none' : (bodyPath.at(-1) ?? 'all');
+  return {
+    method: custom?.kind ?? pattern.case.toUpperCase(),
+    template,
+    target: {
+      method,
+      rpcPath: `/${method.parent.typeName}/${method.name}`,
+      template,
+      input,
+      output,
+      variables,
+      body,
+      bodyPath,
+      updateMask:
+        pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body, isStrict) : undefined,
+      responseBody,
+      rawBody: raw === undefined ? undefined : readRawBody(method, rule, raw, fail),
+      events: events === undefined ? undefined : readEvents(method, events, fail),
+      requestHeaders: readHeaders(input, headersOf(raw, events, requestHeaders), fail),
+      ...options,
+    },
+  };
+}
+
+/** A template, whose fault is told with the name of the method that has it. */
+function templateOf(text: string, fail: (what: string) => RouteError): Template {
+  try {
+    return parseTemplate(text);
+  } catch (error) {
+    if (!(error instanceof RouteError)) throw error;
+    throw fail(`is not usable: ${error.message}`);
+  }
+}
+
+function readRawBody(
+  method: DescMethod,
+  rule: HttpRule,
+  raw: RawBodyOption,
+  fail: (what: string) => RouteError,
+): RawBody {
+  const { methodKind, input, output } = method;
+  const [message, name] = methodKind === 'client_streaming' ? [input, rule.body] : [output, rule.responseBody];
+  const bytes = message.fields.find((field) => field.name === name);
+  if (methodKind !== 'client_streaming' && methodKind !== 'server_streaming') {
+    throw fail('has a raw body, for which it must be a stream in one direction');
+  }
+  if (bytes?.fieldKind !== 'scalar' || bytes.scalar !== ScalarType.BYTES) {
+    throw fail(`has a raw body, but ${name || 'nothing'} as its body, which is no field of bytes`);
+  }
+  return { bytes, responseHeaders: readHeaders(messageType(output), raw.responseHeaders, fail) };
+}
+
+/** The headers of a request that are fields of its message. */
+function headersOf(
+  raw: RawBodyOption | undefined,
+  events: EventsOption | undefined,
+  own: HeaderOptions,
+): HeaderOptions {
+  if (raw !== undefined) return raw.requestHeaders;
+  const last = events?.lastEventId ?? '';
+  return last === '' ? own : [...own, { header: 'last-event-id', field: last }];
+}
+
+function readHeaders(type: MessageType, headers: HeaderOptions, fail: (what: string) => RouteError): HeaderField[] {
+  return headers.map(({ header, field: path }) => {
+    const field = type.fields.find((candidate) => candidate.name === path);
+    if (field === undefined || !isText(field) || !/^[a-z\d-]+$/.test(header)) {
+      throw fail(`has the header ${header} for ${path}, which is no single value of ${type.typeName}`);
+    }
+    return { header, field };
+  });
+}
+
+function readEvents(method: DescMethod, option: EventsOption, fail: (what: string) => RouteError): Events {
+  const { event, id: idName, askedBy: asked, retry } = option;
+  if (method.methodKind !== 'server_streaming') throw fail('has events, for which it must be a stream of them');
+  const [input, output] = [messageType(method.input), messageType(method.output)];
+  const oneof = method.output.oneofs.find(({ name }) => name === event);
+  if (oneof === undefined)
+    throw fail(`has ${event || 'nothing'} as its event, which is no oneof of ${output.typeName}`);
+  const numbers = new Set(oneof.fields.map(({ number }) => number));
+  const members = new Map(output.fields.filter(({ number }) => numbers.has(number)).map((one) => [one.number, one]));
+  if ([...members.values()].some(({ value }) => value.kind !== 'message')) {
+    throw fail(`has ${event} as its event, of which each member must be a message`);
+  }
+  const id = output.fields.find(({ name }) => name === idName);
+  if (id === undefined || id.shape !== 'single' || id.value.kind !== 'scalar' || !eventIds.has(id.value.scalar)) {
+    throw fail(`has ${idName || 'nothing'} as the id of its events, which is neither a string nor an integer`);
+  }
+  const askedBy = asked === '' ? undefined : input.fields.find(({ name }) => name === asked);
+  const isBool =
+    askedBy?.shape === 'single' && askedBy.value.kind === 'scalar' && askedBy.value.scalar === ScalarType.BOOL;
+  if (asked !== '' && !isBool) throw fail(`asks for events by ${asked}, which is no bool of ${input.typeName}`);
+  const all = [...members.values()];
+  const last = option.last.map((name) => {
+    const field = all.find((candidate) => candidate.name === name);
+    if (field === undefined) throw fail(`ends with the event ${name}, which is no member of ${event}`);
+    return field;
+  });
+  return { members, id, askedBy, last: last.length === 0 ? all : last, retry };
+}
+
+/** What the id of an event may be. */
+const eventIds = new Set([
+  ScalarType.STRING,
+  ScalarType.INT32,
+  ScalarType.INT64,
+  ScalarType.UINT32,
+  ScalarType.UINT64,
+  ScalarType.SINT32,
+  ScalarType.SINT64,
+  ScalarType.FIXED32,
+  ScalarType.FIXED64,
+  ScalarType.SFIXED32,
+  ScalarType.SFIXED64,
+]);
+
+function requireWholeHttp({ methodKind, input, output }: DescMethod, fail: (what: string) => RouteError): void {
+  const isRight = input.typeName === httpRequest && output.typeName === httpResponse;
+  if (isRight && methodKind === 'server_streaming') return;
+  throw fail(`takes whole HTTP requests, for which it must take ${httpRequest} and stream ${httpResponse}`);
+}
+
+/** Whether a field is a single value that may be given as text. */
+function isText(field: Field | undefined): boolean {
+  return field?.shape === 'single' && fitsText(field.value);
+}
+
+/** The field mask that is called update_mask, or else the only one. */
+function updateMaskOf(input: MessageType, body: Field, isStrict: boolean): Field | undefined {
+  if (!isPlainMessage(body)) return undefined;
+  const masks = input.fields.filter(
+    ({ shape, value }) =>
+      shape === 'single' && value.kind === 'message' && value.message.typeName === 'google.protobuf.FieldMask',
+  );
+  const called = isStrict ? undefined : masks.find(({ name }) => name === 'update_mask');
+  return called ?? (masks.length === 1 ? masks[0] : undefined);
+}
