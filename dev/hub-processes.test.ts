@@ -1,5 +1,7 @@
 import test from 'ava';
 import { ConfigError } from '#lib/config.ts';
+import { serviceNames } from '#lib/setting-names.ts';
+import { unknownSettings } from '#lib/unknown-settings.ts';
 import { createAuthority, writeCertificates } from '../test/certificates.ts';
 import { openedFolder } from '../test/opened.ts';
 import type { Replica } from './hub-ports.ts';
@@ -31,6 +33,24 @@ test('npm start: its parts call one another under a name that their certificate 
     instanceOf: ConfigError,
     message: /GRPC_TLS_CERT is for neither 127\.0\.0\.1 nor localhost/,
   });
+});
+
+test('npm start: no process is given a setting that nothing reads, about which it would warn', (t) => {
+  const services = serviceNames.filter((name) => name !== 'gateway');
+  for (const spread of ['one', 'each'] as const) {
+    const { groups } = childDefinitions({
+      env: {},
+      spread,
+      replicas: services.map((service) => ({ name: service, service })),
+      ports: { gateway: 8000, services: {} },
+      secrets: { privateKeys: {}, databasePasswords: {}, trustedKeys: '', uploadUrlKey: '' },
+      databaseUrl: 'postgres://127.0.0.1/chat4all',
+    } as never);
+    t.deepEqual(
+      groups.flat().flatMap(({ env }) => unknownSettings(env)),
+      [],
+    );
+  }
 });
 
 test('npm start: metrics have a port for each process, and more processes of a service move no other', (t) => {

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { ConfigError, ownVariable } from '#lib/config.ts';
+import { settingNames } from '#lib/setting-names.ts';
 import { namesIn, readCertificates } from '#lib/tls.ts';
 import type { Secrets } from './data-folder.ts';
 import { countPorts, type Ports, type Replica } from './hub-ports.ts';
@@ -60,13 +61,15 @@ export function childDefinitions({
   };
   const host = ownHost(env);
   const address = (name: string) => `${host}:${ports.services[name]}`;
-  const addresses = Map.groupBy(replicas, ({ service }) => service);
+  // Nobody calls some of the services, so that there is no setting for where they are.
+  const called = replicas.filter(({ service }) => settingNames.includes(addressSetting(service)));
+  const addresses = Map.groupBy(called, ({ service }) => service);
   const { DATABASE_URL: _admin, ...rest } = env;
   const shared: NodeJS.ProcessEnv = {
     ...rest,
     ...Object.fromEntries(
       [...addresses].map(([service, some]) => [
-        `${service.toUpperCase()}_ADDRESS`,
+        addressSetting(service),
         some.map(({ name }) => address(name)).join(','),
       ]),
     ),
@@ -170,6 +173,11 @@ function withMetricsPorts(
     env: { ...child.env, METRICS_PORT: String(ports[child.name]) },
   });
   return groups.map((group) => group.map(withPort));
+}
+
+/** The setting that says where a service is. */
+function addressSetting(service: string): string {
+  return `${service.toUpperCase()}_ADDRESS`;
 }
 
 /** The packages that the gateway finds at a service. */

@@ -13,7 +13,9 @@ const lease = { lasts: 6_000, renewed: 2_000 };
 /** For how long a consumer counts among those of its group that share the partitions, and how often it says that it is there. */
 const presence = { lasts: 30_000, renewed: 10_000 };
 /** Behind the notifications: how long what nobody was notified of may wait, and how often dead holders are looked for. */
-const pollInterval = 1_000;
+const pollInterval = 3_000;
+/** The pause between two looks for events that can be deleted, and that between two deletions while there are some. */
+const deletion = { lookEvery: 5_000, pause: 1_000 };
 const stopLimit = 10_000;
 /** Of a round. */
 const largestRound = { bytes: 1024 * 1024 };
@@ -306,7 +308,7 @@ export function consumeTopic({
       const upto = min(BigInt(next), from + deletedAtOnce);
       return upto > from ? [{ partition, from, upto }] : [];
     });
-    if (due.length === 0) return 5 * pollInterval;
+    if (due.length === 0) return deletion.lookEvery;
     // In one order everywhere, so that two that delete at once wait for each other instead of blocking each other.
     await query(
       `delete from events e using unnest($2::int[], $3::bigint[], $4::bigint[]) as d (partition, low, high)
@@ -319,7 +321,7 @@ export function consumeTopic({
       ],
     );
     for (const { partition, upto } of due) deleted.set(partition, upto);
-    return due.some(({ from, upto }) => upto === from + deletedAtOnce) ? 0 : pollInterval;
+    return due.some(({ from, upto }) => upto === from + deletedAtOnce) ? 0 : deletion.pause;
   });
   const running = run();
 
