@@ -271,11 +271,20 @@ export function holderOf(fields: readonly Field[], draft: Draft): Draft {
   return here;
 }
 
+/** A writer whose buffer has grown as large as messages are: to let a new one grow costs as much as to write a message. */
+let grownWriter: BinaryWriter | undefined;
+/** The writer of a message with more bytes than this is not kept, nor is its buffer. */
+const maxKeptBytes = 64 * 1024;
+
 /** The bytes of a message. */
 export function writeDraft(draft: Draft): Uint8Array {
-  const writer = new BinaryWriter();
+  const writer = grownWriter ?? new BinaryWriter();
+  // One that has thrown holds half a message: it is not used again.
+  grownWriter = undefined;
   writeFields(writer, draft);
-  return writer.finish();
+  const bytes = writer.finish();
+  if (bytes.length <= maxKeptBytes) grownWriter = writer;
+  return bytes;
 }
 
 function writeFields(writer: BinaryWriter, draft: Draft): void {
