@@ -381,11 +381,11 @@ test('receipts: a network that is out of order reports nothing until it works ag
     () => heard.length,
     (length) => length === 3,
   );
-  const late = { ...emptyProfile, receipts: receiptProfile({ delay: { p50: 300, p99: 0 } }) };
+  const late = { ...emptyProfile, receipts: receiptProfile({ delay: { p50: 1_500, p99: 0 } }) };
   await simulation.setProfile('silent', late);
   await ask(simulation, 'silent');
   await simulation.setProfile('silent', { ...late, outages });
-  await sleep(700);
+  await sleep(2_000);
   t.is(heard.length, 3);
   await simulation.setProfile('silent', late);
   await eventually(
