@@ -47,6 +47,10 @@ const noOtherDomainTypes: Rule = [
 const onlyOwnFolder: Rule = [['../**'], 'a service imports itself, #lib and #gen only'];
 /** Where a service has rooms: a room may know the others. */
 const onlyOwnService: Rule = [['../../**'], onlyOwnFolder[1]];
+const noSimulation: Rule = [
+  ['./simulation/**'],
+  'what simulates networks is registered in connectors/index.ts, and nothing else knows of it',
+];
 const pure: Rule[] = [
   [['node:*', '!node:crypto'], 'the rules of a domain do no I/O'],
   [['#gen/**', './**', '../**'], 'the rules of a domain stand alone and know no generated code'],
@@ -68,6 +72,12 @@ const areas: Area[] = [
   { name: 'lib/metrics', files: ['lib/metrics.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'services',
+    files: ['services/connectors/*.ts'],
+    never: [onlyOwnFolder, noService, noGateway, noSimulation],
+  },
+  { name: 'services', files: ['services/connectors/index.ts'], never: [onlyOwnFolder, noService, noGateway] },
   { name: 'services/auth', files: ['services/auth/**'], never: [onlyOwnService, noService, noGateway] },
   { name: 'services/tools', files: ['services/tools/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
   { name: 'services/assistant', files: ['services/assistant/**'], never: [onlyOwnService, noService, noGateway] },
@@ -79,9 +89,8 @@ const areas: Area[] = [
   {
     name: 'domain',
     files: [
-      ...['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools'].map(
-        (name) => `services/${name}/${name}.ts`,
-      ),
+      ...['auth', 'conversation', 'message', 'file', 'router', 'tools'].map((name) => `services/${name}/${name}.ts`),
+      'services/connectors/delivery.ts',
       ...['accounts', 'api-keys', 'sessions'].map((noun) => `services/auth/${noun}/${noun}.ts`),
       ...['conversations/conversation', 'turns/turn', 'tasks/tasks'].map((noun) => `services/assistant/${noun}.ts`),
     ],
@@ -94,13 +103,14 @@ const areas: Area[] = [
       onlyOwnFolder,
       noService,
       noGateway,
+      noSimulation,
       [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
     ],
   },
   {
     name: 'store',
     files: ['services/*/store.ts', 'services/*/*-store.ts'],
-    never: [onlyOwnFolder, noService, noGateway],
+    never: [onlyOwnFolder, noService, noGateway, noSimulation],
   },
   {
     name: 'handlers',
@@ -122,12 +132,37 @@ const areas: Area[] = [
     name: 'connector',
     files: ['services/connectors/*/**'],
     never: [
-      [['../**', '!../connector.ts', '!../mock.ts'], "a connector's folder imports #lib and ../connector.ts"],
+      [
+        ['../**', '!../connector.ts', '!../simulation/', '!../simulation/mock-connector.ts'],
+        "a connector's folder imports #lib and ../connector.ts",
+      ],
       [['#gen/**'], 'a connector knows deliveries, not events'],
       noGateway,
     ],
   },
   { name: 'migrations', files: ['services/connectors/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'services', files: ['services/connectors/simulation/**'], never: [onlyOwnService, noService, noGateway] },
+  {
+    name: 'handlers',
+    files: ['services/connectors/simulation/handlers.ts'],
+    never: [
+      onlyOwnService,
+      noService,
+      noGateway,
+      [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
+    ],
+  },
+  { name: 'domain', files: ['services/connectors/simulation/profile.ts'], never: pure },
+  {
+    name: 'store',
+    files: ['services/connectors/simulation/store.ts'],
+    never: [onlyOwnService, noService, noGateway],
+  },
+  {
+    name: 'migrations',
+    files: ['services/connectors/simulation/migrations/**'],
+    never: [onlyOwnService, noService, noGateway],
+  },
   {
     name: 'gateway',
     files: ['gateway/**'],

@@ -6,12 +6,13 @@ import { eventually } from '../../test/eventually.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { forgetDeliveries } from './forgetting.ts';
-import { database } from './store.ts';
+import { forgetEffects } from './simulation/registration.ts';
+import { tables } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
 const db = opened(
-  () => openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 3, name: 'forgetting test' }),
+  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 3, name: 'forgetting test' }),
   (db) => db.close(),
 );
 
@@ -47,8 +48,10 @@ test('what ended, or was taken, long ago is forgotten, with its effect; what is 
   }
   const old = [await delivery(long, null, long), await delivery(null, long, long), await delivery(null, null, long)];
   const young = [await delivery(now, long, long), await delivery(null, now, long), await delivery(null, null, now)];
-  const forgetting = forgetDeliveries({ database: db, retention, log });
-  t.teardown(() => forgetting.stop());
+  for (const forget of [forgetDeliveries, forgetEffects]) {
+    const forgetting = forget({ database: db, retention, log });
+    t.teardown(() => forgetting.stop());
+  }
   const left = async (table: 'deliveries' | 'provider_effects') =>
     (await db.sql<{ id: string }>(`select message_id as id from ${table}`)).map(({ id }) => id);
   for (const table of ['deliveries', 'provider_effects'] as const) {

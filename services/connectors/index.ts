@@ -1,30 +1,32 @@
-import { z } from 'zod';
-import { ConnectorsServiceService, SimulationServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
+import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
+import { duration, integer, type Config } from '#lib/config.ts';
 import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings } from '#lib/database.ts';
+import { databaseSettings, type DatabaseDefinition } from '#lib/database.ts';
 import { effectSettings } from '#lib/forgetting.ts';
 import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
-import { tellsLater, type Connector } from './connector.ts';
+import { tellsLater } from './connector.ts';
 import { consumeDeliveries } from './events.ts';
 import { forgetDeliveries } from './forgetting.ts';
 import { watchParked } from './lanes.ts';
 import { watchLoads } from './load.ts';
-import { handlers, simulationHandlers } from './handlers.ts';
+import { handlers } from './handlers.ts';
 import { installedConnectors } from './installed.ts';
-import { isMock } from './mock.ts';
-import { openSimulation, type Simulation } from './provider.ts';
-import { openProviderRecords } from './provider-records.ts';
 import { receiving } from './receipts.ts';
-import { database, openStore } from './store.ts';
-import { readProfiles } from './wire.ts';
+import { findSimulated, simulationSettings, startSimulation } from './simulation/registration.ts';
+import { simulationTables } from './simulation/store.ts';
+import { openStore, tables } from './store.ts';
 
-export { database };
+/** The tables of the connectors, and those of the networks that are only simulated; migrations run in the order of their names. */
+export const database: DatabaseDefinition = {
+  ...tables,
+  entities: [...tables.entities, ...simulationTables.entities],
+  migrations: [...tables.migrations, ...simulationTables.migrations].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+};
 
 export const settings = {
   ...serverSettings,
@@ -33,18 +35,7 @@ export const settings = {
   ...databaseSettings,
   ...busSettings,
   ...effectSettings,
-  PROVIDER_PROFILES: z
-    .string()
-    .transform((text, context) => {
-      try {
-        return readProfiles(text);
-      } catch (error) {
-        context.addIssue((error as Error).message);
-        return z.NEVER;
-      }
-    })
-    .optional()
-    .describe('how simulated networks behave, as JSON: {"<channel>": {"rate_limit": 80, …}, …}'),
+  ...simulationSettings,
   DELIVERY_ATTEMPT_TIMEOUT: duration({ min: 100, max: 60_000 })
     .default(10_000)
     .describe('how long a network may take to answer; then the delivery waits, and is tried again'),
@@ -59,25 +50,19 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   await using opened = new AsyncDisposableStack();
   const identities = openIdentities(config, { service: 'connectors', log });
   const installed = await installedConnectors();
-  const mocks = installed.filter(isMock);
-  const configured = config.PROVIDER_PROFILES ?? new Map();
-  const unknown = [...configured.keys()].filter((channel) => !mocks.some(({ name }) => name === channel));
-  if (unknown.length > 0) {
-    throw new ConfigError([`PROVIDER_PROFILES names no simulated channel with ${unknown.join(', ')}`]);
-  }
+  const networks = findSimulated(installed, config);
   const db = await startDatabase(database, { config, name: 'connectors', log });
   opened.defer(() => db.close());
   const bus = await openBus(config, { log, clientId: 'connectors', publishes: ['message_status'] });
   opened.defer(() => bus.stop());
   const store = openStore(db);
-  const records = openProviderRecords(db);
   const forgetting = forgetDeliveries({ database: db, retention: config.EFFECT_RETENTION, log });
   opened.defer(() => forgetting.stop());
-  const simulation = await openSimulation({ networks: mocks, configured, records, log });
+  const simulation = await startSimulation({ networks, config, database: db, log });
   opened.defer(() => simulation.stop());
   const loads = watchLoads({ channels: installed.map(({ name }) => name), store, lag: bus.lag, log });
   opened.defer(() => loads.stop());
-  const connectors = installed.map((connector) => connected(connector, simulation));
+  const connectors = installed.map((connector) => simulation.connect(connector));
   for (const connector of connectors.filter(tellsLater)) {
     connector.onReceipts(receiving({ connector, store, publish: bus.publish, log }));
   }
@@ -87,13 +72,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     identities,
     authority: connectAuthority({ config, identities }),
     log,
-    services: [
-      service(ConnectorsServiceService, handlers({ connectors, store, loads })),
-      service(
-        SimulationServiceService,
-        simulationHandlers({ simulation, records, channels: mocks.map(({ name }) => name), log }),
-      ),
-    ],
+    services: [service(ConnectorsServiceService, handlers({ connectors, store, loads })), simulation.service],
     dependencies: { ...db.dependencies, bus: bus.probe },
   });
   opened.defer(() => server.stop());
@@ -109,9 +88,4 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
 
   const everything = opened.move();
   return { ...server, stop: () => everything.disposeAsync() };
-}
-
-/** A mock delivers to what this process simulates; any other connector to its own network. */
-function connected(connector: Connector, simulation: Simulation): Connector {
-  return isMock(connector) ? connector.simulatedBy(simulation.provider(connector.name)) : connector;
 }

@@ -4,11 +4,11 @@ import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { nextState, type Happening, type State } from './delivery.ts';
-import { database, openStore } from './store.ts';
+import { openStore, tables } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const db = opened(
-  () => openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 4, name: 'states test' }),
+  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 4, name: 'states test' }),
   (db) => db.close(),
 );
 const store = openStore(db);

@@ -2,7 +2,6 @@ import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import { openDeliveries } from './deliveries-store.ts';
 import { openLanes } from './lanes-store.ts';
-import type { Profile } from './profile.ts';
 
 const DeliveryEntity = defineEntity({
   name: 'Delivery',
@@ -85,72 +84,14 @@ const LoadEntity = defineEntity({
   },
 });
 
-const ProviderProfileEntity = defineEntity({
-  name: 'ProviderProfile',
-  tableName: 'provider_profiles',
-  properties: { channel: p.text().primary(), profile: p.json<Profile>(), updatedAt: p.datetime(3) },
-});
-
-const ProviderRateEntity = defineEntity({
-  name: 'ProviderRate',
-  tableName: 'provider_rates',
-  properties: { channel: p.text().primary(), second: p.bigint('number'), requests: p.integer() },
-});
-
-const ProviderEffectEntity = defineEntity({
-  name: 'ProviderEffect',
-  tableName: 'provider_effects',
-  properties: {
-    id: p.bigint('number').primary().autoincrement(),
-    channel: p.text(),
-    idempotencyKey: p.uuid(),
-    messageId: p.uuid(),
-    conversationId: p.uuid(),
-    seq: p.bigint('number'),
-    recipientId: p.uuid(),
-    firstAt: p.datetime(3).index(),
-    requests: p.integer(),
-    reportsLater: p.boolean(),
-    replay: p.integer().default(0),
-  },
-  uniques: [{ properties: ['channel', 'idempotencyKey'] }],
-  indexes: [{ name: 'provider_effects_delivery_index', properties: ['messageId', 'recipientId', 'channel'] }],
-});
-
-const ProviderReceiptEntity = defineEntity({
-  name: 'ProviderReceipt',
-  tableName: 'provider_receipts',
-  properties: {
-    id: p.bigint('number').primary().autoincrement(),
-    channel: p.text(),
-    idempotencyKey: p.uuid(),
-    messageId: p.uuid(),
-    recipientId: p.uuid(),
-    status: p.text(),
-    reason: p.text(),
-    dueAt: p.datetime(3).index(),
-    replay: p.integer().default(0),
-  },
-});
-
-export const database: DatabaseDefinition = {
+export const tables: DatabaseDefinition = {
   schema: 'connectors',
-  entities: [
-    DeliveryEntity,
-    RequestEntity,
-    LaneEntity,
-    ParkedEntity,
-    LoadEntity,
-    ProviderProfileEntity,
-    ProviderRateEntity,
-    ProviderEffectEntity,
-    ProviderReceiptEntity,
-  ],
+  entities: [DeliveryEntity, RequestEntity, LaneEntity, ParkedEntity, LoadEntity],
   migrations: [
     { name: '0001-deliveries', load: async () => (await import('./migrations/0001-deliveries.ts')).Deliveries },
     {
       name: '0002-providers-and-receipts',
-      load: async () => (await import('./migrations/0002-providers-and-receipts.ts')).ProvidersAndReceipts,
+      load: async () => (await import('./migrations/0002-providers-and-receipts.ts')).Receipts,
     },
     { name: '0003-replays', load: async () => (await import('./migrations/0003-replays.ts')).Replays },
     {
@@ -161,10 +102,6 @@ export const database: DatabaseDefinition = {
     {
       name: '0006-room-for-outcomes',
       load: async () => (await import('./migrations/0006-room-for-outcomes.ts')).RoomForOutcomes,
-    },
-    {
-      name: '0007-receipts-of-rounds',
-      load: async () => (await import('./migrations/0007-receipts-of-rounds.ts')).ReceiptsOfRounds,
     },
   ],
 };

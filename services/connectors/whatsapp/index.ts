@@ -1,3 +1,3 @@
-import { mockConnector } from '../mock.ts';
+import { mockConnector } from '../simulation/mock-connector.ts';
 
 export const connector = mockConnector({ name: 'whatsapp', title: 'WhatsApp' });

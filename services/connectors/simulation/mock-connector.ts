@@ -1,5 +1,5 @@
 import { HubError } from '#lib/errors.ts';
-import type { Connector, TellsLater } from './connector.ts';
+import type { Connector, TellsLater } from '../connector.ts';
 import { instantProvider, type Provider } from './provider.ts';
 
 /** A connector whose network isn't there: it takes every message at once and says so in the log. */

@@ -5,13 +5,13 @@ import { loadConfig } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
-import { eventually } from '../../test/eventually.ts';
-import { openHarness } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
-import type { DeliveryToMake, Receipt } from './connector.ts';
-import { connectorContract, sampleDelivery } from './contract.ts';
-import { settings } from './index.ts';
-import { mockConnector } from './mock.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import type { DeliveryToMake, Receipt } from '../connector.ts';
+import { connectorContract, sampleDelivery } from '../contract.ts';
+import { database, settings } from '../index.ts';
+import { mockConnector } from './mock-connector.ts';
 import {
   emptyProfile,
   isOutOfOrder,
@@ -22,8 +22,7 @@ import {
   type ReceiptProfile,
 } from './profile.ts';
 import { openSimulation, type Simulation } from './provider.ts';
-import { openProviderRecords } from './provider-records.ts';
-import { database } from './store.ts';
+import { openSimulationStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'provider', format: 'json', level: 'silent' });
@@ -31,7 +30,7 @@ const db = opened(
   () => openDatabase(database, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'provider test' }),
   (db) => db.close(),
 );
-const records = openProviderRecords(db);
+const store = openSimulationStore(db);
 const simulations = opened(
   (): Simulation[] => [],
   (all) => Promise.all(all.map((simulation) => simulation.stop())),
@@ -41,7 +40,7 @@ async function simulate(channel: string, profile: Partial<Profile> = {}, random?
   const simulation = await openSimulation({
     networks: [{ name: channel, title: 'Net' }],
     configured: new Map([[channel, { ...emptyProfile, ...profile }]]),
-    records,
+    store,
     log,
     ...(random && { random }),
   });
@@ -64,7 +63,7 @@ async function ask(
 }
 
 async function effectsOf(channel: string) {
-  return (await records.listEffects({ channel, after: 0n }, { limit: 100, offset: 0 }))[0];
+  return (await store.listEffects({ channel, after: 0n }, { limit: 100, offset: 0 }))[0];
 }
 
 for (const [channel, profile] of Object.entries<Partial<Profile>>({
@@ -355,7 +354,7 @@ test('receipts: come again to whoever could not take them, and after the death o
   const { key } = await ask(dying, 'again');
   await eventually(
     'they are due',
-    () => records.dueReceipts(['again'], 10, 300),
+    () => store.dueReceipts(['again'], 10, 300),
     (due) => due.length === 3,
   );
   await dying.stop();
@@ -399,18 +398,18 @@ test('listEffects: pages by position, also behind one, with the total', async (t
   const simulation = await simulate('list', { record: true });
   const keys: string[] = [];
   for (let count = 0; count < 5; count += 1) keys.push((await ask(simulation, 'list')).key);
-  const [all, total] = await records.listEffects({ channel: 'list', after: 0n }, { limit: 100, offset: 0 });
+  const [all, total] = await store.listEffects({ channel: 'list', after: 0n }, { limit: 100, offset: 0 });
   t.is(total, 5);
   t.deepEqual(
     all.map(({ idempotencyKey }) => idempotencyKey),
     keys,
   );
-  const [page] = await records.listEffects({ channel: 'list', after: 0n }, { limit: 2, offset: 1 });
+  const [page] = await store.listEffects({ channel: 'list', after: 0n }, { limit: 2, offset: 1 });
   t.deepEqual(page, all.slice(1, 3));
-  const [rest, left] = await records.listEffects({ after: all[2]!.position, channel: 'list' }, { limit: 9, offset: 0 });
+  const [rest, left] = await store.listEffects({ after: all[2]!.position, channel: 'list' }, { limit: 9, offset: 0 });
   t.deepEqual(rest, all.slice(3));
   t.is(left, 2);
-  const [own] = await records.listEffects({ messageId: all[4]!.messageId, after: 0n }, { limit: 9, offset: 0 });
+  const [own] = await store.listEffects({ messageId: all[4]!.messageId, after: 0n }, { limit: 9, offset: 0 });
   t.deepEqual(own, all.slice(4));
 });
 
@@ -422,9 +421,9 @@ test('sweep: what is too old goes, a bounded batch at a time', async (t) => {
   await db.sql(`update provider_effects set first_at = $1 where channel = 'old'`, [long]);
   await db.sql(`update provider_receipts set due_at = $1 where channel = 'old'`, [long]);
   const until = new Date(Date.now() - 1_800_000);
-  t.is(await records.sweep(until, 2), 2);
-  await records.sweep(until, 1_000);
-  t.is(await records.sweep(until, 1_000), 0);
+  t.is(await store.sweep(until, 2), 2);
+  await store.sweep(until, 1_000);
+  t.is(await store.sweep(until, 1_000), 0);
   t.deepEqual(await effectsOf('old'), []);
 });
 

@@ -1,6 +1,70 @@
-import type { Database } from '#lib/database.ts';
+import { defineEntity, p } from '@mikro-orm/core';
+import type { Database, DatabaseDefinition } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import { emptyProfile, type OwedReceipt, type Profile } from './profile.ts';
+
+const ProviderProfileEntity = defineEntity({
+  name: 'ProviderProfile',
+  tableName: 'provider_profiles',
+  properties: { channel: p.text().primary(), profile: p.json<Profile>(), updatedAt: p.datetime(3) },
+});
+
+const ProviderRateEntity = defineEntity({
+  name: 'ProviderRate',
+  tableName: 'provider_rates',
+  properties: { channel: p.text().primary(), second: p.bigint('number'), requests: p.integer() },
+});
+
+const ProviderEffectEntity = defineEntity({
+  name: 'ProviderEffect',
+  tableName: 'provider_effects',
+  properties: {
+    id: p.bigint('number').primary().autoincrement(),
+    channel: p.text(),
+    idempotencyKey: p.uuid(),
+    messageId: p.uuid(),
+    conversationId: p.uuid(),
+    seq: p.bigint('number'),
+    recipientId: p.uuid(),
+    firstAt: p.datetime(3).index(),
+    requests: p.integer(),
+    reportsLater: p.boolean(),
+    replay: p.integer().default(0),
+  },
+  uniques: [{ properties: ['channel', 'idempotencyKey'] }],
+  indexes: [{ name: 'provider_effects_delivery_index', properties: ['messageId', 'recipientId', 'channel'] }],
+});
+
+const ProviderReceiptEntity = defineEntity({
+  name: 'ProviderReceipt',
+  tableName: 'provider_receipts',
+  properties: {
+    id: p.bigint('number').primary().autoincrement(),
+    channel: p.text(),
+    idempotencyKey: p.uuid(),
+    messageId: p.uuid(),
+    recipientId: p.uuid(),
+    status: p.text(),
+    reason: p.text(),
+    dueAt: p.datetime(3).index(),
+    replay: p.integer().default(0),
+  },
+});
+
+/** What the networks know stands in the connectors' schema, since nobody else is there to keep it. */
+export const simulationTables: Pick<DatabaseDefinition, 'entities' | 'migrations'> = {
+  entities: [ProviderProfileEntity, ProviderRateEntity, ProviderEffectEntity, ProviderReceiptEntity],
+  migrations: [
+    {
+      name: '0002-simulated-networks',
+      load: async () => (await import('./migrations/0002-simulated-networks.ts')).SimulatedNetworks,
+    },
+    {
+      name: '0007-receipts-of-rounds',
+      load: async () => (await import('./migrations/0007-receipts-of-rounds.ts')).ReceiptsOfRounds,
+    },
+  ],
+};
 
 /** A request to take a message, as a simulated network sees it. */
 export interface TakeRequest {
@@ -53,10 +117,10 @@ export interface EffectFilter {
   after: bigint;
 }
 
-export type ProviderRecords = ReturnType<typeof openProviderRecords>;
+export type SimulationStore = ReturnType<typeof openSimulationStore>;
 
 /** What simulated networks know, apart from anything that the hub knows: it stands for servers outside. */
-export function openProviderRecords(db: Database) {
+export function openSimulationStore(db: Database) {
   return {
     /** The profiles that administrators have set, by channel, and whether any receipts are owed. */
     async load(): Promise<{ profiles: Map<string, Profile>; owesReceipts: boolean }> {

@@ -4,7 +4,7 @@ import { hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import type { DeliveryToMake, Receipt } from './connector.ts';
+import type { DeliveryToMake, Receipt } from '../connector.ts';
 import {
   emptyProfile,
   isOutOfOrder,
@@ -17,7 +17,7 @@ import {
   type Random,
   type Treatment,
 } from './profile.ts';
-import type { ProviderRecords, TakeRequest } from './provider-records.ts';
+import type { SimulationStore, TakeRequest } from './store.ts';
 
 /** The servers of a network that is only simulated, as a connector sees them. */
 export interface Provider {
@@ -56,7 +56,7 @@ export interface SimulationOptions {
   networks: readonly { name: string; title: string }[];
   /** By channel, how networks behave while no administrator says otherwise. */
   configured: ReadonlyMap<string, Profile>;
-  records: ProviderRecords;
+  store: SimulationStore;
   log: Logger;
   random?: Random;
 }
@@ -87,7 +87,7 @@ export function instantProvider(): Provider {
 
 /** Starts to simulate networks. Returns once it is known how they are to behave, if that can be found out now. */
 export async function openSimulation(options: SimulationOptions): Promise<Simulation> {
-  const { networks, configured, records, log, random = Math.random } = options;
+  const { networks, configured, store, log, random = Math.random } = options;
   let profiles: ReadonlyMap<string, Profile> | undefined;
   let owesReceipts = false;
   const listeners = new Map<string, (receipts: readonly Receipt[]) => Promise<void>>();
@@ -97,7 +97,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
   let known = 0;
   async function load(): Promise<void> {
     const number = (begun += 1);
-    const loaded = await records.load();
+    const loaded = await store.load();
     // One that began earlier may not know yet what an administrator has set meanwhile.
     if (number < known) return;
     known = number;
@@ -114,21 +114,21 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
     if (!owesReceipts) return loadEvery;
     const now = hubTime();
     const able = [...listeners.keys()].filter((channel) => !isOutOfOrder(profiles!.get(channel)!, now));
-    const due = await records.dueReceipts(able, receiptsAtOnce, receiptLease);
+    const due = await store.dueReceipts(able, receiptsAtOnce, receiptLease);
     const outcomes = await Promise.allSettled(
       [...Map.groupBy(due, ({ channel }) => channel)].map(async ([channel, some]) => {
         const listener = listeners.get(channel);
         // The connector stopped meanwhile: the lease runs out, and another process is told.
         if (listener === undefined) return;
         await listener(some);
-        await records.settleReceipts(some.map(({ id }) => id));
+        await store.settleReceipts(some.map(({ id }) => id));
       }),
     );
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
     return due.length === receiptsAtOnce ? 0 : receiptsEvery;
   });
   const sweeping = repeat('Sweeping away what simulated networks have kept', log, async () => {
-    const swept = await records.sweep(new Date(hubTime() - kept), sweep.batch);
+    const swept = await store.sweep(new Date(hubTime() - kept), sweep.batch);
     return swept === sweep.batch ? sweep.pause : sweep.every;
   });
 
@@ -138,10 +138,10 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
       new HubError('UNAVAILABLE', reason, `${title} ${message}`, { retryAfter });
     const remembers = memory();
     const count = gathered(async (limits: readonly number[]) => {
-      const { within, wait } = await records.count(channel, limits.length, Math.min(...limits));
+      const { within, wait } = await store.count(channel, limits.length, Math.min(...limits));
       return limits.map((_, index) => (index < within ? undefined : wait));
     });
-    const keep = gathered((requests: readonly TakeRequest[]) => records.take(channel, requests));
+    const keep = gathered((requests: readonly TakeRequest[]) => store.take(channel, requests));
 
     const throttled = (wait: number) => fails('TOO_MANY_REQUESTS', 'says that there are too many requests', wait);
     const down = () => fails('NETWORK_DOWN', 'is out of order');
@@ -212,11 +212,11 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
       return profiles!.get(channel)!;
     },
     async setProfile(channel, profile) {
-      await records.setProfile(channel, profile);
+      await store.setProfile(channel, profile);
       await load();
     },
     async resetProfile(channel) {
-      await records.resetProfile(channel);
+      await store.resetProfile(channel);
       await load();
       return profiles!.get(channel)!;
     },
