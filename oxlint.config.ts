@@ -45,7 +45,7 @@ const noOtherDomainTypes: Rule = [
   `${noDomainTypes[1]}; those of identities are the mesh's own`,
 ];
 const onlyOwnFolder: Rule = [['../**'], 'a service imports itself, #lib and #gen only'];
-/** Where a service has rooms: a room may know the others. */
+/** Of a room of a service: it may know the others. */
 const onlyOwnService: Rule = [['../../**'], onlyOwnFolder[1]];
 const noSimulation: Rule = [
   ['./simulation/**'],
@@ -56,6 +56,9 @@ const pure: Rule[] = [
   [['#gen/**', './**', '../**'], 'the rules of a domain stand alone and know no generated code'],
   [['#lib/**', '!#lib/errors.ts', '!#lib/digest.ts'], 'the rules of a domain need only errors and digests from lib'],
 ];
+
+/** The folders of services that have rooms. */
+const rooms = ['services/{assistant,auth,message}/*', 'services/connectors/simulation'];
 
 /** Of all areas that a file is in, the last one counts. */
 const areas: Area[] = [
@@ -71,16 +74,31 @@ const areas: Area[] = [
   { name: 'lib/log', files: ['lib/log.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'lib/metrics', files: ['lib/metrics.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'services', files: ['services/*.ts'], never: [noGateway, noDomainTypes] },
-  { name: 'services', files: ['services/*/**'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'services', files: ['services/*/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  { name: 'services', files: ['services/*/*/**'], never: [onlyOwnService, noService, noGateway] },
+  ...['auth', 'tools', 'assistant'].flatMap((name): Area[] => [
+    { name: `services/${name}`, files: [`services/${name}/*.ts`], never: [onlyOwnFolder, noService, noGateway] },
+    { name: `services/${name}`, files: [`services/${name}/*/**`], never: [onlyOwnService, noService, noGateway] },
+  ]),
   {
     name: 'services',
     files: ['services/connectors/*.ts'],
     never: [onlyOwnFolder, noService, noGateway, noSimulation],
   },
   { name: 'services', files: ['services/connectors/index.ts'], never: [onlyOwnFolder, noService, noGateway] },
-  { name: 'services/auth', files: ['services/auth/**'], never: [onlyOwnService, noService, noGateway] },
-  { name: 'services/tools', files: ['services/tools/*.ts'], never: [onlyOwnFolder, noService, noGateway] },
-  { name: 'services/assistant', files: ['services/assistant/**'], never: [onlyOwnService, noService, noGateway] },
+  {
+    name: 'connector',
+    files: ['services/connectors/*/**'],
+    never: [
+      [
+        ['../**', '!../connector.ts', '!../simulation/', '!../simulation/mock-connector.ts'],
+        "a connector's folder imports #lib and ../connector.ts",
+      ],
+      [['#gen/**'], 'a connector knows deliveries, not events'],
+      noGateway,
+    ],
+  },
+  { name: 'services', files: ['services/connectors/simulation/**'], never: [onlyOwnService, noService, noGateway] },
   {
     name: 'storage',
     files: ['services/file/storage/**'],
@@ -91,6 +109,7 @@ const areas: Area[] = [
     files: [
       ...['auth', 'conversation', 'message', 'file', 'router', 'tools'].map((name) => `services/${name}/${name}.ts`),
       'services/connectors/delivery.ts',
+      'services/connectors/simulation/profile.ts',
       ...['accounts', 'api-keys', 'sessions'].map((noun) => `services/auth/${noun}/${noun}.ts`),
       ...['conversations/conversation', 'turns/turn', 'tasks/tasks'].map((noun) => `services/assistant/${noun}.ts`),
     ],
@@ -114,7 +133,7 @@ const areas: Area[] = [
   },
   {
     name: 'handlers',
-    files: ['services/assistant/*/handlers.ts', 'services/{assistant,auth}/*/*-handlers.ts'],
+    files: rooms.flatMap((room) => [`${room}/handlers.ts`, `${room}/*-handlers.ts`]),
     never: [
       onlyOwnService,
       noService,
@@ -124,43 +143,12 @@ const areas: Area[] = [
   },
   {
     name: 'store',
-    files: ['services/{assistant,auth}/*/*-store.ts'],
-    never: [onlyOwnService, noService, noGateway],
-  },
-  { name: 'migrations', files: ['services/*/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
-  {
-    name: 'connector',
-    files: ['services/connectors/*/**'],
-    never: [
-      [
-        ['../**', '!../connector.ts', '!../simulation/', '!../simulation/mock-connector.ts'],
-        "a connector's folder imports #lib and ../connector.ts",
-      ],
-      [['#gen/**'], 'a connector knows deliveries, not events'],
-      noGateway,
-    ],
-  },
-  { name: 'migrations', files: ['services/connectors/migrations/**'], never: [onlyOwnFolder, noService, noGateway] },
-  { name: 'services', files: ['services/connectors/simulation/**'], never: [onlyOwnService, noService, noGateway] },
-  {
-    name: 'handlers',
-    files: ['services/connectors/simulation/handlers.ts'],
-    never: [
-      onlyOwnService,
-      noService,
-      noGateway,
-      [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
-    ],
-  },
-  { name: 'domain', files: ['services/connectors/simulation/profile.ts'], never: pure },
-  {
-    name: 'store',
-    files: ['services/connectors/simulation/store.ts'],
+    files: rooms.flatMap((room) => [`${room}/store.ts`, `${room}/*-store.ts`]),
     never: [onlyOwnService, noService, noGateway],
   },
   {
     name: 'migrations',
-    files: ['services/connectors/simulation/migrations/**'],
+    files: ['services/*/migrations/**', 'services/connectors/simulation/migrations/**'],
     never: [onlyOwnService, noService, noGateway],
   },
   {

@@ -15,18 +15,21 @@ import { listen } from '#lib/notifications.ts';
 import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
 import { connect, serviceAddress } from '#lib/rpc/client.ts';
 import { serve, serverSettings, service } from '#lib/rpc/server.ts';
-import { openAudit } from './audit.ts';
-import { watchChannels } from './channels.ts';
-import { openDeadLetters } from './dead-letters.ts';
-import { consumeReports, startDeadLetters, startForgetting, startRemoval, startSweep } from './events.ts';
-import { checks, handlers } from './handlers.ts';
-import { openMemberships } from './memberships.ts';
-import { operations, operationsChecks, watchDeadLetters } from './operations.ts';
-import { openOutbox, outboxChannel } from './outbox.ts';
-import { startRelay } from './relay.ts';
-import { database as definition, openStore } from './store.ts';
+import { watchChannels } from './messages/channels.ts';
+import { consumeReports, startRemoval, startSweep } from './messages/events.ts';
+import { checks, handlers } from './messages/handlers.ts';
+import { openMemberships } from './messages/memberships.ts';
+import { openStore } from './messages/store.ts';
+import { openAudit } from './operations/audit.ts';
+import { consumerLag } from './operations/consumer-lag.ts';
+import { openDeadLetters } from './operations/dead-letters-store.ts';
+import { publishAgain, startDeadLetters, startForgetting, watchDeadLetters } from './operations/dead-letters.ts';
+import { operationChecks, operationHandlers } from './operations/handlers.ts';
+import { startRelay } from './outbox/relay.ts';
+import { openOutbox, outboxChannel } from './outbox/store.ts';
+import { database } from './store.ts';
 
-export { database } from './store.ts';
+export { database };
 
 export const settings = {
   ...serverSettings,
@@ -49,8 +52,8 @@ export const settings = {
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   await using opened = new AsyncDisposableStack();
   const identities = openIdentities(config, { service: 'message', log });
-  const database = await startDatabase(definition, { config, name: 'message', log });
-  opened.defer(() => database.close());
+  const db = await startDatabase(database, { config, name: 'message', log });
+  opened.defer(() => db.close());
   const bus = await openBus(config, { log, clientId: 'message', publishes: ['message_processing'] });
   opened.defer(() => bus.stop());
   const conversations = connect(ConversationServiceService, {
@@ -71,9 +74,9 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const files = connect(FileServiceService, { config, target: 'file', address: config.FILE_ADDRESS, identities });
   opened.defer(() => files.close());
 
-  const store = openStore(database);
+  const store = openStore(db);
   // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
-  const background = openDatabase(definition, {
+  const background = openDatabase(database, {
     url: config.DATABASE_URL,
     poolSize: 3,
     name: 'message events',
@@ -118,18 +121,18 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       ),
       service(
         OperationsServiceService,
-        operations({
-          letters: openDeadLetters(database),
-          audit: openAudit(database),
-          bus,
+        operationHandlers({
+          letters: openDeadLetters(db),
+          audit: openAudit(db),
+          lag: consumerLag({ bus, channels }),
+          publish: (letters) => publishAgain(bus, letters),
           relay,
-          channels,
           deadline,
         }),
-        operationsChecks,
+        operationChecks,
       ),
     ],
-    dependencies: { ...database.dependencies, bus: async () => relay.requireBus() },
+    dependencies: { ...db.dependencies, bus: async () => relay.requireBus() },
   });
   opened.defer(() => server.stop());
 

@@ -3,11 +3,12 @@ import test from 'ava';
 import { migrateDatabase, openDatabase, type DatabaseDefinition } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
-import type { NewMessage } from './acceptance-store.ts';
-import { balances, openAudit } from './audit.ts';
+import type { NewMessage } from './messages/acceptance-store.ts';
+import { balances, openAudit } from './operations/audit.ts';
 import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
-import { openOutbox } from './outbox.ts';
-import { database as definition, openStore } from './store.ts';
+import { openOutbox } from './outbox/store.ts';
+import { openStore } from './messages/store.ts';
+import { database as definition } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const open = (poolSize: number) =>

@@ -4,10 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { startPostgres } from '../../dev/engines/postgres.ts';
 import { migrateDatabase, openDatabase, provisionDatabase } from '#lib/database.ts';
-import type { NewMessage } from '../../services/message/acceptance-store.ts';
-import { balances, openAudit } from '../../services/message/audit.ts';
+import type { NewMessage } from '../../services/message/messages/acceptance-store.ts';
+import { balances, openAudit } from '../../services/message/operations/audit.ts';
 import { fingerprintOf, timesOf, type Draft } from '../../services/message/message.ts';
-import { database as definition, openStore } from '../../services/message/store.ts';
+import { openStore } from '../../services/message/messages/store.ts';
+import { database as definition } from '../../services/message/store.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
 
 /** What the message service's tables cost when there is a lot in them. */

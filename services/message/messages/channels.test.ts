@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
-import { eventually } from '../../test/eventually.ts';
+import { eventually } from '../../../test/eventually.ts';
 import { watchChannels, type Channels } from './channels.ts';
 
 const log = openLog({ name: 'message', format: 'json', level: 'silent' });

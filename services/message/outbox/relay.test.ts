@@ -6,14 +6,15 @@ import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { listen } from '#lib/notifications.ts';
-import { eventually } from '../../test/eventually.ts';
-import { openHarness } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
-import { fingerprintOf, timesOf, type Draft } from './message.ts';
-import { openOutbox, outboxChannel, type Outbox } from './outbox.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import { fingerprintOf, timesOf, type Draft } from '../message.ts';
+import { openOutbox, outboxChannel, type Outbox } from './store.ts';
 import { startRelay, type Relay } from './relay.ts';
-import type { NewMessage } from './acceptance-store.ts';
-import { database as definition, openStore } from './store.ts';
+import type { NewMessage } from '../messages/acceptance-store.ts';
+import { openStore } from '../messages/store.ts';
+import { database as definition } from '../store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

@@ -4,7 +4,7 @@ import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
-import type { Lease, Outbox } from './outbox.ts';
+import type { Lease, Outbox } from './store.ts';
 
 /** Milliseconds. Behind the wake-ups: how soon the relay finds what it was not told of. */
 const pollEvery = 1_000;

@@ -4,28 +4,25 @@ import {
   type DeadLetter as WireDeadLetter,
   type ListDeadLettersRequest,
   type OperationsServiceService,
-  type TopicLag,
 } from '#gen/chat4all/message/v1/operations.ts';
-import type { Bus } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
 import { HubError, type FieldViolation } from '#lib/errors.ts';
-import { sample, sharedGauge } from '#lib/metrics.ts';
 import { mostPageBytes } from '#lib/page-bytes.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { registry } from '#lib/rpc/schema.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
+import { timesOf } from '../message.ts';
+import type { Relay } from '../outbox/relay.ts';
 import { balances, type Audit } from './audit.ts';
-import type { Channels } from './channels.ts';
-import type { DeadLetter, DeadLetters, DeadLetterWithValue, Selection } from './dead-letters.ts';
-import { timesOf } from './message.ts';
-import type { Relay } from './relay.ts';
+import type { ConsumerLag } from './consumer-lag.ts';
+import type { DeadLetter, DeadLetters, DeadLetterWithValue, Replaying, Selection } from './dead-letters-store.ts';
 
 export interface OperationsOptions {
   letters: DeadLetters;
   audit: Audit;
-  bus: Pick<Bus, 'publish' | 'lag'>;
+  lag: ConsumerLag;
+  publish: Replaying['publish'];
   relay: Pick<Relay, 'wake'>;
-  channels: Pick<Channels, 'known'>;
   /** How long after its acceptance, or its replay, a message is delivered or failed, in milliseconds. */
   deadline: number;
 }
@@ -37,61 +34,9 @@ const defaultPeriod = 3_600_000;
 /** Bytes of an event that is shown decoded, too: as JSON it may be twice as large. */
 const mostDecoded = 1024 * 1024;
 
-const waiting = sharedGauge('dead_letters_waiting', 'Events that were given up and not replayed so far');
-
-/** Shows how many dead letters wait, until what is returned is called. */
-export function watchDeadLetters(letters: Pick<DeadLetters, 'count'>): () => void {
-  return sample(async (tell) => tell(waiting, {}, await letters.count({ state: 'waiting' })));
-}
-
 /** What administrators do. That they are administrators is checked before. */
-export function operations(options: OperationsOptions): Handlers<typeof OperationsServiceService> {
-  const { letters, audit, bus, relay, channels, deadline } = options;
-
-  /** Publishes events as they were, those of a topic together and in order. */
-  async function publish(some: readonly DeadLetterWithValue[]): Promise<void> {
-    for (const [topic, group] of Map.groupBy(some, (letter) => letter.topic)) {
-      await bus.publish(
-        topic,
-        group.map(({ eventId, eventType, key, value, requestId }) => ({
-          id: eventId,
-          type: eventType,
-          key,
-          value,
-          requestId,
-          isReplayed: true,
-        })),
-      );
-    }
-  }
-
-  /** How far each group is behind; undefined while the bus can't be asked. */
-  async function lagOfAll(): Promise<TopicLag[] | undefined> {
-    const consumed = [
-      { topic: 'message_processing', group: 'router' },
-      { topic: 'message_status', group: 'message' },
-      ...(channels.known() ?? []).map((channel) => ({
-        topic: `${channel}_outgoing`,
-        group: `${channel}_connector`,
-      })),
-    ];
-    try {
-      return await Promise.all(
-        consumed.map(async ({ topic, group }) => {
-          const partitions = await bus.lag(topic, group);
-          return {
-            topic,
-            group,
-            events: BigInt(partitions.reduce((sum, { events }) => sum + events, 0)),
-            partitions: partitions.map(({ partition, events }) => ({ partition, events: BigInt(events) })),
-          };
-        }),
-      );
-    } catch (error) {
-      if (error instanceof HubError) return undefined;
-      throw error;
-    }
-  }
+export function operationHandlers(options: OperationsOptions): Handlers<typeof OperationsServiceService> {
+  const { letters, audit, lag, publish, relay, deadline } = options;
 
   return {
     async listDeadLetters(request) {
@@ -137,7 +82,7 @@ export function operations(options: OperationsOptions): Handlers<typeof Operatio
       const now = hubDate();
       const to = request.to ?? now;
       const from = request.from ?? new Date(to.getTime() - defaultPeriod);
-      const [{ books, to: end }, lag] = await Promise.all([audit.books(from, to), lagOfAll()]);
+      const [{ books, to: end }, lags] = await Promise.all([audit.books(from, to), lag()]);
       const ageOf = (since: Date) => BigInt(Math.max(0, now.getTime() - since.getTime()));
       const { oldestInFlight: oldest, oldestOutboxEvent, ...plain } = books;
       return {
@@ -148,15 +93,15 @@ export function operations(options: OperationsOptions): Handlers<typeof Operatio
         balanced: balances(books),
         oldestInFlight: oldest && { ...oldest, ageMs: ageOf(oldest.acceptedAt) },
         outboxAgeMs: oldestOutboxEvent === undefined ? 0n : ageOf(oldestOutboxEvent),
-        lag: lag ?? [],
-        lagKnown: lag !== undefined,
+        lag: lags ?? [],
+        lagKnown: lags !== undefined,
       };
     },
   };
 }
 
 /** What is wrong with a request that its proto can't say. */
-export const operationsChecks: Checks<typeof OperationsServiceService> = {
+export const operationChecks: Checks<typeof OperationsServiceService> = {
   listDeadLetters: periodViolations,
   getAudit: periodViolations,
   replayDeadLetters(request) {

@@ -5,9 +5,9 @@ import { DeliveryAttempted, DeliveryEnded, MessageRejected, MessageRouted } from
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import type { Bus, ConsumeOptions, ReceivedEvent } from '#lib/bus/bus.ts';
 import { openLog } from '#lib/log.ts';
-import { eventually } from '../../test/eventually.ts';
-import { consumeReports, deadLetterOf, startForgetting, startSweep } from './events.ts';
-import type { Report, Status } from './message.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { consumeReports, startSweep } from './events.ts';
+import type { Report, Status } from '../message.ts';
 import type { Store } from './store.ts';
 
 function recordingLog() {
@@ -166,38 +166,4 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   );
   t.is((await counted('messages_expired_total')) - before.expired, 1_003);
   t.is((await counted('messages_ended_total')) - before.ended, 1_003);
-});
-
-test('deadLetterOf: a report names its message, recipient and channel, also one of an attempt', (t) => {
-  const [messageId, recipientId] = [uuid(), uuid()];
-  const about = { messageId, recipientId, channel: 'whatsapp', attempts: 1, error: 'away', at, replay: 0 };
-  const values = {
-    DeliveryAttempted: DeliveryAttempted.encode({ ...about, nextAttemptAt: at }).finish(),
-    DeliveryEnded: DeliveryEnded.encode({ ...about, status: MessageStatus.MESSAGE_STATUS_FAILED }).finish(),
-  };
-  for (const [name, value] of Object.entries(values)) {
-    const letter = deadLetterOf(event(`chat4all.message.v1.${name}`, value));
-    t.like(letter, { messageId, recipientId, channel: 'whatsapp' }, name);
-  }
-});
-
-test('startForgetting: dead letters go once their time is over, counted from now', async (t) => {
-  const { log } = recordingLog();
-  const moments: Date[] = [];
-  const letters = {
-    async forget(moment: Date) {
-      moments.push(moment);
-      return 0;
-    },
-  };
-  const began = Date.now();
-  const forgetting = startForgetting({ letters, log, retention: 86_400_000 });
-  await eventually(
-    'it has looked',
-    () => moments.length,
-    (count) => count === 1,
-  );
-  await forgetting.stop();
-  const moment = moments[0]!.getTime() + 86_400_000;
-  t.true(moment >= began && moment <= Date.now());
 });

@@ -1,8 +1,8 @@
 import type { BusEvent } from '#lib/bus/bus.ts';
 import type { Database } from '#lib/database.ts';
 import { v5 as uuidOf } from 'uuid';
-import { messageColumns, storedMessage, type MessageRow } from './store.ts';
-import { acceptedEventOf, withSeq } from './wire.ts';
+import { messageColumns, storedMessage, type MessageRow } from '../messages/store.ts';
+import { acceptedEventOf, withSeq } from '../messages/wire.ts';
 
 /** An event that is not on the bus yet. */
 export interface OutboxEntry {

@@ -1,5 +1,5 @@
 import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
-import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from './message.ts';
+import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from '../message.ts';
 
 /** What applying reports came to: the messages that nobody knows, and how those ended that did by that. */
 interface Applied {

@@ -24,8 +24,8 @@ import {
   sizeOf,
   type Content,
   type Draft,
-} from './message.ts';
-import type { Relay } from './relay.ts';
+} from '../message.ts';
+import type { Relay } from '../outbox/relay.ts';
 import type { Store } from './store.ts';
 import { contentOf, detailsOf, draftOf, messageOf, orderOf } from './wire.ts';
 

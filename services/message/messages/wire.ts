@@ -9,7 +9,7 @@ import {
   type Payload,
   type SendMessageRequest,
 } from '#gen/chat4all/message/v1/message.ts';
-import type { Content, Draft, Priority, Status } from './message.ts';
+import type { Content, Draft, Priority, Status } from '../message.ts';
 import type { MessageDetails, StoredMessage } from './store.ts';
 
 const statuses: Record<Status, MessageStatus> = {

@@ -6,15 +6,16 @@ import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
-import { openHarness } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
 import { balances, openAudit } from './audit.ts';
-import { openDeadLetters, type DeadLetterWithValue, type Replaying } from './dead-letters.ts';
-import { deadLetterOf } from './events.ts';
-import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
-import { openOutbox } from './outbox.ts';
-import type { NewMessage } from './acceptance-store.ts';
-import { database as definition, openStore } from './store.ts';
+import { openDeadLetters, type DeadLetterWithValue, type Replaying } from './dead-letters-store.ts';
+import { deadLetterOf } from './dead-letters.ts';
+import { fingerprintOf, timesOf, type Draft, type Report } from '../message.ts';
+import { openOutbox } from '../outbox/store.ts';
+import type { NewMessage } from '../messages/acceptance-store.ts';
+import { openStore } from '../messages/store.ts';
+import { database as definition } from '../store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

@@ -11,7 +11,7 @@ import {
 import { HubError } from '#lib/errors.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { handlers, type HandlerOptions } from './handlers.ts';
-import { fingerprintOf } from './message.ts';
+import { fingerprintOf } from '../message.ts';
 import type { NewMessage } from './acceptance-store.ts';
 import type { StoredMessage } from './store.ts';
 import { draftOf } from './wire.ts';

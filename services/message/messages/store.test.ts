@@ -3,12 +3,13 @@ import test from 'ava';
 import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
 import { Priority } from '#gen/chat4all/message/v1/message.ts';
 import { openDatabase } from '#lib/database.ts';
-import { openHarness } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
-import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
-import { openOutbox, type Lease } from './outbox.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import { fingerprintOf, timesOf, type Draft, type Report } from '../message.ts';
+import { openOutbox, type Lease } from '../outbox/store.ts';
 import type { NewMessage } from './acceptance-store.ts';
-import { database as definition, openStore } from './store.ts';
+import { openStore } from './store.ts';
+import { database as definition } from '../store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

@@ -1,7 +1,7 @@
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
-import type { StatusChange } from './message.ts';
+import type { StatusChange } from '../message.ts';
 
 /** An event that was given up, without what it says. */
 export interface DeadLetter {

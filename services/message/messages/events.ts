@@ -1,0 +1,110 @@
+import { DeliveryAttempted, DeliveryEnded, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
+import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
+import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import { hubDate, hubTime } from '#lib/clock.ts';
+import type { Logger } from '#lib/log.ts';
+import { repeat, type Loop } from '#lib/loop.ts';
+import { counter } from '#lib/metrics.ts';
+import type { Report } from '../message.ts';
+import type { Store } from './store.ts';
+
+/** Milliseconds. A message has at least two reports, and one transaction for both is half the work. */
+const reportInterval = 100;
+
+const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', {
+  status: ['delivered', 'failed'],
+});
+const expiredMessages = counter('messages_expired_total', 'Messages that failed because their time was over');
+
+/** Applies what router and connectors report on `message_status`. */
+export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
+  return bus.consume({
+    topics: ['message_status'],
+    group: 'message',
+    interval: reportInterval,
+    async handle(events) {
+      const reports = events.map(reportOf);
+      const { unknown, ended } = await store.applyReports(
+        new Map(
+          [...Map.groupBy(reports, ({ messageId }) => messageId)].map(([messageId, group]) => [
+            messageId,
+            group.map(({ report }) => report),
+          ]),
+        ),
+      );
+      for (const status of ended) endedMessages.inc({ status });
+      if (unknown.length > 0) log.error({ unknown }, 'Reports of messages that were never accepted here');
+    },
+  });
+}
+
+/** @throws Error for an event that is none of those that belong on the topic: it goes to the dead letters */
+function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: Report } {
+  switch (type) {
+    case 'chat4all.message.v1.MessageRouted': {
+      const { messageId, at, replay } = MessageRouted.decode(value);
+      return { messageId, report: { kind: 'routed', at: at ?? hubDate(), replay } };
+    }
+    case 'chat4all.message.v1.MessageRejected': {
+      const { messageId, at, reason, replay } = MessageRejected.decode(value);
+      return { messageId, report: { kind: 'rejected', at: at ?? hubDate(), reason, replay } };
+    }
+    case 'chat4all.message.v1.DeliveryAttempted': {
+      const { messageId, at = hubDate(), nextAttemptAt = null, ...attempt } = DeliveryAttempted.decode(value);
+      return { messageId, report: { kind: 'attempted', at, nextAttemptAt, ...attempt } };
+    }
+    case 'chat4all.message.v1.DeliveryEnded': {
+      const { messageId, recipientId, channel, status, attempts, error, at, replay } = DeliveryEnded.decode(value);
+      const delivered = status === MessageStatus.MESSAGE_STATUS_DELIVERED;
+      return {
+        messageId,
+        report: { kind: 'ended', at: at ?? hubDate(), replay, recipientId, channel, delivered, attempts, error },
+      };
+    }
+    default:
+      throw new Error(`Not a report of a message's status: ${type}`);
+  }
+}
+
+/** The shortest pause in milliseconds; shorter for short deadlines, so that the end comes in time. */
+const sweepEvery = 250;
+const sweepBatch = 500;
+/** Milliseconds that the clocks of processes may differ by. */
+const clocksDiffer = 10_000;
+
+/** Fails what is still open when its time is over, so that every message ends. */
+export function startSweep({ store, log, deadline }: { store: Store; log: Logger; deadline: number }): Loop {
+  const shortest = Math.min(sweepEvery, deadline / 40);
+  // What is accepted during a pause is open for longer than that.
+  const longest = deadline / 4;
+  const reason = `Not delivered within ${deadline / 1000} s`;
+  // An earlier version, which ran until this one began, doesn't list what it accepts as open.
+  let adopted = false;
+  return repeat('The sweep for messages whose time is over', log, async () => {
+    if (!adopted) await store.adoptOpen(deadline + clocksDiffer);
+    adopted = true;
+    const expired = await store.expire(hubDate(), reason, sweepBatch);
+    if (expired > 0) {
+      log.warn({ expired }, 'Messages failed at their deadline');
+      expiredMessages.inc(expired);
+      endedMessages.inc({ status: 'failed' }, expired);
+    }
+    if (expired === sweepBatch) return 0;
+    const next = (await store.nextExpiry())?.getTime() ?? Infinity;
+    return Math.min(Math.max(next - hubTime(), shortest), longest);
+  });
+}
+
+/** Milliseconds between two looks for messages that are old enough to go. */
+const removeEvery = 60_000;
+const removeBatch = 500;
+
+/** Removes messages `retention` milliseconds after they were accepted, some hundred at a time. */
+export function startRemoval(options: { store: Pick<Store, 'remove'>; log: Logger; retention: number }): Loop {
+  const { store, log, retention } = options;
+  return repeat('The end of old messages', log, async () => {
+    const removed = await store.remove(new Date(hubTime() - retention), removeBatch);
+    if (removed > 0) log.info({ removed }, 'Messages removed: their time is over');
+    return removed === removeBatch ? 100 : removeEvery;
+  });
+}

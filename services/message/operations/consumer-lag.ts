@@ -1,0 +1,42 @@
+import type { TopicLag } from '#gen/chat4all/message/v1/operations.ts';
+import type { Bus } from '#lib/bus/bus.ts';
+import { HubError } from '#lib/errors.ts';
+import type { Channels } from '../messages/channels.ts';
+
+/** Asks how far each consumer group of the hub is behind; undefined while the bus can't be asked. */
+export type ConsumerLag = () => Promise<TopicLag[] | undefined>;
+
+export function consumerLag({
+  bus,
+  channels,
+}: {
+  bus: Pick<Bus, 'lag'>;
+  channels: Pick<Channels, 'known'>;
+}): ConsumerLag {
+  return async () => {
+    const consumed = [
+      { topic: 'message_processing', group: 'router' },
+      { topic: 'message_status', group: 'message' },
+      ...(channels.known() ?? []).map((channel) => ({
+        topic: `${channel}_outgoing`,
+        group: `${channel}_connector`,
+      })),
+    ];
+    try {
+      return await Promise.all(
+        consumed.map(async ({ topic, group }) => {
+          const partitions = await bus.lag(topic, group);
+          return {
+            topic,
+            group,
+            events: BigInt(partitions.reduce((sum, { events }) => sum + events, 0)),
+            partitions: partitions.map(({ partition, events }) => ({ partition, events: BigInt(events) })),
+          };
+        }),
+      );
+    } catch (error) {
+      if (error instanceof HubError) return undefined;
+      throw error;
+    }
+  };
+}
