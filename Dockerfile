@@ -38,6 +38,6 @@ COPY . .
 RUN mkdir /mail && chown node:node /mail
 USER node
 EXPOSE 8000 50051
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --start-interval=1s CMD ["node", "services/health.ts"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --start-interval=1s CMD ["node", "bin/health.ts"]
 ENTRYPOINT ["node"]
 CMD ["gateway/main.ts"]

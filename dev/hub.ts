@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { globSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
+import { serviceNames } from '../services/names.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
 import { startDemoTools } from './demo-tools.ts';
@@ -83,12 +84,11 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   const dataDir = path.resolve(options.dataDir);
   await using started = new AsyncDisposableStack();
 
-  const services = await listServices();
   const folder = await claimFolder(dataDir).catch((error: Error) => {
     throw new StartError(error.message, { cause: error });
   });
   started.defer(() => folder.release());
-  const replicas = services.flatMap((service) => replicasOf(service, options.replicas ?? 1));
+  const replicas = serviceNames.flatMap((service) => replicasOf(service, options.replicas ?? 1));
   const findPorts = async (port: number, patience: number): Promise<Ports> => {
     const { grpcPortBase, grpcPortsMayMove: mayMove = false } = options;
     const asked = { port, grpcPortBase, mayMove, host: env.HOST, grpcHost: env.GRPC_HOST, patience };
@@ -104,7 +104,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   };
   let ports = await findPorts(options.port, folder.abandoned ? abandonedLimit : 0);
 
-  const secrets = await openSecrets(dataDir, [...services, 'bus', 'gateway']);
+  const secrets = await openSecrets(dataDir, [...serviceNames, 'bus', 'gateway']);
   const cache = env.NODE_COMPILE_CACHE || path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
   // Here nobody has to notice that a process stops: whoever calls it is told over the connection.
@@ -183,12 +183,6 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   };
 }
 
-/** The services: the folders with an index.ts. */
-async function listServices(): Promise<string[]> {
-  const folder = path.join(root, 'services');
-  return (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();
-}
-
 function replicasOf(service: string, count: number): Replica[] {
   return Array.from({ length: count }, (_, number) => ({
     name: number === 0 ? service : `${service}-${number + 1}`,
@@ -255,22 +249,22 @@ async function embeddedDatabase(
 /** Changes with any migration, with any service that comes or goes, with the passwords of the roles, and with where the bus is. */
 async function migrationsVersion(bus: string, secrets: Secrets): Promise<string> {
   const hash = createHash('sha256').update(`${bus}\n${JSON.stringify(secrets.databasePasswords)}\n`);
-  for (const service of await listServices()) {
-    const folder = path.join(root, 'services', service, 'migrations');
-    const names = existsSync(folder) ? (await readdir(folder)).toSorted() : [];
+  for (const service of serviceNames) {
+    const folder = path.join(root, 'services', service);
+    const files = globSync('{.,*}/migrations/*.ts', { cwd: folder }).toSorted();
     hash.update(`${service}\n`);
-    for (const name of names) hash.update(`${name}\n`).update(await readFile(path.join(folder, name)));
+    for (const file of files) hash.update(`${file}\n`).update(await readFile(path.join(folder, file)));
   }
   return hash.digest('hex');
 }
 
-/** Runs services/migrate.ts, in a process of its own: it loads the code of all services. */
+/** Runs bin/migrate.ts, in a process of its own: it loads the code of all services. */
 function startMigration(env: NodeJS.ProcessEnv, secrets: Secrets, started: AsyncDisposableStack) {
   const passwords = Object.entries(secrets.databasePasswords).map(([name, password]) => [
     `${name.toUpperCase()}_DATABASE_PASSWORD`,
     password,
   ]);
-  const child = spawn(process.execPath, [path.join(root, 'services/migrate.ts')], {
+  const child = spawn(process.execPath, [path.join(root, 'bin/migrate.ts')], {
     env: { ...env, ...Object.fromEntries(passwords) },
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     timeout: 2 * startLimit,

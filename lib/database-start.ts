@@ -63,7 +63,7 @@ async function checkRole(database: Database, schema: string, log: Logger): Promi
   );
   const { role, isSuperuser, owner, isMember } = found!;
   if (owner === null) {
-    const problem = `leads to a database without the schema ${schema}: run the migrations first (services/migrate.ts)`;
+    const problem = `leads to a database without the schema ${schema}: run the migrations first (bin/migrate.ts)`;
     throw new ConfigError([`DATABASE_URL ${problem}`]);
   }
   if (owner !== role && !isSuperuser && isMember !== true) {

@@ -1,17 +1,14 @@
-import { existsSync, readdirSync } from 'node:fs';
-import path from 'node:path';
 import { runProcess, type ProcessDefinition } from '#lib/lifecycle.ts';
+import { serviceNames } from './names.ts';
 
 /** `node services/main.ts <name>…`: one service, or several in one process. */
 
-const folder = import.meta.dirname;
-const known = readdirSync(folder).filter((name) => existsSync(path.join(folder, name, 'index.ts')));
 const names = process.argv.slice(2);
-const unknown = names.find((name) => !known.includes(name));
+const unknown = names.find((name) => !serviceNames.includes(name));
 
 if (names.length === 0 || unknown !== undefined) {
   const problem = unknown === undefined ? 'Which service?' : `There is no service "${unknown}".`;
-  console.error(`${problem} One of: ${known.join(', ')}`);
+  console.error(`${problem} One of: ${serviceNames.join(', ')}`);
   process.exitCode = 64;
 } else {
   const load = async (name: string): Promise<ProcessDefinition> => {

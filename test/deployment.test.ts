@@ -154,7 +154,7 @@ test('docker-compose.yml: starts what is needed first, and reaches no port from 
   }
 });
 
-test('docker-compose.yml: asks for each secret that services/secrets.ts makes, and has none of its own', (t) => {
+test('docker-compose.yml: asks for each secret that bin/secrets.ts makes, and has none of its own', (t) => {
   const secrets = makeSecrets();
   const required = variablesIn(textOf('docker-compose.yml')).filter(({ isRequired }) => isRequired);
   t.deepEqual([...new Set(required.map(({ name }) => name))].toSorted(), Object.keys(secrets).toSorted());
@@ -219,6 +219,7 @@ real(
     const image = path.join(folder, 'app');
     buildImage(image);
     t.deepEqual((await readdir(image)).toSorted(), [
+      'bin',
       'gateway',
       'gen',
       'lib',

@@ -55,9 +55,9 @@ export function environmentOf(name: string, dotEnv: Readonly<Record<string, stri
   );
 }
 
-/** What `services/secrets.ts` prints, in a folder with the project or a part of it. */
+/** What `bin/secrets.ts` prints, in a folder with the project or a part of it. */
 export function makeSecrets(folder = root): Record<string, string> {
-  const text = execFileSync(process.execPath, ['services/secrets.ts'], { cwd: folder, encoding: 'utf8' });
+  const text = execFileSync(process.execPath, ['bin/secrets.ts'], { cwd: folder, encoding: 'utf8' });
   return parseEnv(text) as Record<string, string>;
 }
 
@@ -119,7 +119,7 @@ export interface Container {
 
 /** The exit code of the image's health check in a container with that environment. */
 export async function checkHealth(folder: string, environment: Record<string, string>): Promise<number> {
-  const check = spawn(process.execPath, ['services/health.ts'], { cwd: folder, env: environment, stdio: 'ignore' });
+  const check = spawn(process.execPath, ['bin/health.ts'], { cwd: folder, env: environment, stdio: 'ignore' });
   const [code] = (await once(check, 'exit')) as [number];
   return code;
 }

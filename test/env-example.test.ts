@@ -23,7 +23,7 @@ interface ShownSetting {
 async function declarations(): Promise<Map<string, z.ZodType[]>> {
   const files = [
     ...serviceNames.map((name) => `services/${name}/index.ts`),
-    'services/migrate.ts',
+    'bin/migrate.ts',
     'gateway/index.ts',
     'dev/settings.ts',
   ];

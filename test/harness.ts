@@ -1,4 +1,3 @@
-import { existsSync, readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -14,14 +13,10 @@ import { openLog, type Logger } from '#lib/log.ts';
 import type { MethodDefinition, Methods, ServerStreamMethod } from '#lib/rpc/methods.ts';
 import { settingNames } from '#lib/setting-names.ts';
 import { fromServiceError } from '#lib/rpc/status.ts';
+import { serviceNames } from '../services/names.ts';
 import { spawnProcess } from './spawned.ts';
 
-const root = path.resolve(import.meta.dirname, '..');
-
-/** The services of the project: the folders with an index.ts. */
-export const serviceNames: readonly string[] = readdirSync(path.join(root, 'services'))
-  .filter((name) => existsSync(path.join(root, 'services', name, 'index.ts')))
-  .toSorted();
+export { serviceNames };
 
 interface ProcessModule {
   settings: Settings;

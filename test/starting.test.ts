@@ -242,7 +242,7 @@ test('the migration: one line and the exit code, as for a service', async (t) =>
     'Zk3-of-a-test-run-alone',
   ]);
   const run = (url: string) =>
-    spawnProcess(['services/migrate.ts'], {
+    spawnProcess(['bin/migrate.ts'], {
       ...Object.fromEntries(passwords),
       DATABASE_URL: url,
       START_PATIENCE: '0ms',

@@ -1,6 +1,4 @@
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
-import path from 'node:path';
 import { ConfigError, loadConfig, postgresUrl, secret, type Settings } from '#lib/config.ts';
 import { migrateDatabase, openDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
 import { awaitEngine, engineSettings, placeOf } from '#lib/engines.ts';
@@ -8,6 +6,7 @@ import { HubError } from '#lib/errors.ts';
 import { configurationExitCode } from '#lib/lifecycle.ts';
 import { openLog } from '#lib/log.ts';
 import { StartError } from '#lib/starting.ts';
+import { serviceNames } from '../services/names.ts';
 
 /**
  * Brings a PostgreSQL database up to date, before the services start: for each service its role `chat4all_<service>`,
@@ -15,9 +14,8 @@ import { StartError } from '#lib/starting.ts';
  */
 
 const definitions: { name: string; database: DatabaseDefinition }[] = [];
-for (const name of readdirSync(import.meta.dirname).toSorted()) {
-  if (!existsSync(path.join(import.meta.dirname, name, 'index.ts'))) continue;
-  const service: { database?: DatabaseDefinition } = await import(`./${name}/index.ts`);
+for (const name of serviceNames) {
+  const service: { database?: DatabaseDefinition } = await import(`../services/${name}/index.ts`);
   if (service.database !== undefined) definitions.push({ name, database: service.database });
 }
 

@@ -3,7 +3,7 @@ import { isServing } from '#lib/rpc/health.ts';
 import { transportSettings } from '#lib/rpc/transport.ts';
 
 /**
- * `node services/health.ts`: whether the process takes calls that runs here with the same settings, for containers. A service is
+ * `node bin/health.ts`: whether the process takes calls that runs here with the same settings, for containers. A service is
  * asked on GRPC_PORT; without that it is the gateway, on PORT, which also speaks for all that is behind it. Exit code 0 or 1.
  */
 

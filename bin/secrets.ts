@@ -1,25 +1,21 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { duration, loadConfig, longestRetention } from '#lib/config.ts';
 import { generateKeys } from '#lib/identity.ts';
+import { serviceNames as names } from '../services/names.ts';
 import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
 
 /**
  * Makes secrets for all that docker-compose.yml starts. Whoever has them has the hub: they are kept where only the administrator reads.
  *
- *     node services/secrets.ts >> .env                            passwords and keys: those that aren't in its own environment yet
- *     node services/secrets.ts keys <folder>                      keys in files, which may be replaced while all runs: those that
- *                                                                 aren't there yet
- *     node services/secrets.ts rotate <folder> <service>…         replaces the keys of services in such a folder
- *                              [--trust 24h]                      how long the old ones are believed
+ *     node bin/secrets.ts >> .env                       passwords and keys: those that aren't in its own environment yet
+ *     node bin/secrets.ts keys <folder>                 keys in files, which may be replaced while all runs: those that
+ *                                                       aren't there yet
+ *     node bin/secrets.ts rotate <folder> <service>…    replaces the keys of services in such a folder
+ *                         [--trust 24h]                 how long the old ones are believed
  */
 
-const names = readdirSync(import.meta.dirname).filter((name) =>
-  existsSync(path.join(import.meta.dirname, name, 'index.ts')),
-);
 const password = () => randomBytes(24).toString('base64url');
 /** Every process looks at its files at least that often, in milliseconds, and a bit more. */
 const settle = 5_000;
@@ -71,7 +67,7 @@ const unknown = services.filter((name) => !names.includes(name));
 if (command === undefined) await printSecrets();
 else if (command === 'keys' && folder !== undefined) await makeKeyFolder(folder, names);
 else if (command !== 'rotate' || folder === undefined || services.length === 0) {
-  refuse('Usage: node services/secrets.ts [keys <folder> | rotate <folder> <service>… [--trust 24h]]');
+  refuse('Usage: node bin/secrets.ts [keys <folder> | rotate <folder> <service>… [--trust 24h]]');
 } else if (unknown.length > 0) refuse(`There is no service ${unknown.join(', ')}. There are: ${names.join(', ')}`);
 else if (!trustFor.success) refuse('--trust must be a whole number with a unit: 30m, 24h or 7d');
 else {
