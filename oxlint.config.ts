@@ -2,11 +2,11 @@ import { defineConfig } from 'oxlint';
 
 /** Packages that live in one place, so that only that place has to change with them. */
 const homes: Record<string, readonly string[]> = {
-  '@grpc/grpc-js': ['lib/rpc', 'gateway'],
+  '@grpc/grpc-js': ['lib/rpc', 'gateway', 'gateway/http', 'gateway/grpc', 'gateway/dialects', 'gateway/calls'],
   'grpc-health-check': ['lib/rpc', 'gateway'],
   '@grpc/proto-loader': ['gateway'],
-  express: ['gateway'],
-  'content-disposition': ['gateway'],
+  express: ['gateway', 'gateway/http', 'gateway/dialects'],
+  'content-disposition': ['gateway/calls'],
   minio: ['storage'],
   '@mikro-orm/*': ['lib/database', 'store', 'migrations'],
   pg: ['lib/database', 'lib/bus'],
@@ -59,6 +59,29 @@ const pure: Rule[] = [
 
 /** The folders of services that have rooms. */
 const rooms = ['services/{assistant,auth,message}/*', 'services/connectors/simulation'];
+
+/** The rooms of the gateway, each with those below it: what it may import. The files beside them put the rooms together. */
+const gatewayRooms: Record<string, readonly string[]> = {
+  http: [],
+  json: [],
+  grpc: [],
+  rules: ['json'],
+  dialects: ['http', 'json', 'grpc', 'rules'],
+  calls: ['http', 'json', 'grpc', 'rules', 'dialects'],
+  openapi: ['http', 'json', 'rules', 'calls'],
+};
+const inGateway: Rule[] = [
+  noService,
+  noDomainTypes,
+  [['**/dev/**', '**/test/**'], 'the gateway knows neither dev nor test'],
+];
+
+/** What a room of the gateway may not import. @param above the way from its files to those beside the rooms */
+function roomRules(room: string, above = '..'): Rule[] {
+  const others = Object.keys(gatewayRooms).filter((other) => other !== room && !gatewayRooms[room]!.includes(other));
+  const reason = `gateway/${room} imports only the rooms below it`;
+  return [...inGateway, [[...others.map((other) => `${above}/${other}/**`), `${above}/*.ts`], reason]];
+}
 
 /** Of all areas that a file is in, the last one counts. */
 const areas: Area[] = [
@@ -160,10 +183,24 @@ const areas: Area[] = [
     files: ['services/*/migrations/**', 'services/connectors/simulation/migrations/**'],
     never: [onlyOwnService, noService, noGateway],
   },
+  { name: 'gateway', files: ['gateway/**'], never: inGateway },
+  ...Object.keys(gatewayRooms).map((room) => ({
+    name: `gateway/${room}`,
+    files: [`gateway/${room}/**`],
+    never: roomRules(room),
+  })),
   {
-    name: 'gateway',
-    files: ['gateway/**'],
-    never: [noService, noDomainTypes, [['**/dev/**', '**/test/**'], 'the gateway knows neither dev nor test']],
+    name: 'gateway/dialects',
+    files: ['gateway/dialects/*/**'],
+    never: [
+      ...roomRules('dialects', '../..'),
+      [['../hub/**', '../grpc-gateway/**'], 'dialects share what lies beside them, and do not know each other'],
+    ],
+  },
+  {
+    name: 'gateway/grpc/http2',
+    files: ['gateway/grpc/http2/**'],
+    never: [[['../**', '#lib/**', '#gen/**'], 'the client of HTTP/2 stands alone']],
   },
   {
     name: 'client',

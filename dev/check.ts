@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { registry } from '#lib/rpc/schema.ts';
+import { hubRules } from '../gateway/dialects/hub/rules.ts';
 import { readRoutes } from '../gateway/rules/bindings.ts';
 import { documentOf } from '../gateway/own-routes.ts';
 import { generate, made, testProtos } from './generate.ts';
@@ -78,7 +79,7 @@ async function lintOpenApi(): Promise<void> {
       file,
       JSON.stringify(
         documentOf(
-          readRoutes(registry, () => true),
+          readRoutes(registry, () => true, hubRules),
           registry,
         ),
         undefined,

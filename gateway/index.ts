@@ -21,16 +21,17 @@ import { Callers } from './http/callers.ts';
 import { answerConnectionErrors, endIdleConnections } from './http/connection-errors.ts';
 import { cutSlowTakers } from './http/connections.ts';
 import { corsOf, type Cors } from './http/cors.ts';
-import { hubDialect } from './dialects/dialect.ts';
+import { hubRules } from './dialects/hub/rules.ts';
+import { hubDialect } from './dialects/hub/dialect.ts';
 import { Docs } from './openapi/pages.ts';
-import type { Noted } from './http/headers.ts';
+import type { RequestDetails } from './http/request-details.ts';
 import { HealthAnswers } from './health.ts';
 import { hasTarget, hostIn, listen, malformedTarget, targetOf } from './http/request-target.ts';
 import { documentOf, ownRoutes, watchedPaths } from './own-routes.ts';
 import { Problem } from './http/problem.ts';
 import { ProblemForms } from './calls/problem-forms.ts';
 import { rateLimit } from './http/rate-limit.ts';
-import { RouteTable } from './rules/routes.ts';
+import { RouteTable } from './dialects/hub/route-table.ts';
 import { longestUpload, rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
 
 const root = path.join(import.meta.dirname, '..');
@@ -131,12 +132,12 @@ export async function start(
     const addresses = [...new Set(plain.map(({ address }) => address))];
     log.warn({ addresses }, 'calls go there as plain text: set GRPC_TLS_CERT, or use a network that encrypts');
   }
-  const unserved = readRoutes(registry, (service) => backends.of(service) === undefined);
+  const unserved = readRoutes(registry, (service) => backends.of(service) === undefined, hubRules);
   if (unserved.length > 0) {
     const services = [...new Set(unserved.map(({ target }) => target.method.parent.typeName))];
     log.warn({ services }, 'services with HTTP rules have no backend: their paths are not served');
   }
-  const bindings = readRoutes(registry, (service) => backends.of(service) !== undefined);
+  const bindings = readRoutes(registry, (service) => backends.of(service) !== undefined, hubRules);
   const limits: Limits = {
     timeout: config.REQUEST_TIMEOUT,
     bodyLimit: config.BODY_LIMIT,
@@ -149,12 +150,12 @@ export async function start(
   const admission = new Admission({
     places: config.HTTP_CONCURRENCY,
     bodyLimit: config.BODY_LIMIT,
-    clientOf: (_request, response) => (response as Response<unknown, Noted>).locals.caller!.client,
+    clientOf: (_request, response) => (response as Response<unknown, RequestDetails>).locals.caller!.client,
     log,
   });
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
-  const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect);
+  const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect(registry));
   for (const { method, template, target } of bindings) {
     beginCounting({ method, route: template.text }, target.successStatus);
   }
@@ -297,7 +298,7 @@ function answerErrors(admission: Admission, forms: ProblemForms, log: Logger): E
   return (error: unknown, request, response, _next) => {
     const problem = error instanceof Problem ? error : unexpected(error);
     // All of those together leave a line of their own.
-    if (admission.isRefusal(problem)) (response.locals as Noted).isRefused = true;
+    if (admission.isRefusal(problem)) (response.locals as RequestDetails).isRefused = true;
     else if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
     // Too late to say anything else.

@@ -10,8 +10,9 @@ import { conditions, unchanged, versioned, type Operation } from './openapi/oper
 import { ownProblems, preconditionFailed } from './openapi/problems.ts';
 import { problemResponses } from './openapi/responses.ts';
 import type { Schema } from './openapi/rules.ts';
-import { parseTemplate, type Route } from './rules/routes.ts';
-import { endpointsOf, type Handler } from './calls/rpc-routes.ts';
+import { parseTemplate, type Route } from './rules/path-template.ts';
+import { endpointsOf } from './rules/endpoints.ts';
+import type { Handler } from './calls/rpc-routes.ts';
 
 /** What answers the gateway's own endpoints. */
 interface Answers {

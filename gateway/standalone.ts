@@ -24,17 +24,19 @@ import { readApiConfiguration } from './rules/api-configuration.ts';
 import { Backends, grpcClientSettings, type GrpcClient } from './grpc/backends.ts';
 import { answered, noRoute } from './http/request-context.ts';
 import { readRoutes, type Binding } from './rules/bindings.ts';
-import { isForm } from './calls/body.ts';
+import { isForm } from './http/media-type.ts';
 import { trailersFor } from './calls/call.ts';
 import { answerConnectionErrors, endIdleConnections } from './http/connection-errors.ts';
 import { cutSlowTakers } from './http/connections.ts';
-import { grpcGatewayDialect, grpcProblem } from './dialects/grpc-gateway/dialect.ts';
+import { grpcGatewayRules } from './dialects/grpc-gateway/rules.ts';
+import { grpcGatewayDialect } from './dialects/grpc-gateway/dialect.ts';
+import { grpcGatewayProblem } from './dialects/grpc-gateway/errors.ts';
 import { HealthAnswers } from './health.ts';
 import { hasTarget, listen, malformedTarget, targetOf } from './http/request-target.ts';
 import { Problem } from './http/problem.ts';
-import type { Route, RouteError } from './rules/routes.ts';
+import type { Route, RouteError } from './rules/path-template.ts';
 import { rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
-import { StrictRouteTable } from './dialects/grpc-gateway/route-table.ts';
+import { GrpcGatewayRouteTable } from './dialects/grpc-gateway/route-table.ts';
 import { startWorkers } from './workers.ts';
 
 /**
@@ -116,7 +118,7 @@ export async function startStandalone(
     clientOf: ({ socket }) => clientOf(socket.remoteAddress ?? 'unknown'),
     log,
   });
-  const table = new StrictRouteTable(rpcRoutes(bindings, registry, backends, limits, admission, dialect));
+  const table = new GrpcGatewayRouteTable(rpcRoutes(bindings, registry, backends, limits, admission, dialect));
   for (const [never, before] of table.shadowed) {
     const rule = `${never.method} ${never.template.text}`;
     log.warn({ rule, service: never.service, servedBy: before.service }, 'two services have the same rule');
@@ -127,7 +129,7 @@ export async function startStandalone(
     const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
     if (!(error instanceof Problem)) log.error({ err: error }, 'a request failed in a way that it should not');
     if (response.headersSent) response.destroy();
-    else answerProblem(response, problem, grpcProblem, trailersOf(problem, request));
+    else answerProblem(response, problem, grpcGatewayProblem, trailersOf(problem, request));
   };
   const serve = (request: IncomingMessage, response: ServerResponse & Routed) => {
     response.on('close', () => {
@@ -171,7 +173,7 @@ interface Routed {
 }
 
 function dispatch(
-  table: StrictRouteTable<Handler>,
+  table: GrpcGatewayRouteTable<Handler>,
   health: HealthAnswers,
   request: IncomingMessage,
   response: ServerResponse & Routed,
@@ -229,7 +231,7 @@ function readUsable(
   const unknown = [...(rules?.keys() ?? [])].filter((name) => !methods.has(name));
   if (unknown.length > 0)
     throw new ConfigError(unknown.map((name) => `${apiConfiguration}: there is no method ${name}`));
-  const bindings = readRoutes(registry, () => true, { isStrict: true, onUnusable, ...(rules && { rules }) });
+  const bindings = readRoutes(registry, () => true, grpcGatewayRules, { onUnusable, ...(rules && { rules }) });
   if (unusable.length > 0 && !skipUnusable) {
     const rest = 'With --skip-unusable the other rules are served';
     throw new ConfigError([...unusable.map(({ message }) => `${descriptorSet}: ${message}`), rest]);

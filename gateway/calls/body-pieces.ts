@@ -1,7 +1,8 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { ExpectedDigest } from '#lib/digest.ts';
-import { mediaType, refuseCompressed } from './body.ts';
+import { mediaType } from '../http/media-type.ts';
+import { refuseCompressed } from '../http/request-body.ts';
 import { boundaryIn, Form } from '../http/multipart-form.ts';
 import { Problem } from '../http/problem.ts';
 

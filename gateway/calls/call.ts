@@ -6,19 +6,21 @@ import type { Backend } from '../grpc/backends.ts';
 import type { Binding } from '../rules/bindings.ts';
 import type { Dialect } from '../dialects/dialect.ts';
 import type { Envelope } from './envelope.ts';
-import { canonicalHeader, requestIdIn } from '../http/headers.ts';
+import { canonicalHeader } from '../http/headers.ts';
+import { requestIdIn } from '../http/request-details.ts';
 import { answeredBody } from './http-body.ts';
-import { requireFits, toMetadata, type CallMetadata } from '../grpc/metadata.ts';
-import { fromReading, type Problem, type ProblemForm } from '../http/problem.ts';
+import { requireFits } from '../dialects/allow-list.ts';
+import { toMetadata, type CallMetadata } from '../grpc/metadata.ts';
+import { fromReading } from '../dialects/errors.ts';
+import type { Problem, ProblemForm } from '../http/problem.ts';
 import { answerLookup, isLookup } from '../http/conditional-get.ts';
 import { Reading } from '../json/reading.ts';
-import type { Sent, Transcoder } from '../dialects/transcoder.ts';
+import type { RequestParts } from '../dialects/transcoder.ts';
 
 /** What a call over HTTP needs. */
 export interface CallOptions {
   backend: Backend;
   binding: Binding;
-  transcoder: Transcoder;
   dialect: Dialect;
   /** How problems are told. */
   form: ProblemForm;
@@ -73,18 +75,18 @@ export class Outgoing {
    *
    * @throws Problem if it has wrong fields of which the backend must not be told
    */
-  message(sent: Sent): Buffer {
-    const { binding, transcoder } = this.#options;
-    const message = transcoder.request(binding, sent, this.#reading);
+  message(parts: RequestParts): Buffer {
+    const { binding, dialect } = this.#options;
+    const message = dialect.transcoder.request(binding, parts, this.#reading);
     this.#tell();
     return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   }
 
   /** The next message of a stream. @throws Problem if it is wrong */
   next(json: unknown): Buffer {
-    const { binding, transcoder } = this.#options;
+    const { binding, dialect } = this.#options;
     const reading = new Reading(binding.knownFieldsOnly);
-    const message = transcoder.streamed(binding, json, reading);
+    const message = dialect.transcoder.streamed(binding, json, reading);
     if (reading.violations.length > 0) throw fromReading(reading);
     return Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   }
@@ -135,7 +137,7 @@ export class Outgoing {
   /** What to answer when the backend refused. */
   refusal(error: ServiceError): Problem {
     if (this.#unreadable !== undefined && error.code === status.INVALID_ARGUMENT) return this.#unreadable;
-    return this.#options.dialect.refusal(error, this.#reading, this.#options.binding);
+    return this.#options.dialect.problemOf(error, this.#reading, this.#options.binding);
   }
 }
 
@@ -151,14 +153,11 @@ export function answerMessage(
   const { successStatus } = binding;
   if (successStatus === 204) return answerNothing(response, headers);
   const body = answeredBody(binding, message);
-  if (body !== undefined && (binding.responseBody === undefined || !dialect.json.strict)) {
-    headers['Content-Type'] = body.contentType;
-  } else {
-    headers['Content-Type'] = 'application/json';
-  }
+  const { answers } = dialect;
+  headers['Content-Type'] = body === undefined ? 'application/json' : answers.bodyType(binding, body.contentType);
   const { content, lasting } = contentOf(options, message, requestIdIn(response), body);
   const wanted = trailersFor(request, trailers);
-  const isPlain = wanted === undefined && successStatus === 200 && !dialect.json.strict;
+  const isPlain = wanted === undefined && successStatus === 200 && answers.hasEntityTags;
   if (isPlain && isLookup(response)) return answerLookup(response, content, headers, lasting);
   return answerBody(response, successStatus, content, headers, wanted);
 }
@@ -169,7 +168,7 @@ export function answerMessage(
  * @returns `lasting` where it is in an envelope: what of it is the same whenever it is asked for
  */
 export function contentOf(
-  { binding, transcoder, envelope }: CallOptions,
+  { binding, dialect, envelope }: CallOptions,
   message: Buffer,
   requestId: string | undefined,
   body = answeredBody(binding, message),
@@ -177,7 +176,7 @@ export function contentOf(
   if (body !== undefined) return { content: body.data };
   const told = envelope?.success(binding, message, requestId);
   if (told !== undefined) return { content: told.json, lasting: told.lasting };
-  return { content: transcoder.response(binding, message) };
+  return { content: dialect.transcoder.response(binding, message) };
 }
 
 /** The trailers of a backend for a client that says that it takes such. */

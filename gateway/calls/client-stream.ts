@@ -2,7 +2,8 @@ import type { ServerResponse } from 'node:http';
 import type { ClientWritableStream, Metadata, ServiceError } from '@grpc/grpc-js';
 import { callerKey } from '#lib/rpc/status.ts';
 import { asIs, type Answer, type CallOptions, type Outgoing } from './call.ts';
-import { fromMetadata, noteCaller } from '../http/headers.ts';
+import { fromMetadata } from '../grpc/metadata.ts';
+import { recordCaller } from '../http/request-details.ts';
 
 /** A call of a client-streaming RPC that is under way. */
 export interface ClientStream {
@@ -47,7 +48,7 @@ export function openClientStream(
   upstream.on('metadata', (received: Metadata) => (metadata = received));
   upstream.on('status', (status: { metadata: Metadata }) => {
     trailers = status.metadata;
-    noteCaller(response, trailers.get(callerKey)[0]);
+    recordCaller(response, trailers.get(callerKey)[0]);
   });
   // The callback hears of it, too.
   upstream.on('error', () => {});

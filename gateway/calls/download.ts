@@ -8,7 +8,8 @@ import type { RawBody } from '../rules/bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead, type DownloadHead } from './download-head.ts';
 import { fetchFrom, type Fetched } from './direct-upload.ts';
-import { fromMetadata, noteCaller } from '../http/headers.ts';
+import { fromMetadata } from '../grpc/metadata.ts';
+import { recordCaller } from '../http/request-details.ts';
 import { Pace } from './flow-control.ts';
 import { hasPreconditions } from '../http/preconditions.ts';
 import { Problem } from '../http/problem.ts';
@@ -40,9 +41,7 @@ export async function answerDownload(
   const outgoing = new Outgoing(request, response, options);
   const headers = askedBy(request);
   const message = outgoing.message({ values, query, headers });
-  // A backend of others knows nothing of what is between us and ours.
-  const isOurs = !options.dialect.json.strict;
-  const isOfRange = headers.range !== undefined && isOurs;
+  const isOfRange = headers.range !== undefined;
   const head = () => headOf(request, response, values, query, options);
   // Conditions come before ranges (RFC 9110, 13.2.2), and of a range that lies outside the backend says nothing else.
   if (isOfRange && hasPreconditions(headers)) {
@@ -50,7 +49,7 @@ export async function answerDownload(
     if (status === 304) return sendWhole(response, status, answered);
   }
   const receiving = (mayFetch: boolean) => receive(request, response, options, outgoing, message, mayFetch);
-  const mayFetch = request.method !== 'HEAD' && isOurs;
+  const mayFetch = request.method !== 'HEAD';
   try {
     if ((await receiving(mayFetch)) === 'unreachable') await receiving(false);
   } catch (error) {
@@ -74,7 +73,7 @@ function headOf(
   query: string,
   options: DownloadOptions,
 ): Promise<DownloadHead> {
-  const { backend, binding, transcoder, rawBody } = options;
+  const { backend, binding, dialect, rawBody } = options;
   const outgoing = new Outgoing(request, response, options);
   const message = outgoing.message({ values, query, headers: withoutRange(request.headers) });
   outgoing.sent[headOnlyKey] = '1';
@@ -87,7 +86,7 @@ function headOf(
   return new Promise<DownloadHead>((resolve, reject) => {
     upstream.on('data', (encoded: Buffer) => {
       try {
-        const fields = transcoder.fields(binding, encoded);
+        const fields = dialect.transcoder.fields(binding, encoded);
         const { successStatus } = binding;
         resolve(
           downloadHead(successStatus, rawBody.responseHeaders, fields, request.method as string, request.headers),
@@ -123,7 +122,7 @@ type Ending = 'over' | 'unreachable';
 function receive(
   request: IncomingMessage,
   response: ServerResponse,
-  { backend, binding, transcoder, dialect, rawBody, idle }: DownloadOptions,
+  { backend, binding, dialect, rawBody, idle }: DownloadOptions,
   outgoing: Outgoing,
   message: Buffer,
   mayFetch: boolean,
@@ -142,7 +141,7 @@ function receive(
 
     if (mayFetch) outgoing.sent[handOverKeys.offer] = 'get';
     else delete outgoing.sent[handOverKeys.offer];
-    if (request.method === 'HEAD' && !dialect.json.strict) outgoing.sent[headOnlyKey] = '1';
+    if (request.method === 'HEAD') outgoing.sent[headOnlyKey] = '1';
     const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
       deadline: outgoing.deadline,
       interceptors: [pace.interceptor],
@@ -179,7 +178,7 @@ function receive(
       close(() => resolve('over'));
     };
     const first = (encoded: Uint8Array) => {
-      const fields = transcoder.fields(binding, encoded);
+      const fields = dialect.transcoder.fields(binding, encoded);
       head = downloadHead(
         binding.successStatus,
         rawBody.responseHeaders,
@@ -217,7 +216,7 @@ function receive(
       const [named] = received.get(handOverKeys.location);
       if (mayFetch && typeof named === 'string') location = named;
     });
-    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
+    upstream.on('status', ({ metadata: trailers }) => recordCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (encoded: Buffer) => {
       if (!isOpen) return;
       try {

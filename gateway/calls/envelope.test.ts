@@ -9,6 +9,7 @@ import { HubError } from '#lib/errors.ts';
 import { descriptorSet, failing, failingBare, registry } from '../../test/echo-backend.ts';
 import { dial, fixture, type Answer, type Fixture } from '../../test/echo-gateway.ts';
 import { eventually } from '../../test/eventually.ts';
+import { hubRules } from '../dialects/hub/rules.ts';
 import { readRoutes } from '../rules/bindings.ts';
 
 const bearer = { authorization: 'Bearer a' };
@@ -502,7 +503,7 @@ test('health: below the prefix it is bare, with the database', async (t) => {
 function routesWith(change: (set: FileDescriptorSet) => void) {
   const set = fromBinary(FileDescriptorSetSchema, readFileSync(descriptorSet));
   change(set);
-  return () => readRoutes(createFileRegistry(set), (service) => service.startsWith('transcoding.'));
+  return () => readRoutes(createFileRegistry(set), (service) => service.startsWith('transcoding.'), hubRules);
 }
 
 test('rules: a path has to say by itself in which style it is answered', (t) => {

@@ -2,9 +2,8 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Registry } from '@bufbuild/protobuf';
 import type { Binding } from '../rules/bindings.ts';
-import type { JsonForm } from '../dialects/dialect.ts';
+import { type JsonForm, ResponseJson } from '../json/response-json.ts';
 import type { Problem, ProblemForm } from '../http/problem.ts';
-import { ResponseJson } from '../json/response-json.ts';
 import type { Json } from '../json/scalars.ts';
 
 /*

@@ -19,7 +19,7 @@ export async function answerJoined(
   query: string,
   options: StreamOptions,
 ): Promise<void> {
-  const { binding, transcoder, enter } = options;
+  const { binding, dialect, enter } = options;
   const outgoing = new Outgoing(request, response, options);
   const message = await readMessage(request, response, values, query, options, outgoing);
   await enter(request, response);
@@ -39,7 +39,7 @@ export async function answerJoined(
     };
     return {
       message(encoded) {
-        const items = transcoder.response(binding, encoded).slice(1, -1);
+        const items = dialect.transcoder.response(binding, encoded).slice(1, -1);
         if (items === '') return;
         flush();
         waiting = items;

@@ -2,7 +2,7 @@ import { isUnder, styledPaths, type AnswerStyle, type StyledPath } from '../rule
 import type { Binding } from '../rules/bindings.ts';
 import { envelopedProblem } from './envelope.ts';
 import { problemJson, type ProblemForm } from '../http/problem.ts';
-import type { Route } from '../rules/routes.ts';
+import type { Route } from '../rules/path-template.ts';
 
 /** Problems with the text and the status once more (chat4all.options.v1.ANSWER_STYLE_PROBLEM_WITH_MESSAGE). */
 const withMessage: ProblemForm = {

@@ -16,8 +16,10 @@ import { descriptorSet } from '../../test/echo-backend.ts';
 import { Admission } from '../http/admission.ts';
 import { Backends } from '../grpc/backends.ts';
 import { readRoutes } from '../rules/bindings.ts';
-import { hubDialect } from '../dialects/dialect.ts';
-import { RouteError, RouteTable } from '../rules/routes.ts';
+import { hubRules } from '../dialects/hub/rules.ts';
+import { hubDialect } from '../dialects/hub/dialect.ts';
+import { RouteError } from '../rules/path-template.ts';
+import { RouteTable } from '../dialects/hub/route-table.ts';
 import { longestUpload, rpcRoutes } from './rpc-routes.ts';
 
 const limits = {
@@ -35,7 +37,7 @@ function routes(change: (set: FileDescriptorSet) => void) {
   const set = fromBinary(FileDescriptorSetSchema, readFileSync(descriptorSet));
   change(set);
   const registry = createFileRegistry(set);
-  const bindings = readRoutes(registry, (service) => service.startsWith('transcoding.'));
+  const bindings = readRoutes(registry, (service) => service.startsWith('transcoding.'), hubRules);
   // Nothing is connected before it is called.
   const backends = new Backends(
     [{ prefix: 'transcoding.v1', address: '127.0.0.1:1' }],
@@ -43,7 +45,7 @@ function routes(change: (set: FileDescriptorSet) => void) {
   );
   const log = openLog({ name: 'gateway', format: 'json', level: 'silent' });
   const admission = new Admission({ places: 10, bodyLimit: limits.bodyLimit, clientOf: () => 'all', log });
-  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, admission, hubDialect));
+  const table = new RouteTable(rpcRoutes(bindings, registry, backends, limits, admission, hubDialect(registry)));
   backends.close();
   return { bindings, table };
 }

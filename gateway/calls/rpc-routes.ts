@@ -7,18 +7,18 @@ import type { Admission } from '../http/admission.ts';
 import type { Backend, Backends } from '../grpc/backends.ts';
 import { othersBelow, styledPaths } from '../rules/answer-styles.ts';
 import type { Binding } from '../rules/bindings.ts';
-import { isJson } from './body.ts';
+import { endpointsOf, isUpload } from '../rules/endpoints.ts';
+import { isJson } from '../http/media-type.ts';
 import { answerDownload } from './download.ts';
 import type { Dialect } from '../dialects/dialect.ts';
 import { Envelope } from './envelope.ts';
 import { answerEvents } from './server-sent-events.ts';
 import { answerJoined } from './joined-array.ts';
-import type { ErrorForms } from '../http/problem.ts';
+import type { ErrorForms } from '../dialects/errors.ts';
 import { problemFormOf } from './problem-forms.ts';
 import { Reading } from '../json/reading.ts';
-import type { Route } from '../rules/routes.ts';
+import type { Route } from '../rules/path-template.ts';
 import type { ServiceRoute } from '../dialects/grpc-gateway/route-table.ts';
-import { Transcoder } from '../dialects/transcoder.ts';
 import { answerCollected, answerStream, type StreamOptions } from './stream.ts';
 import { answerUnary, requireConditions, type UnaryOptions } from './unary.ts';
 import { answerUpload } from './upload.ts';
@@ -58,9 +58,8 @@ export function rpcRoutes(
   admission: Admission,
   dialect: Dialect,
 ): ServiceRoute<Handler>[] {
-  const transcoder = new Transcoder(registry, dialect.json);
   const envelope = new Envelope(registry, dialect.json);
-  const context = { transcoder, envelope, backends, admission, limits, dialect };
+  const context = { envelope, backends, admission, limits, dialect };
   const paths = styledPaths(routes);
   return endpointsOf(routes).map(({ route, json, lookup }) => {
     const { method, template } = route;
@@ -75,50 +74,14 @@ export function rpcRoutes(
   });
 }
 
-/** What is served at one method and path. */
-export interface Endpoint {
-  route: Route<Binding>;
-  /** Of an upload the route that takes the requests with a JSON body, if there is one. */
-  json: Route<Binding> | undefined;
-  /** Of a method that changes what is at a path the GET there, if there is one: conditions of requests are about its answer. */
-  lookup: Binding | undefined;
-}
-
-/** The endpoints that routes make: an upload and the RPC for requests with a JSON body are one. */
-export function endpointsOf(routes: readonly Route<Binding>[]): Endpoint[] {
-  const endpoints = routes.map((route) => ({
-    route,
-    json: jsonSibling(route, routes),
-    lookup: lookupBeside(route, routes),
-  }));
-  const taken = new Set(endpoints.map(({ json }) => json));
-  return endpoints.filter(({ route }) => !taken.has(route));
-}
-
 /** The longest that a request may take to arrive. */
 export function longestUpload(routes: readonly Route<Binding>[], limits: Limits): number {
   const uploads = routes.filter(({ target }) => isUpload(target)).map(({ target }) => target.timeout ?? limits.timeout);
   return Math.max(limits.bodyTimeout, ...uploads);
 }
 
-function isUpload({ method, rawBody }: Binding): boolean {
-  return rawBody !== undefined && method.methodKind === 'client_streaming';
-}
-
-/** Of an upload the route with the same method and path that takes the requests with a JSON body, if there is just one. */
-function jsonSibling(route: Route<Binding>, routes: readonly Route<Binding>[]): Route<Binding> | undefined {
-  if (!isUpload(route.target)) return undefined;
-  const others = routes.filter(
-    (other) => other !== route && other.method === route.method && other.template.text === route.template.text,
-  );
-  const [sibling] = others;
-  const takesJson = sibling?.target.method.methodKind === 'unary' && sibling.target.body !== 'none';
-  return others.length === 1 && takesJson ? sibling : undefined;
-}
-
 /** What all routes have in common. */
 interface Context {
-  transcoder: Transcoder;
   envelope: Envelope;
   backends: Backends;
   admission: Admission;
@@ -127,13 +90,13 @@ interface Context {
 }
 
 function optionsOf(binding: Binding, context: Context) {
-  const { transcoder, backends, admission, limits, dialect } = context;
+  const { backends, admission, limits, dialect } = context;
   const backend = backends.of(binding.method.parent.typeName) as Backend;
   const envelope = binding.answers?.style === 'envelope' ? context.envelope : undefined;
   const form = problemFormOf(binding);
-  const common = { backend, binding, transcoder, dialect, envelope, form, timeout: binding.timeout ?? limits.timeout };
+  const common = { backend, binding, dialect, envelope, form, timeout: binding.timeout ?? limits.timeout };
   const { bodyLimit, bodyTimeout, floor } = limits;
-  return { common, body: { bodyLimit, bodyTimeout, floor, admission, isStrict: dialect.json.strict }, backend };
+  return { common, body: { bodyLimit, bodyTimeout, floor, admission }, backend };
 }
 
 function unaryOptions(binding: Binding, context: Context): UnaryOptions {
@@ -183,18 +146,12 @@ function handlerOf(binding: Binding, context: Context): Handler {
 
 /** Heeds the conditions of requests that change what a GET of the same path is answered with. */
 function conditional(lookup: Binding | undefined, context: Context, handler: Handler): Handler {
-  if (lookup === undefined || context.dialect.json.strict) return handler;
+  if (lookup === undefined || !context.dialect.answers.hasEntityTags) return handler;
   const options = unaryOptions(lookup, context);
   return async (request, response, values, query) => {
     await requireConditions(request, response, values, options);
     if (!response.destroyed) await handler(request, response, values, query);
   };
-}
-
-function lookupBeside({ method, template }: Route<Binding>, routes: readonly Route<Binding>[]): Binding | undefined {
-  if (!['DELETE', 'PUT', 'PATCH'].includes(method)) return undefined;
-  const { target } = routes.find((other) => other.method === 'GET' && other.template.text === template.text) ?? {};
-  return target?.method.methodKind === 'unary' && target.successStatus === 200 ? target : undefined;
 }
 
 const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };
@@ -204,7 +161,7 @@ function entrance({ streamCalls }: Backend, { admission, dialect }: Context): St
   return async (request, response) => {
     admission.stream(request, response);
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
-      throw dialect.refusal(error, new Reading(), noForms);
+      throw dialect.problemOf(error, new Reading(), noForms);
     });
   };
 }

@@ -5,7 +5,7 @@ import { Status } from '#gen/google/rpc/status.ts';
 import { answerBody, answerNothing } from '../http/send-answer.ts';
 import type { Events } from '../rules/bindings.ts';
 import { Outgoing } from './call.ts';
-import { requestIdIn } from '../http/headers.ts';
+import { requestIdIn } from '../http/request-details.ts';
 import type { Problem } from '../http/problem.ts';
 import { answerLookup, isLookup } from '../http/conditional-get.ts';
 import { readMessage } from './request-message.ts';
@@ -36,7 +36,7 @@ export async function answerEvents(
   query: string,
   options: StreamOptions & { events: Events },
 ): Promise<void> {
-  const { binding, transcoder, events, enter, form, heartbeat } = options;
+  const { binding, dialect, events, enter, form, heartbeat } = options;
   const outgoing = new Outgoing(request, response, options);
   const message = await readMessage(request, response, values, query, options, outgoing);
   await enter(request, response);
@@ -47,7 +47,7 @@ export async function answerEvents(
     const found = memberIn(encoded, events);
     if (found === undefined) return undefined;
     const { field, value } = found;
-    const json = transcoder.fields(binding, encoded);
+    const json = dialect.transcoder.fields(binding, encoded);
     const about = { type: field.name, id: json[events.id.name] };
     if (isStatus(field)) return { ...about, value: null, problem: outgoing.refusal(errorOf(value)) };
     return { ...about, value: json[field.name] };

@@ -2,7 +2,8 @@ import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerR
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { callerKey } from '#lib/rpc/status.ts';
 import { asIs, type CallOptions, type Outgoing } from './call.ts';
-import { fromMetadata, noteCaller } from '../http/headers.ts';
+import { fromMetadata } from '../grpc/metadata.ts';
+import { recordCaller } from '../http/request-details.ts';
 import { Pace } from './flow-control.ts';
 import { Problem } from '../http/problem.ts';
 import { sendWhole } from '../http/lingering-close.ts';
@@ -111,7 +112,7 @@ export function passOn(
       metadata = fromMetadata(received);
       attempt(() => sink.begun?.());
     });
-    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
+    upstream.on('status', ({ metadata: trailers }) => recordCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (received: Buffer) => attempt(() => sink.message(received)));
     upstream.on('error', (error: ServiceError) => {
       if (isOpen) passage.fail(outgoing.refusal(error));

@@ -3,16 +3,16 @@ import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { RateFloor } from '#lib/rate-floor.ts';
 import { callerKey } from '#lib/rpc/status.ts';
 import { answerMessage, asIs, Outgoing, type Answer, type CallOptions } from './call.ts';
-import { incomplete, parseJson, tooSlow, type BodyLimits } from './body.ts';
+import { incomplete, tooSlow, type BodyLimits } from '../http/request-body.ts';
 import { openClientStream } from './client-stream.ts';
-import { grpcProblem } from '../dialects/grpc-gateway/dialect.ts';
-import { fromMetadata, noteCaller, requestIdIn } from '../http/headers.ts';
+import { fromMetadata } from '../grpc/metadata.ts';
+import { recordCaller, requestIdIn } from '../http/request-details.ts';
 import { answeredBody, httpBody } from './http-body.ts';
 import { JsonValues, ValueTooLong } from '../json/json-values.ts';
 import { Pace } from './flow-control.ts';
-import { Problem, problemJson } from '../http/problem.ts';
+import { Problem } from '../http/problem.ts';
 import { readMessage } from './request-message.ts';
-import { isEvents as asksForEvents } from '../dialects/transcoder.ts';
+import { acceptsEvents } from '../http/media-type.ts';
 import { askForBody, sendWhole } from '../http/lingering-close.ts';
 
 /** What a stream of messages over HTTP needs. */
@@ -118,7 +118,7 @@ function send(
   response: ServerResponse,
   upstream: Upstream,
   outgoing: Outgoing,
-  { bodyLimit, floor: { rate }, silence, isStrict }: StreamOptions,
+  { bodyLimit, floor: { rate }, silence, dialect }: StreamOptions,
 ): Sending {
   const values = new JsonValues(bodyLimit);
   let stop = () => {};
@@ -130,7 +130,7 @@ function send(
       request.off('data', onData).off('end', onEnd).off('close', onClose);
       then();
     };
-    const write = (value: Buffer): boolean => upstream.write(outgoing.next(parseJson(value, undefined, isStrict)));
+    const write = (value: Buffer): boolean => upstream.write(outgoing.next(dialect.bodies.streamedValue(value)));
     const onData = (chunk: Buffer) => {
       floor.count(chunk.length);
       try {
@@ -192,11 +192,11 @@ function receive(
   upstream: Downstream,
   pace: Pace,
   outgoing: Outgoing,
-  { binding, transcoder, dialect, heartbeat }: StreamOptions,
+  { binding, dialect, heartbeat }: StreamOptions,
   sending?: Sending,
 ): Promise<void> {
-  const isEvents = asksForEvents(request.headers.accept) && !isOfBodies(binding);
-  const form = dialect.json.strict ? grpcProblem : problemJson;
+  const isEvents = acceptsEvents(request.headers.accept) && !isOfBodies(binding);
+  const { answers, transcoder } = dialect;
   return new Promise((resolve, reject) => {
     let isOpen = true;
     let metadata: Metadata | undefined;
@@ -239,9 +239,9 @@ function receive(
         upstream.cancel();
         if (response.headersSent) {
           // Behind bodies it would look like one.
-          const isHidden = isOfBodies(binding) && !dialect.json.strict;
+          const isHidden = isOfBodies(binding) && !answers.tellsErrorsBehindBodies;
           if (isHidden) response.destroy();
-          else response.end(line(`{"error":${form.bodyOf(problem, requestIdIn(response))}}`));
+          else response.end(line(`{"error":${answers.problemForm.bodyOf(problem, requestIdIn(response))}}`));
           resolve();
         } else {
           reject(problem);
@@ -254,7 +254,7 @@ function receive(
       metadata = received;
       if (isEvents && isOpen) begin('text/event-stream');
     });
-    upstream.on('status', ({ metadata: trailers }) => noteCaller(response, trailers.get(callerKey)[0]));
+    upstream.on('status', ({ metadata: trailers }) => recordCaller(response, trailers.get(callerKey)[0]));
     upstream.on('data', (message) => {
       if (!isOpen) return;
       try {
@@ -265,8 +265,7 @@ function receive(
         }
         if (!isOpen) return;
         if (body === undefined) write(line(`{"result":${transcoder.response(binding, message)}}`));
-        // So does grpc-gateway, where nobody asked for anything else.
-        else write(dialect.json.strict ? Buffer.concat([body.data, Buffer.from('\n')]) : body.data);
+        else write(answers.streamedBody(body.data));
       } catch (cause) {
         fail(new Problem(500, 'INTERNAL', 'Something went wrong on our side', { cause }));
       }
@@ -281,9 +280,7 @@ function receive(
         fail(outgoing.wrong());
         return;
       }
-      // grpc-gateway says of what type nothing is not at all.
-      if (!response.headersSent)
-        begin(dialect.json.strict ? undefined : isEvents ? 'text/event-stream' : 'application/json');
+      if (!response.headersSent) begin(answers.emptyStreamType(isEvents ? 'text/event-stream' : 'application/json'));
       close(() => {
         response.end();
         resolve();

@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ServiceError } from '@grpc/grpc-js';
 import { callerKey } from '#lib/rpc/status.ts';
-import type { BodyLimits } from './body.ts';
+import type { BodyLimits } from '../http/request-body.ts';
 import { answerMessage, contentOf, Outgoing, type CallOptions } from './call.ts';
-import { noteCaller } from '../http/headers.ts';
+import { recordCaller } from '../http/request-details.ts';
 import { hasPreconditions, judge } from '../http/preconditions.ts';
 import { entityTags } from '../http/conditional-get.ts';
 import { readMessage } from './request-message.ts';
@@ -35,10 +35,10 @@ export async function answerUnary(
   const isGone = () => response.destroyed;
   const attempt = () => call(options, outgoing, message, response);
   const answer = await backend.calls.call(attempt, { isRepeatable, deadline, isGone }).catch((error: ServiceError) => {
-    noteCaller(response, error.metadata?.get(callerKey)[0]);
+    recordCaller(response, error.metadata?.get(callerKey)[0]);
     throw outgoing.refusal(error);
   });
-  noteCaller(response, answer.trailers[callerKey]);
+  recordCaller(response, answer.trailers[callerKey]);
   if (outgoing.isWrong) throw outgoing.wrong();
   await answerMessage(request, response, options, answer);
 }

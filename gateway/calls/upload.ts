@@ -6,7 +6,7 @@ import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
 import type { RawBody } from '../rules/bindings.ts';
 import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
-import { incomplete, tooSlow } from './body.ts';
+import { incomplete, tooSlow } from '../http/request-body.ts';
 import { answerMessage, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { openClientStream } from './client-stream.ts';
 import { handOver, type HandedOver } from './direct-upload.ts';
@@ -63,11 +63,11 @@ function headersOf({ headers }: IncomingMessage, { isForm }: Pieces): IncomingHt
 function expectDigest(
   { headers }: IncomingMessage,
   body: Pieces,
-  { binding, dialect }: UploadOptions,
+  { binding }: UploadOptions,
   outgoing: Outgoing,
 ): void {
   const given = headers[digestHeader];
-  if (body.expect === undefined || given === undefined || dialect.json.strict) return;
+  if (body.expect === undefined || given === undefined) return;
   try {
     const digest = parseDigest(String(given));
     if (digest !== undefined) body.expect(digest);

@@ -1,5 +1,5 @@
 import { validateHeaderValue, type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse } from 'node:http';
-import { readBody, refuseCompressed } from './body.ts';
+import { readBody, refuseCompressed } from '../http/request-body.ts';
 import { Outgoing } from './call.ts';
 import { targetOf } from '../http/request-target.ts';
 import { passOn } from './server-stream.ts';

@@ -154,7 +154,7 @@ test.serial('an answer that is too large is our fault, in whatever way it comes,
 test('an answer that is too large is what gRPC says of it, to the clients of grpc-gateway', (t) => {
   const details = 'Received message larger than max (5 vs 4)';
   const error = failure(status.RESOURCE_EXHAUSTED, details, 'too large');
-  const problem = grpcGatewayDialect(registry, 'proto').refusal(error, new Reading(), {
+  const problem = grpcGatewayDialect(registry, 'proto').problemOf(error, new Reading(), {
     errorStatuses: new Map(),
     errorCodes: undefined,
   });

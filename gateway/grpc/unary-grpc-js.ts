@@ -1,8 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import type { Client, Metadata, ServiceError } from '@grpc/grpc-js';
 import type { Connected } from '#lib/rpc/reach.ts';
-import { fromMetadata } from '../http/headers.ts';
-import { toMetadata, type CallMetadata } from './metadata.ts';
+import { fromMetadata, toMetadata, type CallMetadata } from './metadata.ts';
 import type { UnaryAnswer } from './unary-exchange.ts';
 
 /** What makes unary calls to the servers of a backend: our own client, or grpc-js's. */

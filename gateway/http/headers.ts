@@ -1,129 +1,15 @@
-import { randomUUID } from 'node:crypto';
-import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { isIP } from 'node:net';
-import type { Metadata } from '@grpc/grpc-js';
-import type { Request } from 'express';
-import { requestIdPattern } from '#lib/context.ts';
-import { wideTrailersKey } from '#lib/rpc/status.ts';
-import type { Caller } from './callers.ts';
-import { credentialsOf } from './credentials.ts';
-import { AllowList, isText, type CallMetadata } from '../grpc/metadata.ts';
-import { Problem } from './problem.ts';
-
-/** The client's own request id if it is usable, else a new one. */
-export function requestIdOf(headers: IncomingHttpHeaders): string {
-  const given = headers['x-request-id'];
-  return typeof given === 'string' && requestIdPattern.test(given) ? given : randomUUID();
-}
-
-/** The id of the request that is being answered: its answer carries it from the start. */
-export function requestIdIn(response: ServerResponse): string | undefined {
-  return response.getHeader('X-Request-ID') as string | undefined;
-}
-
-/** What is noted about a request on its way, for its line in the log. */
-export interface Noted {
-  /** The template of its route. */
-  route?: string;
-  /** The id of the user, if the backend found one to be calling. */
-  user?: string;
-  /** For whom it counts. */
-  caller?: Caller;
-  /** Refused since there is too much to do: then the log is spared it, too. */
-  isRefused?: boolean;
-}
-
-/** Notes who is calling, as a backend of the hub says in its trailers. Others say nothing of it. */
-export function noteCaller(response: ServerResponse & { locals?: Noted }, caller: unknown): void {
-  if (typeof caller === 'string' && response.locals !== undefined) response.locals.user = caller;
-}
-
-const metadataPrefix = 'grpc-metadata-';
-/** What the gateway itself says to backends, a client can't say in its place. */
-const allowed = new AllowList(
-  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only|x-wide-trailers)$/,
-  'refused',
-);
-
-/** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
-const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
-
-/**
- * The metadata of a call: who calls, from where, to which address of ours, under which id, and whatever came as
- * `Grpc-Metadata-*`.
- */
-export function metadataOf(request: IncomingMessage, requestId: string): CallMetadata {
-  const { headers, ip, protocol } = request as Request;
-  // Express leaves it out where HTTP/1.0 does.
-  const host = (request as Request).host as string | undefined;
-  const metadata: CallMetadata = {};
-  for (const name in headers) {
-    if (!name.startsWith(metadataPrefix)) continue;
-    const key = name.slice(metadataPrefix.length);
-    // Node joins what comes several times, and what is empty there leaves a space.
-    const value = (headers[name] as string).trim();
-    if (!key.endsWith('-bin')) allowed.add(metadata, key, value, name);
-    else for (const part of value.split(',')) allowed.add(metadata, key, part.trim(), name);
-  }
-  const { authorization, apiKey } = credentialsOf(headers);
-  if (authorization !== undefined) metadata['authorization'] = credential('Authorization', authorization);
-  if (apiKey !== undefined) metadata['x-api-key'] = credential('X-API-Key', apiKey);
-  metadata['x-request-id'] = requestId;
-  metadata[wideTrailersKey] = '1';
-  // A proxy may have passed on anything.
-  if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
-  if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
-  if (protocol === 'http' || protocol === 'https') metadata['x-forwarded-proto'] = protocol;
-  return metadata;
-}
-
-/** @throws Problem 401 if it can't be passed on */
-function credential(header: string, value: string): string {
-  if (isText(value)) return value;
-  throw new Problem(401, 'MALFORMED_HEADER', `The ${header} header has characters that are not printable ASCII`);
-}
-
-const units: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
-
-/** Milliseconds that a call may take: the client's Grpc-Timeout, but no longer than `longest`. */
-export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number {
-  const given = headers['grpc-timeout'];
-  if (given === undefined) return longest;
-  const match = /^(\d{1,8})([HMSmun])$/.exec(String(given));
-  if (match === null) {
-    throw new Problem(
-      400,
-      'MALFORMED_HEADER',
-      'The header Grpc-Timeout must be up to 8 digits and a unit, such as 500m or 10S',
-    );
-  }
-  return Math.min(longest, Number(match[1]) * (units[match[2] as string] as number));
-}
-
-/** Metadata that says how a message or a body travels rather than something about it. */
-const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location', 'x-request-id']);
-
-/** The headers under which a backend's metadata is answered: `Grpc-Metadata-<key>`. */
-export function headersOf(metadata: IncomingHttpHeaders): OutgoingHttpHeaders {
-  const headers: OutgoingHttpHeaders = {};
-  for (const key in metadata) {
-    const value = metadata[key];
-    if (key.startsWith(':') || key.startsWith('grpc-') || hopByHop.has(key) || value === undefined) continue;
-    headers[`Grpc-Metadata-${key}`] = value;
-  }
-  return headers;
-}
-
 /** A header's name with capitals. */
 export function canonicalHeader(name: string): string {
   return name.replace(/(^|-)[a-z]/g, (letters) => letters.toUpperCase());
 }
 
-/** Metadata from grpc-js's client, as HTTP/2 had it. */
-export function fromMetadata(received: Metadata | undefined): IncomingHttpHeaders {
-  const headers: IncomingHttpHeaders = {};
-  for (const [key, values] of Object.entries(received?.toHttp2Headers() ?? {})) {
-    headers[key] = (Array.isArray(values) ? values : [values]).map(String);
+/** The values of a header, each as it was sent. @param name in lower case */
+export function valuesOf(name: string, rawHeaders: readonly string[]): string[] {
+  const values: string[] = [];
+  // Names and values by turns.
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const given = rawHeaders[at] as string;
+    if (given.length === name.length && given.toLowerCase() === name) values.push(rawHeaders[at + 1] as string);
   }
-  return headers;
+  return values;
 }

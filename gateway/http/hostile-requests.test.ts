@@ -3,19 +3,19 @@ import type { JsonValue } from '@bufbuild/protobuf';
 import test, { type ExecutionContext } from 'ava';
 import { content, registry } from '../../test/echo-backend.ts';
 import { dial, fixture, type Fixture } from '../../test/echo-gateway.ts';
-import { isJson, mediaType } from '../calls/body.ts';
+import { isJson, mediaType } from './media-type.ts';
 import { trailersFor } from '../calls/call.ts';
-import { hubDialect } from '../dialects/dialect.ts';
+import { hubDialect } from '../dialects/hub/dialect.ts';
 import { safeFilename } from '../calls/download-head.ts';
 import { grpcGatewayDialect } from '../dialects/grpc-gateway/dialect.ts';
-import { requestIdOf, timeoutOf } from './headers.ts';
+import { requestIdOf } from './request-details.ts';
 import { hasTarget, targetOf } from './request-target.ts';
 import { boundaryIn } from './multipart-form.ts';
 import { judge } from './preconditions.ts';
 import { codingFor } from './conditional-get.ts';
 import { Reading } from '../json/reading.ts';
 import { messageType } from '../json/schema.ts';
-import { readStrictQuery } from '../dialects/grpc-gateway/query.ts';
+import { readQuery } from '../dialects/grpc-gateway/query.ts';
 
 /** Requests that are meant to hurt: each is answered as it should, and the gateway serves the next one as if nothing were. */
 async function unharmed(t: ExecutionContext, { send }: Fixture): Promise<void> {
@@ -170,13 +170,13 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
   'content-type': (text) => [mediaType(text), isJson(text), isJson(`application/${text}`)],
   'x-request-id': (text) => requestIdOf({ 'x-request-id': text }),
   'grpc-timeout': (text) =>
-    outcome(() => [timeoutOf({ 'grpc-timeout': text }, 1), strict.timeoutOf({ 'grpc-timeout': text }, 1)]),
-  authorization: (text) => outcome(() => hubDialect.metadataOf(requestWith('authorization', text), answer)),
-  'grpc-metadata-x': (text) => outcome(() => hubDialect.metadataOf(requestWith('grpc-metadata-x', text), answer)),
+    outcome(() => [hub.timeoutOf({ 'grpc-timeout': text }, 1), strict.timeoutOf({ 'grpc-timeout': text }, 1)]),
+  authorization: (text) => outcome(() => hub.metadataOf(requestWith('authorization', text), answer)),
+  'grpc-metadata-x': (text) => outcome(() => hub.metadataOf(requestWith('grpc-metadata-x', text), answer)),
   'grpc-metadata-x-bin': (text) => outcome(() => strict.metadataOf(requestWith('grpc-metadata-x-bin', text), answer)),
   host: (text) =>
     outcome(() => [
-      hubDialect.metadataOf(requestWith('host', text), answer),
+      hub.metadataOf(requestWith('host', text), answer),
       strict.metadataOf(requestWith('host', text), answer),
     ]),
   te: (text) => trailersFor(requestWith('te', text), {}),
@@ -186,6 +186,7 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
 };
 
 const strict = grpcGatewayDialect(registry, 'proto');
+const hub = hubDialect(registry);
 const answer = { getHeader: () => 'x' } as unknown as ServerResponse;
 
 function requestWith(name: string, value: string, url = '/'): IncomingMessage {
@@ -211,7 +212,7 @@ function outcome(work: () => unknown): unknown {
 function fieldsIn(query: string): Reading {
   const reading = new Reading();
   const input = messageType(registry.getMessage('transcoding.v1.Everything')!);
-  readStrictQuery({ input, variables: [], body: 'none', bodyPath: [] } as never, query, new Map(), reading);
+  readQuery({ input, variables: [], body: 'none', bodyPath: [] } as never, query, new Map(), reading);
   return reading;
 }
 

@@ -1,12 +1,12 @@
 import type { NextFunction, Request, Response } from 'express';
 import test from 'ava';
-import type { Noted } from './headers.ts';
+import type { RequestDetails } from './request-details.ts';
 import { rateLimit } from './rate-limit.ts';
 
 /** Asks whether one more request of a client may go on. @returns whether it may, and the headers of its answer */
 function ask(handler: ReturnType<typeof rateLimit>, client: string, isUser = false) {
   const headers: Record<string, string> = {};
-  const locals: Noted = { caller: { client, isUser, credential: undefined } };
+  const locals: RequestDetails = { caller: { client, isUser, credential: undefined } };
   const response = { locals, setHeader: (name: string, value: string) => (headers[name] = value) };
   let goesOn = false;
   let refusal: unknown;

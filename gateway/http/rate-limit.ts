@@ -1,5 +1,5 @@
 import type { RequestHandler } from 'express';
-import type { Noted } from './headers.ts';
+import type { RequestDetails } from './request-details.ts';
 import { Problem } from './problem.ts';
 
 const window = 1_000;
@@ -32,7 +32,7 @@ export function rateLimit(limit: number): RequestHandler {
   const requests = new Counts();
 
   return (_request, response, next) => {
-    const { client, isUser } = (response.locals as Noted).caller!;
+    const { client, isUser } = (response.locals as RequestDetails).caller!;
     const { count, left } = requests.add(client);
     const seconds = Math.ceil(left / 1_000);
     const policy = isUser ? 'user' : 'address';

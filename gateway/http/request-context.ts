@@ -5,8 +5,9 @@ import type { Logger } from '#lib/log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '#lib/metrics.ts';
 import type { Callers } from './callers.ts';
 import type { Cors } from './cors.ts';
-import { canonicalHeader, requestIdOf, type Noted } from './headers.ts';
-import { requireHost, targetOf, valuesOf } from './request-target.ts';
+import { canonicalHeader, valuesOf } from './headers.ts';
+import { requestIdOf, type RequestDetails } from './request-details.ts';
+import { requireHost, targetOf } from './request-target.ts';
 import { Problem } from './problem.ts';
 
 /** The answers that are not finished. */
@@ -68,7 +69,7 @@ export function begin({ log, open, callers, cors, isBehindProxy, watched }: Begi
     const context = { requestId };
     const { pathname } = targetOf(request.url);
     const caller = callers.of(request);
-    (response.locals as Noted).caller = caller;
+    (response.locals as RequestDetails).caller = caller;
     open.answers.add(response);
     inFlight.inc();
     response.on('close', () => {
@@ -81,7 +82,7 @@ export function begin({ log, open, callers, cors, isBehindProxy, watched }: Begi
       answering.observe({ route }, took / 1_000);
       callers.answered(caller, line.status, line.user);
       // That they ask is no news, nor each of those for whom there is no room.
-      const level = watched.has(pathname) || (response.locals as Noted).isRefused === true ? 'debug' : 'info';
+      const level = watched.has(pathname) || (response.locals as RequestDetails).isRefused === true ? 'debug' : 'info';
       withContext(context, () => log[level](line, 'http'));
     });
     markSafe(response);
@@ -160,7 +161,7 @@ function requireChunks(transferEncoding: string, httpVersion: string): void {
 
 /** Of a request that leads somewhere the template of its route: what else is in the path is nobody's business. */
 function lineOf(request: Request, response: Response) {
-  const { route, user } = response.locals as Noted;
+  const { route, user } = response.locals as RequestDetails;
   return {
     method: request.method,
     route,

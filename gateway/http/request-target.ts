@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server } from 'node:http';
 import { listenFailure } from '#lib/starting.ts';
+import { valuesOf } from './headers.ts';
 import { Problem } from './problem.ts';
 
 /** The path and the query of a request target, which may be a whole URL (RFC 9112, 3.2.2). */
@@ -40,17 +41,6 @@ export function requireHost({ rawHeaders, httpVersion }: IncomingMessage): void 
   if (hosts.length === 0 && httpVersion !== '1.0') throw fail('The Host header is missing');
   const [host = ''] = hosts;
   if (!hostPattern.test(host)) throw fail('The Host header is no host');
-}
-
-/** The values of a header, each as it was sent. @param name in lower case */
-export function valuesOf(name: string, rawHeaders: readonly string[]): string[] {
-  const values: string[] = [];
-  // Names and values by turns.
-  for (let at = 0; at < rawHeaders.length; at += 2) {
-    const given = rawHeaders[at] as string;
-    if (given.length === name.length && given.toLowerCase() === name) values.push(rawHeaders[at + 1] as string);
-  }
-  return values;
 }
 
 /** The answer to a request without such a target. */

@@ -1,5 +1,5 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { requestIdIn } from './headers.ts';
+import { requestIdIn } from './request-details.ts';
 import { problemJson, type Problem } from './problem.ts';
 import { sendWhole } from './lingering-close.ts';
 

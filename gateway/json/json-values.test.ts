@@ -1,11 +1,12 @@
 import test, { type ExecutionContext } from 'ava';
 import { registry } from '../../test/echo-backend.ts';
-import { parseJson } from '../calls/body.ts';
-import { firstValue, membersIn, mostValues, outlineOf } from './json-values.ts';
+import { grpcGatewayBodies } from '../dialects/grpc-gateway/bodies.ts';
+import { parseJson } from '../dialects/json-body.ts';
+import { firstValue, membersIn, maxValues, outlineOf } from './json-values.ts';
 import { Problem } from '../http/problem.ts';
 import { child, Reading, root } from './reading.ts';
 import { Fault, messageType } from './schema.ts';
-import { strictFromText, strictScalar, strictWellKnown } from '../dialects/grpc-gateway/text.ts';
+import { valueFromText, scalarFromText, wellKnownFromJson } from '../dialects/grpc-gateway/text.ts';
 
 /** One after another, since each is compared by its time. */
 const serial = test.serial;
@@ -41,9 +42,9 @@ const large: Readonly<Record<string, () => string>> = {
   'a text with nearly long numbers': () => `{"a":"${times('123456789012345a', enough)}"}`,
   'a name of a member': () => `{"${times('a:', enough)}":1}`,
   'many members': () => `{${Array.from({ length: 300_000 }, (_, index) => `"k${index}":${index}`).join(',')}}`,
-  'many short values': () => `[${times('1,', 2 * (mostValues - 10))}1]`,
-  'many empty objects': () => `[${times('{},', 0.5 * mostValues)}{}]`,
-  'many texts with colons': () => `[${times('"a:b",', 2 * mostValues)}1]`,
+  'many short values': () => `[${times('1,', 2 * (maxValues - 10))}1]`,
+  'many empty objects': () => `[${times('{},', 0.5 * maxValues)}{}]`,
+  'many texts with colons': () => `[${times('"a:b",', 2 * maxValues)}1]`,
   'many long numbers': () => `[${times('1234567890123456789,', 4_000_000)}1]`,
   'lists in lists': () => '['.repeat(9_999) + ']'.repeat(9_999),
   'objects in objects': () => `${'{"a":'.repeat(9_999)}1${'}'.repeat(9_999)}`,
@@ -55,18 +56,20 @@ for (const [what, make] of Object.entries(large)) {
     const body = Buffer.from(text);
     t.true(body.length <= largest);
     const plain = timed(() => JSON.parse(text) as unknown);
-    const { took } = timed(() => parseJson(firstValue(body) as Buffer, undefined, true));
+    const { took } = timed(() => streamedValue(firstValue(body) as Buffer));
     t.true(took < patience.ratio * plain.took + patience.milliseconds, `${took} ms, JSON.parse ${plain.took} ms`);
   });
 }
 
+const { streamedValue } = grpcGatewayBodies;
+
 test('large: what nests too deeply, holds too much or says a member twice is refused for that', (t) => {
-  const refusal = (text: string) => codeOf(() => parseJson(firstValue(Buffer.from(text)) as Buffer, undefined, true));
+  const refusal = (text: string) => codeOf(() => streamedValue(firstValue(Buffer.from(text)) as Buffer));
   const deep = '400 The body is nested too deeply';
   t.is(refusal('['.repeat(20_000) + ']'.repeat(20_000)), deep);
   t.is(refusal('['.repeat(20_000)), deep);
   t.is(refusal('{"a":'.repeat(20_000)), deep);
-  t.regex(refusal(`[${'{},'.repeat(mostValues / 2)}1]`), /^413 .* more than \d+ values/);
+  t.regex(refusal(`[${'{},'.repeat(maxValues / 2)}1]`), /^413 .* more than \d+ values/);
   const twice = '400 The body has an object in which a member is given twice';
   t.is(refusal('{"a":1,"a":2}'), twice);
   t.is(refusal(`{"a":"${':'.repeat(1_000)}","b":[{"c":{"d":1,"d":1}}]}`), twice);
@@ -87,8 +90,8 @@ test('large: what nests too deeply, holds too much or says a member twice is ref
 
 test('large: numbers of many digits are kept, and digits in a text are none', (t) => {
   t.is(outlineOf(Buffer.from('{"a":"12345678901234567890"}')).hasLongNumber, false);
-  t.deepEqual(parseJson(Buffer.from('{"a":12345678901234567890}'), undefined), { a: 12345678901234567890n });
-  t.deepEqual(parseJson(Buffer.from('{"a":1234567890123456}'), undefined), { a: 1234567890123456 });
+  t.deepEqual(parseJson(Buffer.from('{"a":12345678901234567890}')).value, { a: 12345678901234567890n });
+  t.deepEqual(parseJson(Buffer.from('{"a":1234567890123456}')).value, { a: 1234567890123456 });
 });
 
 serial('large: only the first value of a body is looked at', (t) => {
@@ -112,17 +115,17 @@ test('large: a long path names what holds a value, and is not repeated for each 
 
 /** Texts for values that are read to the letter, by what reads them. */
 const texts: Readonly<Record<string, [(text: string) => unknown, string[]]>> = {
-  'a real number': [(text) => strictScalar(1, text), ['1', '.1', '1.', '1e', '0.0']],
-  'a whole number': [(text) => strictScalar(5, text), ['1', '+', '0']],
-  base64: [(text) => strictScalar(12, text), ['A', '=', 'A=', '\r\n', '-', '_/']],
+  'a real number': [(text) => scalarFromText(1, text), ['1', '.1', '1.', '1e', '0.0']],
+  'a whole number': [(text) => scalarFromText(5, text), ['1', '+', '0']],
+  base64: [(text) => scalarFromText(12, text), ['A', '=', 'A=', '\r\n', '-', '_/']],
   'a length of time': [
     (text) =>
-      strictFromText({ kind: 'message', message: messageType(registry.getMessage('google.protobuf.Duration')!) }, text),
+      valueFromText({ kind: 'message', message: messageType(registry.getMessage('google.protobuf.Duration')!) }, text),
     ['1', '1s', '1.', '.1', '1ms', '0.1h'],
   ],
-  'a duration': [(text) => strictWellKnown('google.protobuf.Duration', text), ['1', '0', '1.', '.1', '-']],
-  'a time': [(text) => strictWellKnown('google.protobuf.Timestamp', text), ['1', '1-', 'T', ':', ',']],
-  'a field mask': [(text) => strictWellKnown('google.protobuf.FieldMask', text), ['a', 'a.', 'a,', '.', ',', 'A']],
+  'a duration': [(text) => wellKnownFromJson('google.protobuf.Duration', text), ['1', '0', '1.', '.1', '-']],
+  'a time': [(text) => wellKnownFromJson('google.protobuf.Timestamp', text), ['1', '1-', 'T', ':', ',']],
+  'a field mask': [(text) => wellKnownFromJson('google.protobuf.FieldMask', text), ['a', 'a.', 'a,', '.', ',', 'A']],
 };
 
 for (const [what, [read, parts]] of Object.entries(texts)) {

@@ -109,7 +109,7 @@ export function firstValue(body: Buffer): Buffer | undefined {
  * How many values a body may hold: as many as the shortest ones of them that fit into a message of 4 MiB, which is what gRPC servers
  * take by default. An empty object of two bytes takes a hundred times as much memory here.
  */
-export const mostValues = 4 * 1024 * 1024;
+export const maxValues = 4 * 1024 * 1024;
 
 /** What can be told of JSON before it is parsed. */
 export interface Outline {

@@ -2,10 +2,22 @@ import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { messageType, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarWires, zeroJson, type Json } from './scalars.ts';
-import type { JsonForm } from '../dialects/dialect.ts';
 import { wellKnownTypes } from './well-known.ts';
 
 type JsonObject = Record<string, Json>;
+
+/** The form of JSON in answers, where proto3 JSON leaves a choice or an API makes one of its own. */
+export interface JsonForm {
+  /** What names fields have: those of the proto, or those of proto3 JSON. */
+  fieldNames: 'name' | 'jsonName';
+  enumNames: 'short' | 'proto';
+  /** What 64-bit numbers are. */
+  longs: 'number' | 'text';
+  /** What becomes of a field without a value. */
+  unset: 'null' | 'left out';
+  /** The same for one that is `optional` in proto3. */
+  unsetOptional: 'null' | 'left out';
+}
 
 /**
  * Translates messages into JSON. Every field is there: with its zero, an empty list or map, and where it is unset with null; or it
@@ -24,12 +36,12 @@ export class ResponseJson {
   readonly #nothing: null | undefined;
 
   /** @param registry knows the types that a google.protobuf.Any may hold */
-  constructor(registry: Registry, { fieldNames, enumNames, longs, strict, unset }: JsonForm) {
+  constructor(registry: Registry, { fieldNames, enumNames, longs, unset, unsetOptional }: JsonForm) {
     this.#registry = registry;
     this.#name = fieldNames;
     this.#enumNames = enumNames === 'proto' ? 'full' : 'shown';
     this.#longsAreText = longs === 'text';
-    this.#leavesOut = strict;
+    this.#leavesOut = unsetOptional === 'left out';
     this.#nothing = unset === 'left out' ? undefined : null;
   }
 

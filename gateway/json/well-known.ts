@@ -9,7 +9,7 @@ import {
 } from '@bufbuild/protobuf';
 import { ListValueSchema, StructSchema, ValueSchema } from '@bufbuild/protobuf/wkt';
 import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { Fault } from './schema.ts';
+import { Fault, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarFromJson, scalarFromText, scalarWires, zeroJson, type Json, type Scalar } from './scalars.ts';
 
 /** The JSON form of a message type for which proto3 JSON has a form of its own. */
@@ -240,3 +240,20 @@ export const wellKnownTypes: ReadonlyMap<string, WellKnownType> = new Map([
   ['google.protobuf.StringValue', wrapper(ScalarType.STRING)],
   ['google.protobuf.BytesValue', wrapper(ScalarType.BYTES)],
 ]);
+
+const any = 'google.protobuf.Any';
+
+/** Whether a message is an object with its fields in JSON. */
+export function isOwnForm(type: MessageType): boolean {
+  return type.typeName !== any && !wellKnownTypes.has(type.typeName);
+}
+
+/** Whether a single value of the type can be given as text. */
+export function fitsText(type: ValueType): boolean {
+  return type.kind !== 'message' || wellKnownTypes.has(type.message.typeName);
+}
+
+/** Whether a field is a single message whose fields have names of their own. */
+export function isPlainMessage(field: Field): boolean {
+  return field.shape === 'single' && !fitsText(field.value);
+}

@@ -1,6 +1,6 @@
 import type { Registry } from '@bufbuild/protobuf';
 import { requestIdPattern } from '#lib/context.ts';
-import type { Endpoint } from '../calls/rpc-routes.ts';
+import type { Endpoint } from '../rules/endpoints.ts';
 import { envelopedPaths } from '../rules/answer-styles.ts';
 import { envelopeCode } from '../calls/envelope.ts';
 import { commentOf } from './comments.ts';

@@ -5,13 +5,14 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import test from 'ava';
 import { registry as hubRegistry } from '#lib/rpc/schema.ts';
+import { hubRules } from '../dialects/hub/rules.ts';
 import { readRoutes } from '../rules/bindings.ts';
 import { documentOf } from '../own-routes.ts';
-import { endpointsOf } from '../calls/rpc-routes.ts';
+import { endpointsOf } from '../rules/endpoints.ts';
 import { writtenPath } from './operations.ts';
 import { ofNoEndpoint } from './problems.ts';
 
-const bindings = readRoutes(hubRegistry, () => true);
+const bindings = readRoutes(hubRegistry, () => true, hubRules);
 const document = documentOf(bindings, hubRegistry);
 
 interface Parameter {
@@ -368,7 +369,7 @@ const descriptors = readFileSync(new URL('../../test/protos/descriptors.binpb', 
 
 test('services without options of ours are described, every rule of google.api.http included', (t) => {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptors));
-  const routes = readRoutes(registry, () => true);
+  const routes = readRoutes(registry, () => true, hubRules);
   const foreign = documentOf(routes, registry);
   const described = Object.values(foreign.paths).reduce((sum, methods) => sum + Object.keys(methods).length, 0);
   t.true(described > 20);
@@ -381,7 +382,7 @@ test('services without options of ours are described, every rule of google.api.h
 
 test('a stream of messages is described line by line', (t) => {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptors));
-  const routes = readRoutes(registry, () => true);
+  const routes = readRoutes(registry, () => true, hubRules);
   const foreign = documentOf(routes, registry);
   const contentOf = (isMeant: (kind: string, output: string) => boolean) => {
     const { route } = endpointsOf(routes).find(

@@ -1,9 +1,8 @@
 import type { DescField } from '@bufbuild/protobuf';
-import type { Binding, Events, HeaderField } from '../rules/bindings.ts';
+import { type Binding, type Events, type HeaderField, isOutsideQuery } from '../rules/bindings.ts';
 import { partName } from '../calls/body-pieces.ts';
-import type { Template } from '../rules/routes.ts';
-import type { Endpoint } from '../calls/rpc-routes.ts';
-import { isElsewhere } from '../dialects/transcoder.ts';
+import type { Template } from '../rules/path-template.ts';
+import type { Endpoint } from '../rules/endpoints.ts';
 import { paginationType } from '../calls/envelope.ts';
 import { commentOf, titled } from './comments.ts';
 import { successSchema } from './envelopes.ts';
@@ -146,7 +145,7 @@ export class Operations {
     for (const binding of both) {
       if (binding.body === 'all' || binding.isWholeHttp) continue;
       for (const leaf of this.#schemas.leaves(binding.method.input)) {
-        if (parameters.has(leaf.name) || isElsewhere(binding, leaf.fields)) continue;
+        if (parameters.has(leaf.name) || isOutsideQuery(binding, leaf.fields)) continue;
         const { examples, ...schema } = leaf.schema;
         parameters.set(leaf.name, {
           name: leaf.name,

@@ -9,7 +9,7 @@ import {
   type Registry,
 } from '@bufbuild/protobuf';
 import { fieldsAt, messageType, type Field } from '../json/schema.ts';
-import { fitsText } from '../json/request-json.ts';
+import { fitsText } from '../json/well-known.ts';
 import { commentOf } from './comments.ts';
 import { listRules, mapRules, Rules, sentences, valueRules, type FieldRules, type Schema } from './rules.ts';
 

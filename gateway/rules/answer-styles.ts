@@ -1,6 +1,6 @@
 import { getOption, hasOption, type DescExtension, type DescMethod, type DescService } from '@bufbuild/protobuf';
 import type { Binding } from './bindings.ts';
-import { parseTemplate, RouteError, type Route } from './routes.ts';
+import { parseTemplate, RouteError, type Route } from './path-template.ts';
 
 /** The styles of answers beside the usual one (chat4all.options.v1.AnswerStyle). */
 export type AnswerStyle = 'envelope' | 'problem with message' | 'problem with error';

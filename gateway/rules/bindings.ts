@@ -11,10 +11,16 @@ import {
 } from '@bufbuild/protobuf';
 import type { HttpRule } from './api-configuration.ts';
 import { checkPrefixes, readAnswers, readCodes, type Answers, type KnownErrorOption } from './answer-styles.ts';
-import { fitsText, isPlainMessage } from '../json/request-json.ts';
-import { parseTemplate, RouteError, type Route, type Template } from './routes.ts';
+
+import { parseTemplate, RouteError, type Route, type Template } from './path-template.ts';
 import { fieldsAt, messageType, type Field, type MessageType } from '../json/schema.ts';
-import { httpRequest, httpResponse } from '../calls/whole-http-messages.ts';
+import { fitsText, isPlainMessage } from '../json/well-known.ts';
+
+/** A body of any type, which travels as it is. */
+export const httpBody = 'google.api.HttpBody';
+/** A whole HTTP request and a whole answer, as messages. */
+const httpRequest = 'chat4all.http.v1.HttpRequest';
+const httpResponse = 'chat4all.http.v1.HttpResponse';
 
 /** How one HTTP rule maps onto an RPC. */
 export interface Binding {
@@ -147,9 +153,19 @@ function httpRules(rule: HttpRule): HttpRule[] {
   return [rule, ...rule.additionalBindings];
 }
 
+/** What HTTP rules may say, and what else counts, where dialects differ. */
+export interface RuleConventions {
+  /** Finds an option of chat4all.options.v1; a dialect that knows none of them finds none. */
+  hubOption(registry: Registry, name: string): DescExtension | undefined;
+  /** Whether a variable of a path may be a list, whose items then have commas between them. */
+  takesListsInPaths: boolean;
+  /** Whether the body may be a field of a field. */
+  takesNestedBodies: boolean;
+  /** The field mask that the names in the body of a PATCH go to, of those that the request has. */
+  updateMask(masks: readonly Field[]): Field | undefined;
+}
+
 export interface RuleOptions {
-  /** Whether to read rules as grpc-gateway does, which knows no options of ours. */
-  isStrict?: boolean;
   /** Takes notice of a rule that isn't usable, which is left out then. By default it is thrown. */
   onUnusable?: (error: RouteError) => void;
   /** Rules that don't stand in the protos, by the full names of their methods. They go before those that do. */
@@ -164,10 +180,11 @@ export interface RuleOptions {
 export function readRoutes(
   registry: Registry,
   serves: (service: string) => boolean,
-  { isStrict = false, onUnusable, rules }: RuleOptions = {},
+  conventions: RuleConventions,
+  { onUnusable, rules }: RuleOptions = {},
 ): Route<Binding>[] {
   const http = registry.getExtension('google.api.http');
-  const ours = (name: string) => (isStrict ? undefined : registry.getExtension(`chat4all.options.v1.${name}`));
+  const ours = (name: string) => conventions.hubOption(registry, name);
   if (http === undefined) return [];
   const routes: Route<Binding>[] = [];
   for (const service of registry) {
@@ -202,7 +219,7 @@ export function readRoutes(
       };
       for (const rule of given.flatMap(httpRules)) {
         try {
-          routes.push(readRule(method, rule, options, ofFields, isStrict));
+          routes.push(readRule(method, rule, options, ofFields, conventions));
         } catch (error) {
           if (onUnusable === undefined || !(error instanceof RouteError)) throw error;
           onUnusable(error);
@@ -223,7 +240,7 @@ function readRule(
   rule: HttpRule,
   options: MethodOptions,
   { raw, events, requestHeaders }: FieldOptions,
-  isStrict: boolean,
+  conventions: RuleConventions,
 ): Route<Binding> {
   const name = `${method.parent.typeName}.${method.name}`;
   const fail = (what: string) => new RouteError(`The HTTP rule of ${name} ${what}`);
@@ -241,8 +258,7 @@ function readRule(
   const variables = (options.isWholeHttp ? [] : template.variables).map(({ path }) => {
     const fields = fieldsAt(input, path);
     const field = fields?.at(-1);
-    // grpc-gateway reads a list in a path as items with commas between them.
-    const isList = isStrict && field?.shape === 'list' && fitsText(field.value);
+    const isList = conventions.takesListsInPaths && field?.shape === 'list' && fitsText(field.value);
     if (fields === undefined || !(isText(field) || isList)) {
       throw fail(`binds ${path.join('.')}, which is no single value of ${input.typeName}`);
     }
@@ -258,7 +274,7 @@ function readRule(
     throw fail('has joined arrays, for which it must be a stream with a list as its response_body');
   }
   const bodyPath = rule.body === '' || rule.body === '*' ? [] : fieldsAt(input, rule.body.split('.'));
-  if (bodyPath === undefined || (bodyPath.length > 1 && !isStrict)) {
+  if (bodyPath === undefined || (bodyPath.length > 1 && !conventions.takesNestedBodies)) {
     throw fail(`has ${rule.body} as its body, which is no field of ${input.typeName}`);
   }
   const body = rule.body === '' ? 'none' : (bodyPath.at(-1) ?? 'all');
@@ -275,7 +291,9 @@ function readRule(
       body,
       bodyPath,
       updateMask:
-        pattern.case === 'patch' && typeof body === 'object' ? updateMaskOf(input, body, isStrict) : undefined,
+        pattern.case === 'patch' && typeof body === 'object'
+          ? conventions.updateMask(masksFor(input, body))
+          : undefined,
       responseBody,
       rawBody: raw === undefined ? undefined : readRawBody(method, rule, raw, fail),
       events: events === undefined ? undefined : readEvents(method, events, fail),
@@ -389,13 +407,21 @@ function isText(field: Field | undefined): boolean {
   return field?.shape === 'single' && fitsText(field.value);
 }
 
-/** The field mask that is called update_mask, or else the only one. */
-function updateMaskOf(input: MessageType, body: Field, isStrict: boolean): Field | undefined {
-  if (!isPlainMessage(body)) return undefined;
-  const masks = input.fields.filter(
+/** The field masks of a request whose body is that field; none if the body has no fields that a mask could name. */
+function masksFor(input: MessageType, body: Field): Field[] {
+  if (!isPlainMessage(body)) return [];
+  return input.fields.filter(
     ({ shape, value }) =>
       shape === 'single' && value.kind === 'message' && value.message.typeName === 'google.protobuf.FieldMask',
   );
-  const called = isStrict ? undefined : masks.find(({ name }) => name === 'update_mask');
-  return called ?? (masks.length === 1 ? masks[0] : undefined);
+}
+
+/** Whether a field is given by the path, the body or a header, and so not by the query. */
+export function isOutsideQuery(
+  { body, variables, rawBody, requestHeaders }: Binding,
+  fields: readonly Field[],
+): boolean {
+  if (fields[0] === body) return true;
+  if (rawBody !== undefined && requestHeaders.some(({ field }) => field === fields[0])) return true;
+  return variables.some((bound) => bound.length === fields.length && bound.every((field, at) => field === fields[at]));
 }

@@ -1,17 +1,17 @@
 import type { Binding } from '../../rules/bindings.ts';
-import { mostValues } from '../../json/json-values.ts';
+import { maxValues } from '../../json/json-values.ts';
 import { Problem } from '../../http/problem.ts';
 import { type Reading } from '../../json/reading.ts';
-import { holderOf, isPlainMessage, type Draft } from '../../json/request-json.ts';
+import { holderOf, type Draft } from '../../json/draft.ts';
 import { Fault, type Field, type MessageType } from '../../json/schema.ts';
-import { strictFromText, strictScalar } from './text.ts';
-import { maxDepth } from '../../json/well-known.ts';
+import { valueFromText, scalarFromText } from './text.ts';
+import { isPlainMessage, maxDepth } from '../../json/well-known.ts';
 
 /**
  * Reads a query string as grpc-gateway does: every field that is neither in the path nor in the body may be in it, what is no
  * field is ignored, and whatever else isn't exactly right is refused.
  */
-export function readStrictQuery(binding: Binding, query: string, draft: Draft, reading: Reading): void {
+export function readQuery(binding: Binding, query: string, draft: Draft, reading: Reading): void {
   const seen = new Set<string>();
   for (const [key, values] of parametersOf(query, reading)) {
     const bracket = key.endsWith(']') ? key.lastIndexOf('[') : -1;
@@ -44,7 +44,7 @@ export function readStrictQuery(binding: Binding, query: string, draft: Draft, r
 }
 
 /** Parameters of a form, which counts as query: as many values as JSON may hold. */
-const mostParameters = mostValues;
+const mostParameters = maxValues;
 
 /** The parameters in the order of their first value. @throws Problem 413 if there are too many */
 function parametersOf(query: string, reading: Reading): Map<string, string[]> {
@@ -128,8 +128,8 @@ function set(
   if (entry !== undefined && field.shape !== 'map') return 'is no map';
   if (field.shape === 'map') {
     if (entry === undefined || values.length !== 1) return 'must be given once for each key, as name[key]=value';
-    const key = strictScalar(field.key, entry);
-    const value = strictFromText(field.value, values[0] as string);
+    const key = scalarFromText(field.key, entry);
+    const value = valueFromText(field.value, values[0] as string);
     if (key instanceof Fault) return `must have a key that fits: it ${key.description}`;
     if (value instanceof Fault) return value.description;
     const holder = holderOf(fields, draft);
@@ -139,7 +139,7 @@ function set(
     return undefined;
   }
   if (field.shape === 'single' && values.length > 1) return 'must be given once';
-  const read = values.map((text) => strictFromText(field.value, text));
+  const read = values.map((text) => valueFromText(field.value, text));
   const fault = read.find((value) => value instanceof Fault);
   if (fault instanceof Fault) return fault.description;
   const holder = holderOf(fields, draft);

@@ -1,10 +1,10 @@
 import test from 'ava';
-import { parseTemplate } from '../../rules/routes.ts';
-import { StrictRouteTable } from './route-table.ts';
+import { parseTemplate } from '../../rules/path-template.ts';
+import { GrpcGatewayRouteTable } from './route-table.ts';
 
 /** A table of routes, each `Service METHOD /template`. */
-function table(...routes: string[]): StrictRouteTable<string> {
-  return new StrictRouteTable(
+function table(...routes: string[]): GrpcGatewayRouteTable<string> {
+  return new GrpcGatewayRouteTable(
     routes.map((target) => {
       const [service, method, path] = target.split(' ') as [string, string, string];
       return { service, method, template: parseTemplate(path), target };
@@ -12,7 +12,7 @@ function table(...routes: string[]): StrictRouteTable<string> {
   );
 }
 
-function found(routes: StrictRouteTable<string>, request: string): [route: string, ...values: string[]] | string {
+function found(routes: GrpcGatewayRouteTable<string>, request: string): [route: string, ...values: string[]] | string {
   const [method, path] = request.split(' ') as [string, string];
   const match = routes.find(method, path);
   return match.kind === 'found' ? [match.route.target, ...match.values] : match.kind;

@@ -1,4 +1,4 @@
-import { coversPath, matchSteps, type Match, type Route } from '../../rules/routes.ts';
+import { coversPath, matchSteps, type Match, type Route } from '../../rules/path-template.ts';
 
 /** A route of a service, which has its rules in the order of its proto. */
 export interface ServiceRoute<T> extends Route<T> {
@@ -10,7 +10,7 @@ export interface ServiceRoute<T> extends Route<T> {
  * rules of one service that match a request the last one in its proto is taken. In Go the order of services is that in which they
  * are registered; here the rule of the service that is more specific is taken, or else that of the first service.
  */
-export class StrictRouteTable<T> {
+export class GrpcGatewayRouteTable<T> {
   readonly #routes: readonly ServiceRoute<T>[];
   /** By number of segments: those without `**` that have as many, and all with one, the last of their services first. */
   readonly #byLength = new Map<number, readonly ServiceRoute<T>[]>();

@@ -12,12 +12,12 @@ const bool = /^(?:(1|t|T|TRUE|true|True)|0|f|F|FALSE|false|False)$/;
 const unsigned = new Set([ScalarType.UINT32, ScalarType.FIXED32, ScalarType.UINT64, ScalarType.FIXED64]);
 
 /** A scalar from a query parameter or a path. */
-export function strictScalar(scalar: ScalarType, text: string): Scalar | Fault {
+export function scalarFromText(scalar: ScalarType, text: string): Scalar | Fault {
   switch (scalar) {
     case ScalarType.STRING:
       return scalarFromJson(scalar, text);
     case ScalarType.BYTES:
-      return strictBytes(text);
+      return bytesFromText(text);
     case ScalarType.BOOL: {
       const match = bool.exec(text);
       return match === null ? new Fault('must be true or false') : match[1] !== undefined;
@@ -34,13 +34,13 @@ export function strictScalar(scalar: ScalarType, text: string): Scalar | Fault {
 }
 
 /** The key of a map in JSON. */
-export function strictKey(scalar: ScalarType, text: string): Scalar | Fault {
-  if (scalar !== ScalarType.BOOL) return strictScalar(scalar, text);
+export function mapKeyFromText(scalar: ScalarType, text: string): Scalar | Fault {
+  if (scalar !== ScalarType.BOOL) return scalarFromText(scalar, text);
   return text === 'true' || text === 'false' ? text === 'true' : new Fault('must be true or false');
 }
 
 /** Bytes from base64 of either alphabet, padded fully or not at all. */
-export function strictBytes(text: string): Uint8Array | Fault {
+export function bytesFromText(text: string): Uint8Array | Fault {
   const bare = text.replace(/[\r\n]/g, '');
   const alphabet = /[-_]/.test(text) ? /^[A-Za-z0-9_-]*(={0,2})$/ : /^[A-Za-z0-9+/]*(={0,2})$/;
   const match = alphabet.exec(bare);
@@ -52,7 +52,7 @@ export function strictBytes(text: string): Uint8Array | Fault {
 }
 
 /** An enum value by its name or by the number of one that exists. */
-export function strictEnum(names: EnumNames, text: string): number | Fault {
+export function enumFromText(names: EnumNames, text: string): number | Fault {
   const number = names.exact.get(text);
   if (number !== undefined) return number;
   const given = integer.test(text) ? Number(text) : Number.NaN;
@@ -62,20 +62,20 @@ export function strictEnum(names: EnumNames, text: string): number | Fault {
 }
 
 /** A single value from a query parameter or a path. */
-export function strictFromText(type: ValueType, text: string): unknown {
-  if (type.kind === 'scalar') return strictScalar(type.scalar, text);
-  if (type.kind === 'enum') return strictEnum(type.names, text);
+export function valueFromText(type: ValueType, text: string): unknown {
+  if (type.kind === 'scalar') return scalarFromText(type.scalar, text);
+  if (type.kind === 'enum') return enumFromText(type.names, text);
   const { typeName } = type.message;
   const wrapped = wrappers.get(typeName);
-  if (wrapped !== undefined) return wrap(wrapped, strictScalar(wrapped, text));
+  if (wrapped !== undefined) return wrap(wrapped, scalarFromText(wrapped, text));
   switch (typeName) {
     case 'google.protobuf.Timestamp':
-      return strictTime(text);
+      return timestampFromText(text);
     case 'google.protobuf.Duration':
       return goDuration(text);
     case 'google.protobuf.FieldMask': {
       const names = namesInMask(text);
-      return names instanceof Fault ? names : paths(names);
+      return names instanceof Fault ? names : fieldMaskOf(names);
     }
     case 'google.protobuf.Value':
     case 'google.protobuf.Struct':
@@ -88,11 +88,11 @@ export function strictFromText(type: ValueType, text: string): unknown {
 }
 
 /** A value of a well-known type from JSON, where that is stricter than what the hub takes; undefined for all others. */
-export function strictWellKnown(typeName: string, json: unknown): Uint8Array | Fault | undefined {
+export function wellKnownFromJson(typeName: string, json: unknown): Uint8Array | Fault | undefined {
   if (typeof json !== 'string') return undefined;
   switch (typeName) {
     case 'google.protobuf.Timestamp':
-      return strictTime(json);
+      return timestampFromText(json);
     case 'google.protobuf.Duration': {
       const match = /^([+-]?)(0|[1-9]\d*)?(?:\.(\d*))?s$/.exec(json);
       if (match === null || `${match[2] ?? ''}${match[3] ?? ''}` === '')
@@ -107,23 +107,23 @@ export function strictWellKnown(typeName: string, json: unknown): Uint8Array | F
       if (names.some((name) => !/^[A-Za-z][A-Za-z0-9.]*$/.test(name) || /\.(?![A-Za-z])/.test(name))) {
         return new Fault('must be names of fields with commas between them');
       }
-      return paths(names.map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)));
+      return fieldMaskOf(names.map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)));
     }
     case 'google.protobuf.BytesValue':
-      return wrap(ScalarType.BYTES, strictBytes(json));
+      return wrap(ScalarType.BYTES, bytesFromText(json));
     default:
       return undefined;
   }
 }
 
 /** The bytes of a google.protobuf.FieldMask. */
-export function paths(names: readonly string[]): Uint8Array {
+export function fieldMaskOf(names: readonly string[]): Uint8Array {
   const writer = new BinaryWriter();
   for (const name of names) writer.tag(1, WireType.LengthDelimited).string(name);
   return writer.finish();
 }
 
-function strictTime(text: string): Uint8Array | Fault | undefined {
+function timestampFromText(text: string): Uint8Array | Fault | undefined {
   const time = wellKnownTypes.get('google.protobuf.Timestamp');
   return /[a-z]/.test(text) ? new Fault('must be an RFC 3339 time') : time?.fromText(text.replace(',', '.'));
 }

@@ -11,7 +11,8 @@ import { exchange, fixture } from '../../test/echo-gateway.ts';
 import { eventually } from '../../test/eventually.ts';
 import { foreignDescriptors } from '../../test/grpc-gateway/build.ts';
 import { serveRaw } from '../../test/raw-http2.ts';
-import { AllowList, requireFits, type CallMetadata } from './metadata.ts';
+import { AllowList, requireFits } from './allow-list.ts';
+import type { CallMetadata } from '../grpc/metadata.ts';
 import { startStandalone } from '../standalone.ts';
 
 type Dialect = 'hub' | 'alone';

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { parseTemplate, RouteError, RouteTable } from './routes.ts';
+import { parseTemplate, RouteError } from '../../rules/path-template.ts';
+import { RouteTable } from './route-table.ts';
 
 /** A table of routes that lead to their own description, such as `GET /v1/users`. */
 function table(...routes: string[]): RouteTable<string> {

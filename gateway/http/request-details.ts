@@ -1,0 +1,32 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
+import { requestIdPattern } from '#lib/context.ts';
+import type { Caller } from './callers.ts';
+
+/** The client's own request id if it is usable, else a new one. */
+export function requestIdOf(headers: IncomingHttpHeaders): string {
+  const given = headers['x-request-id'];
+  return typeof given === 'string' && requestIdPattern.test(given) ? given : randomUUID();
+}
+
+/** The id of the request that is being answered: its answer carries it from the start. */
+export function requestIdIn(response: ServerResponse): string | undefined {
+  return response.getHeader('X-Request-ID') as string | undefined;
+}
+
+/** What is noted about a request on its way, for its line in the log. */
+export interface RequestDetails {
+  /** The template of its route. */
+  route?: string;
+  /** The id of the user, if the backend found one to be calling. */
+  user?: string;
+  /** For whom it counts. */
+  caller?: Caller;
+  /** Refused since there is too much to do: then the log is spared it, too. */
+  isRefused?: boolean;
+}
+
+/** Notes who is calling, as a backend of the hub says in its trailers. Others say nothing of it. */
+export function recordCaller(response: ServerResponse & { locals?: RequestDetails }, caller: unknown): void {
+  if (typeof caller === 'string' && response.locals !== undefined) response.locals.user = caller;
+}
