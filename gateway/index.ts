@@ -1,9 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import path from 'node:path';
-import { createFileRegistry, fromBinary, type FileRegistry } from '@bufbuild/protobuf';
-import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import type { FileRegistry } from '@bufbuild/protobuf';
 import express, { type ErrorRequestHandler, type RequestHandler, type Response } from 'express';
 import { ConfigError, duration, integer, list, port, text, type Config } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
@@ -12,27 +10,26 @@ import { leastRate, leastTaken } from '#lib/rate-floor.ts';
 import { isAddress } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './http/admission.ts';
-import { answerNothing, answerProblem } from './http/send-answer.ts';
+import { answerNothing } from './http/send-answer.ts';
 import { Backends, grpcClientSettings, type BackendAddress } from './grpc/backends.ts';
 import { begin, beginCounting, closeAfter, noRoute, type OpenAnswers } from './http/request-context.ts';
 import { envelopedPaths } from './rules/answer-styles.ts';
 import { readRoutes } from './rules/bindings.ts';
 import { Callers } from './http/callers.ts';
-import { answerConnectionErrors, endIdleConnections } from './http/connection-errors.ts';
-import { cutSlowTakers } from './http/connections.ts';
 import { corsOf, type Cors } from './http/cors.ts';
 import { hubRules } from './dialects/hub/rules.ts';
 import { hubDialect } from './dialects/hub/dialect.ts';
 import { Docs } from './openapi/pages.ts';
 import type { RequestDetails } from './http/request-details.ts';
 import { HealthAnswers } from './health.ts';
-import { hasTarget, hostIn, listen, malformedTarget, targetOf } from './http/request-target.ts';
+import { hasTarget, hostIn, malformedTarget, targetOf } from './http/request-target.ts';
 import { documentOf, ownRoutes, watchedPaths } from './own-routes.ts';
 import { Problem } from './http/problem.ts';
 import { ProblemForms } from './calls/problem-forms.ts';
 import { rateLimit } from './http/rate-limit.ts';
 import { RouteTable } from './dialects/hub/route-table.ts';
 import { longestUpload, rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
+import { answerOrAbort, dispatch, openGatewayServer, problemFrom, readDescriptors, type Dispatcher } from './server.ts';
 
 const root = path.join(import.meta.dirname, '..');
 
@@ -99,31 +96,35 @@ export const settings = {
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Milliseconds after which a client is given up. */
-const patience = {
+/** Milliseconds. */
+const defaultTimeouts = {
   /**
-   * That sends less than the least of a body in that time (`leastRate`), or takes less of an answer (`leastTaken`). A store behind
+   * In which a client has to send the least of a body (`leastRate`), or to read the least of an answer (`leastTaken`). A store behind
    * the backend has limits of its own: MinIO gives a part up after 30 s of silence, and says that it is too busy.
    */
   uploadIdle: leastRate.window,
   downloadIdle: leastTaken.window,
-  /** That takes so long for the headers of a request. */
+  /** In which the headers of a request have to come. */
   headers: 15_000,
-  /** That takes nothing of an answer which is ready, or asks for nothing: longer than load balancers do, who reuse connections. */
+  /**
+   * For which a client may read nothing of an answer that is ready, or send no request: longer than load balancers keep a connection
+   * that they reuse.
+   */
   idle: 65_000,
-  /** How often it is looked for such as are slow. */
+  /** Between two searches for requests that are too slow. */
   checkEvery: 1_000,
-  /** How often who waits for events is told that the connection is alive: proxies give up after a minute, some after half of one. */
+  /** Between two signs of life to a client that waits for events: proxies give up after a minute, some after half of one. */
   heartbeat: 15_000,
 };
+
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */
 export async function start(
   config: Config<typeof settings>,
   log: Logger,
-  given: Partial<typeof patience> = {},
+  timeouts: Partial<typeof defaultTimeouts> = {},
 ): Promise<Running> {
-  const { uploadIdle, downloadIdle, heartbeat, ...patient } = { ...patience, ...given };
-  const registry = readDescriptors(config.DESCRIPTOR_SET);
+  const { uploadIdle, downloadIdle, heartbeat, ...timeoutsMs } = { ...defaultTimeouts, ...timeouts };
+  const registry = readDescriptors(config.DESCRIPTOR_SET, 'DESCRIPTOR_SET');
   checkBackends(config.BACKENDS, registry);
   const transport = openTransport(config);
   const backends = new Backends(config.BACKENDS, transport, { client: config.GATEWAY_GRPC_CLIENT });
@@ -150,7 +151,7 @@ export async function start(
   const admission = new Admission({
     places: config.HTTP_CONCURRENCY,
     bodyLimit: config.BODY_LIMIT,
-    clientOf: (_request, response) => (response as Response<unknown, RequestDetails>).locals.caller!.client,
+    clientOf: (_request, response) => detailsOf(response).caller!.client,
     log,
   });
   const health = new HealthAnswers(backends, version);
@@ -179,7 +180,7 @@ export async function start(
   app.use(
     begin({ log, open, callers: new Callers(), cors, isBehindProxy, watched: watchedPaths(prefixes) }),
     rateLimit(config.RATE_LIMIT),
-    dispatch(table, cors),
+    route(table, cors),
     answerErrors(admission, forms, log),
   );
 
@@ -199,41 +200,35 @@ export async function start(
     app(request, response);
   };
 
-  // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
-  const server = createServer(
-    {
-      requireHostHeader: false,
-      keepAliveTimeout: patient.idle,
-      headersTimeout: patient.headers,
-      requestTimeout: patient.headers + longestUpload(bindings, limits),
-      connectionsCheckingInterval: patient.checkEvery,
-    },
+  const server = await openGatewayServer({
     serve,
-  );
-  admission.connections(server);
-  const stopCutting = cutSlowTakers(server, { ...leastTaken, window: downloadIdle });
-  server.on('checkContinue', serve).on('checkExpectation', serve);
-  answerConnectionErrors(server, log, (pathname) => forms.of(pathname));
-  endIdleConnections(server, patient.idle);
-  await listen(server, { host: config.HOST, port: config.PORT });
+    host: config.HOST,
+    port: config.PORT,
+    timeoutsMs: {
+      ...timeoutsMs,
+      // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
+      request: timeoutsMs.headers + longestUpload(bindings, limits),
+      drain: config.HTTP_DRAIN,
+    },
+    minReadRate: { ...leastTaken, window: downloadIdle },
+    admission,
+    log,
+    formOf: (pathname) => forms.of(pathname),
+  });
 
-  // Whoever has a connection is asked to make another, which then leads elsewhere.
+  // Clients are asked to make new connections, which then lead elsewhere.
   const retire = () => {
     health.retire();
     open.stopping = true;
     for (const answer of open.answers) closeAfter(answer);
   };
   return {
-    port: (server.address() as AddressInfo).port,
+    port: server.port,
     health: () => health.parts(),
     retire,
     async stop() {
       retire();
-      const closed = new Promise((resolve) => server.close(resolve));
-      const timer = setTimeout(() => server.closeAllConnections(), config.HTTP_DRAIN);
-      await closed;
-      clearTimeout(timer);
-      stopCutting();
+      await server.stop();
       backends.close();
     },
   };
@@ -253,65 +248,54 @@ function checkBackends(addresses: readonly BackendAddress[], registry: FileRegis
     throw new ConfigError([`BACKENDS names what DESCRIPTOR_SET doesn't have: ${unknown.join(', ')}`]);
 }
 
-/** @throws ConfigError if the file isn't there, or is no descriptor set */
-function readDescriptors(file: string): FileRegistry {
-  try {
-    return createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(file)));
-  } catch (error) {
-    const problem = `must be a descriptor set with all of its imports: ${(error as Error).message}`;
-    throw new ConfigError([`DESCRIPTOR_SET ${problem}`]);
-  }
-}
-
 /** Requests with a target that HTTP doesn't allow. */
 const malformed = new WeakSet<IncomingMessage>();
 
-function dispatch(table: RouteTable<Handler>, cors: Cors): RequestHandler {
+/** Express's response has the details of its request. */
+function detailsOf(response: ServerResponse): RequestDetails {
+  return (response as Response<unknown, RequestDetails>).locals;
+}
+
+function route(table: RouteTable<Handler>, cors: Cors): RequestHandler {
+  const dispatcher: Dispatcher = {
+    find: (method, pathname) => table.find(method, pathname),
+    onRoute(response, template) {
+      detailsOf(response).route = template;
+    },
+    onUnknownPath() {
+      throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
+    },
+    onWrongMethod(request, response, { allow, template }) {
+      detailsOf(response).route = template.text;
+      const headers = { Allow: allow.join(', ') };
+      if (request.method === 'OPTIONS') {
+        return answerNothing(response, { ...headers, ...cors.preflight(request, allow) });
+      }
+      throw new Problem(405, 'METHOD_NOT_ALLOWED', `This path takes ${headers.Allow}`, { headers });
+    },
+  };
   return (request, response) => {
     if (malformed.has(request)) throw malformedTarget();
-    const { pathname, query } = targetOf(request.url);
+    const target = targetOf(request.url);
     // Of the server as a whole (RFC 9110, 9.3.7).
-    if (pathname === '*' && request.method === 'OPTIONS') return answerNothing(response, {});
-    const match = table.find(request.method, pathname);
-    switch (match.kind) {
-      case 'found':
-        response.locals.route = match.route.template.text;
-        return match.route.target(request, response, match.values, query);
-      case 'malformed path':
-        throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding');
-      case 'unknown path':
-        throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
-      case 'wrong method': {
-        response.locals.route = match.template.text;
-        const headers = { Allow: match.allow.join(', ') };
-        if (request.method === 'OPTIONS') {
-          return answerNothing(response, { ...headers, ...cors.preflight(request, match.allow) });
-        }
-        throw new Problem(405, 'METHOD_NOT_ALLOWED', `This path takes ${headers.Allow}`, { headers });
-      }
-    }
+    if (target.pathname === '*' && request.method === 'OPTIONS') return answerNothing(response, {});
+    return dispatch(dispatcher, request.method, target, request, response);
   };
 }
 
 function answerErrors(admission: Admission, forms: ProblemForms, log: Logger): ErrorRequestHandler {
   // Express knows an error handler by its four parameters.
   return (error: unknown, request, response, _next) => {
-    const problem = error instanceof Problem ? error : unexpected(error);
-    // All of those together leave a line of their own.
-    if (admission.isRefusal(problem)) (response.locals as RequestDetails).isRefused = true;
+    const problem = problemFrom(error, 'Something went wrong on our side');
+    // Admission itself logs all of those together.
+    if (admission.isRefusal(problem)) detailsOf(response).isRefused = true;
     else if (problem.status === 500) log.error({ err: problem.cause }, 'a request failed in a way that it should not');
     else if (problem.status > 500) log.warn({ code: problem.code, cause: causeOf(problem) }, problem.message);
-    // Too late to say anything else.
-    if (response.headersSent) response.destroy();
-    else answerProblem(response, problem, forms.of(targetOf(request.url).pathname));
+    answerOrAbort(response, problem, forms.of(targetOf(request.url).pathname));
   };
 }
 
 /** What gRPC itself says of a failure. */
 function causeOf({ cause }: Problem): string | undefined {
   return cause instanceof Error ? cause.message : undefined;
-}
-
-function unexpected(error: unknown): Problem {
-  return new Problem(500, 'INTERNAL', 'Something went wrong on our side', { cause: error });
 }

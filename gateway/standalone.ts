@@ -1,17 +1,8 @@
 import cluster from 'node:cluster';
-import { readFileSync } from 'node:fs';
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type OutgoingHttpHeaders,
-  type ServerResponse,
-} from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { createFileRegistry, fromBinary, type DescMethod, type FileRegistry } from '@bufbuild/protobuf';
-import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import type { DescMethod, FileRegistry } from '@bufbuild/protobuf';
 import { clientOf } from '#lib/client-address.ts';
 import { ConfigError, type Config } from '#lib/config.ts';
 import { runProcess, type ProcessDefinition, type Running } from '#lib/lifecycle.ts';
@@ -19,25 +10,23 @@ import type { Logger } from '#lib/log.ts';
 import { leastRate, leastTaken } from '#lib/rate-floor.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './http/admission.ts';
-import { answerProblem } from './http/send-answer.ts';
 import { readApiConfiguration } from './rules/api-configuration.ts';
 import { Backends, grpcClientSettings, type GrpcClient } from './grpc/backends.ts';
 import { answered, noRoute } from './http/request-context.ts';
 import { readRoutes, type Binding } from './rules/bindings.ts';
 import { isForm } from './http/media-type.ts';
 import { trailersFor } from './calls/call.ts';
-import { answerConnectionErrors, endIdleConnections } from './http/connection-errors.ts';
-import { cutSlowTakers } from './http/connections.ts';
 import { grpcGatewayRules } from './dialects/grpc-gateway/rules.ts';
 import { grpcGatewayDialect } from './dialects/grpc-gateway/dialect.ts';
 import { grpcGatewayProblem } from './dialects/grpc-gateway/errors.ts';
 import { HealthAnswers } from './health.ts';
-import { hasTarget, listen, malformedTarget, targetOf } from './http/request-target.ts';
+import { hasTarget, malformedTarget, targetOf } from './http/request-target.ts';
 import { Problem } from './http/problem.ts';
 import type { Route, RouteError } from './rules/path-template.ts';
 import { rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
 import { GrpcGatewayRouteTable } from './dialects/grpc-gateway/route-table.ts';
 import { startWorkers } from './workers.ts';
+import { answerOrAbort, dispatch, openGatewayServer, problemFrom, readDescriptors, type Dispatcher } from './server.ts';
 
 /**
  * Unary calls at once, of one process: one address, which may be a proxy with all clients behind it, gets half. Each costs some
@@ -82,10 +71,7 @@ export interface StandaloneOptions {
   concurrency?: number;
 }
 
-/** As long as a connection may be idle, and as the head of a request may take. */
-const [keepAliveTimeout, headersTimeout] = [65_000, 60_000];
-/** How long running requests may go on when the process stops. */
-const drain = 5_000;
+const timeoutsMs = { idle: 65_000, headers: 60_000, request: 0, drain: 5_000 };
 const limits: Limits = {
   // There is none unless a client says one: whoever doesn't want to wait any longer goes away.
   timeout: Infinity,
@@ -104,7 +90,7 @@ export async function startStandalone(
   log: Logger,
 ): Promise<Running> {
   const { descriptorSet, backend, port, host, enumNames, concurrency: places = concurrency, grpcClient } = options;
-  const registry = readDescriptors(descriptorSet);
+  const registry = readDescriptors(descriptorSet, descriptorSet);
   const dialect = grpcGatewayDialect(registry, enumNames);
   const bindings = readUsable(registry, options, log);
   if (bindings.length === 0) throw new ConfigError([`${descriptorSet} has no service with an HTTP rule`]);
@@ -125,11 +111,11 @@ export async function startStandalone(
   }
   const health = new HealthAnswers(backends);
 
+  const dispatcher = dispatcherOf(table, health);
   const fail = (error: unknown, request: IncomingMessage, response: ServerResponse) => {
-    const problem = error instanceof Problem ? error : new Problem(500, 'INTERNAL', 'Internal error', { cause: error });
-    if (!(error instanceof Problem)) log.error({ err: error }, 'a request failed in a way that it should not');
-    if (response.headersSent) response.destroy();
-    else answerProblem(response, problem, grpcGatewayProblem, trailersOf(problem, request));
+    const problem = problemFrom(error, 'Internal error');
+    if (problem !== error) log.error({ err: error }, 'a request failed in a way that it should not');
+    answerOrAbort(response, problem, grpcGatewayProblem, trailersOf(problem, request));
   };
   const serve = (request: IncomingMessage, response: ServerResponse & Routed) => {
     response.on('close', () => {
@@ -138,30 +124,28 @@ export async function startStandalone(
       answered.inc(route === undefined ? { ...noRoute, status } : { method: request.method, route, status });
     });
     try {
-      const answering = dispatch(table, health, request, response);
+      const answering = route(dispatcher, request, response);
       if (answering !== undefined) answering.catch((error: unknown) => fail(error, request, response));
     } catch (error) {
       fail(error, request, response);
     }
   };
-  const server = createServer({ requireHostHeader: false, keepAliveTimeout, headersTimeout, requestTimeout: 0 }, serve);
-  // By itself Node would ask for each body at once, whether it will be read or not.
-  server.on('checkContinue', serve).on('checkExpectation', serve);
-  answerConnectionErrors(server, log);
-  endIdleConnections(server, keepAliveTimeout);
-  admission.connections(server);
-  const stopCutting = cutSlowTakers(server, leastTaken);
-  await listen(server, { host, port }, { host: '--host', port: '--port' });
+  const server = await openGatewayServer({
+    serve,
+    host,
+    port,
+    settingNames: { host: '--host', port: '--port' },
+    timeoutsMs,
+    minReadRate: leastTaken,
+    admission,
+    log,
+  });
   log.info({ routes: bindings.length, backend }, 'serving');
   return {
-    port: (server.address() as AddressInfo).port,
+    port: server.port,
     retire: () => health.retire(),
     async stop() {
-      const closed = new Promise((resolve) => server.close(resolve));
-      const timer = setTimeout(() => server.closeAllConnections(), drain);
-      await closed;
-      clearTimeout(timer);
-      stopCutting();
+      await server.stop();
       backends.close();
     },
   };
@@ -172,12 +156,33 @@ interface Routed {
   route?: string;
 }
 
-function dispatch(
-  table: GrpcGatewayRouteTable<Handler>,
-  health: HealthAnswers,
-  request: IncomingMessage,
-  response: ServerResponse & Routed,
-): Promise<void> | void {
+function dispatcherOf(table: GrpcGatewayRouteTable<Handler>, health: HealthAnswers): Dispatcher {
+  const dispatcher: Dispatcher = {
+    find: (method, pathname) => table.find(method, pathname),
+    onRoute(response: ServerResponse & Routed, template) {
+      response.route = template;
+    },
+    onUnknownPath(request, response, pathname) {
+      if (pathname === '/healthz' && /^(GET|HEAD)$/.test(methodOf(request))) return health.healthz(response);
+      throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found');
+    },
+    onWrongMethod(request, response, _match, target) {
+      const isGet = request.method === 'POST' && isForm(request) && table.find('GET', target.pathname).kind === 'found';
+      if (isGet) return dispatch(dispatcher, 'GET', target, request, response);
+      throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed');
+    },
+  };
+  return dispatcher;
+}
+
+/** The method that a request means: a query that is too long for a URL may come as a form. */
+function methodOf(request: IncomingMessage): string {
+  const override = request.headers['x-http-method-override'];
+  const isOverridden = override !== undefined && request.method === 'POST' && isForm(request);
+  return isOverridden ? String(override).toUpperCase() : (request.method as string);
+}
+
+function route(dispatcher: Dispatcher, request: IncomingMessage, response: ServerResponse): Promise<void> | void {
   const { expect } = request.headers;
   if (expect !== undefined && expect.toLowerCase() !== '100-continue') {
     throw new Problem(417, 'EXPECTATION_FAILED', 'Only Expect: 100-continue is understood', {
@@ -185,31 +190,7 @@ function dispatch(
     });
   }
   if (!hasTarget(request)) throw malformedTarget();
-  const { pathname, query } = targetOf(request.url as string);
-  let method = request.method as string;
-  // A query that is too long for a URL may come as a form.
-  const mayBeGet = method === 'POST' && isForm(request);
-  const override = request.headers['x-http-method-override'];
-  if (mayBeGet && override !== undefined) method = String(override).toUpperCase();
-  const match = table.find(method, pathname);
-  switch (match.kind) {
-    case 'found':
-      response.route = match.route.template.text;
-      return match.route.target(request, response, match.values, query);
-    case 'malformed path':
-      throw new Problem(400, 'MALFORMED_PATH', 'The path has a wrong percent-encoding');
-    case 'unknown path':
-      if (pathname === '/healthz' && /^(GET|HEAD)$/.test(method)) return health.healthz(response);
-      throw new Problem(404, 'ROUTE_NOT_FOUND', 'Not Found');
-    case 'wrong method': {
-      const asGet = mayBeGet ? table.find('GET', pathname) : match;
-      if (asGet.kind === 'found') {
-        response.route = asGet.route.template.text;
-        return asGet.route.target(request, response, asGet.values, query);
-      }
-      throw new Problem(501, 'METHOD_NOT_ALLOWED', 'Method Not Allowed');
-    }
-  }
+  return dispatch(dispatcher, methodOf(request), targetOf(request.url as string), request, response);
 }
 
 /** What a backend said behind an error, for a client that takes trailers. */
@@ -242,14 +223,6 @@ function readUsable(
 
 function fullName({ parent, name }: DescMethod): string {
   return `${parent.typeName}.${name}`;
-}
-
-function readDescriptors(file: string): FileRegistry {
-  try {
-    return createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(file)));
-  } catch (error) {
-    throw new ConfigError([`${file} is no descriptor set with all of its imports: ${(error as Error).message}`]);
-  }
 }
 
 function readOptions(): StandaloneOptions & { workers: number } {

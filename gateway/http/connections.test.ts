@@ -6,7 +6,7 @@ import test from 'ava';
 import { encode, registry } from '../../test/echo-backend.ts';
 import { dial, exchange, fixture } from '../../test/echo-gateway.ts';
 import { eventually } from '../../test/eventually.ts';
-import { cutSlowTakers, limitConnections } from './connections.ts';
+import { closeSlowReaders, limitConnections } from './connections.ts';
 
 const everything = registry.getMessage('transcoding.v1.Everything') as DescMessage;
 
@@ -357,7 +357,7 @@ test.serial(
   async (t) => {
     const server = new EventEmitter() as Server;
     // At least 20 bytes from one look to the next.
-    const stop = cutSlowTakers(server, { window: 20, rate: 1_000 });
+    const stop = closeSlowReaders(server, { window: 20, rate: 1_000 });
     const sockets = {
       slow: new FakeSocket({ waiting: 100_000, perLook: 19 }),
       deaf: new FakeSocket({ waiting: 100_000 }),

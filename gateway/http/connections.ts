@@ -23,12 +23,12 @@ interface Progress {
 }
 
 /**
- * Cuts off clients that take their answers more slowly than `rate`: at the end of each window those who have neither taken so
- * much in it nor all that was there for them at its beginning. So whoever has to wait for us or a backend isn't one of them.
+ * Closes the connections of clients that read their answers more slowly than `rate`: at the end of each window of those that have
+ * neither read so much in it nor all that was there for them at its beginning. So a client that waits for us or for a backend is none of them.
  *
  * @returns what ends that
  */
-export function cutSlowTakers(server: Server, { window, rate }: RateFloorOptions): () => void {
+export function closeSlowReaders(server: Server, { window, rate }: RateFloorOptions): () => void {
   const least = (rate * window) / 1_000;
   const connections = new Map<Socket, Progress>();
   server.on('connection', (socket: Socket) => {
