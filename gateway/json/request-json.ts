@@ -1,5 +1,5 @@
 import { ScalarType, type Registry } from '@bufbuild/protobuf';
-import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { Any } from '#gen/google/protobuf/any.ts';
 import { writeDraft, zero, type Draft } from './draft.ts';
 import { child, root, step, type Place, type Reading } from './reading.ts';
 import type { Json, Scalar } from './scalars.ts';
@@ -177,9 +177,7 @@ export class RequestJson {
       depth + 1,
     );
     const bytes = value instanceof Map ? writeDraft(value) : (value as Uint8Array | undefined);
-    const writer = new BinaryWriter().tag(1, WireType.LengthDelimited).string(url as string);
-    if (bytes !== undefined) writer.tag(2, WireType.LengthDelimited).bytes(bytes);
-    return writer.finish();
+    return Any.encode({ typeUrl: url as string, value: Buffer.from(bytes ?? []) }).finish();
   }
 }
 

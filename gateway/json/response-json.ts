@@ -1,8 +1,9 @@
 import { ScalarType, type Registry } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { Any } from '#gen/google/protobuf/any.ts';
 import { messageType, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarWires, zeroJson, type Json } from './scalars.ts';
-import { wellKnownTypes } from './well-known.ts';
+import { wellKnownTypes, wrappedScalars } from './well-known.ts';
 
 type JsonObject = Record<string, Json>;
 
@@ -50,28 +51,18 @@ export class ResponseJson {
     const wellKnown = wellKnownTypes.get(type.typeName);
     if (wellKnown !== undefined) {
       const json = wellKnown.toJson(bytes);
-      return this.#longsAreText && longWrappers.has(type.typeName) ? JSON.stringify(json) : json;
+      return this.#longsAreText && isLong(wrappedScalars.get(type.typeName)) ? JSON.stringify(json) : json;
     }
-    if (type.typeName === 'google.protobuf.Any') return this.#any(bytes);
+    if (type.typeName === 'google.protobuf.Any') {
+      const { typeUrl, value } = Any.decode(bytes);
+      return typeUrl === '' ? {} : this.any(typeUrl, value);
+    }
     return this.#fields(new BinaryReader(bytes), type, bytes.length, this.#empty(type));
   }
 
   /** One field of a message. */
   field(type: MessageType, field: Field, bytes: Uint8Array): Json {
     return (this.message(type, bytes) as JsonObject)[field[this.#name]];
-  }
-
-  #any(bytes: Uint8Array): Json {
-    const reader = new BinaryReader(bytes);
-    let url = '';
-    let content: Uint8Array = new Uint8Array();
-    while (reader.pos < reader.len) {
-      const [number, wire] = reader.tag();
-      if (number === 1) url = reader.string();
-      else if (number === 2) content = reader.bytes();
-      else reader.skip(wire, number);
-    }
-    return url === '' ? {} : this.any(url, content);
   }
 
   /** What a google.protobuf.Any holds. */
@@ -199,10 +190,8 @@ export class ResponseJson {
   }
 }
 
-const longWrappers = new Set(['google.protobuf.Int64Value', 'google.protobuf.UInt64Value']);
-
-function isLong(scalar: ScalarType): boolean {
-  return longs.has(scalar);
+function isLong(scalar: ScalarType | undefined): boolean {
+  return scalar !== undefined && longs.has(scalar);
 }
 
 const longs = new Set([

@@ -9,7 +9,7 @@ import {
   type Registry,
 } from '@bufbuild/protobuf';
 import { fieldsAt, messageType, type Field } from '../json/schema.ts';
-import { fitsText } from '../json/well-known.ts';
+import { fitsText, wrappedScalars } from '../json/well-known.ts';
 import { commentOf } from './comments.ts';
 import { listRules, mapRules, Rules, sentences, valueRules, type FieldRules, type Schema } from './rules.ts';
 
@@ -282,19 +282,12 @@ const wellKnown: Readonly<Record<string, Schema>> = {
   ListValue: { type: 'array', items: {} },
   Value: {},
   Any: { type: 'object', properties: { '@type': { type: 'string' } } },
-  DoubleValue: scalars[ScalarType.DOUBLE],
-  FloatValue: scalars[ScalarType.FLOAT],
-  Int64Value: int64,
-  UInt64Value: uint64,
-  Int32Value: int32,
-  UInt32Value: uint32,
-  BoolValue: scalars[ScalarType.BOOL],
-  StringValue: scalars[ScalarType.STRING],
-  BytesValue: scalars[ScalarType.BYTES],
 };
 
 /** The schema of a message that has a JSON form of its own; undefined if it is an object with its fields. */
 function wellKnownSchema({ typeName }: DescMessage): Schema | undefined {
+  const scalar = wrappedScalars.get(typeName);
+  if (scalar !== undefined) return scalars[scalar];
   const [, name = ''] = /^google\.protobuf\.(\w+)$/.exec(typeName) ?? [];
   return wellKnown[name];
 }

@@ -1,8 +1,8 @@
 import { ScalarType } from '@bufbuild/protobuf';
-import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { scalarFromJson, scalarWires, type Scalar } from '../../json/scalars.ts';
+import { Duration } from '#gen/google/protobuf/duration.ts';
+import { scalarFromJson, type Scalar } from '../../json/scalars.ts';
 import { Fault, type EnumNames, type ValueType } from '../../json/schema.ts';
-import { namesInMask, wellKnownTypes } from '../../json/well-known.ts';
+import { fieldMaskOf, namesInMask, wellKnownTypes, wrapped, wrappedScalars } from '../../json/well-known.ts';
 
 /** Values from paths, queries and JSON to the letter, as grpc-gateway's runtime reads them: by the rules of Go's strconv and time. */
 
@@ -66,8 +66,8 @@ export function valueFromText(type: ValueType, text: string): unknown {
   if (type.kind === 'scalar') return scalarFromText(type.scalar, text);
   if (type.kind === 'enum') return enumFromText(type.names, text);
   const { typeName } = type.message;
-  const wrapped = wrappers.get(typeName);
-  if (wrapped !== undefined) return wrap(wrapped, scalarFromText(wrapped, text));
+  const scalar = wrappedScalars.get(typeName);
+  if (scalar !== undefined) return wrapped(scalar, scalarFromText(scalar, text));
   switch (typeName) {
     case 'google.protobuf.Timestamp':
       return timestampFromText(text);
@@ -110,17 +110,10 @@ export function wellKnownFromJson(typeName: string, json: unknown): Uint8Array |
       return fieldMaskOf(names.map((name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)));
     }
     case 'google.protobuf.BytesValue':
-      return wrap(ScalarType.BYTES, bytesFromText(json));
+      return wrapped(ScalarType.BYTES, bytesFromText(json));
     default:
       return undefined;
   }
-}
-
-/** The bytes of a google.protobuf.FieldMask. */
-export function fieldMaskOf(names: readonly string[]): Uint8Array {
-  const writer = new BinaryWriter();
-  for (const name of names) writer.tag(1, WireType.LengthDelimited).string(name);
-  return writer.finish();
 }
 
 function timestampFromText(text: string): Uint8Array | Fault | undefined {
@@ -157,27 +150,5 @@ function goDuration(text: string): Uint8Array | Fault {
   }
   if (nanos >= 2n ** 63n) return fault;
   if (match[1] === '-') nanos = -nanos;
-  const writer = new BinaryWriter();
-  if (nanos / second !== 0n) writer.tag(1, WireType.Varint).int64(nanos / second);
-  if (nanos % second !== 0n) writer.tag(2, WireType.Varint).int32(Number(nanos % second));
-  return writer.finish();
-}
-
-const wrappers = new Map([
-  ['google.protobuf.DoubleValue', ScalarType.DOUBLE],
-  ['google.protobuf.FloatValue', ScalarType.FLOAT],
-  ['google.protobuf.Int64Value', ScalarType.INT64],
-  ['google.protobuf.UInt64Value', ScalarType.UINT64],
-  ['google.protobuf.Int32Value', ScalarType.INT32],
-  ['google.protobuf.UInt32Value', ScalarType.UINT32],
-  ['google.protobuf.BoolValue', ScalarType.BOOL],
-  ['google.protobuf.StringValue', ScalarType.STRING],
-  ['google.protobuf.BytesValue', ScalarType.BYTES],
-]);
-
-function wrap(scalar: ScalarType, value: Scalar | Fault): Uint8Array | Fault {
-  if (value instanceof Fault) return value;
-  const writer = new BinaryWriter();
-  scalarWires[scalar].write(writer.tag(1, scalarWires[scalar].wire), value as never);
-  return writer.finish();
+  return Duration.encode({ seconds: nanos / second, nanos: Number(nanos % second) }).finish();
 }

@@ -5,12 +5,12 @@ import { hasNull } from '../../json/request-json.ts';
 import { ResponseJson, type JsonForm } from '../../json/response-json.ts';
 import { zeroJson, type Json } from '../../json/scalars.ts';
 import { Fault, type Field } from '../../json/schema.ts';
-import { longestMask, maxDepth } from '../../json/well-known.ts';
+import { fieldMaskOf, longestMask, maxDepth } from '../../json/well-known.ts';
 import type { Binding } from '../../rules/bindings.ts';
 import { bindVariable, joined, Transcoder, type RequestParts } from '../transcoder.ts';
 import { grpcGatewayJsonReader } from './json.ts';
 import { readQuery } from './query.ts';
-import { fieldMaskOf, valueFromText, wellKnownFromJson } from './text.ts';
+import { valueFromText, wellKnownFromJson } from './text.ts';
 
 /** Transcodes as grpc-gateway's runtime does. */
 export class GrpcGatewayTranscoder extends Transcoder {
