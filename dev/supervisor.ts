@@ -1,8 +1,8 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { within } from '#lib/deadline.ts';
 import { configurationExitCode, type ReadyMessage } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
+import { backoffMs, pauseFor } from '#lib/retry.ts';
 
 export interface ChildDefinition {
   name: string;
@@ -40,7 +40,7 @@ export interface Supervisor {
   stop(): Promise<void>;
 }
 
-const backoff = { first: 200, most: 5_000 };
+const backoff = { firstMs: 200, maxMs: 5_000, jitter: 0 };
 /** A child that was up this long is healthy: if it crashes, it starts again without a long wait. */
 const healthyAfter = 10_000;
 const startAttempts = 3;
@@ -95,7 +95,7 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
   ready.promise.catch(() => {});
 
   const ended = (async () => {
-    let wait = backoff.first;
+    let failures = 0;
     for (let attempt = 1; !stopped.aborted; attempt += 1) {
       const started = Date.now();
       const child = start(definition);
@@ -117,10 +117,10 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
       if (!everReady && (how.code === configurationExitCode || attempt >= startAttempts)) {
         ready.reject(new Error(`${name} doesn't start: ${how.text}. What it wrote above says why.`));
       }
-      if (Date.now() - started >= healthyAfter) wait = backoff.first;
+      failures = Date.now() - started >= healthyAfter ? 1 : failures + 1;
+      const wait = backoffMs(backoff, failures);
       log.warn(`${name} ended (${how.text}); it starts again in ${wait / 1000} s`);
-      await sleep(wait, undefined, { signal: stopped }).catch(() => {});
-      wait = Math.min(wait * 2, backoff.most);
+      await pauseFor(wait, stopped);
     }
   })();
 

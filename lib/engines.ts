@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, duration } from './config.ts';
 import { innermostText, isTransient } from './errors.ts';
 import type { Logger } from './log.ts';
+import { retryUntilDone } from './retry.ts';
 import { ending, StartError } from './starting.ts';
 
 /** Settings of every process that needs an engine: PostgreSQL, Kafka, an S3. */
@@ -26,8 +26,7 @@ export interface Engine {
   ask(): Promise<void>;
 }
 
-/** Milliseconds between two tries. */
-const pause = 500;
+const backoff = { firstMs: 500, maxMs: 500, jitter: 0 };
 
 /** host:port of the URL of a PostgreSQL. */
 export function placeOf(url: string): string {
@@ -55,22 +54,23 @@ export async function awaitEngine(
   { setting, what, ask }: Engine,
   { log, patience }: { log: Logger; patience: number | undefined },
 ): Promise<void> {
-  const giveUp = performance.now() + (patience ?? 0);
-  for (let tries = 0; ; tries += 1) {
-    try {
-      await ask();
-      if (tries > 0) log.info(`${what} is there`);
-      return;
-    } catch (error) {
+  const giveUpAt = performance.now() + (patience ?? 0);
+  let wasAway = false;
+  const isThere = await retryUntilDone(ask, {
+    backoff,
+    signal: ending.signal,
+    onFailure(error) {
       if (error instanceof ConfigError) throw error;
       const why = innermostText(error);
       if (!isTransient(error) || isOtherwise(error)) throw new ConfigError([`${setting}: ${what} refuses: ${why}`]);
       if (patience === undefined) throw error;
-      if (performance.now() >= giveUp) {
+      if (performance.now() >= giveUpAt) {
         throw new StartError(`${setting}: ${what} is not there, and was not for ${patience / 1_000} s: ${why}`);
       }
-      if (tries === 0) log.warn(`${setting}: ${what} is not there: waiting for up to ${patience / 1_000} s: ${why}`);
-    }
-    await sleep(pause, undefined, { signal: ending.signal });
-  }
+      if (!wasAway) log.warn(`${setting}: ${what} is not there: waiting for up to ${patience / 1_000} s: ${why}`);
+      wasAway = true;
+    },
+  });
+  if (!isThere) throw ending.signal.reason;
+  if (wasAway) log.info(`${what} is there`);
 }

@@ -35,8 +35,8 @@ test('old rows go in walks of some pages each, also those that become old later,
           from (select id % 3 = 0 as n_old from seen) as rows`,
       )
     ).rows[0]!;
-  const pauses = { step: 1, walk: 20 };
-  const forgetting = startForgetting({ database, table: 'seen', isOld: 'at < $3', retention: 3_600_000, log, pauses });
+  const walk = { batchSize: 500, everyMs: 20, pauseMs: 1 };
+  const forgetting = startForgetting({ database, table: 'seen', isOld: 'at < $3', retention: 3_600_000, log, walk });
   t.teardown(() => forgetting.stop());
   t.deepEqual(await eventually('the old ones are gone', counts, ({ old }) => old === 0), { old: 0, others: 4_000 });
   t.true(deleted.length >= 2 && Math.max(...deleted) < 1_500, 'in more than one statement');

@@ -2,7 +2,7 @@ import { hubTime } from './clock.ts';
 import { duration, longestRetention } from './config.ts';
 import type { Database } from './database.ts';
 import type { Logger } from './log.ts';
-import { repeat, type Loop } from './loop.ts';
+import { sweep, type Loop, type SweepOptions } from './loop.ts';
 
 /** Settings of a process that has effects, each once. */
 export const effectSettings = {
@@ -20,32 +20,30 @@ export const messageSettings = {
     ),
 };
 
-/** Pages of 8 KiB that are looked at by one statement: some milliseconds of work, of which nothing else notices. */
-const pagesAtOnce = 500;
-/** Milliseconds from one of them to the next, and from one walk through the table to the next. */
-const usual = { step: 1_000, walk: 600_000 };
+/** A batch is 500 pages of 8 KiB: one statement with some milliseconds of work, which delays nothing else. */
+const defaultWalk: SweepOptions = { batchSize: 500, everyMs: 600_000, pauseMs: 1_000 };
 
 export interface ForgettingOptions {
   database: Pick<Database, 'sql'>;
   table: string;
-  /** Which rows go, in SQL: those of which `$3`, a time, says that they are old. Two or more at once don't get in each other's way. */
+  /** A condition in SQL: which rows are old. `$3` is now less the retention. Several processes may delete at once. */
   isOld: string;
-  /** Milliseconds before now: that time. */
+  /** In milliseconds. */
   retention: number;
   log: Logger;
-  pauses?: typeof usual;
+  /** How the table is walked through; a batch is of pages. */
+  walk?: SweepOptions;
 }
 
 /**
- * Deletes old rows of a table, for tables from which nobody reads by time: walks through it again and again, some pages at a time, so
- * that it needs no index, which each new row would have to be written to. A row goes some minutes after its time, in a table of many
- * gigabytes some hours.
+ * Deletes old rows of a table that has no index of their times, which each new row would have to be written to: walks through the
+ * table again and again, some pages at a time. A row is deleted some minutes after its time, in a table of many gigabytes some hours.
  */
 export function startForgetting(options: ForgettingOptions): Loop {
-  const { database, table, isOld, retention, log, pauses = usual } = options;
+  const { database, table, isOld, retention, log, walk = defaultWalk } = options;
   let page = 0;
-  let forgotten = 0;
-  return repeat(`The end of old rows of ${table}`, log, async () => {
+  let deleted = 0;
+  return sweep(`The end of old rows of ${table}`, log, walk, async (pagesAtOnce) => {
     const [row] = await database.sql<{ deleted: bigint; pages: bigint }>(
       `with old as (
         delete from ${table} where ctid >= $1::tid and ctid < $2::tid and ${isOld} returning 1
@@ -53,43 +51,43 @@ export function startForgetting(options: ForgettingOptions): Loop {
       select count(*) as deleted, pg_relation_size('${table}') / current_setting('block_size')::int as pages from old`,
       [`(${page},0)`, `(${page + pagesAtOnce},0)`, new Date(hubTime() - retention)],
     );
-    forgotten += Number(row!.deleted);
+    deleted += Number(row!.deleted);
     page += pagesAtOnce;
-    if (page < Number(row!.pages)) return pauses.step;
-    if (forgotten > 0) log.info({ table, forgotten }, 'Rows deleted: their time is over');
+    if (page < Number(row!.pages)) return pagesAtOnce;
+    if (deleted > 0) log.info({ table, forgotten: deleted }, 'Rows deleted: their time is over');
     page = 0;
-    forgotten = 0;
-    return pauses.walk;
+    deleted = 0;
+    return 0;
   });
 }
 
 export interface OldRows {
   table: string;
-  /** The column by which one row is told from another; `id` by default. */
+  /** The column that identifies a row; `id` by default. */
   key?: string;
-  /** Which rows go, in SQL: those of which `$1`, a time, says that they are old. */
+  /** A condition in SQL: which rows are old at the time `$1`. */
   isOld: string;
-  /** The column by which the oldest go first. */
+  /** The column by which the oldest are deleted first. */
   oldestBy?: string;
 }
 
 /**
  * Deletes some old rows of a table that has an index of their times. Rows that another process is just deleting are left to it.
  *
- * @returns how many they were: `most`, if there may be more
+ * @returns how many rows were deleted: `maxRows` if there may be more
  */
 export async function deleteOld(
   database: Pick<Database, 'sql'>,
   { table, key = 'id', isOld, oldestBy }: OldRows,
   until: Date,
-  most: number,
+  maxRows: number,
 ): Promise<number> {
   const order = oldestBy === undefined ? '' : `order by ${oldestBy}`;
   const rows = await database.sql(
     `delete from ${table} where ${key} in (
        select ${key} from ${table} where ${isOld} ${order} limit $2 for update skip locked
      ) returning 1`,
-    [until, most],
+    [until, maxRows],
   );
   return rows.length;
 }

@@ -3,7 +3,7 @@ import test from 'ava';
 import { eventually } from '../test/eventually.ts';
 import { HubError } from './errors.ts';
 import { openLog } from './log.ts';
-import { repeat } from './loop.ts';
+import { repeat, sweep } from './loop.ts';
 
 function recordingLog() {
   const lines: { level: number; msg: string }[] = [];
@@ -106,4 +106,23 @@ test('repeat: what is away for a moment is no news', async (t) => {
   );
   await loop.stop();
   t.deepEqual(lines, []);
+});
+
+test('sweep: takes batch after batch while there are full ones, and then pauses', async (t) => {
+  const { log } = recordingLog();
+  const found: number[] = [];
+  let due = 25;
+  const loop = sweep('The sweep', log, { batchSize: 10, everyMs: 60_000 }, async (batchSize) => {
+    const some = Math.min(batchSize, due);
+    due -= some;
+    found.push(some);
+    return some;
+  });
+  await eventually(
+    'an empty batch',
+    () => found.length,
+    (length) => length >= 3,
+  );
+  await loop.stop();
+  t.deepEqual(found, [10, 10, 5]);
 });

@@ -1,5 +1,6 @@
 import { isTransient } from './errors.ts';
 import type { Logger } from './log.ts';
+import { backoffMs } from './retry.ts';
 
 /** Work that a process does again and again beside its calls. */
 export interface Loop {
@@ -9,10 +10,9 @@ export interface Loop {
   stop(): Promise<void>;
 }
 
-const firstBackoff = 100;
-const longestBackoff = 2_000;
-/** While processes start or restart, others miss them for a moment: that is no news. */
-const patience = 3_000;
+const backoff = { firstMs: 100, maxMs: 2_000 };
+/** While processes start or restart, others miss them for a moment, which is not worth a line in the log. */
+const unloggedMs = 3_000;
 
 /**
  * Does `work` again and again; it returns the pause until the next time, in milliseconds. After a failure the pause grows
@@ -38,12 +38,12 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
         logged = false;
       } catch (error) {
         if (failures === 0) failingSince = Date.now();
-        if (!logged && (!isTransient(error) || Date.now() - failingSince >= patience)) {
+        if (!logged && (!isTransient(error) || Date.now() - failingSince >= unloggedMs)) {
           log[isTransient(error) ? 'warn' : 'error']({ err: error }, `${what}: doesn't work`);
           logged = true;
         }
-        pause = Math.min(longestBackoff, firstBackoff * 2 ** failures) * (1 - Math.random() / 2);
         failures += 1;
+        pause = backoffMs(backoff, failures);
         // Being woken is no reason to try sooner what has just failed.
         awake = false;
       }
@@ -71,4 +71,27 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
       return running;
     },
   };
+}
+
+export interface SweepOptions {
+  /** How many things are dealt with at once. */
+  batchSize: number;
+  /** Milliseconds to the next sweep after one that has found less than a batch, and so left nothing. */
+  everyMs: number;
+  /** Milliseconds between the batches of one sweep. */
+  pauseMs?: number;
+}
+
+/**
+ * Deals again and again with all that is due, a batch at a time.
+ *
+ * @param work deals with a batch, and returns how many it found
+ */
+export function sweep(
+  what: string,
+  log: Logger,
+  { batchSize, everyMs, pauseMs = 0 }: SweepOptions,
+  work: (batchSize: number) => Promise<number>,
+): Loop {
+  return repeat(what, log, async () => ((await work(batchSize)) < batchSize ? everyMs : pauseMs));
 }

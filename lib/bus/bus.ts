@@ -1,3 +1,5 @@
+import type { Backoff } from '../retry.ts';
+
 /**
  * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, PostgreSQL (`postgres.ts`); both pass
  * `contract.ts`.
@@ -72,7 +74,7 @@ export interface ConsumeOptions {
   /** Called, and tried until it works, before an event is put among the dead letters: ends what waits for the event. */
   onDeadLetter?: (event: ReceivedEvent, error: unknown) => Promise<void>;
   /** Default: 5 attempts, 100 ms doubling up to 5 s between them. */
-  retry?: { attempts: number; minDelay: number; maxDelay: number };
+  retry?: Backoff & { attempts: number };
   /**
    * The shortest time between the beginnings of two rounds, in milliseconds; 30 by default. After a quiet moment an event is handled
    * at once; while more come, they are handled together, and a round costs hardly more than one event. For effects that nobody waits

@@ -31,7 +31,7 @@ export interface Engines {
 /** Longer than the lease of a consumer that is gone, on either engine. */
 const pastLease = 12_000;
 /** Fast, for tests. */
-const retry = { attempts: 3, minDelay: 10, maxDelay: 50 };
+const retry = { attempts: 3, firstMs: 10, maxMs: 50 };
 
 /** What every engine must do. Each test has topics of its own, so that they may run at once. */
 export function busContract(test: TestFn, { shared, startPrivate }: Engines): void {
@@ -396,7 +396,7 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
       isReplayed: true,
     };
     const [read, buried] = [collector(), collector()];
-    const retry = { attempts: 1, minDelay: 1, maxDelay: 1 };
+    const retry = { attempts: 1, firstMs: 1, maxMs: 1 };
     await bus.consume({
       topics: [topic],
       group: 'readers',
@@ -452,7 +452,7 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     await bus.consume({
       topics: [topic],
       group: 'readers',
-      retry: { attempts: 2, minDelay: 10, maxDelay: 10 },
+      retry: { attempts: 2, firstMs: 10, maxMs: 10 },
       async handle(events) {
         if (!events.some((event) => textOf(event) === 'bad')) return seen.add(events);
         together.add(partitionsOf(events).size);
@@ -692,7 +692,7 @@ export function busContract(test: TestFn, { shared, startPrivate }: Engines): vo
     const options = { topics: [topic], group: 'readers' };
     const consumer = await bus.consume({
       ...options,
-      retry: { attempts: 3, minDelay: 60_000, maxDelay: 60_000 },
+      retry: { attempts: 3, firstMs: 60_000, maxMs: 60_000 },
       async handle() {
         tried.resolve();
         throw new HubError('UNAVAILABLE', 'AWAY', 'Away for now');

@@ -1,5 +1,5 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import { logLevel, type logCreator, type RequestEvent } from 'kafkajs';
+import { waitAtMost } from '../deadline.ts';
 import type { Logger } from '../log.ts';
 import { counter } from '../metrics.ts';
 import { answersWithin, unavailable } from './publishing.ts';
@@ -41,7 +41,10 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
   let closed = false;
 
   async function discard(client: Client): Promise<void> {
-    await Promise.race([client.disconnect().catch(() => {}), wait(disconnectLimit, undefined, { ref: false })]);
+    await waitAtMost(
+      disconnectLimit,
+      client.disconnect().catch(() => {}),
+    );
   }
 
   return {

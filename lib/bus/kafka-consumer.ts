@@ -1,4 +1,3 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import {
   PartitionAssigners,
   type Broker,
@@ -8,9 +7,11 @@ import {
   type Kafka,
   type KafkaMessage,
 } from 'kafkajs';
+import { waitAtMost } from '../deadline.ts';
 import type { Logger } from '../log.ts';
+import { retryUntilDone } from '../retry.ts';
 import type { Bus, Consumer, ConsumeOptions } from './bus.ts';
-import { defaultBatchSize, roundHandler, type Part } from './handling.ts';
+import { defaultBatchSize, roundHandler, type PartitionBatch } from './handling.ts';
 import { countRequest, disconnectLimit, retry } from './kafka-clients.ts';
 import { sizeOf, toEvent } from './kafka-events.ts';
 import { Pace } from './pace.ts';
@@ -26,11 +27,11 @@ const membership = {
   rebalance: 10_000,
   heartbeat: 1_500,
   fetchWait: 500,
-  restartPause: 500,
   silence: 30_000,
   /** How long fetching, and with it the heartbeat, is put off at most. */
   longestHold: 1_000,
 };
+const restartBackoff = { firstMs: 500, maxMs: 500, jitter: 0 };
 /** Of a round. */
 const largestRound = { bytes: 1024 * 1024 };
 /**
@@ -61,7 +62,7 @@ interface PartitionWork {
 }
 
 /** What a round has of a partition. */
-interface KafkaPart extends Part {
+interface KafkaBatch extends PartitionBatch {
   work: PartitionWork;
   messages: readonly KafkaMessage[];
 }
@@ -169,7 +170,10 @@ export async function consumeTopic({
   }
 
   async function disconnect(consumer: KafkaConsumer): Promise<void> {
-    await Promise.race([consumer.disconnect().catch(() => {}), wait(disconnectLimit, undefined, { ref: false })]);
+    await waitAtMost(
+      disconnectLimit,
+      consumer.disconnect().catch(() => {}),
+    );
   }
 
   async function restart(running: Running, error: unknown): Promise<void> {
@@ -184,16 +188,16 @@ export async function consumeTopic({
     for (const partition of works.keys()) drop(running.consumer, partition);
     fetchOn();
     await disconnect(running.consumer);
-    while (!stopping.signal.aborted) {
-      try {
-        current = await start();
-        log.info(where, 'the consumer has Kafka again');
-        return;
-      } catch (failure) {
-        log.debug({ ...where, err: failure }, 'the consumer does not reach Kafka yet');
-        await wait(membership.restartPause, undefined, { signal: stopping.signal }).catch(() => {});
-      }
-    }
+    if (stopping.signal.aborted) return;
+    const startAgain = async () => {
+      current = await start();
+      log.info(where, 'the consumer has Kafka again');
+    };
+    await retryUntilDone(startAgain, {
+      backoff: restartBackoff,
+      signal: stopping.signal,
+      onFailure: (failure) => log.debug({ ...where, err: failure }, 'the consumer does not reach Kafka yet'),
+    });
   }
 
   /** After a rebalance: what this member keeps goes on; all else is dropped, uncommitted. */
@@ -271,16 +275,16 @@ export async function consumeTopic({
       timer = setTimeout(goOn, pause);
       return;
     }
-    const parts = takeRound();
-    if (parts.length === 0) return fetchOn();
-    begin(parts);
+    const batches = takeRound();
+    if (batches.length === 0) return fetchOn();
+    begin(batches);
     goOn();
   }
 
   /** The partition that the next round begins with, so that each is the first in turn. */
   let turn = 0;
   /** Takes the first messages of all partitions that nothing is being done with, then the second ones, up to the limits of a round. */
-  function takeRound(): KafkaPart[] {
+  function takeRound(): KafkaBatch[] {
     const ready = [...works.values()].filter(({ partition, messages }) => messages.length > 0 && !busy.has(partition));
     turn += 1;
     const inTurn = ready.map((_, index) => ({ work: ready[(index + turn) % ready.length]!, count: 0 }));
@@ -311,30 +315,30 @@ export async function consumeTopic({
       });
   }
 
-  const handleRound = roundHandler<KafkaPart>({
+  const handleRound = roundHandler<KafkaBatch>({
     options,
     log,
     publish,
     stopping: stopping.signal,
-    async through(steps) {
-      const ours = steps.filter(({ part }) => !part.lost.aborted);
-      const [first] = ours;
+    async commit(progress) {
+      const kept = progress.filter(({ batch }) => !batch.lost.aborted);
+      const [first] = kept;
       if (first === undefined) return;
-      // All that isn't lost is of one consumer: what begins another one loses all that there is.
-      await first.part.work.consumer.commitOffsets(
-        ours.map(({ part: { partition, messages }, count }) => {
+      // All batches that aren't lost are of one consumer: starting another one loses all that there are.
+      await first.batch.work.consumer.commitOffsets(
+        kept.map(({ batch: { partition, messages }, count }) => {
           return { topic, partition, offset: String(BigInt(messages[count - 1]!.offset) + 1n) };
         }),
       );
     },
   });
 
-  function begin(parts: readonly KafkaPart[]): void {
-    const round = handleRound(parts);
-    for (const [index, part] of parts.entries()) {
-      const { partition } = part;
-      const done = round.parts[index]!.then((complete) => {
-        if (complete) handled(part);
+  function begin(batches: readonly KafkaBatch[]): void {
+    const round = handleRound(batches);
+    for (const [index, batch] of batches.entries()) {
+      const { partition } = batch;
+      const done = round.batches[index]!.then((complete) => {
+        if (complete) handled(batch);
       })
         // That is a bug. What was not acknowledged is fetched anew.
         .catch((error: unknown) => restart(current, error))
@@ -344,10 +348,10 @@ export async function consumeTopic({
         });
       busy.set(partition, done);
     }
-    pace.begin(round.together);
+    pace.begin(round.triedTogether);
   }
 
-  function handled({ work, messages }: KafkaPart): void {
+  function handled({ work, messages }: KafkaBatch): void {
     for (const message of messages) work.bytes -= sizeOf(message);
     if (!work.paused || work.messages.length >= most.events / 2 || work.bytes >= ofPartition / 2) return;
     work.paused = false;
@@ -368,7 +372,7 @@ export async function consumeTopic({
       clearInterval(watch);
       clearTimeout(timer);
       fetchOn();
-      await Promise.race([Promise.all([...busy.values(), restarting]), wait(stopLimit, undefined, { ref: false })]);
+      await waitAtMost(stopLimit, Promise.all([...busy.values(), restarting]));
       await disconnect(current.consumer);
     },
   };

@@ -49,7 +49,7 @@ if (brokers !== '') {
       await producer.disconnect();
       await bus.stop();
     });
-    const retry = { attempts: 1, minDelay: 1, maxDelay: 1 };
+    const retry = { attempts: 1, firstMs: 1, maxMs: 1 };
     const handle = async () => Promise.reject(new Error('not ours'));
     await bus.consume({ topics: [topic], group: 'readers', retry, handle });
     const found = Promise.withResolvers<ReceivedEvent>();

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as wait } from 'node:timers/promises';
 import type pg from 'pg';
+import { waitAtMost } from '../deadline.ts';
 import type { Logger } from '../log.ts';
 import { repeat } from '../loop.ts';
 import type { Bus, ConsumeOptions, DeadLetter, ReceivedEvent } from './bus.ts';
-import { defaultBatchSize, roundHandler, type Part, type Step } from './handling.ts';
+import { defaultBatchSize, roundHandler, type PartitionBatch, type Progress } from './handling.ts';
 import { Pace } from './pace.ts';
 import { firstOf } from './postgres-tables.ts';
 
@@ -24,7 +24,7 @@ const largestRound = { bytes: 1024 * 1024 };
 const deletedAtOnce = 2_000n;
 
 /** A partition that is claimed for one round, with what the round has of it. */
-interface Claim extends Part {
+interface Claim extends PartitionBatch {
   epoch: string;
   /** The offsets of the events. */
   offsets: readonly bigint[];
@@ -190,7 +190,7 @@ export function consumeTopic({
     const isFull = events >= batchSize || bytes > largestRound.bytes / 2;
     const round = handleRound(some);
     for (const [index, claim] of some.entries()) {
-      const finished = round.parts[index]!.then((complete) => {
+      const finished = round.batches[index]!.then((complete) => {
         if (!complete) return release(claim);
       })
         .catch((error: unknown) =>
@@ -204,15 +204,15 @@ export function consumeTopic({
       claims.set(claim, finished);
     }
     together += some.length;
-    void round.together.then(() => (together -= some.length));
-    pace.begin(round.together);
+    void round.triedTogether.then(() => (together -= some.length));
+    pace.begin(round.triedTogether);
   }
 
   /** What is left of the part is for the next one who asks. */
   async function release(claim: Claim): Promise<void> {
     if (claim.lost.aborted) return;
     claim.ending = true;
-    await record([{ part: claim, count: claim.done, isLast: true }]).catch(() => {});
+    await record([{ batch: claim, count: claim.done, isLast: true }]).catch(() => {});
   }
 
   const handleRound = roundHandler<Claim>({
@@ -220,17 +220,17 @@ export function consumeTopic({
     log,
     publish,
     stopping: stopping.signal,
-    async through(steps) {
-      const ours = steps
-        .filter(({ part }) => !part.lost.aborted)
-        .map((step) => ({ ...step, isLast: step.count === step.part.events.length }));
-      for (const { part, isLast } of ours) if (isLast) part.ending = true;
-      if (ours.length > 0) await record(ours);
+    async commit(progress) {
+      const kept = progress
+        .filter(({ batch }) => !batch.lost.aborted)
+        .map(({ batch, count }) => ({ batch, count, isLast: count === batch.events.length }));
+      for (const { batch, isLast } of kept) if (isLast) batch.ending = true;
+      if (kept.length > 0) await record(kept);
     },
   });
 
   /** Writes down how far claims have come, and which of them end by that. Those that are not this consumer's any more are lost. */
-  async function record(steps: readonly (Step<Claim> & { isLast: boolean })[]): Promise<void> {
+  async function record(progress: readonly (Progress<Claim> & { isLast: boolean })[]): Promise<void> {
     const rows = await query<{ partition: number }>(
       `update progress g set next = s.next, owner = case when s.is_last then null else g.owner end,
            leased_until = now() + case when s.is_last then interval '0' else $7 * interval '1 ms' end
@@ -240,18 +240,18 @@ export function consumeTopic({
       [
         topic,
         group,
-        steps.map(({ part }) => part.partition),
-        steps.map(({ part }) => part.epoch),
-        steps.map(({ part, count }) => String(part.offsets[count] ?? part.offsets.at(-1)! + 1n)),
-        steps.map(({ isLast }) => isLast),
+        progress.map(({ batch }) => batch.partition),
+        progress.map(({ batch }) => batch.epoch),
+        progress.map(({ batch, count }) => String(batch.offsets[count] ?? batch.offsets.at(-1)! + 1n)),
+        progress.map(({ isLast }) => isLast),
         lease.lasts,
         owner,
       ],
     );
     const recorded = new Set(rows.map(({ partition }) => partition));
-    for (const { part, count } of steps) {
-      if (recorded.has(part.partition)) part.done = count;
-      else part.losing.abort();
+    for (const { batch, count } of progress) {
+      if (recorded.has(batch.partition)) batch.done = count;
+      else batch.losing.abort();
     }
   }
 
@@ -331,8 +331,10 @@ export function consumeTopic({
     async stop() {
       stopping.abort();
       wake();
-      const finished = running.then(() => Promise.all(claims.values()));
-      await Promise.race([finished, wait(stopLimit, undefined, { ref: false })]);
+      await waitAtMost(
+        stopLimit,
+        running.then(() => Promise.all(claims.values())),
+      );
       await Promise.all([renewing.stop(), deleting.stop(), present.stop()]);
       // Whoever doesn't get to that is forgotten a little later.
       await query('delete from consumers where topic = $1 and consumer_group = $2 and owner = $3', [

@@ -1,10 +1,10 @@
 import { hash } from 'node:crypto';
-import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import { mayConnect } from '../connections.ts';
 import { isAway } from '../database.ts';
 import type { Logger } from '../log.ts';
 import { listen } from '../notifications.ts';
+import { retryUntilDone } from '../retry.ts';
 import type { Bus, Consumer } from './bus.ts';
 import { consumeTopic, type TopicConsumer } from './postgres-consumer.ts';
 import { firstOf, makeTables, schema } from './postgres-tables.ts';
@@ -35,6 +35,7 @@ const channel = 'bus';
 /** Milliseconds that a consumer may take to start, and each try of it. */
 const startLimit = 30_000;
 const tryLimit = 10_000;
+const startBackoff = { firstMs: 500, maxMs: 500, jitter: 0 };
 /** Beside the one that listens. */
 const mostConnections = 8;
 /** Of one statement that publishes. */
@@ -146,15 +147,15 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
   }
 
   /** A database that is busy while everything starts is no reason to give up. */
-  async function insistOn(work: () => Promise<void>): Promise<void> {
-    for (const giveUp = performance.now() + startLimit; ; await wait(500)) {
-      try {
-        return await answersWithin(tryLimit, work());
-      } catch (error) {
-        if (performance.now() > giveUp) throw error;
+  async function retryForAWhile(work: () => Promise<void>): Promise<void> {
+    const giveUpAt = performance.now() + startLimit;
+    await retryUntilDone(() => answersWithin(tryLimit, work()), {
+      backoff: startBackoff,
+      onFailure(error) {
+        if (performance.now() > giveUpAt) throw error;
         log.debug({ err: error }, 'a consumer could not start yet; trying again');
-      }
-    }
+      },
+    });
   }
 
   return {
@@ -164,7 +165,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
       const { topics, group } = options;
       checkName('group', group);
       topics.forEach((topic) => checkName('topic', topic));
-      await Promise.all(topics.map((topic) => insistOn(() => subscribe(topic, group))));
+      await Promise.all(topics.map((topic) => retryForAWhile(() => subscribe(topic, group))));
       const started = topics.map((topic) => consumeTopic({ query, topic, options, log, publish }));
       for (const consumer of started) consumers.add(consumer);
       return {

@@ -2,6 +2,7 @@ import { MethodOptions_IdempotencyLevel as Idempotency } from '@bufbuild/protobu
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import { text, type Config } from '../config.ts';
 import { currentContext } from '../context.ts';
+import { unlessAborted } from '../deadline.ts';
 import { HubError, type ErrorKind } from '../errors.ts';
 import type { Identities } from '../identity.ts';
 import { onBehalfKey, type Credentials } from './call.ts';
@@ -92,28 +93,16 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
         });
       try {
         const isGone = () => signal?.aborted ?? false;
-        return await unlessAborted(signal, reach.call(attempt, { isRepeatable, deadline, isGone }));
+        const running = reach.call(attempt, { isRepeatable, deadline, isGone });
+        return await (signal === undefined ? running : unlessAborted(signal, running));
       } catch (error) {
+        if (signal?.aborted === true) throw new HubError('CANCELLED', 'CANCELLED', 'Nobody waits for the answer');
         throw isServiceError(error) ? translated(error, target, isOurs) : error;
       }
     };
     return [key, call] as const;
   });
   return { ...Object.fromEntries(methods), close: () => client.close() } as Connection<D>;
-}
-
-/** Waits for a call, but no longer than somebody wants its answer. */
-async function unlessAborted<T>(signal: AbortSignal | undefined, call: Promise<T>): Promise<T> {
-  if (signal === undefined) return call;
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(new HubError('CANCELLED', 'CANCELLED', 'Nobody waits for the answer'));
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort);
-  try {
-    return await Promise.race([call, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }
 
 function isServiceError(error: unknown): error is ServiceError {

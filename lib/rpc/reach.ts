@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connectivityState, Metadata, status, type Channel, type ChannelOptions } from '@grpc/grpc-js';
 import { within } from '../deadline.ts';
+import { backoffMs, pauseFor } from '../retry.ts';
 import { isLost, type CallError, type Delivery } from './delivery.ts';
 
 /**
@@ -60,7 +60,7 @@ export interface Attempts {
  */
 const patience = 4_500;
 const mostAttempts = 5;
-const backoff = { first: 50, most: 1_000 };
+const backoff = { firstMs: 100, maxMs: 1_000, jitter: 1 };
 /** Each call adds this share of another try, and at most so many are saved up. */
 const budget = { share: 0.1, most: 100 };
 
@@ -133,12 +133,12 @@ export class Reach {
       } catch (given) {
         const error = given as CallError;
         if (!isLost(error)) throw error;
-        const pause = Math.random() * Math.min(backoff.most, backoff.first * 2 ** attempts);
+        const pause = backoffMs(backoff, attempts);
         const isSafe = isRepeatable || error.delivery !== 'maybe processed';
         if (!isSafe || isGone() || attempts >= mostAttempts || Date.now() + pause >= deadline || !this.#spend()) {
           throw asLost(error);
         }
-        await sleep(pause);
+        await pauseFor(pause);
       }
     }
   }

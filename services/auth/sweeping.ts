@@ -1,6 +1,6 @@
 import { hubDate } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat, type Loop } from '#lib/loop.ts';
+import { sweep, type Loop } from '#lib/loop.ts';
 import { failuresCountFrom, type FailureLimit } from './auth.ts';
 import type { Standings } from './standings/standings.ts';
 import type { Store } from './store.ts';
@@ -16,7 +16,7 @@ export interface SweepingOptions {
   kept: { refreshTokens: number; registrations: number; resetRequests: number; auditEvents: number };
 }
 
-const sweep = { every: 60_000, batch: 1_000, pause: 100 };
+const sizes = { batchSize: 1_000, everyMs: 60_000, pauseMs: 100 };
 const day = 86_400_000;
 /** Milliseconds that API keys are shown for that were revoked or have expired. */
 const apiKeysShown = 90 * day;
@@ -24,21 +24,21 @@ const apiKeysShown = 90 * day;
 /** Deletes what has expired, a batch of each kind at a time. */
 export function startSweeping(options: SweepingOptions): Loop {
   const { store, standings, log, failureLimit, tokenLifetimes, kept } = options;
-  return repeat('sweeping away what has expired', log, async () => {
+  return sweep('sweeping away what has expired', log, sizes, async (batchSize) => {
     const now = hubDate();
     const before = (milliseconds: number) => new Date(now.getTime() - milliseconds);
     await standings.noteLifetimes(tokenLifetimes, now);
     const swept = [
-      await standings.sweep(now, sweep.batch),
-      await store.sweepSessions(now, sweep.batch),
-      await store.sweepFailures(failuresCountFrom(now, failureLimit), sweep.batch),
-      await store.sweepRefreshTokens(before(kept.refreshTokens), sweep.batch),
-      await store.sweepRegistrations(before(kept.registrations), sweep.batch),
-      await store.sweepResetRequests(before(kept.resetRequests), sweep.batch),
-      await store.sweepResetTokens(now, sweep.batch),
-      await store.sweepApiKeys(before(apiKeysShown), sweep.batch),
-      await store.sweepAuditEvents(before(kept.auditEvents), sweep.batch),
+      await standings.sweep(now, batchSize),
+      await store.sweepSessions(now, batchSize),
+      await store.sweepFailures(failuresCountFrom(now, failureLimit), batchSize),
+      await store.sweepRefreshTokens(before(kept.refreshTokens), batchSize),
+      await store.sweepRegistrations(before(kept.registrations), batchSize),
+      await store.sweepResetRequests(before(kept.resetRequests), batchSize),
+      await store.sweepResetTokens(now, batchSize),
+      await store.sweepApiKeys(before(apiKeysShown), batchSize),
+      await store.sweepAuditEvents(before(kept.auditEvents), batchSize),
     ];
-    return Math.max(...swept) === sweep.batch ? sweep.pause : sweep.every;
+    return Math.max(...swept);
   });
 }

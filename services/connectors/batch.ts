@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
+import { waitAtMost } from '#lib/deadline.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Attempt, Job } from './attempt.ts';
 import type { Connector } from './connector.ts';
@@ -204,7 +204,7 @@ export async function deliver(
   const end = performance.now() + Math.min(longestBatch, lease / 2);
   try {
     while (!isDone && performance.now() < end) {
-      await settledWithin(Math.min(recordEvery, end - performance.now()), working);
+      await waitAtMost(Math.min(recordEvery, end - performance.now()), working);
       await record();
     }
     isOver = true;
@@ -269,14 +269,4 @@ export function idOf({ messageId, recipientId }: { messageId: string; recipientI
 
 export function keyOf({ delivery: { messageId, recipientId } }: Job, channel: string) {
   return { messageId, recipientId, channel };
-}
-
-/** Waits for `work`, but not longer than that. */
-async function settledWithin(milliseconds: number, work: Promise<unknown>): Promise<void> {
-  const timer = new AbortController();
-  try {
-    await Promise.race([work, sleep(Math.max(1, milliseconds), undefined, { signal: timer.signal }).catch(() => {})]);
-  } finally {
-    timer.abort();
-  }
 }

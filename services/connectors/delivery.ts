@@ -1,4 +1,5 @@
 import { isTransient, type HubError } from '#lib/errors.ts';
+import { backoffMs } from '#lib/retry.ts';
 
 /**
  * How far a delivery has come in its newest round:
@@ -123,8 +124,7 @@ export interface Failure {
   outcome: Outcome;
 }
 
-/** Milliseconds between attempts, the wait doubling. */
-const backoff = { first: 100, most: 3_000 };
+const backoff = { firstMs: 100, maxMs: 3_000 };
 /** Milliseconds within which those come back that a network tells when: the less time one has left of these, the sooner. */
 const spread = { over: 400, of: 60_000 };
 
@@ -146,7 +146,7 @@ export function afterFailure(
   const left = Math.min(deadline.getTime() - now.getTime(), spread.of);
   const wait =
     error.retryAfter === undefined
-      ? Math.min(backoff.first * 2 ** Math.min(attempts - 1, 20), backoff.most) * (0.5 + chance / 2)
+      ? backoffMs(backoff, attempts, 1 - chance)
       : error.retryAfter * 1_000 + (spread.over * left) / spread.of + 10 * chance;
   const nextAt = new Date(now.getTime() + wait);
   if (nextAt >= deadline) return expired(attempts, error.message, now);

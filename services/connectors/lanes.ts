@@ -1,10 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
+import { waitAtMost } from '#lib/deadline.ts';
 import { isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
 import { repeat } from '#lib/loop.ts';
+import { pauseFor } from '#lib/retry.ts';
 import { Rounds } from '#lib/rounds.ts';
 import type { Attempt } from './attempt.ts';
 import type { Result } from './delivery.ts';
@@ -166,7 +167,7 @@ export function startLanes(options: LanesOptions): Lanes {
         if (stopping.signal.aborted) return false;
         if (!isTransient(error)) log.error({ err: error }, 'What has become of a parked delivery can not be recorded');
         if (!mayTry(lane)) return false;
-        await sleep(wait, undefined, { signal: stopping.signal }).catch(() => {});
+        await pauseFor(wait, stopping.signal);
       }
     }
   }
@@ -259,7 +260,7 @@ export function startLanes(options: LanesOptions): Lanes {
     async stop() {
       stopping.abort();
       await claiming.stop();
-      await Promise.race([Promise.all(workers), sleep(drain, undefined, { ref: false })]);
+      await waitAtMost(drain, Promise.all(workers));
       await renewing.stop();
     },
   };

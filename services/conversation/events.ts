@@ -1,8 +1,9 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
 import type { Bus, ReceivedEvent } from '#lib/bus/bus.ts';
+import { waitAtMost } from '#lib/deadline.ts';
 import { isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { retryUntilDone } from '#lib/retry.ts';
 import { latestActivity } from './conversation.ts';
 import type { Store } from './store.ts';
 
@@ -12,9 +13,8 @@ export interface ActivityOptions {
   log: Logger;
 }
 
-/** Milliseconds. */
-const retryDelay = 1_000;
-const stopLimit = 2_000;
+const backoff = { firstMs: 1_000, maxMs: 1_000, jitter: 0 };
+const stopLimitMs = 2_000;
 /** Nobody waits for the order of conversations, and each message changes it: many changes are made at once. */
 const activityInterval = 1_000;
 
@@ -43,23 +43,16 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     });
   }
 
-  async function keepTrying(): Promise<void> {
-    while (!stopped.signal.aborted) {
-      try {
-        return await follow();
-      } catch (error) {
-        log.warn({ err: error }, 'the order of conversations stands still until the bus is back');
-        await wait(retryDelay, undefined, { signal: stopped.signal }).catch(() => {});
-      }
-    }
-  }
-
-  const trying = keepTrying();
+  const starting = retryUntilDone(follow, {
+    backoff,
+    signal: stopped.signal,
+    onFailure: (error) => log.warn({ err: error }, 'the order of conversations stands still until the bus is back'),
+  });
   return {
     async stop() {
       stopped.abort();
       // An attempt on a bus that is away may take longer than is left.
-      await Promise.race([trying, wait(stopLimit, undefined, { ref: false })]);
+      await waitAtMost(stopLimitMs, starting);
       await bus?.stop();
     },
   };

@@ -2,22 +2,19 @@ import { v4 as uuid } from 'uuid';
 import { hubTime } from '#lib/clock.ts';
 import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat, type Loop } from '#lib/loop.ts';
+import { repeat, sweep, type Loop } from '#lib/loop.ts';
+import { backoffMs } from '#lib/retry.ts';
 import type { Storage } from './storage/storage.ts';
 import type { Removal, Store } from './store.ts';
 import type { Uploads } from './uploads.ts';
 
-const idleBatch = 100;
-/** What is removed at once. */
-const removalBatch = 10;
-/** Milliseconds. Beside this the loop is woken when there is something to remove. */
-const lookForRemovals = 5_000;
+/** Beside this the loop is woken when there is something to remove. */
+const removalSweep = { batchSize: 10, everyMs: 5_000 };
 /** Milliseconds that one removal may take, and after which others may try it, since whoever holds it may be gone. */
 const removalLimit = 10_000;
 const removalLease = 15_000;
-/** Milliseconds until a removal that has failed is tried again: doubled after each failure. */
-const backoff = { first: 1_000, most: 60_000 };
-const longestSweepPause = 60_000;
+/** Between two tries of a removal. */
+const backoff = { firstMs: 1_000, maxMs: 60_000, jitter: 0 };
 
 /**
  * Removes from the store what nothing points to any more, as it was written down. What a store may open late it had not opened
@@ -47,7 +44,7 @@ export function startRemoving(options: { store: Store; storage: Storage; log: Lo
     if (first === undefined) return;
     const away = await storage.ping().catch((error: unknown) => error);
     for (const { removal } of failed) {
-      const pause = away === undefined ? Math.min(backoff.most, backoff.first * 2 ** removal.attempts) : 0;
+      const pause = away === undefined ? backoffMs(backoff, removal.attempts + 1) : 0;
       await store.releaseRemoval(removal.storageKey, by, pause, away === undefined ? 1 : 0);
     }
     // That is told, and waited for, by the loop.
@@ -56,9 +53,9 @@ export function startRemoving(options: { store: Store; storage: Storage; log: Lo
     log.warn({ key, attempts: attempts + 1, failed: failed.length, err: first.failure }, 'not removed from the store');
   }
 
-  return repeat('Removing from the store what is not needed any more', log, async () => {
+  return sweep('Removing from the store what is not needed any more', log, removalSweep, async (batchSize) => {
     const by = uuid();
-    const removals = await store.holdRemovals({ by, length: removalLease }, removalBatch);
+    const removals = await store.holdRemovals({ by, length: removalLease }, batchSize);
     const outcomes = await Promise.all(
       removals.map(async (removal) => ({ removal, failure: await remove(removal, by) })),
     );
@@ -66,7 +63,7 @@ export function startRemoving(options: { store: Store; storage: Storage; log: Lo
       outcomes.filter(({ failure }) => failure !== undefined),
       by,
     );
-    return removals.length === removalBatch ? 0 : lookForRemovals;
+    return removals.length;
   });
 }
 
@@ -76,16 +73,17 @@ export function startRemoving(options: { store: Store; storage: Storage; log: Lo
  */
 export function startSweep(options: { store: Store; uploads: Uploads; log: Logger; lifetime: number }): Loop {
   const { store, uploads, log, lifetime } = options;
-  return repeat('The sweep for uploads without activity', log, async () => {
+  const sizes = { batchSize: 100, everyMs: Math.min(60_000, lifetime / 4) };
+  return sweep('The sweep for uploads without activity', log, sizes, async (batchSize) => {
     const before = new Date(hubTime() - lifetime);
-    const idle = await store.idle(before, idleBatch);
+    const idle = await store.idle(before, batchSize);
     for (const file of idle) {
       await uploads.progress(file);
       const now = await store.find(file.fileId);
       if (now === undefined || now.updatedAt >= before) continue;
       await uploads.abort(file.fileId, `Nothing was uploaded for ${lifetime / 1_000} s`);
     }
-    return idle.length === idleBatch ? 0 : Math.min(longestSweepPause, lifetime / 4);
+    return idle.length;
   });
 }
 

@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Dispatcher, Pool } from 'undici';
 import type { HubError } from '#lib/errors.ts';
+import { backoffMs, pauseFor } from '#lib/retry.ts';
 import type { Destination } from './endpoint.ts';
 import { isShallow, toolTimeout, toolUnavailable } from './tools.ts';
 
@@ -60,8 +60,7 @@ export interface Upstream {
 }
 
 const mostTries = 3;
-/** Milliseconds before the second try, doubled for the third; half of it by chance, so that many callers don't come back at once. */
-const firstPause = 200;
+const backoff = { firstMs: 200, maxMs: 400 };
 const longestConnect = 5_000;
 /** Connections to so many tools are kept, and of each so many at once: others wait for one. */
 const mostPools = 256;
@@ -102,9 +101,9 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
           if (limit.aborted || isLate(error)) throw late(timeout, error);
           if (question.signal.aborted) throw unreachable(error);
           if (!(error instanceof Retryable)) throw error;
-          const pause = error.pause ?? firstPause * 2 ** (tries - 1) * (0.5 + Math.random() / 2);
+          const pause = error.pause ?? backoffMs(backoff, tries);
           if (tries < mostTries && performance.now() + pause < giveUp) {
-            await sleep(pause, undefined, { signal }).catch(() => {});
+            await pauseFor(pause, signal);
             continue;
           }
           if (error.outcome instanceof ToolFailure) throw error.outcome;

@@ -3,6 +3,7 @@ import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
+import { backoffMs } from '#lib/retry.ts';
 import { callTool, failure, ServerLost } from './calling.ts';
 import { clientInfo } from './client-info.ts';
 import type { ServerConfiguration } from './configuration.ts';
@@ -13,15 +14,16 @@ const limits = {
   connecting: 10_000,
   /** Milliseconds that a turn waits for the first connection. */
   patience: 3_000,
-  /** Milliseconds after which the tools are asked for again, and a server that failed is tried again at first and at most. */
+  /** Milliseconds after which the tools are asked for again. */
   refresh: 60_000,
-  firstRetry: 500,
-  longestRetry: 30_000,
   tools: 128,
   /** Characters of a tool's description, and of the JSON of its parameters. */
   description: 4_096,
   schema: 32_768,
 } as const;
+
+/** Between two tries to reach a server. */
+const backoff = { firstMs: 500, maxMs: 30_000, jitter: 0 };
 
 /** What providers take as the name of a function. */
 const functionName = /^[A-Za-z0-9_-]{1,64}$/;
@@ -95,10 +97,9 @@ export class OtherServer {
       return limits.refresh;
     } catch (error) {
       if (this.#failures === 0) this.#log.warn({ err: error }, `The MCP server ${this.name} can't be used`);
-      const retry = Math.min(limits.longestRetry, limits.firstRetry * 2 ** this.#failures);
       this.#failures += 1;
       await this.#lose(this.#connected?.client, error instanceof Error ? error.message : String(error));
-      return retry;
+      return backoffMs(backoff, this.#failures);
     } finally {
       this.#tried.resolve();
     }

@@ -9,7 +9,8 @@ import {
 } from '../provider/provider.ts';
 import { toolContent } from '../provider/tool-content.ts';
 import type { Tool, ToolOutcome, ToolSet } from '../toolbox/toolbox.ts';
-import { eachUnlessAborted, unlessAborted } from './aborting.ts';
+import { unlessAborted } from '#lib/deadline.ts';
+import { eachUnlessAborted } from './aborting.ts';
 import { argumentsOf, deepestJson, isShallow, storable, storableText } from './tool-arguments.ts';
 import { definitionsOf, nameTools } from './tool-names.ts';
 import { after, type TurnEvent, type TurnState } from './turn.ts';

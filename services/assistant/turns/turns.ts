@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { ChatResponse } from '#gen/chat4all/assistant/v1/assistant.ts';
 import { withContext } from '#lib/context.ts';
+import { waitAtMost } from '#lib/deadline.ts';
 import { HubError } from '#lib/errors.ts';
 import { repeat } from '#lib/loop.ts';
 import { gauge } from '#lib/metrics.ts';
@@ -268,7 +269,7 @@ export function openTurns(options: TurnsOptions) {
         const here = live.get(open.messageId);
         if (here !== undefined) {
           here.control.abort(new Interruption('stop'));
-          await Promise.race([here.over, sleep(stopPatience, undefined, { ref: false })]);
+          await waitAtMost(stopPatience, here.over);
         } else if (asked === undefined) {
           await store.askStop(open.messageId);
         }

@@ -8,7 +8,7 @@ import type { Conversations } from '../conversations/conversations-store.ts';
 import { providerFailure } from '../provider/failure.ts';
 import type { Provider } from '../provider/provider.ts';
 import type { Toolbox, ToolCaller, ToolSet } from '../toolbox/toolbox.ts';
-import { unlessAborted } from './aborting.ts';
+import { unlessAborted } from '#lib/deadline.ts';
 import { Interruption, runAgent, type AgentEnd, type Progress } from './agent.ts';
 import type { Bill } from './billing.ts';
 import type { LiveTurn } from './live-turn.ts';

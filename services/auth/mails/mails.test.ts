@@ -90,7 +90,10 @@ function sender(port: number, { backoff = 50, sending = limits } = {}): Mails & 
     destination: { write: (line) => void lines.push(line) },
   });
   const post = openSmtpPost({ url: `smtp://127.0.0.1:${port}`, from: 'Hub <hub@example.com>', limits: sending });
-  return { ...openMails({ store, log, post, pause: 20, backoff: () => backoff }), lines };
+  return {
+    ...openMails({ store, log, post, pause: 20, backoff: { firstMs: backoff, maxMs: backoff, jitter: 0 } }),
+    lines,
+  };
 }
 
 const waiting = async () => (await db.sql('select from mails')).length;

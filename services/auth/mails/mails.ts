@@ -1,6 +1,7 @@
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat } from '#lib/loop.ts';
+import { sweep } from '#lib/loop.ts';
+import { backoffMs, type Backoff } from '#lib/retry.ts';
 import type { WaitingMail } from './mails-store.ts';
 import type { Post } from './post.ts';
 import type { Store } from '../store.ts';
@@ -12,7 +13,7 @@ export interface MailOptions {
   /** Milliseconds until it is looked again for mails that are due. */
   pause?: number;
   /** Milliseconds until a mail that couldn't be sent is tried again, after so many tries. */
-  backoff?: (tries: number) => number;
+  backoff?: Backoff;
 }
 
 /** Sends the mails that wait in the database. */
@@ -27,24 +28,22 @@ export interface Mails {
 const atOnce = 5;
 /** Milliseconds that nobody else tries a mail: longer than the post may take for one. */
 const lease = 120_000;
-const sweep = 100;
+const giveUpAtOnce = 100;
 
-/** 5 s, then twice as long each time, up to a quarter of an hour; a fifth more or less, so that not all come at once. */
-function usualBackoff(tries: number): number {
-  return Math.min(900_000, 5_000 * 2 ** Math.min(tries - 1, 10)) * (0.8 + Math.random() * 0.4);
-}
+/** From some 5 s up to about a quarter of an hour. */
+const defaultBackoff = { firstMs: 6_000, maxMs: 1_080_000, jitter: 1 / 3 };
 
 /**
  * Takes mails in turns with all other processes. Each is sent once, as far as SMTP allows: when a process ends, or the connection
  * breaks, between the server's taking a mail and its telling so, it is sent again, with the same Message-ID.
  */
-export function openMails({ store, log, post, pause = 5_000, backoff = usualBackoff }: MailOptions): Mails {
+export function openMails({ store, log, post, pause = 5_000, backoff = defaultBackoff }: MailOptions): Mails {
   async function send(mail: WaitingMail): Promise<void> {
     const about = { mail: mail.id, user: mail.userId, tries: mail.tries };
     try {
       await post.send(mail);
     } catch (error) {
-      const wait = Math.round(backoff(mail.tries));
+      const wait = Math.round(backoffMs(backoff, mail.tries));
       log.warn({ err: error, ...about }, `A mail couldn't be sent; it is tried again in ${Math.ceil(wait / 1_000)} s`);
       await store.postponeMail(mail.id, mail.tries, new Date(hubTime() + wait));
       return;
@@ -53,16 +52,16 @@ export function openMails({ store, log, post, pause = 5_000, backoff = usualBack
     log.info(about, 'A mail is sent');
   }
 
-  const sending = repeat('Sending mails', log, async () => {
+  const sending = sweep('Sending mails', log, { batchSize: atOnce, everyMs: pause }, async (batchSize) => {
     const now = hubDate();
-    for (const { id, userId, tries } of await store.giveUpMails(now, sweep)) {
+    for (const { id, userId, tries } of await store.giveUpMails(now, giveUpAtOnce)) {
       log.error({ mail: id, user: userId, tries }, "A mail couldn't be sent in time: it is given up");
     }
-    const taken = await store.takeMails(atOnce, lease, now);
+    const taken = await store.takeMails(batchSize, lease, now);
     // What one of them meets keeps none of the others.
     const sent = await Promise.allSettled(taken.map(send));
     for (const result of sent) if (result.status === 'rejected') throw result.reason;
-    return taken.length === atOnce ? 0 : pause;
+    return taken.length;
   });
 
   async function stop(): Promise<void> {

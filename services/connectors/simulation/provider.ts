@@ -3,7 +3,7 @@ import { BoundedMap } from '#lib/bounded-map.ts';
 import { hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat } from '#lib/loop.ts';
+import { repeat, sweep } from '#lib/loop.ts';
 import type { DeliveryToMake, Receipt } from '../connector.ts';
 import {
   emptyProfile,
@@ -72,7 +72,7 @@ const receiptsAtOnce = 200;
 /** Milliseconds after which a receipt is sent again that a process took and did not settle. */
 const receiptLease = 5_000;
 const kept = 7 * 86_400_000;
-const sweep = { every: 60_000, batch: 1_000, pause: 100 };
+const sweepSizes = { batchSize: 1_000, everyMs: 60_000, pauseMs: 100 };
 
 /** A provider that takes everything at once and remembers it only for a while. */
 export function instantProvider(): Provider {
@@ -127,10 +127,9 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
     return due.length === receiptsAtOnce ? 0 : receiptsEvery;
   });
-  const sweeping = repeat('Sweeping away what simulated networks have kept', log, async () => {
-    const swept = await store.sweep(new Date(hubTime() - kept), sweep.batch);
-    return swept === sweep.batch ? sweep.pause : sweep.every;
-  });
+  const sweeping = sweep('Sweeping away what simulated networks have kept', log, sweepSizes, (batchSize) =>
+    store.sweep(new Date(hubTime() - kept), batchSize),
+  );
 
   function provider(channel: string): Provider {
     const { title } = networks.find(({ name }) => name === channel)!;

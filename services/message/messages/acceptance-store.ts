@@ -1,6 +1,6 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import { columns, type Database } from '#lib/database.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
+import { backoffMs, pauseFor } from '#lib/retry.ts';
 import { Rounds } from '#lib/rounds.ts';
 import type { StoredMessage } from './store.ts';
 import { acceptedEventOf } from './wire.ts';
@@ -25,9 +25,9 @@ const mostBytesInRound = 1024 * 1024;
 const roundsAtOnce = 2;
 /**
  * A conversation that another round, or another process, is just writing to is left out of a round, so that nobody else waits for it. Its
- * messages come again with a later round: after so many milliseconds, twice as many the next time, up to the most, and until they give up.
+ * messages come again with a later round: after a pause, until they give up.
  */
-const busy = { pause: 2, longestPause: 40, giveUp: 2_000 };
+const busy = { backoff: { firstMs: 3, maxMs: 60, jitter: 2 / 3 }, giveUp: 2_000 };
 /** Milliseconds that a statement waits for the lock of another one at most: on a new conversation, or on the id of the same message. */
 const longestLock = 1_000;
 
@@ -59,7 +59,7 @@ export function openAcceptance(database: Database) {
 
   async function keep(message: Kept): Promise<Outcome> {
     const giveUp = performance.now() + busy.giveUp;
-    for (let pause = busy.pause; ; pause = Math.min(2 * pause, busy.longestPause)) {
+    for (let tries = 1; ; tries += 1) {
       const outcome = await rounds.do(message).catch((error: unknown): Outcome => {
         // Two calls with one new id at once, at two processes: the second one waited for the first, and finds its message.
         if (isUniqueViolation(error)) return 'known';
@@ -70,8 +70,7 @@ export function openAcceptance(database: Database) {
         const text = 'Too many write to the conversation at the moment: try again';
         throw new HubError('UNAVAILABLE', 'CONVERSATION_BUSY', text, { retryAfter: 1 });
       }
-      // Not all at the same moment, since that is how they met.
-      await wait(pause * (0.5 + Math.random()));
+      await pauseFor(backoffMs(busy.backoff, tries));
     }
   }
 

@@ -3,7 +3,7 @@ import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat, type Loop } from '#lib/loop.ts';
+import { repeat, sweep, type Loop } from '#lib/loop.ts';
 import { counter } from '#lib/metrics.ts';
 import type { Report } from '../message.ts';
 import type { Store } from './store.ts';
@@ -95,16 +95,14 @@ export function startSweep({ store, log, deadline }: { store: Store; log: Logger
   });
 }
 
-/** Milliseconds between two looks for messages that are old enough to go. */
-const removeEvery = 60_000;
-const removeBatch = 500;
+const removalSizes = { batchSize: 500, everyMs: 60_000, pauseMs: 100 };
 
 /** Removes messages `retention` milliseconds after they were accepted, some hundred at a time. */
 export function startRemoval(options: { store: Pick<Store, 'remove'>; log: Logger; retention: number }): Loop {
   const { store, log, retention } = options;
-  return repeat('The end of old messages', log, async () => {
-    const removed = await store.remove(new Date(hubTime() - retention), removeBatch);
+  return sweep('The end of old messages', log, removalSizes, async (batchSize) => {
+    const removed = await store.remove(new Date(hubTime() - retention), batchSize);
     if (removed > 0) log.info({ removed }, 'Messages removed: their time is over');
-    return removed === removeBatch ? 100 : removeEvery;
+    return removed;
   });
 }

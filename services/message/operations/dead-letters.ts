@@ -11,7 +11,7 @@ import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
-import { repeat, type Loop } from '#lib/loop.ts';
+import { repeat, sweep, type Loop } from '#lib/loop.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
 import type { Channels } from '../messages/channels.ts';
 import type { DeadLetters, DeadLetterWithValue, NewDeadLetter } from './dead-letters-store.ts';
@@ -155,9 +155,7 @@ export async function publishAgain(bus: Pick<Bus, 'publish'>, letters: readonly 
   }
 }
 
-/** Milliseconds between two looks for dead letters that are old enough to go. */
-const forgetEvery = 60_000;
-const forgetBatch = 500;
+const forgettingSizes = { batchSize: 500, everyMs: 60_000 };
 
 /** Deletes dead letters `retention` milliseconds after they were given up or last replayed. */
 export function startForgetting(options: {
@@ -166,9 +164,9 @@ export function startForgetting(options: {
   retention: number;
 }): Loop {
   const { letters, log, retention } = options;
-  return repeat('The end of old dead letters', log, async () => {
-    const forgotten = await letters.forget(new Date(hubTime() - retention), forgetBatch);
+  return sweep('The end of old dead letters', log, forgettingSizes, async (batchSize) => {
+    const forgotten = await letters.forget(new Date(hubTime() - retention), batchSize);
     if (forgotten > 0) log.info({ forgotten }, 'Dead letters deleted: their time is over');
-    return forgotten === forgetBatch ? 0 : forgetEvery;
+    return forgotten;
   });
 }
