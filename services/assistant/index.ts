@@ -1,13 +1,10 @@
 import { AssistantServiceService, TaskServiceService } from '#gen/chat4all/assistant/v1/assistant.ts';
 import { CompletionServiceService } from '#gen/chat4all/assistant/v1/protocols.ts';
 import { duration, integer, laptopSettings, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings } from '#lib/database.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
-import { serve, serverSettings, service, type ServedService } from '#lib/rpc/server.ts';
+import { service, type ServedService } from '#lib/rpc/server.ts';
+import { serviceSettings, startService } from '#lib/start.ts';
 import { billingSettings, openBilling } from './billing.ts';
 import { openCompletions } from './completions/completions.ts';
 import { completionHandlers } from './completions/handlers.ts';
@@ -29,10 +26,7 @@ export { database };
 const second = 1_000;
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...authoritySettings,
-  ...databaseSettings,
+  ...serviceSettings,
   ...laptopSettings,
   ...providerSettings,
   ...mcpSettings,
@@ -52,69 +46,57 @@ export const settings = {
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'assistant', log });
-  const db = await startDatabase(database, { config, name: 'assistant', log });
-  opened.defer(() => db.close());
-  const provider = await openProvider(config);
-  opened.defer(() => provider.close());
-  const billing = openBilling({ config, identities, log, limit: config.ASSISTANT_TURN_LIMIT });
-  opened.defer(() => billing.close());
+  return startService({ name: 'assistant', config, log, database }, async ({ db, identities, own, onStop, serve }) => {
+    const provider = own(await openProvider(config));
+    const billing = own(openBilling({ config, identities, log, limit: config.ASSISTANT_TURN_LIMIT }));
 
-  const tasks = openTasks(db);
-  const mcp = openMcp({ config, db, tasks, identities, log });
-  opened.defer(() => mcp.stop());
-  const completions = openCompletions({
-    provider,
-    toolbox: mcp.toolbox,
-    billing,
-    mostSteps: config.ASSISTANT_MAX_STEPS,
-    limit: config.ASSISTANT_TURN_LIMIT,
-    observe: (observation) => observed(observation, log),
-  });
-  const conversations = openConversations(db);
-  const turns = openTurns({
-    store: openTurnsStore(db, { lease, rateLimit: config.ASSISTANT_RATE_LIMIT }),
-    conversations,
-    provider,
-    toolbox: mcp.toolbox,
-    billing,
-    log,
-    mostSteps: config.ASSISTANT_MAX_STEPS,
-    turnLimit: config.ASSISTANT_TURN_LIMIT,
-    contextTokens: config.ASSISTANT_CONTEXT_TOKENS,
-  });
-  opened.defer(() => turns.close());
+    const tasks = openTasks(db);
+    const mcp = own(openMcp({ config, db, tasks, identities, log }));
+    const completions = openCompletions({
+      provider,
+      toolbox: mcp.toolbox,
+      billing,
+      mostSteps: config.ASSISTANT_MAX_STEPS,
+      limit: config.ASSISTANT_TURN_LIMIT,
+      observe: (observation) => observed(observation, log),
+    });
+    const conversations = openConversations(db);
+    const turns = own(
+      openTurns({
+        store: openTurnsStore(db, { lease, rateLimit: config.ASSISTANT_RATE_LIMIT }),
+        conversations,
+        provider,
+        toolbox: mcp.toolbox,
+        billing,
+        log,
+        mostSteps: config.ASSISTANT_MAX_STEPS,
+        turnLimit: config.ASSISTANT_TURN_LIMIT,
+        contextTokens: config.ASSISTANT_CONTEXT_TOKENS,
+      }),
+    );
 
-  const streams = openStreams();
-  const services: ServedService[] = [
-    service(
-      AssistantServiceService,
-      assistantHandlers({ conversations, turns, streams }),
-      assistantChecks,
-      assistantFinds(conversations),
-    ),
-    service(TaskServiceService, taskHandlers(tasks), taskChecks, taskFinds(tasks)),
-    mcp.service,
-    service(CompletionServiceService, completionHandlers(completions, streams)),
-  ];
-  const server = await serve({
-    config,
-    identities,
-    authority: connectAuthority({ config, identities }),
-    log,
-    services,
-    dependencies: { ...db.dependencies },
-    optionalDependencies: Object.fromEntries(
-      mcp.toolbox.others.map((name) => [
-        `mcp.${name}`,
-        () => mcp.toolbox.problems().every(({ server: each }) => each !== name),
-      ]),
-    ),
-  });
-  opened.defer(() => server.stop());
-  opened.defer(() => mcp.retire());
+    const streams = openStreams();
+    const services: ServedService[] = [
+      service(
+        AssistantServiceService,
+        assistantHandlers({ conversations, turns, streams }),
+        assistantChecks,
+        assistantFinds(conversations),
+      ),
+      service(TaskServiceService, taskHandlers(tasks), taskChecks, taskFinds(tasks)),
+      mcp.service,
+      service(CompletionServiceService, completionHandlers(completions, streams)),
+    ];
+    const server = await serve(services, {
+      optionalDependencies: Object.fromEntries(
+        mcp.toolbox.others.map((name) => [
+          `mcp.${name}`,
+          () => mcp.toolbox.problems().every(({ server: each }) => each !== name),
+        ]),
+      ),
+    });
+    onStop(() => mcp.retire());
 
-  const everything = opened.move();
-  return { ...server, stop: () => everything.disposeAsync() };
+    return server;
+  });
 }

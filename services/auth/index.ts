@@ -7,12 +7,10 @@ import {
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { IdentityServiceService } from '#gen/chat4all/identity/v1/identity.ts';
 import { ConfigError, duration, integer, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings } from '#lib/database.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { service } from '#lib/rpc/server.ts';
+import { ownServiceSettings, startService } from '#lib/start.ts';
 import { accountChecks, openAccountHandlers } from './accounts/account-handlers.ts';
 import { openAccountRecordHandlers } from './accounts/account-record-handlers.ts';
 import { accountSettings, checkAccountSettings, postOf } from './accounts/account-settings.ts';
@@ -39,9 +37,7 @@ export { database };
 const hour = 3_600_000;
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...databaseSettings,
+  ...ownServiceSettings,
   ...accountSettings,
   TOKEN_TTL: duration({ min: hour, max: 365 * 24 * hour })
     .default(hour)
@@ -84,95 +80,82 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     throw new ConfigError(['SEED_USERS makes users whose password everybody knows: it needs LAPTOP_MODE=true']);
   }
   checkAccountSettings(config);
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'auth', log });
-  const db = await startDatabase(database, { config, name: 'auth', log });
-  opened.defer(() => db.close());
-  const store = openStore(db);
-  const hashing = openHashing({ threads: hashesAtOnce });
-  opened.defer(() => hashing.close());
-  const passwords = openPasswords({ cost: config.BCRYPT_COST, highest: await store.highestCost(), hashing });
-  const failureLimit = {
-    failures: config.LOGIN_FAILURES,
-    perAddress: config.LOGIN_FAILURES_PER_ADDRESS === 0 ? undefined : config.LOGIN_FAILURES_PER_ADDRESS,
-    window: config.LOGIN_FAILURE_WINDOW,
-  };
+  return startService({ name: 'auth', config, log, database }, async ({ db, identities, own, onStop, serve }) => {
+    const store = openStore(db);
+    const hashing = own(openHashing({ threads: hashesAtOnce }));
+    const passwords = openPasswords({ cost: config.BCRYPT_COST, highest: await store.highestCost(), hashing });
+    const failureLimit = {
+      failures: config.LOGIN_FAILURES,
+      perAddress: config.LOGIN_FAILURES_PER_ADDRESS === 0 ? undefined : config.LOGIN_FAILURES_PER_ADDRESS,
+      window: config.LOGIN_FAILURE_WINDOW,
+    };
 
-  const registrationLimit =
-    config.REGISTRATIONS_PER_ADDRESS === 0
-      ? undefined
-      : { perAddress: config.REGISTRATIONS_PER_ADDRESS, window: registrationWindow };
+    const registrationLimit =
+      config.REGISTRATIONS_PER_ADDRESS === 0
+        ? undefined
+        : { perAddress: config.REGISTRATIONS_PER_ADDRESS, window: registrationWindow };
 
-  const seeding = { store, passwords, log };
-  await seedKnownUsers(seeding, config.SEED_USERS);
-  if (config.ADMIN_EMAIL !== undefined && config.ADMIN_PASSWORD !== undefined) {
-    await seedAdmin(seeding, { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD });
-  }
-  const appointed = config.ADMIN_USERS ?? [];
-  await appoint(seeding, appointed);
+    const seeding = { store, passwords, log };
+    await seedKnownUsers(seeding, config.SEED_USERS);
+    if (config.ADMIN_EMAIL !== undefined && config.ADMIN_PASSWORD !== undefined) {
+      await seedAdmin(seeding, { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD });
+    }
+    const appointed = config.ADMIN_USERS ?? [];
+    await appoint(seeding, appointed);
 
-  const turns = openTurns({ atOnce: loginsAtOnce, waiting: hashesWaiting });
-  const logins = openLogins({ store, passwords, turns, failureLimit });
-  const lifetimes = { access: config.ACCESS_TOKEN_TTL, refresh: config.REFRESH_TOKEN_TTL };
-  const tokens = openTokens({ store, identities, lifetimes });
-  const mails = openMails({ store, log, post: postOf(config) });
-  opened.defer(() => mails.stop());
-  const resets = openResets({
-    store,
-    log,
-    url: config.RESET_URL,
-    lifetime: config.RESET_TOKEN_TTL,
-    limits: resetLimits,
-    written: () => mails.wake(),
+    const turns = openTurns({ atOnce: loginsAtOnce, waiting: hashesWaiting });
+    const logins = openLogins({ store, passwords, turns, failureLimit });
+    const lifetimes = { access: config.ACCESS_TOKEN_TTL, refresh: config.REFRESH_TOKEN_TTL };
+    const tokens = openTokens({ store, identities, lifetimes });
+    const mails = own(openMails({ store, log, post: postOf(config) }));
+    const resets = own(
+      openResets({
+        store,
+        log,
+        url: config.RESET_URL,
+        lifetime: config.RESET_TOKEN_TTL,
+        limits: resetLimits,
+        written: () => mails.wake(),
+      }),
+    );
+    const standings = openStandings(db);
+    own(
+      startSweeping({
+        store,
+        standings,
+        log,
+        failureLimit,
+        tokenLifetimes: [config.TOKEN_TTL, config.ACCESS_TOKEN_TTL],
+        kept: {
+          refreshTokens: config.REFRESH_TOKEN_TTL,
+          registrations: registrationWindow,
+          resetRequests: resetLimits.window,
+          auditEvents: config.AUDIT_RETENTION,
+        },
+      }),
+    );
+    const reserved = new Set(appointed.map(foldCase));
+    const exchange = openKeyExchange(store);
+    const feed = own(openStandingFeed({ standings, log }));
+    const server = await serve(
+      [
+        service(AuthServiceService, openHandlers({ store, logins, tokens, tokenLifetime: config.TOKEN_TTL })),
+        service(
+          AccountServiceService,
+          openAccountHandlers({ store, logins, tokens, passwords, turns, resets, reserved, registrationLimit }),
+          accountChecks,
+        ),
+        service(UserAdminServiceService, openUserAdminHandlers({ store }), userAdminChecks),
+        service(AccountRecordServiceService, openAccountRecordHandlers({ store })),
+        service(IdentityServiceService, openIdentityHandlers({ exchange, feed })),
+      ],
+      { authority: { exchange, changesAfter: feed.after, close: () => {} } },
+    );
+    // Before the server: whoever waits there would keep it from stopping.
+    onStop(() => feed.stop());
+    // Not waited for here: a mail that goes slowly takes none of the time that calls have to end.
+    onStop(() => void mails.stop());
+
+    return server;
   });
-  opened.defer(() => resets.stop());
-  const standings = openStandings(db);
-  const sweeping = startSweeping({
-    store,
-    standings,
-    log,
-    failureLimit,
-    tokenLifetimes: [config.TOKEN_TTL, config.ACCESS_TOKEN_TTL],
-    kept: {
-      refreshTokens: config.REFRESH_TOKEN_TTL,
-      registrations: registrationWindow,
-      resetRequests: resetLimits.window,
-      auditEvents: config.AUDIT_RETENTION,
-    },
-  });
-  opened.defer(() => sweeping.stop());
-  const reserved = new Set(appointed.map(foldCase));
-  const exchange = openKeyExchange(store);
-  const feed = openStandingFeed({ standings, log });
-  opened.defer(() => feed.stop());
-  const server = await serve({
-    config,
-    identities,
-    authority: { exchange, changesAfter: feed.after, close: () => {} },
-    log,
-    services: [
-      service(AuthServiceService, openHandlers({ store, logins, tokens, tokenLifetime: config.TOKEN_TTL })),
-      service(
-        AccountServiceService,
-        openAccountHandlers({ store, logins, tokens, passwords, turns, resets, reserved, registrationLimit }),
-        accountChecks,
-      ),
-      service(UserAdminServiceService, openUserAdminHandlers({ store }), userAdminChecks),
-      service(AccountRecordServiceService, openAccountRecordHandlers({ store })),
-      service(IdentityServiceService, openIdentityHandlers({ exchange, feed })),
-    ],
-    dependencies: { ...db.dependencies },
-  });
-  opened.defer(() => server.stop());
-  // First of all: who waits there would keep the server from stopping.
-  opened.defer(() => feed.stop());
-
-  const everything = opened.move();
-  return {
-    ...server,
-    async stop() {
-      // Together: a mail that goes slowly takes none of the time that calls have to end.
-      await Promise.all([mails.stop(), everything.disposeAsync()]);
-    },
-  };
 }

@@ -1,14 +1,12 @@
 import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, integer, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings, type DatabaseDefinition } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database.ts';
 import { effectSettings } from '#lib/forgetting.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
-import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { service } from '#lib/rpc/server.ts';
+import { serviceSettings, startService } from '#lib/start.ts';
 import { tellsLater } from './connector.ts';
 import { consumeDeliveries } from './events.ts';
 import { forgetDeliveries } from './forgetting.ts';
@@ -29,10 +27,7 @@ export const database: DatabaseDefinition = {
 };
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...authoritySettings,
-  ...databaseSettings,
+  ...serviceSettings,
   ...busSettings,
   ...effectSettings,
   ...simulationSettings,
@@ -47,45 +42,33 @@ export const settings = {
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'connectors', log });
   const installed = await installedConnectors();
   const networks = findSimulated(installed, config);
-  const db = await startDatabase(database, { config, name: 'connectors', log });
-  opened.defer(() => db.close());
-  const bus = await openBus(config, { log, clientId: 'connectors', publishes: ['message_status'] });
-  opened.defer(() => bus.stop());
-  const store = openStore(db);
-  const forgetting = forgetDeliveries({ database: db, retention: config.EFFECT_RETENTION, log });
-  opened.defer(() => forgetting.stop());
-  const simulation = await startSimulation({ networks, config, database: db, log });
-  opened.defer(() => simulation.stop());
-  const loads = watchLoads({ channels: installed.map(({ name }) => name), store, lag: bus.lag, log });
-  opened.defer(() => loads.stop());
-  const connectors = installed.map((connector) => simulation.connect(connector));
-  for (const connector of connectors.filter(tellsLater)) {
-    connector.onReceipts(receiving({ connector, store, publish: bus.publish, log }));
-  }
+  return startService({ name: 'connectors', config, log, database }, async ({ db, own, onStop, serve }) => {
+    const bus = own(await openBus(config, { log, clientId: 'connectors', publishes: ['message_status'] }));
+    const store = openStore(db);
+    own(forgetDeliveries({ database: db, retention: config.EFFECT_RETENTION, log }));
+    const simulation = own(await startSimulation({ networks, config, database: db, log }));
+    const loads = own(watchLoads({ channels: installed.map(({ name }) => name), store, lag: bus.lag, log }));
+    const connectors = installed.map((connector) => simulation.connect(connector));
+    for (const connector of connectors.filter(tellsLater)) {
+      connector.onReceipts(receiving({ connector, store, publish: bus.publish, log }));
+    }
 
-  const server = await serve({
-    config,
-    identities,
-    authority: connectAuthority({ config, identities }),
-    log,
-    services: [service(ConnectorsServiceService, handlers({ connectors, store, loads })), simulation.service],
-    dependencies: { ...db.dependencies, bus: bus.probe },
+    const server = await serve(
+      [service(ConnectorsServiceService, handlers({ connectors, store, loads })), simulation.service],
+      { dependencies: { bus: bus.probe } },
+    );
+
+    onStop(async () => void (await Promise.all(connectors.map((connector) => connector.stop()))));
+    await Promise.all(connectors.map((connector) => connector.start()));
+    const { DELIVERY_ATTEMPT_TIMEOUT: timeout, DELIVERIES_AT_ONCE: atOnce } = config;
+    const consumers = await Promise.all(
+      connectors.map((connector) => consumeDeliveries({ bus, connector, store, log, timeout, atOnce, loads })),
+    );
+    onStop(watchParked(store));
+    onStop(async () => void (await Promise.all(consumers.map((consumer) => consumer.stop()))));
+
+    return server;
   });
-  opened.defer(() => server.stop());
-
-  opened.defer(async () => void (await Promise.all(connectors.map((connector) => connector.stop()))));
-  await Promise.all(connectors.map((connector) => connector.start()));
-  const { DELIVERY_ATTEMPT_TIMEOUT: timeout, DELIVERIES_AT_ONCE: atOnce } = config;
-  const consumers = await Promise.all(
-    connectors.map((connector) => consumeDeliveries({ bus, connector, store, log, timeout, atOnce, loads })),
-  );
-  opened.defer(watchParked(store));
-  opened.defer(async () => void (await Promise.all(consumers.map((consumer) => consumer.stop()))));
-
-  const everything = opened.move();
-  return { ...server, stop: () => everything.disposeAsync() };
 }

@@ -2,16 +2,13 @@ import { z } from 'zod';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { ConfigError, duration, integer, secrets, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings } from '#lib/database.ts';
 import { awaitEngine } from '#lib/engines.ts';
 import { messageSettings } from '#lib/forgetting.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
-import { connect, serviceAddress } from '#lib/rpc/client.ts';
-import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { serviceAddress } from '#lib/rpc/client.ts';
+import { service } from '#lib/rpc/server.ts';
+import { serviceSettings, startService } from '#lib/start.ts';
 import { openChunkUrls, urlKeyOf } from './chunk-urls.ts';
 import { startLapsing, startRemoving, startSweep } from './cleaning.ts';
 import type { Limits } from './file.ts';
@@ -28,10 +25,7 @@ const hour = 3_600_000;
 const mostChunks = 10_000;
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...authoritySettings,
-  ...databaseSettings,
+  ...serviceSettings,
   ...storageSettings,
   ...messageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
@@ -67,63 +61,41 @@ export const settings = {
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'file', log });
-  const db = await startDatabase(database, { config, name: 'file', log });
-  opened.defer(() => db.close());
-  const storage = await openStorage(config, { log });
-  opened.defer(() => storage.close());
-  await awaitEngine(storageEngine(config, storage), { log, patience: config.START_PATIENCE });
-  const limits = limitsOf(config, storage.smallestPart);
-  const conversations = connect(ConversationServiceService, {
-    config,
-    target: 'conversation',
-    address: config.CONVERSATION_ADDRESS,
-    identities,
+  return startService({ name: 'file', config, log, database }, async ({ db, own, connect, serve }) => {
+    const storage = own(await openStorage(config, { log }));
+    await awaitEngine(storageEngine(config, storage), { log, patience: config.START_PATIENCE });
+    const limits = limitsOf(config, storage.smallestPart);
+    const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
+
+    const store = openStore(db);
+    const lifetime = config.UPLOAD_TTL;
+    const removing = own(startRemoving({ store, storage, log, lifetime }));
+    const onRemoval = () => removing.wake();
+    const uploads = own(openUploads({ store, storage, limits, log, onRemoval }));
+    own(startSweep({ store, uploads, log, lifetime }));
+
+    if (config.MESSAGE_RETENTION !== undefined) {
+      own(startLapsing({ store, log, retention: config.MESSAGE_RETENTION, onRemoval }));
+    }
+
+    const urlKeys = config.UPLOAD_URL_KEYS.map(urlKeyOf);
+    const urls = openChunkUrls({ storage, key: urlKeys[0]!, lifetime: config.UPLOAD_URL_TTL });
+    const handlers = openHandlers({
+      store,
+      storage,
+      uploads,
+      urls,
+      conversations,
+      limits,
+      urlKeys,
+      lifetime,
+      publicUrl: config.PUBLIC_URL,
+      onRemoval,
+    });
+    return serve([service(FileServiceService, handlers)], {
+      dependencies: { store: () => storage.ping() },
+    });
   });
-  opened.defer(() => conversations.close());
-
-  const store = openStore(db);
-  const lifetime = config.UPLOAD_TTL;
-  const removing = startRemoving({ store, storage, log, lifetime });
-  opened.defer(() => removing.stop());
-  const onRemoval = () => removing.wake();
-  const uploads = openUploads({ store, storage, limits, log, onRemoval });
-  opened.defer(() => uploads.stop());
-  const sweep = startSweep({ store, uploads, log, lifetime });
-  opened.defer(() => sweep.stop());
-
-  if (config.MESSAGE_RETENTION !== undefined) {
-    const lapsing = startLapsing({ store, log, retention: config.MESSAGE_RETENTION, onRemoval });
-    opened.defer(() => lapsing.stop());
-  }
-
-  const urlKeys = config.UPLOAD_URL_KEYS.map(urlKeyOf);
-  const urls = openChunkUrls({ storage, key: urlKeys[0]!, lifetime: config.UPLOAD_URL_TTL });
-  const handlers = openHandlers({
-    store,
-    storage,
-    uploads,
-    urls,
-    conversations,
-    limits,
-    urlKeys,
-    lifetime,
-    publicUrl: config.PUBLIC_URL,
-    onRemoval,
-  });
-  const server = await serve({
-    config,
-    identities,
-    authority: connectAuthority({ config, identities }),
-    log,
-    services: [service(FileServiceService, handlers)],
-    dependencies: { ...db.dependencies, store: () => storage.ping() },
-  });
-  opened.defer(() => server.stop());
-
-  const everything = opened.move();
-  return { ...server, stop: () => everything.disposeAsync() };
 }
 
 /** @throws ConfigError naming sizes that don't go together */

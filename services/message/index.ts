@@ -5,16 +5,14 @@ import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { OperationsServiceService } from '#gen/chat4all/message/v1/operations.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, longestRetention, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings, openDatabase } from '#lib/database.ts';
+import { openDatabase } from '#lib/database.ts';
 import { messageSettings } from '#lib/forgetting.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import { listen } from '#lib/notifications.ts';
-import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
-import { connect, serviceAddress } from '#lib/rpc/client.ts';
-import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { serviceAddress } from '#lib/rpc/client.ts';
+import { service } from '#lib/rpc/server.ts';
+import { serviceSettings, startService } from '#lib/start.ts';
 import { watchChannels } from './messages/channels.ts';
 import { consumeReports, startRemoval, startSweep } from './messages/events.ts';
 import { checks, handlers } from './messages/handlers.ts';
@@ -32,10 +30,7 @@ import { database } from './store.ts';
 export { database };
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...authoritySettings,
-  ...databaseSettings,
+  ...serviceSettings,
   ...busSettings,
   ...messageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
@@ -50,95 +45,64 @@ export const settings = {
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'message', log });
-  const db = await startDatabase(database, { config, name: 'message', log });
-  opened.defer(() => db.close());
-  const bus = await openBus(config, { log, clientId: 'message', publishes: ['message_processing'] });
-  opened.defer(() => bus.stop());
-  const conversations = connect(ConversationServiceService, {
-    config,
-    target: 'conversation',
-    address: config.CONVERSATION_ADDRESS,
-    identities,
-  });
-  opened.defer(() => conversations.close());
-  const connectors = connect(ConnectorsServiceService, {
-    config,
-    target: 'connectors',
-    address: config.CONNECTORS_ADDRESS,
-    identities,
-  });
-  opened.defer(() => connectors.close());
+  return startService({ name: 'message', config, log, database }, async ({ db, own, onStop, connect, serve }) => {
+    const bus = own(await openBus(config, { log, clientId: 'message', publishes: ['message_processing'] }));
+    const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
+    const connectors = connect(ConnectorsServiceService, 'connectors', config.CONNECTORS_ADDRESS);
+    const files = connect(FileServiceService, 'file', config.FILE_ADDRESS);
+    const store = openStore(db);
+    // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
+    const background = own(
+      openDatabase(database, {
+        url: config.DATABASE_URL,
+        poolSize: 3,
+        name: 'message events',
+      }),
+    );
+    const backgroundStore = openStore(background);
+    const deadline = config.DELIVERY_DEADLINE;
+    const channels = own(watchChannels({ connectors, log }));
+    own(startSweep({ store: backgroundStore, log, deadline }));
+    const relay = own(startRelay({ outbox: openOutbox(background), bus, log }));
+    const listening = {
+      connectionString: config.DATABASE_URL,
+      application_name: 'message listens',
+      connectionTimeoutMillis: 3_000,
+      keepAlive: true,
+    };
+    own(await listen(listening, outboxChannel, relay.told, log));
+    const keptLetters = openDeadLetters(background);
+    onStop(watchDeadLetters(keptLetters));
+    own(startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION }));
+    if (config.MESSAGE_RETENTION !== undefined) {
+      own(startRemoval({ store: backgroundStore, log, retention: config.MESSAGE_RETENTION }));
+    }
+    own(await consumeReports({ bus, store: backgroundStore, log }));
+    const server = await serve(
+      [
+        service(
+          MessageServiceService,
+          handlers({ store, relay, channels, memberships: openMemberships(conversations), files, deadline }),
+          checks(channels, files),
+        ),
+        service(
+          OperationsServiceService,
+          operationHandlers({
+            letters: openDeadLetters(db),
+            audit: openAudit(db),
+            lag: consumerLag({ bus, channels }),
+            publish: (letters) => publishAgain(bus, letters),
+            relay,
+            deadline,
+          }),
+          operationChecks,
+        ),
+      ],
+      { dependencies: { bus: async () => relay.requireBus() } },
+    );
 
-  const files = connect(FileServiceService, { config, target: 'file', address: config.FILE_ADDRESS, identities });
-  opened.defer(() => files.close());
+    own(startDeadLetters({ bus, letters: keptLetters, channels, log }));
 
-  const store = openStore(db);
-  // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
-  const background = openDatabase(database, {
-    url: config.DATABASE_URL,
-    poolSize: 3,
-    name: 'message events',
+    return server;
   });
-  opened.defer(() => background.close());
-  const backgroundStore = openStore(background);
-  const deadline = config.DELIVERY_DEADLINE;
-  const channels = watchChannels({ connectors, log });
-  opened.defer(() => channels.stop());
-  const sweep = startSweep({ store: backgroundStore, log, deadline });
-  opened.defer(() => sweep.stop());
-  const relay = startRelay({ outbox: openOutbox(background), bus, log });
-  opened.defer(() => relay.stop());
-  const listening = {
-    connectionString: config.DATABASE_URL,
-    application_name: 'message listens',
-    connectionTimeoutMillis: 3_000,
-    keepAlive: true,
-  };
-  const notifications = await listen(listening, outboxChannel, relay.told, log);
-  opened.defer(() => notifications.close());
-  const keptLetters = openDeadLetters(background);
-  opened.defer(watchDeadLetters(keptLetters));
-  const forgetting = startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION });
-  opened.defer(() => forgetting.stop());
-  if (config.MESSAGE_RETENTION !== undefined) {
-    const removal = startRemoval({ store: backgroundStore, log, retention: config.MESSAGE_RETENTION });
-    opened.defer(() => removal.stop());
-  }
-  const consumer = await consumeReports({ bus, store: backgroundStore, log });
-  opened.defer(() => consumer.stop());
-  const server = await serve({
-    config,
-    identities,
-    authority: connectAuthority({ config, identities }),
-    log,
-    services: [
-      service(
-        MessageServiceService,
-        handlers({ store, relay, channels, memberships: openMemberships(conversations), files, deadline }),
-        checks(channels, files),
-      ),
-      service(
-        OperationsServiceService,
-        operationHandlers({
-          letters: openDeadLetters(db),
-          audit: openAudit(db),
-          lag: consumerLag({ bus, channels }),
-          publish: (letters) => publishAgain(bus, letters),
-          relay,
-          deadline,
-        }),
-        operationChecks,
-      ),
-    ],
-    dependencies: { ...db.dependencies, bus: async () => relay.requireBus() },
-  });
-  opened.defer(() => server.stop());
-
-  const letters = startDeadLetters({ bus, letters: keptLetters, channels, log });
-  opened.defer(() => letters.stop());
-
-  const everything = opened.move();
-  return { ...server, stop: () => everything.disposeAsync() };
 }

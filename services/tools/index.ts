@@ -9,16 +9,12 @@ import {
 import { isNetwork } from '#lib/client-address.ts';
 import { hubTime } from '#lib/clock.ts';
 import { ConfigError, duration, integer, laptopSettings, list, text, type Config } from '#lib/config.ts';
-import { startDatabase } from '#lib/database-start.ts';
-import { databaseSettings } from '#lib/database.ts';
-import { identitySettings, openIdentities } from '#lib/identity.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import { authoritySettings, connectAuthority } from '#lib/rpc/authority.ts';
-import { connect } from '#lib/rpc/client.ts';
 import { Places } from '#lib/rpc/places.ts';
-import { serve, serverSettings, service } from '#lib/rpc/server.ts';
+import { service } from '#lib/rpc/server.ts';
+import { serviceSettings, startService } from '#lib/start.ts';
 import { openCatalog } from './catalog.ts';
 import { openCircuits } from './circuits.ts';
 import { openEndpoints } from './endpoint.ts';
@@ -50,10 +46,7 @@ const day = 86_400_000;
 const hostPattern = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?$/i;
 
 export const settings = {
-  ...serverSettings,
-  ...identitySettings,
-  ...authoritySettings,
-  ...databaseSettings,
+  ...serviceSettings,
   ...laptopSettings,
   PLANS_FILE: text()
     .optional()
@@ -101,57 +94,42 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     throw new ConfigError(['DEMO_TOOLS_URL makes tools that nobody asked for: it needs LAPTOP_MODE=true']);
   }
   const plans = readPlans(config.PLANS_FILE);
-  await using opened = new AsyncDisposableStack();
-  const identities = openIdentities(config, { service: 'tools', log });
-  const db = await startDatabase(database, { config, name: 'tools', log });
-  opened.defer(() => db.close());
-  const accounts = connect(AccountRecordServiceService, {
-    config,
-    target: 'auth',
-    address: config.AUTH_ADDRESS,
-    identities,
-  });
-  opened.defer(() => accounts.close());
+  return startService({ name: 'tools', config, log, database }, async ({ db, own, onStop, connect, serve }) => {
+    const accounts = connect(AccountRecordServiceService, 'auth', config.AUTH_ADDRESS);
 
-  const catalog = openCatalog(db);
-  const subscriptions = openSubscriptions(db, config.PLAN_PERIOD);
-  const usage = openUsage(db);
-  const ledger = openLedger(db, {
-    plans,
-    period: config.PLAN_PERIOD,
-    lifetime: config.TOOL_TIMEOUT + settlingTime,
-  });
-  if (config.DEMO_TOOLS_URL !== undefined) await seed({ catalog, subscriptions, url: config.DEMO_TOOLS_URL });
+    const catalog = openCatalog(db);
+    const subscriptions = openSubscriptions(db, config.PLAN_PERIOD);
+    const usage = openUsage(db);
+    const ledger = openLedger(db, {
+      plans,
+      period: config.PLAN_PERIOD,
+      lifetime: config.TOOL_TIMEOUT + settlingTime,
+    });
+    if (config.DEMO_TOOLS_URL !== undefined) await seed({ catalog, subscriptions, url: config.DEMO_TOOLS_URL });
 
-  const outbox = openOutbox(db, { accounts, log });
-  opened.defer(() => outbox.stop());
-  const expiry = repeat('ending calls that nobody ended', log, async () => {
-    return (await ledger.expire()) > 0 ? 0 : expiredPause;
-  });
-  opened.defer(() => expiry.stop());
-  const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
-  const upstream = openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT });
-  opened.defer(() => upstream.close());
-  const expectations = openExpectations((toolId) => ledger.mostTokens(toolId, new Date(hubTime() - memory)));
-  const metering = openMetering({ ledger, catalog, expectations, patience: config.TOOL_TIMEOUT });
-  const invocations = openInvocations({
-    ledger,
-    catalog,
-    expectations,
-    circuits: openCircuits(config.TOOL_CIRCUIT_RESET, (error) => error instanceof ToolFailure),
-    endpoints,
-    upstream,
-    places: new Places(config.GRPC_CONCURRENCY, log),
-    patience: config.TOOL_TIMEOUT,
-  });
-  opened.defer(() => invocations.stop());
+    const outbox = own(openOutbox(db, { accounts, log }));
+    const expiry = repeat('ending calls that nobody ended', log, async () => {
+      return (await ledger.expire()) > 0 ? 0 : expiredPause;
+    });
+    onStop(() => expiry.stop());
+    const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
+    const upstream = own(openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT }));
+    const expectations = openExpectations((toolId) => ledger.mostTokens(toolId, new Date(hubTime() - memory)));
+    const metering = openMetering({ ledger, catalog, expectations, patience: config.TOOL_TIMEOUT });
+    const invocations = own(
+      openInvocations({
+        ledger,
+        catalog,
+        expectations,
+        circuits: openCircuits(config.TOOL_CIRCUIT_RESET, (error) => error instanceof ToolFailure),
+        endpoints,
+        upstream,
+        places: new Places(config.GRPC_CONCURRENCY, log),
+        patience: config.TOOL_TIMEOUT,
+      }),
+    );
 
-  const server = await serve({
-    config,
-    identities,
-    authority: connectAuthority({ config, identities }),
-    log,
-    services: [
+    return serve([
       service(ToolServiceService, toolHandlers({ catalog, invocations })),
       service(MeteringServiceService, meteringHandlers(metering)),
       service(UsageServiceService, usageHandlers(usage), usageChecks),
@@ -161,11 +139,6 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         adminHandlers({ catalog, usage, subscriptions, outbox, accounts }),
         adminChecks(endpoints),
       ),
-    ],
-    dependencies: { ...db.dependencies },
+    ]);
   });
-  opened.defer(() => server.stop());
-
-  const everything = opened.move();
-  return { ...server, stop: () => everything.disposeAsync() };
 }
