@@ -5,6 +5,7 @@ import { clearField, createFileRegistry, fromBinary, toBinary } from '@bufbuild/
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { generateClient } from './client/generate.ts';
 import { pluginAvailable, pluginNeeds } from './client/plugin.ts';
+import { eventCatalogue } from './event-catalogue.ts';
 
 /** Imported by the protos, but not by the code that is made from them. */
 const unused = [
@@ -40,8 +41,9 @@ export async function generate(base: string): Promise<void> {
   buf(...build, '-o', described);
   writeFileSync(described, onlyComments(readFileSync(described)));
   buf(...build, '--exclude-source-info', ...testProtos, '-o', join(base, 'test/protos/descriptors.binpb'));
+  const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(described)));
+  writeFileSync(join(base, 'gen/events.ts'), eventCatalogue(registry));
   if (pluginAvailable()) {
-    const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(described)));
     await generateClient(join(base, 'client/gen'), registry, ['--path', 'proto/chat4all'], '../fetch.ts');
   } else {
     const left = `client/gen needs ${pluginNeeds}, and is left as it is`;

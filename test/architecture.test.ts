@@ -18,6 +18,7 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['lib/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
   ['lib/x.ts', '#gen/chat4all/identity/v1/identity.ts', 'belong to its services'],
   ['lib/rpc/x.ts', '#gen/chat4all/auth/v1/auth.ts', 'belong to its services'],
+  ['lib/bus/x.ts', '#gen/events.ts', 'belong to its services'],
   ['services/message/x.ts', '../auth/store.ts', 'a service imports itself'],
   ['services/message/x.ts', '../../gateway/index.ts', 'nothing of the mesh knows the gateway'],
   ['services/message/message.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],

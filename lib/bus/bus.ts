@@ -45,6 +45,11 @@ export function deadLetterTopic(topic: string): string {
   return `${topic}.dead_letters`;
 }
 
+/** The topic whose dead letters `topic` takes; undefined if it takes none. */
+export function originOfDeadLetters(topic: string): string | undefined {
+  return /^(.*)\.dead_letters$/.exec(topic)?.[1];
+}
+
 /** An event as it arrives. */
 export interface ReceivedEvent extends BusEvent {
   topic: string;

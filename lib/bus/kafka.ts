@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { Kafka, logLevel, Partitioners, type KafkaConfig } from 'kafkajs';
 import type { Logger } from '../log.ts';
-import type { Bus, Consumer } from './bus.ts';
+import { originOfDeadLetters, type Bus, type Consumer } from './bus.ts';
 import { countRequest, logTo, replaceable, retry } from './kafka-clients.ts';
 import { consumeTopic, groupOf } from './kafka-consumer.ts';
 import { toMessage } from './kafka-events.ts';
@@ -83,7 +83,7 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
   const madeTopics = new Set<string>();
   async function makeTopic(topic: string): Promise<void> {
     if (madeTopics.has(topic)) return;
-    const isOfDeadLetters = topic.endsWith('.dead_letters');
+    const isOfDeadLetters = originOfDeadLetters(topic) !== undefined;
     const largest = isOfDeadLetters ? largestMessage.deadLetter : largestMessage.event;
     const configEntries = [{ name: 'max.message.bytes', value: String(largest) }];
     if (isOfDeadLetters) {

@@ -1,3 +1,4 @@
+import { topics } from '#gen/events.ts';
 import type { Bus, BusEvent } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
 import { waitAtMost } from '#lib/deadline.ts';
@@ -9,7 +10,7 @@ import { nextState, type EndedDelivery, type Result, type State } from './delive
 import { defaultLease, leaseMargin, type Lanes } from './lanes.ts';
 import { laneId, type LaneKey, type LaneToPark, type ParkedRequest } from './lanes-store.ts';
 import type { Loads } from './load.ts';
-import { attemptReport, countEnded, endReport, isReported, statusTopic } from './reports.ts';
+import { attemptReport, countEnded, endReport, isReported } from './reports.ts';
 import type { Slots } from './slots.ts';
 import type { Store } from './store.ts';
 
@@ -189,7 +190,7 @@ export async function deliver(
       ...attempts.splice(0).map((given) => attemptReport(...given)),
       ...some.map(({ asked: each, delivery }) => endReport(causeOf(each), delivery)),
     ];
-    if (reports.length > 0) await publish(statusTopic, reports);
+    if (reports.length > 0) await publish(topics.messageStatus, reports);
     if (toPark.length === 0) return;
     const waiting = toPark.splice(0);
     const parked = await store.park(waiting, owner, lease);

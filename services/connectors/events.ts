@@ -1,4 +1,5 @@
 import { v4 as uuid } from 'uuid';
+import { groups, topics } from '#gen/events.ts';
 import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
@@ -9,7 +10,7 @@ import type { Connector } from './connector.ts';
 import { failed } from './delivery.ts';
 import { startLanes } from './lanes.ts';
 import type { Loads } from './load.ts';
-import { beginCounting, endReport, statusTopic } from './reports.ts';
+import { beginCounting, endReport } from './reports.ts';
 import { Slots } from './slots.ts';
 import type { Store } from './store.ts';
 import { readRequested } from './wire.ts';
@@ -56,8 +57,8 @@ export async function consumeDeliveries(options: ChannelOptions): Promise<Consum
   });
   try {
     const consumer = await bus.consume({
-      topics: [`${name}_outgoing`],
-      group: `${name}_connector`,
+      topics: [topics.outgoing(name)],
+      group: groups.connector(name),
       handle,
       onDeadLetter: giveUp(name, publish),
     });
@@ -157,7 +158,7 @@ export function giveUp(channel: string, publish: Bus['publish']) {
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was delivered';
     const { outcome } = failed(0, reason, hubDate());
     await publish(
-      statusTopic,
+      topics.messageStatus,
       asked.map((each) => endReport(causeOf(each), { ...keyOf(each, channel), ...outcome, replay: each.replay })),
     );
   };

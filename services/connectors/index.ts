@@ -1,4 +1,5 @@
 import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors.ts';
+import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, integer, type Config } from '#lib/config.ts';
 import type { DatabaseDefinition } from '#lib/database.ts';
@@ -45,7 +46,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   const installed = await installedConnectors();
   const networks = findSimulated(installed, config);
   return startService({ name: 'connectors', config, log, database }, async ({ db, own, onStop, serve }) => {
-    const bus = own(await openBus(config, { log, clientId: 'connectors', publishes: ['message_status'] }));
+    const bus = own(await openBus(config, { log, clientId: 'connectors', publishes: [topics.messageStatus] }));
     const store = openStore(db);
     own(forgetDeliveries({ database: db, retention: config.EFFECT_RETENTION, log }));
     const simulation = own(await startSimulation({ networks, config, database: db, log }));

@@ -1,3 +1,4 @@
+import { topics } from '#gen/events.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import { waitAtMost } from '#lib/deadline.ts';
@@ -10,7 +11,7 @@ import { Rounds } from '#lib/rounds.ts';
 import type { Attempt } from './attempt.ts';
 import type { Result } from './delivery.ts';
 import { laneId, type ClaimedLane, type LaneKey, type ParkedDelivery } from './lanes-store.ts';
-import { attemptReport, countEnded, endReport, isReported, statusTopic } from './reports.ts';
+import { attemptReport, countEnded, endReport, isReported } from './reports.ts';
 import type { Loads } from './load.ts';
 import type { Slots } from './slots.ts';
 import type { Store } from './store.ts';
@@ -134,7 +135,7 @@ export function startLanes(options: LanesOptions): Lanes {
         parked.ended === undefined ? [] : [endReport(causeOf(parked), parked.ended)],
       ),
     ];
-    if (reports.length > 0) await publish(statusTopic, reports);
+    if (reports.length > 0) await publish(topics.messageStatus, reports);
     await store.advance({
       done: settlements
         .filter(({ result }) => result?.happening !== 'park')

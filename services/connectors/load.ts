@@ -1,3 +1,4 @@
+import { groups, topics } from '#gen/events.ts';
 import { BoundedMap } from '#lib/bounded-map.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import type { Logger } from '#lib/log.ts';
@@ -124,7 +125,7 @@ export function watchLoads({
   async function look(): Promise<void> {
     const [sums, lags] = await Promise.all([
       adding(),
-      Promise.all(channels.map((channel) => lag(`${channel}_outgoing`, `${channel}_connector`))),
+      Promise.all(channels.map((channel) => lag(topics.outgoing(channel), groups.connector(channel)))),
     ]);
     const at = performance.now();
     for (const [index, channel] of channels.entries()) {

@@ -1,10 +1,11 @@
+import { topics } from '#gen/events.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connector, Receipt } from './connector.ts';
 import type { SettledDelivery } from './deliveries-store.ts';
 import { printable } from './delivery.ts';
-import { countEnded, endReport, statusTopic } from './reports.ts';
+import { countEnded, endReport } from './reports.ts';
 import type { Store } from './store.ts';
 
 export interface ReceivingOptions {
@@ -53,7 +54,7 @@ export function receiving({ connector: { name, title }, store, publish, log }: R
       );
     }
     await publish(
-      statusTopic,
+      topics.messageStatus,
       standing.map(({ conversationId, callId, ...delivery }) => endReport({ conversationId, callId }, delivery)),
     );
   };

@@ -1,10 +1,9 @@
 import { v5 as uuidOf } from 'uuid';
+import { eventTypes } from '#gen/events.ts';
 import type { BusEvent } from '#lib/bus/bus.ts';
 import { beginAtZero, counter } from '#lib/metrics.ts';
 import type { DeliveryKey, EndedDelivery, FailedAttempt, Round } from './delivery.ts';
 import { encodeAttempted, encodeEnded } from './wire.ts';
-
-export const statusTopic = 'message_status';
 
 /** Ids of reports are made in here from what they report on, so that a repeated report has the same id. */
 const reportNamespace = '8e0f6f2b-1f60-4a52-9d0c-3b7c2a4f9e55';
@@ -47,7 +46,7 @@ export function attemptReport(
   const { messageId, recipientId, channel, replay, attempts } = attempt;
   return {
     id: uuidOf(`${messageId}/${recipientId}/${channel}/${replay}/${attempts}`, reportNamespace),
-    type: 'chat4all.message.v1.DeliveryAttempted',
+    type: eventTypes.DeliveryAttempted,
     key: conversationId,
     value: encodeAttempted(attempt),
     requestId: callId,
@@ -60,7 +59,7 @@ export function endReport({ conversationId, callId }: Cause, delivery: EndedDeli
   const what = `${messageId}/${recipientId}/${channel}`;
   return {
     id: uuidOf(replay === 0 ? what : `${what}/${replay}`, reportNamespace),
-    type: 'chat4all.message.v1.DeliveryEnded',
+    type: eventTypes.DeliveryEnded,
     key: conversationId,
     value: encodeEnded(delivery),
     requestId: callId,

@@ -2,17 +2,16 @@ import { v5 as uuidOf } from 'uuid';
 import { MessageStatus, PayloadType, Priority } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryAttempted, DeliveryEnded } from '#gen/chat4all/message/v1/events.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import { eventTypes } from '#gen/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
+import { isUuid } from '#lib/uuid.ts';
 import type { Job } from './attempt.ts';
 import type { DeliveryToMake } from './connector.ts';
 import type { DeliveryKey, EndedDelivery, FailedAttempt, Round } from './delivery.ts';
 import type { ParkedDelivery } from './lanes-store.ts';
 
-const requested = 'chat4all.router.v1.DeliveryRequested';
-
-/** PostgreSQL's idea of a UUID, as the clients' ids are: of any version. */
-const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const requested = eventTypes.DeliveryRequested;
 
 /** The most recipients that one event may have. */
 const mostRecipients = 100;
@@ -38,11 +37,11 @@ export function readRequested(
   // An event for one delivery, as they were before an event could be for several, has the id of that delivery.
   const isForOne = event.recipientIds.length === 0;
   const recipientIds = isForOne ? [event.recipientId] : event.recipientIds;
-  if (!uuidPattern.test(id)) throw unreadable('its id is no UUID');
-  if (!uuidPattern.test(messageId)) throw unreadable('message_id is no UUID');
+  if (!isUuid(id)) throw unreadable('its id is no UUID');
+  if (!isUuid(messageId)) throw unreadable('message_id is no UUID');
   if (recipientIds.length > mostRecipients) throw unreadable(`it has more than ${mostRecipients} recipient_ids`);
-  if (!recipientIds.every((recipientId) => uuidPattern.test(recipientId))) throw unreadable('recipient_id is no UUID');
-  if (!uuidPattern.test(conversationId) || conversationId !== key) throw unreadable('conversation_id is not its key');
+  if (!recipientIds.every(isUuid)) throw unreadable('recipient_id is no UUID');
+  if (!isUuid(conversationId) || conversationId !== key) throw unreadable('conversation_id is not its key');
   if (event.channel !== channel) throw unreadable(`its channel is ${JSON.stringify(event.channel)}`);
   if (deliverBy === undefined) throw unreadable('deliver_by is missing');
   if (replay < 0) throw unreadable('replay is negative');

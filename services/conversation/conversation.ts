@@ -1,4 +1,5 @@
 import { HubError, type FieldViolation } from '#lib/errors.ts';
+import { isUuid } from '#lib/uuid.ts';
 
 export type ConversationKind = 'private' | 'group';
 
@@ -20,14 +21,12 @@ const sizes = {
   group: { least: 3, most: 100, rule: 'must name 3 to 100 people for a group' },
 } as const;
 
-const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
 /**
  * The ids and the usernames to look up for what members are called by, in any letter case. A name that looks like an id may be
  * either.
  */
 export function possibleUsers(named: readonly string[]): { userIds: string[]; usernames: string[] } {
-  const ids = named.map((name) => name.toLowerCase()).filter((name) => uuidPattern.test(name));
+  const ids = named.map((name) => name.toLowerCase()).filter(isUuid);
   return { userIds: [...new Set(ids)], usernames: [...new Set(named)] };
 }
 

@@ -1,4 +1,5 @@
 import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
+import { eventTypes, groups, topics } from '#gen/events.ts';
 import type { Bus, ReceivedEvent } from '#lib/bus/bus.ts';
 import { waitAtMost } from '#lib/deadline.ts';
 import { isTransient } from '#lib/errors.ts';
@@ -36,8 +37,8 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
   async function follow(): Promise<void> {
     bus ??= await openBus();
     await bus.consume({
-      topics: ['message_processing'],
-      group: 'conversation',
+      topics: [topics.messageProcessing],
+      group: groups.conversation,
       interval: activityInterval,
       handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
     });
@@ -59,7 +60,7 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
 }
 
 function activityOf(event: ReceivedEvent) {
-  if (event.type !== 'chat4all.message.v1.MessageAccepted') return [];
+  if (event.type !== eventTypes.MessageAccepted) return [];
   const { conversationId, acceptedAt } = MessageAccepted.decode(event.value);
   return acceptedAt === undefined ? [] : [{ conversationId, at: acceptedAt }];
 }

@@ -3,6 +3,7 @@ import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conver
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { OperationsServiceService } from '#gen/chat4all/message/v1/operations.ts';
+import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, longestRetention, type Config } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
@@ -46,7 +47,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   return startService({ name: 'message', config, log, database }, async ({ db, own, onStop, connect, serve }) => {
-    const bus = own(await openBus(config, { log, clientId: 'message', publishes: ['message_processing'] }));
+    const bus = own(await openBus(config, { log, clientId: 'message', publishes: [topics.messageProcessing] }));
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
     const connectors = connect(ConnectorsServiceService, 'connectors', config.CONNECTORS_ADDRESS);
     const files = connect(FileServiceService, 'file', config.FILE_ADDRESS);

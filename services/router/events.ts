@@ -3,25 +3,21 @@ import { MessageAccepted, MessageRejected, MessageRouted } from '#gen/chat4all/m
 import type { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { PayloadType } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
+import { eventTypes, groups, topics } from '#gen/events.ts';
 import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Connection } from '#lib/rpc/client.ts';
+import { isUuid } from '#lib/uuid.ts';
 import { decide, requestsFor, type Request, type Route } from './router.ts';
 import { keyOf, type Store } from './store.ts';
 
-const processingTopic = 'message_processing';
-const statusTopic = 'message_status';
-const accepted = 'chat4all.message.v1.MessageAccepted';
 const missingFile = 'The file is not in the store';
 
 /** Ids of events are made in here from what the events say, so that a repeated event has the same id. */
 const eventNamespace = 'c4c3b8d0-54f5-4b4d-8a3e-6a1f2f1d7c10';
-
-/** PostgreSQL's idea of a UUID, as the clients' ids are: of any version. */
-const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** Bytes. Texts may be long: not everything of a batch may be encoded, or published, at once. */
 const largestPublication = 2 * 1024 * 1024;
@@ -40,8 +36,8 @@ export type Files = Pick<Connection<typeof FileServiceService>, 'verifyFile'>;
 export function consumeMessages(options: { bus: Bus; store: Store; files: Files; log: Logger }): Promise<Consumer> {
   const { bus, store, files, log } = options;
   return bus.consume({
-    topics: [processingTopic],
-    group: 'router',
+    topics: [topics.messageProcessing],
+    group: groups.router,
     handle: routing({ store, files, publish: bus.publish, log }),
     onDeadLetter: rejection(bus.publish),
   });
@@ -65,7 +61,7 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
     const routed = [...messages.values()].map((each) => ({ ...each, route: standing.get(keyOf(each.message))! }));
 
     await publish(
-      statusTopic,
+      topics.messageStatus,
       routed.map(({ event, route }) => decisionEvent(event, route)),
     );
     for (const { event, route } of routed) {
@@ -78,9 +74,10 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
     }
 
     const requests = routed.flatMap((each) => requestsFor(each.route).map((request) => ({ ...each, request })));
-    const byTopic = Map.groupBy(requests, ({ request }) => request.topic);
+    const byChannel = Map.groupBy(requests, ({ request }) => request.channel);
     await Promise.all(
-      [...byTopic].map(async ([topic, some]) => {
+      [...byChannel].map(async ([channel, some]) => {
+        const topic = topics.outgoing(channel);
         let run: BusEvent[] = [];
         let bytes = 0;
         for (const { event, message, request } of some) {
@@ -129,7 +126,7 @@ export function rejection(publish: Bus['publish']) {
     const about = roundOf(event);
     // Nobody can say whose it is: there is nothing to end.
     if (about === undefined) return;
-    await publish(statusTopic, [rejectedEvent(event, { ...about, at: hubDate(), reason })]);
+    await publish(topics.messageStatus, [rejectedEvent(event, { ...about, at: hubDate(), reason })]);
   };
 }
 
@@ -142,23 +139,23 @@ interface Accepted {
 function readAccepted(event: ReceivedEvent): Accepted {
   const unreadable = (what: string, cause?: unknown) =>
     new HubError('INVALID_ARGUMENT', 'UNREADABLE_EVENT', `The event could not be read: ${what}`, { cause });
-  if (event.type !== accepted) throw unreadable(`its type is ${event.type}`);
+  if (event.type !== eventTypes.MessageAccepted) throw unreadable(`its type is ${event.type}`);
   let message: MessageAccepted;
   try {
     message = MessageAccepted.decode(event.value);
   } catch (error) {
-    throw unreadable(`it is no ${accepted}`, error);
+    throw unreadable(`it is no ${eventTypes.MessageAccepted}`, error);
   }
   const { deliverBy } = message;
-  if (!uuidPattern.test(message.messageId)) throw unreadable('message_id is no UUID');
-  if (!uuidPattern.test(event.id)) throw unreadable('its id is no UUID');
+  if (!isUuid(message.messageId)) throw unreadable('message_id is no UUID');
+  if (!isUuid(event.id)) throw unreadable('its id is no UUID');
   // The event of a replay has an id of its own.
   if (message.replay === 0 && message.messageId !== event.id) throw unreadable('message_id is not its id');
-  if (message.conversationId !== event.key || !uuidPattern.test(event.key)) {
+  if (message.conversationId !== event.key || !isUuid(event.key)) {
     throw unreadable('conversation_id is not its key');
   }
   message.recipientIds.forEach((id, index) => {
-    if (!uuidPattern.test(id)) throw unreadable(`recipient_ids[${index}] is no UUID`);
+    if (!isUuid(id)) throw unreadable(`recipient_ids[${index}] is no UUID`);
   });
   if (deliverBy === undefined) throw unreadable('deliver_by is missing');
   if (message.replay < 0) throw unreadable('replay is negative');
@@ -169,11 +166,11 @@ function readAccepted(event: ReceivedEvent): Accepted {
 function roundOf({ id, value }: ReceivedEvent): { messageId: string; replay: number } | undefined {
   try {
     const { messageId, replay } = MessageAccepted.decode(value);
-    if (uuidPattern.test(messageId)) return { messageId, replay };
+    if (isUuid(messageId)) return { messageId, replay };
   } catch {
     // Said by whoever tried to route it.
   }
-  return uuidPattern.test(id) ? { messageId: id, replay: 0 } : undefined;
+  return isUuid(id) ? { messageId: id, replay: 0 } : undefined;
 }
 
 function idOf(what: string, replay: number): string {
@@ -184,7 +181,7 @@ function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejected
   if (rejectedReason !== null) return rejectedEvent(cause, { messageId, at, reason: rejectedReason, replay });
   return {
     id: idOf(`${messageId}/routed`, replay),
-    type: 'chat4all.message.v1.MessageRouted',
+    type: eventTypes.MessageRouted,
     key: cause.key,
     value: MessageRouted.encode({ messageId, at, replay }).finish(),
     requestId: cause.requestId,
@@ -194,7 +191,7 @@ function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejected
 function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEvent {
   return {
     id: idOf(`${rejected.messageId}/rejected`, rejected.replay),
-    type: 'chat4all.message.v1.MessageRejected',
+    type: eventTypes.MessageRejected,
     key: cause.key,
     value: MessageRejected.encode(rejected).finish(),
     requestId: cause.requestId,
@@ -212,7 +209,7 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
   return {
     // Named after the first: what is asked for together is so whenever the message is routed again.
     id: idOf(isForOne ? `${messageId}/${first}/${channel}` : `${messageId}/${channel}/${first}`, replay),
-    type: 'chat4all.router.v1.DeliveryRequested',
+    type: eventTypes.DeliveryRequested,
     key: cause.key,
     value: DeliveryRequested.encode({
       messageId,

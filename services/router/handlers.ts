@@ -1,4 +1,5 @@
 import type { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
+import { topics } from '#gen/events.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Handlers } from '#lib/rpc/server.ts';
 import { copiesOf } from './router.ts';
@@ -16,7 +17,7 @@ export function handlers(store: Store): Handlers<typeof RouterServiceService> {
         conversationId: route.conversationId,
         routedAt: route.routedAt,
         rejectedReason: route.rejectedReason ?? '',
-        deliveries: copiesOf(route),
+        deliveries: copiesOf(route).map((copy) => ({ ...copy, topic: topics.outgoing(copy.channel) })),
       };
     },
   };

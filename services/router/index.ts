@@ -1,5 +1,6 @@
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
 import { RouterServiceService } from '#gen/chat4all/router/v1/router.ts';
+import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import type { Config } from '#lib/config.ts';
 import { effectSettings, startForgetting } from '#lib/forgetting.ts';
@@ -23,7 +24,7 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   return startService({ name: 'router', config, log, database }, async ({ db, own, connect, serve }) => {
-    const bus = own(await openBus(config, { log, clientId: 'router', publishes: ['message_status'] }));
+    const bus = own(await openBus(config, { log, clientId: 'router', publishes: [topics.messageStatus] }));
     const files = connect(FileServiceService, 'file', config.FILE_ADDRESS);
     const store = openStore(db);
 

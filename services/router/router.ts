@@ -37,12 +37,6 @@ export interface Route {
 export interface Request {
   channel: string;
   recipientIds: readonly string[];
-  topic: string;
-}
-
-/** One copy of a message: to one person over one channel. */
-export interface Copy extends Target {
-  topic: string;
 }
 
 /** Whatever else a channel is called can't be part of a topic's name, so nobody can listen there. */
@@ -82,28 +76,28 @@ function objection(
 }
 
 /** The most recipients that one event may have. */
-const mostRecipients = 100;
+const maxRecipients = 100;
 
 /** What is asked for so that the copies are sent out: the content goes once to each channel, in as few events as may be. */
 export function requestsFor(route: Route): Request[] {
-  const byTopic = Map.groupBy(copiesOf(route), ({ topic }) => topic);
-  return [...byTopic].flatMap(([topic, copies]) => {
+  const byChannel = Map.groupBy(copiesOf(route), ({ channel }) => channel);
+  return [...byChannel].flatMap(([channel, copies]) => {
     const requests: Request[] = [];
-    for (let next = 0; next < copies.length; next += mostRecipients) {
-      const some = copies.slice(next, next + mostRecipients);
-      requests.push({ channel: some[0]!.channel, topic, recipientIds: some.map(({ recipientId }) => recipientId) });
+    for (let next = 0; next < copies.length; next += maxRecipients) {
+      const some = copies.slice(next, next + maxRecipients);
+      requests.push({ channel, recipientIds: some.map(({ recipientId }) => recipientId) });
     }
     return requests;
   });
 }
 
 /** The copies that a message is sent out in: by channel, then by recipient. None if it was rejected. */
-export function copiesOf({ recipientIds, channels, rejectedReason, targets }: Route): Copy[] {
+export function copiesOf({ recipientIds, channels, rejectedReason, targets }: Route): Target[] {
   if (rejectedReason !== null) return [];
   const wanted = targets && new Set(targets.map(({ recipientId, channel }) => `${recipientId} ${channel}`));
   return channels.flatMap((channel) =>
     recipientIds
       .filter((recipientId) => wanted === null || wanted.has(`${recipientId} ${channel}`))
-      .map((recipientId) => ({ recipientId, channel, topic: `${channel}_outgoing` })),
+      .map((recipientId) => ({ recipientId, channel })),
   );
 }

@@ -1,5 +1,6 @@
 import { DeliveryAttempted, DeliveryEnded, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
+import { eventTypes, groups, topics } from '#gen/events.ts';
 import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
@@ -19,8 +20,8 @@ const expiredMessages = counter('messages_expired_total', 'Messages that failed 
 /** Applies what router and connectors report on `message_status`. */
 export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
   return bus.consume({
-    topics: ['message_status'],
-    group: 'message',
+    topics: [topics.messageStatus],
+    group: groups.message,
     interval: reportInterval,
     async handle(events) {
       const reports = events.map(reportOf);
@@ -41,19 +42,19 @@ export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; lo
 /** @throws Error for an event that is none of those that belong on the topic: it goes to the dead letters */
 function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: Report } {
   switch (type) {
-    case 'chat4all.message.v1.MessageRouted': {
+    case eventTypes.MessageRouted: {
       const { messageId, at, replay } = MessageRouted.decode(value);
       return { messageId, report: { kind: 'routed', at: at ?? hubDate(), replay } };
     }
-    case 'chat4all.message.v1.MessageRejected': {
+    case eventTypes.MessageRejected: {
       const { messageId, at, reason, replay } = MessageRejected.decode(value);
       return { messageId, report: { kind: 'rejected', at: at ?? hubDate(), reason, replay } };
     }
-    case 'chat4all.message.v1.DeliveryAttempted': {
+    case eventTypes.DeliveryAttempted: {
       const { messageId, at = hubDate(), nextAttemptAt = null, ...attempt } = DeliveryAttempted.decode(value);
       return { messageId, report: { kind: 'attempted', at, nextAttemptAt, ...attempt } };
     }
-    case 'chat4all.message.v1.DeliveryEnded': {
+    case eventTypes.DeliveryEnded: {
       const { messageId, recipientId, channel, status, attempts, error, at, replay } = DeliveryEnded.decode(value);
       const delivered = status === MessageStatus.MESSAGE_STATUS_DELIVERED;
       return {

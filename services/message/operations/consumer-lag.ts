@@ -1,4 +1,5 @@
 import type { TopicLag } from '#gen/chat4all/message/v1/operations.ts';
+import { groups, topics } from '#gen/events.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Channels } from '../messages/channels.ts';
@@ -15,11 +16,11 @@ export function consumerLag({
 }): ConsumerLag {
   return async () => {
     const consumed = [
-      { topic: 'message_processing', group: 'router' },
-      { topic: 'message_status', group: 'message' },
+      { topic: topics.messageProcessing, group: groups.router },
+      { topic: topics.messageStatus, group: groups.message },
       ...(channels.known() ?? []).map((channel) => ({
-        topic: `${channel}_outgoing`,
-        group: `${channel}_connector`,
+        topic: topics.outgoing(channel),
+        group: groups.connector(channel),
       })),
     ];
     try {

@@ -1,3 +1,4 @@
+import { eventTypes, topics } from '#gen/events.ts';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
@@ -70,7 +71,7 @@ export interface Replayed {
 const republishedAtOnce = 20;
 
 /** Reports without which a delivery ends as it does: nothing begins anew because of them. */
-const endsNothing = ['chat4all.message.v1.MessageRouted', 'chat4all.message.v1.DeliveryAttempted'];
+const endsNothing = [eventTypes.MessageRouted, eventTypes.DeliveryAttempted] as string[];
 
 export type DeadLetters = ReturnType<typeof openDeadLetters>;
 
@@ -226,7 +227,7 @@ async function replayMessage(
     if (message === undefined || letters.length === 0) return {};
 
     if (message.status !== 'delivered' && message.status !== 'failed') {
-      const reports = letters.filter(({ topic }) => topic === 'message_status').slice(0, republishedAtOnce);
+      const reports = letters.filter(({ topic }) => topic === topics.messageStatus).slice(0, republishedAtOnce);
       const ids = reports.map(({ id }) => id);
       const replayed = await republish(transaction, ids, selection, replaying);
       return { replayed, open: letters.length - replayed };

@@ -8,11 +8,13 @@ import {
   MessageRouted,
 } from '#gen/chat4all/message/v1/events.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
-import { deadLetterTopic, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
+import { channelOfOutgoing, eventTypes, topics } from '#gen/events.ts';
+import { deadLetterTopic, originOfDeadLetters, type Bus, type Consumer, type ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, sweep, type Loop } from '#lib/loop.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
+import { isUuid } from '#lib/uuid.ts';
 import type { Channels } from '../messages/channels.ts';
 import type { DeadLetters, DeadLetterWithValue, NewDeadLetter } from './dead-letters-store.ts';
 
@@ -41,7 +43,7 @@ export function startDeadLetters(options: {
     const known = channels.known();
     // Until the connectors are there everything is just starting, and has better things to do.
     if (known === undefined) return lookForChannelsEvery.unknown;
-    for (const topic of ['message_processing', 'message_status', ...known.map(outgoingTopic)]) {
+    for (const topic of [topics.messageProcessing, topics.messageStatus, ...known.map(topics.outgoing)]) {
       if (consumers.has(topic)) continue;
       const consumer = await bus.consume({
         topics: [deadLetterTopic(topic)],
@@ -65,17 +67,13 @@ export function startDeadLetters(options: {
 /** Few: each may have 4 MiB. */
 const deadLetterBatch = 20;
 
-function outgoingTopic(channel: string): string {
-  return `${channel}_outgoing`;
-}
-
 /** Ids of dead letters are made in here, so that the same one has the same id when it comes again. */
 const deadLetterNamespace = '5b0f1c52-7f0e-4e0e-8f0c-0b6f0a5a9c11';
 
 /** What there is to know of a dead letter. Never throws: there is nowhere to put one that can't be kept. */
 export function deadLetterOf(event: ReceivedEvent): NewDeadLetter {
   const { id: eventId, type, key, requestId, topic: at, partition: on, value } = event;
-  const unexplained = { topic: at.replace(/\.dead_letters$/, ''), partition: on, group: '', reason: '', attempts: 0 };
+  const unexplained = { topic: originOfDeadLetters(at) ?? at, partition: on, group: '', reason: '', attempts: 0 };
   const { topic, partition, group, reason, attempts, failedAt } = { failedAt: 0, ...unexplained, ...event.deadLetter };
   const digest = createHash('sha256').update(value).digest('base64');
   const identity = [topic, partition, group, eventId, failedAt, digest].join('/');
@@ -101,32 +99,30 @@ function withoutNul(text: string): string {
   return text.replaceAll('\0', '');
 }
 
-const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
-
 /** Which message, recipient and channel an event is about, as far as it can be told. */
 function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'messageId' | 'recipientId' | 'channel'> {
-  const channel = /^(.*)_outgoing$/.exec(topic)?.[1] ?? null;
-  const uuid = (text: string) => (uuidPattern.test(text) ? text : null);
+  const channel = channelOfOutgoing(topic) ?? null;
+  const uuid = (text: string) => (isUuid(text) ? text : null);
   // The event of a message that is routed for the first time has its id, whatever else can be read of it.
   const deliveryIn = (report: { messageId: string; recipientId: string; channel: string }) => ({
     messageId: uuid(report.messageId),
     recipientId: uuid(report.recipientId),
     channel: withoutNul(report.channel),
   });
-  const unread = { messageId: topic === 'message_processing' ? uuid(event.id) : null, recipientId: null, channel };
+  const unread = { messageId: topic === topics.messageProcessing ? uuid(event.id) : null, recipientId: null, channel };
   try {
     switch (event.type) {
-      case 'chat4all.message.v1.MessageAccepted':
+      case eventTypes.MessageAccepted:
         return { ...unread, messageId: uuid(MessageAccepted.decode(event.value).messageId) ?? unread.messageId };
-      case 'chat4all.message.v1.MessageRouted':
+      case eventTypes.MessageRouted:
         return { ...unread, messageId: uuid(MessageRouted.decode(event.value).messageId) };
-      case 'chat4all.message.v1.MessageRejected':
+      case eventTypes.MessageRejected:
         return { ...unread, messageId: uuid(MessageRejected.decode(event.value).messageId) };
-      case 'chat4all.message.v1.DeliveryAttempted':
+      case eventTypes.DeliveryAttempted:
         return deliveryIn(DeliveryAttempted.decode(event.value));
-      case 'chat4all.message.v1.DeliveryEnded':
+      case eventTypes.DeliveryEnded:
         return deliveryIn(DeliveryEnded.decode(event.value));
-      case 'chat4all.router.v1.DeliveryRequested': {
+      case eventTypes.DeliveryRequested: {
         const { messageId, recipientId } = DeliveryRequested.decode(event.value);
         return { messageId: uuid(messageId), recipientId: uuid(recipientId), channel };
       }

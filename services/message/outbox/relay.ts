@@ -1,4 +1,5 @@
 import { v4 as uuid } from 'uuid';
+import { topics } from '#gen/events.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
@@ -83,7 +84,7 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
     const began = performance.now();
     try {
       await bus.publish(
-        'message_processing',
+        topics.messageProcessing,
         entries.map(({ event }) => event),
       );
       failingSince = undefined;

@@ -1,3 +1,4 @@
+import { eventTypes } from '#gen/events.ts';
 import type { BusEvent } from '#lib/bus/bus.ts';
 import type { Database } from '#lib/database.ts';
 import { v5 as uuidOf } from 'uuid';
@@ -49,7 +50,7 @@ export function openOutbox(database: Database) {
           row.event === null
             ? written.get(row.message_id)!
             : { key: row.conversation_id!, id: row.message_id, value: withSeq(row.event, row.seq!) };
-        const type = 'chat4all.message.v1.MessageAccepted';
+        const type = eventTypes.MessageAccepted;
         return { id: row.id, event: { id, type, key, value, requestId: row.request_id } };
       });
       const found = Number(rows[0]?.found ?? 0);

@@ -9,7 +9,7 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { MessageStatus, Payload, Priority } from "./message.ts";
 
-/** On `message_processing`, from the message service: a message was stored and is to be routed. */
+/** From the message service: a message was stored and is to be routed. */
 export interface MessageAccepted {
   /** UUID of the message. */
   messageId: string;
@@ -51,7 +51,7 @@ export interface DeliveryTarget {
   channel: string;
 }
 
-/** On `message_status`, from the router: every delivery of the message was handed to its channel. */
+/** From the router: every delivery of the message was handed to its channel. */
 export interface MessageRouted {
   /** UUID of the message. */
   messageId: string;
@@ -63,7 +63,7 @@ export interface MessageRouted {
   replay: number;
 }
 
-/** On `message_status`, from the router: the message can't be routed, so every open delivery of it has failed. */
+/** From the router: the message can't be routed, so every open delivery of it has failed. */
 export interface MessageRejected {
   /** UUID of the message. */
   messageId: string;
@@ -77,7 +77,7 @@ export interface MessageRejected {
   replay: number;
 }
 
-/** On `message_status`, from the connectors: one delivery has ended. */
+/** From the connectors: one delivery has ended. */
 export interface DeliveryEnded {
   /** UUID of the message. */
   messageId: string;
@@ -100,8 +100,8 @@ export interface DeliveryEnded {
 }
 
 /**
- * On `message_status`, from the connectors: a delivery was tried in vain and will be tried again. Not every attempt is
- * reported, only those after which the delivery stays open for a while.
+ * From the connectors: an attempt to deliver has failed, and there will be another one. Not every attempt is reported, only those
+ * after which the delivery stays open for a while.
  */
 export interface DeliveryAttempted {
   /** UUID of the message. */

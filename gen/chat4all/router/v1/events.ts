@@ -10,7 +10,7 @@ import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Payload, Priority } from "../../message/v1/message.ts";
 
 /**
- * On `<channel>_outgoing`, from the router: deliver this message to these people over that channel. Each of them is one
+ * From the router: deliver this message to these people over that channel. Each of them is one
  * delivery; the content travels once for all of them.
  */
 export interface DeliveryRequested {
