@@ -96,7 +96,7 @@ const areas: Area[] = [
   { name: 'lib/bus', files: ['lib/bus/**'], never: [noService, noGateway, noDomainTypes] },
   {
     name: 'lib/database',
-    files: ['lib/database.ts', 'lib/notifications.ts'],
+    files: ['lib/database.ts', 'lib/database-*.ts', 'lib/notifications.ts'],
     never: [noService, noGateway, noDomainTypes],
   },
   { name: 'lib/identity', files: ['lib/identity.ts'], never: [noService, noGateway, noDomainTypes] },
@@ -161,7 +161,7 @@ const areas: Area[] = [
       noService,
       noGateway,
       noSimulation,
-      [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
+      [['#lib/bus/**', '#lib/database*.ts'], 'handlers delegate: no SQL, no bus'],
     ],
   },
   {
@@ -176,7 +176,7 @@ const areas: Area[] = [
       onlyOwnService,
       noService,
       noGateway,
-      [['#lib/bus/**', '#lib/database.ts'], 'handlers delegate: no SQL, no bus'],
+      [['#lib/bus/**', '#lib/database*.ts'], 'handlers delegate: no SQL, no bus'],
     ],
   },
   {

@@ -1,6 +1,8 @@
 import { once } from 'node:events';
 import { ConfigError, loadConfig, postgresUrl, secret, type Settings } from '#lib/config.ts';
-import { migrateDatabase, openDatabase, provisionDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { openDatabase } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
+import { migrateDatabase, provisionDatabase } from '#lib/database-migrations.ts';
 import { awaitEngine, engineSettings, placeOf } from '#lib/engines.ts';
 import { HubError } from '#lib/errors.ts';
 import { configurationExitCode } from '#lib/lifecycle.ts';

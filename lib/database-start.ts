@@ -1,6 +1,7 @@
 import { correctBy } from './clock.ts';
 import { ConfigError, type Config } from './config.ts';
-import { openDatabase, type Database, type databaseSettings, type DatabaseDefinition } from './database.ts';
+import { openDatabase, type Database, type databaseSettings } from './database.ts';
+import type { DatabaseDefinition } from './database-definition.ts';
 import { awaitEngine, placeOf } from './engines.ts';
 import { HubError } from './errors.ts';
 import { repeat } from './loop.ts';

@@ -10,14 +10,10 @@ import test, { type ExecutionContext } from 'ava';
 import { createAuthority, writeCertificates, type Issued } from '../test/certificates.ts';
 import { openHarness } from '../test/harness.ts';
 import { opened, openedTogether } from '../test/opened.ts';
-import {
-  migrateDatabase,
-  openDatabase,
-  provisionDatabase,
-  SchemaMismatch,
-  type Database,
-  type SchemaMigration,
-} from './database.ts';
+import { openDatabase, type Database } from './database.ts';
+import type { SchemaMigration } from './database-definition.ts';
+import { migrateDatabase, provisionDatabase } from './database-migrations.ts';
+import { SchemaMismatch } from './database-version.ts';
 import { HubError, TimedOut } from './errors.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());

@@ -1,6 +1,7 @@
 import type { Config } from './config.ts';
 import { startDatabase, type ServiceDatabase } from './database-start.ts';
-import { databaseSettings, type DatabaseDefinition } from './database.ts';
+import { databaseSettings } from './database.ts';
+import type { DatabaseDefinition } from './database-definition.ts';
 import { identitySettings, openIdentities, type Identities } from './identity.ts';
 import type { Running } from './lifecycle.ts';
 import type { Logger } from './log.ts';

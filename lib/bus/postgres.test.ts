@@ -6,7 +6,7 @@ import { startPostgres, type Postgres } from '../../dev/engines/postgres.ts';
 import { freePorts } from '../../dev/ports.ts';
 import { eventually } from '../../test/eventually.ts';
 import { opened, openedFolder } from '../../test/opened.ts';
-import { provisionDatabase } from '../database.ts';
+import { provisionDatabase } from '../database-migrations.ts';
 import { openLog } from '../log.ts';
 import { busContract, type Engine } from './contract.ts';
 import { busSettings, openBus } from './open.ts';

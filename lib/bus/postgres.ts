@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import pg from 'pg';
 import { mayConnect } from '../connections.ts';
-import { isAway } from '../database.ts';
+import { isAway } from '../database-errors.ts';
 import type { Logger } from '../log.ts';
 import { listen } from '../notifications.ts';
 import { retryUntilDone } from '../retry.ts';

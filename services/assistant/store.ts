@@ -1,4 +1,4 @@
-import type { DatabaseDefinition } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { conversationEntities } from './conversations/conversations-store.ts';
 import { MessageNamespaceEntity } from './mcp/message-ids-store.ts';
 import { mcpSessionEntities } from './mcp/sessions-store.ts';

@@ -1,6 +1,8 @@
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
-import { migrateDatabase, openDatabase, schemaDrift, type DatabaseDefinition } from '#lib/database.ts';
+import { openDatabase } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
+import { migrateDatabase, schemaDrift } from '#lib/database-migrations.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { database, openStore } from './store.ts';

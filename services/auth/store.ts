@@ -1,4 +1,5 @@
-import type { Database, DatabaseDefinition } from '#lib/database.ts';
+import type { Database } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { ApiKeyEntity, apiKeyQueries } from './api-keys/api-keys-store.ts';
 import { AuditEventEntity, auditQueries } from './accounts/audit-store.ts';
 import { failureQueries, LoginFailureEntity } from './logins/failures-store.ts';

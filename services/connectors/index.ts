@@ -2,7 +2,7 @@ import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors
 import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, integer, type Config } from '#lib/config.ts';
-import type { DatabaseDefinition } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { effectSettings } from '#lib/forgetting.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';

@@ -1,5 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
-import type { Database, DatabaseDefinition } from '#lib/database.ts';
+import type { Database } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { openDeliveries } from './deliveries-store.ts';
 import { openLanes } from './lanes-store.ts';
 

@@ -1,7 +1,8 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import { v7 as orderedUuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
-import type { Database, DatabaseDefinition } from '#lib/database.ts';
+import type { Database } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import type { Activity, ConversationKind } from './conversation.ts';
 
 const ConversationEntity = defineEntity({

@@ -1,6 +1,7 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import { hubDate } from '#lib/clock.ts';
-import type { Database, DatabaseDefinition, SqlTransaction } from '#lib/database.ts';
+import type { Database, SqlTransaction } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import type { File, Status } from './file.ts';
 
 const ContentEntity = defineEntity({

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import test from 'ava';
-import { migrateDatabase, openDatabase, type DatabaseDefinition } from '#lib/database.ts';
+import { openDatabase } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
+import { migrateDatabase } from '#lib/database-migrations.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import type { NewMessage } from './messages/acceptance-store.ts';

@@ -1,5 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
-import type { DatabaseDefinition } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import type { Content, FileLabel, Priority, Status, StatusChange } from './message.ts';
 
 const Message = defineEntity({

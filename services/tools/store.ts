@@ -1,5 +1,5 @@
 import { defineEntity, p } from '@mikro-orm/core';
-import type { DatabaseDefinition } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import type { PlanName, ResponseStatus } from './tools.ts';
 
 const ToolEntity = defineEntity({

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { migrateDatabase, openDatabase, schemaDrift } from '#lib/database.ts';
+import { openDatabase } from '#lib/database.ts';
+import { migrateDatabase, schemaDrift } from '#lib/database-migrations.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { database } from '../index.ts';

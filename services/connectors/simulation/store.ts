@@ -1,5 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
-import type { Database, DatabaseDefinition } from '#lib/database.ts';
+import type { Database } from '#lib/database.ts';
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import { emptyProfile, type OwedReceipt, type Profile } from './profile.ts';
 
