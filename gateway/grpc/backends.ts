@@ -2,7 +2,7 @@ import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, status, type ChannelOptions, type Client, type ServiceError } from '@grpc/grpc-js';
 import { oneOf } from '#lib/config.ts';
 import type { Health, PartsHealth } from '#lib/readiness.ts';
-import { onceMoreIfRefused, openClient } from '#lib/rpc/delivery.ts';
+import { onceMoreIfRefused, openClient } from '#lib/rpc/grpc-client.ts';
 import { connectionOptions, Reach, targetOf } from '#lib/rpc/reach.ts';
 import type { Transport } from '#lib/rpc/transport.ts';
 import { UnaryClient } from './unary-client.ts';

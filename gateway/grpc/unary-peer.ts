@@ -1,7 +1,7 @@
 import { connect, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { status } from '@grpc/grpc-js';
-import { mostResets } from '#lib/rpc/delivery.ts';
+import { maxResets } from '#lib/rpc/http2-connect.ts';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
 import { ClientConnection } from './http2/connection.ts';
 import { RequestHead, type Fields } from './http2/request.ts';
@@ -192,7 +192,7 @@ export class Peer {
         this.#isReplacing = true;
         this.#connect(connection);
       },
-      mostResets,
+      mostResets: maxResets,
     });
     socket.once('close', () => clearInterval(pings));
     if (worn === undefined) this.#connection = connection;

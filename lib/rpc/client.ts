@@ -6,7 +6,7 @@ import { unlessAborted } from '../deadline.ts';
 import { HubError, type ErrorKind } from '../errors.ts';
 import type { Identities } from '../identity.ts';
 import { onBehalfKey, type Credentials } from './call.ts';
-import { openClient } from './delivery.ts';
+import { openClient } from './grpc-client.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { connectionOptions, isAddress, Reach, targetOf } from './reach.ts';
 import { method, timeoutOf } from './schema.ts';

@@ -10,7 +10,7 @@ import { loadConfig } from '../config.ts';
 import type { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from '../identity.ts';
 import { openLog } from '../log.ts';
-import { openClient } from './delivery.ts';
+import { openClient } from './grpc-client.ts';
 import { bytesMessage } from './raw-body.ts';
 import { connectionOptions } from './reach.ts';
 import { emptyResets } from './resets.ts';

@@ -29,7 +29,7 @@ import { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities } from '../identity.ts';
 import { openLog } from '../log.ts';
 import { connect } from './client.ts';
-import { onceMoreIfRefused, openClient } from './delivery.ts';
+import { onceMoreIfRefused, openClient } from './grpc-client.ts';
 import { callersOf, registry } from './schema.ts';
 import { serve, service, serverSettings, type Checks, type Handlers, type ServeOptions } from './server.ts';
 import { encodeViolations, fromServiceError } from './status.ts';

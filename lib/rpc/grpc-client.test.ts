@@ -3,7 +3,8 @@ import { credentials, Metadata, status, type Client, type ServiceError } from '@
 import test, { type ExecutionContext } from 'ava';
 import { behindTime } from '../../test/clock.ts';
 import { endings, serveRaw, type Ending, type RawServer } from '../../test/raw-http2.ts';
-import { onceMoreIfRefused, openClient, type CallError } from './delivery.ts';
+import type { CallError } from './delivery.ts';
+import { onceMoreIfRefused, openClient } from './grpc-client.ts';
 import { asLost, connectionOptions, Reach } from './reach.ts';
 
 const path = '/a.B/C';
