@@ -2,7 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { within } from '#lib/deadline.ts';
 import { configurationExitCode, type ReadyMessage } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { backoffMs, pauseFor } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
+import { pauseFor } from '#lib/retry.ts';
 
 export interface ChildDefinition {
   name: string;

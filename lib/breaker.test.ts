@@ -6,8 +6,8 @@ import { HubError } from './errors.ts';
 const away = () => new HubError('UNAVAILABLE', 'STORE_UNAVAILABLE', 'The store is away', { retryAfter: 2 });
 
 /** Something that answers, or fails, or hangs; and a breaker in front of it. */
-function prepare(pause: number, patience = 0) {
-  const breaker = new Breaker('STORE_UNAVAILABLE', { pause, patience });
+function prepare(pauseMs: number, minSpanMs = 0) {
+  const breaker = new Breaker('STORE_UNAVAILABLE', { pauseMs, minSpanMs });
   const thing = {
     asked: 0,
     answer: async (): Promise<string> => 'here',

@@ -1,38 +1,37 @@
 import { HubError } from './errors.ts';
 
 /**
- * Says beside why something failed that it was certainly not done, and will not be later either: whoever does it never heard of it.
- * Of other failures that isn't known.
+ * A failure of work that certainly was not done and will not be: it was never sent. Of other failures that isn't known.
  */
 export class NotTried extends HubError {}
 
-/** A failure of something that did answer: it is not away, so a breaker does not count this against it. */
+/** A failure that the other side answered with: it is not away, so a breaker doesn't count it. */
 export class Answered extends HubError {}
 
-/** So many failures in a row mean that it is away, unless all of them came at once: that may be a moment's load. */
-const mostFailures = 5;
-/** Milliseconds that they are spread over at least, and from one try to the next while it is away. */
-const usual = { patience: 2_000, pause: 1_000 };
+/** So many failures in a row open the breaker, unless all of them came within `minSpanMs`: that may be a moment's load. */
+const maxFailures = 5;
+/** While the breaker is open, work is tried once every `pauseMs`. */
+const defaults = { minSpanMs: 2_000, pauseMs: 1_000 };
 
 /**
- * Stops asking what doesn't answer, so that nobody waits in vain and it isn't kept busy: after five failures in a row, over two
- * seconds or more, all work fails at once, as the last did, but for one try a second, which shows that it is back.
+ * A circuit breaker: after five failures in a row, over two seconds or more, all work fails at once with the last error, save for one
+ * try a second, which shows when the other side is back. So nobody waits in vain, and the other side isn't kept busy.
  */
 export class Breaker {
   readonly #reason: string;
-  readonly #patience: number;
-  readonly #pause: number;
+  readonly #minSpanMs: number;
+  readonly #pauseMs: number;
   #failures = 0;
   #failingSince = 0;
   /** The last failure, once it counts as away. */
   #away: HubError | undefined;
   #nextTry = 0;
 
-  /** @param reason that of the HubErrors which mean that it is away */
-  constructor(reason: string, { patience = usual.patience, pause = usual.pause } = {}) {
+  /** @param reason of the HubErrors that count as failures */
+  constructor(reason: string, { minSpanMs = defaults.minSpanMs, pauseMs = defaults.pauseMs } = {}) {
     this.#reason = reason;
-    this.#patience = patience;
-    this.#pause = pause;
+    this.#minSpanMs = minSpanMs;
+    this.#pauseMs = pauseMs;
   }
 
   /** @throws what `work` throws, or without doing it NotTried, UNAVAILABLE with the reason */
@@ -43,7 +42,7 @@ export class Breaker {
         const { kind, reason, message, retryAfter, cause } = this.#away;
         throw new NotTried(kind, reason, message, { retryAfter, cause });
       }
-      this.#nextTry = now + this.#pause;
+      this.#nextTry = now + this.#pauseMs;
     }
     try {
       const result = await work();
@@ -52,7 +51,7 @@ export class Breaker {
     } catch (error) {
       const isAway = error instanceof HubError && error.reason === this.#reason && !(error instanceof Answered);
       if (isAway) this.#failed(error);
-      // Any other answer is one.
+      // Any other error is an answer.
       else this.#works();
       throw error;
     }
@@ -67,8 +66,8 @@ export class Breaker {
     const now = performance.now();
     if (this.#failures === 0) this.#failingSince = now;
     this.#failures += 1;
-    if (this.#failures < mostFailures || now - this.#failingSince < this.#patience) return;
-    if (this.#away === undefined) this.#nextTry = now + this.#pause;
+    if (this.#failures < maxFailures || now - this.#failingSince < this.#minSpanMs) return;
+    if (this.#away === undefined) this.#nextTry = now + this.#pauseMs;
     this.#away = error;
   }
 }

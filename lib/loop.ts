@@ -1,6 +1,6 @@
 import { isTransient } from './errors.ts';
 import type { Logger } from './log.ts';
-import { backoffMs } from './retry.ts';
+import { backoffMs } from './backoff.ts';
 
 /** Work that a process does again and again beside its calls. */
 export interface Loop {

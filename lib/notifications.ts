@@ -3,8 +3,8 @@ import { mayConnect } from './connections.ts';
 import type { Logger } from './log.ts';
 
 /**
- * Listens on a channel of PostgreSQL, over a connection of its own, which comes back by itself. Calls `wake` with what each notification
- * says, and with nothing after each time that some may have been missed.
+ * Listens on a channel of PostgreSQL, over a connection of its own, which is reopened whenever it is lost. Calls `wake` with the payload of
+ * each notification, and without one whenever some may have been missed.
  */
 export async function listen(
   connection: pg.ClientConfig,

@@ -1,6 +1,5 @@
 /**
- * Bytes that the items of a page have together at most: every stock client of gRPC takes an answer of 4 MiB, with all that is around
- * them.
+ * The most bytes of a page's items together: gRPC clients accept messages of 4 MiB by default, which leaves room for the rest.
  */
 export const mostPageBytes = 3 * 1024 * 1024;
 

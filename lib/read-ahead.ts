@@ -1,12 +1,12 @@
 /**
- * The same values, each of which is asked for while the one before is worked on: for pages of a table that are sent one after the other.
- * One value more than was taken may have been read in the end.
+ * Prefetches one value: the next one is asked for while the consumer works on the last one. For pages of a table that are sent one after
+ * the other. In the end one value more may have been read than was consumed.
  */
 export async function* readAhead<T>(source: AsyncIterable<T>): AsyncGenerator<T, void> {
   const iterator = source[Symbol.asyncIterator]();
   const ask = () => {
     const asked = iterator.next();
-    // Whoever stops before it comes doesn't hear of its failure.
+    // A consumer that stops early doesn't see its failure.
     asked.catch(() => {});
     return asked;
   };
@@ -18,7 +18,7 @@ export async function* readAhead<T>(source: AsyncIterable<T>): AsyncGenerator<T,
       yield value;
     }
   } finally {
-    // Not waited for: it ends when the value has come that was asked for last.
+    // Not awaited: it ends only when the prefetched value is there.
     iterator.return?.()?.catch(() => {});
   }
 }

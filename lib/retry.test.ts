@@ -1,5 +1,6 @@
 import test from 'ava';
-import { backoffMs, retryUntilDone } from './retry.ts';
+import { backoffMs } from './backoff.ts';
+import { retryUntilDone } from './retry.ts';
 
 test('backoffMs: doubles after each failure up to the limit, however many there were', (t) => {
   const backoff = { firstMs: 100, maxMs: 1_000, jitter: 0 };

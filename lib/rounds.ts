@@ -11,46 +11,46 @@ interface Waiting<Item, Result> {
 }
 
 export interface RoundLimits<Item> {
-  /** How many items one round has at most. */
+  /** The most items of one round. */
   items: number;
-  /** What the sizes of a round's items come to at most. An item that is larger has a round of its own. Not limited by default. */
+  /** The most that the sizes of a round's items may add up to. A larger item has a round of its own. Not limited by default. */
   size?: { of: (item: Item) => number; most: number };
   /** How many rounds run at once; one by default. */
   atOnce?: number;
   /**
-   * The shortest time between the beginnings of two rounds, in milliseconds; none by default. After a quiet moment an item is worked on
-   * at once; while more come, a round waits for others, unless it is full.
+   * The shortest time between the beginnings of two rounds, in milliseconds; 0 by default. An item that comes later than that is worked
+   * on at once; one that comes earlier waits for others, unless the round is full.
    */
   interval?: number;
   /**
-   * How many items may wait for their round, and what their sizes may come to; whatever comes then is refused. By default as many as
-   * make up fifty rounds.
+   * How many items may wait for their round, and what their sizes may add up to: more are refused. By default as many as make up fifty
+   * rounds.
    */
   waiting?: { items: number; size?: number };
   /**
-   * Whether an error may be that of a single item. Then the round is done again in halves, until those that fail are found. By default
-   * all have failed with their round. One that took too long (`TimedOut` of lib/errors) is always done again in halves.
+   * Whether an error may be the fault of a single item. Then the round is repeated in halves, until the items that fail are found. By
+   * default all items fail with their round. A round that took too long (`TimedOut` of lib/errors) is always repeated in halves.
    */
   isOfItem?: (error: unknown) => boolean;
 }
 
-const roundsThatMayWait = 50;
+const maxWaitingRounds = 50;
 
 /**
- * Does work in rounds: what comes while one runs is the next one. So a single item is worked on at once, and under load many
- * share what each would cost alone, a commit above all. A round of one item belongs to the call that asks for it, with its request id
- * and its deadline; a round of several belongs to none. What waits beyond its call's deadline is not begun any more.
+ * Does work in rounds (group commit): all items that come while one round runs form the next one. So a single item is worked on at once,
+ * and under load many share a cost that each would have alone, such as a commit. A round of one item runs in the context of its call,
+ * with its request id and deadline; a round of several runs in none. An item whose deadline passes while it waits is rejected.
  */
 export class Rounds<Item, Result> {
   readonly #work: (items: readonly Item[]) => Promise<readonly Result[]>;
   readonly #limits: RoundLimits<Item>;
-  readonly #mayWait: { items: number; size: number };
+  readonly #maxWaiting: { items: number; size: number };
   #waiting: Waiting<Item, Result>[] = [];
   #waitingSize = 0;
   #running = 0;
   #began = Number.NEGATIVE_INFINITY;
-  /** How many items a round has at the moment: fewer than it may after one that took too long, until rounds work again. */
-  #most: number;
+  /** The most items of a round at the moment: fewer than allowed after a round that took too long, until rounds succeed again. */
+  #maxItems: number;
   /** What ends the pauses before rounds. */
   readonly #pauses = new Set<() => void>();
   #stopped = false;
@@ -60,11 +60,11 @@ export class Rounds<Item, Result> {
   constructor(work: (items: readonly Item[]) => Promise<readonly Result[]>, limits: RoundLimits<Item>) {
     this.#work = work;
     this.#limits = limits;
-    this.#most = limits.items;
+    this.#maxItems = limits.items;
     const { items, size, waiting } = limits;
-    this.#mayWait = {
-      items: waiting?.items ?? roundsThatMayWait * items,
-      size: waiting?.size ?? roundsThatMayWait * (size?.most ?? Infinity),
+    this.#maxWaiting = {
+      items: waiting?.items ?? maxWaitingRounds * items,
+      size: waiting?.size ?? maxWaitingRounds * (size?.most ?? Infinity),
     };
     this.#idle.resolve();
   }
@@ -76,8 +76,9 @@ export class Rounds<Item, Result> {
    */
   do(item: Item): Promise<Result> {
     const size = this.#limits.size?.of(item) ?? 0;
-    const { items: most, size: mostSize } = this.#mayWait;
-    const isTooMuch = this.#waiting.length >= most || (this.#waiting.length > 0 && this.#waitingSize + size > mostSize);
+    const { items: maxItems, size: maxSize } = this.#maxWaiting;
+    const isTooMuch =
+      this.#waiting.length >= maxItems || (this.#waiting.length > 0 && this.#waitingSize + size > maxSize);
     if (this.#stopped || isTooMuch) {
       const message = 'Too much waits to be done at the moment';
       return Promise.reject(new HubError('UNAVAILABLE', 'OVERLOADED', message, { retryAfter: 1 }));
@@ -90,7 +91,7 @@ export class Rounds<Item, Result> {
     return promise;
   }
 
-  /** Waits until nothing is left to do, of what came before and of what comes meanwhile. */
+  /** Waits until all items are done, also those that come meanwhile. */
   async drain(): Promise<void> {
     while (this.#running > 0) {
       this.#endPauses();
@@ -98,7 +99,7 @@ export class Rounds<Item, Result> {
     }
   }
 
-  /** Does what has come, and refuses whatever comes from now on. */
+  /** Does all items that wait, and refuses any that come from now on. */
   stop(): Promise<void> {
     this.#stopped = true;
     return this.drain();
@@ -140,7 +141,7 @@ export class Rounds<Item, Result> {
     return this.#waiting.length >= items || this.#waitingSize >= (size?.most ?? Infinity);
   }
 
-  /** Takes those out that the next round has. */
+  /** Removes the items of the next round from those that wait. */
   #next(): Waiting<Item, Result>[] {
     const { size } = this.#limits;
     const round: Waiting<Item, Result>[] = [];
@@ -148,7 +149,7 @@ export class Rounds<Item, Result> {
     let sum = 0;
     for (const each of this.#waiting) {
       if (isInTime(each)) {
-        if (round.length >= this.#most) break;
+        if (round.length >= this.#maxItems) break;
         if (size !== undefined && round.length > 0 && sum + each.size > size.most) break;
         round.push(each);
         sum += each.size;
@@ -167,11 +168,11 @@ export class Rounds<Item, Result> {
       const isOfOneCall = others.length === 0 && first?.context !== undefined;
       const results = await (isOfOneCall ? withContext(first.context!, work) : work());
       for (const [index, { resolve }] of round.entries()) resolve(results[index] as Result);
-      this.#most = Math.min(this.#limits.items, 2 * this.#most);
+      this.#maxItems = Math.min(this.#limits.items, 2 * this.#maxItems);
     } catch (error) {
       const tookTooLong = error instanceof TimedOut;
       const half = Math.ceil(round.length / 2);
-      if (tookTooLong) this.#most = Math.min(this.#most, half);
+      if (tookTooLong) this.#maxItems = Math.min(this.#maxItems, half);
       if (round.length > 1 && (tookTooLong || this.#limits.isOfItem?.(error) === true)) {
         for (const some of [round.slice(0, half), round.slice(half)]) {
           const left = some.filter(isInTime);
@@ -184,7 +185,7 @@ export class Rounds<Item, Result> {
   }
 }
 
-/** Whether somebody still waits for it. If not, it is rejected: it wasn't done. */
+/** Whether the deadline of an item's call has not passed. If it has, the item is rejected. */
 function isInTime<Item, Result>({ context, reject }: Waiting<Item, Result>): boolean {
   if (context?.deadline === undefined || Date.now() < context.deadline) return true;
   reject(new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline'));

@@ -21,13 +21,13 @@ export interface Changes {
 }
 
 /**
- * The standings of all users whose role or status has changed while a token that is still valid was out. While they can't be asked for,
- * the last ones that were known count.
+ * The standings of all users whose role or status has changed since the oldest token was issued that is still valid. While they can't be
+ * asked for, the last known ones count.
  */
 export interface Standings {
   /** Undefined if what a token says is right. */
   of(userId: string): Standing | undefined;
-  /** Of a process that has just started, until it knows them or has waited in vain for a second. Doesn't fail. */
+  /** Set while the process has just started: settles once it knows the standings, or after a second. Doesn't fail. */
   readonly coming: Promise<void> | undefined;
   stop(): Promise<void>;
 }
@@ -44,19 +44,19 @@ export interface StandingsOptions {
   readAgain?: number;
 }
 
-const usuallyReadAgain = 600_000;
-/** How long the first calls of a process wait for the first answer, in milliseconds. */
-const patience = 1_000;
-/** An answer that has nothing to say should have been waited for longer than this; if it wasn't, the next one is not asked for at once. */
-const shortWait = 1_000;
-const pauseAfterShortWait = 250;
+const defaultReadAgainMs = 600_000;
+/** How long the first calls of a process wait for the first answer. */
+const maxFirstWaitMs = 1_000;
+/** An answer without changes should take longer than this. After one that came sooner there is a pause. */
+const shortWaitMs = 1_000;
+const pauseAfterShortWaitMs = 250;
 
 /** Keeps asking for what has changed. */
 export function followStandings({
   changesAfter,
   onRevoked,
   log,
-  readAgain = usuallyReadAgain,
+  readAgain = defaultReadAgainMs,
 }: StandingsOptions): Standings {
   let known = new Map<string, Standing>();
   /** Takes the place of `known` once it is complete. */
@@ -65,7 +65,7 @@ export function followStandings({
   let readAgainAt = 0;
   const stopping = new AbortController();
   const first = Promise.withResolvers<void>();
-  let coming: Promise<void> | undefined = within(patience, first.promise, () => new Error('too late'))
+  let coming: Promise<void> | undefined = within(maxFirstWaitMs, first.promise, () => new Error('too late'))
     .catch(() => {})
     .finally(() => (coming = undefined));
 
@@ -80,7 +80,7 @@ export function followStandings({
       changes = await changesAfter(cursor, stopping.signal);
     } catch (error) {
       if (stopping.signal.aborted) return 0;
-      // Then the next one is answered at once, with all there is: nobody has to wait for something to change to know that it works again.
+      // The next request begins anew, and so is answered at once and not only after the next change: that shows that it works again.
       readAgainAt = 0;
       throw error;
     }
@@ -96,11 +96,11 @@ export function followStandings({
     if (anew !== undefined) {
       known = anew;
       anew = undefined;
-      // Not all processes at the same moment.
+      // Spread, so that not all processes ask at the same moment.
       readAgainAt = Date.now() + readAgain * (0.75 + Math.random() / 2);
       first.resolve();
     }
-    return isNews || Date.now() - asked >= shortWait ? 0 : pauseAfterShortWait;
+    return isNews || Date.now() - asked >= shortWaitMs ? 0 : pauseAfterShortWaitMs;
   });
 
   return {

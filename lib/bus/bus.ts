@@ -1,4 +1,4 @@
-import type { Backoff } from '../retry.ts';
+import type { Backoff } from '../backoff.ts';
 
 /**
  * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, PostgreSQL (`postgres.ts`); both pass

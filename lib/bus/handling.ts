@@ -2,7 +2,8 @@ import { hubTime } from '../clock.ts';
 import { withContext } from '../context.ts';
 import { HubError, isTimeout, isTransient, TimedOut } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import { backoffMs, pauseFor, retryUntilDone } from '../retry.ts';
+import { backoffMs } from '../backoff.ts';
+import { pauseFor, retryUntilDone } from '../retry.ts';
 import { deadLetterTopic, type Bus, type ConsumeOptions, type ReceivedEvent } from './bus.ts';
 
 /** The events of one partition in a round. */

@@ -4,7 +4,7 @@ import type { Logger } from '../log.ts';
 import { counter } from '../metrics.ts';
 import { answersWithin, unavailable } from './publishing.ts';
 
-/** How the clients of kafkajs try again by themselves. Milliseconds. */
+/** How the clients of kafkajs retry by themselves; times in milliseconds. */
 export const retry = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 
 /** Milliseconds that a client may take to disconnect. */

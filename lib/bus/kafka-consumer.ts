@@ -16,11 +16,12 @@ import { countRequest, disconnectLimit, retry } from './kafka-clients.ts';
 import { sizeOf, toEvent } from './kafka-events.ts';
 import { Pace } from './pace.ts';
 
-/** Milliseconds that a running round may take to finish. */
-const stopLimit = 10_000;
+/** How long a running round may take to finish when the consumer stops. */
+const stopLimitMs = 10_000;
 /**
- * Who was killed is noticed after the session, and the others learn of it with their next heartbeat: soon, so that little of the
- * 10 s is used up in which they should go on with its partitions. Brokers take no session shorter than this one by default.
+ * Times of a member of the consumer group, in milliseconds. A member that was killed is noticed at the end of its session, and the others
+ * learn of that with their next heartbeat: together less than the 10 s after which they should go on with its partitions. Brokers accept
+ * no shorter session by default.
  */
 const membership = {
   session: 6_000,
@@ -28,22 +29,21 @@ const membership = {
   heartbeat: 1_500,
   fetchWait: 500,
   silence: 30_000,
-  /** How long fetching, and with it the heartbeat, is put off at most. */
-  longestHold: 1_000,
+  /** The longest that fetching, and with it the heartbeat, is delayed. */
+  maxHold: 1_000,
 };
 const restartBackoff = { firstMs: 500, maxMs: 500, jitter: 0 };
-/** Of a round. */
-const largestRound = { bytes: 1024 * 1024 };
+const maxRoundBytes = 1024 * 1024;
 /**
- * How much of a topic is held in memory before no more of it is fetched, shared by its partitions; and of one partition at most and at
- * least. What one fetch brings may come on top.
+ * How much of a topic is held in memory before a partition is paused: bytes of all partitions, and of one at most and at least. What one
+ * fetch brings may come on top.
  */
-const most = {
-  bytes: 8 * 1024 * 1024,
-  ofPartition: 1024 * 1024,
-  leastOfPartition: 64 * 1024,
-  events: 1_000,
-  fetch: 4 * 1024 * 1024,
+const buffering = {
+  topicBytes: 8 * 1024 * 1024,
+  maxPartitionBytes: 1024 * 1024,
+  minPartitionBytes: 64 * 1024,
+  partitionEvents: 1_000,
+  fetchBytes: 4 * 1024 * 1024,
 };
 
 /** What was fetched of a partition and waits for its turn. */
@@ -95,7 +95,10 @@ export async function consumeTopic({
   const where = { topic, group: options.group };
   const groupId = groupOf(topic, options.group);
   const { batchSize = defaultBatchSize } = options;
-  const ofPartition = Math.min(most.ofPartition, Math.max(most.leastOfPartition, Math.floor(most.bytes / partitions)));
+  const partitionBytes = Math.min(
+    buffering.maxPartitionBytes,
+    Math.max(buffering.minPartitionBytes, Math.floor(buffering.topicBytes / partitions)),
+  );
   const works = new Map<number, PartitionWork>();
   /** By partition: settles once nothing is being handled any more. Outlives a `PartitionWork` that was dropped. */
   const busy = new Map<number, Promise<void>>();
@@ -116,8 +119,8 @@ export async function consumeTopic({
       rebalanceTimeout: membership.rebalance,
       heartbeatInterval: membership.heartbeat,
       maxWaitTimeInMs: membership.fetchWait,
-      maxBytes: most.fetch,
-      maxBytesPerPartition: ofPartition,
+      maxBytes: buffering.fetchBytes,
+      maxBytesPerPartition: partitionBytes,
       allowAutoTopicCreation: false,
       retry: { ...retry, restartOnFailure: async () => false },
       partitionAssigners: [
@@ -242,7 +245,7 @@ export async function consumeTopic({
       work.messages.push(message);
       work.bytes += sizeOf(message);
     }
-    if (!work.paused && (work.messages.length > most.events || work.bytes > ofPartition)) {
+    if (!work.paused && (work.messages.length > buffering.partitionEvents || work.bytes > partitionBytes)) {
       work.paused = true;
       pause();
     }
@@ -250,7 +253,7 @@ export async function consumeTopic({
       held = Promise.withResolvers();
       // The other partitions of this fetch are taken in this turn: they belong into the same round.
       setImmediate(goOn);
-      holdTimer = setTimeout(fetchOn, membership.longestHold);
+      holdTimer = setTimeout(fetchOn, membership.maxHold);
     }
     await held.promise;
   }
@@ -296,7 +299,7 @@ export async function consumeTopic({
         const message = each.work.messages[each.count];
         if (message === undefined || events >= batchSize) return false;
         bytes += sizeOf(message);
-        if (events > 0 && bytes > largestRound.bytes) {
+        if (events > 0 && bytes > maxRoundBytes) {
           events = batchSize;
           return false;
         }
@@ -353,7 +356,8 @@ export async function consumeTopic({
 
   function handled({ work, messages }: KafkaBatch): void {
     for (const message of messages) work.bytes -= sizeOf(message);
-    if (!work.paused || work.messages.length >= most.events / 2 || work.bytes >= ofPartition / 2) return;
+    if (!work.paused || work.messages.length >= buffering.partitionEvents / 2 || work.bytes >= partitionBytes / 2)
+      return;
     work.paused = false;
     if (!work.lost.signal.aborted) resume(work.consumer, work.partition);
   }
@@ -372,7 +376,7 @@ export async function consumeTopic({
       clearInterval(watch);
       clearTimeout(timer);
       fetchOn();
-      await waitAtMost(stopLimit, Promise.all([...busy.values(), restarting]));
+      await waitAtMost(stopLimitMs, Promise.all([...busy.values(), restarting]));
       await disconnect(current.consumer);
     },
   };

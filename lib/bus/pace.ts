@@ -1,11 +1,11 @@
-/** Milliseconds between the beginnings of two rounds, unless a consumer says otherwise. */
-const usualInterval = 30;
-/** Milliseconds that a round keeps the next one from beginning: what comes meanwhile shares that. One that is slower holds up nobody. */
-const patience = 200;
+const defaultIntervalMs = 30;
+/** How long a running round delays the next one, so that events that come meanwhile share it. A slower round delays nothing. */
+const maxDelayMs = 200;
 
 /**
- * Says when a consumer may begin its next round: after a quiet moment at once; while more comes, once in an interval and not before
- * the last round is over, unless that takes long. So events are handled together, and a round costs hardly more than one event.
+ * Says when a consumer may begin its next round: at once after a pause in which no event came; while more events come, once in an
+ * interval, and not before the last round is over, unless that takes long. So events are handled together, at hardly more than the cost
+ * of one.
  */
 export class Pace {
   readonly #interval: number;
@@ -14,18 +14,18 @@ export class Pace {
   #running: Promise<void> | undefined;
 
   /** @param changed called when the next round may begin earlier than `wait` said */
-  constructor(interval = usualInterval, changed: () => void) {
+  constructor(interval = defaultIntervalMs, changed: () => void) {
     this.#interval = interval;
     this.#changed = changed;
   }
 
   /** Milliseconds until the next round may begin. */
   wait(): number {
-    const shortest = this.#running === undefined ? this.#interval : Math.max(this.#interval, patience);
+    const shortest = this.#running === undefined ? this.#interval : Math.max(this.#interval, maxDelayMs);
     return Math.max(0, this.#began + shortest - performance.now());
   }
 
-  /** There was nothing to begin a round with: it isn't looked for again at once. */
+  /** Begins the interval anew, without a round: there were no events. */
   rest(): void {
     this.#began = performance.now();
   }

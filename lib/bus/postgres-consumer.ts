@@ -8,17 +8,15 @@ import { defaultBatchSize, roundHandler, type PartitionBatch, type Progress } fr
 import { Pace } from './pace.ts';
 import { firstOf } from './postgres-tables.ts';
 
-/** Milliseconds. */
-const lease = { lasts: 6_000, renewed: 2_000 };
-/** For how long a consumer counts among those of its group that share the partitions, and how often it says that it is there. */
-const presence = { lasts: 30_000, renewed: 10_000 };
-/** Behind the notifications: how long what nobody was notified of may wait, and how often dead holders are looked for. */
-const pollInterval = 3_000;
+const lease = { lastsMs: 6_000, renewEveryMs: 2_000 };
+/** How long a consumer counts as a member of its group, which share the partitions, and how often it renews that. */
+const presence = { lastsMs: 30_000, renewEveryMs: 10_000 };
+/** Polling finds events whose notification was lost, and leases that have expired. */
+const pollIntervalMs = 3_000;
 /** The pause between two looks for events that can be deleted, and that between two deletions while there are some. */
 const deletion = { lookEvery: 5_000, pause: 1_000 };
-const stopLimit = 10_000;
-/** Of a round. */
-const largestRound = { bytes: 1024 * 1024 };
+const stopLimitMs = 10_000;
+const maxRoundBytes = 1024 * 1024;
 
 /** Events of a partition that are deleted by one statement. */
 const deletedAtOnce = 2_000n;
@@ -94,7 +92,7 @@ export function consumeTopic({
     let isAway = false;
     while (!stopping.signal.aborted) {
       nudged = Promise.withResolvers();
-      const rest = isDue ? pace.wait() : pollInterval;
+      const rest = isDue ? pace.wait() : pollIntervalMs;
       if (rest > 0) {
         const timer = setTimeout(isDue ? () => nudged.resolve() : wake, rest);
         await nudged.promise;
@@ -158,9 +156,9 @@ export function consumeTopic({
         group,
         [...claims.keys()].map(({ partition }) => partition),
         owner,
-        lease.lasts,
+        lease.lastsMs,
         batchSize,
-        largestRound.bytes,
+        maxRoundBytes,
         together,
       ],
     );
@@ -187,7 +185,7 @@ export function consumeTopic({
     const events = some.reduce((sum, claim) => sum + claim.events.length, 0);
     const bytes = some.reduce((sum, claim) => sum + bytesOf(claim.events), 0);
     // Of a round that is nearly full there is more, most likely.
-    const isFull = events >= batchSize || bytes > largestRound.bytes / 2;
+    const isFull = events >= batchSize || bytes > maxRoundBytes / 2;
     const round = handleRound(some);
     for (const [index, claim] of some.entries()) {
       const finished = round.batches[index]!.then((complete) => {
@@ -244,7 +242,7 @@ export function consumeTopic({
         progress.map(({ batch }) => batch.epoch),
         progress.map(({ batch, count }) => String(batch.offsets[count] ?? batch.offsets.at(-1)! + 1n)),
         progress.map(({ isLast }) => isLast),
-        lease.lasts,
+        lease.lastsMs,
         owner,
       ],
     );
@@ -263,7 +261,7 @@ export function consumeTopic({
          from unnest($3::int[], $4::bigint[]) as c (partition, epoch)
         where g.topic = $1 and g.consumer_group = $2 and g.partition = c.partition and g.epoch = c.epoch and g.owner = $6
         returning g.partition`,
-      [topic, group, held.map(({ partition }) => partition), held.map(({ epoch }) => epoch), lease.lasts, owner],
+      [topic, group, held.map(({ partition }) => partition), held.map(({ epoch }) => epoch), lease.lastsMs, owner],
     );
     const renewed = new Set(rows.map(({ partition }) => partition));
     for (const claim of held) {
@@ -275,7 +273,7 @@ export function consumeTopic({
 
   const renewing = repeat('renewing claims', log, async () => {
     await renewClaims();
-    return lease.renewed;
+    return lease.renewEveryMs;
   });
   const present = repeat('saying that a consumer is there', log, async () => {
     await query(
@@ -284,9 +282,9 @@ export function consumeTopic({
        )
        insert into consumers (topic, consumer_group, owner, seen_until) values ($1, $2, $3, now() + $4 * interval '1 ms')
          on conflict (topic, consumer_group, owner) do update set seen_until = excluded.seen_until`,
-      [topic, group, owner, presence.lasts],
+      [topic, group, owner, presence.lastsMs],
     );
-    return presence.renewed;
+    return presence.renewEveryMs;
   });
   /** By partition, the offset below which this process has seen everything deleted. */
   const deleted = new Map<number, bigint>();
@@ -332,7 +330,7 @@ export function consumeTopic({
       stopping.abort();
       wake();
       await waitAtMost(
-        stopLimit,
+        stopLimitMs,
         running.then(() => Promise.all(claims.values())),
       );
       await Promise.all([renewing.stop(), deleting.stop(), present.stop()]);

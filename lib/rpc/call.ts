@@ -11,13 +11,13 @@ import type { Logger } from '../log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '../metrics.ts';
 import { leastRate, leastTaken, type RateFloorOptions } from '../rate-floor.ts';
 import { apiKeyHeader, type AccessRule, type Callers } from './callers.ts';
-import { isForWantOfPlace, placeRefusals, type Places } from './places.ts';
+import { isWithoutPlace, placeRefusals, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
 import { malformedRequest } from './refusing.ts';
 import { validate } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
-/** What a handler knows about its call. */
+/** What a handler is told about its call. */
 export interface Call<Caller = unknown> {
   /** Who calls, as far as the access rule of the RPC makes sure of it. */
   caller: Caller;
@@ -28,16 +28,16 @@ export interface Call<Caller = unknown> {
   origin: string | undefined;
   /** Aborted when the caller has gone or its deadline has passed. */
   signal: AbortSignal;
-  /** By what the caller is known, to call other services as this caller (`CallOptions` of `client.ts`). Secret. */
+  /** The caller's credentials, to call other services as this caller (`CallOptions` of `client.ts`). Secret. */
   credentials: Credentials;
 }
 
-/** The metadata by which a caller is known: a token or an API key, as the caller has sent it. */
+/** The metadata with the caller's token or API key, as the caller sent it. */
 export type Credentials = Readonly<Partial<Record<'authorization' | typeof apiKeyHeader, string>>>;
 
 /** A call that is answered with a stream. */
 export interface StreamCall<Caller = unknown> extends Call<Caller> {
-  /** Tells the caller that the answer begins, though there is no message of it yet. */
+  /** Sends the initial metadata now, before the first message. */
   begin(): void;
 }
 
@@ -51,28 +51,28 @@ export type Check = (
   found: readonly FieldViolation[],
   caller: Identity | undefined,
 ) => FieldViolation[] | Promise<FieldViolation[]>;
-/** Makes sure that what a request is about exists, and is the caller's. @throws HubError if not */
+/** Checks that what a request names exists and belongs to the caller. @throws HubError if not */
 export type Find = (
   request: object,
   found: readonly FieldViolation[],
   caller: Identity | undefined,
 ) => void | Promise<void>;
 
-/** A request as the deserialiser hands it over: it must not throw, so what is wrong is found later. */
+/** A request as the deserialiser returns it: that must not throw, so errors are found later. */
 export interface Decoded {
   encoded: Buffer;
-  /** The message, and bytes of it that every decoder reads alike; undefined if the bytes that came are no message of that type. */
+  /** The message, and its canonical bytes, which every decoder reads alike; undefined if the bytes are no message of that type. */
   read: () => { request: object; canonical: Uint8Array } | undefined;
 }
 
-/** An RPC with all that is known of it before it is called. */
+/** An RPC, as its proto and its service describe it. */
 export interface Rpc extends AccessRule {
   /** `<service>/<method>` */
   name: string;
   description: DescMethod;
   /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
   timeout: number | undefined;
-  /** What its calls take a place for. */
+  /** The kind of place that its calls take. */
   kind: 'short' | 'long';
   check: Check | undefined;
   /** The field of the request that has to name the caller, if there is one. */
@@ -80,29 +80,29 @@ export interface Rpc extends AccessRule {
   find: Find | undefined;
 }
 
-/** What a server has for every call. */
+/** What all calls of a server share. */
 export interface Serving {
   callers: Callers;
   log: Logger;
   defaultDeadline: number;
   trustedProxies: Networks;
   places: Places;
-  patience: Patience;
+  clientLimits: ClientLimits;
 }
 
-/** How long clients are waited for that send a stream, or read one. */
-export interface Patience {
-  /** Milliseconds for the first message. */
-  first: number;
-  /** The least that is to come from then on. */
-  rate: RateFloorOptions;
-  /** The least that is to be taken of a download. */
-  taken: RateFloorOptions;
+/** How slow a client may be that sends a stream, or reads one. */
+export interface ClientLimits {
+  /** How long its first message may take. */
+  firstMessageMs: number;
+  /** How fast it has to send from then on. */
+  sending: RateFloorOptions;
+  /** How fast it has to read a stream of the server. */
+  reading: RateFloorOptions;
 }
 
-export const usualPatience: Patience = { first: 10_000, rate: leastRate, taken: leastTaken };
+export const defaultClientLimits: ClientLimits = { firstMessageMs: 10_000, sending: leastRate, reading: leastTaken };
 
-/** Metadata of a service's call: whom it works for. Believed of services alone. */
+/** Metadata of a service's call: whom the call is for. Only accepted from services. */
 export const onBehalfKey = 'x-on-behalf-of';
 
 const handled = counter(
@@ -127,19 +127,19 @@ interface ServerCall {
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
-/** How a call ended, under which id, and for whom, if it was a user. */
+/** How a call ended, with its request id, and the caller's id if that is a user. */
 export type Outcome = Ending & { requestId: string; userId: string | undefined };
 type Ending = { answer: object } | { failure: HubError };
 
-/** The request of a call: there already, or what waits for it. */
+/** The request of a call: there already, or a function that waits for it. */
 type Request = { there: Decoded } | { coming: () => Promise<Decoded | undefined> };
 type Handle = (request: object, about: Call) => Promise<object>;
 
 /**
- * Sees a call through, with all that every call needs: who may, room for it, what is wrong with the request, a deadline, an
- * error boundary and a log line.
+ * Handles a call with all that every call needs: authentication and access, a place, validation, a deadline, an error boundary, metrics
+ * and a log line.
  */
-export async function seeThrough(
+export async function handleCall(
   rpc: Rpc,
   serving: Serving,
   call: ServerCall,
@@ -156,10 +156,10 @@ export async function seeThrough(
     const { outcome, caller } = await outcomeOf(rpc, serving, call, given, handler, context);
     const failure = 'failure' in outcome ? outcome.failure : undefined;
     const code = failure?.kind ?? 'OK';
-    const isUnplaced = failure !== undefined && isForWantOfPlace(failure);
+    const isRefused = failure !== undefined && isWithoutPlace(failure);
     const took = performance.now() - began;
     inFlight.dec();
-    handled.inc({ ...(isUnplaced ? { reason: failure.reason } : {}), rpc: rpc.name, code });
+    handled.inc({ ...(isRefused ? { reason: failure.reason } : {}), rpc: rpc.name, code });
     handling.observe({ rpc: rpc.name }, took / 1_000);
     const line = {
       rpc: rpc.name,
@@ -168,11 +168,11 @@ export async function seeThrough(
       ms: Math.round(took * 10) / 10,
       by: caller?.kind === 'user' ? caller.userId : caller?.name,
     };
-    // Said of each of those, it would be one more load.
-    if (isUnplaced) serving.log.debug(line, 'rpc');
-    // Where it comes from in our code says nothing: what is away is elsewhere.
+    // A line for each of them would add to the overload.
+    if (isRefused) serving.log.debug(line, 'rpc');
+    // Without a stack: the cause is not in this code.
     else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, cause: causeOf(failure) }, failure.message);
-    // Services ask for what takes long without end, and by themselves: it says nothing that there is no more to hear.
+    // Services repeat their long polls for ever: that one ended without an error is not worth a line.
     else serving.log[rpc.access === 'SERVICE' && rpc.kind === 'long' && code === 'OK' ? 'debug' : 'info'](line, 'rpc');
     return {
       ...outcome,
@@ -184,7 +184,7 @@ export async function seeThrough(
 
 async function outcomeOf(
   rpc: Rpc,
-  { callers, log, trustedProxies, places, patience }: Serving,
+  { callers, log, trustedProxies, places, clientLimits }: Serving,
   call: ServerCall,
   given: Request,
   handler: Handle,
@@ -195,7 +195,7 @@ async function outcomeOf(
   const abort = new AbortController();
   let isOver = false;
   call.on('cancelled', () => {
-    // grpc-js says so of each call in the end, also of one that was answered.
+    // grpc-js emits this for each call in the end, also for one that was answered.
     if (!isOver) abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone'));
   });
   let caller: Identity | undefined;
@@ -208,14 +208,14 @@ async function outcomeOf(
     });
     context.client = clientBehind(caller, metadata, address);
     const decoded = 'there' in given ? given.there : await first(given.coming);
-    // Who has gone meanwhile, or come too late, takes no place.
+    // A call that was cancelled meanwhile, or whose deadline has passed, takes no place.
     abort.signal.throwIfAborted();
     release = places.take(rpc.kind, context.client);
     const read = decoded?.read();
     if (read === undefined) throw malformedRequest();
     const { request } = read;
     if (rpc.callerField !== undefined) requireCaller(request, rpc.callerField, caller);
-    const told = toldBy(metadata);
+    const told = violationsIn(metadata);
     if (told === undefined) throw malformedRequest();
     await rpc.find?.(request, told, caller);
     const found = [...told, ...withoutRepeats(validate(rpc.description.input, read.canonical), told)];
@@ -236,14 +236,14 @@ async function outcomeOf(
   async function first(coming: () => Promise<Decoded | undefined>): Promise<Decoded | undefined> {
     const leave = places.take('opening', context.client);
     try {
-      return await within(patience.first, coming(), tooSlow);
+      return await within(clientLimits.firstMessageMs, coming(), tooSlow);
     } finally {
       leave();
     }
   }
 
   try {
-    // First of all, since nothing else costs so little.
+    // First, since it costs least.
     places.requireRoom(rpc.kind);
     return { outcome: { answer: await untilDeadline(context.deadline as number, abort, work()) }, caller };
   } catch (error) {
@@ -254,7 +254,7 @@ async function outcomeOf(
   }
 }
 
-/** What was said of the reason of an error. */
+/** The text of an error's cause. */
 function causeOf({ cause }: HubError): string | undefined {
   return cause instanceof Error ? cause.message : undefined;
 }
@@ -273,7 +273,7 @@ function requireCaller(request: object, { localName }: DescField, caller: Identi
 }
 
 function credentialsIn(metadata: Metadata): Credentials {
-  // Where both are sent, the token counts.
+  // If both are sent, the token counts.
   for (const key of ['authorization', apiKeyHeader] as const) {
     const [value] = metadata.get(key);
     if (typeof value === 'string') return { [key]: value };
@@ -282,7 +282,7 @@ function credentialsIn(metadata: Metadata): Credentials {
 }
 
 /**
- * Whom a call is for, of whom there are limits: a user, or without one the network of an address. A service says whom it works for;
+ * Whom the call counts for where there are limits: a user, or without one the network of an address. A service says for whom it calls;
  * undefined for what it does by itself.
  */
 function clientBehind(caller: Identity | undefined, metadata: Metadata, address: string): string | undefined {
@@ -292,18 +292,18 @@ function clientBehind(caller: Identity | undefined, metadata: Metadata, address:
   return typeof said === 'string' ? said : undefined;
 }
 
-/** What a caller is told of an error; one that nobody meant for callers is a bug, unless the caller has gone. */
+/** The error that the caller gets. Anything but a HubError is a bug, unless the caller has gone. */
 function refusal(error: unknown, rpc: Rpc, signal: AbortSignal, log: Logger): HubError {
   if (error instanceof HubError) return error;
-  // A stream that is cut off fails in ways of its own.
+  // A stream that is aborted fails with errors of its own.
   if (signal.aborted && signal.reason instanceof HubError) return signal.reason;
   log.error({ err: error, rpc: rpc.name }, 'An RPC failed in a way that it should not');
   return new HubError('INTERNAL', 'INTERNAL', 'Something went wrong on our side');
 }
 
 const violationsKey = 'x-field-violations-bin';
-/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: the call is refused with all of them. */
-function toldBy(metadata: Metadata): FieldViolation[] | undefined {
+/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: they are part of the refusal. */
+function violationsIn(metadata: Metadata): FieldViolation[] | undefined {
   const [encoded] = metadata.get(violationsKey);
   if (encoded === undefined) return [];
   try {
@@ -314,10 +314,10 @@ function toldBy(metadata: Metadata): FieldViolation[] | undefined {
   }
 }
 
-/** Metadata of a request and of its answer: the id under which the logs know it. */
+/** Metadata of a request and of its answer: the request id, which the logs have, too. */
 export const requestIdKey = 'x-request-id';
 
-/** What an answer begins with. */
+/** The initial metadata of an answer. */
 export function initialMetadata(requestId: string): Metadata {
   const metadata = new Metadata();
   metadata.set(requestIdKey, requestId);
@@ -350,22 +350,22 @@ export function originator(
   return { address: said || direct, isTrusted };
 }
 
-/** The URL that a gateway says it was reached under. */
+/** The URL under which the client reached the gateway, as the gateway says. */
 function originOf(metadata: Metadata): string | undefined {
   const [host] = metadata.get('x-forwarded-host');
   const [protocol = 'http'] = metadata.get('x-forwarded-proto');
   if (typeof host !== 'string' || !/^(http|https)$/.test(String(protocol))) return undefined;
-  // Whatever else a Host header may hold makes no URL of it.
+  // A Host header may have other text, which would make no URL.
   return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? `${String(protocol)}://${host}` : undefined;
 }
 
-/** Of `found`, what is not already said of the same field. */
+/** Those violations of `found` whose field has none in `said`. */
 function withoutRepeats(found: readonly FieldViolation[], said: readonly FieldViolation[]): FieldViolation[] {
   const named = new Set(said.map((violation) => violation.field));
   return found.filter((violation) => !named.has(violation.field));
 }
 
-/** Ends a call at its deadline, and tells its handler. */
+/** Fails a call at its deadline, and aborts the signal of its handler. */
 function untilDeadline<T>(deadline: number, abort: AbortController, work: Promise<T>): Promise<T> {
   return within(deadline - Date.now(), work, () => {
     const error = new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline');

@@ -71,7 +71,7 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
       if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
       const [own, given] = [Date.now() + longest, (context?.deadline ?? Infinity) - deadlineMargin];
       const deadline = Math.min(own, given);
-      // Not the caller's patience is over then, but that of ours: the other side is to blame.
+      // Then a limit of ours has passed and not the caller's deadline: the other service is too slow.
       const isOurs = own <= given || context?.isDeadlineOurs === true;
       const attempt = () =>
         new Promise((resolve, reject) => {

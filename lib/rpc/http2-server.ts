@@ -1,19 +1,19 @@
 import type { Http2Server } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
 
-/** What is inside grpc-js's server that makes its HTTP/2 servers. */
-interface Inside {
+/** The private method of grpc-js's server that creates its HTTP/2 servers. */
+interface ServerInternals {
   createHttp2Server(credentials: unknown): Http2Server;
 }
 
 /**
- * Has `change` change each HTTP/2 server that grpc-js makes for `server`, before it is bound and after those that were asked for earlier.
- * grpc-js 1.14 has no public way to it.
+ * Applies `change` to each HTTP/2 server that grpc-js creates for `server`, before it is bound and after earlier changes. grpc-js 1.14 has
+ * no public access to them.
  */
 export function changeHttp2Server(server: Server, change: (http2Server: Http2Server) => void): void {
-  const inside = server as unknown as Inside;
-  const create = inside.createHttp2Server.bind(server);
-  inside.createHttp2Server = (credentials) => {
+  const internals = server as unknown as ServerInternals;
+  const create = internals.createHttp2Server.bind(server);
+  internals.createHttp2Server = (credentials) => {
     const http2Server = create(credentials);
     change(http2Server);
     return http2Server;

@@ -18,7 +18,7 @@ import { withContext } from '../context.ts';
 import type { HubError } from '../errors.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from '../identity.ts';
 import { openLog } from '../log.ts';
-import type { Patience } from './call.ts';
+import type { ClientLimits } from './call.ts';
 import { connect } from './client.ts';
 import { bytesMessage } from './raw-body.ts';
 import { method, rawBodyOf } from './schema.ts';
@@ -30,7 +30,7 @@ const places = 8;
 const share = places / 2;
 const fileId = 'abcdef00-0000-4000-8000-000000000000';
 const asIs = (bytes: Buffer) => bytes;
-const impatient: Partial<Patience> = { first: 4_000, rate: { window: 4_000, rate: 1_000 } };
+const impatient: Partial<ClientLimits> = { firstMessageMs: 4_000, sending: { window: 4_000, rate: 1_000 } };
 
 let identitiesOf: (name: string) => Identities;
 test.before(async () => {
@@ -72,7 +72,12 @@ function filesWith(given: Partial<Handlers<typeof FileServiceService>>): ServedS
   return service(FileServiceService, { ...handlers, ...given } as Handlers<typeof FileServiceService>);
 }
 
-async function open(t: ExecutionContext, name: string, served: ServedService, patience: Partial<Patience> = {}) {
+async function open(
+  t: ExecutionContext,
+  name: string,
+  served: ServedService,
+  clientLimits: Partial<ClientLimits> = {},
+) {
   const lines: Record<string, unknown>[] = [];
   const config = loadConfig(serverSettings, { GRPC_PORT: '0', GRPC_DRAIN: '1ms', GRPC_CONCURRENCY: String(places) });
   const server = await serve({
@@ -87,7 +92,7 @@ async function open(t: ExecutionContext, name: string, served: ServedService, pa
     }),
     services: [served],
     dependencies: {},
-    patience,
+    clientLimits,
   });
   const address = `127.0.0.1:${server.port}`;
   const client = new Client(address, credentials.createInsecure());

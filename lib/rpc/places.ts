@@ -16,24 +16,24 @@ export type PlaceKind = 'short' | 'long' | 'opening' | 'unknown' | 'standing';
 /** The reasons of the two errors of `take`. */
 const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
 
-/** How calls are refused for want of a place. */
+/** The errors of calls for which there is no place. */
 export const placeRefusals: readonly Pick<HubError, 'kind' | 'reason'>[] = [
   { kind: 'UNAVAILABLE', reason: refusals.full },
   { kind: 'RESOURCE_EXHAUSTED', reason: refusals.share },
 ];
 
-/** A stream that waits for its first message costs next to nothing, so that there are as many times more places for those. */
+/** Streams that wait for their first message cost next to nothing, so they have this many times more places. */
 const openingFactor = 10;
 
-/** Milliseconds between two lines that say that calls are refused: one for each would cost what there is too little of. */
-const tellPause = 10_000;
+/** Between two log lines about refused calls: a line for each would add to the overload. */
+const logPauseMs = 10_000;
 
 /** The places that a server has for calls, shared by the clients that they are for as `Shares` does it. */
 export class Places {
   readonly #log: Logger;
   readonly #shares: Record<PlaceKind, Shares>;
   readonly #refused = { full: 0, share: 0 };
-  #toldAt = Number.NEGATIVE_INFINITY;
+  #loggedAt = Number.NEGATIVE_INFINITY;
   /** How often services took a place for work of their own. */
   #ownWork = 0;
 
@@ -48,7 +48,7 @@ export class Places {
   /** @throws HubError UNAVAILABLE `OVERLOADED` if there is no place of that kind for anybody */
   requireRoom(kind: PlaceKind): void {
     if (!this.#shares[kind].isFull) return;
-    this.#tell('full');
+    this.#countRefusal('full');
     throw new HubError('UNAVAILABLE', refusals.full, 'Too many calls at once', { retryAfter: 1 });
   }
 
@@ -64,15 +64,15 @@ export class Places {
     this.requireRoom(kind);
     const release = this.#shares[kind].take(client ?? `own work ${(this.#ownWork += 1)}`);
     if (release !== undefined) return release;
-    this.#tell('share');
+    this.#countRefusal('share');
     const message = 'Too many calls of yours are running at once: wait for some of them to end';
     throw new HubError('RESOURCE_EXHAUSTED', refusals.share, message, { retryAfter: 1 });
   }
 
-  #tell(why: keyof typeof refusals): void {
+  #countRefusal(why: keyof typeof refusals): void {
     this.#refused[why] += 1;
-    if (performance.now() - this.#toldAt < tellPause) return;
-    this.#toldAt = performance.now();
+    if (performance.now() - this.#loggedAt < logPauseMs) return;
+    this.#loggedAt = performance.now();
     const { full, share } = this.#refused;
     this.#log.warn(
       { [refusals.full]: full, [refusals.share]: share },
@@ -83,7 +83,7 @@ export class Places {
   }
 }
 
-/** Whether a call was refused for want of a place. */
-export function isForWantOfPlace({ reason }: HubError): boolean {
+/** Whether a call was refused because there was no place for it. */
+export function isWithoutPlace({ reason }: HubError): boolean {
   return reason === refusals.full || reason === refusals.share;
 }

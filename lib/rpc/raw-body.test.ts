@@ -72,7 +72,7 @@ async function open(t: ExecutionContext, given: Given, taken?: RateFloorOptions)
     }),
     services: [service(FileServiceService, { ...handlers, ...given } as Handlers<typeof FileServiceService>)],
     dependencies: {},
-    patience: taken === undefined ? {} : { taken },
+    clientLimits: taken === undefined ? {} : { reading: taken },
   });
   const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
   t.teardown(async () => {

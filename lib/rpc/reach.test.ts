@@ -56,16 +56,16 @@ test('reach: tries that are made again are no more than a hundred and a tenth of
 });
 
 test('reach: calls wait for a server that went away, then fail at once, and are made once one is back', async (t) => {
-  const patience = 300;
+  const maxAwayMs = 300;
   const client = openClient(connectivityState.CONNECTING);
-  const reach = new Reach(client, { patience });
+  const reach = new Reach(client, { maxAwayMs });
   let attempts = 0;
   const call = (options: Partial<Attempts> = {}) =>
     reach.call(async () => (attempts += 1), { ...later, ...options }).catch((error: CallError) => error);
 
   const began = performance.now();
   const [held, impatient] = await Promise.all([call(), call({ deadline: Date.now() + 50 })]);
-  t.true(performance.now() - began >= patience - 1);
+  t.true(performance.now() - began >= maxAwayMs - 1);
   t.like(held, { code: status.UNAVAILABLE, delivery: 'never sent' });
   t.like(impatient, { code: status.DEADLINE_EXCEEDED, delivery: 'given up' });
   const late = await Promise.race([call(), new Promise((resolve) => setImmediate(resolve, 'it waits'))]);

@@ -1,6 +1,7 @@
 import { connectivityState, Metadata, status, type Channel, type ChannelOptions } from '@grpc/grpc-js';
 import { within } from '../deadline.ts';
-import { backoffMs, pauseFor } from '../retry.ts';
+import { backoffMs } from '../backoff.ts';
+import { pauseFor } from '../retry.ts';
 import { isLost, type CallError, type Delivery } from './delivery.ts';
 
 /**
@@ -31,22 +32,22 @@ export function isAddress(text: string): boolean {
   return ports.every((port) => port > 0 && port < 65_536);
 }
 
-/** What gRPC calls the place of these servers. */
+/** The gRPC target of these servers. */
 export function targetOf(address: string): string {
   if (!address.includes(',') || /^ipv[46]:/i.test(address)) return address;
   return `${address.startsWith('[') ? 'ipv6' : 'ipv4'}:${address}`;
 }
 
-/** A client of grpc-js, or one that tells as it does whether its servers are connected. */
+/** A client of grpc-js, or one that reports its connectivity in the same way. */
 export interface Connected {
   getChannel(): Pick<Channel, 'getConnectivityState' | 'watchConnectivityState'>;
   /** Why none is connected, where it is known. */
   whyAway?(): string | undefined;
 }
 
-/** A call, as far as it matters for another try. */
+/** What decides whether a call may be retried. */
 export interface Attempts {
-  /** Whether the server may be asked twice: its proto says so (`idempotency_level`). */
+  /** Whether its proto allows that it is made twice (`idempotency_level`). */
   isRepeatable: boolean;
   /** Milliseconds since the epoch. */
   deadline: number;
@@ -54,30 +55,27 @@ export interface Attempts {
   isGone?: () => boolean;
 }
 
-/**
- * How long calls wait for servers that went away, in milliseconds: less than they may take. After that they fail at once,
- * until a server is back.
- */
-const patience = 4_500;
-const mostAttempts = 5;
+/** How long calls wait for servers that went away, less than calls may take. After that they fail at once, until a server is back. */
+const defaultMaxAwayMs = 4_500;
+const maxAttempts = 5;
 const backoff = { firstMs: 100, maxMs: 1_000, jitter: 1 };
-/** Each call adds this share of another try, and at most so many are saved up. */
-const budget = { share: 0.1, most: 100 };
+/** The retry budget: each call adds a tenth of a retry, and at most a hundred are saved up. */
+const budget = { perCall: 0.1, max: 100 };
 
 /**
- * Whether a client reaches its servers, and calls to them: held while all servers are away for a moment, as in a restart, and
- * tried again where that is safe. So tries that are made again are at most a tenth of all calls, beside a hundred.
+ * Makes the calls of a client: they wait while all servers are away for a moment, as in a restart, and are retried where that is safe.
+ * Retries are at most a tenth of all calls, and a hundred more.
  */
 export class Reach {
   readonly #client: Connected;
-  readonly #patience: number;
-  #tokens = budget.most;
+  readonly #maxAwayMs: number;
+  #tokens = budget.max;
   /** While no server is connected: since when, and what is fulfilled once one is. */
   #away: { since: number; back: Promise<unknown> } | undefined;
 
-  constructor(client: Connected, { patience: longest = patience } = {}) {
+  constructor(client: Connected, { maxAwayMs = defaultMaxAwayMs } = {}) {
     this.#client = client;
-    this.#patience = longest;
+    this.#maxAwayMs = maxAwayMs;
   }
 
   /**
@@ -94,10 +92,10 @@ export class Reach {
     }
     const { since, back } = this.#away;
     const late = () =>
-      deadline < since + this.#patience
+      deadline < since + this.#maxAwayMs
         ? failure('DEADLINE_EXCEEDED', 'No server was connected before the deadline', 'given up')
         : failure('UNAVAILABLE', `No server is connected${this.#why()}`, 'never sent');
-    const left = Math.min(deadline, since + this.#patience) - Date.now();
+    const left = Math.min(deadline, since + this.#maxAwayMs) - Date.now();
     if (left <= 0) throw late();
     await within(left, back, late);
   }
@@ -118,13 +116,13 @@ export class Reach {
   }
 
   /**
-   * Calls: waits for a server first, and calls again if the call was lost on the way and may be made twice, or was not looked at.
-   * How far it came is what the transport says (`delivery` of the error), and nothing else.
+   * Waits for a server, makes a call, and retries it if it was lost and may be made twice, or was not processed. How far it came is what
+   * the transport says (`delivery` of the error), and nothing else.
    *
    * @throws ServiceError as gRPC or the server has it; UNAVAILABLE without details if the call was lost
    */
   async call<T>(attempt: () => Promise<T>, { isRepeatable, deadline, isGone = () => false }: Attempts): Promise<T> {
-    this.#tokens = Math.min(budget.most, this.#tokens + budget.share);
+    this.#tokens = Math.min(budget.max, this.#tokens + budget.perCall);
     for (let attempts = 1; ; attempts += 1) {
       await this.reached(deadline);
       if (isGone()) throw failure('CANCELLED', 'Nobody waits for the answer', 'given up');
@@ -135,7 +133,7 @@ export class Reach {
         if (!isLost(error)) throw error;
         const pause = backoffMs(backoff, attempts);
         const isSafe = isRepeatable || error.delivery !== 'maybe processed';
-        if (!isSafe || isGone() || attempts >= mostAttempts || Date.now() + pause >= deadline || !this.#spend()) {
+        if (!isSafe || isGone() || attempts >= maxAttempts || Date.now() + pause >= deadline || !this.#spend()) {
           throw asLost(error);
         }
         await pauseFor(pause);
@@ -150,7 +148,7 @@ export class Reach {
   }
 }
 
-/** A failure, as UNAVAILABLE if the call was lost: whatever code the transport has for that, the server said none. */
+/** The same error, with UNAVAILABLE in place of the transport's own code if the call was lost. */
 export function asLost(error: CallError): CallError {
   if (!isLost(error) || error.code === status.UNAVAILABLE) return error;
   return failure('UNAVAILABLE', error.details, error.delivery as Delivery, error);

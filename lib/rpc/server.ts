@@ -24,14 +24,14 @@ import {
   beginCounting,
   initialMetadata,
   requestIdKey,
-  seeThrough,
-  usualPatience,
+  handleCall,
+  defaultClientLimits,
   type Call,
   type Check,
   type Decoded,
   type Find,
   type Outcome,
-  type Patience,
+  type ClientLimits,
   type Rpc,
   type Serving,
   type StreamCall,
@@ -47,7 +47,7 @@ import type {
 import type { Authority } from './authority.ts';
 import { openCallers } from './callers.ts';
 import { canonical } from './canonical.ts';
-import { closeWhenHeard } from './closing.ts';
+import { closeGracefully } from './closing.ts';
 import { Places } from './places.ts';
 import { handOverKeys, headOnlyKey, PieceMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
@@ -249,7 +249,7 @@ export interface ServeOptions {
    * behind `optional.`; whoever keeps up the connection logs what becomes of it.
    */
   optionalDependencies?: Readonly<Record<string, () => boolean>>;
-  patience?: Partial<Patience>;
+  clientLimits?: Partial<ClientLimits>;
 }
 
 export interface RunningServer {
@@ -276,7 +276,7 @@ export async function serve({
   services,
   dependencies,
   optionalDependencies = {},
-  patience = {},
+  clientLimits = {},
 }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
   // By itself grpc-js writes plain text to standard error. Our own lines tell of failed calls, so its lines are only for debugging.
@@ -289,14 +289,14 @@ export async function serve({
   });
   boundResets(server, log);
   boundTimeouts(server);
-  closeWhenHeard(server);
+  closeGracefully(server);
   const callers = openCallers({ identities, authority, log });
   const serving: Serving = {
     callers,
     log,
     defaultDeadline: config.GRPC_DEADLINE,
     places: new Places(config.GRPC_CONCURRENCY, log),
-    patience: { ...usualPatience, ...patience },
+    clientLimits: { ...defaultClientLimits, ...clientLimits },
     trustedProxies: new Networks(config.TRUSTED_PROXIES),
   };
   for (const each of services) server.addService(each.definition, each.implementation(serving));
@@ -449,7 +449,7 @@ function trailersOf({ userId, requestId }: Outcome, { withId = false } = {}): Me
 function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
   return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
     const answer = (request: object, about: Call) => handler(request, about);
-    const ending = seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
+    const ending = handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
       // Of an error, too: nobody waits for the beginning of this answer.
       call.sendMetadata(initialMetadata(outcome.requestId));
       return outcome;
@@ -476,12 +476,12 @@ function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serv
           messages,
           first,
           canHandOver,
-          rate: serving.patience.rate,
+          rate: serving.clientLimits.sending,
           initial: initialMetadata(about.requestId),
         }),
       );
     };
-    void respond(call, callback, seeThrough(rpc, serving, call, { coming }, answer));
+    void respond(call, callback, handleCall(rpc, serving, call, { coming }, answer));
   };
 }
 
@@ -505,10 +505,10 @@ function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: 
         call.write(head);
         return {};
       }
-      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, least: serving.patience.taken });
+      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, least: serving.clientLimits.reading });
       return {};
     };
-    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
+    void handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
   };
 }
 
@@ -522,10 +522,14 @@ function stream(
     const answer = async (request: object, about: Call) => {
       const begin = () => call.sendMetadata(initialMetadata(about.requestId));
       const messages = handler(request, { ...about, begin });
-      await writeMessages(call, messages, serialize, { begin, signal: about.signal, least: serving.patience.taken });
+      await writeMessages(call, messages, serialize, {
+        begin,
+        signal: about.signal,
+        least: serving.clientLimits.reading,
+      });
       return {};
     };
-    void seeThrough(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
+    void handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
   };
 }
 

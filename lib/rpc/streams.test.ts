@@ -63,7 +63,7 @@ async function open(t: ExecutionContext, chat: Chat, { finds, env = {}, taken }:
     }),
     services: [service(AssistantServiceService, { ...handlers, chat } as unknown as Handlers<Definition>, {}, finds)],
     dependencies: {},
-    patience: taken === undefined ? {} : { taken },
+    clientLimits: taken === undefined ? {} : { reading: taken },
   });
   const client = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
   t.teardown(async () => {

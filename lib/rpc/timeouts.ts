@@ -7,11 +7,11 @@ import { changeHttp2Server } from './http2-server.ts';
 const units: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000 };
 
 /**
- * Takes a timeout that is longer than a timer of Node's may be (24.8 days) for the longest that works. grpc-js 1.14 keeps 32 bits of its
- * milliseconds: such a call would end at once, or at a time that has nothing to do with what its caller said.
+ * Reduces timeouts that are longer than Node's timers may be (24.8 days) to that. grpc-js 1.14 keeps 32 bits of the milliseconds: such a
+ * call would end at once, or at an arbitrary time.
  */
 export function boundTimeouts(server: Server): void {
-  // Comes before the listener of grpc-js, which gets the same headers.
+  // Runs before the listener of grpc-js, which gets the same headers object.
   changeHttp2Server(server, (made) => made.prependListener('stream', (_stream, headers) => bound(headers)));
 }
 

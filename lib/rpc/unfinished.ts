@@ -1,11 +1,11 @@
 import { constants, type ClientHttp2Stream } from 'node:http2';
 
 /**
- * Lets a request that is broken off never look complete to the server: it is reset (RST_STREAM), and not ended (END_STREAM) before.
+ * Has a request that is aborted never look complete to the server: it is reset (RST_STREAM) without END_STREAM before.
  *
- * grpc-js ends a stream that it cancels, or of which the server has answered early, and so does Node before it closes one. A server
- * then sees the end of the messages first, and may have acted on it when it learns the truth, if it ever does. This holds for
- * whatever breaks a call off: its caller, its deadline, an answer that comes before all was sent.
+ * grpc-js ends a stream that it cancels, or whose answer came early, and so does Node before it closes one. The server then sees the end
+ * of the messages first, and may act on it before it sees the reset. This holds whatever aborts a call: its caller, its deadline, or
+ * an answer that comes before all was sent.
  */
 export function neverEndUnfinished(stream: ClientHttp2Stream): void {
   const close = stream.close.bind(stream);

@@ -13,7 +13,7 @@ export interface WritingOptions {
   least: RateFloorOptions;
 }
 
-/** Writes messages to a reader at its pace. One that takes them too slowly is cut off. */
+/** Writes messages to a reader with backpressure. The stream of a reader that is too slow is reset. */
 export class Writing {
   readonly #call: ServerWritableStream<unknown, object>;
   readonly #signal: AbortSignal;
@@ -48,7 +48,7 @@ export class Writing {
   }
 
   /**
-   * Waits until the connection has taken the last message: there is to be never more than one on its way.
+   * Waits until the connection has taken the last message, so that never more than one is in flight.
    *
    * @throws the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
    */
@@ -78,7 +78,7 @@ export class Writing {
 }
 
 /**
- * Writes messages as they come, at the pace of the reader: of two, the second is asked for when the connection has taken the first.
+ * Writes messages as they come, with backpressure: the next one is asked for when the connection has taken the last one.
  *
  * @throws what `messages` throws, or the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
  */
@@ -114,30 +114,30 @@ export async function writeMessages(
   } finally {
     writing.stop();
     signal.removeEventListener('abort', onAbort);
-    // What it waits for may never come.
+    // Not awaited: the next message may never come.
     if (!isWhole) iterator.return?.().catch(() => {});
   }
 }
 
-/** What grpc-js 1.14 has inside a call that it serves. */
+/** Private fields of a call that grpc-js 1.14 serves. */
 interface ServedStream {
   call?: { stream?: ServerHttp2Stream };
 }
 
-/** Milliseconds in which a client takes that its stream is reset, or loses its connection. */
-const resetLimit = 5_000;
+/** A client that doesn't read the reset of its stream in this time loses its connection. */
+const resetLimitMs = 5_000;
 
 /**
- * Resets the stream of a call. What it ends with by itself would have to wait until the client has taken all that was written.
- * One who doesn't even read its connection loses that: until then, it would keep what is on its way there.
+ * Resets the stream of a call. An ordinary end would have to wait until the client has read all that was written. A client that doesn't
+ * even read its connection loses that, too: otherwise it would hold the bytes that are in flight.
  *
- * grpc-js has no public way to the stream; where its inside has changed, the tests of readers who take nothing fail.
+ * grpc-js has no public access to the stream. If its private fields change, the tests of readers that read nothing fail.
  */
 function reset(call: object): void {
   const { stream } = (call as ServedStream).call ?? {};
   if (stream === undefined || stream.destroyed) return;
   const { session } = stream;
-  const timer = setTimeout(() => session?.destroy(), resetLimit).unref();
+  const timer = setTimeout(() => session?.destroy(), resetLimitMs).unref();
   stream.once('close', () => clearTimeout(timer));
   stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
 }

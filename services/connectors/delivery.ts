@@ -1,5 +1,5 @@
 import { isTransient, type HubError } from '#lib/errors.ts';
-import { backoffMs } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
 
 /**
  * How far a delivery has come in its newest round:

@@ -3,7 +3,7 @@ import { hubTime } from '#lib/clock.ts';
 import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, sweep, type Loop } from '#lib/loop.ts';
-import { backoffMs } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
 import type { Storage } from './storage/storage.ts';
 import type { Removal, Store } from './store.ts';
 import type { Uploads } from './uploads.ts';

@@ -1,6 +1,7 @@
 import type { Dispatcher, Pool } from 'undici';
 import type { HubError } from '#lib/errors.ts';
-import { backoffMs, pauseFor } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
+import { pauseFor } from '#lib/retry.ts';
 import type { Destination } from './endpoint.ts';
 import { isShallow, toolTimeout, toolUnavailable } from './tools.ts';
 

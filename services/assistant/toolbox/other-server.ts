@@ -3,7 +3,7 @@ import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { within } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, type Loop } from '#lib/loop.ts';
-import { backoffMs } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
 import { callTool, failure, ServerLost } from './calling.ts';
 import { clientInfo } from './client-info.ts';
 import type { ServerConfiguration } from './configuration.ts';

@@ -1,7 +1,7 @@
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { sweep } from '#lib/loop.ts';
-import { backoffMs, type Backoff } from '#lib/retry.ts';
+import { backoffMs, type Backoff } from '#lib/backoff.ts';
 import type { WaitingMail } from './mails-store.ts';
 import type { Post } from './post.ts';
 import type { Store } from '../store.ts';

@@ -1,6 +1,7 @@
 import { columns, type Database } from '#lib/database.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
-import { backoffMs, pauseFor } from '#lib/retry.ts';
+import { backoffMs } from '#lib/backoff.ts';
+import { pauseFor } from '#lib/retry.ts';
 import { Rounds } from '#lib/rounds.ts';
 import type { StoredMessage } from './store.ts';
 import { acceptedEventOf } from './wire.ts';
