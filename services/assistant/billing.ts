@@ -27,11 +27,11 @@ export interface BillingOptions {
   limit: number;
 }
 
-/** Milliseconds between two attempts to write down what an answer has used. */
-const settlePause = { first: 100, longest: 2_000 };
-/** Milliseconds for all of them. The reservation lasts longer. */
-const settleLimit = 20_000;
-const longestDuration = 2 ** 31 - 1;
+/** How long to wait between two attempts to write down what an answer has used. */
+const settlePauseMs = { first: 100, max: 2_000 };
+/** When these attempts end. The reservation lasts longer. */
+const settleLimitMs = 20_000;
+const maxInt32 = 2 ** 31 - 1;
 
 const statuses = {
   success: ResponseStatus.RESPONSE_STATUS_SUCCESS,
@@ -71,10 +71,10 @@ export function billingBy(
             userId,
             status: status === undefined ? ResponseStatus.RESPONSE_STATUS_UNSPECIFIED : statuses[status],
             tokens: BigInt(status === 'success' ? tokens : 0),
-            durationMs: Math.min(duration, longestDuration),
+            durationMs: Math.min(duration, maxInt32),
           };
-          const giveUp = performance.now() + settleLimit;
-          for (let pause = settlePause.first; ; pause = Math.min(2 * pause, settlePause.longest)) {
+          const giveUp = performance.now() + settleLimitMs;
+          for (let pause = settlePauseMs.first; ; pause = Math.min(2 * pause, settlePauseMs.max)) {
             try {
               // The call that the answer was for may have ended, and its deadline with it.
               await withContext({ requestId }, () => tools.settleTokens(settlement));

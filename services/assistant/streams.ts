@@ -1,7 +1,7 @@
 import { HubError } from '#lib/errors.ts';
 
 /** Streams of answers that one user may have open at a process. */
-const mostStreams = 20;
+const maxStreams = 20;
 
 /** Counts the streams that users have open, of chats and of completions alike. */
 export type Streams = ReturnType<typeof openStreams>;
@@ -12,8 +12,8 @@ export function openStreams() {
     /** Counts a stream until it is disposed of. @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_STREAMS` */
     open(userId: string): Disposable {
       const count = counts.get(userId) ?? 0;
-      if (count >= mostStreams) {
-        throw new HubError('RESOURCE_EXHAUSTED', 'TOO_MANY_STREAMS', `You have ${mostStreams} streams open already`, {
+      if (count >= maxStreams) {
+        throw new HubError('RESOURCE_EXHAUSTED', 'TOO_MANY_STREAMS', `You have ${maxStreams} streams open already`, {
           retryAfter: 1,
         });
       }

@@ -32,8 +32,8 @@ export interface AttemptOptions {
 export type Attempt = (job: Job) => Promise<Result>;
 
 /**
- * Makes what tries a delivery once, and says what it comes to: it never throws, and it takes no longer than `timeout`, whether or not
- * the connector heeds its signal. Past the deadline the network isn't asked.
+ * Makes a function that tries a delivery once and returns the result. It never throws, and takes no longer than `timeout`, whether or not the
+ * connector observes its signal. Past the deadline the network isn't called.
  */
 export function attempting({ connector, log, timeout }: AttemptOptions): Attempt {
   const { name: channel, title } = connector;
@@ -50,7 +50,7 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
         return late();
       });
     } catch (error) {
-      // Whatever the connector throws because it was called off.
+      // Once aborted, the connector may throw anything.
       throw calledOff.signal.aborted ? late() : error;
     }
   }
@@ -68,7 +68,7 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
     } catch (error) {
       const now = hubDate();
       if (!(error instanceof HubError)) {
-        log.error({ err: error, recipient_id: recipientId }, `${title} failed as it should not`);
+        log.error({ err: error, recipient_id: recipientId }, `The connector of ${title} threw an unexpected error`);
         return failed(attempts, `${title} failed in an unexpected way`, now);
       }
       const result = afterFailure(error, { attempts, now, deadline, chance: Math.random() });

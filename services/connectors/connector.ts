@@ -15,7 +15,7 @@ export interface Connector {
   readonly title: string;
   /** Gets ready to deliver. Again, while it is started, it does nothing; after `stop` it starts anew. */
   start(): Promise<void>;
-  /** Lets go of everything. Until it is started again, deliveries are refused as UNAVAILABLE. May be repeated. */
+  /** Closes everything. Until it is started again, deliveries are refused as UNAVAILABLE. May be repeated. */
   stop(): Promise<void>;
   /**
    * Hands a message to the network, and returns once the network has it. Called for many deliveries at once, but for those to
@@ -31,7 +31,7 @@ export interface Connector {
   deliver(delivery: DeliveryToMake, context: DeliveryContext): Promise<'taken' | void>;
 }
 
-/** What a connector has beside that if its network takes messages and reports later, by a call of its own. */
+/** Implemented by a connector whose network takes messages and reports later what became of them. */
 export interface TellsLater {
   /**
    * Called once, before the first `start`. While it is started, the connector has `listener` told all that the network
@@ -52,8 +52,8 @@ export interface Receipt {
   /** Under which it was taken: a report with another one is not believed. */
   idempotencyKey: string;
   /**
-   * Of the request that it is about (`DeliveryContext`); 0 if it is left out. That an earlier round failed ends no later one; that it was
-   * delivered does.
+   * The `replay` of the request that it is about (`DeliveryContext`); 0 if it is left out. A failure of an earlier round doesn't end a later
+   * one; a delivery does.
    */
   replay?: number;
   /** `sent` ends nothing; the others end the delivery, if nothing has before. */

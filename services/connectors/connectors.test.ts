@@ -257,7 +257,7 @@ function worker(connector: Connector, given: Partial<DeliveringOptions> = {}) {
     stopping: new AbortController().signal,
     // However slow the machine is: nothing is parked because a batch takes long.
     lease: 60_000,
-    longestBatch: 30_000,
+    maxBatchMs: 30_000,
     async publish(topic, events) {
       if (topic === 'message_status') reports.push(...events);
     },

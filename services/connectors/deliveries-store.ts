@@ -8,9 +8,9 @@ export interface DeliveryToClaim extends DeliveryKey, Round {
 }
 
 /**
- * Whose a delivery is: ours to make, with that key, after so many attempts, at once or behind those that are parked in its lane; with
- * somebody else for now; parked already; with the network, which reports later; ended, with that outcome; or nobody's any more,
- * because a later round of it has begun.
+ * What a claim came to. `ours`: this process makes the delivery, with that key, after so many attempts, now or behind those that are parked in
+ * its lane; `theirs`: another process has claimed it; `waiting`: it is parked; `taken`: the network has it, and reports later; `ended`: with
+ * that outcome; `superseded`: a later round has begun.
  */
 export type Claim =
   | { state: 'ours'; idempotencyKey: string; attempts: number; isBehind: boolean }
@@ -41,10 +41,9 @@ export interface SettledDelivery extends EndedDelivery {
   callId: string;
 }
 
-/** The most ended deliveries of one message that are listed. */
-const longestList = 10_000;
+const maxListed = 10_000;
 
-/** The record of every delivery, and whose it is while its event is on the bus. */
+/** The record of every delivery, and which process has claimed it while its event is on the bus. */
 export function openDeliveries(db: Database) {
   return {
     /**
@@ -106,7 +105,7 @@ export function openDeliveries(db: Database) {
       return deliveries.map((delivery) => claims.get(keyOf(delivery)) ?? { state: 'theirs' });
     },
 
-    /** Gives back what `owner` has claimed and not ended, so that others needn't wait for the lease to run out. */
+    /** Releases what `owner` has claimed and not ended, so that other processes needn't wait for the end of the lease. */
     async release(deliveries: readonly DeliveryKey[], owner: string): Promise<void> {
       await db.sql(
         `update deliveries set claimed_until = now() - interval '1 ms'
@@ -152,7 +151,7 @@ export function openDeliveries(db: Database) {
       return ended.map((each) => byKey.get(keyOf(each)) ?? each);
     },
 
-    /** Notes that the network has open deliveries and reports later: nobody makes them again in this round. */
+    /** Records that the network has taken deliveries and reports later: nobody makes them again in this round. */
     async recordTaken(taken: readonly TakenDelivery[]): Promise<void> {
       await db.sql(
         `update deliveries
@@ -209,7 +208,7 @@ export function openDeliveries(db: Database) {
         `select message_id as "messageId", recipient_id as "recipientId", channel, delivered, attempts, error,
                 ended_at as "endedAt", replay
            from deliveries where message_id = $1 and ended_at is not null order by recipient_id, channel limit $2`,
-        [messageId, longestList],
+        [messageId, maxListed],
       );
     },
   };

@@ -16,9 +16,9 @@ import type { Store } from './store.ts';
 import { readRequested } from './wire.ts';
 
 /** The most deliveries that are claimed together. An event may ask for a hundred. */
-const claimedAtOnce = 1_000;
-/** Milliseconds after which an outcome that could not be recorded is forgotten: by then its event has come again, or has gone elsewhere. */
-const longestUnrecorded = 3_600_000;
+const maxClaimedTogether = 1_000;
+/** When an outcome that could not be recorded is forgotten: by then its event was redelivered here, or to another process. */
+const maxUnrecordedMs = 3_600_000;
 
 /** How the deliveries of one channel are made. */
 export interface ChannelOptions {
@@ -86,11 +86,11 @@ export async function consumeDeliveries(options: ChannelOptions): Promise<Consum
  */
 export function delivering(options: DeliveringOptions) {
   const unrecorded: Unrecorded = new Map();
-  /** By conversation, when the last batch with events of it is over, attempts that are left under way included. */
+  /** By conversation, the end of its last batch, with the attempts that outlast the batch. */
   const turns = new Map<string, Promise<unknown>>();
 
   return async (events: readonly ReceivedEvent[]): Promise<void> => {
-    // A claim keeps out other processes; within this one the batches of a conversation take turns.
+    // A claim only keeps out other processes: within this one, batches of the same conversation wait for each other.
     const conversations = new Set(events.map(({ key }) => key));
     const before = [...conversations].flatMap((key) => turns.get(key) ?? []);
     const leftUnderWay: Promise<unknown>[] = [];
@@ -110,16 +110,16 @@ async function deliverBatch(
   events: readonly ReceivedEvent[],
   leftUnderWay: Promise<unknown>[],
 ): Promise<void> {
-  const forgotten = hubTime() - longestUnrecorded;
+  const forgotten = hubTime() - maxUnrecordedMs;
   for (const [id, result] of unrecorded)
     if ('outcome' in result && +result.outcome.endedAt < forgotten) unrecorded.delete(id);
   const asked = deliveriesIn(events, options.connector.name);
-  for (let next = 0; next < asked.length; next += claimedAtOnce) {
-    await deliver(options, unrecorded, asked.slice(next, next + claimedAtOnce), leftUnderWay);
+  for (let next = 0; next < asked.length; next += maxClaimedTogether) {
+    await deliver(options, unrecorded, asked.slice(next, next + maxClaimedTogether), leftUnderWay);
   }
 }
 
-/** What events ask for, in their order; of several rounds of a delivery only the last one is still wanted. */
+/** The deliveries that events ask for, in their order; of several rounds of a delivery only the last one. */
 function deliveriesIn(events: readonly ReceivedEvent[], channel: string): Asked[] {
   const found = new Map<string, Asked>();
   for (const event of events) {
@@ -145,14 +145,14 @@ function deliveriesIn(events: readonly ReceivedEvent[], channel: string): Asked[
   return [...found.values()];
 }
 
-/** Says that deliveries whose event is given up have failed, if it can be told which ones they are. Needs nothing but the bus. */
+/** Reports the deliveries of an event that becomes a dead letter as failed, as far as the event can be read. Needs nothing but the bus. */
 export function giveUp(channel: string, publish: Bus['publish']) {
   return async (event: ReceivedEvent, error: unknown): Promise<void> => {
     let asked: Asked[];
     try {
       asked = deliveriesIn([event], channel);
     } catch {
-      // Nobody can say whose it is: the message's own deadline ends it.
+      // An event that can't be read names no message: that one ends at its deadline.
       return;
     }
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was delivered';

@@ -3,8 +3,8 @@ import { columns, type Database } from '#lib/database.ts';
 import type { EndedDelivery, Round } from './delivery.ts';
 
 /**
- * What goes to one person of one conversation over one channel: it goes in order, and its deliveries are parked together. A lane has a
- * row while deliveries of it are parked.
+ * The deliveries to one recipient of one conversation over one channel: they are made in order, and parked together. A lane has a row while
+ * deliveries of it are parked.
  */
 export interface LaneKey {
   channel: string;
@@ -32,7 +32,7 @@ export interface DeliveryToPark extends LaneKey, Round {
 export interface LaneToPark {
   /** In their order. */
   deliveries: readonly DeliveryToPark[];
-  /** When the first one may be tried; null if it is being tried by whoever parks it, who keeps the lane. Nothing if it is behind others. */
+  /** When the first one may be tried; null if it is in flight, and the process that parks it keeps the lane; left out if it is behind others. */
   dueAt?: Date | null;
 }
 
@@ -45,8 +45,8 @@ export interface ParkedDelivery extends Round, LaneKey {
   error: string;
   idempotencyKey: string;
   /**
-   * What it is on record as: still to be made; ended, though that may not be reported yet; or nothing that is to be done here any
-   * more, because the network has it or a later round of it has begun.
+   * `open`: still to be made; `ended`: recorded, though that may not be reported yet; `over`: nothing to do here, because the network has it
+   * or a later round has begun.
    */
   state: 'open' | 'ended' | 'over';
   /** If it has ended. */
@@ -58,13 +58,13 @@ export interface ClaimedLane extends LaneKey {
   deliveries: ParkedDelivery[];
 }
 
-/** What has become of parked deliveries. */
+/** The results of parked deliveries, to be recorded together. */
 export interface Progress {
   /** Deliveries that are parked no more. */
   done: readonly { id: bigint; requestId: string }[];
-  /** Deliveries that were tried in vain. */
+  /** Deliveries whose attempt failed. */
   tried: readonly { id: bigint; attempts: number; error: string }[];
-  /** Lanes that `owner` lets go of, and when they are due again; those without deliveries are gone. */
+  /** Lanes that `owner` releases, and when they are due again; those without deliveries are deleted. */
   released: readonly (LaneKey & { dueAt: Date })[];
   owner: string;
 }
@@ -78,8 +78,8 @@ export interface Backlog {
   age: number;
 }
 
-/** Deliveries of a lane that are claimed at once: with the longest texts, half a megabyte. */
-const claimedOfLane = 8;
+/** With the longest texts these are half a megabyte. */
+const maxClaimedOfLane = 8;
 
 /** The deliveries that wait for their next attempt, or behind one that does, in the order of their lanes. */
 export function openLanes(db: Database) {
@@ -174,7 +174,7 @@ export function openLanes(db: Database) {
      * Claims lanes that are due, those that have been due for longer first: nobody else gets them for `lease` milliseconds, or longer
      * if they are renewed.
      */
-    async claimLanes(channel: string, most: number, owner: string, lease: number): Promise<ClaimedLane[]> {
+    async claimLanes(channel: string, limit: number, owner: string, lease: number): Promise<ClaimedLane[]> {
       const rows = await db.sql<ParkedRow>(
         `with due as materialized (
            select channel, conversation_id, recipient_id from lanes where channel = $1 and due_at <= now()
@@ -185,7 +185,7 @@ export function openLanes(db: Database) {
            returning lanes.channel, lanes.conversation_id, lanes.recipient_id
          )
          ${deliveriesOfClaimed}`,
-        [channel, most, owner, lease],
+        [channel, limit, owner, lease],
       );
       return lanesOf(rows);
     },
@@ -323,7 +323,7 @@ const deliveriesOfClaimed = `
     from claimed c
     left join lateral (
       select * from parked where channel = c.channel and conversation_id = c.conversation_id
-         and recipient_id = c.recipient_id order by id limit ${claimedOfLane}
+         and recipient_id = c.recipient_id order by id limit ${maxClaimedOfLane}
     ) p on true
     left join requests r on r.id = p.request_id
     left join deliveries d

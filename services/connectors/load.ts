@@ -29,17 +29,17 @@ export interface Sample {
   parked: number;
 }
 
-/** Milliseconds: what happened before that says nothing about now. */
-const memory = 10_000;
-/** Milliseconds that deliveries must have waited all the time before anything is concluded from how many were taken. */
-const shortestSpan = 2_000;
-/** Milliseconds in which fresh deliveries show whether the network holds up everybody. */
-const verdictSpan = 5_000;
-const fewestHeld = 5;
-/** Lanes that are remembered for each channel. The oldest is forgotten first, and may then be counted again within 5 s. */
-const mostCountedLanes = 10_000;
-/** So few are soon done, or say nothing of how fast the network is. */
-const shortestBacklog = 10;
+/** Older samples say nothing about now. */
+const memoryMs = 10_000;
+/** Deliveries must have waited for at least this long before the drain rate is computed. */
+const minSpanMs = 2_000;
+/** The last deliveries from the bus, within this time, show whether the network holds up everybody. */
+const verdictSpanMs = 5_000;
+const minHeld = 5;
+/** Lanes remembered for each channel. The oldest is forgotten first, and may then be counted twice within 5 s. */
+const maxCountedLanes = 10_000;
+/** A smaller backlog is done soon, and says nothing about the speed of the network. */
+const minBacklog = 10;
 
 export const noLoad: Load = { backlog: 0, drainRate: 0, wait: 0 };
 
@@ -53,22 +53,21 @@ export const noLoad: Load = { backlog: 0, drainRate: 0, wait: 0 };
 export function loadOf(samples: readonly Sample[]): Load {
   const last = samples.at(-1);
   if (last === undefined) return noLoad;
-  const heldUp = isHeldUp(samples, last);
-  const backlogOf = ({ onBus, parked }: Sample) => onBus + (heldUp ? parked : 0);
+  const isNetworkHeldUp = isHeldUp(samples, last);
+  const backlogOf = ({ onBus, parked }: Sample) => onBus + (isNetworkHeldUp ? parked : 0);
   const backlog = backlogOf(last);
   const idle = samples.findLastIndex((sample) => backlogOf(sample) === 0);
   const first = samples[idle + 1];
-  if (first === undefined || backlog < shortestBacklog || last.at - first.at < shortestSpan)
-    return { ...noLoad, backlog };
+  if (first === undefined || backlog < minBacklog || last.at - first.at < minSpanMs) return { ...noLoad, backlog };
   const span = last.at - first.at;
   const drainRate = ((last.taken - first.taken) / span) * 1_000;
   return { backlog, drainRate, wait: drainRate === 0 ? span : (backlog / drainRate) * 1_000 };
 }
 
 function isHeldUp(samples: readonly Sample[], last: Sample): boolean {
-  const first = samples.find(({ at }) => at >= last.at - verdictSpan)!;
+  const first = samples.find(({ at }) => at >= last.at - verdictSpanMs)!;
   const held = last.held - first.held;
-  return held >= fewestHeld && held >= last.prompt - first.prompt;
+  return held >= minHeld && held >= last.prompt - first.prompt;
 }
 
 /** What a process has counted since it last said so. */
@@ -88,8 +87,8 @@ export interface Loads {
   stop(): Promise<void>;
 }
 
-/** Milliseconds between two looks; in between, the last answer is given again. */
-const looksEvery = 900;
+/** Asked more often than that, the last answer is given again. */
+const refreshEveryMs = 900;
 
 /** Watches the load of channels, as often as somebody asks for it. Processes add up what they count, each second in which there is any. */
 export function watchLoads({
@@ -106,23 +105,23 @@ export function watchLoads({
   const counts = new Map(channels.map((channel) => [channel, { taken: 0, prompt: 0, held: 0 }]));
   const samples = new Map<string, Sample[]>(channels.map((channel) => [channel, []]));
   /** When a lane was last counted, in milliseconds by this process's own clock. */
-  const countedLanes = new Map(channels.map((channel) => [channel, new BoundedMap<string, number>(mostCountedLanes)]));
-  let looked = -Infinity;
-  let looking: Promise<void> | undefined;
+  const countedLanes = new Map(channels.map((channel) => [channel, new BoundedMap<string, number>(maxCountedLanes)]));
+  let refreshedAt = -Infinity;
+  let refreshing: Promise<void> | undefined;
 
   /** Adds what has been counted here to what all have. @returns the sums */
   async function addUp(): Promise<Awaited<ReturnType<Store['addCounts']>>> {
     const counted = channels.map((channel) => ({ channel, ...counts.get(channel)! }));
     const sums = await store.addCounts(counted);
     for (const { channel, ...added } of counted) {
-      // Meanwhile more has been counted.
+      // Not set to 0: more may have been counted meanwhile.
       const count = counts.get(channel)!;
       for (const what of ['taken', 'prompt', 'held'] as const) count[what] -= added[what];
     }
     return sums;
   }
 
-  async function look(): Promise<void> {
+  async function refresh(): Promise<void> {
     const [sums, lags] = await Promise.all([
       adding(),
       Promise.all(channels.map((channel) => lag(topics.outgoing(channel), groups.connector(channel)))),
@@ -132,18 +131,18 @@ export function watchLoads({
       const onBus = lags[index]!.reduce((sum, { events }) => sum + events, 0);
       const known = samples.get(channel)!;
       known.push({ at, onBus, ...sums.get(channel)! });
-      while (known[0]!.at < at - memory) known.shift();
+      while (known[0]!.at < at - memoryMs) known.shift();
     }
-    looked = at;
+    refreshedAt = at;
   }
 
-  // One at a time: what is being added isn't added again.
+  // One at a time, so that counts that are being added aren't added twice.
   let running: ReturnType<typeof addUp> | undefined;
   const adding = () => (running ??= addUp().finally(() => (running = undefined)));
   const sharing = repeat('The sums of what channels have done', log, async () => {
     const isCounted = [...counts.values()].some(({ taken, prompt, held }) => taken + prompt + held > 0);
-    if (isCounted && performance.now() - looked > looksEvery) await adding();
-    return looksEvery;
+    if (isCounted && performance.now() - refreshedAt > refreshEveryMs) await adding();
+    return refreshEveryMs;
   });
 
   return {
@@ -154,14 +153,14 @@ export function watchLoads({
     countBehind(channel, lane) {
       const lanes = countedLanes.get(channel);
       const now = performance.now();
-      if (lanes === undefined || now < (lanes.get(lane) ?? -Infinity) + verdictSpan) return;
+      if (lanes === undefined || now < (lanes.get(lane) ?? -Infinity) + verdictSpanMs) return;
       lanes.set(lane, now);
       this.count(channel, 'held');
     },
     async now() {
-      if (performance.now() - looked > looksEvery) {
-        looking ??= look().finally(() => (looking = undefined));
-        await looking.catch(() => samples.forEach((known) => known.splice(0)));
+      if (performance.now() - refreshedAt > refreshEveryMs) {
+        refreshing ??= refresh().finally(() => (refreshing = undefined));
+        await refreshing.catch(() => samples.forEach((known) => known.splice(0)));
       }
       return new Map(channels.map((channel) => [channel, loadOf(samples.get(channel)!)]));
     },

@@ -1,39 +1,38 @@
-/** Milliseconds after which a call counts as a long one. */
-const longCall = 1_000;
-/** How many long calls there may be for each slot, before they count again. */
+const longCallMs = 1_000;
+/** How many long calls there may be for each slot, before they need one again. */
 const longPerSlot = 3;
 
 /**
- * A bound on the calls of a process to one network at once. A call that takes longer than a second gives its slot to the next one
- * that waits, so that the recipients whom a network is silent about don't hold up everybody else's messages; such long calls may
- * be three times as many as there are slots.
+ * Limits the concurrent calls of a process to one network. A call that takes longer than a second gives its slot to the next one, so that
+ * recipients for whom the network doesn't answer don't hold up everybody else's messages; there may be three times as many of these long
+ * calls as there are slots.
  */
 export class Slots {
-  readonly most: number;
+  readonly size: number;
   #used = 0;
   #long = 0;
   readonly #waiting: (() => void)[] = [];
 
-  constructor(most: number) {
-    this.most = most;
+  constructor(size: number) {
+    this.size = size;
   }
 
-  /** How many calls could begin at once. */
+  /** How many calls could begin now. */
   get free(): number {
-    return Math.max(0, this.most - this.#used - this.#waiting.length);
+    return Math.max(0, this.size - this.#used - this.#waiting.length);
   }
 
-  /** Does `call` once there is a slot for it, those that have waited longer first. */
+  /** Does `call` once there is a slot for it; first come, first served. */
   async run<T>(call: () => Promise<T>): Promise<T> {
-    if (this.#used >= this.most) await new Promise<void>((resolve) => void this.#waiting.push(resolve));
+    if (this.#used >= this.size) await new Promise<void>((resolve) => void this.#waiting.push(resolve));
     else this.#used += 1;
     let isLong = false;
     const timer = setTimeout(() => {
-      if (this.#long >= this.most * longPerSlot) return;
+      if (this.#long >= this.size * longPerSlot) return;
       isLong = true;
       this.#long += 1;
       this.#leave();
-    }, longCall);
+    }, longCallMs);
     try {
       return await call();
     } finally {

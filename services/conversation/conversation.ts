@@ -17,13 +17,12 @@ export interface Activity {
 }
 
 const sizes = {
-  private: { least: 2, most: 2, rule: 'must name exactly 2 people for a private conversation' },
-  group: { least: 3, most: 100, rule: 'must name 3 to 100 people for a group' },
+  private: { min: 2, max: 2, rule: 'must name exactly 2 people for a private conversation' },
+  group: { min: 3, max: 100, rule: 'must name 3 to 100 people for a group' },
 } as const;
 
 /**
- * The ids and the usernames to look up for what members are called by, in any letter case. A name that looks like an id may be
- * either.
+ * The ids and the usernames to look up for the given members, whatever their letter case. A name that looks like an id may be either.
  */
 export function possibleUsers(named: readonly string[]): { userIds: string[]; usernames: string[] } {
   const ids = named.map((name) => name.toLowerCase()).filter(isUuid);
@@ -44,7 +43,7 @@ export function chooseMembers(
 ): { userIds: string[]; problems: FieldViolation[] } {
   const problems: FieldViolation[] = [];
   const size = kind === undefined ? undefined : sizes[kind];
-  if (size !== undefined && (named.length < size.least || named.length > size.most)) {
+  if (size !== undefined && (named.length < size.min || named.length > size.max)) {
     problems.push({ field: 'members', description: size.rule });
   }
   const byId = new Map(known.map((user) => [user.userId, user.userId]));
@@ -78,12 +77,12 @@ export function conversationNotFound(): HubError {
   return new HubError('NOT_FOUND', 'CONVERSATION_NOT_FOUND', 'Conversation not found');
 }
 
-/** For somebody who asks for a conversation that is not theirs. */
+/** The error for a user who asks for a conversation without being a member. */
 export function notAMember(): HubError {
   return new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'Access denied: you are not a member of this conversation');
 }
 
-/** For somebody who opens a conversation between others. */
+/** The error for a user who opens a conversation without being one of its members. */
 export function notAmongMembers(): HubError {
   return new HubError('PERMISSION_DENIED', 'NOT_A_MEMBER', 'Access denied: you must be one of the members yourself');
 }

@@ -21,8 +21,8 @@ export { database };
 
 const mebibyte = 1024 ** 2;
 const hour = 3_600_000;
-/** S3 takes no more parts than this. */
-const mostChunks = 10_000;
+/** S3 takes no more parts for one object. */
+const maxChunks = 10_000;
 
 export const settings = {
   ...serviceSettings,
@@ -106,8 +106,8 @@ function limitsOf(config: Config<typeof settings>, smallestPart: number): Limits
     problems.push(`MIN_CHUNK_SIZE must be at least ${smallestPart}: the store takes no less`);
   if (CHUNK_SIZE < MIN_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at least MIN_CHUNK_SIZE');
   if (CHUNK_SIZE > MAX_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at most MAX_CHUNK_SIZE');
-  if (MAX_FILE_SIZE > MIN_CHUNK_SIZE * mostChunks) {
-    problems.push(`MAX_FILE_SIZE must be at most ${mostChunks} times MIN_CHUNK_SIZE`);
+  if (MAX_FILE_SIZE > MIN_CHUNK_SIZE * maxChunks) {
+    problems.push(`MAX_FILE_SIZE must be at most ${maxChunks} times MIN_CHUNK_SIZE`);
   }
   if (problems.length > 0) throw new ConfigError(problems);
   return {

@@ -4,7 +4,7 @@ import { HubError, type FieldViolation } from '#lib/errors.ts';
 /** How far a message or a delivery has come; it only moves to the right, and the last two are ends. */
 export type Status = 'accepted' | 'in_transit' | 'delivered' | 'failed';
 
-/** What people see of a file. */
+/** A file as people see it in a message. */
 export interface FileLabel {
   filename: string;
   /** Bytes. */
@@ -17,7 +17,7 @@ export interface Content {
   type: 'text' | 'file';
   text: string;
   fileId: string;
-  /** Of a file that is known to be there. */
+  /** Only of a file whose upload is known to be complete. */
   label?: FileLabel;
 }
 
@@ -34,7 +34,7 @@ export interface Draft {
   priority: Priority;
 }
 
-/** The word for every installed channel. */
+/** Stands for every installed channel. */
 const everyChannel = 'all';
 
 /** What is wrong with the content: exactly the field that belongs to its type has to be there. */
@@ -125,17 +125,17 @@ export function timesOf(acceptedAt: Date, deadline: number): { deliverBy: Date; 
 }
 
 /**
- * How long the deliveries of a message that is accepted may have to wait for their networks, in milliseconds. Less than until they may
- * not begin any more: how fast a network is can only be estimated, and it doesn't serve everybody strictly in turn.
+ * How long the deliveries of a message may have to wait for their networks: 70 % of the time until they may not begin any more, since how
+ * fast a network is can only be estimated, and it doesn't serve everybody strictly in turn.
  *
  * @param deadline milliseconds
  */
-export function patienceOf(deadline: number): number {
+export function maxQueueingMs(deadline: number): number {
   const accepted = new Date(0);
   return timesOf(accepted, deadline).deliverBy.getTime() * 0.7;
 }
 
-/** What somebody reports of a message. `replay` is the round that it is about: 0 at first, 1 more for each replay. */
+/** A report about a message. `replay` is the round that it is about: 0 at first, 1 more for each replay. */
 export type Report =
   | { kind: 'routed'; at: Date; replay: number }
   | { kind: 'rejected'; at: Date; reason: string; replay: number }
@@ -174,15 +174,15 @@ export interface DeliveryState {
 }
 
 /**
- * The deliveries of a message: to each recipient, over each channel. `told` is what there is to tell of some of them; the others are
- * as they were at the acceptance. While the message is in transit, so is each of them that is open.
+ * The deliveries of a message: to each recipient, over each channel. `reported` are those of which something was reported; the others are
+ * as they were when the message was accepted. While the message is in transit, so is each open delivery.
  */
 export function deliveriesOf(
   message: { recipientIds: readonly string[]; channels: readonly string[]; createdAt: Date; status: Status },
-  told: readonly DeliveryState[],
+  reported: readonly DeliveryState[],
   inTransitSince?: Date,
 ): DeliveryState[] {
-  const known = new Map(told.map((delivery) => [keyOf(delivery), delivery]));
+  const known = new Map(reported.map((delivery) => [keyOf(delivery), delivery]));
   return message.recipientIds.flatMap((recipientId) =>
     message.channels.toSorted().map((channel) => {
       const delivery = known.get(keyOf({ recipientId, channel })) ?? {
@@ -203,8 +203,8 @@ export function deliveriesOf(
 }
 
 /**
- * The history of a message from the steps that were written down. The first one, its acceptance, is not: `createdAt` says it. Of
- * messages that were accepted when it was written down, too, it stands there once.
+ * The history of a message from its stored steps. The acceptance, which comes first, isn't stored: `createdAt` says when it was. Older
+ * messages have it stored, too.
  */
 export function historyOf(createdAt: Date, steps: readonly StatusChange[]): StatusChange[] {
   return steps[0]?.status === 'accepted' ? [...steps] : [{ status: 'accepted', at: createdAt, note: '' }, ...steps];
@@ -225,8 +225,8 @@ export interface StatusChange {
 }
 
 /**
- * What reports change: the deliveries of which there is something new to tell, and each step that the message's status makes. That a
- * message is in transit is told of it as a whole.
+ * What reports change: the deliveries that changed, and each step of the message's status. That a message is in transit is kept for the
+ * message, not for each delivery.
  */
 export interface Settlement {
   deliveries: DeliveryState[];
@@ -237,7 +237,7 @@ export interface Settlement {
  * Applies reports to a message, in their order. What has ended stays as it is, so a report that comes twice or too late
  * changes nothing. The message is delivered when every delivery is, and failed as soon as all have ended and one failed.
  *
- * What an earlier round says of a message that was replayed counts no more, save that something was delivered: it was.
+ * Reports of an earlier round of a replayed message are ignored, save that something was delivered: that stays true.
  */
 export function settle(message: MessageState, reports: readonly Report[]): Settlement {
   const deliveries = new Map(message.deliveries.map((delivery) => [keyOf(delivery), delivery]));
@@ -252,7 +252,7 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
     changed.set(key, delivery);
   };
   const advance = (next: Status, at: Date, note = '') => {
-    // Clocks of several machines differ by a little: history is told in the order in which it was learnt.
+    // The clocks of machines differ a little: the history has the order in which the reports came.
     updatedAt = at > updatedAt ? at : updatedAt;
     status = next;
     history.push({ status, at: updatedAt, note });
@@ -281,7 +281,7 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
       const key = keyOf(report);
       const delivery = deliveries.get(key);
       if (delivery === undefined || hasEnded(delivery.status)) continue;
-      // The connector's report may overtake the router's.
+      // The connector's report may come before the router's.
       beInTransit(report.at);
       change(key, {
         status: report.delivered ? 'delivered' : 'failed',
@@ -324,7 +324,7 @@ function unique(items: readonly string[]): string[] {
   return [...new Set(items)];
 }
 
-/** Bytes that a message has in a list, about: those of its text, and of ids, names and times, of which there are bounds. */
+/** About how many bytes a message takes in a list: its text, and ids, names and times, whose sizes are bounded. */
 export function sizeOf({ content, recipientIds }: { content: Content; recipientIds: readonly string[] }): number {
   const bytes = content.type === 'text' ? Buffer.byteLength(content.text) : 0;
   return bytes + 40 * recipientIds.length + 2_048;

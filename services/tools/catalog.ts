@@ -2,7 +2,7 @@ import { v4 as uuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { Rounds } from '#lib/rounds.ts';
-import { tellOfChange, type AdminChange } from './outbox.ts';
+import { addAdminChange, type AdminChange } from './outbox.ts';
 import { nameKey, toolNameTaken, toolNotFound } from './tools.ts';
 
 export interface Tool {
@@ -60,12 +60,11 @@ function storedTool(row: Row): Tool {
 }
 
 const uniqueViolation = '23505';
-/** Tools that one statement looks up. */
-const mostLookedUp = 1_000;
+const maxLookedUp = 1_000;
 
-/** The tools that there are. Those that were taken away are kept for the sake of what was used of them, and aren't among these. */
+/** The tools. Deleted ones are kept for their usage, and aren't returned. */
 export function openCatalog(db: Database) {
-  /** Makes a change, and tells of it in the same transaction. @throws HubError ALREADY_EXISTS if the name is taken */
+  /** Makes a change and its outbox entry in one transaction. @throws HubError ALREADY_EXISTS if the name is taken */
   async function change<T>(work: (transaction: SqlTransaction) => Promise<T>): Promise<T> {
     try {
       return await db.transaction(work);
@@ -74,7 +73,7 @@ export function openCatalog(db: Database) {
     }
   }
 
-  /** One look at a time: what is asked for while it goes on is looked up together by the next one. */
+  /** One query at a time: tools that are asked for while it runs are looked up together by the next one. */
   const lookingUp = new Rounds<string, Tool | undefined>(
     async (ids) => {
       const rows = await db.sql<Row>(
@@ -84,11 +83,11 @@ export function openCatalog(db: Database) {
       const found = new Map(rows.map((row) => [row.id, storedTool(row)]));
       return ids.map((id) => found.get(id.toLowerCase()));
     },
-    { items: mostLookedUp },
+    { items: maxLookedUp },
   );
 
   const audit = (transaction: SqlTransaction, action: AdminChange['action'], target: string, actor: Actor) =>
-    tellOfChange(transaction, { id: uuid(), ...actor, action, target, at: hubDate() });
+    addAdminChange(transaction, { id: uuid(), ...actor, action, target, at: hubDate() });
 
   return {
     /** A page of the tools by name, and how many there are in all; active ones, inactive ones, or both. */
@@ -151,7 +150,7 @@ export function openCatalog(db: Database) {
       });
     },
 
-    /** Takes a tool away. @throws HubError NOT_FOUND, also if it was taken away before */
+    /** Deletes a tool. @throws HubError NOT_FOUND, also if it was deleted before */
     async remove(id: string, actor: Actor): Promise<bigint> {
       return change(async (transaction) => {
         const gone = await transaction.sql(
@@ -164,8 +163,8 @@ export function openCatalog(db: Database) {
     },
 
     /**
-     * Gives what is no tool to invoke, but counts as one, a name in the usage. In all else it is as a tool that was taken away: nobody
-     * can invoke or change it, and another tool may have its name.
+     * Gives a name to work that is counted like a tool's, for lists of usage. In all else it is like a deleted tool: nobody can invoke or
+     * change it, and another tool may have its name.
      */
     async name(id: string, name: string): Promise<void> {
       await db.sql(
@@ -176,8 +175,7 @@ export function openCatalog(db: Database) {
     },
 
     /**
-     * Makes a tool of a newcomer's first minutes, or tells where it is now. What an administrator has made of it otherwise stays, and
-     * so does its absence.
+     * Adds a demo tool, or updates its endpoint. Whatever else an administrator has changed stays, also that it was deleted.
      */
     async seed(tool: Omit<Tool, 'createdAt' | 'isActive'>): Promise<void> {
       await db.sql(

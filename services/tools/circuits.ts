@@ -3,12 +3,12 @@ import { BoundedMap } from '#lib/bounded-map.ts';
 import type { HubError } from '#lib/errors.ts';
 import { circuitOpen } from './tools.ts';
 
-/** So many invocations of a tool that fail in a row open its circuit. */
-const mostFailures = 5;
-/** Tools that nobody has invoked for the longest are forgotten beyond this many. */
-const mostCircuits = 10_000;
+/** Consecutive failures that open the circuit of a tool. */
+const maxFailures = 5;
+/** Beyond this many, the least recently used is forgotten. */
+const maxCircuits = 10_000;
 
-/** Leaves a tool alone for a while that fails again and again. */
+/** A circuit breaker: a tool that fails again and again isn't called for a while. */
 export interface Circuit {
   /** Why the tool may not be asked now; undefined if it may. */
   refusal(): HubError | undefined;
@@ -23,7 +23,7 @@ export interface Circuit {
  * @param isFailure whether an error is one of the tool; all others are no sign that it fails
  */
 export function openCircuits(reset: number, isFailure: (error: unknown) => boolean): (toolId: string) => Circuit {
-  const circuits = new BoundedMap<string, Circuit>(mostCircuits);
+  const circuits = new BoundedMap<string, Circuit>(maxCircuits);
   return (toolId) => {
     const circuit = circuits.get(toolId) ?? openCircuit(reset, isFailure);
     circuits.set(toolId, circuit);
@@ -34,14 +34,14 @@ export function openCircuits(reset: number, isFailure: (error: unknown) => boole
 function openCircuit(reset: number, isFailure: (error: unknown) => boolean): Circuit {
   const policy = circuitBreaker(handleWhen(isFailure), {
     halfOpenAfter: reset,
-    breaker: new ConsecutiveBreaker(mostFailures),
+    breaker: new ConsecutiveBreaker(maxFailures),
   });
   let openedAt = 0;
   policy.onBreak(() => (openedAt = Date.now()));
 
   function refusal(): HubError | undefined {
     const left = openedAt + reset - Date.now();
-    // While one is being tried, others would wait for it in the policy: they are told at once.
+    // Half-open, one call tries the tool; the policy would have others wait for it, so they are refused at once.
     const isOpen = policy.state === CircuitState.HalfOpen || (policy.state === CircuitState.Open && left > 0);
     return isOpen ? circuitOpen(Math.max(1, Math.ceil(left / 1_000))) : undefined;
   }

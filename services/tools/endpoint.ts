@@ -4,7 +4,7 @@ import { isNetwork, Networks } from '#lib/client-address.ts';
 import { within } from '#lib/deadline.ts';
 import { toolUnavailable } from './tools.ts';
 
-/** A tool's endpoint, and the addresses that it may be asked at for this once. */
+/** A tool's endpoint, and the addresses to connect to for this call. */
 export interface Destination {
   url: URL;
   /** At least one, each of them checked. */
@@ -33,15 +33,15 @@ export interface Endpoints {
 /** All addresses of a host. */
 export type Resolve = (host: string) => Promise<readonly string[]>;
 
-/** The endpoint is somewhere that no tool may be. Nothing was sent there. */
+/** The endpoint has an address that isn't allowed. Nothing was sent there. */
 export class EndpointRefused extends Error {
   readonly shown = toolUnavailable("The tool's endpoint may not be asked: its address is not a public one");
 }
 
-/** What a URL's parser takes out, or encodes: whoever reads the endpoint wouldn't see it. */
+/** Characters that a URL's parser removes or encodes, so that people who read the endpoint wouldn't see them. */
 // eslint-disable-next-line no-control-regex -- these are meant
-const unseen = /[\u0000-\u0020\u007f]/;
-const longestLookup = 5_000;
+const invisible = /[\u0000-\u0020\u007f]/;
+const lookupTimeoutMs = 5_000;
 
 /** @param allowed names, addresses and networks that may be asked though they aren't public */
 export function openEndpoints(allowed: readonly string[], resolve: Resolve = resolveBySystem): Endpoints {
@@ -52,7 +52,7 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
   return {
     problem(endpoint) {
       const url = URL.parse(endpoint);
-      if (url === null || !/^https?:$/.test(url.protocol) || unseen.test(endpoint))
+      if (url === null || !/^https?:$/.test(url.protocol) || invisible.test(endpoint))
         return notA('must be an http or https URL');
       if (url.username !== '' || url.password !== '') return notA('must not have a username or password in it');
       const address = literalOf(url);
@@ -66,7 +66,7 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
       const literal = literalOf(url);
       const addresses = literal === undefined ? await lookedUp(url.hostname, resolve) : [literal];
       if (addresses.length === 0) throw new Error(`${url.hostname} has no address`);
-      // One that is refused is enough: whoever chose it may have chosen the others to get past.
+      // One forbidden address is enough: an attacker may have added the others to get it accepted.
       if (!names.has(plainName(url.hostname)) && !addresses.every(mayBeAsked)) {
         throw new EndpointRefused(`${url.hostname} is at ${addresses.join(', ')}`);
       }
@@ -78,14 +78,18 @@ export function openEndpoints(allowed: readonly string[], resolve: Resolve = res
 const notA = (description: string): EndpointProblem => ({ rule: 'uri', description });
 
 async function lookedUp(host: string, resolve: Resolve): Promise<readonly string[]> {
-  return within(longestLookup, resolve(host), () => new Error(`${host} was not looked up within ${longestLookup} ms`));
+  return within(
+    lookupTimeoutMs,
+    resolve(host),
+    () => new Error(`${host} was not looked up within ${lookupTimeoutMs} ms`),
+  );
 }
 
 async function resolveBySystem(host: string): Promise<readonly string[]> {
   return (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
 }
 
-/** Names are compared without case, and without the dot at the end that says that they are complete. */
+/** Names are compared without case, and without the dot at the end of a fully qualified one. */
 function plainName(host: string): string {
   return host.toLowerCase().replace(/\.$/, '');
 }

@@ -1,8 +1,8 @@
 import { BoundedMap } from '#lib/bounded-map.ts';
 
-/** So many calls that went well say what the next one will use. */
-const remembered = 64;
-const mostTools = 10_000;
+/** The last successful calls of a tool, which say what the next one may use. */
+const rememberedCalls = 64;
+const maxTools = 10_000;
 
 /** What calls of a tool are expected to use. */
 export interface Expectations {
@@ -10,13 +10,13 @@ export interface Expectations {
   of(toolId: string): Promise<number | undefined>;
   /** The same, as far as this process knows by now. */
   now(toolId: string): number | undefined;
-  /** Takes note of what a call has used. */
+  /** Records what a call has used. */
   learn(toolId: string, tokens: number): void;
 }
 
-/** @param known what a tool's calls have used before this process was there */
+/** @param known the most that a tool's calls used before this process started */
 export function openExpectations(known: (toolId: string) => Promise<number | undefined>): Expectations {
-  const seen = new BoundedMap<string, number[]>(mostTools);
+  const seen = new BoundedMap<string, number[]>(maxTools);
 
   return {
     async of(toolId) {
@@ -36,7 +36,7 @@ export function openExpectations(known: (toolId: string) => Promise<number | und
     learn(toolId, tokens) {
       const last = seen.get(toolId) ?? [];
       last.push(tokens);
-      if (last.length > remembered) last.shift();
+      if (last.length > rememberedCalls) last.shift();
       seen.set(toolId, last);
     },
   };

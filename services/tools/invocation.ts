@@ -35,10 +35,10 @@ export interface InvocationOptions {
   circuits: (toolId: string) => Circuit;
   endpoints: Pick<Endpoints, 'locate'>;
   upstream: Pick<Upstream, 'ask'>;
-  /** Which invocations go on, whether or not their callers wait for them. */
+  /** Limits the invocations in flight, whether or not their callers still wait for them. */
   places: Places;
-  /** Milliseconds that a call waits at most until it is known whether it may begin. */
-  patience: number;
+  /** How long a call waits until it is known whether it may begin. */
+  maxWaitMs: number;
 }
 
 /** Runs invocations, each to its end. */
@@ -49,14 +49,14 @@ export interface Invocations {
    * @throws HubError
    */
   invoke(invocation: Invocation): Promise<Invoked>;
-  /** Breaks off what is under way, and counts it as failed. */
+  /** Aborts what is in flight, and counts it as failed. */
   stop(): Promise<void>;
 }
 
 type Outcome = Pick<Settlement, 'status' | 'tokens'> & ({ output: Record<string, unknown> } | { failure: HubError });
 
-/** Between two attempts to write down what a call has used. */
-const settlePause = { first: 100, longest: 1_000 };
+/** How long to wait between two attempts to record what a call has used. */
+const settlePauseMs = { first: 100, max: 1_000 };
 
 const invocations = counter('tool_invocations_total', 'Invocations of tools, by how they ended', {
   status: ['success', 'error', 'timeout'] satisfies ResponseStatus[],
@@ -68,7 +68,7 @@ const upstreamDuration = durationHistogram(
 );
 
 export function openInvocations(options: InvocationOptions): Invocations {
-  const { ledger, catalog, expectations, circuits, endpoints, upstream, places, patience } = options;
+  const { ledger, catalog, expectations, circuits, endpoints, upstream, places, maxWaitMs } = options;
   const stopping = new AbortController();
   const underWay = new Set<Promise<unknown>>();
 
@@ -77,7 +77,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const [tool, known] = await Promise.all([catalog.findActive(toolId), expectations.of(toolId)]);
     const circuit = circuits(toolId);
     const least = tokensOfBytes(Buffer.byteLength(body));
-    const reservation = await reserve(ledger, { patience, signal: stopping.signal }, () => {
+    const reservation = await reserve(ledger, { maxWaitMs, signal: stopping.signal }, () => {
       // While it waited, the call before it may have shown what the tool uses.
       const most = expectations.now(toolId) ?? known;
       return {
@@ -93,7 +93,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const outcome = await ask(tool!, circuit, body, requestId);
     const duration = Math.round(performance.now() - began);
     const { status, tokens } = outcome;
-    // Before that, since who waits for it to be settled goes by it.
+    // Before it is settled, since calls that wait for that use the expectation.
     if ('output' in outcome) expectations.learn(toolId, tokens);
     await settle({ reservationId: reservation.id, userId, status, tokens, duration }, reservation);
     if (status !== undefined) {
@@ -106,7 +106,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
   }
 
   async function ask(tool: Tool, circuit: Circuit, body: string, requestId: string): Promise<Outcome> {
-    // What can't be looked up is a failure of the tool, as what can't be connected to.
+    // A host that can't be looked up is a failure of the tool, like one that can't be connected to.
     const located = await endpoints.locate(tool.apiEndpoint).then(
       (destination) => ({ destination }),
       (error: unknown) => ({ error }),
@@ -135,9 +135,9 @@ export function openInvocations(options: InvocationOptions): Invocations {
     return { status: 'success', tokens: tokensOf(output, bytes), output };
   }
 
-  /** Writes down what a call has used; while the database is away, again and again, as long as the reservation lasts. */
+  /** Records what a call has used; retries while the database is away, as long as the reservation lasts. */
   async function settle(settlement: Settlement, { expiresAt }: Reservation): Promise<void> {
-    for (let pause = settlePause.first; ; pause = Math.min(2 * pause, settlePause.longest)) {
+    for (let pause = settlePauseMs.first; ; pause = Math.min(2 * pause, settlePauseMs.max)) {
       try {
         if (await ledger.settle(settlement)) return;
         break;

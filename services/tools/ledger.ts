@@ -15,7 +15,7 @@ export interface Claim {
   requestId: string;
   /** Tokens that it is expected to use; undefined if nobody knows: then it reserves all that are left. */
   expected: number | undefined;
-  /** Why it can't begin, if it is allowed to. */
+  /** Why it can't begin although the user may: the tool is missing, or its circuit is open. */
   refusal: HubError | undefined;
   /** Milliseconds that its reservation lasts, if not as long as others. */
   lifetime?: number;
@@ -25,11 +25,11 @@ export interface Claim {
 export interface Reservation {
   /** UUID; the usage has it, too. */
   id: string;
-  /** After that somebody else may put an end to it. */
+  /** After that it is ended as failed. */
   expiresAt: Date;
 }
 
-/** What becomes of a reservation. */
+/** What a call has used, to replace its reservation. */
 export interface Settlement {
   reservationId: string;
   userId: string;
@@ -51,7 +51,7 @@ export interface LedgerOptions {
 }
 
 type Entry = { claim: Claim } | { settlement: Settlement };
-/** Of a claim what it got: HubError is a refusal. Of a settlement whether it counts. */
+/** The answer to a claim, a HubError being a refusal; or whether a settlement counts. */
 type Outcome = Reservation | HubError | 'undecided' | 'settled' | 'gone';
 
 interface Ended {
@@ -68,32 +68,32 @@ interface Reserved {
   tokens: bigint;
 }
 
-/** Users are spread over so many lanes, so that one transaction doesn't have to wait for the one before. */
+/** Users are spread over lanes, each with one transaction at a time, so that not all of them wait for the same one. */
 const laneCount = 8;
-/** Rows that the sums of a day are spread over. */
-const parts = 16;
-const mostInRound = 500;
-const expiredAtOnce = 500;
+/** The sums of a day are spread over this many rows, so that processes seldom update the same one. */
+const partCount = 16;
+const maxEntriesInRound = 500;
+const maxExpiredAtOnce = 500;
 
 /**
- * Who may begin a call, and what calls have used. A call reserves tokens before its tool is asked; what it has used takes the place of
- * the reservation, in the usage and in the counter of its subscription at once. Where that never comes, since the process that
- * asked is no more, the call has ended with an error by the time that its reservation expires.
+ * Decides which calls may begin, and counts what they use. A call reserves tokens before its tool is called; then its usage replaces the
+ * reservation, in the table of usage and in the counter of the subscription together. If the process dies in between, the call counts as
+ * failed once its reservation expires.
  *
- * What one process has to write is written in a few lanes, each in rounds of one transaction. Transactions lock the subscriptions
- * that they are about, in the order of their users, before they look at anything else.
+ * A process writes in a few lanes, each with one transaction after another for all entries that came meanwhile. Transactions first lock the
+ * subscriptions that they are about, in the order of their users, so that they can't deadlock.
  */
 export function openLedger(db: Database, { plans, period, lifetime }: LedgerOptions) {
-  /** The row of each day that a lane adds to: those of other processes hardly have the same one. */
-  const firstPart = randomInt(parts);
+  /** Where the lanes of this process begin: other processes have probably begun elsewhere. */
+  const firstPart = randomInt(partCount);
   const lanes = Array.from({ length: laneCount }, (_, lane) => {
-    const part = (firstPart + lane) % parts;
+    const part = (firstPart + lane) % partCount;
     return new Rounds<Entry, Outcome>((entries) => db.transaction((transaction) => write(transaction, entries, part)), {
-      items: mostInRound,
+      items: maxEntriesInRound,
     });
   });
   const laneOf = (userId: string) => lanes[Number.parseInt(userId.slice(-2), 16) % laneCount]!;
-  /** Calls that wait for others of their user to end. */
+  /** Callers that wait for other calls of their user to end. */
   const waiting = new Map<string, Set<() => void>>();
 
   async function write(transaction: SqlTransaction, entries: readonly Entry[], part: number): Promise<Outcome[]> {
@@ -101,7 +101,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     const users = [...new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId))];
     const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
     const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
-    // They travel together, and run one after the other.
+    // Sent together; PostgreSQL runs them one after the other.
     const [stored, ended, reserved] = await Promise.all([
       lockSubscriptions(transaction, users),
       end(transaction, settlements, part),
@@ -115,7 +115,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     return entries.map((entry) => ('claim' in entry ? claimed.get(entry.claim)! : settled.get(entry.settlement)!));
   }
 
-  /** Puts usage in the place of reservations. */
+  /** Replaces reservations by usage. */
   async function end(
     transaction: SqlTransaction,
     settlements: readonly Settlement[],
@@ -188,7 +188,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     return new Map(settlements.map((each) => [each, done.has(each.reservationId) ? 'settled' : 'gone']));
   }
 
-  /** Those that were written by a transaction whose end was never heard of. */
+  /** Settlements that were committed by a transaction whose answer was lost. */
   async function alreadyCounted(transaction: SqlTransaction, missing: readonly Settlement[]): Promise<string[]> {
     if (missing.length === 0) return [];
     const rows = await transaction.sql<{ id: string }>(
@@ -302,7 +302,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     async expire(): Promise<number> {
       const found = await db.sql<{ id: string; user_id: string; began_at: Date; expires_at: Date }>(
         'select id, user_id, began_at, expires_at from reservations where expires_at <= $1 order by expires_at limit $2',
-        [hubDate(), expiredAtOnce],
+        [hubDate(), maxExpiredAtOnce],
       );
       const settlements = found.map(({ id, user_id: userId, began_at: beganAt, expires_at: expiresAt }) => ({
         reservationId: id,

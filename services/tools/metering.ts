@@ -16,11 +16,11 @@ export interface MeteringOptions {
   ledger: Ledger;
   catalog: Pick<Catalog, 'name'>;
   expectations: Expectations;
-  /** Milliseconds that a reservation is waited for at most. */
-  patience: number;
+  /** How long to wait for a reservation. */
+  maxWaitMs: number;
 }
 
-/** Counts the work of other services as the tools' that have their names. */
+/** Counts the work of other services like that of tools: as usage under the name of the service. */
 export interface Metering {
   /** @returns the reservation's id. @throws HubError if the work can't begin */
   reserve(service: string, work: Work, signal: AbortSignal): Promise<string>;
@@ -28,17 +28,17 @@ export interface Metering {
   settle(service: string, settlement: Settlement): Promise<void>;
 }
 
-/** By service the id of what its work counts as. Its usage has it, so it stays the same for good. */
+/** By service, the tool id under which its work is counted. Stored usage refers to it, so it never changes. */
 const toolIds: Readonly<Record<string, string>> = { assistant: '00000000-0000-4000-8000-0000000e0100' };
-/** Milliseconds beyond its limit that work may take to be settled. */
-const settlingTime = 30_000;
+/** How long after its limit work may still be settled. */
+const settlingTimeMs = 30_000;
 
-export function openMetering({ ledger, catalog, expectations, patience }: MeteringOptions): Metering {
+export function openMetering({ ledger, catalog, expectations, maxWaitMs }: MeteringOptions): Metering {
   const named = new Map<string, Promise<void>>();
 
   function toolIdOf(service: string): string {
     const id = toolIds[service];
-    if (id === undefined) throw new Error(`The work of ${service} counts as no tool's`);
+    if (id === undefined) throw new Error(`The work of ${service} is not counted`);
     return id;
   }
 
@@ -54,22 +54,22 @@ export function openMetering({ ledger, catalog, expectations, patience }: Meteri
     async reserve(service, { userId, requestId, limit }, signal) {
       const toolId = toolIdOf(service);
       const [known] = await Promise.all([expectations.of(toolId), nameOnce(toolId, service)]);
-      const reservation = await reserve(ledger, { patience, signal }, () => ({
+      const reservation = await reserve(ledger, { maxWaitMs, signal }, () => ({
         userId,
         toolId,
         requestId,
         expected: expectations.now(toolId) ?? known,
         refusal: undefined,
-        lifetime: limit + settlingTime,
+        lifetime: limit + settlingTimeMs,
       }));
       return reservation.id;
     },
 
     async settle(service, settlement) {
-      // Before that, since who waits for it to be settled goes by it.
+      // Before it is settled, since calls that wait for that use the expectation.
       if (settlement.status === 'success') expectations.learn(toolIdOf(service), settlement.tokens);
       if (await ledger.settle(settlement)) return;
-      // Where nothing began, nothing is left to be counted either.
+      // Nothing began, so there is nothing to count.
       if (settlement.status === undefined) return;
       const text = 'The work was not settled in time, and counts as failed';
       throw new HubError('FAILED_PRECONDITION', 'RESERVATION_EXPIRED', text);

@@ -27,9 +27,9 @@ export interface AdminChange {
   requestId: string;
 }
 
-/** What the auth service hasn't been told of yet. */
+/** Changes that the auth service has to learn of. */
 export interface Outbox {
-  /** Tells it now, so that what is asked next shows it already. Whether or not that works in time, the entry isn't lost. */
+  /** Delivers an entry now, so that the caller's next request sees the change. Whether or not that works in time, the entry isn't lost. */
   push(entry: bigint | undefined): Promise<void>;
   stop(): Promise<void>;
 }
@@ -40,25 +40,25 @@ interface Row {
   content: Record<string, string | number | null>;
 }
 
-const batch = 500;
-/** Milliseconds that a caller waits until its change is told at most. */
-const pushLimit = 1_000;
-/** Between two looks for what another process left, and until an entry is told again that was refused. */
-const pollPause = 2_000;
-const refusedPause = 60_000;
-/** Of what other processes left nobody waits here. */
-const mostTold = 10_000;
+const batchSize = 500;
+/** How long a caller waits until its change is delivered. */
+const pushLimitMs = 1_000;
+/** How often to look for entries of other processes, and how soon to send again an entry that was refused. */
+const pollEveryMs = 2_000;
+const refusedPauseMs = 60_000;
+/** Entries of other processes collect in this set, since nobody waits for them here. */
+const maxDelivered = 10_000;
 
-/** Keeps, with a change, that the auth service is to be told of it. @returns the entry */
-export async function tellOfSubscription(
+/** Adds an entry about a subscription, in the transaction that changes it. @returns its id */
+export async function addSubscriptionChange(
   transaction: SqlTransaction,
   { userId, plan, expiresAt, version }: SubscriptionChange,
 ): Promise<bigint> {
   return add(transaction, 'subscription', { userId, plan, expiresAt: expiresAt?.toISOString() ?? null, version });
 }
 
-/** Keeps, with a change by an administrator, who made it. @returns the entry */
-export async function tellOfChange(transaction: SqlTransaction, { at, ...change }: AdminChange): Promise<bigint> {
+/** Adds an audit event of an administrator, in the transaction of the change. @returns its id */
+export async function addAdminChange(transaction: SqlTransaction, { at, ...change }: AdminChange): Promise<bigint> {
   return add(transaction, 'audit event', { ...change, at: at.toISOString() });
 }
 
@@ -77,16 +77,16 @@ export interface OutboxOptions {
 }
 
 /**
- * Tells the auth service what has changed. That may be told twice, by two processes or after a lost answer, and in whatever
- * order: it knows changes by their ids and subscriptions by their versions.
+ * Delivers changes to the auth service, possibly twice, by two processes or after a lost answer, and in any order: it recognises audit events
+ * by their ids and subscriptions by their versions.
  */
 export function openOutbox(db: Database, { accounts, log }: OutboxOptions): Outbox {
-  /** Those who wait until an entry is told. */
+  /** Callers that wait until an entry is delivered. */
   const waiting = new Map<bigint, () => void>();
-  /** Entries that were told before anybody waited for it. */
-  const told = new Set<bigint>();
+  /** Entries that were delivered before anybody waited for them. */
+  const delivered = new Set<bigint>();
 
-  async function tell(rows: readonly Row[]): Promise<void> {
+  async function send(rows: readonly Row[]): Promise<void> {
     await accounts.recordChanges({
       subscriptions: rows.filter(({ kind }) => kind === 'subscription').map(subscriptionRecord),
       auditEvents: rows.filter(({ kind }) => kind === 'audit event').map(auditEvent),
@@ -95,45 +95,45 @@ export function openOutbox(db: Database, { accounts, log }: OutboxOptions): Outb
     await db.sql('delete from outbox where id = any($1::bigint[])', [ids]);
     for (const id of ids) {
       const wake = waiting.get(id);
-      if (wake === undefined) told.add(id);
+      if (wake === undefined) delivered.add(id);
       else wake();
     }
-    if (told.size > mostTold) told.clear();
+    if (delivered.size > maxDelivered) delivered.clear();
   }
 
   /** An entry that is refused must not keep back the others. */
-  async function tellAlone(row: Row): Promise<void> {
+  async function sendAlone(row: Row): Promise<void> {
     try {
-      await tell([row]);
+      await send([row]);
     } catch (error) {
       if (isTransient(error) || !(error instanceof HubError)) throw error;
-      log.error({ err: error, entry: String(row.id), kind: row.kind }, 'the auth service refuses to note a change');
-      const again = new Date(hubTime() + refusedPause);
+      log.error({ err: error, entry: String(row.id), kind: row.kind }, 'The auth service refuses a change');
+      const again = new Date(hubTime() + refusedPauseMs);
       await db.sql('update outbox set not_before = $2 where id = $1', [row.id, again]);
     }
   }
 
-  const loop = repeat('telling the auth service what has changed', log, async () => {
+  const loop = repeat('Delivering changes to the auth service', log, async () => {
     const rows = await db.sql<Row>('select id, kind, content from outbox where not_before <= $1 order by id limit $2', [
       hubDate(),
-      batch,
+      batchSize,
     ]);
-    if (rows.length === 0) return pollPause;
+    if (rows.length === 0) return pollEveryMs;
     try {
-      await tell(rows);
+      await send(rows);
     } catch (error) {
       if (isTransient(error) || !(error instanceof HubError)) throw error;
-      for (const row of rows) await tellAlone(row);
+      for (const row of rows) await sendAlone(row);
     }
     return 0;
   });
 
   return {
     async push(entry) {
-      if (entry === undefined || told.delete(entry)) return;
+      if (entry === undefined || delivered.delete(entry)) return;
       const { promise, resolve } = Promise.withResolvers<void>();
       waiting.set(entry, resolve);
-      const timer = setTimeout(resolve, pushLimit);
+      const timer = setTimeout(resolve, pushLimitMs);
       loop.wake();
       await promise;
       clearTimeout(timer);

@@ -2,22 +2,22 @@ import { HubError } from '#lib/errors.ts';
 import type { Claim, Ledger, Reservation } from './ledger.ts';
 import { tokensReserved, toolUnavailable } from './tools.ts';
 
-/** Milliseconds between two looks at whether calls have ended in other processes. */
-const lookPause = 200;
+/** How often to look whether calls have ended in other processes. */
+const lookEveryMs = 200;
 
 /**
  * Reserves tokens for a call; waits for calls of the same user that may use up what is left.
  *
- * @param patience milliseconds that it waits at most
+ * @param maxWaitMs how long it waits
  * @param claim asked before each attempt
  * @throws HubError if the call can't begin
  */
 export async function reserve(
   ledger: Pick<Ledger, 'claim' | 'nextEnd'>,
-  { patience, signal }: { patience: number; signal: AbortSignal },
+  { maxWaitMs, signal }: { maxWaitMs: number; signal: AbortSignal },
   claim: () => Claim,
 ): Promise<Reservation> {
-  const giveUp = performance.now() + patience;
+  const giveUp = performance.now() + maxWaitMs;
   for (;;) {
     const wanted = claim();
     const outcome = await ledger.claim(wanted);
@@ -25,6 +25,6 @@ export async function reserve(
     if (outcome !== 'undecided') return outcome;
     if (performance.now() >= giveUp) throw tokensReserved();
     if (signal.aborted) throw toolUnavailable('The service is stopping');
-    await ledger.nextEnd(wanted.userId, lookPause);
+    await ledger.nextEnd(wanted.userId, lookEveryMs);
   }
 }

@@ -19,7 +19,7 @@ const demoTools = [
   },
 ];
 
-/** Makes what a newcomer can try at once: two tools that answer below `url`, and a subscription for the administrator. */
+/** Adds what a newcomer can try at once: two demo tools below `url`, and a subscription for the administrator. */
 export async function seed({
   catalog,
   subscriptions,

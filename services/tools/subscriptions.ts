@@ -1,7 +1,7 @@
 import { v4 as uuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
-import { tellOfSubscription } from './outbox.ts';
+import { addSubscriptionChange } from './outbox.ts';
 import { cancelled, subscribed, subscriptionAt, type PlanName, type SubscriptionState } from './tools.ts';
 
 export interface Subscription extends SubscriptionState {
@@ -70,7 +70,7 @@ export function openSubscriptions(db: Database, period: number) {
          period_end = excluded.period_end, expires_at = excluded.expires_at, version = excluded.version`,
       [id, userId, plan, tokensUsed, periodStart, periodEnd, expiresAt ?? null, version],
     );
-    const entry = await tellOfSubscription(transaction, { userId, plan, expiresAt, version });
+    const entry = await addSubscriptionChange(transaction, { userId, plan, expiresAt, version });
     return { subscription: { ...subscription, version }, entry };
   }
 

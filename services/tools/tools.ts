@@ -70,12 +70,12 @@ export function cancelled(state: SubscriptionState, now: Date, period: number): 
   return { ...current, expiresAt: current.periodEnd };
 }
 
-/** Whether a call may begin: yes, no because of an error, or not known until calls end that are under way. */
+/** Whether a call may begin: yes, no because of an error, or not known until calls in flight end. */
 export type Decision = 'admitted' | 'undecided' | HubError;
 
 /**
- * Whether somebody may begin a call: while fewer tokens are used than the limit. What calls under way will use isn't known yet, so
- * each has reserved what it is expected to use; if with that the limit would be reached, the call has to wait for them.
+ * Whether a user may begin a call: while fewer tokens are used than the limit. What calls in flight will use isn't known yet, so each has
+ * reserved what it is expected to use; if with that the limit is reached, the call has to wait for them.
  *
  * @param state of this moment; undefined if they never had a subscription
  * @param reserved tokens that calls of this period which are under way have reserved
@@ -89,12 +89,12 @@ export function decide(
   return state.tokensUsed + reserved < limit || reserved === 0 ? 'admitted' : 'undecided';
 }
 
-/** The greatest count of a tool's own that is believed. */
-const greatestCount = 1_000_000_000;
+/** A greater count that a tool reports is ignored. */
+const maxTokenCount = 1_000_000_000;
 
 /**
- * What a call has used: what the tool says in `usage.total_tokens`, else in `tokens_used`, else a token for each four bytes that went
- * there and came back. A count that is negative, no whole number or beyond belief isn't believed.
+ * What a call has used: what the tool reports in `usage.total_tokens`, else in `tokens_used`, else a token for each four bytes of request and
+ * response. A count that is negative, no whole number or too large is ignored.
  */
 export function tokensOf(output: Record<string, unknown>, bytes: number): number {
   const { usage } = output;
@@ -107,7 +107,7 @@ export function tokensOfBytes(bytes: number): number {
 }
 
 function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= greatestCount;
+  return Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= maxTokenCount;
 }
 
 /** What a tool answered, as an object: one as it is, anything else as the `result` of one. */
@@ -156,12 +156,12 @@ export function daysFrom(start: string, end: string): { days: Days; problems: Fi
   return { days: { from, until: last === undefined ? undefined : new Date(last.getTime() + day) }, problems };
 }
 
-/** What counts as one name: no two tools have names that differ in nothing but the case of letters. */
+/** The form in which names are compared: no two tools may have names that differ only in letter case. */
 export function nameKey(name: string): string {
   return name.normalize('NFC').toLowerCase();
 }
 
-const longestName = 100;
+const maxNameLength = 100;
 
 /** What is wrong with the texts of a tool; undefined ones stay as they are. */
 export function toolProblems({ name, description }: { name?: string; description?: string }): FieldViolation[] {
@@ -169,8 +169,12 @@ export function toolProblems({ name, description }: { name?: string; description
   if (name !== undefined) {
     const { length } = Array.from(name.trim());
     if (length === 0) problems.push({ field: 'name', rule: 'required', description: 'must not be blank' });
-    if (length > longestName)
-      problems.push({ field: 'name', rule: 'max_length', description: `must have at most ${longestName} characters` });
+    if (length > maxNameLength)
+      problems.push({
+        field: 'name',
+        rule: 'max_length',
+        description: `must have at most ${maxNameLength} characters`,
+      });
   }
   if (description !== undefined && description.trim() === '') {
     problems.push({ field: 'description', rule: 'required', description: 'must not be blank' });
@@ -201,7 +205,7 @@ export function tokenLimitExceeded(periodEnd: Date): HubError {
   return new HubError('PERMISSION_DENIED', 'TOKEN_LIMIT_EXCEEDED', text);
 }
 
-/** For a call that has waited for others of its user, which have reserved all tokens that are left and go on. */
+/** The error for a call that has waited in vain for other calls of its user, which have reserved all tokens that are left. */
 export function tokensReserved(): HubError {
   const text = 'The tokens that are left are reserved for calls of yours that are still running';
   return new HubError('PERMISSION_DENIED', 'TOKEN_LIMIT_EXCEEDED', text);

@@ -51,7 +51,7 @@ function byCost(a: ToolSum, b: ToolSum): number {
 
 const inDays = 'began_at >= $2::timestamptz and began_at < $3::timestamptz';
 
-/** Moments that stand for no limit: before and after all that PostgreSQL can store. */
+/** PostgreSQL's infinities stand for a missing limit. */
 const ends = ({ from, until }: Days) => [from ?? '-infinity', until ?? 'infinity'];
 
 /** What was used. */

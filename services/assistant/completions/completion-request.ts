@@ -19,8 +19,8 @@ export interface CompletionRequest {
   includeUsage: boolean;
 }
 
-const mostMessages = 10_000;
-const mostTools = 128;
+const maxMessages = 10_000;
+const maxTools = 128;
 
 const textContent = z.union(
   [z.string(), z.array(z.looseObject({ type: z.literal('text'), text: z.string() })).min(1)],
@@ -67,7 +67,7 @@ const message = z.discriminatedUnion(
 
 const schema = z.looseObject({
   model: z.string().min(1),
-  messages: z.array(message).min(1).max(mostMessages),
+  messages: z.array(message).min(1).max(maxMessages),
   tools: z
     .array(
       z.looseObject({
@@ -79,7 +79,7 @@ const schema = z.looseObject({
         }),
       }),
     )
-    .max(mostTools)
+    .max(maxTools)
     .nullish(),
   tool_choice: z
     .union(

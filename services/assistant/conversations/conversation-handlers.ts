@@ -8,7 +8,7 @@ import { conversationMessage, historyMessage } from './wire.ts';
 
 type Own = 'listConversations' | 'getHistory' | 'updateConversation' | 'deleteConversation';
 
-const usualLimit = 20;
+const defaultLimit = 20;
 
 /** RPCs about conversations as they are. That they are the caller's is made sure of before. */
 export function conversationHandlers({
@@ -19,7 +19,7 @@ export function conversationHandlers({
   turns: Pick<Turns, 'stop'>;
 }): Pick<Handlers<AssistantServiceService>, Own> {
   return {
-    async listConversations({ limit = usualLimit, offset }, { caller }: UserCall) {
+    async listConversations({ limit = defaultLimit, offset }, { caller }: UserCall) {
       const [found, total] = await conversations.list(caller.userId, { limit, offset });
       return { conversations: found.map(conversationMessage), total, limit, offset };
     },

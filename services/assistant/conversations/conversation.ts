@@ -46,15 +46,15 @@ export interface StoredError {
 }
 
 /** Characters of a title, as of a conversation that nobody has named. */
-export const longestTitle = 200;
-const longestGivenTitle = 80;
+export const maxTitleLength = 200;
+const maxDerivedTitleLength = 80;
 
 /** The title of a conversation that nobody has named: the beginning of its first message, on one line, cut between words. */
 export function titleOf(message: string): string {
   const line = message.trim().replaceAll(/\s+/gu, ' ');
   const characters = Array.from(line);
-  if (characters.length <= longestGivenTitle) return line;
-  const beginning = characters.slice(0, longestGivenTitle - 1).join('');
+  if (characters.length <= maxDerivedTitleLength) return line;
+  const beginning = characters.slice(0, maxDerivedTitleLength - 1).join('');
   const lastSpace = beginning.lastIndexOf(' ');
   return `${lastSpace > beginning.length / 2 ? beginning.slice(0, lastSpace) : beginning}…`;
 }

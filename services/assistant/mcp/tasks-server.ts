@@ -4,8 +4,7 @@ import type { Tasks } from '../tasks/tasks-store.ts';
 import { taskLimits, taskNotFound, taskProblems, type Task, type TaskChange } from '../tasks/tasks.ts';
 import { tool, type OurServer } from './our-server.ts';
 
-/** How many tasks one answer names. */
-const mostListed = 500;
+const maxListedTasks = 500;
 
 const taskId = z.int().min(1).describe('The id of the task, as list_tasks gives it');
 const title = z.string().describe(`What is to be done: 1 to ${taskLimits.title} characters`);
@@ -40,7 +39,7 @@ export function tasksServer(tasks: Tasks): OurServer {
       tool({
         name: 'list_tasks',
         title: 'List the tasks',
-        description: `Lists the tasks of the user, the oldest first, up to ${mostListed} of them.`,
+        description: `Lists the tasks of the user, the oldest first, up to ${maxListedTasks} of them.`,
         annotations: { readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false },
         input: {
           status: z.enum(['all', 'pending', 'completed']).optional().describe('Which of them; all if not given'),
@@ -60,16 +59,16 @@ export function tasksServer(tasks: Tasks): OurServer {
           const listed: Task[] = [];
           for await (const page of tasks.list(caller.userId, { filter: status, sort: 'createdAt', order: 'asc' })) {
             listed.push(...page);
-            if (listed.length > mostListed) break;
+            if (listed.length > maxListedTasks) break;
           }
           return {
-            tasks: listed.slice(0, mostListed).map(({ id, ...task }) => ({
+            tasks: listed.slice(0, maxListedTasks).map(({ id, ...task }) => ({
               id: Number(id),
               title: task.title,
               description: task.description,
               completed: task.completed,
             })),
-            ...(listed.length > mostListed ? { more: true } : {}),
+            ...(listed.length > maxListedTasks ? { more: true } : {}),
           };
         },
       }),

@@ -24,13 +24,13 @@ export interface OpenAiOptions {
 }
 
 /** Characters of text and arguments that an answer may have: far more than models write, so what goes beyond is no answer. */
-const mostCharacters = 1024 * 1024;
-const mostToolRequests = 64;
+const maxCharacters = 1024 * 1024;
+const maxToolRequests = 64;
 /** Milliseconds that are waited for the usage, once the answer is complete. */
 const usagePatience = 2_000;
-/** Milliseconds after which a provider may be asked again that doesn't say so itself. */
-const usualRetryAfter = 5_000;
-const longestRetryAfter = 3_600_000;
+/** When a provider may be asked again that doesn't say so itself. */
+const defaultRetryAfterMs = 5_000;
+const maxRetryAfterMs = 3_600_000;
 
 /** Members of a request that some providers don't know, and what is sent then instead of them. */
 const substitutes = {
@@ -292,7 +292,7 @@ class AnswerParts {
       last.name ||= name;
       last.arguments += given;
     } else {
-      if (this.#requests.length >= mostToolRequests) throw broken('The model wants too many tools called at once');
+      if (this.#requests.length >= maxToolRequests) throw broken('The model wants too many tools called at once');
       this.#requests.push({ index, id, name, arguments: given });
     }
     this.#count(given);
@@ -300,7 +300,7 @@ class AnswerParts {
 
   #count(piece: string): void {
     this.#size += piece.length;
-    if (this.#size > mostCharacters) throw broken('The answer of the model is too long');
+    if (this.#size > maxCharacters) throw broken('The answer of the model is too long');
   }
 
   /**
@@ -363,7 +363,7 @@ function broken(message: string, cause?: unknown): ProviderError {
 }
 
 function unavailable(message: string, options: { cause?: unknown; retryAfter?: number | undefined } = {}) {
-  const retryAfter = options.retryAfter ?? usualRetryAfter;
+  const retryAfter = options.retryAfter ?? defaultRetryAfterMs;
   return new ProviderError('PROVIDER_UNAVAILABLE', message, { cause: options.cause, retryAfter });
 }
 
@@ -385,7 +385,7 @@ function retryAfterOf(headers: Headers | undefined): number | undefined {
   const text = headers?.get('retry-after')?.trim();
   if (!text) return undefined;
   const milliseconds = /^\d+(\.\d+)?$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - Date.now();
-  return Number.isNaN(milliseconds) ? undefined : Math.min(longestRetryAfter, Math.max(0, milliseconds));
+  return Number.isNaN(milliseconds) ? undefined : Math.min(maxRetryAfterMs, Math.max(0, milliseconds));
 }
 
 const unreachableCodes = new Set([

@@ -260,7 +260,7 @@ function phrase(language: Language, pattern: string, read: (slots: Slots) => Int
 }
 
 /** Longer ones are no phrase, so that no pattern takes long. */
-const longestPhrase = 2_000;
+const maxPhraseLength = 2_000;
 
 /** What a text of a user means, and in which language it is. */
 export function understand(text: string): { intent: Intent; language: Language } {
@@ -270,14 +270,14 @@ export function understand(text: string): { intent: Intent; language: Language }
     .replaceAll(/[“”«»]/g, '"')
     .replaceAll(/\s+/g, ' ')
     .trim();
-  if (plain.length <= longestPhrase) {
+  if (plain.length <= maxPhraseLength) {
     const bare = plain.replace(/^[¿¡\s]+/, '').replace(/[\s.!?…]+$/, '');
     for (const { language, pattern, read } of phrases) {
       const match = pattern.exec(bare);
       if (match !== null) return { intent: read(match.groups ?? {}), language };
     }
   }
-  return { intent: { kind: 'talk' }, language: languageOf(plain.slice(0, longestPhrase)) };
+  return { intent: { kind: 'talk' }, language: languageOf(plain.slice(0, maxPhraseLength)) };
 }
 
 const spanish =

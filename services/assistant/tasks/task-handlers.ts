@@ -13,7 +13,7 @@ import type { Tasks } from './tasks-store.ts';
 import {
   taskNotFound,
   taskProblems,
-  usualOrder,
+  defaultOrder,
   type SortOrder,
   type Task,
   type TaskFilter,
@@ -37,7 +37,7 @@ export function taskHandlers(tasks: Tasks): Handlers<TaskServiceService> {
   return {
     async *listTasks({ status, sortBy, order }, { caller }: UserCall) {
       const sort = sorts[sortBy] ?? 'createdAt';
-      const wanted = { filter: filters[status] ?? ('all' as const), sort, order: orders[order] ?? usualOrder(sort) };
+      const wanted = { filter: filters[status] ?? ('all' as const), sort, order: orders[order] ?? defaultOrder(sort) };
       for await (const page of readAhead(tasks.list(caller.userId, wanted))) {
         yield { tasks: page.map((task) => taskMessage(task, caller.numId)) };
       }

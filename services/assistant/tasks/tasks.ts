@@ -36,7 +36,7 @@ export const taskLimits = {
 } as const;
 
 /** Which order is meant by somebody who doesn't say: times the newest first, titles from A to Z. */
-export function usualOrder(sort: TaskSort): SortOrder {
+export function defaultOrder(sort: TaskSort): SortOrder {
   return sort === 'title' ? 'asc' : 'desc';
 }
 

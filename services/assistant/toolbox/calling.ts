@@ -3,7 +3,7 @@ import type { Logger } from '#lib/log.ts';
 import type { ToolOutcome } from './toolbox.ts';
 
 /** Characters of the JSON of a result; what is longer is cut. */
-const longestResult = 100_000;
+const maxResultLength = 100_000;
 
 /** The server is not there, or the connection to it has broken. */
 export class ServerLost extends Error {
@@ -66,7 +66,7 @@ function resultOf(content: CallToolResult['content']): unknown {
 
 function bounded(result: unknown): unknown {
   const json = JSON.stringify(result);
-  if (json.length <= longestResult) return result;
+  if (json.length <= maxResultLength) return result;
   const text = typeof result === 'string' ? result : json;
-  return { cut_off: true, beginning: text.slice(0, longestResult).toWellFormed() };
+  return { cut_off: true, beginning: text.slice(0, maxResultLength).toWellFormed() };
 }

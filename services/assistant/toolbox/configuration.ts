@@ -36,7 +36,7 @@ const serverSchema = z
 
 /** Names that tools of models are made of, with room for the name of the tool. Two underscores part the two. */
 const namePattern = /^(?!.*__)[A-Za-z0-9-](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9-])?$/;
-const mostServers = 32;
+const maxServers = 32;
 
 const fileSchema = z.strictObject({
   mcpServers: z
@@ -49,16 +49,16 @@ const fileSchema = z.strictObject({
         ),
       serverSchema,
     )
-    .refine((servers) => Object.keys(servers).length <= mostServers, `names more than ${mostServers} servers`),
+    .refine((servers) => Object.keys(servers).length <= maxServers, `names more than ${maxServers} servers`),
 });
 
 /**
  * The servers that a file names (`ASSISTANT_MCP_FILE`).
  *
- * @param taken names of servers that are there already
+ * @param reservedNames names of servers that are there already
  * @throws ConfigError naming all that is wrong with it, without values
  */
-export function readServers(file: string | undefined, taken: readonly string[]): ServerConfiguration[] {
+export function readServers(file: string | undefined, reservedNames: readonly string[]): ServerConfiguration[] {
   if (file === undefined) return [];
   let json: unknown;
   try {
@@ -73,7 +73,7 @@ export function readServers(file: string | undefined, taken: readonly string[]):
     ({ path, message }) => `ASSISTANT_MCP_FILE: ${path.length === 0 ? 'the file' : path.join('.')}: ${message}`,
   );
   const names = Object.keys(result.data?.mcpServers ?? {});
-  for (const name of names.filter((each) => taken.includes(each))) {
+  for (const name of names.filter((each) => reservedNames.includes(each))) {
     problems.push(`ASSISTANT_MCP_FILE: mcpServers.${name}: is the name of a server of the hub`);
   }
   if (problems.length > 0) throw new ConfigError(problems);

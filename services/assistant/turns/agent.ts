@@ -88,9 +88,9 @@ export type Observation = { startedAt: number; durationMs: number; error?: unkno
 );
 
 /** Tools that one step may call. */
-const mostCalls = 32;
+const maxCallsPerStep = 32;
 /** Characters that the model may say in a turn. */
-const longestText = 1_000_000;
+const maxTextLength = 1_000_000;
 
 /**
  * Answers a message: calls the model, the tools that it asks for, and the model again, until it asks for none.
@@ -213,7 +213,7 @@ class Agent {
           step.text += delta;
           this.#textLength += delta.length;
           if (delta !== '') emit({ kind: 'text', delta });
-          if (this.#textLength > longestText) {
+          if (this.#textLength > maxTextLength) {
             finish = 'length';
             break;
           }
@@ -262,7 +262,7 @@ class Agent {
       arguments: {},
     };
     const refuse = (result: string): StoredCall => ({ ...call, outcome: { result, isError: true, durationMs: 0 } });
-    if (index >= mostCalls) return refuse(`Not called: one step may call ${mostCalls} tools at most`);
+    if (index >= maxCallsPerStep) return refuse(`Not called: one step may call ${maxCallsPerStep} tools at most`);
     const given = argumentsOf(request.arguments);
     if ('problem' in given) return refuse(`Not called: ${given.problem}`);
     call.arguments = given.arguments;

@@ -1,12 +1,11 @@
-/** Bytes that the arguments of a tool call may have. */
-const longestArguments = 256 * 1024;
+const maxArgumentBytes = 256 * 1024;
 /** Levels of objects and lists: protobuf readers give up at 100. */
 export const deepestJson = 64;
 
 /** Reads what a model wrote as the arguments of a tool. Nothing at all is no arguments. */
 export function argumentsOf(written: string): { arguments: Record<string, unknown> } | { problem: string } {
-  if (Buffer.byteLength(written) > longestArguments)
-    return { problem: `its arguments have more than ${longestArguments} bytes` };
+  if (Buffer.byteLength(written) > maxArgumentBytes)
+    return { problem: `its arguments have more than ${maxArgumentBytes} bytes` };
   if (written.trim() === '') return { arguments: {} };
   let value: unknown;
   try {

@@ -2,7 +2,7 @@ import type { ToolDefinition } from '../provider/provider.ts';
 import type { Tool } from '../toolbox/toolbox.ts';
 
 /** What OpenAI's API takes as the name of a function. */
-const longestName = 64;
+const maxNameLength = 64;
 
 /** The tools of a turn by the names under which the model is told of them. */
 export type NamedTools = ReadonlyMap<string, Tool>;
@@ -11,11 +11,11 @@ export type NamedTools = ReadonlyMap<string, Tool>;
 export function nameTools(tools: readonly Tool[]): NamedTools {
   const named = new Map<string, Tool>();
   for (const tool of tools) {
-    const name = `${tool.server}__${tool.name}`.replaceAll(/[^a-zA-Z0-9_-]/g, '_').slice(0, longestName);
+    const name = `${tool.server}__${tool.name}`.replaceAll(/[^a-zA-Z0-9_-]/g, '_').slice(0, maxNameLength);
     let free = name;
     for (let number = 2; named.has(free); number += 1) {
       const suffix = `_${number}`;
-      free = `${name.slice(0, longestName - suffix.length)}${suffix}`;
+      free = `${name.slice(0, maxNameLength - suffix.length)}${suffix}`;
     }
     named.set(free, tool);
   }

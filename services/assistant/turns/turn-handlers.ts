@@ -8,7 +8,7 @@ import type { Asker } from './work.ts';
 type Own = 'chat' | 'streamAnswer' | 'stopAnswer' | 'regenerateAnswer' | 'decideApproval';
 
 /** No answer has as many events. */
-const mostEvents = 1_000_000_000n;
+const maxEvents = 1_000_000_000n;
 
 /** RPCs about answers. That the conversation is the caller's is made sure of before. */
 export function turnHandlers(turns: Turns, streams: Streams): Pick<Handlers<AssistantServiceService>, Own> {
@@ -46,7 +46,7 @@ export function turnHandlers(turns: Turns, streams: Streams): Pick<Handlers<Assi
     async *streamAnswer({ conversationId, lastEventId }, { caller, signal, begin }: UserStreamCall) {
       using _open = streams.open(caller.userId);
       // Of no answer, as every number beyond those that an answer has.
-      const lastSeen = lastEventId > mostEvents ? mostEvents : lastEventId;
+      const lastSeen = lastEventId > maxEvents ? maxEvents : lastEventId;
       const following = await turns.resume(conversationId, Number(lastSeen));
       if (following === undefined) return;
       for await (const event of turns.follow(following, signal)) {

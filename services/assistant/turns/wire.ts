@@ -41,7 +41,7 @@ export function lastEvent(answer: Ended): EventOf {
 }
 
 /** The event after which an answer waits for the user. */
-export function heldEvent(answer: Omit<Ended, 'state' | 'finishReason' | 'error'>, call: StoredCall): EventOf {
+export function waitingEvent(answer: Omit<Ended, 'state' | 'finishReason' | 'error'>, call: StoredCall): EventOf {
   return { $case: 'finish', value: answerMessage(answer, 'approval', [call]) };
 }
 

@@ -22,7 +22,7 @@ import {
   answerLost,
   approvalEvent,
   encoded,
-  heldEvent,
+  waitingEvent,
   lastEvent,
   startEvent,
   storedError,
@@ -179,7 +179,7 @@ export class Work {
     const number = this.#live.next;
 
     if (end.state === 'waiting') {
-      const events = [approvalEvent(end.waitingFor), heldEvent(answer, end.waitingFor)];
+      const events = [approvalEvent(end.waitingFor), waitingEvent(answer, end.waitingFor)];
       const worked = Math.round(activeMs + this.#took());
       await this.#persist(() =>
         store.hold(

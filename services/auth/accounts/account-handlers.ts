@@ -17,7 +17,7 @@ import {
   type Account,
   type RegistrationLimit,
 } from './accounts.ts';
-import { apiKeyNotFound, isActive, mostActiveKeys, mostInactiveKeys, tooManyApiKeys } from '../api-keys/api-keys.ts';
+import { apiKeyNotFound, isActive, maxActiveKeys, maxInactiveKeys, tooManyApiKeys } from '../api-keys/api-keys.ts';
 import { invalidCredentials, unknownCaller } from '../auth.ts';
 import type { Logins } from '../logins/logins.ts';
 import { hashOf, newToken, prefixOf } from '../sessions/opaque-tokens.ts';
@@ -143,7 +143,7 @@ export function openAccountHandlers(options: AccountHandlerOptions): Handlers<Ac
       const made = { id: uuid(), name: name.trim(), keyPrefix: prefixOf(key), createdAt: hubDate(), expiresAt };
       const added = await store.addApiKey(
         { ...made, userId: caller.userId, keyHash: hashOf(key) },
-        { active: mostActiveKeys, inactive: mostInactiveKeys },
+        { active: maxActiveKeys, inactive: maxInactiveKeys },
       );
       if (added === 'no such user') throw unknownCaller();
       if (added === 'too many') throw tooManyApiKeys();

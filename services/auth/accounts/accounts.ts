@@ -26,12 +26,12 @@ export interface RegistrationLimit {
   window: number;
 }
 
-const longestName = 100;
-const longestUsername = 32;
-const shortestUsername = 3;
-const shortestPassword = 8;
-/** Bytes of UTF-8: bcrypt reads no further. */
-export const longestPassword = 72;
+const maxNameLength = 100;
+const maxUsernameLength = 32;
+const minUsernameLength = 3;
+const minPasswordLength = 8;
+/** In UTF-8: bcrypt reads no further. */
+export const maxPasswordBytes = 72;
 
 /**
  * A username or an email as it is compared: without the case of the letters A to Z, as PostgreSQL's lower() has it in the
@@ -41,22 +41,22 @@ export function foldCase(name: string): string {
   return name.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 
-/** What is wrong with what somebody or something is to be called, once the spaces around it are gone. */
+/** What is wrong with a name, without the spaces around it. */
 export function nameViolations(name: string, field = 'name'): FieldViolation[] {
   const trimmed = name.trim();
   if (trimmed === '') return [{ field, rule: 'required', description: 'must not be blank' }];
-  if (Array.from(trimmed).length <= longestName) return [];
-  return [{ field, rule: 'max_length', description: `must have at most ${longestName} characters` }];
+  if (Array.from(trimmed).length <= maxNameLength) return [];
+  return [{ field, rule: 'max_length', description: `must have at most ${maxNameLength} characters` }];
 }
 
 /** What is wrong with a username that somebody chooses. */
 export function usernameViolations(username: string): FieldViolation[] {
-  if (new RegExp(`^[a-z0-9._-]{${shortestUsername},${longestUsername}}$`).test(foldCase(username))) return [];
+  if (new RegExp(`^[a-z0-9._-]{${minUsernameLength},${maxUsernameLength}}$`).test(foldCase(username))) return [];
   return [
     {
       field: 'username',
       rule: 'pattern',
-      description: `must be ${shortestUsername} to ${longestUsername} of the characters a-z, 0-9, ".", "_" and "-"`,
+      description: `must be ${minUsernameLength} to ${maxUsernameLength} of the characters a-z, 0-9, ".", "_" and "-"`,
     },
   ];
 }
@@ -72,21 +72,21 @@ const passwordParts: readonly [rule: string, pattern: RegExp, description: strin
 /** What is wrong with a new password: an entry for each rule that it doesn't meet. */
 export function passwordViolations(password: string, field = 'password'): FieldViolation[] {
   const violations: FieldViolation[] = [];
-  if (Array.from(password).length < shortestPassword) {
-    violations.push({ field, rule: 'min_length', description: `must have at least ${shortestPassword} characters` });
+  if (Array.from(password).length < minPasswordLength) {
+    violations.push({ field, rule: 'min_length', description: `must have at least ${minPasswordLength} characters` });
   }
   for (const [rule, pattern, description] of passwordParts) {
     if (!pattern.test(password)) violations.push({ field, rule, description });
   }
   if (isTooLong(password)) {
-    violations.push({ field, rule: 'max_bytes', description: `must have at most ${longestPassword} bytes of UTF-8` });
+    violations.push({ field, rule: 'max_bytes', description: `must have at most ${maxPasswordBytes} bytes of UTF-8` });
   }
   return violations;
 }
 
-/** Whether bcrypt would read a part of a password only, so that it is nobody's. */
+/** Whether a password is longer than bcrypt reads: no user has such a one. */
 export function isTooLong(password: string): boolean {
-  return Buffer.byteLength(password) > longestPassword;
+  return Buffer.byteLength(password) > maxPasswordBytes;
 }
 
 /**
@@ -98,8 +98,8 @@ export function usernamesFor(email: string, suffix: string): string[] {
   const base = foldCase(email.slice(0, email.lastIndexOf('@')))
     .replaceAll(/[^a-z0-9._-]+/g, '-')
     .replaceAll(/^[._-]+|[._-]+$/g, '');
-  const name = base.length < shortestUsername ? `user${base === '' ? '' : `-${base}`}` : base;
-  const withEnd = (end: string) => `${name.slice(0, longestUsername - end.length)}${end}`;
+  const name = base.length < minUsernameLength ? `user${base === '' ? '' : `-${base}`}` : base;
+  const withEnd = (end: string) => `${name.slice(0, maxUsernameLength - end.length)}${end}`;
   return [withEnd(''), ...['-2', '-3', '-4', `-${suffix}`].map(withEnd)];
 }
 
@@ -130,7 +130,7 @@ export function unknownUser(): HubError {
   return new HubError('NOT_FOUND', 'USER_NOT_FOUND', 'There is no such user');
 }
 
-/** Without one nobody could make anybody an administrator again. */
+/** Without an administrator nobody could become one again. */
 export function lastAdmin(): HubError {
   return new HubError(
     'ALREADY_EXISTS',

@@ -43,7 +43,7 @@ export interface UserChange {
 export function auditQueries(db: Database) {
   return {
     /**
-     * Changes the role or the status of a user, and takes down who did. What is so already is no change.
+     * Changes the role or the status of a user, and records who did it. A value that the user has already is no change.
      *
      * @returns why not, if it wasn't done: there has to be an active administrator
      */
@@ -101,7 +101,7 @@ export function auditQueries(db: Database) {
       );
     },
 
-    /** Takes note of events, each once, however often it is told. */
+    /** Records events, each once, however often it is reported. */
     async recordAuditEvents(events: readonly AuditEvent[]): Promise<void> {
       await db.sql(
         `insert into audit_events (id, actor_id, action, target, at, request_id)
@@ -120,9 +120,9 @@ export function auditQueries(db: Database) {
       );
     },
 
-    /** Deletes at most `most` events from before `until`. @returns how many */
-    sweepAuditEvents(until: Date, most: number): Promise<number> {
-      return deleteOld(db, { table: 'audit_events', isOld: 'at <= $1', oldestBy: 'at' }, until, most);
+    /** Deletes at most `limit` events from before `until`. @returns how many */
+    sweepAuditEvents(until: Date, limit: number): Promise<number> {
+      return deleteOld(db, { table: 'audit_events', isOld: 'at <= $1', oldestBy: 'at' }, until, limit);
     },
   };
 }

@@ -19,7 +19,7 @@ export const RegistrationEntity = defineEntity({
 export function registrationQueries(db: Database) {
   return {
     /**
-     * Takes down that somebody registers from an address, whatever becomes of it, unless the limit is full.
+     * Counts an attempt to register from an address, whether or not it will succeed, unless the limit is reached.
      *
      * @returns undefined, or when the registration was that has to become too old before there is room again
      */
@@ -42,13 +42,13 @@ export function registrationQueries(db: Database) {
       return full?.filledAt;
     },
 
-    /** Deletes at most `most` registrations from before `until`. @returns how many */
-    sweepRegistrations(until: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` registrations from before `until`. @returns how many */
+    sweepRegistrations(until: Date, limit: number): Promise<number> {
       return deleteOld(
         db,
         { table: 'registrations', isOld: 'registered_at <= $1', oldestBy: 'registered_at' },
         until,
-        most,
+        limit,
       );
     },
   };

@@ -127,7 +127,7 @@ export function userQueries(db: Database) {
   }
 
   return {
-    /** Whoever has this username, or else this email; both in lower case (`foldCase`). */
+    /** The user with this username, or else with this email; both in lower case (`foldCase`). */
     async findCredentials(identifier: string): Promise<Credentials | undefined> {
       const [found] = await db.sql<Credentials>(
         `select id, num_id as "numId", username, password_hash as "passwordHash", role = 'admin' as "isAdmin", status <> 'active' as "isDisabled"
@@ -248,9 +248,9 @@ export function userQueries(db: Database) {
       return row && toSubscribedAccount(row);
     },
 
-    /** Takes note of subscriptions; of users that don't exist, and of what is older than what is known, not. */
+    /** Records subscriptions, without those of users that don't exist and those with an older version than the recorded one. */
     async recordSubscriptions(subscriptions: readonly VersionedSubscription[]): Promise<void> {
-      // In one order everywhere, so that two calls at once don't wait for each other.
+      // Always locked in the same order, so that two calls can't deadlock.
       await db.sql(
         `insert into user_subscriptions as known (user_id, plan, expires_at, version)
          select user_id, plan, expires_at, version from (

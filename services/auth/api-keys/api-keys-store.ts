@@ -82,7 +82,7 @@ export function apiKeyQueries(db: Database) {
     /** Adds a key, as far as the limits allow. */
     async addApiKey(key: NewApiKey, limits: ApiKeyLimits): Promise<'added' | 'too many' | 'no such user'> {
       return db.transaction(async ({ sql }) => {
-        // One after another for each user, or several at once would each find room.
+        // Serialised for each user, or concurrent calls would each find room.
         const [owner] = await sql('select from users where id = $1 for no key update', [key.userId]);
         if (owner === undefined) return 'no such user';
         const [counted] = await sql<{ active: bigint }>(
@@ -123,9 +123,9 @@ export function apiKeyQueries(db: Database) {
       });
     },
 
-    /** Deletes at most `most` keys that were revoked or expired before `until`. @returns how many */
-    sweepApiKeys(until: Date, most: number): Promise<number> {
-      return deleteOld(db, { table: 'api_keys', isOld: 'revoked_at <= $1 or expires_at <= $1' }, until, most);
+    /** Deletes at most `limit` keys that were revoked or expired before `until`. @returns how many */
+    sweepApiKeys(until: Date, limit: number): Promise<number> {
+      return deleteOld(db, { table: 'api_keys', isOld: 'revoked_at <= $1 or expires_at <= $1' }, until, limit);
     },
   };
 }

@@ -1,9 +1,9 @@
 import { HubError } from '#lib/errors.ts';
 
 /** How many active keys a user may have. */
-export const mostActiveKeys = 100;
+export const maxActiveKeys = 100;
 /** How many that were revoked or have expired are kept of a user when another one is made: the oldest of these go. */
-export const mostInactiveKeys = 1_000;
+export const maxInactiveKeys = 1_000;
 
 /** Whether a key is accepted. */
 export function isActive(
@@ -17,7 +17,7 @@ export function tooManyApiKeys(): HubError {
   return new HubError(
     'RESOURCE_EXHAUSTED',
     'TOO_MANY_API_KEYS',
-    `You have ${mostActiveKeys} active API keys already: revoke one first`,
+    `You have ${maxActiveKeys} active API keys already: revoke one first`,
     // There is none to tell: but whoever repeats it without a thought should do so seldom.
     { retryAfter: 60 },
   );

@@ -6,10 +6,9 @@ import type { FoundKey } from './key-owners-store.ts';
 /** Tells whom API keys stand for, by their SHA-256. @throws HubError UNAUTHENTICATED `API_KEY_INVALID` */
 export type KeyExchange = (keyHash: Buffer) => Promise<KeyOwner>;
 
-/** Of one look at the database. */
-const mostKeys = 1_000;
+const maxKeysAtOnce = 1_000;
 
-/** One look at the database at a time: what comes while it runs is looked up together by the next one. */
+/** One query at a time: keys that come while it runs are looked up together by the next one. */
 export function openKeyExchange(store: {
   useApiKeys(hashes: readonly Buffer[], now: Date): Promise<FoundKey[]>;
 }): KeyExchange {
@@ -19,7 +18,7 @@ export function openKeyExchange(store: {
       const byHash = new Map(found.map((key) => [key.keyHash.toString('latin1'), key]));
       return hashes.map((keyHash) => byHash.get(keyHash.toString('latin1')));
     },
-    { items: mostKeys },
+    { items: maxKeysAtOnce },
   );
 
   return async (keyHash) => {

@@ -43,9 +43,9 @@ export function failureQueries(db: Database) {
       ]);
     },
 
-    /** Deletes at most `most` failures from before `until`. @returns how many */
-    sweepFailures(until: Date, most: number): Promise<number> {
-      return deleteOld(db, { table: 'login_failures', isOld: 'failed_at <= $1', oldestBy: 'failed_at' }, until, most);
+    /** Deletes at most `limit` failures from before `until`. @returns how many */
+    sweepFailures(until: Date, limit: number): Promise<number> {
+      return deleteOld(db, { table: 'login_failures', isOld: 'failed_at <= $1', oldestBy: 'failed_at' }, until, limit);
     },
   };
 }

@@ -15,7 +15,7 @@ export interface LoginOptions {
   failureLimit: FailureLimit;
 }
 
-/** What somebody shows who wants to log in. */
+/** An attempt to log in. */
 export interface Attempt {
   /** A username or an email. */
   identifier: string;
@@ -23,7 +23,7 @@ export interface Attempt {
   /** The address that it comes from. */
   address: string;
   signal: AbortSignal;
-  /** What is said of a wrong password, and of a user that doesn't exist. */
+  /** The error for a wrong password, and for a user that doesn't exist. */
   refused: () => HubError;
 }
 
@@ -34,7 +34,7 @@ export interface LoggedIn {
   now: Date;
 }
 
-/** The one way to log in, whichever door somebody comes through. */
+/** The one way to log in, for the API of accounts as well as for that of tokens. */
 export interface Logins {
   /**
    * Checks a password, in the turn of its client and within the limits of failures.
@@ -46,7 +46,7 @@ export interface Logins {
 }
 
 /** How often a login begins anew because the password, or its hash, was changed while it was checked. */
-const mostAttempts = 3;
+const maxAttempts = 3;
 
 export function openLogins({ store, passwords, turns, failureLimit }: LoginOptions): Logins {
   /** One user tried by name or by email is one pair. */
@@ -64,12 +64,12 @@ export function openLogins({ store, passwords, turns, failureLimit }: LoginOptio
     async login({ identifier, password, address, signal, refused }, open) {
       const client = clientOf(address);
       const name = foldCase(identifier);
-      // A hash says nothing of what is behind its 72 bytes.
+      // bcrypt ignores what comes after 72 bytes.
       const usable = isTooLong(password) ? '' : password;
       const { pair } = await find(name, client);
       return turns.take(client, pair.username, signal, async () => {
         for (let attempt = 1; ; attempt += 1) {
-          // Asked again, for those that waited while others failed: no more than those at work at once get past the limit.
+          // Checked again, since others may have failed while this one waited: only those that are checked concurrently can exceed the limit.
           const { found, pair } = await find(name, client);
           const own = found === undefined || found.isDisabled || usable !== password ? undefined : found.passwordHash;
           const matches = await passwords.matches(usable, own);
@@ -86,7 +86,7 @@ export function openLogins({ store, passwords, turns, failureLimit }: LoginOptio
           }
           const opened = await open({ user, pair, now });
           if (opened !== undefined) return opened;
-          if (attempt === mostAttempts) throw refused();
+          if (attempt === maxAttempts) throw refused();
         }
       });
     },

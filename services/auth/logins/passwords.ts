@@ -5,8 +5,8 @@ import type { Hashing } from './hashing.ts';
 export interface Passwords {
   hash(password: string): Promise<string>;
   /**
-   * Whether a hash is that of the password; of no hash (nobody has that name) nothing is. Where it isn't, the answer takes the same
-   * time for everybody: that of the highest cost of which there is a hash, whichever the one has that is compared with.
+   * Whether the password has this hash; never without a hash (there is no such user). A wrong password takes the same time for every user,
+   * existing or not: that of the highest cost among all hashes.
    */
   matches(password: string, hash: string | undefined): Promise<boolean>;
   /** Whether a hash was made with another cost than hashes are made with now. */
@@ -16,29 +16,29 @@ export interface Passwords {
 export interface PasswordOptions {
   /** log2 of the number of rounds; each step doubles the time. */
   cost: number;
-  /** The highest cost of the hashes that there are: it may have been higher once. */
+  /** The highest cost among the stored hashes: the setting may have been higher once. */
   highest?: number | undefined;
   hashing: Pick<Hashing, 'hash' | 'compare'>;
 }
 
 export function openPasswords({ cost, highest = cost, hashing }: PasswordOptions): Passwords {
   const salt = bcrypt.genSaltSync(cost).slice(-saltLength);
-  /** A hash with a made-up sum: no password has it, and comparing with it does all the work. */
+  /** A hash that no password has: comparing with it does all the work. */
   const nobody = (rounds: number) => `$2b$${String(rounds).padStart(2, '0')}$${salt}${'.'.repeat(sumLength)}`;
-  let longest = Math.max(cost, highest);
+  let highestCost = Math.max(cost, highest);
 
   return {
     hash: (password) => hashing.hash(password, cost),
     async matches(password, hash) {
       const own = hash === undefined ? undefined : costOf(hash);
       if (hash === undefined || own === undefined) {
-        await hashing.compare(password, nobody(longest));
+        await hashing.compare(password, nobody(highestCost));
         return false;
       }
-      longest = Math.max(longest, own);
+      highestCost = Math.max(highestCost, own);
       if (await hashing.compare(password, hash)) return true;
-      // As much work again, then twice as much, and so on: together with the first that of one with the highest cost.
-      for (let more = own; more < longest; more += 1) await hashing.compare(password, nobody(more));
+      // Each step does twice the work of the one before: together with the first comparison as much as one at the highest cost.
+      for (let more = own; more < highestCost; more += 1) await hashing.compare(password, nobody(more));
       return false;
     },
     isOutdated: (hash) => costOf(hash) !== cost,

@@ -2,26 +2,26 @@ import { BoundedMap } from '#lib/bounded-map.ts';
 import { HubError } from '#lib/errors.ts';
 import { Shares } from '#lib/shares.ts';
 
-/** Lets so many work at once and so many more wait, however many calls each client makes. */
+/** Limits how many logins are checked and how many wait, with a fair share for each client. */
 export interface Turns {
   /**
-   * Runs `work` when the turn of its client has come.
+   * Runs `work` once it is its client's turn.
    *
-   * @param client whom it is for: those that have the same share a turn in each round
-   * @param user whose work it says to be
+   * @param client the address: calls with the same one share a turn in each round
+   * @param user the user that the caller claims to be
    * @throws HubError UNAVAILABLE `TOO_BUSY` if the client has its share of the places, or none is left; CANCELLED if `signal` ends
    *   the wait
    */
   take<T>(client: string, user: string, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
 }
 
-/** So many successes are remembered, of some 100 bytes each. The oldest is forgotten first: its client then waits as a stranger. */
+/** About 100 bytes each. The oldest is forgotten first: its client then counts as a stranger. */
 const rememberedSuccesses = 10_000;
 
 /**
- * Clients whose last work for the same user has succeeded are known. Strangers have rounds and places of their own, and of the turns
- * every other one at most while somebody known waits: so however many addresses guess passwords, who has logged in before waits for
- * few of them. It is the idea of device cookies (OWASP, "Slow Down Online Guessing Attacks with Device Cookies"), without the cookie.
+ * A client whose last login as the same user succeeded is known; all others are strangers. Strangers have their own queue and places, and get
+ * at most every other turn while a known client waits. So however many addresses guess passwords, a known client waits for few of them. This
+ * is the idea of device cookies (OWASP, "Slow Down Online Guessing Attacks with Device Cookies") without the cookie.
  *
  * @param limits how many may work at once, and how many others may wait beside them
  */
@@ -90,12 +90,12 @@ export function openTurns({ atOnce, waiting }: { atOnce: number; waiting: number
 }
 
 /**
- * Who waits, client by client: each round has one of every client, in the order in which they came. So who comes waits for one of
- * each other client at the most, and not for all that another one has queued. This is round-robin fair queueing (J. Nagle, RFC 970,
- * "On Packet Switches With Infinite Storage"); since one password takes as long as another to hash, it needs no weights.
+ * A queue for each client, served round-robin: a call waits for at most one call of each other client, however many another client has
+ * queued. This is fair queueing (J. Nagle, RFC 970, "On Packet Switches With Infinite Storage"); since all passwords take equally long to hash,
+ * it needs no weights.
  */
 class Round {
-  /** The next client comes first. None is here that has nobody waiting. */
+  /** The next client is first. Clients with an empty queue are removed. */
   readonly #clients = new Map<string, Set<() => void>>();
 
   add(client: string, go: () => void): void {
@@ -113,7 +113,7 @@ class Round {
   next(): (() => void) | undefined {
     for (const [client, queue] of this.#clients) {
       const [go] = queue as Set<() => void> & Iterable<() => void, undefined>;
-      // What else the client has waits for the next round.
+      // The rest of its queue goes to the end.
       this.#clients.delete(client);
       if (go !== undefined) queue.delete(go);
       if (queue.size > 0) this.#clients.set(client, queue);

@@ -34,15 +34,15 @@ export interface WaitingMail {
 /** The queries about mails that wait to be sent. */
 export function mailQueries(db: Database) {
   return {
-    /** Takes at most `most` mails that are due, which nobody else gets for `lease` milliseconds. */
-    async takeMails(most: number, lease: number, now: Date): Promise<WaitingMail[]> {
+    /** Takes at most `limit` mails that are due, which nobody else gets for `lease` milliseconds. */
+    async takeMails(limit: number, lease: number, now: Date): Promise<WaitingMail[]> {
       return db.sql<WaitingMail>(
         `update mails set next_try_at = $3, tries = tries + 1 where id in (
            select id from mails where next_try_at <= $2 and give_up_at > $2 order by next_try_at limit $1
               for update skip locked
          )
          returning id, user_id as "userId", recipient, subject, body, created_at as "createdAt", tries`,
-        [most, now, new Date(now.getTime() + lease)],
+        [limit, now, new Date(now.getTime() + lease)],
       );
     },
 
@@ -56,14 +56,14 @@ export function mailQueries(db: Database) {
       await db.sql('update mails set next_try_at = $3 where id = $1 and tries = $2', [id, tries, nextTryAt]);
     },
 
-    /** Forgets at most `most` mails that were tried for long enough. @returns these */
-    async giveUpMails(now: Date, most: number): Promise<Pick<WaitingMail, 'id' | 'userId' | 'tries'>[]> {
+    /** Forgets at most `limit` mails that were tried for long enough. @returns these */
+    async giveUpMails(now: Date, limit: number): Promise<Pick<WaitingMail, 'id' | 'userId' | 'tries'>[]> {
       return db.sql(
         `delete from mails where id in (
            select id from mails where give_up_at <= $1 and next_try_at <= $1 order by next_try_at limit $2
               for update skip locked
          ) returning id, user_id as "userId", tries`,
-        [now, most],
+        [now, limit],
       );
     },
   };

@@ -16,7 +16,7 @@ export interface Letter {
 export interface Post {
   /** @throws if it isn't sure that the mail was taken */
   send(letter: Letter): Promise<void>;
-  /** What is being sent ends within seconds, or has failed. */
+  /** Lets mails that are being sent finish within seconds, or fail. */
   hurry(): void;
 }
 
@@ -28,13 +28,13 @@ export interface SmtpOptions {
   limits?: { connect: number; silence: number; whole: number };
 }
 
-/** Less than a mail is lent for. */
-const usualLimits = { connect: 10_000, silence: 20_000, whole: 60_000 };
-/** Milliseconds that a mail may take on when the process stops. */
-const hurryLimit = 3_000;
+/** Less than the lease of a mail. */
+const defaultLimits = { connect: 10_000, silence: 20_000, whole: 60_000 };
+/** How long a mail that is being sent may take when the process stops. */
+const hurryLimitMs = 3_000;
 
 /** Sends mails by SMTP; with TLS where the URL is smtps:// or the server offers it. */
-export function openSmtpPost({ url, from, limits = usualLimits }: SmtpOptions): Post {
+export function openSmtpPost({ url, from, limits = defaultLimits }: SmtpOptions): Post {
   const opening = once(async () => {
     const { createTransport } = await import('nodemailer');
     return createTransport({
@@ -64,7 +64,7 @@ export function openSmtpPost({ url, from, limits = usualLimits }: SmtpOptions): 
       });
     },
     hurry() {
-      setTimeout(() => stopped.abort(new Error('The process stops')), hurryLimit).unref();
+      setTimeout(() => stopped.abort(new Error('The process stops')), hurryLimitMs).unref();
     },
   };
 }
@@ -82,7 +82,7 @@ export function openFolderPost({ folder, from }: { folder: string; from: string 
       await mkdir(folder, { recursive: true, mode: 0o700 });
       const time = letter.createdAt.toISOString().replaceAll(/[:.]/g, '-');
       const file = path.join(folder, `${time}-${letter.id}.eml`);
-      // Whoever looks on sees it whole or not at all.
+      // Renamed last, so that nobody sees half a file.
       await writeFile(`${file}.part`, message as Buffer, { mode: 0o600 });
       await rename(`${file}.part`, file);
     },
@@ -90,7 +90,7 @@ export function openFolderPost({ folder, from }: { folder: string; from: string 
   };
 }
 
-/** Opens something when it is needed first: most processes never send a mail, and the code for it takes time and memory. */
+/** Calls `open` once, when its result is first needed: most processes never send a mail, and the code for it takes time and memory. */
 function once<T>(open: () => Promise<T>): () => Promise<T> {
   let opening: Promise<T> | undefined;
   return () => (opening ??= open());
@@ -106,7 +106,7 @@ function messageOf({ id, recipient, subject, body, createdAt }: Letter, from: st
     subject,
     text: body,
     date: createdAt,
-    // So that no holiday answers it (RFC 3834).
+    // So that no auto-reply answers it (RFC 3834).
     headers: { 'Auto-Submitted': 'auto-generated' },
   };
 }

@@ -65,8 +65,8 @@ export interface NewMail {
 export function resetQueries(db: Database) {
   return {
     /**
-     * Takes down that somebody at an address asks for a mail to an email (in lower case), whether or not it is a user's. Beyond the
-     * limits no mail is sent, and beyond that of an address nothing is taken down.
+     * Records a request from an address for a mail to an email (in lower case), whether or not a user has that email. Above the limits no mail
+     * is sent, and above that of an address nothing is recorded.
      */
     async requestReset(emailKey: string, address: string, limits: ResetLimits, now: Date): Promise<void> {
       const since = new Date(now.getTime() - limits.window);
@@ -84,13 +84,13 @@ export function resetQueries(db: Database) {
     },
 
     /**
-     * Writes mails for requests that wait, at most `most`, where there is an active user with the email.
+     * Writes mails for requests that wait, at most `limit`, where there is an active user with the email.
      *
      * @param compose makes a token and the mail that holds it
      * @returns how many requests there were
      */
     async answerRequests(
-      most: number,
+      limit: number,
       now: Date,
       compose: (recipient: ResetRecipient) => { token: NewResetToken; mail: NewMail },
     ): Promise<number> {
@@ -105,7 +105,7 @@ export function resetQueries(db: Database) {
            select u.id as "userId", u.email from taken left join users u
                on u.email_key = taken.email_key and u.status = 'active'
             order by taken.requested_at`,
-          [most],
+          [limit],
         );
         for (const { userId, email } of requests) {
           if (userId === null || email === null) continue;
@@ -166,23 +166,23 @@ export function resetQueries(db: Database) {
       });
     },
 
-    /** Deletes at most `most` requests from before `until`. @returns how many */
-    sweepResetRequests(until: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` requests from before `until`. @returns how many */
+    sweepResetRequests(until: Date, limit: number): Promise<number> {
       return deleteOld(
         db,
         { table: 'reset_requests', isOld: 'not pending and requested_at <= $1', oldestBy: 'requested_at' },
         until,
-        most,
+        limit,
       );
     },
 
-    /** Deletes at most `most` reset tokens that expired before `until`. @returns how many */
-    sweepResetTokens(until: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` reset tokens that expired before `until`. @returns how many */
+    sweepResetTokens(until: Date, limit: number): Promise<number> {
       return deleteOld(
         db,
         { table: 'reset_tokens', key: 'token_hash', isOld: 'expires_at <= $1', oldestBy: 'expires_at' },
         until,
-        most,
+        limit,
       );
     },
   };

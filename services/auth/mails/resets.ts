@@ -21,8 +21,8 @@ export interface ResetOptions {
 /** Mails for those who have forgotten their password. */
 export interface Resets {
   /**
-   * Takes down that somebody at an address asks for a mail to an email, in lower case. That is all that is done before the answer,
-   * so that it takes the same time whether or not there is a user with the email.
+   * Records a request from an address for a mail to an email, in lower case. Nothing else is done before the answer, so that it takes the same
+   * time whether or not a user has the email.
    */
   request(email: string, address: string): Promise<void>;
   stop(): Promise<void>;
@@ -30,8 +30,8 @@ export interface Resets {
 
 /** Requests answered in one transaction. */
 const batch = 50;
-/** Milliseconds that a mail is tried for. */
-const longestTrying = 86_400_000;
+/** How long a mail is tried again until it is given up. */
+const maxTryingMs = 86_400_000;
 /** Milliseconds until another process's requests are looked for that it hasn't answered itself. */
 const pause = 5_000;
 
@@ -47,7 +47,7 @@ export function openResets({ store, log, url, lifetime, limits, written }: Reset
           id: uuid(),
           recipient: email,
           ...resetMail(url.replaceAll('{token}', token), expiresAt),
-          giveUpAt: new Date(now.getTime() + Math.min(lifetime, longestTrying)),
+          giveUpAt: new Date(now.getTime() + Math.min(lifetime, maxTryingMs)),
         },
       };
     });

@@ -156,23 +156,23 @@ export function sessionQueries(db: Database) {
       return rows.length > 0;
     },
 
-    /** Deletes at most `most` sessions that nobody has to recognize any more. @returns how many */
-    sweepSessions(now: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` sessions that nobody has to recognize any more. @returns how many */
+    sweepSessions(now: Date, limit: number): Promise<number> {
       return deleteOld(
         db,
         { table: 'auth_sessions', isOld: 'kept_until <= $1 or (kept_until is null and expires_at <= $1)' },
         now,
-        most,
+        limit,
       );
     },
 
-    /** Deletes at most `most` refresh tokens of sessions that go on, which expired before `until`. @returns how many */
-    sweepRefreshTokens(until: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` refresh tokens of sessions that go on, which expired before `until`. @returns how many */
+    sweepRefreshTokens(until: Date, limit: number): Promise<number> {
       return deleteOld(
         db,
         { table: 'refresh_tokens', key: 'token_hash', isOld: 'expires_at <= $1', oldestBy: 'expires_at' },
         until,
-        most,
+        limit,
       );
     },
   };

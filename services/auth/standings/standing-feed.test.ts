@@ -9,14 +9,14 @@ const log = openLog({ name: 'test', format: 'json', level: 'silent' });
 const never = new AbortController().signal;
 
 /** A feed of changes that the test makes, and how often they were looked for. */
-function openFeed(t: ExecutionContext, limits: { waiting?: number; longest?: number; pause?: number } = {}) {
+function openFeed(t: ExecutionContext, limits: { waiting?: number; maxWaitMs?: number; pause?: number } = {}) {
   const changes: Change[] = [];
   const looks: bigint[] = [];
   const changesAfter = async (number: bigint) => {
     looks.push(number);
     return changes.filter((change) => change.number > number);
   };
-  const usual = { waiting: 50, longest: 20_000, pause: 20 };
+  const usual = { waiting: 50, maxWaitMs: 20_000, pause: 20 };
   const feed = openStandingFeed({ standings: { changesAfter }, log, limits: { ...usual, ...limits } });
   t.teardown(() => feed.stop());
   const disable = (number: bigint) =>
@@ -52,7 +52,7 @@ test('the feed: one look serves all who wait, and there is none while nobody doe
 });
 
 test('the feed: an answer without news comes after a while; one that nobody waits for leaves its place', async (t) => {
-  const { feed } = openFeed(t, { longest: 50, waiting: 1 });
+  const { feed } = openFeed(t, { maxWaitMs: 50, waiting: 1 });
   const empty: Page = { cursor: 5n, more: false, standings: [], revokedKeyIds: [] };
   const first = feed.after(5n, never);
   const error = await t.throwsAsync(feed.after(5n, never), { instanceOf: HubError });

@@ -1,7 +1,7 @@
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import { mostChanges, onNoted, type Change, type Standings } from './standings.ts';
+import { maxChangesInPage, onNoted, type Change, type Standings } from './standings.ts';
 
 /** What has changed after a cursor. */
 export interface Page {
@@ -19,23 +19,23 @@ export interface StandingFeed {
    * @throws HubError UNAVAILABLE `TOO_BUSY` if too many wait, or this process is about to stop
    */
   after(cursor: bigint, signal: AbortSignal): Promise<Page>;
-  /** Answers all who wait, and lets nobody wait any more. */
+  /** Answers all waiting calls, and refuses new ones. */
   stop(): Promise<void>;
 }
 
 export interface FeedLimits {
   /** How many may wait at once. */
   waiting: number;
-  /** Milliseconds that one waits at most. */
-  longest: number;
+  /** How long one waits at most. */
+  maxWaitMs: number;
   /** Milliseconds between two looks at the database, unless this process has changed something. */
   pause: number;
 }
 
-const usualLimits: FeedLimits = { waiting: 300, longest: 20_000, pause: 500 };
+const defaultLimits: FeedLimits = { waiting: 300, maxWaitMs: 20_000, pause: 500 };
 /** While nobody waits. */
 const untilWoken = 60_000;
-/** The cursor of whoever has read all there is, and found nothing. */
+/** The cursor after an empty feed. */
 const beginning = 1n;
 
 interface Waiter {
@@ -43,11 +43,11 @@ interface Waiter {
   answer(changes: readonly Change[], more: boolean): void;
 }
 
-/** One look at the database for all who wait: how many they are is no matter to it. */
+/** All waiting calls share one query, so the load on the database doesn't depend on their number. */
 export function openStandingFeed({
   standings,
   log,
-  limits = usualLimits,
+  limits = defaultLimits,
 }: {
   standings: Pick<Standings, 'changesAfter'>;
   log: Logger;
@@ -62,7 +62,7 @@ export function openStandingFeed({
     const least = [...waiters].reduce((least, { cursor }) => (cursor < least ? cursor : least), head);
     const changes = await standings.changesAfter(least);
     see(changes);
-    const more = changes.length === mostChanges;
+    const more = changes.length === maxChangesInPage;
     for (const waiter of waiters) {
       const news = changes.filter(({ number }) => number > waiter.cursor);
       if (news.length > 0) waiter.answer(news, more);
@@ -87,14 +87,14 @@ export function openStandingFeed({
       if (cursor < head || cursor === 0n) {
         const changes = await standings.changesAfter(cursor);
         see(changes);
-        if (changes.length > 0 || cursor === 0n) return pageOf(cursor, changes, changes.length === mostChanges);
+        if (changes.length > 0 || cursor === 0n) return pageOf(cursor, changes, changes.length === maxChangesInPage);
       }
       if (waiters.size >= limits.waiting) throw refusal('Too many wait for standings');
       signal.throwIfAborted();
       const { promise, resolve } = Promise.withResolvers<Page>();
       const waiter: Waiter = { cursor, answer: (changes, more) => resolve(pageOf(cursor, changes, more)) };
       const leave = () => resolve(pageOf(cursor, [], false));
-      const timer = setTimeout(leave, limits.longest);
+      const timer = setTimeout(leave, limits.maxWaitMs);
       signal.addEventListener('abort', leave);
       waiters.add(waiter);
       if (isStopped) leave();

@@ -195,7 +195,7 @@ test('the feed: what this process changes is told at once', async (t) => {
   const feed = openStandingFeed({
     standings: { changesAfter },
     log,
-    limits: { waiting: 5, longest: 20_000, pause: 19_000 },
+    limits: { waiting: 5, maxWaitMs: 20_000, pause: 19_000 },
   });
   t.teardown(() => feed.stop());
   const { userId } = await addUser();

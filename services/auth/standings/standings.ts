@@ -12,8 +12,7 @@ export interface Change {
   user: { userId: string; admin: boolean; disabled: boolean } | undefined;
 }
 
-/** Of a page. */
-export const mostChanges = 1_000;
+export const maxChangesInPage = 1_000;
 
 /**
  * Notes that a role, a status or an API key's validity changes, in the transaction that changes it: all services hear of it soon
@@ -57,7 +56,7 @@ export type Standings = ReturnType<typeof openStandings>;
 /** The queries of what has changed of users and API keys. */
 export function openStandings(db: Database) {
   return {
-    /** The changes after a number, oldest first, at most `mostChanges`. */
+    /** The changes after a number, oldest first, at most `maxChangesInPage`. */
     async changesAfter(number: bigint): Promise<Change[]> {
       const rows = await db.sql<{
         number: bigint;
@@ -70,7 +69,7 @@ export function openStandings(db: Database) {
                 role = 'admin' as admin, status = 'disabled' as disabled
            from standings left join users on not is_api_key and users.id = subject_id
           where number > $1 order by number limit $2`,
-        [number, mostChanges],
+        [number, maxChangesInPage],
       );
       return rows.map(({ number, subjectId, isApiKey, admin, disabled }) => ({
         number,
@@ -88,8 +87,8 @@ export function openStandings(db: Database) {
       );
     },
 
-    /** Deletes at most `most` changes that no token which is still valid, and no remembered key, can be older than. @returns how many */
-    async sweep(now: Date, most: number): Promise<number> {
+    /** Deletes at most `limit` changes that no token which is still valid, and no remembered key, can be older than. @returns how many */
+    async sweep(now: Date, limit: number): Promise<number> {
       await db.sql(
         `delete from token_lifetimes where issued_until + (lifetime + $2) * interval '1 millisecond' < $1::timestamptz`,
         [now, margin],
@@ -104,7 +103,7 @@ export function openStandings(db: Database) {
                   end
             order by number limit $2 for update skip locked
          ) returning 1`,
-        [now, most, margin, apiKeysKept],
+        [now, limit, margin, apiKeysKept],
       );
       return rows.length;
     },

@@ -109,14 +109,14 @@ export function isRefused({ finalErrors }: Profile, idempotencyKey: string): boo
 
 /** The standard score that one in a hundred is beyond. */
 const z99 = 2.326;
-const longest = 600_000;
+const maxTimeMs = 600_000;
 
 /** A time from a log-normal distribution, as the times are in which networks answer. */
 export function timeWithin({ p50, p99 }: Latency, random: Random): number {
   const median = Math.max(p50, p99 > 0 ? 1 : 0);
   if (p99 <= median) return median;
   const z = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-  return Math.min(median * Math.exp((z * Math.log(p99 / median)) / z99), longest);
+  return Math.min(median * Math.exp((z * Math.log(p99 / median)) / z99), maxTimeMs);
 }
 
 /** What a network reports of one message, in the order in which it does. */

@@ -288,11 +288,11 @@ export function openSimulationStore(db: Database) {
       return [effects, Number(count!.total)];
     },
 
-    /** Forgets at most `most` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
-    async sweep(until: Date, most: number): Promise<number> {
+    /** Forgets at most `limit` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
+    async sweep(until: Date, limit: number): Promise<number> {
       return Math.max(
-        await deleteOld(db, { table: 'provider_effects', isOld: 'first_at < $1', oldestBy: 'first_at' }, until, most),
-        await deleteOld(db, { table: 'provider_receipts', isOld: 'due_at < $1', oldestBy: 'due_at' }, until, most),
+        await deleteOld(db, { table: 'provider_effects', isOld: 'first_at < $1', oldestBy: 'first_at' }, until, limit),
+        await deleteOld(db, { table: 'provider_receipts', isOld: 'due_at < $1', oldestBy: 'due_at' }, until, limit),
       );
     },
   };

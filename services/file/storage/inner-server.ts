@@ -17,7 +17,7 @@ export interface InnerServer {
 const lifetime = 3_600_000;
 /** Milliseconds without a byte after which a connection is closed. Longer than gateways wait for a client that takes nothing. */
 const silence = 60_000;
-const mostConnections = 1_000;
+const maxConnections = 1_000;
 /** Bytes that a connection holds for a reader who takes nothing, beside one piece. */
 const highWaterMark = 128 * 1024;
 
@@ -31,7 +31,7 @@ export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerS
       else response.writeHead(error instanceof HubError && error.kind === 'NOT_FOUND' ? 404 : 503).end();
     });
   });
-  server.maxConnections = mostConnections;
+  server.maxConnections = maxConnections;
   server.timeout = silence;
   // The gRPC server is what the process lives for.
   server.unref();

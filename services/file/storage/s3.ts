@@ -19,8 +19,7 @@ const assembleLimit = 60_000;
 const pingLimit = 2_000;
 
 const mebibyte = 1024 * 1024;
-/** Seconds that a URL may be valid. */
-const longestLifetime = 7 * 24 * 3600;
+const maxUrlLifetimeSeconds = 7 * 24 * 3600;
 /** Seconds in which a gateway has to begin to put a part. */
 const innerLifetime = 60;
 /** Seconds in which a gateway may ask for a range of an object, also anew in the middle: as long as a download may take. */
@@ -304,7 +303,7 @@ export function openS3Storage(options: S3Options): Storage {
     },
 
     async partUrl(upload, number, size, lifetime) {
-      if (!(lifetime >= 1 && lifetime <= longestLifetime))
+      if (!(lifetime >= 1 && lifetime <= maxUrlLifetimeSeconds))
         throw new RangeError(`${lifetime} s is no lifetime of a URL`);
       return signedPartUrl(publicEndpoint, upload, number, size, lifetime);
     },

@@ -5,9 +5,9 @@ import { fieldOf } from './xml.ts';
 
 /** Milliseconds that the store may take to give out credentials. */
 const limit = 5_000;
-/** Seconds: what MinIO gives them at least and at most. */
-const shortest = 900;
-const longest = 7 * 24 * 3600;
+/** How long credentials of MinIO may live. */
+const minLifetimeSeconds = 900;
+const maxLifetimeSeconds = 7 * 24 * 3600;
 /** Of a store, or of a proxy before it, that is away or has too much to do. */
 const passingStatuses = new Set([408, 429, 502, 503, 504]);
 const passingCodes = new Set(['InternalError', 'ServiceUnavailable', 'SlowDown', 'XMinioServerNotInitialized']);
@@ -61,7 +61,7 @@ export function openTemporaryCredentials(
     const now = hubTime();
     if (current === undefined || current.until < now + lifetime * 1000) {
       // Well above, so that one set serves many URLs.
-      const duration = Math.min(Math.max(2 * lifetime, 3600, shortest), longest);
+      const duration = Math.min(Math.max(2 * lifetime, 3600, minLifetimeSeconds), maxLifetimeSeconds);
       // A minute less, for what clocks differ by and an answer takes.
       const asked = {
         credentials: assumeRole(options, action, duration),

@@ -5,10 +5,10 @@ import { repeat } from '#lib/loop.ts';
 import { beginAtZero, counter } from '#lib/metrics.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 
-/** Milliseconds between two looks while messages are sent, and while none are. */
-const refreshEvery = { busy: 1_000, idle: 60_000 };
-/** Milliseconds after which what was said of a channel's load says nothing any more. */
-const loadLasts = 5_000;
+/** How often the connectors are asked while messages are sent, and while none are. */
+const refreshEveryMs = { busy: 1_000, idle: 60_000 };
+/** How long an answer about a channel's load counts. */
+const loadTtlMs = 5_000;
 
 const refusedMessages = counter('messages_refused_total', 'Messages that were refused before they were accepted', [
   'channel',
@@ -26,11 +26,11 @@ export interface Channels {
   /**
    * Counts deliveries over each of some channels that are about to be accepted.
    *
-   * @param patience milliseconds that they may wait
+   * @param maxWaitMs how long they may wait
    * @throws HubError UNAVAILABLE `CHANNEL_OVERLOADED` if one of the channels has so much to do that they would wait longer; then none is
    *   counted
    */
-  requireRoom(channels: readonly string[], deliveries: number, patience: number): void;
+  requireRoom(channels: readonly string[], deliveries: number, maxWaitMs: number): void;
   stop(): Promise<void>;
 }
 
@@ -43,25 +43,25 @@ export function watchChannels({
   log: Logger;
 }): Channels {
   let installed: readonly Channel[] | undefined;
-  let asked = -Infinity;
-  /** By channel, deliveries that were let in since the connectors were last asked: they can't know of them. */
-  let letIn = new Map<string, number>();
+  let askedAt = -Infinity;
+  /** By channel, deliveries that were accepted since the connectors were last asked: their answer doesn't include them. */
+  let admitted = new Map<string, number>();
   const watching = repeat('The list of channels', log, async () => {
     const since = performance.now();
-    const before = letIn;
-    letIn = new Map();
+    const before = admitted;
+    admitted = new Map();
     installed = (await connectors.listChannels({})).channels;
     beginAtZero(refusedMessages, { channel: installed.map(({ name }) => name), reason: [overloaded] });
-    asked = since;
-    return before.size > 0 || letIn.size > 0 ? refreshEvery.busy : refreshEvery.idle;
+    askedAt = since;
+    return before.size > 0 || admitted.size > 0 ? refreshEveryMs.busy : refreshEveryMs.idle;
   });
 
   function waitFor(name: string, deliveries: number): number {
     const channel = installed?.find((each) => each.name === name);
-    if (channel === undefined || performance.now() - asked > loadLasts) return 0;
+    if (channel === undefined || performance.now() - askedAt > loadTtlMs) return 0;
     const { waitMs, drainRate } = channel;
     if (waitMs === 0n || drainRate === 0) return Number(waitMs);
-    return Number(waitMs) + (((letIn.get(name) ?? 0) + deliveries) / drainRate) * 1_000;
+    return Number(waitMs) + (((admitted.get(name) ?? 0) + deliveries) / drainRate) * 1_000;
   }
 
   return {
@@ -72,16 +72,16 @@ export function watchChannels({
         retryAfter: 1,
       });
     },
-    requireRoom(channels, deliveries, patience) {
+    requireRoom(channels, deliveries, maxWaitMs) {
       for (const channel of channels) {
         const wait = waitFor(channel, deliveries);
-        if (wait <= patience) continue;
+        if (wait <= maxWaitMs) continue;
         refusedMessages.inc({ channel, reason: overloaded });
         const message = `So much waits for ${channel} that the message would not be delivered in time: try again later`;
-        throw new HubError('UNAVAILABLE', overloaded, message, { retryAfter: Math.ceil((wait - patience) / 1_000) });
+        throw new HubError('UNAVAILABLE', overloaded, message, { retryAfter: Math.ceil((wait - maxWaitMs) / 1_000) });
       }
-      for (const channel of channels) letIn.set(channel, (letIn.get(channel) ?? 0) + deliveries);
-      if (performance.now() - asked > refreshEvery.busy) watching.wake();
+      for (const channel of channels) admitted.set(channel, (admitted.get(channel) ?? 0) + deliveries);
+      if (performance.now() - askedAt > refreshEveryMs.busy) watching.wake();
     },
     stop: watching.stop,
   };

@@ -17,7 +17,7 @@ import {
   fileViolation,
   fingerprintOf,
   pageOf,
-  patienceOf,
+  maxQueueingMs,
   recipientsMeant,
   requireMember,
   timesOf,
@@ -39,7 +39,7 @@ export interface HandlerOptions {
   deadline: number;
 }
 
-/** What of the file service is needed here. */
+/** The RPC of the file service that is needed here. */
 export type Files = Pick<Connection<typeof FileServiceService>, 'shareFile'>;
 
 const defaultLimit = 50;
@@ -54,7 +54,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
     const installed = channels.require();
     const recipientIds = recipientsMeant(draft, await memberships.of(draft.conversationId));
     const meant = channelsMeant(draft.channels, installed);
-    channels.requireRoom(meant, recipientIds.length, patienceOf(deadline));
+    channels.requireRoom(meant, recipientIds.length, maxQueueingMs(deadline));
     const content = await sharedContent(draft, files);
     const createdAt = hubDate();
     const isNew = await store.append({
@@ -87,7 +87,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
       try {
         await accept(draft, call, fingerprint);
       } catch (refusal) {
-        // What was accepted stays so, whatever has changed since: a client that repeats a call is told the truth.
+        // A message that was accepted stays accepted, whatever has changed since: a client that repeats its call gets the first answer.
         if (!(await store.accepted(draft.messageId, fingerprint))) throw refusal;
       }
       return { status: MessageStatus.MESSAGE_STATUS_ACCEPTED, messageId: draft.messageId };
@@ -151,7 +151,7 @@ export function checks(channels: Channels, files: Files): Checks<typeof MessageS
         ...channelViolations(request.channels, channels.known() ?? request.channels),
       ];
       const isKnownWrong = [...found, ...wrong].some(({ field }) => field === 'payload.file_id');
-      // A request with nothing else wrong is told about its file when it is to be accepted.
+      // If nothing else is wrong, the file is checked when the message is accepted.
       if (content?.type !== 'file' || found.length + wrong.length === 0 || isKnownWrong) return wrong;
       const senderId = caller?.kind === 'user' ? caller.userId : '';
       try {

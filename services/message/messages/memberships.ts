@@ -9,8 +9,8 @@ export interface Memberships {
   of(conversationId: string): Promise<string[]>;
 }
 
-const mostAtOnce = 500;
-const roundsAtOnce = 2;
+const maxConversationsInRound = 500;
+const concurrentRounds = 2;
 
 /** Asks the conversation service: those who want to know something at the same time ask together, and nothing is remembered. */
 export function openMemberships(
@@ -22,7 +22,7 @@ export function openMemberships(
       const found = new Map(memberships.map(({ conversationId, memberIds }) => [conversationId, memberIds]));
       return ids.map((id) => found.get(id));
     },
-    { items: mostAtOnce, atOnce: roundsAtOnce },
+    { items: maxConversationsInRound, atOnce: concurrentRounds },
   );
   return {
     async of(conversationId) {

@@ -1,35 +1,35 @@
 import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
 import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from '../message.ts';
 
-/** What applying reports came to: the messages that nobody knows, and how those ended that did by that. */
+/** What applying reports came to: the ids of messages that don't exist, and the final status of each message that ended. */
 interface Applied {
   unknown: string[];
   ended: Status[];
 }
 
-/** What becomes of messages once they are accepted. */
+/** Applies reports to accepted messages, and ends those whose deadline has passed. */
 export function openSettlement(database: Database) {
   return {
-    /** Applies what was reported of messages, in one transaction. Reports of unknown messages are returned, not applied. */
+    /** Applies reports in one transaction. Ids of unknown messages are returned. */
     async applyReports(reports: ReadonlyMap<string, readonly Report[]>): Promise<Applied> {
       return database.transaction(async (transaction) => {
         const ids = [...reports.keys()];
-        const [messages, told] = await Promise.all([
-          // In one order everywhere, so that two that apply at once wait for each other instead of blocking each other.
+        const [messages, reported] = await Promise.all([
+          // Always locked in the same order, so that two transactions can't deadlock.
           transaction.sql<MessageRow>(
             `select ${messageColumns} from messages m where message_id = any($1) order by message_id for update`,
             [ids],
           ),
-          toldOf(transaction, ids),
+          reportedDeliveries(transaction, ids),
         ]);
         const reportsOf = (messageId: string) => reports.get(messageId) as readonly Report[];
-        const ended = write(transaction, messages, told, reportsOf);
+        const ended = write(transaction, messages, reported, reportsOf);
         const known = new Set(messages.map((row) => row.message_id));
         return { unknown: ids.filter((messageId) => !known.has(messageId)), ended };
       });
     },
 
-    /** Fails what is still open of messages whose time is over, `limit` at a time. Returns how many there were. */
+    /** Fails the open deliveries of messages that have expired, `limit` messages at a time. @returns how many there were */
     async expire(now: Date, reason: string, limit: number): Promise<number> {
       return database.transaction(async (transaction) => {
         const due = await transaction.sql<MessageRow>(
@@ -39,8 +39,9 @@ export function openSettlement(database: Database) {
         );
         if (due.length === 0) return 0;
         const ids = due.map((row) => row.message_id);
-        return write(transaction, due, await toldOf(transaction, ids), () => [{ kind: 'expired', at: now, reason }])
-          .length;
+        return write(transaction, due, await reportedDeliveries(transaction, ids), () => [
+          { kind: 'expired', at: now, reason },
+        ]).length;
       });
     },
 
@@ -51,8 +52,8 @@ export function openSettlement(database: Database) {
     },
 
     /**
-     * Lists as open what is open of the messages that were accepted within `milliseconds` before the newest one, and is not listed:
-     * somebody may have accepted it without.
+     * Adds to `open_messages` the open ones among the messages that were accepted within `milliseconds` before the newest one: the version
+     * before accepts messages without listing them.
      */
     async adoptOpen(milliseconds: number): Promise<void> {
       await database.sql(
@@ -66,7 +67,7 @@ export function openSettlement(database: Database) {
   };
 }
 
-/** What is to be known of a message `m` to apply reports to it. */
+/** The columns of a message `m` that are needed to apply reports to it. */
 const messageColumns = `m.message_id, m.recipient_ids, m.channels, m.status, m.created_at, m.updated_at, m.expires_at, m.replay`;
 
 interface MessageRow {
@@ -80,8 +81,8 @@ interface MessageRow {
   replay: number;
 }
 
-/** What there is to tell of the deliveries of messages, by message. */
-async function toldOf(
+/** The deliveries of messages of which something was reported, by message. */
+async function reportedDeliveries(
   transaction: SqlTransaction,
   messageIds: readonly string[],
 ): Promise<ReadonlyMap<string, readonly DeliveryState[]>> {
@@ -95,15 +96,14 @@ async function toldOf(
 }
 
 /**
- * Applies reports to messages that the transaction has locked. What they change is written with the end of the transaction, each message
- * once.
+ * Applies reports to messages that the transaction has locked. The changes of all messages are sent together with the commit.
  *
- * @returns how those ended that did by that
+ * @returns the final status of each message that ended
  */
 function write(
   transaction: SqlTransaction,
   messages: readonly MessageRow[],
-  told: ReadonlyMap<string, readonly DeliveryState[]>,
+  reported: ReadonlyMap<string, readonly DeliveryState[]>,
   reportsOf: (messageId: string) => readonly Report[],
 ): Status[] {
   const deliveries: (DeliveryState & { messageId: string })[] = [];
@@ -113,7 +113,7 @@ function write(
     const { message_id: messageId, recipient_ids: recipientIds, status, replay } = row;
     const message = { recipientIds, channels: row.channels, status, createdAt: row.created_at };
     const settlement = settle(
-      { status, updatedAt: row.updated_at, replay, deliveries: deliveriesOf(message, told.get(messageId) ?? []) },
+      { status, updatedAt: row.updated_at, replay, deliveries: deliveriesOf(message, reported.get(messageId) ?? []) },
       reportsOf(messageId),
     );
     for (const delivery of settlement.deliveries) deliveries.push({ messageId, ...delivery });
@@ -121,7 +121,7 @@ function write(
     if (last !== undefined) {
       moved.push({ messageId, status: last.status, at: last.at, steps: JSON.stringify(settlement.history) });
     }
-    // Also of one that had ended already: then it should not be listed any more.
+    // Also if it had ended before: then it should not be listed any more.
     if (hasEnded(last?.status ?? status)) over.push({ messageId, expiresAt: row.expires_at });
   }
 

@@ -71,18 +71,18 @@ export function openStore(database: Database) {
 
     /** A message with its history and its deliveries, as they are at one moment. */
     async find(messageId: string): Promise<MessageDetails | undefined> {
-      const [row] = await database.sql<MessageRow & { history: StepJson[]; told: DeliveryJson[] }>(
+      const [row] = await database.sql<MessageRow & { history: StepJson[]; reported: DeliveryJson[] }>(
         `select ${messageColumns},
           coalesce((select jsonb_agg(jsonb_build_object('status', h.status, 'at', h.at, 'note', h.note) order by h.id)
             from status_changes h where h.message_id = m.message_id), '[]') || m.history as history,
-          coalesce((select jsonb_agg(to_jsonb(d)) from deliveries d where d.message_id = m.message_id), '[]') as told
+          coalesce((select jsonb_agg(to_jsonb(d)) from deliveries d where d.message_id = m.message_id), '[]') as reported
         from messages m where m.message_id = $1`,
         [messageId],
       );
       if (row === undefined) return undefined;
       const message = storedMessage(row);
       const steps = row.history.map((step) => ({ ...step, at: new Date(step.at) }));
-      const told = row.told.map((delivery) => ({
+      const reported = row.reported.map((delivery) => ({
         recipientId: delivery.recipient_id,
         channel: delivery.channel,
         status: delivery.status,
@@ -95,7 +95,7 @@ export function openStore(database: Database) {
       return {
         ...message,
         history: historyOf(message.createdAt, steps),
-        deliveries: deliveriesOf(message, told, inTransitSince),
+        deliveries: deliveriesOf(message, reported, inTransitSince),
       };
     },
   };

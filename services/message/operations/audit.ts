@@ -38,19 +38,19 @@ export interface Books {
   removedBefore: Date | undefined;
 }
 
-/** So many messages are looked at in one transaction: few enough that it is over soon, and holds up no vacuum. */
+/** Few enough that a transaction is over soon and holds up no vacuum. */
 const messagesAtOnce = 20_000;
-/** Milliseconds after which no further transaction is begun: one call is to be answered in time. */
-const longestLook = 8_000;
-/** After each of them the database has so much of its time for others. */
+/** After this no further transaction is begun, so that the call is answered in time. */
+const lookLimitMs = 8_000;
+/** How long to pause after each transaction, as a share of the time that it took: the database has others to serve. */
 const restShare = 0.1;
-const longestList = 20;
-/** Milliseconds: what should have ended is swept up some times a second. */
-const grace = 1_000;
+const maxListed = 20;
+/** A message counts as overdue only after this: the sweep for expired ones runs several times a second. */
+const graceMs = 1_000;
 
 export type Audit = ReturnType<typeof openAudit>;
 
-export function openAudit(database: Database, { atOnce = messagesAtOnce, longest = longestLook } = {}) {
+export function openAudit(database: Database, { atOnce = messagesAtOnce, limitMs = lookLimitMs } = {}) {
   /** Where a part of the period ends that begins at `from`: after about `atOnce` messages, or with the period. */
   async function endOfPart(from: Date, to: Date): Promise<Date> {
     const [row] = await database.sql<{ end: Date }>(
@@ -70,7 +70,7 @@ export function openAudit(database: Database, { atOnce = messagesAtOnce, longest
      * @returns the books, and up to when they go: `to`, or earlier
      */
     async books(from: Date, to: Date): Promise<{ books: Books; to: Date }> {
-      const giveUp = performance.now() + longest;
+      const giveUp = performance.now() + limitMs;
       let sum: Books | undefined;
       for (let next = from; ;) {
         const began = performance.now();
@@ -123,12 +123,12 @@ async function booksOfPart(database: Database, from: Date, to: Date): Promise<Bo
           count(*) filter (where open and expires_at < now() - $3 * interval '1 ms') as overdue,
           count(*) filter (where not matches) as mismatched_total,
           (select array_agg(message_id::text) from (
-            select message_id from book where not matches order by created_at limit ${longestList}
+            select message_id from book where not matches order by created_at limit ${maxListed}
           ) as first) as mismatched,
           (select message_id from book where open order by created_at limit 1) as oldest_id,
           min(created_at) filter (where open) as oldest_at
         from book`,
-      [...period, grace],
+      [...period, graceMs],
     );
 
     // Each conversation from the message before its first one of the period, or the first that is kept, to its last one of the period,
@@ -149,7 +149,7 @@ async function booksOfPart(database: Database, from: Date, to: Date): Promise<Bo
       )
       select conversation_id as "conversationId", before + 1 as "fromSeq", high + lost as "toSeq",
           greatest(high - before, 0) - least(found, greatest(high - before, 0)) + lost as missing, count(*) over () as total
-        from counted where greatest(high - before, 0) > found or lost > 0 order by conversation_id limit ${longestList}`,
+        from counted where greatest(high - before, 0) > found or lost > 0 order by conversation_id limit ${maxListed}`,
       period,
     );
     const [waiting] = await transaction.sql<Waiting>(
@@ -174,11 +174,11 @@ function added(one: Books, next: Books): Books {
     ...next,
     messages: sum(one.messages, next.messages),
     deliveries: sum(one.deliveries, next.deliveries),
-    mismatched: [...one.mismatched, ...next.mismatched].slice(0, longestList),
+    mismatched: [...one.mismatched, ...next.mismatched].slice(0, maxListed),
     mismatchedTotal: one.mismatchedTotal + next.mismatchedTotal,
     overdue: one.overdue + next.overdue,
     oldestInFlight: one.oldestInFlight ?? next.oldestInFlight,
-    gaps: [...one.gaps, ...next.gaps].slice(0, longestList),
+    gaps: [...one.gaps, ...next.gaps].slice(0, maxListed),
     gapsTotal: one.gapsTotal + next.gapsTotal,
   };
 }

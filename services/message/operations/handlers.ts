@@ -29,10 +29,9 @@ export interface OperationsOptions {
 
 const defaultLimit = 50;
 const defaultReplays = 100;
-/** Milliseconds. */
-const defaultPeriod = 3_600_000;
-/** Bytes of an event that is shown decoded, too: as JSON it may be twice as large. */
-const mostDecoded = 1024 * 1024;
+const defaultPeriodMs = 3_600_000;
+/** Larger events are not shown decoded: as JSON one may be twice as large. */
+const maxDecodedBytes = 1024 * 1024;
 
 /** What administrators do. That they are administrators is checked before. */
 export function operationHandlers(options: OperationsOptions): Handlers<typeof OperationsServiceService> {
@@ -54,7 +53,7 @@ export function operationHandlers(options: OperationsOptions): Handlers<typeof O
       const size = letter.value.byteLength;
       return {
         deadLetter: wireOf(letter),
-        decoded: size > mostDecoded ? undefined : decoded(letter),
+        decoded: size > maxDecodedBytes ? undefined : decoded(letter),
         value: size > mostPageBytes ? Buffer.alloc(0) : letter.value,
       };
     },
@@ -81,7 +80,7 @@ export function operationHandlers(options: OperationsOptions): Handlers<typeof O
     async getAudit(request) {
       const now = hubDate();
       const to = request.to ?? now;
-      const from = request.from ?? new Date(to.getTime() - defaultPeriod);
+      const from = request.from ?? new Date(to.getTime() - defaultPeriodMs);
       const [{ books, to: end }, lags] = await Promise.all([audit.books(from, to), lag()]);
       const ageOf = (since: Date) => BigInt(Math.max(0, now.getTime() - since.getTime()));
       const { oldestInFlight: oldest, oldestOutboxEvent, ...plain } = books;

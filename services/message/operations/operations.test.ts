@@ -392,7 +392,7 @@ test('audit: a long period is gone through in parts, whose books add up to its o
   t.deepEqual({ ...inParts.books, ...waiting }, { ...whole, ...waiting });
 
   // As much as there is time for in one call, and from there on in the next.
-  const hasty = openAudit(database, { atOnce: 3, longest: 0 });
+  const hasty = openAudit(database, { atOnce: 3, limitMs: 0 });
   let calls = 0;
   let accepted = 0n;
   for (let next = from; next < inside(3_600); calls += 1) {

@@ -10,7 +10,7 @@ import { eventually } from '../../../test/eventually.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { fingerprintOf, timesOf, type Draft } from '../message.ts';
-import { openOutbox, outboxChannel, type Outbox } from './store.ts';
+import { openOutbox, outboxNotification, type Outbox } from './store.ts';
 import { startRelay, type Relay } from './relay.ts';
 import type { NewMessage } from '../messages/acceptance-store.ts';
 import { openStore } from '../messages/store.ts';
@@ -277,9 +277,9 @@ test.serial('who has the lease hears at once of what another process has accepte
   const connection = { connectionString: harness.databaseUrl('message') };
   const hear = () => {
     heard += 1;
-    relay.told();
+    relay.notified();
   };
-  const notifications = await listen(connection, outboxChannel, hear, log);
+  const notifications = await listen(connection, outboxNotification, hear, log);
   t.teardown(() => notifications.close());
   await eventually(
     'it has the lease',

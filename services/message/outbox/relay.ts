@@ -7,32 +7,32 @@ import { repeat } from '#lib/loop.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
 import type { Lease, Outbox } from './store.ts';
 
-/** Milliseconds. Behind the wake-ups: how soon the relay finds what it was not told of. */
-const pollEvery = 1_000;
+/** How soon the relay finds what no wake-up told it of. */
+const pollEveryMs = 1_000;
 const batchSize = 500;
 /**
  * The shortest time from one look into the outbox to the next. What comes after a quiet moment goes at once; while more
  * comes, it goes in batches, and so does everything behind the relay.
  */
-const lookInterval = 50;
-/** A relay that has stopped, or hangs, is replaced after this: before the outbox is so far behind that sends are refused. */
-const leaseLength = 2_000;
-const renewEvery = 1_000;
-const superviseEvery = 500;
-/** An outbox that is this far behind means that the bus takes nothing: no more is accepted. */
-const longestWait = 3_000;
-/** A relay that could not publish for so long lets go of its lease, and leaves it to others for a while: they may reach the bus. */
-const handOver = { after: 3_000, rest: 3_000 };
+const minLookIntervalMs = 50;
+/** A relay that hangs is replaced after this: sooner than its outbox is so old that messages are refused. */
+const leaseMs = 2_000;
+const renewEveryMs = 1_000;
+const superviseEveryMs = 500;
+/** Above this age of its oldest event, messages are refused: the bus takes nothing. */
+const maxOutboxAgeMs = 3_000;
+/** A relay that can't publish for this long releases its lease and leaves it to the others for a while: they may reach the bus. */
+const giveUpLease = { afterMs: 3_000, restMs: 3_000 };
 
 const waiting = sharedGauge('outbox_events', 'Accepted messages that the bus has not been told of');
 const waitingFor = sharedGauge('outbox_age_seconds', 'How long the oldest of these has been waiting');
 
-/** Brings what was accepted to the bus, and tells whether the bus can take more. */
+/** Publishes accepted messages, and knows whether the bus can take more. */
 export interface Relay {
-  /** Has the outbox looked into at once, by whoever relays: to be called after a commit. */
+  /** To be called after a commit: has the process that relays read the outbox at once. */
   wake(): void;
-  /** Looks into the outbox, if this is who relays: to be called when another process has told of something there. */
-  told(): void;
+  /** To be called when another process has put something into the outbox: reads it, if this process is the one that relays. */
+  notified(): void;
   /** @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` while the bus doesn't take events */
   requireBus(): void;
   stop(): Promise<void>;
@@ -42,7 +42,7 @@ export interface Relay {
  * Starts to empty the outbox into `message_processing`. One process does it at a time, the one that has the lease, so
  * that the order of a conversation is kept; every process watches how far behind it is.
  *
- * A relay that lost its lease while it was frozen may publish some events once more: whoever consumes knows them already.
+ * A relay that lost its lease while it was frozen may publish some events twice: consumers recognise them.
  */
 export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log: Logger }): Relay {
   const owner = uuid();
@@ -50,7 +50,7 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
   let unavailable: HubError | undefined;
   let gathering: NodeJS.Timeout | undefined;
   let lookedAt = 0;
-  /** Of the first publication that failed since the last that didn't. */
+  /** When the first publication failed since the last successful one. */
   let failingSince: number | undefined;
   let resting = 0;
   let renewed = 0;
@@ -59,28 +59,28 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
     try {
       const now = performance.now();
       if (now < resting) lease = undefined;
-      else if (lease === undefined || now - renewed >= renewEvery) {
-        const held = lease;
-        lease = await outbox.holdLease(owner, leaseLength);
+      else if (lease === undefined || now - renewed >= renewEveryMs) {
+        const current = lease;
+        lease = await outbox.holdLease(owner, leaseMs);
         renewed = now;
-        // There may be what the last holder has left.
-        if (held === undefined && lease !== undefined) relaying.wake();
+        // The last holder may have left something in the outbox.
+        if (current === undefined && lease !== undefined) relaying.wake();
       }
       const [age] = await Promise.all([outbox.age(), bus.probe()]);
-      unavailable = age > longestWait ? busUnavailable(`the oldest event has waited for ${age} ms`) : undefined;
+      unavailable = age > maxOutboxAgeMs ? busUnavailable(`the oldest event has waited for ${age} ms`) : undefined;
     } catch (error) {
       unavailable = busUnavailable(error);
       throw error;
     }
-    return superviseEvery;
+    return superviseEveryMs;
   });
 
   const relaying = repeat('The relay', log, async () => {
-    if (lease === undefined) return pollEvery;
-    const held = lease;
+    if (lease === undefined) return pollEveryMs;
+    const current = lease;
     lookedAt = performance.now();
     const { entries, more } = await outbox.unpublished(batchSize);
-    if (entries.length === 0) return pollEvery;
+    if (entries.length === 0) return pollEveryMs;
     const began = performance.now();
     try {
       await bus.publish(
@@ -90,14 +90,14 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
       failingSince = undefined;
     } catch (error) {
       failingSince ??= began;
-      if (performance.now() - failingSince >= handOver.after) await leaveToOthers();
+      if (performance.now() - failingSince >= giveUpLease.afterMs) await leaveToOthers();
       throw error;
     }
     await outbox.published(
       entries.map((entry) => entry.id),
-      held,
+      current,
     );
-    return more ? 0 : pollEvery;
+    return more ? 0 : pollEveryMs;
   });
 
   function wake(): void {
@@ -105,16 +105,16 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
       () => {
         gathering = undefined;
         if (lease !== undefined) return relaying.wake();
-        // It is relayed by another process, which doesn't know of it.
+        // Another process relays, and doesn't know of the new event yet.
         lookedAt = performance.now();
-        outbox.tell().catch(() => {});
+        outbox.notify().catch(() => {});
       },
-      Math.max(0, lookInterval - (performance.now() - lookedAt)),
+      Math.max(0, minLookIntervalMs - (performance.now() - lookedAt)),
     );
   }
 
   async function leaveToOthers(): Promise<void> {
-    resting = performance.now() + handOver.rest;
+    resting = performance.now() + giveUpLease.restMs;
     failingSince = undefined;
     lease = undefined;
     await outbox.releaseLease(owner);
@@ -128,7 +128,7 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
 
   return {
     wake,
-    told() {
+    notified() {
       if (lease !== undefined) wake();
     },
     requireBus() {

@@ -7,26 +7,26 @@ import { acceptedEventOf, withSeq } from '../messages/wire.ts';
 
 /** An event that is not on the bus yet. */
 export interface OutboxEntry {
-  /** Of its row. */
+  /** The id of its row. */
   id: bigint;
   event: BusEvent;
 }
 
-/** Who may bring messages to the bus. The epoch is another one each time that the lease goes to another owner. */
+/** The right to publish from the outbox. The epoch grows each time that the lease goes to another owner. */
 export interface Lease {
   owner: string;
   epoch: bigint;
 }
 
-/** Where processes that accept messages tell the one that relays of them. */
-export const outboxChannel = 'message_outbox';
+/** The PostgreSQL notification by which processes that accept messages wake the one that relays them. */
+export const outboxNotification = 'message_outbox';
 
 export type Outbox = ReturnType<typeof openOutbox>;
 
-/** Bytes of events that are published at once; a larger one goes alone. */
-const mostBytes = 1024 * 1024;
+/** A larger event is published alone. */
+const maxBatchBytes = 1024 * 1024;
 
-/** What was accepted and the bus has not been told of yet, and the lease of the one that tells it. */
+/** Events that are not published yet, and the lease of the process that publishes them. */
 export function openOutbox(database: Database) {
   return {
     /**
@@ -40,7 +40,7 @@ export function openOutbox(database: Database) {
               select * from outbox order by id limit $1
             ) as oldest
           ) as sized
-          where bytes is null or bytes <= ${mostBytes} or bytes = length(event) order by id`,
+          where bytes is null or bytes <= ${maxBatchBytes} or bytes = length(event) order by id`,
         [limit],
       );
       const unwritten = rows.filter((row) => row.event === null).map((row) => row.message_id);
@@ -82,14 +82,14 @@ export function openOutbox(database: Database) {
       return { events: Number(row!.events), age: row!.age ?? 0 };
     },
 
-    /** Tells whoever listens on `outboxChannel` that there is something in the outbox. */
-    async tell(): Promise<void> {
-      await database.sql(`select pg_notify('${outboxChannel}', '')`);
+    /** Notifies the process that relays that there is something in the outbox. */
+    async notify(): Promise<void> {
+      await database.sql(`select pg_notify('${outboxNotification}', '')`);
     },
 
     /** Takes or keeps the relay's lease for `milliseconds`; undefined while somebody else has it. */
     async holdLease(owner: string, milliseconds: number): Promise<Lease | undefined> {
-      // Whoever finds it with somebody else only reads.
+      // While another process has the lease this only reads.
       const [lease] = await database.sql<{ epoch: bigint }>(
         `insert into leases as l (name, owner, epoch, expires_at)
           select 'relay', $1::uuid, 1, now() + $2 * interval '1 millisecond'
@@ -105,7 +105,7 @@ export function openOutbox(database: Database) {
       return lease === undefined ? undefined : { owner, epoch: lease.epoch };
     },
 
-    /** Lets go of the relay's lease, so that another process need not wait for its end. */
+    /** Releases the relay's lease, so that another process needn't wait for its end. */
     async releaseLease(owner: string): Promise<void> {
       await database.sql(`update leases set expires_at = now() where name = 'relay' and owner = $1`, [owner]);
     },
@@ -124,7 +124,7 @@ interface OutboxRow {
   found: bigint;
 }
 
-/** Milliseconds since a moment that the database has written down: the clocks of those who ask may differ. */
+/** Milliseconds since a time that the database has written, by the database's clock: those of processes may differ. */
 function ageOf(moment: string): string {
   return `greatest(0, extract(epoch from now() - ${moment}) * 1000)::float8`;
 }
