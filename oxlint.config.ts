@@ -64,7 +64,7 @@ const pure: Rule[] = [
 ];
 
 /** The folders of services that have rooms. */
-const rooms = ['services/{assistant,auth,message}/*', 'services/connectors/simulation'];
+const rooms = ['services/{assistant,auth,message,tools}/*', 'services/connectors/simulation'];
 
 /** The rooms of the gateway, each with those below it: what it may import. The files beside them put the rooms together. */
 const gatewayRooms: Record<string, readonly string[]> = {

@@ -84,7 +84,7 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['services/message/x.ts', 'nodemailer', 'nodemailer lives in'],
   ['services/message/x.ts', 'undici', 'undici lives in'],
   ['services/auth/x.ts', 'cockatiel', 'cockatiel lives in'],
-  ['services/tools/tools.ts', './ledger.ts', 'the rules of a domain stand alone'],
+  ['services/tools/tools.ts', './usage/ledger.ts', 'the rules of a domain stand alone'],
   ['services/tools/handlers.ts', '#lib/database.ts', 'handlers delegate'],
   ['services/tools/x.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
   ['services/auth/accounts/x.ts', '../../message/store.ts', 'a service imports itself'],
@@ -123,8 +123,8 @@ const allowed: [file: string, specifier: string][] = [
   ['services/auth/logins/x.ts', 'piscina'],
   ['services/auth/mails/x.ts', 'nodemailer'],
   ['services/auth/logins/x.ts', '../accounts/accounts.ts'],
-  ['services/tools/x.ts', 'undici'],
-  ['services/tools/x.ts', 'cockatiel'],
+  ['services/tools/invocations/x.ts', 'undici'],
+  ['services/tools/invocations/x.ts', 'cockatiel'],
   ['services/auth/accounts/users-store.ts', '@mikro-orm/core'],
   ['services/file/storage/x.ts', 'minio'],
   ['services/assistant/provider/x.ts', 'openai'],
@@ -313,8 +313,8 @@ const ownClock = [
   'assistant/turns/work.ts',
   'connectors/contract.ts',
   'file/storage/contract.ts',
-  'tools/circuits.ts',
-  'tools/upstream.ts',
+  'tools/invocations/circuits.ts',
+  'tools/invocations/upstream.ts',
 ];
 
 test('services go by the time of the hub, and not by the clock of their process', (t) => {

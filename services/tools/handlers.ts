@@ -11,15 +11,15 @@ import type { ServiceIdentity } from '#lib/identity.ts';
 import type { Call, UserCall } from '#lib/rpc/call.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
-import type { Actor, Catalog } from './catalog.ts';
-import type { Endpoints } from './endpoint.ts';
-import type { Invocations } from './invocation.ts';
-import type { Metering } from './metering.ts';
+import type { Actor, Catalog } from './catalog/catalog.ts';
+import type { Endpoints } from './catalog/endpoint.ts';
+import type { Invocations } from './invocations/invocation.ts';
+import type { Metering } from './usage/metering.ts';
 import type { Outbox } from './outbox.ts';
-import type { Plans } from './plans.ts';
-import type { Subscriptions } from './subscriptions.ts';
+import type { Plans } from './subscriptions/plans.ts';
+import type { Subscriptions } from './subscriptions/subscriptions.ts';
 import { daysFrom, planNames, subscriptionNotFound, toolNotFound, toolProblems, type Days } from './tools.ts';
-import type { UsageReads } from './usage.ts';
+import type { UsageReads } from './usage/usage.ts';
 import {
   managedTool,
   pageOf,

@@ -15,10 +15,10 @@ import { repeat } from '#lib/loop.ts';
 import { Places } from '#lib/rpc/places.ts';
 import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
-import { openCatalog } from './catalog.ts';
-import { openCircuits } from './circuits.ts';
-import { openEndpoints } from './endpoint.ts';
-import { openExpectations } from './expectations.ts';
+import { openCatalog } from './catalog/catalog.ts';
+import { openCircuits } from './invocations/circuits.ts';
+import { openEndpoints } from './catalog/endpoint.ts';
+import { openExpectations } from './usage/expectations.ts';
 import {
   adminChecks,
   adminHandlers,
@@ -28,16 +28,16 @@ import {
   usageChecks,
   usageHandlers,
 } from './handlers.ts';
-import { openInvocations } from './invocation.ts';
-import { openLedger } from './ledger.ts';
-import { openMetering } from './metering.ts';
+import { openInvocations } from './invocations/invocation.ts';
+import { openLedger } from './usage/ledger.ts';
+import { openMetering } from './usage/metering.ts';
 import { openOutbox } from './outbox.ts';
-import { readPlans } from './plans.ts';
-import { seed } from './seeds.ts';
+import { readPlans } from './subscriptions/plans.ts';
+import { seed } from './catalog/seeds.ts';
 import { database } from './store.ts';
-import { openSubscriptions } from './subscriptions.ts';
-import { openUpstream, ToolFailure } from './upstream.ts';
-import { openUsage } from './usage.ts';
+import { openSubscriptions } from './subscriptions/subscriptions.ts';
+import { openUpstream, ToolFailure } from './invocations/upstream.ts';
+import { openUsage } from './usage/usage.ts';
 
 export { database };
 

@@ -11,11 +11,11 @@ import {
   type UsageRecord as UsageMessage,
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { hubDate } from '#lib/clock.ts';
-import type { Page, Tool } from './catalog.ts';
-import type { Plans } from './plans.ts';
-import type { Subscription } from './subscriptions.ts';
+import type { Page, Tool } from './catalog/catalog.ts';
+import type { Plans } from './subscriptions/plans.ts';
+import type { Subscription } from './subscriptions/subscriptions.ts';
 import { statusAt, type Plan, type PlanName, type ResponseStatus, type SubscriptionStatus } from './tools.ts';
-import type { ToolSum, UsageRecord } from './usage.ts';
+import type { ToolSum, UsageRecord } from './usage/usage.ts';
 
 const wirePlanNames: Record<PlanName, WirePlanName> = {
   free: WirePlanName.PLAN_NAME_FREE,

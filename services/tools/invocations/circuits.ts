@@ -1,7 +1,7 @@
 import { circuitBreaker, CircuitState, ConsecutiveBreaker, handleWhen } from 'cockatiel';
 import { BoundedMap } from '#lib/bounded-map.ts';
 import type { HubError } from '#lib/errors.ts';
-import { circuitOpen } from './tools.ts';
+import { circuitOpen } from '../tools.ts';
 
 /** Consecutive failures that open the circuit of a tool. */
 const maxFailures = 5;

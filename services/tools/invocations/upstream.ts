@@ -2,8 +2,8 @@ import type { Dispatcher, Pool } from 'undici';
 import type { HubError } from '#lib/errors.ts';
 import { backoffMs } from '#lib/backoff.ts';
 import { pauseFor } from '#lib/retry.ts';
-import type { Destination } from './endpoint.ts';
-import { isShallow, toolTimeout, toolUnavailable } from './tools.ts';
+import type { Destination } from '../catalog/endpoint.ts';
+import { isShallow, toolTimeout, toolUnavailable } from '../tools.ts';
 
 export interface UpstreamOptions {
   /** Milliseconds for all tries of a call together. */

@@ -13,13 +13,13 @@ import {
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { loadConfig } from '#lib/config.ts';
 import { generateKeys, identitySettings, openIdentities, type Identities } from '#lib/identity.ts';
-import { freePorts } from '../../dev/ports.ts';
-import { eventually } from '../../test/eventually.ts';
-import { openHarness } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
-import { answering, startToolServer } from '../../test/tool-servers.ts';
+import { freePorts } from '../../../dev/ports.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import { answering, startToolServer } from '../../../test/tool-servers.ts';
 
-const root = path.resolve(import.meta.dirname, '../..');
+const root = path.resolve(import.meta.dirname, '../../..');
 const hub = opened(openHarness, (hub) => hub.stop());
 const tool = opened(startToolServer, (server) => server.stop());
 const database = opened(

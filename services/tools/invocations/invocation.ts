@@ -4,13 +4,13 @@ import { withContext } from '#lib/context.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { counter, durationHistogram } from '#lib/metrics.ts';
 import type { Places } from '#lib/rpc/places.ts';
-import type { Catalog, Tool } from './catalog.ts';
+import type { Catalog, Tool } from '../catalog/catalog.ts';
 import type { Circuit } from './circuits.ts';
-import { EndpointRefused, type Endpoints } from './endpoint.ts';
-import type { Expectations } from './expectations.ts';
-import type { Ledger, Reservation, Settlement } from './ledger.ts';
-import { reserve } from './reserving.ts';
-import { outputOf, tokensOf, tokensOfBytes, toolNotFound, toolUnavailable, type ResponseStatus } from './tools.ts';
+import { EndpointRefused, type Endpoints } from '../catalog/endpoint.ts';
+import type { Expectations } from '../usage/expectations.ts';
+import type { Ledger, Reservation, Settlement } from '../usage/ledger.ts';
+import { reserve } from '../usage/reserving.ts';
+import { outputOf, tokensOf, tokensOfBytes, toolNotFound, toolUnavailable, type ResponseStatus } from '../tools.ts';
 import { ToolFailure, type Answer, type Upstream } from './upstream.ts';
 
 export interface Invocation {

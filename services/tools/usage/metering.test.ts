@@ -11,9 +11,9 @@ import {
   UsageServiceService,
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { HubError } from '#lib/errors.ts';
-import { eventually } from '../../test/eventually.ts';
-import { openHarness, type TestUser } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { openHarness, type TestUser } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
 
 const hub = opened(openHarness, (hub) => hub.stop());
 opened(() => hub.startService('auth', { SEED_USERS: '1' }));

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { EndpointRefused, isPublic, openEndpoints } from './endpoint.ts';
-import { openUpstream } from './upstream.ts';
-import { answering, startToolServer } from '../../test/tool-servers.ts';
+import { openUpstream } from '../invocations/upstream.ts';
+import { answering, startToolServer } from '../../../test/tool-servers.ts';
 
 const nowhere = async () => [];
 

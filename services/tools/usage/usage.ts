@@ -1,6 +1,6 @@
 import type { Database } from '#lib/database.ts';
-import type { Page } from './catalog.ts';
-import type { Days, PlanName, ResponseStatus } from './tools.ts';
+import type { Page } from '../catalog/catalog.ts';
+import type { Days, PlanName, ResponseStatus } from '../tools.ts';
 
 /** A call that was executed. */
 export interface UsageRecord {

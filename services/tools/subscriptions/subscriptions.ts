@@ -1,8 +1,8 @@
 import { v4 as uuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
-import { addSubscriptionChange } from './outbox.ts';
-import { cancelled, subscribed, subscriptionAt, type PlanName, type SubscriptionState } from './tools.ts';
+import { addSubscriptionChange } from '../outbox.ts';
+import { cancelled, subscribed, subscriptionAt, type PlanName, type SubscriptionState } from '../tools.ts';
 
 export interface Subscription extends SubscriptionState {
   /** UUID; stays the same for a user. */

@@ -1,5 +1,5 @@
 import { HubError } from '#lib/errors.ts';
-import type { Catalog } from './catalog.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import type { Expectations } from './expectations.ts';
 import type { Ledger, Settlement } from './ledger.ts';
 import { reserve } from './reserving.ts';

@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises';
 import ipaddr from 'ipaddr.js';
 import { isNetwork, Networks } from '#lib/client-address.ts';
 import { within } from '#lib/deadline.ts';
-import { toolUnavailable } from './tools.ts';
+import { toolUnavailable } from '../tools.ts';
 
 /** A tool's endpoint, and the addresses to connect to for this call. */
 export interface Destination {

@@ -4,9 +4,9 @@ import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { Rounds } from '#lib/rounds.ts';
-import type { Plans } from './plans.ts';
-import { lockSubscriptions, type Subscription } from './subscriptions.ts';
-import { decide, subscriptionAt, type PlanName, type ResponseStatus } from './tools.ts';
+import type { Plans } from '../subscriptions/plans.ts';
+import { lockSubscriptions, type Subscription } from '../subscriptions/subscriptions.ts';
+import { decide, subscriptionAt, type PlanName, type ResponseStatus } from '../tools.ts';
 
 /** A call that wants to begin. */
 export interface Claim {

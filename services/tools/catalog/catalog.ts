@@ -2,8 +2,8 @@ import { v4 as uuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { Rounds } from '#lib/rounds.ts';
-import { addAdminChange, type AdminChange } from './outbox.ts';
-import { nameKey, toolNameTaken, toolNotFound } from './tools.ts';
+import { addAdminChange, type AdminChange } from '../outbox.ts';
+import { nameKey, toolNameTaken, toolNotFound } from '../tools.ts';
 
 export interface Tool {
   /** UUID. */

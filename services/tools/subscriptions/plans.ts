@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ConfigError } from '#lib/config.ts';
-import { planNames, type Plan, type PlanName } from './tools.ts';
+import { planNames, type Plan, type PlanName } from '../tools.ts';
 
 /** The plans, from the smallest to the greatest. */
 export type Plans = Readonly<Record<PlanName, Plan>>;

@@ -1,6 +1,6 @@
 import { HubError } from '#lib/errors.ts';
 import type { Claim, Ledger, Reservation } from './ledger.ts';
-import { tokensReserved, toolUnavailable } from './tools.ts';
+import { tokensReserved, toolUnavailable } from '../tools.ts';
 
 /** How often to look whether calls have ended in other processes. */
 const lookEveryMs = 200;

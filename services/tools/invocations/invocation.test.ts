@@ -12,10 +12,10 @@ import {
   type InvokeToolResponse,
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { HubError } from '#lib/errors.ts';
-import { eventually } from '../../test/eventually.ts';
-import { openHarness, type StartedProcess, type TestUser } from '../../test/harness.ts';
-import { opened } from '../../test/opened.ts';
-import { answering, startToolServer, type Behaviour } from '../../test/tool-servers.ts';
+import { eventually } from '../../../test/eventually.ts';
+import { openHarness, type StartedProcess, type TestUser } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import { answering, startToolServer, type Behaviour } from '../../../test/tool-servers.ts';
 
 const hub = opened(openHarness, (hub) => hub.stop());
 const auth = opened(() => hub.startService('auth', { SEED_USERS: '1' }));

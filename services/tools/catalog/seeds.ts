@@ -1,5 +1,5 @@
 import type { Catalog } from './catalog.ts';
-import type { Subscriptions } from './subscriptions.ts';
+import type { Subscriptions } from '../subscriptions/subscriptions.ts';
 
 /** The administrator that the auth service makes in laptop mode. */
 const seededAdmin = '00000000-0000-4000-8000-0000000000ad';
