@@ -37,7 +37,7 @@ export interface File extends Shape {
   uploadId: string | null;
   /** SHA-256 of the whole in lower-case hex, once it is completed. */
   checksum: string | null;
-  /** Somebody verifies it until then, and it takes no chunks meanwhile. */
+  /** Until then a process verifies it, and it takes no chunks. */
   completingUntil: Date | null;
   createdAt: Date;
   /** When something happened to it last. */
@@ -175,8 +175,8 @@ export function requireSize(expected: number, announced: number | undefined): vo
 }
 
 /**
- * Hands bytes on, and throws instead of handing on the last of them unless they are exactly as many as expected and have
- * the digest: so a store that takes only whole chunks never takes a wrong one.
+ * Passes bytes on. Before the last piece it throws unless there are exactly as many bytes as expected and they have the digest, so that a
+ * store that takes only whole chunks never takes a wrong one.
  *
  * @throws HubError INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH` or `CHUNK_DIGEST_MISMATCH`
  */
@@ -192,7 +192,7 @@ export async function* checked(
     received += piece.length;
     if (received > size) throw sizeMismatch(size, 'more were sent');
     hash?.update(piece);
-    // The last piece waits until it is known that nothing follows, as a copy: whoever yields it may reuse it.
+    // The last piece is held back, as a copy since its source may reuse it, until it is known that nothing follows.
     if (received < size) yield piece;
     else if (piece.length > 0) heldBack = Buffer.from(piece);
   }

@@ -39,7 +39,7 @@ export interface HandlerOptions {
   lifetime: number;
   /** URL of the gateway; undefined for the one by which a client comes. */
   publicUrl: string | undefined;
-  /** Told that something is to be removed from the store. */
+  /** Called when something has to be removed from the store. */
   onRemoval: () => void;
 }
 
@@ -151,7 +151,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
       const whole = { receivedBytes: file.fileSize, missing: [] };
       if (!isOpen(file)) return described(shown(file, call), file.status === 'completed' ? whole : nothing);
       const progress = await uploads.progress(file);
-      // Looking into the store may have found chunks that were put there.
+      // The store may have chunks that were uploaded by signed URLs.
       return described(shown(await fileOf(fileId), call), progress);
     },
 

@@ -113,14 +113,14 @@ export interface Chunk {
   uploadedAt: Date;
 }
 
-/** Something that is to be removed, held by somebody. */
+/** A removal that a process has claimed. */
 export interface Removal {
   storageKey: string;
   /** How often it has failed. */
   attempts: number;
 }
 
-/** Who completes an upload, or removes something: nobody else does for so long. */
+/** A process's lease to complete an upload, or to remove something: no other does it meanwhile. */
 export interface Lease {
   by: string;
   /** Milliseconds. */
@@ -129,7 +129,7 @@ export interface Lease {
 
 export type Store = ReturnType<typeof openStore>;
 
-/** Whoever opens an upload for longer has died: it counts as open no more, and is cleared away like any other without activity. */
+/** An upload that is being opened for longer than this belongs to a process that died: it is cleared away like any other without activity. */
 const unopened = `interval '1 minute'`;
 const open = `status in ('initiated', 'in_progress')`;
 const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size::float8 as "fileSize",
@@ -138,8 +138,8 @@ const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size
   created_at as "createdAt", updated_at as "updatedAt"`;
 
 /**
- * The queries of the file service. What the store of contents is to lose is written down in the transaction that makes it
- * useless (`removals`), so that nothing is left behind however this process ends.
+ * The queries of the file service. What becomes useless in the store of contents is recorded as a removal in the same transaction
+ * (`removals`), so that nothing is left behind however this process ends.
  *
  * A file's own upload is kept in the store of contents under its id. Files with the same content share one object, that of
  * the first of them.
@@ -149,7 +149,7 @@ export function openStore(db: Database) {
     /** Keeps a new file, unless its owner has `limit` open uploads. @returns false if that is so */
     async begin(file: NewFile, limit: number): Promise<boolean> {
       return db.transaction(async ({ sql }) => {
-        // Two that begin at once are counted one after the other.
+        // Concurrent uploads of one owner are counted one after the other.
         await sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [file.ownerId]);
         const begun = await sql(
           `insert into files (file_id, owner_id, filename, file_size, content_type, expected_checksum, chunk_size,
@@ -185,8 +185,8 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Forgets a file whose upload could not be opened, as far as we know: a store that was cut off or frozen may still open
-     * it, after we have looked for what is to be removed. So that is looked for twice.
+     * Deletes a file whose upload could not be opened. A store that was cut off or frozen may still open it after the removal has looked, so
+     * the removal looks twice.
      *
      * @param isOpened `never` if the store certainly was not asked: then there is nothing to look for
      */
@@ -248,7 +248,7 @@ export function openStore(db: Database) {
       });
     },
 
-    /** Takes or keeps the right to complete an upload. @returns false while somebody else has it, or it isn't open */
+    /** Acquires or renews the lease to complete an upload. @returns false while another process has it, or the upload isn't open */
     async holdCompletion(fileId: string, lease: Lease): Promise<boolean> {
       const rows = await db.sql(
         `update files set completing_by = $2, completing_until = now() + $3 * interval '1 millisecond'
@@ -277,7 +277,7 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Completes a verified file. What another file has the same content in is shared with it, and its own is removed.
+     * Completes a verified file. If another file has the same content, they share its object, and this file's own is removed.
      *
      * @param lost the key of the object that is recorded for this checksum and isn't there any more: this file's own takes
      *   its place for all
@@ -414,8 +414,8 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Holds what is to be removed from the store of contents now, and what nobody else holds; what waits longest comes first. Times are kept
-     * in milliseconds, rounded: what is due now may be so a moment later.
+     * Claims removals that are due and that no other process has claimed, the oldest first. Times are stored in milliseconds, rounded: what is
+     * due now may be found a moment later.
      */
     async holdRemovals({ by, length }: Lease, limit: number): Promise<Removal[]> {
       return db.sql<Removal>(
@@ -431,7 +431,7 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Nothing is left under this key. Without effect if `by` doesn't hold it any more: somebody else looks once more, then.
+     * Ends a removal: nothing is left under this key. Without effect if `by` has lost its claim: then another process looks once more.
      *
      * @param pause milliseconds until it is looked at again, if it is to be looked at twice
      */
@@ -446,7 +446,7 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Lets go of what could not be removed, if `by` still holds it.
+     * Releases a removal that failed, if `by` still has the claim.
      *
      * @param pause milliseconds in which nobody tries again
      * @param failures how many more count as failed

@@ -57,16 +57,16 @@ export interface Uploads {
    * @throws HubError as CompleteUpload says
    */
   complete(fileId: string, userId: string, checksum: string, signal: AbortSignal): Promise<File>;
-  /** Gives up an open upload. @returns false if it isn't open, or is being completed */
+  /** Aborts an open upload. @returns false if it isn't open, or is being completed */
   abort(fileId: string, reason: string): Promise<boolean>;
-  /** Lets what is being completed end. */
+  /** Waits for uploads that are being completed. */
   stop(): Promise<void>;
 }
 
-/** Whoever completes an upload and dies is replaced after this. Milliseconds. */
+/** Milliseconds after which a process that died while it completed an upload is replaced. */
 const leaseLength = 10_000;
 const renewEvery = 3_000;
-/** How soon whoever waits for another's completion sees its end. */
+/** How soon a call that waits for another process's completion sees its end. */
 const lookEvery = 100;
 
 export interface UploadsOptions {
@@ -83,7 +83,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   const completing = new Map<string, Promise<void>>();
   const stopped = new AbortController();
 
-  /** What the store has, which is also what counts from now on: chunks that came by a URL of its own are noticed so. */
+  /** Asks the store which chunks it has, and records them: chunks uploaded by signed URLs are only found so. */
   async function lookInto(file: File): Promise<Progress | undefined> {
     const asked = hubDate();
     const parts = file.uploadId === null ? [] : await storage.parts(uploadOf(file));
@@ -102,12 +102,12 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     return failed;
   }
 
-  /** Verifies an upload that `by` holds, and ends it one way or the other. */
+  /** Verifies an upload whose lease `by` has, and completes or fails it. */
   async function verify(file: File, checksum: string, by: string): Promise<void> {
     const { fileId } = file;
     const progress = await lookInto(file);
     if (progress !== undefined && progress.missing.length > 0) throw chunksMissing(progress.missing);
-    // Without parts it was assembled by somebody who then died, unless the store has lost it.
+    // Without parts it was assembled by a process that then died, unless the store has lost it.
     if (progress === undefined && (await storage.size(fileId)) !== file.fileSize) {
       await fail(file, 'The store has lost the upload', by);
       throw uploadFailed();
@@ -153,10 +153,10 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     return known.storageKey;
   }
 
-  /** Does `verify` while renewing the right to. */
+  /** Runs `verify` while renewing the lease. */
   async function verifyHeld(file: File, checksum: string, by: string): Promise<void> {
     const renewing = setInterval(() => {
-      // Should it be lost, the completion itself is refused.
+      // If the lease is lost, the completion itself is refused.
       store.holdCompletion(file.fileId, { by, length: leaseLength }).catch(() => {});
     }, renewEvery);
     try {
@@ -239,7 +239,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     },
   };
 
-  /** What it means for a client that the store takes no more of an upload. */
+  /** The error for a client whose upload the store has closed. */
   function closedMeans(file: File) {
     return async (error: unknown): Promise<never> => {
       if (error instanceof HubError && error.reason === 'UPLOAD_CLOSED') return refuseClosed(file);

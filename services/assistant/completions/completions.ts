@@ -41,7 +41,7 @@ export interface CompletionCaller extends ToolCaller {
 export interface Completions {
   models(): readonly string[];
   /**
-   * @param onEffect told before a tool with an effect is called: from then on to ask again may do the same once more
+   * @param onEffect called before a tool with an effect: from then on a retry may have the effect twice
    * @throws HubError
    */
   complete(
@@ -59,7 +59,7 @@ export interface Completions {
   stream(request: CompletionRequest, caller: CompletionCaller, signal: AbortSignal): AsyncIterable<string>;
 }
 
-/** Milliseconds after which a stream begins whose model has said nothing yet: until then a failure has a status of its own. */
+/** Milliseconds after which a stream begins although the model has sent nothing yet: until then a failure can be an HTTP status. */
 const firstPatience = 10_000;
 /** Milliseconds between the comments that keep a silent connection open. */
 const commentPause = 15_000;
@@ -214,8 +214,8 @@ function choosingFirst(provider: Provider, toolChoice: unknown): Provider {
 }
 
 /**
- * Which tools with an effect were called before the client is asked to call one of its own. The client sends it back with the result,
- * and the model, to which nothing else tells of it, doesn't call them again.
+ * Names the tools with an effect that were called before the client is asked to call one of its own. The client sends this back with the
+ * result, so that the model knows of them and doesn't call them again.
  */
 function noteOf(end: AgentEnd, toolSet: ToolSet): string {
   const done = end.steps
@@ -231,7 +231,7 @@ function hasEffect({ tools }: ToolSet, server: string, name: string): boolean {
   return tools.some((tool) => tool.server === server && tool.name === name && !tool.isReadOnly);
 }
 
-/** The same tools, of which those with an effect are told of before they are called. */
+/** The same tools; `onEffect` is called before each one with an effect. */
 function watching(toolSet: ToolSet, onEffect: () => void): ToolSet {
   return {
     tools: toolSet.tools,

@@ -56,7 +56,7 @@ const eventStream = [
   { name: 'x-accel-buffering', value: 'no' },
 ];
 
-/** OpenAI's clients ask again by themselves after most errors, which would do once more what tools have done already. */
+/** OpenAI's clients retry most errors by themselves, which would repeat the effects of tools. */
 const notToBeRetried: HttpResponse = {
   status: 0,
   headers: [{ name: 'x-should-retry', value: 'false' }],

@@ -1,4 +1,4 @@
-/** What one side puts in, and another takes out in the same order. */
+/** A queue between one writer and one reader. */
 export interface Mailbox<Item> {
   put(item: Item): void;
   /** Nothing more is put in. */
@@ -7,7 +7,7 @@ export interface Mailbox<Item> {
   take(milliseconds: number): Promise<{ item: Item } | 'ended' | 'late'>;
 }
 
-/** A mailbox for one reader. What is put in is kept until it is taken: whoever puts in much has to limit it. */
+/** Opens a mailbox. It has no limit of its own: the writer has to limit what it puts in. */
 export function openMailbox<Item>(): Mailbox<Item> {
   const items: Item[] = [];
   let hasEnded = false;

@@ -24,7 +24,7 @@ export interface Endpoint {
   answer(request: Request, caller: ToolCaller): Promise<Response>;
   /** Ends the streams of clients that only listen, who come back to another process. */
   retire(): void;
-  /** Gives up what is under way. */
+  /** Aborts requests in flight. */
   close(): Promise<void>;
 }
 
@@ -44,9 +44,9 @@ const limits = {
   perUser: 50,
   /** Bytes of an `initialize` request, which is kept with its session. */
   initialize: 65_536,
-  /** Milliseconds after which a request counts as one that takes its time. */
+  /** Milliseconds after which a request counts as a slow one. */
   long: 200,
-  /** Milliseconds between two looks at what clients say to requests that take their time. */
+  /** Milliseconds between two looks for messages of clients to slow requests. */
   pause: 250,
   /** Milliseconds by which clocks of processes may differ. */
   skew: 5_000,

@@ -28,7 +28,7 @@ const givenUp = -32_001;
 export class Exchange {
   readonly sessionId: string;
   readonly began = Date.now();
-  /** Fulfilled once nothing of it is left. */
+  /** Fulfilled once all its work has ended. */
   readonly ended: Promise<void>;
   readonly #transport: ExchangeTransport;
   readonly #server: McpServer;
@@ -116,7 +116,7 @@ class ExchangeTransport extends WebStandardStreamableHTTPServerTransport {
     this.#agreement = agreement;
   }
 
-  /** Has the server agree once more on what it has agreed on with the client. */
+  /** Repeats the handshake of the session for this server. */
   async agree(initialize: JSONRPCMessage): Promise<void> {
     this.#agreement.isGoingOn = true;
     const headers = { accept: 'application/json, text/event-stream', 'content-type': 'application/json' };

@@ -45,7 +45,7 @@ export interface Mcp {
   toolbox: Toolbox;
   /** What serves agents of others. */
   service: ServedService;
-  /** Lets clients go that only listen. */
+  /** Ends the streams of clients that only listen. */
   retire(): void;
   stop(): Promise<void>;
 }

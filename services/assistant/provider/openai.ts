@@ -42,8 +42,7 @@ type Doubtful = keyof typeof substitutes;
 type RequestBody = OpenAI.ChatCompletionCreateParamsStreaming;
 
 /**
- * What stands in chunks is what a stranger has sent: providers that call themselves compatible leave members out, send null or
- * another type.
+ * Chunks are untrusted: providers that call themselves compatible leave members out, or send null or another type.
  */
 type Loose<T> = T extends readonly (infer Item)[]
   ? readonly Loose<Item>[] | null | undefined
@@ -60,7 +59,7 @@ export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
   const sdk = await import('openai');
   const client = new sdk.OpenAI({
     baseURL: options.baseUrl,
-    // The package insists on one; servers that want none don't look at it.
+    // The package requires one; servers that need none ignore it.
     apiKey: options.apiKey ?? 'none',
     // Without these the package would read them from environment variables.
     adminAPIKey: null,

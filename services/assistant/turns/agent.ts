@@ -148,7 +148,7 @@ class Agent {
     this.#state = after(this.#state, event);
   }
 
-  /** An abort may come to light as any error: what counts is why. */
+  /** After an abort any error may be thrown: the reason of the signal counts. */
   #interrupt(error: unknown): void {
     const { signal } = this.#options;
     if (signal.aborted) {

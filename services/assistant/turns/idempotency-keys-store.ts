@@ -37,7 +37,7 @@ export interface KnownAnswer {
 /** How long a key is known: a day, in words of PostgreSQL. */
 const keysKept = '24 hours';
 
-/** Lets other requests with this key wait until the transaction ends. */
+/** Locks a key, so that other requests with it wait until the transaction ends. */
 export async function lockKey(sql: SqlTransaction, { userId, key }: IdempotencyKey): Promise<void> {
   await sql.sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`${userId} ${key}`]);
 }

@@ -78,7 +78,7 @@ export interface Ending {
   error: StoredError | undefined;
 }
 
-/** What has become of a turn that this process owns. */
+/** The state in the database of a turn that this process owns. */
 export interface Renewal {
   messageId: bigint;
   isStopAsked: boolean;

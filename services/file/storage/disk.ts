@@ -13,7 +13,7 @@ const readSize = 128 * 1024;
 /** Milliseconds that `ping` may take. */
 const pingLimit = 2_000;
 
-/** What a store says that is away, full, broken or not ours to write to: all of it can be mended while we run. */
+/** Errors of a file system that is away, full, broken or not writable: all of them may be mended while the process runs. */
 const awayCodes = new Set(
   'EACCES EBUSY EDQUOT EFBIG EIO EMFILE ENFILE ENODEV ENOSPC ENOTDIR ENXIO EPERM EROFS ESTALE ETIMEDOUT'.split(' '),
 );
@@ -22,7 +22,7 @@ function codeOf(error: unknown): string | undefined {
   return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
 }
 
-/** Waits for the file system, and says so if the store is what fails. */
+/** Waits for the file system, and turns its errors into `STORE_UNAVAILABLE`. */
 async function onDisk<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
@@ -105,7 +105,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     return parts;
   }
 
-  /** Moves a folder out of everybody's sight, to be deleted. @returns whether it was there */
+  /** Moves a folder away, to be deleted. @returns whether it was there */
   async function takeAway(place: string): Promise<boolean> {
     const away = rename(place, path.join(removed, `${path.basename(place)}.${randomUUID()}`));
     return (await ifThere(away.then(() => true))) ?? false;
@@ -195,7 +195,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       const parts = (await partsOfObject(key)) ?? [];
       const there = parts.length > 0 || (await ifThere(stat(path.join(objects, key)))) !== undefined;
       if (!there || parts.reduce((sum, { size }) => sum + size, 0) < end) throw contentMissing();
-      // One for all pieces: each is done with when the next one is asked for.
+      // One buffer for all pieces: a piece is no longer used when the next one is requested.
       const buffer = Buffer.allocUnsafeSlow(Math.max(0, Math.min(readSize, end - start)));
       let offset = 0;
       for (const { number, size } of parts) {
@@ -220,7 +220,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     async remove(key) {
       checkKey(key);
       await ready();
-      // The upload first: after that, nobody makes an object of it any more.
+      // The upload first: after that no process can assemble an object from it.
       for (const place of [path.join(uploads, key), path.join(objects, key)]) {
         if (await takeAway(place)) await onDisk(sync(path.dirname(place)));
       }

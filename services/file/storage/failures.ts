@@ -10,7 +10,7 @@ export function unavailable(cause: unknown): HubError {
   });
 }
 
-/** Seconds: whoever runs the store has to do something first. */
+/** Seconds: the operator of the store has to do something first. */
 const refusedPause = 30;
 
 /**

@@ -22,7 +22,7 @@ export interface StoredPart {
   storedAt: Date;
 }
 
-/** Bytes as they come. What it yields may be reused once the next piece is asked for. */
+/** Bytes as they come. A piece may be overwritten once the next one is requested. */
 export type Bytes = AsyncIterable<Uint8Array>;
 
 /**
