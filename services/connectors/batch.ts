@@ -92,28 +92,28 @@ export async function deliver(
   const open = new Map<string, Asked[]>();
   let areLeft = false;
   for (const [id, lane] of Map.groupBy(asked.keys(), (index) => laneId(asked[index]!.lane))) {
-    const ours: Asked[] = [];
+    const toMake: Asked[] = [];
     const behind: Asked[] = [];
     for (const index of lane) {
       const each = asked[index]!;
       const claim = claims[index]!;
-      if (claim.state === 'theirs') {
+      if (claim.state === 'claimedElsewhere') {
         areLeft = true;
         break;
       }
       if (claim.state === 'ended')
         ended.push({ asked: each, delivery: endedOf(each, channel, claim), isRecorded: true });
-      if (claim.state !== 'ours') continue;
+      if (claim.state !== 'claimed') continue;
       each.state = nextState[each.state].claim;
       each.idempotencyKey = claim.idempotencyKey;
       each.attempts = claim.attempts;
-      (claim.isBehind ? behind : ours).push(each);
+      (claim.isBehind ? behind : toMake).push(each);
     }
     if (behind.length > 0) {
       loads.countBehind(channel, id);
       toPark.push({ deliveries: behind.map(parkable) });
     }
-    if (ours.length > 0) open.set(id, ours);
+    if (toMake.length > 0) open.set(id, toMake);
   }
 
   let isOver = false;
@@ -168,7 +168,7 @@ export async function deliver(
     const some = ended.splice(0);
     const handedOver = taken.splice(0);
     const fresh = some.filter(({ isRecorded }) => !isRecorded);
-    const [standing] = await Promise.all([
+    const [recorded] = await Promise.all([
       fresh.length === 0 ? [] : store.record(fresh.map(({ delivery }) => delivery)),
       handedOver.length === 0
         ? undefined
@@ -182,7 +182,7 @@ export async function deliver(
           ),
     ]);
     fresh.forEach((each, index) => {
-      each.delivery = standing[index]!;
+      each.delivery = recorded[index]!;
       unrecorded.delete(idOf(each.delivery));
       countEnded(each.delivery);
     });

@@ -415,7 +415,7 @@ test('delivering: behind a delivery that another process makes, its lane waits a
   const lane = { conversationId: uuid(), recipientId: uuid() };
   const [theirs, behind, other] = [requested(lane), requested(lane), requested()];
   t.deepEqual(await store.claim([claimOf(theirs)], uuid(), 60_000), [
-    { state: 'ours', idempotencyKey: theirs.id, attempts: 0, isBehind: false },
+    { state: 'claimed', idempotencyKey: theirs.id, attempts: 0, isBehind: false },
   ]);
   const { handle, ended } = worker(net.connector);
   const error = await t.throwsAsync(handle([theirs, behind, other]));
@@ -724,7 +724,7 @@ test('replay: of several rounds in one batch only the last is made; an earlier o
 
   const other = requested();
   const claim = { ...claimOf(other), replay: 1 };
-  t.like(await store.claim([claim], uuid(), 60_000), [{ state: 'ours' }]);
+  t.like(await store.claim([claim], uuid(), 60_000), [{ state: 'claimed' }]);
   t.deepEqual(await store.claim([claimOf(other)], uuid(), 60_000), [{ state: 'superseded' }]);
   await handle([other]);
   t.is(net.asked.length, 1);

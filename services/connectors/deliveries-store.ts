@@ -8,13 +8,13 @@ export interface DeliveryToClaim extends DeliveryKey, Round {
 }
 
 /**
- * What a claim came to. `ours`: this process makes the delivery, with that key, after so many attempts, now or behind those that are parked in
- * its lane; `theirs`: another process has claimed it; `waiting`: it is parked; `taken`: the network has it, and reports later; `ended`: with
+ * What a claim came to. `claimed`: this process makes the delivery, with that key, after so many attempts, now or behind those that are parked in
+ * its lane; `claimedElsewhere`: another process has claimed it; `waiting`: it is parked; `taken`: the network has it, and reports later; `ended`: with
  * that outcome; `superseded`: a later round has begun.
  */
 export type Claim =
-  | { state: 'ours'; idempotencyKey: string; attempts: number; isBehind: boolean }
-  | { state: 'theirs' }
+  | { state: 'claimed'; idempotencyKey: string; attempts: number; isBehind: boolean }
+  | { state: 'claimedElsewhere' }
   | { state: 'waiting' }
   | { state: 'taken' }
   | { state: 'ended'; outcome: Outcome }
@@ -93,7 +93,7 @@ export function openDeliveries(db: Database) {
       const claims = new Map<string, Claim>(
         claimed.map(({ idempotencyKey, attempts, isBehind, ...key }) => [
           keyOf(key),
-          { state: 'ours', idempotencyKey, attempts, isBehind },
+          { state: 'claimed', idempotencyKey, attempts, isBehind },
         ]),
       );
       const others = deliveries.filter((delivery) => !claims.has(keyOf(delivery)));
@@ -102,7 +102,7 @@ export function openDeliveries(db: Database) {
           claims.set(keyOf(outcome), state === 'ended' ? { state, outcome } : { state });
         }
       }
-      return deliveries.map((delivery) => claims.get(keyOf(delivery)) ?? { state: 'theirs' });
+      return deliveries.map((delivery) => claims.get(keyOf(delivery)) ?? { state: 'claimedElsewhere' });
     },
 
     /** Releases what `owner` has claimed and not ended, so that other processes needn't wait for the end of the lease. */
@@ -123,7 +123,7 @@ export function openDeliveries(db: Database) {
      * @returns the one that stands, for each, in the same order
      */
     async record(ended: readonly EndedDelivery[]): Promise<EndedDelivery[]> {
-      const standing = await db.sql<EndedDelivery>(
+      const recorded = await db.sql<EndedDelivery>(
         `update deliveries
             set delivered = coalesce(deliveries.delivered, given.delivered),
                 attempts = case when deliveries.ended_at is null
@@ -147,7 +147,7 @@ export function openDeliveries(db: Database) {
           ended.map((each) => each.replay),
         ],
       );
-      const byKey = new Map(standing.map((each) => [keyOf(each), each]));
+      const byKey = new Map(recorded.map((each) => [keyOf(each), each]));
       return ended.map((each) => byKey.get(keyOf(each)) ?? each);
     },
 

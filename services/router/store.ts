@@ -44,7 +44,7 @@ export function openStore(db: Database) {
      */
     async record(decisions: readonly Route[]): Promise<Map<string, Route>> {
       // An update that changes nothing, so that a decision of earlier comes back as well, also one committed just now.
-      const standing = await db.sql<Route>(
+      const recorded = await db.sql<Route>(
         `insert into routes (message_id, replay, conversation_id, recipient_ids, channels, routed_at, rejected_reason, targets)
          select "messageId", replay, "conversationId", "recipientIds", channels, "routedAt", "rejectedReason", targets
            from json_to_recordset($1) as decision ("messageId" uuid, replay int, "conversationId" uuid,
@@ -57,7 +57,7 @@ export function openStore(db: Database) {
                    rejected_reason as "rejectedReason", targets`,
         [JSON.stringify(decisions)],
       );
-      return new Map(standing.map((route) => [keyOf(route), route]));
+      return new Map(recorded.map((route) => [keyOf(route), route]));
     },
 
     /** What was decided for the last round of a message. */

@@ -3,7 +3,7 @@ import { v4 as uuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { Role, UserStatus } from './accounts.ts';
-import { noteStanding } from '../standings/standings.ts';
+import { recordStandingChange } from '../standings/standings.ts';
 
 export const AuditEventEntity = defineEntity({
   name: 'AuditEvent',
@@ -79,7 +79,7 @@ export function auditQueries(db: Database) {
            values ($1, $2, 'user.update', $3, $4, $5)`,
           [uuid(), by.actorId, userId, by.at, by.requestId],
         );
-        await noteStanding(transaction, { userId });
+        await recordStandingChange(transaction, { userId });
         return 'changed';
       });
     },

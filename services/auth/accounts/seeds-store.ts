@@ -1,5 +1,5 @@
 import type { Database } from '#lib/database.ts';
-import { noteStanding } from '../standings/standings.ts';
+import { recordStandingChange } from '../standings/standings.ts';
 
 /** The queries about users that are there from the start. */
 export function seedQueries(db: Database) {
@@ -55,7 +55,7 @@ export function seedQueries(db: Database) {
             where not exists (select from users where username = named.name or email_key = named.name)`,
           [named],
         );
-        for (const { id } of appointed) await noteStanding(transaction, { userId: id });
+        for (const { id } of appointed) await recordStandingChange(transaction, { userId: id });
         return rows.map(({ name }) => name);
       });
     },

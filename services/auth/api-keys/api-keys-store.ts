@@ -1,7 +1,7 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
-import { noteStanding } from '../standings/standings.ts';
+import { recordStandingChange } from '../standings/standings.ts';
 import { UserEntity } from '../accounts/users-store.ts';
 
 export const ApiKeyEntity = defineEntity({
@@ -115,7 +115,7 @@ export function apiKeyQueries(db: Database) {
           [userId, id, now],
         );
         if (revoked.length > 0) {
-          await noteStanding(transaction, { apiKeyId: id });
+          await recordStandingChange(transaction, { apiKeyId: id });
           return true;
         }
         const known = await transaction.sql('select from api_keys where id = $2 and user_id = $1', [userId, id]);

@@ -65,7 +65,7 @@ export function openMails({ store, log, post, pause = 5_000, backoff = defaultBa
   });
 
   async function stop(): Promise<void> {
-    post.hurry();
+    post.finishSoon();
     await sending.stop();
   }
   let stopping: Promise<void> | undefined;

@@ -17,7 +17,7 @@ export interface Post {
   /** @throws if it isn't sure that the mail was taken */
   send(letter: Letter): Promise<void>;
   /** Lets mails that are being sent finish within seconds, or fail. */
-  hurry(): void;
+  finishSoon(): void;
 }
 
 export interface SmtpOptions {
@@ -31,7 +31,7 @@ export interface SmtpOptions {
 /** Less than the lease of a mail. */
 const defaultLimits = { connect: 10_000, silence: 20_000, whole: 60_000 };
 /** How long a mail that is being sent may take when the process stops. */
-const hurryLimitMs = 3_000;
+const finishLimitMs = 3_000;
 
 /** Sends mails by SMTP; with TLS where the URL is smtps:// or the server offers it. */
 export function openSmtpPost({ url, from, limits = defaultLimits }: SmtpOptions): Post {
@@ -63,8 +63,8 @@ export function openSmtpPost({ url, from, limits = defaultLimits }: SmtpOptions)
         return error;
       });
     },
-    hurry() {
-      setTimeout(() => stopped.abort(new Error('The process stops')), hurryLimitMs).unref();
+    finishSoon() {
+      setTimeout(() => stopped.abort(new Error('The process stops')), finishLimitMs).unref();
     },
   };
 }
@@ -86,7 +86,7 @@ export function openFolderPost({ folder, from }: { folder: string; from: string 
       await writeFile(`${file}.part`, message as Buffer, { mode: 0o600 });
       await rename(`${file}.part`, file);
     },
-    hurry() {},
+    finishSoon() {},
   };
 }
 

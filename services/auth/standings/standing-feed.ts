@@ -1,7 +1,7 @@
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import { maxChangesInPage, onNoted, type Change, type Standings } from './standings.ts';
+import { maxChangesInPage, onStandingChange, type Change, type Standings } from './standings.ts';
 
 /** What has changed after a cursor. */
 export interface Page {
@@ -79,7 +79,7 @@ export function openStandingFeed({
     await look();
     return limits.pause;
   });
-  const forget = onNoted(looking.wake);
+  const forget = onStandingChange(looking.wake);
 
   return {
     async after(cursor, signal) {

@@ -15,7 +15,7 @@ import { opened } from '../../../test/opened.ts';
 import { openKeyExchange } from '../api-keys/key-exchange.ts';
 import { hashOf, newToken } from '../sessions/opaque-tokens.ts';
 import { openStandingFeed } from './standing-feed.ts';
-import { noteStanding, openStandings } from './standings.ts';
+import { recordStandingChange, openStandings } from './standings.ts';
 import { database, openStore } from '../store.ts';
 
 /** One after another: what is promised within a time is not to wait for the other tests. */
@@ -109,7 +109,7 @@ const admin = async () => {
   return replicas.hub.client(UserAdminServiceService, replicas.auths[0].address, { token });
 };
 
-test('noteStanding: the numbers grow in the order of the commits, also where transactions overlap', async (t) => {
+test('recordStandingChange: the numbers grow in the order of the commits, also where transactions overlap', async (t) => {
   const users = await Promise.all(Array.from({ length: 10 }, addUser));
   const seen: bigint[] = [];
   let cursor = (await standings.changesAfter(0n)).at(-1)?.number ?? 0n;
@@ -125,7 +125,7 @@ test('noteStanding: the numbers grow in the order of the commits, also where tra
     users.map(({ userId }) =>
       db.transaction(async (transaction) => {
         await sleep(Math.random() * 20);
-        await noteStanding(transaction, { userId });
+        await recordStandingChange(transaction, { userId });
         await sleep(Math.random() * 20);
       }),
     ),
@@ -140,19 +140,19 @@ test('noteStanding: the numbers grow in the order of the commits, also where tra
   for (const { number } of noted) t.true(seen.includes(number), 'whoever reads on from what was seen misses nothing');
 });
 
-test('noteStanding: needs a transaction, keeps one row for each subject, and nothing of what is rolled back', async (t) => {
+test('recordStandingChange: needs a transaction, keeps one row for each subject, and nothing of what is rolled back', async (t) => {
   const { userId } = await addUser();
-  await t.throwsAsync(noteStanding(db as SqlTransaction, { userId }));
+  await t.throwsAsync(recordStandingChange(db as SqlTransaction, { userId }));
   await t.throwsAsync(
     db.transaction(async (transaction) => {
-      await noteStanding(transaction, { userId });
+      await recordStandingChange(transaction, { userId });
       throw new Error('rolled back');
     }),
     { message: 'rolled back' },
   );
   const rows = () => db.sql<{ number: bigint }>('select number from standings where subject_id = $1', [userId]);
   t.deepEqual(await rows(), []);
-  for (let times = 0; times < 2; times += 1) await db.transaction((each) => noteStanding(each, { userId }));
+  for (let times = 0; times < 2; times += 1) await db.transaction((each) => recordStandingChange(each, { userId }));
   const [row, ...others] = await rows();
   t.deepEqual(others, []);
   const [change] = await standings.changesAfter(row!.number - 1n);
@@ -170,7 +170,7 @@ test('sweep: a change is kept until no token can be older, even where tokens liv
   const at = (milliseconds: number) => new Date(now + milliseconds);
   const left = async () => (await db.sql('select from standings')).length;
   const note = async (ago: number, isApiKey = false) => {
-    await db.transaction((each) => noteStanding(each, isApiKey ? { apiKeyId: uuid() } : { userId: uuid() }));
+    await db.transaction((each) => recordStandingChange(each, isApiKey ? { apiKeyId: uuid() } : { userId: uuid() }));
     await db.sql('update standings set noted_at = $1 where number = (select max(number) from standings)', [at(-ago)]);
   };
 
@@ -207,7 +207,7 @@ test('the feed: what this process changes is told at once', async (t) => {
   })();
   await sleep(100);
   const began = Date.now();
-  await db.transaction((each) => noteStanding(each, { userId }));
+  await db.transaction((each) => recordStandingChange(each, { userId }));
   await heard;
   t.true(Date.now() - began < 10_000, 'without waiting for the next look');
 });

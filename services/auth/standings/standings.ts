@@ -15,15 +15,16 @@ export interface Change {
 export const maxChangesInPage = 1_000;
 
 /**
- * Notes that a role, a status or an API key's validity changes, in the transaction that changes it: all services hear of it soon
- * after the commit. To be called last, since it waits for the transactions that have called it and not ended yet.
+ * Records that a role, a status or an API key's validity changes, in the transaction that changes it: all services learn of it soon after
+ * the commit. To be called last in a transaction, since it waits for other transactions that have called it and not ended yet.
  *
- * The numbers grow in the order of the commits, so that whoever has seen one has seen all before it: they are drawn under a lock that
- * ends with the transaction. Such changes are rare.
+ * The numbers grow in the order of the commits, so that a reader who has seen one has seen all before it: they are drawn under a lock that ends
+ * with the transaction. Such changes are rare.
  */
-export async function noteStanding(transaction: SqlTransaction, subject: Subject): Promise<void> {
+export async function recordStandingChange(transaction: SqlTransaction, subject: Subject): Promise<void> {
   // Outside of a transaction the lock would end before the change is there for others.
-  if (transaction.afterCommit === undefined) throw new Error('A standing is noted in the transaction that changes it');
+  if (transaction.afterCommit === undefined)
+    throw new Error('A change of a standing is recorded in the transaction that makes it');
   const isApiKey = 'apiKeyId' in subject;
   await transaction.sql(`select pg_advisory_xact_lock(hashtext('standings'))`);
   await transaction.sql(
@@ -37,11 +38,11 @@ export async function noteStanding(transaction: SqlTransaction, subject: Subject
   });
 }
 
-/** Of the whole process: a hint to look, which says nothing of what has changed. */
+/** Listeners of this process. They only learn that something has changed. */
 const listeners = new Set<() => void>();
 
-/** Calls `listener` after each change by this process. @returns what ends that */
-export function onNoted(listener: () => void): () => void {
+/** Calls `listener` after each change by this process, until the returned function is called. */
+export function onStandingChange(listener: () => void): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
