@@ -16,7 +16,7 @@ import type { Store } from './store.ts';
 
 /** Milliseconds between two records of what has ended meanwhile. */
 const recordEvery = 100;
-const defaultLongestBatch = 250;
+const defaultBatchMs = 250;
 
 export interface DeliveringOptions {
   connector: Pick<Connector, 'name'>;
@@ -32,7 +32,7 @@ export interface DeliveringOptions {
   stopping: AbortSignal;
   lease?: number;
   /** Milliseconds for which a batch of events waits for its deliveries: what is still open then is parked. 250 by default. */
-  longestBatch?: number;
+  maxBatchMs?: number;
 }
 
 /** A delivery that an event asks for. */
@@ -70,7 +70,7 @@ export async function deliver(
     owner,
     stopping,
     lease = defaultLease,
-    longestBatch = defaultLongestBatch,
+    maxBatchMs = defaultBatchMs,
   }: DeliveringOptions,
   unrecorded: Unrecorded,
   asked: readonly Asked[],
@@ -202,7 +202,7 @@ export async function deliver(
   let isDone = false;
   const settle = () => void (isDone = true);
   working.then(settle, settle);
-  const end = performance.now() + Math.min(longestBatch, lease / 2);
+  const end = performance.now() + Math.min(maxBatchMs, lease / 2);
   try {
     while (!isDone && performance.now() < end) {
       await waitAtMost(Math.min(recordEvery, end - performance.now()), working);

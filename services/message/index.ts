@@ -25,7 +25,7 @@ import { openDeadLetters } from './operations/dead-letters-store.ts';
 import { publishAgain, startDeadLetters, startForgetting, watchDeadLetters } from './operations/dead-letters.ts';
 import { operationChecks, operationHandlers } from './operations/handlers.ts';
 import { startRelay } from './outbox/relay.ts';
-import { openOutbox, outboxChannel } from './outbox/store.ts';
+import { openOutbox, outboxNotification } from './outbox/store.ts';
 import { database } from './store.ts';
 
 export { database };
@@ -71,7 +71,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       connectionTimeoutMillis: 3_000,
       keepAlive: true,
     };
-    own(await listen(listening, outboxChannel, relay.told, log));
+    own(await listen(listening, outboxNotification, relay.notified, log));
     const keptLetters = openDeadLetters(background);
     onStop(watchDeadLetters(keptLetters));
     own(startForgetting({ letters: keptLetters, log, retention: config.DEAD_LETTER_RETENTION }));

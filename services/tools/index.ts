@@ -115,7 +115,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
     const upstream = own(openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT }));
     const expectations = openExpectations((toolId) => ledger.mostTokens(toolId, new Date(hubTime() - memory)));
-    const metering = openMetering({ ledger, catalog, expectations, patience: config.TOOL_TIMEOUT });
+    const metering = openMetering({ ledger, catalog, expectations, maxWaitMs: config.TOOL_TIMEOUT });
     const invocations = own(
       openInvocations({
         ledger,
@@ -125,7 +125,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         endpoints,
         upstream,
         places: new Places(config.GRPC_CONCURRENCY, log),
-        patience: config.TOOL_TIMEOUT,
+        maxWaitMs: config.TOOL_TIMEOUT,
       }),
     );
 
