@@ -5,8 +5,8 @@ import { readinessOf, type Health, type PartsHealth } from '#lib/readiness.ts';
 import type { Backends } from './grpc/backends.ts';
 import { Problem } from './http/problem.ts';
 
-/** How long an answer about the backends stays true: asking more often asks nobody. */
-const freshFor = 250;
+/** How long the health of the backends is cached. */
+const freshForMs = 250;
 
 /**
  * Whether all databases of the services are there: those that they name `database` in their health. While services are down that
@@ -83,7 +83,7 @@ export class HealthAnswers {
   /** How all that is behind the gateway is. Takes at most 1 s. */
   parts(): Promise<PartsHealth> {
     const now = performance.now();
-    if (this.#found === undefined || now - this.#asked > freshFor) {
+    if (this.#found === undefined || now - this.#asked > freshForMs) {
       this.#asked = now;
       this.#found = this.#backends.health();
     }

@@ -12,7 +12,7 @@ import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.
 import { Admission } from './http/admission.ts';
 import { answerNothing } from './http/send-answer.ts';
 import { Backends, grpcClientSettings, type BackendAddress } from './grpc/backends.ts';
-import { begin, beginCounting, closeAfter, noRoute, type OpenAnswers } from './http/request-context.ts';
+import { requestContext, startCounter, closeAfter, noRoute, type OpenAnswers } from './http/request-context.ts';
 import { envelopedPaths } from './rules/answer-styles.ts';
 import { readRoutes } from './rules/bindings.ts';
 import { Callers } from './http/callers.ts';
@@ -28,7 +28,7 @@ import { Problem } from './http/problem.ts';
 import { ProblemForms } from './calls/problem-forms.ts';
 import { rateLimit } from './http/rate-limit.ts';
 import { RouteTable } from './dialects/hub/route-table.ts';
-import { longestUpload, rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
+import { maxUploadMs, rpcRoutes, type Handler, type Limits } from './calls/rpc-routes.ts';
 import { answerOrAbort, dispatch, openGatewayServer, problemFrom, readDescriptors, type Dispatcher } from './server.ts';
 
 const root = path.join(import.meta.dirname, '..');
@@ -158,9 +158,9 @@ export async function start(
   const docs = new Docs(documentOf(bindings, registry));
   const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect(registry));
   for (const { method, template, target } of bindings) {
-    beginCounting({ method, route: template.text }, target.successStatus);
+    startCounter({ method, route: template.text }, target.successStatus);
   }
-  beginCounting(noRoute, 404);
+  startCounter(noRoute, 404);
   const prefixes = envelopedPaths(bindings);
   const table = new RouteTable([...routes, ...ownRoutes({ health, docs }, prefixes)]);
   const forms = new ProblemForms(bindings);
@@ -178,7 +178,7 @@ export async function start(
   }
   const isBehindProxy = config.TRUST_PROXY !== false;
   app.use(
-    begin({ log, open, callers: new Callers(), cors, isBehindProxy, watched: watchedPaths(prefixes) }),
+    requestContext({ log, open, callers: new Callers(), cors, isBehindProxy, watched: watchedPaths(prefixes) }),
     rateLimit(config.RATE_LIMIT),
     route(table, cors),
     answerErrors(admission, forms, log),
@@ -207,7 +207,7 @@ export async function start(
     timeoutsMs: {
       ...timeoutsMs,
       // Each kind of body has a limit of its own, which answers better than Node's: that comes last.
-      request: timeoutsMs.headers + longestUpload(bindings, limits),
+      request: timeoutsMs.headers + maxUploadMs(bindings, limits),
       drain: config.HTTP_DRAIN,
     },
     minReadRate: { ...leastTaken, window: downloadIdle },

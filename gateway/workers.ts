@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ReadyMessage, Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 
-/** Milliseconds until one that has ended by itself is followed by another. */
-const pause = 1_000;
+/** How long after a worker has ended by itself another one is started. */
+const restartPauseMs = 1_000;
 
 /**
  * Runs this program `count` times more, as workers that take the connections of one port by turns: Node computes on one core
@@ -16,7 +16,7 @@ export async function startWorkers(count: number, log: Logger): Promise<Running>
 
   /** Starts one. @returns the port that it listens on, once it does */
   function start(onFailure: (code: number) => void): Promise<number> {
-    // They would each say what is said here.
+    // Each worker would repeat the lines of this process.
     const worker = cluster.fork({ LOG_LEVEL: log.level === 'info' ? 'warn' : log.level });
     return new Promise((resolve) => {
       let isReady = false;
@@ -40,15 +40,15 @@ export async function startWorkers(count: number, log: Logger): Promise<Running>
 
   async function replace({ process: { pid } }: Worker, code: number | null): Promise<void> {
     log.error({ worker: pid, code }, 'a worker has ended; another one starts');
-    await sleep(pause);
-    if (!stopping) await start(() => void sleep(pause).then(() => process.exit(1)));
+    await sleep(restartPauseMs);
+    if (!stopping) await start(() => void sleep(restartPauseMs).then(() => process.exit(1)));
   }
 
   const port = await start((code) => process.exit(code));
   await Promise.all(Array.from({ length: count - 1 }, () => start((code) => process.exit(code))));
   return {
     port,
-    // They have a notice of their own.
+    // Each worker retires by itself at SIGTERM.
     retire() {
       stopping = true;
       for (const { process: worker } of ended.keys()) worker.kill('SIGTERM');

@@ -64,8 +64,8 @@ export class Peer {
       window: { stream: 1024 * 1024, connection: 8 * 1024 * 1024 },
       onReady: () => (this.isReady = true),
       onRetired: () => (this.isRetired = true),
-      onWorn: () => {},
-      mostResets: 3,
+      onTooManyResets: () => {},
+      maxResets: 3,
     });
   }
 

@@ -38,10 +38,10 @@ export interface Answer {
   trailers: IncomingHttpHeaders;
 }
 
-/** Of the wrong fields that were found here, as many are told to a backend as fit into a header. */
-const maxToldViolations = 30;
+/** So many of the wrong fields that were found here are reported to a backend: they have to fit into a header. */
+const maxReportedViolations = 30;
 
-/** Messages are encoded and decoded elsewhere. */
+/** The (de)serializer for grpc-js: messages are encoded and decoded elsewhere. */
 export const asIs = (bytes: Buffer) => bytes;
 
 /**
@@ -64,7 +64,7 @@ export class Outgoing {
   constructor(request: IncomingMessage, response: ServerResponse, options: CallOptions) {
     const { backend, dialect, timeout } = options;
     this.sent = dialect.metadataOf(request, response);
-    requireFits(this.sent, backend.unary.largestHead);
+    requireFits(this.sent, backend.unary.maxHeaderListSize);
     this.deadline = Date.now() + dialect.timeoutOf(request.headers, timeout);
     this.#options = options;
     this.#reading = new Reading(options.binding.knownFieldsOnly);
@@ -110,7 +110,7 @@ export class Outgoing {
   #tell(): void {
     if (!this.isWrong) return;
     if (!this.#options.binding.reportsViolations) throw fromReading(this.#reading);
-    const told = this.#reading.violations.slice(0, maxToldViolations);
+    const told = this.#reading.violations.slice(0, maxReportedViolations);
     this.sent['x-field-violations-bin'] = Buffer.from(encodeViolations(told)).toString('base64');
   }
 

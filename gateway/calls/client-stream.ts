@@ -22,7 +22,7 @@ export function openClientStream(
   let metadata: Metadata | undefined;
   let trailers: Metadata | undefined;
   const { promise: answer, resolve, reject } = Promise.withResolvers<Answer>();
-  // Whoever has cancelled the call isn't interested any more.
+  // After a cancelled call nobody waits for it.
   answer.catch(() => {});
   const upstream = backend.streams.makeClientStreamRequest(
     binding.rpcPath,
@@ -50,7 +50,7 @@ export function openClientStream(
     trailers = status.metadata;
     recordCaller(response, trailers.get(callerKey)[0]);
   });
-  // The callback hears of it, too.
+  // The callback gets the error, too.
   upstream.on('error', () => {});
   return { upstream, answer };
 }

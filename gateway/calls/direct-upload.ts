@@ -2,33 +2,33 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { httpOf, limitConnecting, openAgent, receivingMark, sendingMark } from '#lib/http.ts';
 import { release } from '#lib/rpc/raw-body.ts';
 
-/** Milliseconds that a connection may take, and then the answer that the body is wanted. */
-const connectLimit = 1_000;
-const askLimit = 5_000;
-/** Milliseconds for which nothing is put where nobody could be reached. */
-const shunned = 30_000;
+/** How long a connection may take, and then `100 Continue`. */
+const connectTimeoutMs = 1_000;
+const askTimeoutMs = 5_000;
+/** How long an origin is avoided that could not be reached. */
+const avoidMs = 30_000;
 
-/** Milliseconds that a place may be silent in the middle of a body, while more of it is wanted. */
-const silenceLimit = 20_000;
+/** How long a store may be silent in the middle of a body, while more of it is wanted. */
+const silenceTimeoutMs = 20_000;
 
 const agents = { 'http:': openAgent('http:', sendingMark), 'https:': openAgent('https:', sendingMark) };
 const readingAgents = { 'http:': openAgent('http:', receivingMark), 'https:': openAgent('https:', receivingMark) };
 
-/** Until when an origin isn't tried again. Milliseconds since the start of the process. */
+/** Until when an origin is avoided, in milliseconds since the start of the process. */
 const unreachable = new Map<string, number>();
 
-/** A body on its way to the place that a backend has named for it. */
-export interface HandedOver {
+/** A body on its way to the URL that a backend has named for it, such as one of an object store. */
+export interface DirectUpload {
   /** @returns false to be given no more until `onDrain` is called */
   write(bytes: Buffer): boolean;
   /** All of the body was written. */
   end(): void;
-  /** Breaks it off: what was written so far is not a body that the other side could take for whole. */
+  /** Aborts the request, so that the store never takes a partial body for the whole. */
   destroy(): void;
 }
 
-/** What becomes of it. Of the last three, one is called, once, unless it is destroyed. */
-export interface HandOverEvents {
+/** One of the last three is called, once, unless the upload is destroyed. */
+export interface DirectUploadEvents {
   /** The other side wants the body. */
   onReady(): void;
   onDrain(): void;
@@ -40,8 +40,8 @@ export interface HandOverEvents {
   onFailed(): void;
 }
 
-/** Puts `size` bytes to a URL, which is told first and asks for them. */
-export function handOver(location: string, size: number, events: HandOverEvents): HandedOver {
+/** Puts `size` bytes to a URL, after it has asked for them with `100 Continue`. */
+export function openDirectUpload(location: string, size: number, events: DirectUploadEvents): DirectUpload {
   const place = placeOf(location);
   if (place === undefined) {
     process.nextTick(() => events.onRefused());
@@ -52,7 +52,7 @@ export function handOver(location: string, size: number, events: HandOverEvents)
   const headers = { 'content-length': size, expect: '100-continue' };
   const { request: open } = httpOf(protocol);
   const request = open(url, { method: 'PUT', headers, agent: agents[protocol] });
-  const timer = setTimeout(() => request.destroy(new Error('not asked for the body in time')), askLimit);
+  const timer = setTimeout(() => request.destroy(new Error('not asked for the body in time')), askTimeoutMs);
   const over = (then: () => void) => {
     clearTimeout(timer);
     if (state === 'over') return;
@@ -60,7 +60,7 @@ export function handOver(location: string, size: number, events: HandOverEvents)
     then();
   };
 
-  limitConnecting(request, connectLimit, () => shun(place));
+  limitConnecting(request, connectTimeoutMs, () => avoid(place));
   request.on('continue', () => {
     clearTimeout(timer);
     if (state !== 'asking') return;
@@ -92,16 +92,16 @@ export function handOver(location: string, size: number, events: HandOverEvents)
   };
 }
 
-/** A part of what a place has, on its way from there. */
-export interface Fetched {
+/** A range of what is at a URL, on its way from there. */
+export interface DirectDownload {
   /** More of it is wanted, after `onBytes` has said that it is enough. */
   resume(): void;
   /** Nothing more of it is wanted. */
   destroy(): void;
 }
 
-/** What becomes of it. Of the last three, one is called, once, unless it is destroyed. */
-export interface FetchEvents {
+/** One of the last three is called, once, unless the download is destroyed. */
+export interface DirectDownloadEvents {
   /** The other side has it, and sends it. */
   onReady(): void;
   /** @returns false to be given no more until `resume` is called */
@@ -115,10 +115,15 @@ export interface FetchEvents {
 }
 
 /**
- * Gets the bytes from `start` up to `end`, exclusive, of what a URL has. A store doesn't keep a connection for a reader who rests:
- * where it breaks off, it is asked for the rest, as long as that brings us further and the content is still the same.
+ * Gets the bytes from `start` up to `end`, exclusive, of what is at a URL. A store may close the connection to a slow reader: then it is
+ * asked for the rest, as long as each request brings some bytes and the content is still the same (If-Match).
  */
-export function fetchFrom(location: string, start: number, end: number, events: FetchEvents): Fetched {
+export function openDirectDownload(
+  location: string,
+  start: number,
+  end: number,
+  events: DirectDownloadEvents,
+): DirectDownload {
   let at = start;
   let isOver = false;
   let isReady = false;
@@ -128,8 +133,8 @@ export function fetchFrom(location: string, start: number, end: number, events: 
   let answer: IncomingMessage | undefined;
   const timer = setTimeout(() => {
     if (isPaused) timer.refresh();
-    else request?.destroy(new Error(`nothing came for ${silenceLimit} ms`));
-  }, silenceLimit);
+    else request?.destroy(new Error(`nothing came for ${silenceTimeoutMs} ms`));
+  }, silenceTimeoutMs);
   const over = (then: () => void) => {
     if (isOver) return;
     isOver = true;
@@ -147,7 +152,7 @@ export function fetchFrom(location: string, start: number, end: number, events: 
       if (isOver || wasBroken) return;
       wasBroken = true;
       asking.destroy();
-      const again = isShunned(place.url.origin) ? undefined : place;
+      const again = isAvoided(place.url.origin) ? undefined : place;
       // One that was kept open may turn out to be closed: that says nothing of the store.
       if (again !== undefined && !isFresh && asking.reusedSocket && !isAnswered) ask(again, true);
       else if (again !== undefined && at > from) ask(again, false);
@@ -158,8 +163,8 @@ export function fetchFrom(location: string, start: number, end: number, events: 
     const agent = isFresh ? false : readingAgents[place.protocol];
     const asking = httpOf(place.protocol).request(place.url, { headers, agent });
     request = asking;
-    const limit = setTimeout(() => asking.destroy(new Error('no answer in time')), askLimit);
-    limitConnecting(asking, connectLimit, () => shun(place));
+    const limit = setTimeout(() => asking.destroy(new Error('no answer in time')), askTimeoutMs);
+    limitConnecting(asking, connectTimeoutMs, () => avoid(place));
     asking.on('error', broken);
     asking.on('close', () => clearTimeout(limit));
     asking.on('response', (response: IncomingMessage) => {
@@ -216,7 +221,7 @@ function isRange({ statusCode, headers }: IncomingMessage, start: number, end: n
   return statusCode === 206 ? range.startsWith(`bytes ${start}-${end - 1}/`) : statusCode === 200 && start === 0;
 }
 
-/** Where a body is put to or had from. */
+/** Where a body is put to or read from. */
 interface Place {
   url: URL;
   protocol: 'http:' | 'https:';
@@ -226,15 +231,15 @@ interface Place {
 function placeOf(location: string): Place | undefined {
   const url = URL.canParse(location) ? new URL(location) : undefined;
   const protocol = url?.protocol;
-  if (url === undefined || (protocol !== 'http:' && protocol !== 'https:') || isShunned(url.origin)) return undefined;
+  if (url === undefined || (protocol !== 'http:' && protocol !== 'https:') || isAvoided(url.origin)) return undefined;
   return { url, protocol };
 }
 
-function shun({ url }: Place): void {
-  unreachable.set(url.origin, performance.now() + shunned);
+function avoid({ url }: Place): void {
+  unreachable.set(url.origin, performance.now() + avoidMs);
 }
 
-function isShunned(origin: string): boolean {
+function isAvoided(origin: string): boolean {
   const until = unreachable.get(origin);
   if (until === undefined) return false;
   if (performance.now() < until) return true;

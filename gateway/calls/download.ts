@@ -7,13 +7,13 @@ import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from '../rules/bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead, type DownloadHead } from './download-head.ts';
-import { fetchFrom, type Fetched } from './direct-upload.ts';
+import { openDirectDownload, type DirectDownload } from './direct-upload.ts';
 import { fromMetadata } from '../grpc/metadata.ts';
 import { recordCaller } from '../http/request-details.ts';
-import { Pace } from './flow-control.ts';
+import { FlowControl } from './flow-control.ts';
 import { hasPreconditions } from '../http/preconditions.ts';
 import { Problem } from '../http/problem.ts';
-import { Taking } from './paced-response.ts';
+import { PacedResponse } from './paced-response.ts';
 import { sendWhole } from '../http/lingering-close.ts';
 
 /** What a download needs. */
@@ -128,7 +128,7 @@ function receive(
   mayFetch: boolean,
 ): Promise<Ending> {
   return new Promise((resolve, reject) => {
-    const pace = new Pace();
+    const flowControl = new FlowControl();
     let isOpen = true;
     let metadata: Metadata | undefined;
     /** What was said of the body; undefined until the first message is there. */
@@ -136,15 +136,15 @@ function receive(
     /** Bytes that are still to come, Infinity if nobody said. */
     let left = Infinity;
     let location: string | undefined;
-    let fetched: Fetched | undefined;
-    let taking: Taking | undefined;
+    let fetched: DirectDownload | undefined;
+    let pacedResponse: PacedResponse | undefined;
 
     if (mayFetch) outgoing.sent[handOverKeys.offer] = 'get';
     else delete outgoing.sent[handOverKeys.offer];
     if (request.method === 'HEAD') outgoing.sent[headOnlyKey] = '1';
     const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
       deadline: outgoing.deadline,
-      interceptors: [pace.interceptor],
+      interceptors: [flowControl.interceptor],
     });
     const close = (then: () => void) => {
       if (!isOpen) return;
@@ -171,10 +171,10 @@ function receive(
 
     const begin = ({ status, headers }: DownloadHead, resume: () => void) => {
       response.writeHead(status, headers);
-      taking = new Taking(response, { ...leastTaken, window: idle }, resume);
+      pacedResponse = new PacedResponse(response, { ...leastTaken, window: idle }, resume);
     };
     const end = () => {
-      taking?.end();
+      pacedResponse?.end();
       close(() => resolve('over'));
     };
     const first = (encoded: Uint8Array) => {
@@ -193,7 +193,7 @@ function receive(
         return;
       }
       left = head.length ?? Infinity;
-      if (location === undefined) begin(head, () => pace.resume());
+      if (location === undefined) begin(head, () => flowControl.resume());
     };
 
     const fetch = (from: string, said: DownloadHead) => {
@@ -202,9 +202,9 @@ function receive(
         close(() => resolve('unreachable'));
         return;
       }
-      fetched = fetchFrom(from, range.start, range.end, {
+      fetched = openDirectDownload(from, range.start, range.end, {
         onReady: () => begin(said, () => fetched?.resume()),
-        onBytes: (bytes) => taking!.write(bytes, () => release(bytes)),
+        onBytes: (bytes) => pacedResponse!.write(bytes, () => release(bytes)),
         onWhole: end,
         onRefused: () => close(() => resolve('unreachable')),
         onFailed: fail,
@@ -226,7 +226,7 @@ function receive(
         if (bytes === undefined) return;
         left -= bytes.length;
         if (left < 0) throw new Error(`${binding.rpcPath} sent more than it said`);
-        if (!taking!.write(bytes, () => release(encoded))) pace.pause();
+        if (!pacedResponse!.write(bytes, () => release(encoded))) flowControl.pause();
       } catch (error) {
         fail(error);
         upstream.cancel();

@@ -1,7 +1,7 @@
 import { InterceptingCall, type Interceptor } from '@grpc/grpc-js';
 
-/** Asks for messages one by one, and for none while the client has enough. By itself grpc-js would gather 16 of them. */
-export class Pace {
+/** Backpressure for a stream from a backend: asks for messages one by one, and for none while paused. By itself grpc-js would buffer 16. */
+export class FlowControl {
   #isPaused = false;
   #next: (() => void) | undefined;
 

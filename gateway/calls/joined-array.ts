@@ -12,7 +12,7 @@ import { answerBody } from '../http/send-answer.ts';
  *
  * @throws Problem before anything was answered, or to break off what was begun
  */
-export async function answerJoined(
+export async function answerJoinedArray(
   request: IncomingMessage,
   response: ServerResponse,
   values: readonly string[],

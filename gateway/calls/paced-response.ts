@@ -1,21 +1,21 @@
 import type { ServerResponse } from 'node:http';
 import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 
-/** Bytes of an answer that wait for a client, from which on no more are asked for. */
-const most = 128 * 1024;
+/** From so many bytes that wait for the client, no more are asked for. */
+const maxWaitingBytes = 128 * 1024;
 
 /**
- * The client's side of a body that it is sent: it says when the client has enough, and ends the connection if it takes too little.
- * Time in which there is nothing for the client doesn't count.
+ * A response body with backpressure, whose client has to read at least so fast, or the connection is closed. Time in which there is
+ * nothing to read doesn't count.
  */
-export class Taking {
+export class PacedResponse {
   readonly #response: ServerResponse;
   readonly #floor: RateFloor;
   readonly #onReady: () => void;
   #waiting = 0;
   #isFull = false;
 
-  /** @param onReady the client takes more, after it has had enough */
+  /** @param onReady is called when the client takes more again, after `write` returned false */
   constructor(response: ServerResponse, least: RateFloorOptions, onReady: () => void) {
     this.#response = response;
     this.#onReady = onReady;
@@ -25,7 +25,7 @@ export class Taking {
   }
 
   /**
-   * @param taken called when the system has the bytes, or the connection is gone
+   * @param taken is called when the operating system has the bytes, or the connection is gone
    * @returns false if no more are to come until `onReady`
    */
   write(bytes: Uint8Array, taken: () => void): boolean {
@@ -35,9 +35,9 @@ export class Taking {
       taken();
       this.#floor.count(length);
       this.#waiting -= length;
-      if (this.#isFull && this.#waiting < most) this.#goOn();
+      if (this.#isFull && this.#waiting < maxWaitingBytes) this.#goOn();
     });
-    if (this.#waiting < most) return true;
+    if (this.#waiting < maxWaitingBytes) return true;
     this.#isFull = true;
     this.#floor.resume();
     return false;

@@ -20,7 +20,7 @@ import { hubRules } from '../dialects/hub/rules.ts';
 import { hubDialect } from '../dialects/hub/dialect.ts';
 import { RouteError } from '../rules/path-template.ts';
 import { RouteTable } from '../dialects/hub/route-table.ts';
-import { longestUpload, rpcRoutes } from './rpc-routes.ts';
+import { maxUploadMs, rpcRoutes } from './rpc-routes.ts';
 
 const limits = {
   timeout: 10_000,
@@ -74,8 +74,8 @@ test('routes: an upload and the RPC that takes JSON at its path are one route', 
 
 test('routes: the longest upload is the longest that a body may take', (t) => {
   const { bindings } = routes(() => {});
-  t.is(longestUpload(bindings, limits), 60_000);
-  t.is(longestUpload([], limits), 10_000);
+  t.is(maxUploadMs(bindings, limits), 60_000);
+  t.is(maxUploadMs([], limits), 10_000);
 });
 
 test('routes: what else is at the path of an upload is ambiguous', (t) => {

@@ -13,7 +13,7 @@ import { answerDownload } from './download.ts';
 import type { Dialect } from '../dialects/dialect.ts';
 import { Envelope } from './envelope.ts';
 import { answerEvents } from './server-sent-events.ts';
-import { answerJoined } from './joined-array.ts';
+import { answerJoinedArray } from './joined-array.ts';
 import type { ErrorForms } from '../dialects/errors.ts';
 import { problemFormOf } from './problem-forms.ts';
 import { Reading } from '../json/reading.ts';
@@ -75,7 +75,7 @@ export function rpcRoutes(
 }
 
 /** The longest that a request may take to arrive. */
-export function longestUpload(routes: readonly Route<Binding>[], limits: Limits): number {
+export function maxUploadMs(routes: readonly Route<Binding>[], limits: Limits): number {
   const uploads = routes.filter(({ target }) => isUpload(target)).map(({ target }) => target.timeout ?? limits.timeout);
   return Math.max(limits.bodyTimeout, ...uploads);
 }
@@ -123,7 +123,7 @@ function handlerOf(binding: Binding, context: Context): Handler {
     }
     if (binding.isWholeHttp) return (request, response) => answerWhole(request, response, options);
     if (binding.isJoined) {
-      return (request, response, values, query) => answerJoined(request, response, values, query, options);
+      return (request, response, values, query) => answerJoinedArray(request, response, values, query, options);
     }
     if (method.methodKind === 'client_streaming') {
       return (request, response) => answerCollected(request, response, options);

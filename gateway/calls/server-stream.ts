@@ -4,7 +4,7 @@ import { callerKey } from '#lib/rpc/status.ts';
 import { asIs, type CallOptions, type Outgoing } from './call.ts';
 import { fromMetadata } from '../grpc/metadata.ts';
 import { recordCaller } from '../http/request-details.ts';
-import { Pace } from './flow-control.ts';
+import { FlowControl } from './flow-control.ts';
 import { Problem } from '../http/problem.ts';
 import { sendWhole } from '../http/lingering-close.ts';
 
@@ -47,12 +47,12 @@ export function passOn(
   sinkOf: (passage: Passage) => Sink,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const pace = new Pace();
+    const flowControl = new FlowControl();
     let isOpen = true;
     let metadata: IncomingHttpHeaders = {};
     const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
       deadline: outgoing.deadline,
-      interceptors: [pace.interceptor],
+      interceptors: [flowControl.interceptor],
     });
     const close = (then: () => void) => {
       if (!isOpen) return;
@@ -66,7 +66,7 @@ export function passOn(
         upstream.cancel();
         resolve();
       });
-    const onDrain = () => pace.resume();
+    const onDrain = () => flowControl.resume();
     response.on('close', onGone).on('drain', onDrain);
 
     const passage: Passage = {
@@ -83,7 +83,7 @@ export function passOn(
         response.flushHeaders();
       },
       write(part) {
-        if (isOpen && !response.write(part)) pace.pause();
+        if (isOpen && !response.write(part)) flowControl.pause();
       },
       fail(problem) {
         if (!isOpen) return;

@@ -9,7 +9,7 @@ import { fromMetadata } from '../grpc/metadata.ts';
 import { recordCaller, requestIdIn } from '../http/request-details.ts';
 import { answeredBody, httpBody } from './http-body.ts';
 import { JsonValues, ValueTooLong } from '../json/json-values.ts';
-import { Pace } from './flow-control.ts';
+import { FlowControl } from './flow-control.ts';
 import { Problem } from '../http/problem.ts';
 import { readMessage } from './request-message.ts';
 import { acceptsEvents } from '../http/media-type.ts';
@@ -17,9 +17,9 @@ import { askForBody, sendWhole } from '../http/lingering-close.ts';
 
 /** What a stream of messages over HTTP needs. */
 export interface StreamOptions extends CallOptions, BodyLimits {
-  /** Milliseconds in which one message at least has to come, or an answer to go out. One that has begun comes as fast as a body. */
+  /** Milliseconds in which at least one message has to come, or an answer to be sent. A message that has begun has to come as fast as a body. */
   silence: number;
-  /** Milliseconds after which a client that waits for events is told that the connection is alive. */
+  /** Milliseconds between two comments that keep the connection of a client alive that waits for events. */
   heartbeat: number;
   /** Takes a place for a stream, and waits until its backend is there. @throws Problem */
   enter(request: IncomingMessage, response: ServerResponse): Promise<void>;
@@ -41,14 +41,14 @@ export async function answerStream(
 ): Promise<void> {
   const { backend, binding, enter } = options;
   const outgoing = new Outgoing(request, response, options);
-  const pace = new Pace();
-  const callOptions = { deadline: outgoing.deadline, interceptors: [pace.interceptor] };
+  const flowControl = new FlowControl();
+  const callOptions = { deadline: outgoing.deadline, interceptors: [flowControl.interceptor] };
   if (binding.method.methodKind === 'bidi_streaming') {
     await enter(request, response);
     if (response.destroyed) return;
     const upstream = backend.streams.makeBidiStreamRequest(binding.rpcPath, asIs, asIs, outgoing.metadata, callOptions);
     const sending = send(request, response, upstream, outgoing, options);
-    await receive(request, response, upstream, pace, outgoing, options, sending);
+    await receive(request, response, upstream, flowControl, outgoing, options, sending);
     return;
   }
   const message = await readMessage(request, response, values, query, options, outgoing);
@@ -62,7 +62,7 @@ export async function answerStream(
     outgoing.metadata,
     callOptions,
   );
-  await receive(request, response, upstream, pace, outgoing, options);
+  await receive(request, response, upstream, flowControl, outgoing, options);
 }
 
 /**
@@ -84,7 +84,7 @@ export async function answerCollected(
   const sending = send(request, response, upstream, outgoing, options);
   let answered: Answer;
   try {
-    // What is wrong with the messages is the answer, unless there is one before.
+    // An error in the messages is the answer, unless the backend answers before.
     answered = await Promise.race([answer, sending.done.then(() => answer)]);
   } catch (error) {
     cancel();
@@ -108,11 +108,11 @@ interface Sending {
   done: Promise<void>;
   /** Takes nothing more. */
   stop(): void;
-  /** Whoever is sent something isn't asked to say anything meanwhile. */
+  /** The client was sent a message: it may be silent for another while. */
   answered(): void;
 }
 
-/** Sends what is in the body, message by message, at the pace of the backend. */
+/** Sends the messages in the body to the backend, with backpressure. */
 function send(
   request: IncomingMessage,
   response: ServerResponse,
@@ -137,7 +137,7 @@ function send(
         let isFull = false;
         for (const value of values.push(chunk)) {
           isFull = !write(value) || isFull;
-          // Messages may be few and far between, but one that has begun has to come.
+          // Messages may be far apart, but one that has begun has to come.
           floor.count(Infinity);
         }
         if (!isFull) return;
@@ -190,7 +190,7 @@ function receive(
   request: IncomingMessage,
   response: ServerResponse,
   upstream: Downstream,
-  pace: Pace,
+  flowControl: FlowControl,
   outgoing: Outgoing,
   { binding, dialect, heartbeat }: StreamOptions,
   sending?: Sending,
@@ -214,7 +214,7 @@ function receive(
         upstream.cancel();
         resolve();
       });
-    const onDrain = () => pace.resume();
+    const onDrain = () => flowControl.resume();
     response.on('close', onClose).on('drain', onDrain);
 
     const begin = (contentType?: string) => {
@@ -231,14 +231,14 @@ function receive(
       if (isEvents) beat = setInterval(() => response.write(':\n\n'), heartbeat);
     };
     const write = (text: string | Uint8Array) => {
-      if (!response.write(text)) pace.pause();
+      if (!response.write(text)) flowControl.pause();
     };
     const line = (text: string) => (isEvents ? `data: ${text}\n\n` : `${text}\n`);
     const fail = (problem: Problem) => {
       close(() => {
         upstream.cancel();
         if (response.headersSent) {
-          // Behind bodies it would look like one.
+          // After bodies that were sent as they are, an error would look like one of them.
           const isHidden = isOfBodies(binding) && !answers.tellsErrorsBehindBodies;
           if (isHidden) response.destroy();
           else response.end(line(`{"error":${answers.problemForm.bodyOf(problem, requestIdIn(response))}}`));

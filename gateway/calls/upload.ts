@@ -9,7 +9,7 @@ import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from '../http/request-body.ts';
 import { answerMessage, Outgoing, type Answer, type CallOptions } from './call.ts';
 import { openClientStream } from './client-stream.ts';
-import { handOver, type HandedOver } from './direct-upload.ts';
+import { openDirectUpload, type DirectUpload } from './direct-upload.ts';
 import type { Problem } from '../http/problem.ts';
 import { askForBody, waitsForBody } from '../http/lingering-close.ts';
 
@@ -92,12 +92,12 @@ function send(
   return new Promise((resolve, reject) => {
     let isOpen = true;
     let isWhole = body === undefined;
-    // Only a body of which it is known how long it will be can be put elsewhere. It waits to hear where it is to go.
+    // Only a body of known length can be uploaded directly. It waits until the backend says where it is to go.
     const size = body === undefined || body.isForm ? 0 : Number(request.headers['content-length'] ?? 0);
     let isPaused = size > 0;
-    // A client that waits to be asked for its body has nothing to send before.
+    // A client that expects 100 Continue sends nothing before.
     let isAsked = !waitsForBody(request);
-    let put: HandedOver | undefined;
+    let put: DirectUpload | undefined;
     let isPut = false;
     if (size > 0) outgoing.sent[handOverKeys.offer] = 'put';
 
@@ -126,7 +126,7 @@ function send(
     );
 
     const floor = new RateFloor(options.floor, () => fail(tooSlow()));
-    /** The client is only waited for while it may send, and has something left to. */
+    /** The rate floor applies only while the client may send, and has something left to send. */
     const watch = () => {
       if (isAsked && !isPaused && !isWhole && !isPut) floor.resume();
       else floor.pause();
@@ -140,7 +140,7 @@ function send(
     const onCut = () => {
       if (!request.readableEnded) fail(incomplete());
     };
-    /** Runs while the body goes to another place: nobody else sees to the pace of that, as the backend does to its own. */
+    /** Runs during a direct upload, whose rate nobody else watches. */
     let timer: NodeJS.Timeout | undefined;
     const onSilence = () => {
       if (isPaused || isPut) putFailed();
@@ -219,7 +219,7 @@ function send(
     function putTo(location: string): void {
       isPaused = true;
       timer = setTimeout(onSilence, options.floor.window);
-      const to = handOver(location, size, {
+      const to = openDirectUpload(location, size, {
         onReady() {
           start({
             piece(bytes) {
@@ -251,7 +251,7 @@ function send(
       put = to;
     }
 
-    /** What was sent there is lost. The backend says what that means. */
+    /** The direct upload has failed. The backend says what that means. */
     function putFailed(): void {
       if (!isOpen) return;
       put?.destroy();

@@ -6,9 +6,9 @@ import { passOn } from './server-stream.ts';
 import type { StreamOptions } from './stream.ts';
 import { readResponsePart, writeRequest, type HeaderList } from './whole-http-messages.ts';
 
-/** Headers that are passed on to a backend: none of the connection, the credentials or the mesh. */
+/** Request headers that are passed on to a backend: none of the connection, of credentials or of the mesh. */
 const asked = /^(accept|accept-language|content-type|idempotency-key|last-event-id|origin|user-agent|mcp-[a-z\d-]+)$/;
-/** Headers of a backend that are answered. */
+/** Response headers of a backend that are passed on. */
 const answered =
   /^(allow|cache-control|content-type|etag|retry-after|www-authenticate|x-accel-buffering|x-should-retry|(mcp|openai)-[a-z\d-]+)$/;
 
@@ -28,7 +28,7 @@ export async function answerWhole(
   if (binding.body !== 'none') refuseCompressed(request);
   const body = binding.body === 'none' ? new Uint8Array() : await readBody(request, response, options);
   const { pathname, query } = targetOf(request.url ?? '');
-  // Who asks for the head alone is answered by that of what a GET is answered with.
+  // A HEAD is answered with the header of the answer to a GET.
   const method = request.method === 'HEAD' ? 'GET' : (request.method as string);
   const message = writeRequest({ method, path: pathname, query, headers: askedBy(request), body });
   await enter(request, response);

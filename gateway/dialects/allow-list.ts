@@ -2,17 +2,16 @@ import type { CallMetadata } from '../grpc/metadata.ts';
 import { Problem } from '../http/problem.ts';
 
 /**
- * What becomes metadata of a call: one list for every dialect and every transport. Whatever a client sends gets through here, and
- * what is let through can be sent by our HTTP/2 client and by grpc-js's, on a connection that is shared with other clients' calls.
- * Neither checks it: a server counts a malformed request against the connection, and grpc-js gives up the connection on which Node
- * refuses to send something.
+ * Decides what becomes metadata of a call: one allow-list for every dialect and every transport. What it lets through can be sent by our
+ * HTTP/2 client and by grpc-js's, on a connection that is shared with other clients' calls. Neither checks it: a server counts a
+ * malformed request against the connection, and grpc-js closes a connection on which Node refuses to send something.
  */
 
 /** The names of gRPC (gRPC over HTTP/2, Custom-Metadata). */
 const namePattern = /^[0-9a-z_.-]+$/;
-/** What its texts are made of. */
+/** Text values: printable ASCII. */
 const textPattern = /^[ -~]*$/;
-/** Its bytes: base64, padded or not. */
+/** Values of `-bin` names: base64, padded or not. */
 const binaryPattern = /^[A-Za-z0-9+/]*(={0,2})$/;
 /**
  * Names that are not for metadata: those of the connection, which HTTP/2 forbids (RFC 9113, 8.2.2), those that say how the message is
@@ -24,7 +23,7 @@ const forbidden =
  * Fields that have one value in HTTP. Node sends none of them twice: it throws, upon which grpc-js gives up its connection. As in
  * Node's HTTP/1.1 the first one counts.
  */
-const single = new Set(
+const singleValued = new Set(
   `access-control-allow-credentials access-control-max-age access-control-request-method age authorization content-encoding
   content-language content-location content-md5 content-range date dnt etag expires from if-match if-modified-since if-none-match
   if-range if-unmodified-since last-modified location max-forwards proxy-authorization range referer retry-after tk
@@ -39,9 +38,9 @@ export function isText(value: string): boolean {
 /** Adds a value of which it is known that it can be one. */
 export function addValue(to: CallMetadata, name: string, value: string): void {
   const known = to[name];
-  // What every object has is no value.
+  // A member that every object inherits is no value.
   if (known === undefined || !Object.hasOwn(to, name)) to[name] = value;
-  else if (single.has(name)) return;
+  else if (singleValued.has(name)) return;
   else if (typeof known === 'string') to[name] = [known, value];
   else known.push(value);
 }
@@ -61,7 +60,7 @@ export class AllowList {
   }
 
   /**
-   * Adds what a client sent under a header, unless that is none of its business.
+   * Adds what a client sent under a header, unless the name is reserved or forbidden.
    *
    * @throws Problem 400 that names the header
    */
@@ -94,21 +93,21 @@ function malformed(detail: string): Problem {
   return new Problem(400, 'MALFORMED_HEADER', detail);
 }
 
-/** How many values metadata may have: with those of gRPC and HTTP/2 a server in Node takes 128. */
-const mostValues = 100;
-/** Bytes that it may have if the server doesn't say how many it takes: Node sends no more than 64 KiB. */
-const mostBytes = 48 * 1024;
-/** What HTTP/2 counts for each field beside its text (RFC 9113, 6.5.2), and what the fields of gRPC and HTTP/2 take at most. */
+/** How many values metadata may have: a server in Node accepts 128 fields, those of gRPC and HTTP/2 included. */
+const maxValues = 100;
+/** Bytes that metadata may have if the server announces no limit: Node sends no more than 64 KiB. */
+const maxMetadataBytes = 48 * 1024;
+/** What HTTP/2 counts for each field beside its text (RFC 9113, 6.5.2), and the most that the fields of gRPC and HTTP/2 themselves take. */
 const fieldOverhead = 32;
 const ownFields = 1_024;
 
 /**
- * Refuses metadata that the server wouldn't take.
+ * Refuses metadata that the server would not accept.
  *
- * @param taken bytes of fields that it takes, as it says itself (SETTINGS_MAX_HEADER_LIST_SIZE); Infinity if it doesn't
+ * @param maxHeaderListSize the server's SETTINGS_MAX_HEADER_LIST_SIZE; Infinity if it announced none
  * @throws Problem 431
  */
-export function requireFits(metadata: CallMetadata, taken: number): void {
+export function requireFits(metadata: CallMetadata, maxHeaderListSize: number): void {
   let [values, bytes] = [0, 0];
   for (const name in metadata) {
     const given = metadata[name] as string | string[];
@@ -120,9 +119,9 @@ export function requireFits(metadata: CallMetadata, taken: number): void {
       for (const value of given) bytes += name.length + value.length + fieldOverhead;
     }
   }
-  const most = Math.min(mostBytes, taken - ownFields);
-  if (values <= mostValues && bytes <= most) return;
+  const maxBytes = Math.min(maxMetadataBytes, maxHeaderListSize - ownFields);
+  if (values <= maxValues && bytes <= maxBytes) return;
   const what =
-    values > mostValues ? `${values} values, and it takes ${mostValues}` : `${bytes} bytes, and it takes ${most}`;
+    values > maxValues ? `${values} values, and it takes ${maxValues}` : `${bytes} bytes, and it takes ${maxBytes}`;
   throw new Problem(431, 'HEADERS_TOO_LARGE', `What goes to the backend of the headers has ${what}`);
 }

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { Problem } from '../http/problem.ts';
 import { maxValues, outlineOf } from '../json/json-values.ts';
-import { isOwnForm } from '../json/well-known.ts';
+import { isObjectInJson } from '../json/well-known.ts';
 import type { Binding } from '../rules/bindings.ts';
 
 /** How deep JSON may nest: as deep as Go's encoding/json lets it. What is made of it has limits of its own. */
@@ -25,7 +25,7 @@ export function parseJson(body: Buffer): { value: unknown; members: number } {
 
 /** @throws Problem 400 if JSON that stands for a whole message is no object, though the message has no other form */
 export function requireObject(json: unknown, { body, input }: Binding): void {
-  if (body !== 'all' || !isOwnForm(input)) return;
+  if (body !== 'all' || !isObjectInJson(input)) return;
   if (typeof json === 'object' && json !== null && !Array.isArray(json)) return;
   throw new Problem(400, 'MALFORMED_JSON', 'The body must be a JSON object');
 }

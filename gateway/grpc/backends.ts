@@ -27,15 +27,15 @@ interface Connections {
   unary: UnaryCaller;
   /** How calls get there. */
   calls: Reach;
-  /** For calls that stream: they have a connection of their own, so that bulk doesn't hold up the others. */
+  /** For streaming calls, which have a connection of their own so that large transfers don't delay unary calls. */
   streams: Client;
   streamCalls: Reach;
-  /** Each of the servers by itself, to be asked how it is. */
+  /** A client for each server by itself, for health checks. */
   servers: readonly Client[];
 }
 
 export interface BackendsOptions {
-  /** Servers of ours are asked often whether they are there: those of others may hang up on that. */
+  /** Our own servers are sent PINGs often; those of others may close the connection for that. */
   whose?: 'ours' | 'foreign';
   /** Which client makes unary calls. */
   client?: GrpcClient;
@@ -52,18 +52,18 @@ export const grpcClientSettings = {
     ),
 };
 
-/** What a backend may say of itself beyond its own health, by the names under which its health service knows it. */
+/** Names under which the health service of a backend may report its dependencies. */
 const innerDependencies = ['database', 'clock', 'bus', 'store'];
-/** What the names of optional dependencies begin with in a health service; lib/rpc's servers say them like that. */
+/** The prefix of optional dependencies in the health service of lib/rpc. */
 const optionalPrefix = 'optional.';
 
-const healthDeadline = 1_000;
+const healthTimeoutMs = 1_000;
 /** A list of a hundred long texts is more than the 4 MiB that gRPC takes by default. */
 const maxAnswer = 32 * 1024 * 1024;
-/** Bytes that a backend may send ahead on one stream: at the 64 KiB of HTTP/2, each round trip would be waited for. */
+/** The flow-control window of a stream in bytes: with the 64 KiB of HTTP/2, a stream would wait for each round trip. */
 const window = 256 * 1024;
 
-const noPings: ChannelOptions = { 'grpc.keepalive_time_ms': 2 ** 31 - 1 };
+const noKeepalive: ChannelOptions = { 'grpc.keepalive_time_ms': 2 ** 31 - 1 };
 
 const forStreams: ChannelOptions = {
   ...connectionOptions,
@@ -98,7 +98,11 @@ export class Backends {
     if (connections === undefined) {
       const { whose = 'ours', client = 'own' } = this.#options;
       const open = (address: string, options: ChannelOptions) =>
-        openClient(targetOf(address), this.#transport.client, whose === 'ours' ? options : { ...options, ...noPings });
+        openClient(
+          targetOf(address),
+          this.#transport.client,
+          whose === 'ours' ? options : { ...options, ...noKeepalive },
+        );
       const { tls } = this.#transport;
       const unary =
         client === 'own'
@@ -132,7 +136,7 @@ export class Backends {
       })),
     );
     for (const { name, answers } of asked) {
-      // Of a server that doesn't answer nothing more is known.
+      // Nothing more is known of a server that doesn't answer.
       const up = answers.filter(({ own }) => own === 'up');
       dependencies.push([name, up.length > 0 ? 'up' : 'down']);
       for (const [inner, state] of merged(up.map(({ inner }) => inner))) dependencies.push([`${name}.${inner}`, state]);
@@ -165,7 +169,7 @@ async function healthOf(server: Client): Promise<ServerHealth> {
   return { own: own ?? 'up', inner: new Map(known), optional };
 }
 
-/** What several servers say of the same names: up is what one of them says to be up. */
+/** Merges what several servers report: a dependency is up if one of them says so. */
 function merged(states: readonly ReadonlyMap<string, Health>[]): Map<string, Health> {
   const found = new Map<string, Health>();
   for (const [name, state] of states.flatMap((each) => [...each])) {
@@ -212,7 +216,7 @@ function askHealth(client: Client, method: 'Check' | 'List', request: Uint8Array
       (bytes: Buffer) => bytes,
       Buffer.from(request),
       new Metadata(),
-      { deadline: Date.now() + healthDeadline },
+      { deadline: Date.now() + healthTimeoutMs },
       (error: ServiceError | null, answer?: Buffer) => resolve(error === null ? answer! : error.code),
     );
   });

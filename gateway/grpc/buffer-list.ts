@@ -1,13 +1,13 @@
-/** Bytes of a piece that is worth keeping as it is: what a smaller one costs beside its bytes is more than to copy it. */
-const worthKeeping = 4 * 1024;
-/** The first pieces are kept in any case: most answers have no more. */
-const plainPieces = 16;
-const largestTail = 1024 * 1024;
+/** Smaller pieces are copied together: a Buffer object costs more than to copy its bytes. */
+const minKeptBytes = 4 * 1024;
+/** So many pieces are kept as they are in any case: most answers have no more. */
+const maxPlainPieces = 16;
+const maxTailBytes = 1024 * 1024;
 
-/** Gathers what comes in pieces. It takes about as much memory as their bytes, however small they are. */
-export class Gathered {
+/** Collects bytes that come in pieces, in about as much memory as they have bytes, however small the pieces are. */
+export class BufferList {
   #pieces: Buffer[] = [];
-  /** Small pieces one behind the other, and how many bytes of it are theirs. */
+  /** Small pieces, copied one after the other, and how many bytes they fill. */
   #tail = Buffer.alloc(0);
   #filled = 0;
   size = 0;
@@ -19,7 +19,7 @@ export class Gathered {
 
   push(piece: Buffer): void {
     this.size += piece.length;
-    if (piece.length >= worthKeeping || this.#pieces.length < plainPieces) {
+    if (piece.length >= minKeptBytes || this.#pieces.length < maxPlainPieces) {
       this.#seal();
       this.#pieces.push(piece);
       return;
@@ -27,7 +27,7 @@ export class Gathered {
     if (this.#filled + piece.length > this.#tail.length) {
       const { length } = this.#tail;
       this.#seal();
-      this.#tail = Buffer.allocUnsafe(Math.min(largestTail, Math.max(2 * worthKeeping, 2 * length)));
+      this.#tail = Buffer.allocUnsafe(Math.min(maxTailBytes, Math.max(2 * minKeptBytes, 2 * length)));
     }
     this.#filled += piece.copy(this.#tail, this.#filled);
   }

@@ -6,15 +6,15 @@ import { failure, type UnaryAnswer } from './unary-exchange.ts';
 import type { UnaryCaller } from './unary-grpc-js.ts';
 import { Peer, type Address, type PeerOptions } from './unary-peer.ts';
 
-/** Milliseconds. While not all of its addresses are connected a name is looked up again, ever less often unless something changes. */
-const lookupPause = { first: 1_000, most: 30_000 };
+/** While not all addresses of a name are connected, the name is looked up again: with a longer interval each time nothing has changed. */
+const lookupIntervalMs = { first: 1_000, max: 30_000 };
 
 /**
- * Makes unary calls over HTTP/2, to all servers of a target in turn: what grpc-js's client does for a third of its CPU time.
- * Streams go through that.
+ * Makes unary calls over HTTP/2, to all servers of a target in turn (round robin), for a third of the CPU time of grpc-js's client.
+ * Streams go through grpc-js.
  *
- * It keeps a connection to each address, makes it anew when it is lost, and looks a name up again then. It has no queue: a
- * call while no server is connected fails at once (`lib/rpc/reach.ts` waits before it, and calls again).
+ * It keeps a connection to each address, reconnects when one is lost, and then looks the name up again. It has no queue: a call while
+ * no server is connected fails at once (`lib/rpc/reach.ts` waits before a call, and retries it).
  */
 export class UnaryClient implements UnaryCaller {
   readonly #options: PeerOptions;
@@ -26,7 +26,7 @@ export class UnaryClient implements UnaryCaller {
   #state: connectivityState = connectivityState.IDLE;
   #lookedUp = Number.NEGATIVE_INFINITY;
   #lookup: NodeJS.Timeout | undefined;
-  #pause = lookupPause.first;
+  #pause = lookupIntervalMs.first;
 
   /** @param target host:port, `dns:///host:port`, `ipv4:` or `ipv6:` with several addresses, or `unix:` and a path */
   constructor(target: string, options: PeerOptions) {
@@ -53,15 +53,15 @@ export class UnaryClient implements UnaryCaller {
     return undefined;
   }
 
-  /** Calls back once the state is another. The deadline is not looked at: there are no calls without an end of their own. */
+  /** Calls back once the state has changed. The deadline is ignored: each call has its own. */
   watchConnectivityState(current: connectivityState, _deadline: unknown, callback: () => void): void {
     if (current === this.#state) this.#watchers.add(callback);
     else queueMicrotask(callback);
   }
 
-  get largestHead(): number {
+  get maxHeaderListSize(): number {
     let least = Infinity;
-    for (const { largestHead } of this.#ready) if (largestHead < least) least = largestHead;
+    for (const { maxHeaderListSize } of this.#ready) if (maxHeaderListSize < least) least = maxHeaderListSize;
     return least;
   }
 
@@ -97,7 +97,7 @@ export class UnaryClient implements UnaryCaller {
     }
     const urls = new Map(found.flat().map((address) => [address.key, address]));
     const isChanged = urls.size !== this.#peers.size || [...urls.keys()].some((key) => !this.#peers.has(key));
-    this.#pause = isChanged ? lookupPause.first : Math.min(lookupPause.most, this.#pause * 2);
+    this.#pause = isChanged ? lookupIntervalMs.first : Math.min(lookupIntervalMs.max, this.#pause * 2);
     for (const [key, peer] of this.#peers) {
       if (urls.has(key)) continue;
       this.#peers.delete(key);
@@ -112,8 +112,8 @@ export class UnaryClient implements UnaryCaller {
   #peerAt(address: Address): Peer {
     let wasReady = false;
     const onChange = () => {
-      // Who went away may be back at another address soon.
-      if (wasReady && !peer.isReady) this.#pause = lookupPause.first;
+      // A server that was lost may soon be back at another address.
+      if (wasReady && !peer.isReady) this.#pause = lookupIntervalMs.first;
       wasReady = peer.isReady;
       this.#onPeer();
     };
@@ -121,7 +121,7 @@ export class UnaryClient implements UnaryCaller {
     return peer;
   }
 
-  /** Names may lead elsewhere once a connection is lost. */
+  /** Looks names up again: they may resolve to other addresses once a connection is lost. */
   #resolveLater(): void {
     if (this.#lookup !== undefined) return;
     const pause = Math.max(0, this.#lookedUp + this.#pause - performance.now());

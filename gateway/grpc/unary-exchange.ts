@@ -3,7 +3,7 @@ import { Metadata, status } from '@grpc/grpc-js';
 import { longestTimer } from '#lib/deadline.ts';
 import { deadlineExceeded, isLost, isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
 import { statusIn } from '#lib/rpc/status.ts';
-import { Gathered } from './buffer-list.ts';
+import { BufferList } from './buffer-list.ts';
 import { errorCodes } from './http2/frames.ts';
 import type { Loss, Receiver } from './http2/request.ts';
 
@@ -15,26 +15,26 @@ export interface UnaryAnswer {
   trailers: IncomingHttpHeaders;
 }
 
-/** Of a message: whether it is compressed, and its length. */
+/** The prefix of a message (gRPC over HTTP/2, Length-Prefixed-Message): whether it is compressed, and its length. */
 export const prefixLength = 5;
 
-/** One call: gathers what comes back, and makes an answer or an error of it. */
+/** One unary call: collects the response, and makes an answer or an error of it. */
 export class Exchange implements Receiver {
   readonly #maxAnswer: number;
   readonly #resolve: (answer: UnaryAnswer) => void;
   readonly #reject: (error: CallError) => void;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
-  /** Those of the two with which the answer ended: they have the status. */
+  /** The last of the two: it has the `grpc-status`. */
   #ending: IncomingHttpHeaders | undefined;
-  readonly #body = new Gathered();
-  /** Bytes of the message, as it says itself. */
+  readonly #body = new BufferList();
+  /** The length of the message, as its prefix says. */
   #announced: number | undefined;
   /** Milliseconds since the epoch. */
   #deadline = Infinity;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
-  /** Tells the server that nobody waits any more; what was sent sets it. */
+  /** Cancels the request on the connection; set once it is sent. */
   cancel: () => void = () => {};
 
   constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: CallError) => void) {
@@ -64,7 +64,7 @@ export class Exchange implements Receiver {
     if (this.#isOver) return;
     this.#body.push(piece);
     const { size } = this.#body;
-    // The length of the message comes first: nothing of one that is too long need be waited for.
+    // The length comes first: a message that is too long is refused before it has come.
     if (this.#announced === undefined && size >= prefixLength) {
       this.#announced = this.#body.begin(prefixLength).readUInt32BE(1);
     }
@@ -93,7 +93,7 @@ export class Exchange implements Receiver {
       case 'unsent':
         return this.fail(status.UNAVAILABLE, 'The connection was lost before the call was sent', 'never sent');
       case 'refused': {
-        // Who has begun to answer it has looked at it, whatever is said later.
+        // A server that has begun to answer has processed the call, whatever it says later.
         const delivery = this.#headers === undefined ? 'refused unprocessed' : 'maybe processed';
         return this.fail(status.UNAVAILABLE, 'Stream refused by server', delivery);
       }
@@ -105,7 +105,7 @@ export class Exchange implements Receiver {
         const details = `Received RST_STREAM with code ${loss.code}`;
         const unwanted = unwantedCalls[loss.code];
         if (unwanted !== undefined) return this.fail(unwanted, details, 'answered');
-        // Nobody here cancelled it: the server gave it up.
+        // We did not cancel it, so the server did.
         const isOfServer = loss.code === errorCodes.none || loss.code === errorCodes.cancel;
         return this.#failWithout(isOfServer ? status.UNAVAILABLE : status.INTERNAL, details);
       }
@@ -137,7 +137,7 @@ export class Exchange implements Receiver {
     }
   }
 
-  /** There is no status of gRPC's, but HTTP may have one that is none of success. */
+  /** Fails a call without `grpc-status`: with the HTTP status, if that is not 200. */
   #failWithout(code: status, details: string): void {
     const httpStatus = Number(this.#headers?.[':status'] ?? 200);
     if (httpStatus === 200) return this.fail(code, details, 'maybe processed');
@@ -146,13 +146,13 @@ export class Exchange implements Receiver {
   }
 }
 
-/** Codes of resets that say that the server doesn't want such a call, and what gRPC makes of them. */
+/** Error codes of RST_STREAM by which the server rejects a call, and the gRPC status for each (gRPC over HTTP/2, Errors). */
 const unwantedCalls: Record<number, status> = {
   [errorCodes.enhanceYourCalm]: status.RESOURCE_EXHAUSTED,
   [errorCodes.inadequateSecurity]: status.PERMISSION_DENIED,
 };
 
-/** What HTTP says for gRPC, where nobody does for it. */
+/** The gRPC status for an HTTP status, where there is no `grpc-status` (HTTP to gRPC Status Code Mapping). */
 const httpStatuses: Record<number, status> = {
   400: status.INTERNAL,
   401: status.UNAUTHENTICATED,
@@ -164,7 +164,7 @@ const httpStatuses: Record<number, status> = {
   504: status.UNAVAILABLE,
 };
 
-/** As grpc-js's client throws it. */
+/** An error as the client of grpc-js throws it. */
 export function failure(
   code: status,
   details: string,

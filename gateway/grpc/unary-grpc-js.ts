@@ -6,8 +6,8 @@ import type { UnaryAnswer } from './unary-exchange.ts';
 
 /** What makes unary calls to the servers of a backend: our own client, or grpc-js's. */
 export interface UnaryCaller extends Connected {
-  /** Bytes that the fields of a request may have for each of the servers, as far as they say so (RFC 9113, 6.5.2). */
-  readonly largestHead: number;
+  /** The least SETTINGS_MAX_HEADER_LIST_SIZE of the servers; Infinity if none announced one. */
+  readonly maxHeaderListSize: number;
   /**
    * Makes a call.
    *
@@ -28,11 +28,11 @@ export interface UnaryCaller extends Connected {
 
 const asIs = (bytes: Buffer) => bytes;
 
-/** Makes unary calls with grpc-js's client, for whoever doesn't want ours: each costs about half as much again. */
+/** Makes unary calls with grpc-js's client, in place of ours: each costs about half as much again. */
 export class GrpcJsCaller implements UnaryCaller {
   readonly #client: Client;
-  /** grpc-js doesn't tell; a server that is sent more resets the call. */
-  readonly largestHead = Infinity;
+  /** grpc-js doesn't say; a server that is sent more resets the call. */
+  readonly maxHeaderListSize = Infinity;
 
   /** @param client of `openClient`, whose errors say how far calls came */
   constructor(client: Client) {
@@ -71,7 +71,7 @@ export class GrpcJsCaller implements UnaryCaller {
         (error, answer) => (outcome = { error, answer }),
       );
       call.on('metadata', (received: Metadata) => (headers = plain(received)));
-      // It comes right behind the answer.
+      // The status comes right after the answer.
       call.on('status', ({ metadata: received }: { metadata: Metadata }) => {
         const trailers = plain(received);
         const { error, answer } = outcome!;

@@ -15,41 +15,41 @@ export interface PeerOptions {
   keepalive: Keepalive;
 }
 
-/** When a server that owes an answer is asked whether it is there (PING), in milliseconds. */
+/** When a server with calls in flight is sent a PING, in milliseconds. */
 export interface Keepalive {
-  /** For so long it has to be silent before. */
+  /** How long it must have been silent before. */
   silence: number;
-  /** How long it may take to answer; then the connection is given up, with all calls on it. */
+  /** How long the acknowledgement may take; then the connection is closed, with all calls on it. */
   limit: number;
-  /** After an answer it isn't asked again for so long, unless it has said something else meanwhile. */
+  /** How long no PING follows an acknowledged one, unless the server has sent something else meanwhile. */
   rest: number;
 }
 
 export const keepalives = {
-  /** One that is frozen is found out within 5 s. */
+  /** Finds a frozen server within 5 s. */
   ours: { silence: 1_000, limit: 3_000, rest: 0 },
   /**
-   * Servers of gRPC hang up on whom they allow no PINGs (GOAWAY, too_many_pings): by default those in Go, Java and C++ do after more
-   * than two within 5 minutes between which they sent nothing else.
+   * gRPC servers close connections with too many PINGs (GOAWAY, too_many_pings): by default those in Go, Java and C++ do after more than
+   * two within 5 minutes between which they sent nothing else.
    */
   foreign: { silence: 10_000, limit: 10_000, rest: 310_000 },
 } as const satisfies Record<string, Keepalive>;
 
-/** Where to connect to, and as whom the server is addressed. */
+/** Where to connect to, and the `:authority` of requests. */
 export interface Address {
   key: string;
   authority: string;
   connectTo: { host: string; port: number } | { path: string };
 }
 
-/** Milliseconds that a server may take to accept a connection, and to say what it takes. */
-const connectLimit = 5_000;
+/** How long a server may take to accept a connection and to send its SETTINGS. */
+const connectTimeoutMs = 5_000;
 /**
- * Milliseconds between attempts to connect. An address that never was there while others are isn't one that a service is about to
- * come back at: of a name that has an IPv6 and an IPv4 address often only one is served.
+ * Milliseconds between attempts to connect. An address that was never connected while others of the same name are is tried less often:
+ * of a name with an IPv6 and an IPv4 address often only one is served.
  */
-const backoff = { first: 100, most: 1_000, mostOfOther: 30_000 };
-/** Milliseconds after which a connection has proved itself that nobody has answered on. */
+const backoffMs = { first: 100, max: 1_000, maxIfNeverConnected: 30_000 };
+/** Milliseconds after which a connection counts as working even if no call was answered on it. */
 const trial = 5_000;
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
 
@@ -62,7 +62,7 @@ export class Peer {
   /** By the path of the RPC. */
   readonly #heads = new Map<string, RequestHead>();
   #connection: ClientConnection | undefined;
-  /** Whether a connection is made that is to take the place of the one that there is. */
+  /** Whether a replacement of the current connection is being made. */
   #isReplacing = false;
   #retry: NodeJS.Timeout | undefined;
   #failures = 0;
@@ -71,7 +71,7 @@ export class Peer {
   #replaceAfter = 0;
   #isClosed = false;
   isReady = false;
-  /** What the last try to connect came to, if it failed. */
+  /** Why the last attempt to connect failed. */
   whyAway: string | undefined;
 
   /** @param isAlone whether no other server of the same target is connected */
@@ -84,8 +84,8 @@ export class Peer {
   }
 
   /** Bytes that the fields of a request may have, as far as the server says so. */
-  get largestHead(): number {
-    return this.#connection?.largestHead ?? Infinity;
+  get maxHeaderListSize(): number {
+    return this.#connection?.maxHeaderListSize ?? Infinity;
   }
 
   get hasFailed(): boolean {
@@ -138,7 +138,7 @@ export class Peer {
     return head;
   }
 
-  /** @param worn the connection that the new one takes the place of, once it is ready */
+  /** @param worn the connection that the new one replaces once it is ready */
   #connect(worn?: ClientConnection): void {
     const socket = this.#openSocket();
     let pings: NodeJS.Timeout | undefined;
@@ -148,7 +148,7 @@ export class Peer {
       if (isReplacement) this.#isReplacing = false;
       isReplacement = false;
     };
-    const limit = setTimeout(() => socket.destroy(), connectLimit);
+    const limit = setTimeout(() => socket.destroy(), connectTimeoutMs);
     const connection = new ClientConnection(socket, {
       window,
       onReady: () => {
@@ -170,7 +170,7 @@ export class Peer {
         this.#wasReady = true;
         this.#onChange();
       },
-      // What the server still answers comes to its end; new calls go to a new connection.
+      // Calls in flight are still answered; new calls go to a new connection.
       onRetired: () => {
         clearTimeout(limit);
         replaced();
@@ -178,21 +178,21 @@ export class Peer {
         this.#connection = undefined;
         this.isReady = false;
         if (!this.#isClosed) {
-          // A server that hangs up as soon as it is called is there no more than one that can't be reached.
+          // A server that closes each connection at its first call counts as one that can't be reached.
           const isProven = connection.heard > 0 || performance.now() - readyAt > trial;
           this.#failures = isProven ? 0 : this.#failures + 1;
           this.#connectLater();
         }
         this.#onChange();
       },
-      onWorn: () => {
+      onTooManyResets: () => {
         if (this.#connection !== connection || this.#isReplacing || this.#isClosed) return;
         if (performance.now() < this.#replaceAfter) return;
-        this.#replaceAfter = performance.now() + backoff.first;
+        this.#replaceAfter = performance.now() + backoffMs.first;
         this.#isReplacing = true;
         this.#connect(connection);
       },
-      mostResets: maxResets,
+      maxResets,
     });
     socket.once('close', () => clearInterval(pings));
     if (worn === undefined) this.#connection = connection;
@@ -210,17 +210,17 @@ export class Peer {
             if (this.alpnProtocol !== 'h2') this.destroy();
           });
     socket.once('error', (error) => (this.whyAway = error.message));
-    // Of servers that owe nothing it is noticed so, in the end, that they are gone.
+    // TCP keepalive: without calls in flight there are no PINGs that would notice a lost server.
     return socket.setNoDelay().setKeepAlive(true, 10_000).unref();
   }
 
   #connectLater(): void {
-    const most = this.#wasReady || this.#isAlone() ? backoff.most : backoff.mostOfOther;
-    const pause = this.#failures === 0 ? 0 : Math.min(most, backoff.first * 1.6 ** (this.#failures - 1));
+    const maxMs = this.#wasReady || this.#isAlone() ? backoffMs.max : backoffMs.maxIfNeverConnected;
+    const pause = this.#failures === 0 ? 0 : Math.min(maxMs, backoffMs.first * 1.6 ** (this.#failures - 1));
     this.#retry = setTimeout(() => this.#connect(), pause * (0.8 + Math.random() * 0.4)).unref();
   }
 
-  /** Ends the connection when the server owes answers and is silent. */
+  /** Closes the connection when calls are in flight and the server is silent. */
   #keepAlive(connection: ClientConnection): NodeJS.Timeout {
     const { silence, limit, rest } = this.#options.keepalive;
     let isAsked = false;

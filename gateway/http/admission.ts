@@ -10,7 +10,7 @@ export interface AdmissionOptions {
   places: number;
   /** Bytes that a JSON body may have. */
   bodyLimit: number;
-  /** For whom a request counts. */
+  /** The client that a request counts for. */
   clientOf(request: IncomingMessage, response: ServerResponse): string;
   log: Logger;
 }
@@ -18,19 +18,19 @@ export interface AdmissionOptions {
 /** What is limited, as it is called in metrics and in the log. */
 type Limited = 'calls' | 'streams' | 'bodies' | 'connections' | 'backends';
 
-/** A stream lasts up to an hour, a unary call for seconds: whatever the first do, all places of the second are left. */
+/** A stream lasts up to an hour, a unary call for seconds: streams have places of their own and take none of those of calls. */
 const streamsPerCall = 0.5;
 /** A body that is on its way holds no more than a socket and `pieceSize` bytes, so there may be more of them than calls. */
 const bodiesPerCall = 4;
-/** Clients keep connections for their next request, and browsers several at once. */
+/** Clients keep connections for their next request, and browsers open several at once. */
 const connectionsPerCall = 10;
-/** Bytes of bodies beyond their first piece are counted in such pieces: as many as a system gives at once. */
+/** Bodies count in pieces of so many bytes beyond their first: as many as one read from a socket gives. */
 const pieceSize = 64 * 1024;
-/** Bytes of bodies that may be held in all: beside what a process needs, what a small machine has. But a client has room for some of the largest. */
-const leastBytes = 256 * 1024 * 1024;
-const largestBodies = 8;
-/** Milliseconds between two lines that say that something is refused: one for each would cost what there is too little of. */
-const logPause = 10_000;
+/** Bytes of bodies that may be held in memory together: what a small machine can spare, but no fewer than some of the largest bodies. */
+const minBodyBytes = 256 * 1024 * 1024;
+const minLargestBodies = 8;
+/** How often refusals are logged at most: a line for each would cost what there is too little of. */
+const logIntervalMs = 10_000;
 
 const refused = counter('http_refused_total', 'Requests and connections for which there was no place', {
   of: ['calls', 'streams', 'bodies', 'connections', 'backends'] satisfies Limited[],
@@ -51,12 +51,12 @@ export class Admission {
   readonly #pieces: Places;
   readonly #connections: Places;
   #refused: Partial<Record<Limited, number>> = {};
-  #toldAt = Number.NEGATIVE_INFINITY;
+  #loggedAt = Number.NEGATIVE_INFINITY;
 
   constructor({ places, bodyLimit, clientOf, log }: AdmissionOptions) {
     this.#clientOf = clientOf;
     this.#log = log;
-    const bytes = Math.max(leastBytes, largestBodies * bodyLimit);
+    const bytes = Math.max(minBodyBytes, minLargestBodies * bodyLimit);
     this.#calls = new Places('calls', places);
     this.#streams = new Places('streams', places * streamsPerCall);
     this.#bodies = new Places('bodies', places * bodiesPerCall);
@@ -117,7 +117,7 @@ export class Admission {
 
   #hold(places: Places, request: IncomingMessage, response: ServerResponse): void {
     const leave = this.#take(places, request, response);
-    // It has been closed already: that isn't told again.
+    // There is no second `close` event.
     if (response.destroyed) leave();
     else response.on('close', leave);
   }
@@ -132,13 +132,13 @@ export class Admission {
   #tell({ of, isFull }: Pick<Places, 'of' | 'isFull'>): void {
     refused.inc({ of, why: isFull ? 'full' : 'share' });
     this.#refused[of] = (this.#refused[of] ?? 0) + 1;
-    if (performance.now() - this.#toldAt < logPause) return;
+    if (performance.now() - this.#loggedAt < logIntervalMs) return;
     this.#log.warn(
       { refused: this.#refused },
       'there is more to do than can be done, or than is for one client: it is refused',
     );
     this.#refused = {};
-    this.#toldAt = performance.now();
+    this.#loggedAt = performance.now();
   }
 }
 

@@ -4,8 +4,8 @@ import { BoundedMap } from '#lib/bounded-map.ts';
 import { clientOf } from '#lib/client-address.ts';
 import { credentialsOf } from './credentials.ts';
 
-/** So many tokens and API keys are remembered, of some 200 bytes each. The oldest is forgotten first: it counts for its address until it comes again. */
-const remembered = 100_000;
+/** So many tokens and API keys are remembered, of some 200 bytes each. One that was forgotten counts for its address until it is used again. */
+const maxCredentials = 100_000;
 
 /** For whom a request counts. */
 export interface Caller {
@@ -22,7 +22,7 @@ export interface Caller {
  */
 export class Callers {
   /** The users of tokens and API keys that a backend has taken, by the hashes of those. */
-  readonly #users = new BoundedMap<string, string>(remembered);
+  readonly #users = new BoundedMap<string, string>(maxCredentials);
 
   of({ headers, ip = 'unknown' }: Request): Caller {
     const { authorization, apiKey } = credentialsOf(headers);

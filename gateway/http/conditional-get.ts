@@ -11,7 +11,7 @@ type Coding = 'br' | 'gzip' | 'identity';
 const compressGzip = promisify(gzip);
 const compressBrotli = promisify(brotliCompress);
 /** Bytes from which on compression pays: fewer fit into a packet or two anyway. */
-const worthCompressing = 2_048;
+const minCompressedBytes = 2_048;
 /** What is compressed for one answer: on the text of lists the level wins as much as any, for half of the time. */
 const level = 3;
 /** What is compressed once: beyond these, it takes many times as long for a hundredth less. */
@@ -165,7 +165,7 @@ export function entityTags(content: string | Uint8Array, lasting = content): Ent
 }
 
 function codingsOf(type: string, length: number, shorter: readonly Coding[]): readonly Coding[] {
-  return length >= worthCompressing && text.test(type) ? shorter : [];
+  return length >= minCompressedBytes && text.test(type) ? shorter : [];
 }
 
 /**

@@ -12,7 +12,7 @@ type Connection = Duplex & { _httpMessage?: ServerResponse | null };
  * Answers what never becomes a request: bytes that are no HTTP, headers that are too large or too slow, CONNECT. The
  * answers to requests that came before on the same connection go first. Each gets a line in the log.
  *
- * @param formOf how problems are told of what is at a path. Of what came that may be unknown: then it is the usual form.
+ * @param formOf the form of problems at a path. Where no path is known, it is application/problem+json.
  */
 export function answerConnectionErrors(
   server: Server,
@@ -36,7 +36,7 @@ export function answerConnectionErrors(
   server.on('connect', (_request, socket: Connection) => {
     const problem = new Problem(405, 'METHOD_NOT_ALLOWED', 'This is no proxy', { headers: { Allow: 'GET, OPTIONS' } });
     tell(problem.status, 'CONNECT');
-    // Node has let go of it: nobody else hears that it breaks.
+    // Node has detached the socket: nothing else listens for its errors.
     socket.on('error', () => socket.destroy());
     refuse(socket, problem, problemJson);
   });
@@ -53,8 +53,8 @@ function firstUrl(bytes: Buffer | undefined): string | undefined {
 }
 
 /**
- * Ends a connection on which for `idle` milliseconds nothing has moved, unless the other side waits for us: an answer is then
- * still in the making. One that is kept alive between two requests ends in the same way.
+ * Closes a connection that was idle for `idle` milliseconds, unless the client waits for an answer that is still being made. A
+ * connection that is kept alive between two requests is closed in the same way.
  */
 export function endIdleConnections(server: Server, idle: number): void {
   server.setTimeout(idle, (socket: Connection) => {

@@ -16,7 +16,7 @@ export function limitConnections(server: Server, take: (client: string) => (() =
   });
 }
 
-/** How much of what was written to a connection there was at a moment, and how much of it the other side had taken. */
+/** How many bytes were written to a connection by some moment, and how many of them the client had read. */
 interface Progress {
   written: number;
   taken: number;
@@ -43,12 +43,12 @@ export function closeSlowReaders(server: Server, { window, rate }: RateFloorOpti
       before.taken = taken;
     }
   }, window);
-  // It isn't what a process is there for.
+  // It must not keep the process alive.
   timer.unref();
   return () => clearInterval(timer);
 }
 
-/** What Node has inside a socket: without it, what is taken shows only once all of a write is. */
+/** Node's internal handle of a socket, which knows of partial writes. */
 interface Handle {
   bytesWritten?: number;
   writeQueueSize?: number;

@@ -2,13 +2,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 /** Which web pages may read the answers (Fetch standard, CORS): by their origins, all of them (`*`), or none. */
 export interface Cors {
-  /** Says on an answer who may read it. */
+  /** Sets the headers that say which pages may read an answer. */
   mark(request: IncomingMessage, response: ServerResponse): void;
-  /** What a browser is told that asks before it sends a request; undefined if this is no such question, or not for its page. */
+  /** The headers that answer a preflight request; undefined if it is none, or if the page's origin is not allowed. */
   preflight(request: IncomingMessage, methods: readonly string[]): Record<string, string> | undefined;
 }
 
-/** Of our answers what a page can read beyond what it always can. */
+/** Response headers that pages may read beyond the safelisted ones (Access-Control-Expose-Headers). */
 const exposed = [
   'Accept-Ranges',
   'Allow',
@@ -24,7 +24,7 @@ const exposed = [
   'X-Request-ID',
   'X-Should-Retry',
 ].join(', ');
-/** Seconds for which browsers needn't ask again: the most that they take. */
+/** Seconds for which browsers may cache a preflight: the most that they accept. */
 const maxAge = '7200';
 
 /**

@@ -1,15 +1,15 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 
 /**
- * Answers that go out before the request's body has come in. A connection that is closed with bytes still coming loses the
- * answer, too: the client's system then throws away what it hasn't read yet. So the rest is read and dropped, within limits.
+ * Lingering close: for answers that are sent before the request's body has come. If the connection were closed while the client still
+ * sends, TCP would reset it and the client lose the answer. So the rest of the body is read and dropped, within limits.
  */
 
-/** A body of so many bytes is rather read to its end than paid for with a new connection. */
-const worthKeeping = 1024 * 1024;
-/** What may still come before the connection is cut. */
-const mostBytes = 64 * 1024 * 1024;
-const mostTime = 5_000;
+/** Up to so many bytes are read, so that the connection can be used again: that costs less than a new one. */
+const minKeptBytes = 1024 * 1024;
+/** What may still come before the connection is closed all the same. */
+const maxLingerBytes = 64 * 1024 * 1024;
+const maxLingerMs = 5_000;
 
 const continued = new WeakSet<IncomingMessage>();
 
@@ -41,7 +41,7 @@ export function sendWhole(
   }
   // A client that was not told to go on may send its body or not: only a new connection tells the two apart.
   const comes = !waitsForBody(request) || continued.has(request);
-  if (!comes || rest > worthKeeping) response.setHeader('Connection', 'close');
+  if (!comes || rest > minKeptBytes) response.setHeader('Connection', 'close');
   const closes =
     !response.shouldKeepAlive || headers['Connection'] === 'close' || response.getHeader('Connection') === 'close';
   response.writeHead(status, headers);
@@ -66,11 +66,11 @@ function unreadBytes(request: IncomingMessage): number {
 function dropRest(request: IncomingMessage, closes: boolean): void {
   const { socket } = request;
   let bytes = 0;
-  const timer = setTimeout(() => socket.destroy(), mostTime);
+  const timer = setTimeout(() => socket.destroy(), maxLingerMs);
   const done = () => clearTimeout(timer);
   request.on('data', (piece: Buffer) => {
     bytes += piece.length;
-    if (bytes > mostBytes) socket.destroy();
+    if (bytes > maxLingerBytes) socket.destroy();
   });
   request.on('end', () => {
     done();

@@ -2,7 +2,7 @@ import type { RequestHandler } from 'express';
 import type { RequestDetails } from './request-details.ts';
 import { Problem } from './problem.ts';
 
-const window = 1_000;
+const windowMs = 1_000;
 
 /** How often each client came in the second that runs. */
 class Counts {
@@ -14,12 +14,12 @@ class Counts {
     const now = performance.now();
     if (now >= this.#ends) {
       this.#counts = new Map();
-      this.#ends = now + window;
+      this.#ends = now + windowMs;
     }
     const count = (this.#counts.get(client) ?? 0) + 1;
     this.#counts.set(client, count);
     // A sum of floating-point numbers less one of them may be more than the other.
-    return { count, left: Math.min(window, this.#ends - now) };
+    return { count, left: Math.min(windowMs, this.#ends - now) };
   }
 }
 

@@ -33,7 +33,7 @@ export async function readBody(
     let place: ReturnType<Admission['body']> | undefined;
     const stop = () => {
       clearTimeout(timer);
-      pace.stop();
+      rateFloor.stop();
       place?.end();
       request.off('data', onData).off('end', onEnd).off('close', onClose);
     };
@@ -43,7 +43,7 @@ export async function readBody(
     };
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      pace.count(chunk.length);
+      rateFloor.count(chunk.length);
       if (size > limit) return fail(tooLarge());
       chunks.push(chunk);
       tryTo(() => place?.grow(size));
@@ -61,7 +61,7 @@ export async function readBody(
     };
     const onClose = () => fail(incomplete());
     const timer = setTimeout(() => fail(tooSlow()), bodyTimeout);
-    const pace = new RateFloor(floor, () => fail(tooSlow()));
+    const rateFloor = new RateFloor(floor, () => fail(tooSlow()));
     request.on('data', onData).on('end', onEnd).on('close', onClose);
     tryTo(() => (place = admission.body(request, response)));
   });

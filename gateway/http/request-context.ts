@@ -17,21 +17,21 @@ export interface OpenAnswers {
   stopping: boolean;
 }
 
-export interface BeginOptions {
+export interface RequestContextOptions {
   log: Logger;
   open: OpenAnswers;
   callers: Callers;
   cors: Cors;
   /** Whether a proxy may say that it ended TLS in front of us. */
   isBehindProxy: boolean;
-  /** Paths that those who watch over it ask for every second. */
+  /** Paths of health checks, which are asked for every second: these requests are logged at debug level. */
   watched: ReadonlySet<string>;
 }
 
-/** Bytes of the path and the query together; Node refuses what with all headers is over 16 KiB. */
-const longestTarget = 8 * 1024;
-const mostHeaders = 100;
-const mostParameters = 500;
+/** Bytes of the path and the query together. Node itself refuses more than 16 KiB of head. */
+const maxTargetBytes = 8 * 1024;
+const maxHeaders = 100;
+const maxParameters = 500;
 
 /** Requests that were answered. */
 export const answered = counter('http_requests_total', 'HTTP requests, by route and status', [
@@ -45,14 +45,14 @@ const answering = durationHistogram(
   ['route'],
 );
 const inFlight = gauge('http_requests_in_flight', 'HTTP requests being answered');
-/** What a request that leads nowhere is counted under: a client may think up any path and method. */
+/** The labels of requests without a route: clients may invent any path and method. */
 export const noRoute = { route: 'none', method: 'any' };
 
-/** What may come of a request to any route, beside its success. */
+/** The statuses that a request to any route may fail with. */
 const commonFailures = [429, 500, 503, 504];
 
 /** Lets the counter of a route's requests begin at 0, so that a monitor sees the first of them. */
-export function beginCounting({ method, route }: { method: string; route: string }, success: number): void {
+export function startCounter({ method, route }: { method: string; route: string }, success: number): void {
   const status = [success, ...commonFailures].map(String);
   if (method !== '*') beginAtZero(answered, { method: [method], route: [route], status });
 }
@@ -61,7 +61,14 @@ export function beginCounting({ method, route }: { method: string; route: string
  * Gives each request its id, its context, its line in the log and the headers that every answer has, and refuses what HTTP itself
  * forbids, or what is too much.
  */
-export function begin({ log, open, callers, cors, isBehindProxy, watched }: BeginOptions): RequestHandler {
+export function requestContext({
+  log,
+  open,
+  callers,
+  cors,
+  isBehindProxy,
+  watched,
+}: RequestContextOptions): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
     const requestId = requestIdOf(request.headers);
@@ -81,7 +88,7 @@ export function begin({ log, open, callers, cors, isBehindProxy, watched }: Begi
       answered.inc({ method, route, status: line.status });
       answering.observe({ route }, took / 1_000);
       callers.answered(caller, line.status, line.user);
-      // That they ask is no news, nor each of those for whom there is no room.
+      // Health checks are no news, and refused requests are logged together.
       const level = watched.has(pathname) || (response.locals as RequestDetails).isRefused === true ? 'debug' : 'info';
       withContext(context, () => log[level](line, 'http'));
     });
@@ -115,14 +122,14 @@ function check(request: Request): void {
   const { expect, 'transfer-encoding': transferEncoding } = headers;
   requireHost(request);
   for (const name of ['authorization', 'x-api-key'] as const) {
-    // Who else reads the request may take another one of them for the caller's.
+    // Another server on the way may read another one of them.
     if (headers[name] !== undefined && valuesOf(name, rawHeaders).length > 1) {
       throw new Problem(400, 'MALFORMED_HEADER', `There must be one header ${canonicalHeader(name)}`);
     }
   }
   if (transferEncoding !== undefined) requireChunks(transferEncoding, httpVersion);
   if (method === 'PUT' && headers['content-range'] !== undefined) {
-    // What is a part of something must not take the place of all of it (RFC 9110, 14.5).
+    // A part must not replace the whole (RFC 9110, 14.5).
     throw new Problem(400, 'MALFORMED_REQUEST', 'A PUT with Content-Range is not taken: nothing here is put in parts');
   }
   // HTTP/1.0 knows of no expectations: there they are ignored (RFC 9110, 10.1.1).
@@ -132,15 +139,15 @@ function check(request: Request): void {
     });
   }
   // Names and values by turns.
-  if (rawHeaders.length > 2 * mostHeaders) {
-    throw new Problem(431, 'HEADERS_TOO_LARGE', `There must not be more than ${mostHeaders} headers`);
+  if (rawHeaders.length > 2 * maxHeaders) {
+    throw new Problem(431, 'HEADERS_TOO_LARGE', `There must not be more than ${maxHeaders} headers`);
   }
-  if (url.length > longestTarget) {
-    throw new Problem(414, 'URI_TOO_LONG', `The path and the query must not have more than ${longestTarget} bytes`);
+  if (url.length > maxTargetBytes) {
+    throw new Problem(414, 'URI_TOO_LONG', `The path and the query must not have more than ${maxTargetBytes} bytes`);
   }
-  // As many as fit into this need no counting.
-  if (url.length > mostParameters && url.split('&', mostParameters + 1).length > mostParameters) {
-    throw new Problem(400, 'TOO_MANY_PARAMETERS', `There must not be more than ${mostParameters} parameters`);
+  // A shorter URL can't have too many.
+  if (url.length > maxParameters && url.split('&', maxParameters + 1).length > maxParameters) {
+    throw new Problem(400, 'TOO_MANY_PARAMETERS', `There must not be more than ${maxParameters} parameters`);
   }
 }
 
@@ -159,13 +166,13 @@ function requireChunks(transferEncoding: string, httpVersion: string): void {
   }
 }
 
-/** Of a request that leads somewhere the template of its route: what else is in the path is nobody's business. */
+/** The line in the log: with the template of the route rather than the path, which may hold personal data. */
 function lineOf(request: Request, response: Response) {
   const { route, user } = response.locals as RequestDetails;
   return {
     method: request.method,
     route,
-    // So that it can be found out who is calling what isn't there.
+    // So that calls to paths that don't exist can be found.
     path: route === undefined ? targetOf(request.url).pathname.slice(0, 200) : undefined,
     status: response.headersSent ? response.statusCode : 499,
     user,

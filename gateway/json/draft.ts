@@ -2,7 +2,7 @@ import { ScalarType } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { scalarWires, zeroScalar } from './scalars.ts';
 import type { Field, MessageType, ValueType } from './schema.ts';
-import { isOwnForm } from './well-known.ts';
+import { isObjectInJson } from './well-known.ts';
 
 /**
  * A message on its way to a backend: the fields that are set, whatever they came from (body, query, path). A message of
@@ -19,7 +19,7 @@ export function zero(type: ValueType): unknown {
 
 /** A message with nothing in it. */
 export function emptyMessage(type: MessageType): unknown {
-  return isOwnForm(type) ? new Map() : new Uint8Array();
+  return isObjectInJson(type) ? new Map() : new Uint8Array();
 }
 
 /** The message that holds the last of `fields`, made where it is missing. */

@@ -5,12 +5,12 @@ function isSpace(byte: number): boolean {
   return byte === 0x20 || (byte >= 0x09 && byte <= 0x0d);
 }
 
-/** The values in a body are too long. */
+/** A value in a body is too long. */
 export class ValueTooLong extends Error {}
 
 /**
- * Cuts a stream of JSON values apart, whatever is between them: lines, spaces, or nothing. It only looks for their ends;
- * whether they are JSON is seen when they are parsed.
+ * Splits a stream of JSON values, whatever is between them: lines, spaces, or nothing. It only looks for their ends; whether they are
+ * JSON is checked when they are parsed.
  */
 export class JsonValues {
   readonly #limit: number;

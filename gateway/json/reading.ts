@@ -17,15 +17,15 @@ export interface Place {
 const maxViolations = 500;
 /** The characters of a path in proto names that are kept: it goes to backends in a header, and may hold a key of a map. */
 const maxPath = 200;
-/** The characters of a path beyond which it names what holds a value rather than the value. */
-const longestPath = 2_000;
-/** The characters of paths whose spelling is kept, for the whole of a request. */
-const mostSpelled = 1024 * 1024;
+/** A path with more characters names what holds a value, rather than the value. */
+const maxSpelledPath = 2_000;
+/** The total length of the paths whose spelling is kept for one request. */
+const maxSpelled = 1024 * 1024;
 
 /** What is learned about a request while it is read: what is wrong with it, and how the client spelled its fields. */
 export class Reading {
   readonly violations: Violation[] = [];
-  /** Whether a member of the body that is no field is wrong. */
+  /** Whether a member of the body that is not a field is an error. */
   readonly knowsAll: boolean;
   /** Whether the request asks for server-sent events, where it can. */
   asksForEvents = false;
@@ -50,7 +50,7 @@ export class Reading {
 
   /** Notes that the client wrote `sent` for `field`, unless there is too much to note. */
   spell({ field, sent }: Place): void {
-    if (field === sent || this.#spelled > mostSpelled) return;
+    if (field === sent || this.#spelled > maxSpelled) return;
     this.#spelled += field.length;
     this.#spellings.set(field, sent);
   }
@@ -96,7 +96,7 @@ export function child(parent: Place, name: string, key: string): Place {
 
 /** Keys of maps are as long as clients like, and a path would repeat them for each value below. */
 function isLong({ field, sent }: Place): boolean {
-  return field.length > longestPath || sent.length > longestPath;
+  return field.length > maxSpelledPath || sent.length > maxSpelledPath;
 }
 
 /** The place of an item of a list or map. */

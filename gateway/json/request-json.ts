@@ -4,7 +4,7 @@ import { writeDraft, zero, type Draft } from './draft.ts';
 import { child, root, step, type Place, type Reading } from './reading.ts';
 import type { Json, Scalar } from './scalars.ts';
 import { Fault, messageType, type EnumNames, type Field, type MessageType, type ValueType } from './schema.ts';
-import { isOwnForm, maxDepth, wellKnownTypes } from './well-known.ts';
+import { isObjectInJson, maxDepth, wellKnownTypes } from './well-known.ts';
 
 /** How a dialect reads JSON: where proto3 JSON leaves a choice, and where the dialect is more lenient or stricter. */
 export interface JsonReader {
@@ -44,7 +44,8 @@ export class RequestJson {
    * @returns the bytes of a message of the second kind
    */
   whole(type: MessageType, json: Json, draft: Draft, reading: Reading): Uint8Array | undefined {
-    if (!isOwnForm(type)) return this.#value({ kind: 'message', message: type }, json, reading, root, 0) as Uint8Array;
+    if (!isObjectInJson(type))
+      return this.#value({ kind: 'message', message: type }, json, reading, root, 0) as Uint8Array;
     this.message(type, json, draft, reading, root);
     return undefined;
   }
@@ -139,7 +140,7 @@ export class RequestJson {
   }
 
   #value(type: ValueType, json: Json, reading: Reading, place: Place, depth: number): unknown {
-    if (type.kind === 'message' && isOwnForm(type.message)) {
+    if (type.kind === 'message' && isObjectInJson(type.message)) {
       const draft: Draft = new Map();
       this.message(type.message, json, draft, reading, place, depth + 1);
       return draft;
@@ -171,7 +172,7 @@ export class RequestJson {
     const type = messageType(desc);
     const value = this.#value(
       { kind: 'message', message: type },
-      isOwnForm(type) ? content : content['value'],
+      isObjectInJson(type) ? content : content['value'],
       reading,
       place,
       depth + 1,

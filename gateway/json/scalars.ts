@@ -150,7 +150,7 @@ function longFrom(json: Json, min: bigint, max: bigint): bigint | Fault {
   return notWithin(value, min, max);
 }
 
-/** Of its limits that is told which a number doesn't keep: those of a type say nothing to whoever sent a text. */
+/** Names the limit that a number breaks; the range of the type would not help a client that sent a text. */
 function notWithin(value: number | bigint | undefined, min: number | bigint, max: number | bigint): Fault {
   if (value === undefined) return new Fault('must be a whole number');
   if (value > max) return new Fault(`must be at most ${max}`);

@@ -136,11 +136,12 @@ const durationType: WellKnownType = {
 };
 
 /** Characters of a field mask: as many as fit into a message of 4 MiB, which is what gRPC servers take by default. */
-export const longestMask = 4 * 1024 * 1024;
+export const maxMaskLength = 4 * 1024 * 1024;
 
 /** Names of fields with commas between them; what they are isn't looked at. */
 export function namesInMask(text: string): string[] | Fault {
-  if (text.length > longestMask) return new Fault(`must not have more than ${longestMask} characters`, 'max_length');
+  if (text.length > maxMaskLength)
+    return new Fault(`must not have more than ${maxMaskLength} characters`, 'max_length');
   return text === '' ? [] : text.split(',');
 }
 
@@ -229,7 +230,7 @@ export const wellKnownTypes: ReadonlyMap<string, WellKnownType> = new Map<string
 const any = 'google.protobuf.Any';
 
 /** Whether a message is an object with its fields in JSON. */
-export function isOwnForm(type: MessageType): boolean {
+export function isObjectInJson(type: MessageType): boolean {
   return type.typeName !== any && !wellKnownTypes.has(type.typeName);
 }
 

@@ -32,7 +32,7 @@ export interface Leaf {
 }
 
 /** How deep query parameters are named. */
-const deepest = 5;
+const maxDepth = 5;
 
 /** Makes JSON schemas of messages, as the gateway reads and answers them. */
 export class Schemas {
@@ -103,7 +103,7 @@ export class Schemas {
 
   /** An example of a message, made of those at its fields; undefined if there is none at all, though it has fields. */
   exampleOfMessage(message: DescMessage, left: ReadonlySet<string> = new Set(), depth = 0): unknown {
-    if (depth > deepest) return undefined;
+    if (depth > maxDepth) return undefined;
     const fields = message.fields.filter(({ name }) => !left.has(name));
     const entries = fields
       .map((field) => {
@@ -117,7 +117,7 @@ export class Schemas {
 
   /** All query parameters that a message may be given by. */
   leaves(message: DescMessage, parents: readonly DescField[] = []): Leaf[] {
-    if (parents.length >= deepest) return [];
+    if (parents.length >= maxDepth) return [];
     return message.fields.flatMap((field) => {
       const path = [...parents, field];
       const names = path.map(({ name }) => name);

@@ -44,7 +44,7 @@ export function readQuery(binding: Binding, query: string, draft: Draft, reading
 }
 
 /** Parameters of a form, which counts as query: as many values as JSON may hold. */
-const mostParameters = maxValues;
+const maxParameters = maxValues;
 
 /** The parameters in the order of their first value. @throws Problem 413 if there are too many */
 function parametersOf(query: string, reading: Reading): Map<string, string[]> {
@@ -55,8 +55,8 @@ function parametersOf(query: string, reading: Reading): Map<string, string[]> {
     if (to === -1) to = query.length;
     if (to === from) continue;
     count += 1;
-    if (count > mostParameters) {
-      throw new Problem(413, 'PAYLOAD_TOO_LARGE', `There must not be more than ${mostParameters} parameters`);
+    if (count > maxParameters) {
+      throw new Problem(413, 'PAYLOAD_TOO_LARGE', `There must not be more than ${maxParameters} parameters`);
     }
     const pair = query.slice(from, to);
     const equals = pair.indexOf('=');

@@ -134,12 +134,12 @@ const units: Record<string, bigint> = {
 };
 const second = 1_000_000_000n;
 /** Characters of a length of time: more would only cost time. */
-const longestDuration = 1_000;
+const maxDurationLength = 1_000;
 
 /** A length of time as Go writes it, such as 1h30m or 1.5s. */
 function goDuration(text: string): Uint8Array | Fault {
   const fault = new Fault('must be a length of time such as 1.5s or 1h30m');
-  if (text.length > longestDuration) return fault;
+  if (text.length > maxDurationLength) return fault;
   const match = /^([+-]?)((?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)$/.exec(text);
   if (match === null) return fault;
   let nanos = 0n;

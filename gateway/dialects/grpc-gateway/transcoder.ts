@@ -5,7 +5,7 @@ import { hasNull } from '../../json/request-json.ts';
 import { ResponseJson, type JsonForm } from '../../json/response-json.ts';
 import { zeroJson, type Json } from '../../json/scalars.ts';
 import { Fault, type Field } from '../../json/schema.ts';
-import { fieldMaskOf, longestMask, maxDepth } from '../../json/well-known.ts';
+import { fieldMaskOf, maxMaskLength, maxDepth } from '../../json/well-known.ts';
 import type { Binding } from '../../rules/bindings.ts';
 import { bindVariable, joined, Transcoder, type RequestParts } from '../transcoder.ts';
 import { grpcGatewayJsonReader } from './json.ts';
@@ -130,10 +130,11 @@ function fillMask({ body, updateMask }: Binding, json: unknown, draft: Draft, re
   let size = 0;
   const unknown = pathsIn(body, json, '', 0, (path) => {
     size += path.length;
-    if (size <= longestMask) paths.push(path);
+    if (size <= maxMaskLength) paths.push(path);
   });
   if (unknown !== undefined) reading.fail({ field: body.name, sent: unknown }, 'is no field', 'unknown');
-  else if (size > longestMask) reading.fail({ field: body.name, sent: body.name }, 'names more fields than a mask can');
+  else if (size > maxMaskLength)
+    reading.fail({ field: body.name, sent: body.name }, 'names more fields than a mask can');
   else draft.set(updateMask, fieldMaskOf(paths.sort()));
 }
 

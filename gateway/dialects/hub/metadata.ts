@@ -8,13 +8,13 @@ import type { CallMetadata } from '../../grpc/metadata.ts';
 import { AllowList, isText } from '../allow-list.ts';
 
 const metadataPrefix = 'grpc-metadata-';
-/** What the gateway itself says to backends, a client can't say in its place. */
+/** Metadata that only the gateway itself sends to backends. */
 const allowed = new AllowList(
   /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only|x-wide-trailers)$/,
   'refused',
 );
 
-/** What a URL may have as its host and port. Any other text in a Host header is told to nobody. */
+/** The host and port of a URL. Any other text in a Host header is not passed on. */
 const hostPattern = /^([\w.-]{1,255}|\[[\da-f:.]{2,45}\])(:\d{1,5})?$/i;
 
 /**
@@ -39,7 +39,7 @@ export function metadataOf(request: IncomingMessage, requestId: string): CallMet
   if (apiKey !== undefined) metadata['x-api-key'] = credential('X-API-Key', apiKey);
   metadata['x-request-id'] = requestId;
   metadata[wideTrailersKey] = '1';
-  // A proxy may have passed on anything.
+  // X-Forwarded-For of a trusted proxy may hold any text.
   if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
   if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;
   if (protocol === 'http' || protocol === 'https') metadata['x-forwarded-proto'] = protocol;
@@ -54,10 +54,10 @@ function credential(header: string, value: string): string {
 
 const units: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
 
-/** Milliseconds that a call may take: the client's Grpc-Timeout, but no longer than `longest`. */
-export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number {
+/** Milliseconds that a call may take: the client's Grpc-Timeout, but no longer than `maxMs`. */
+export function timeoutOf(headers: IncomingHttpHeaders, maxMs: number): number {
   const given = headers['grpc-timeout'];
-  if (given === undefined) return longest;
+  if (given === undefined) return maxMs;
   const match = /^(\d{1,8})([HMSmun])$/.exec(String(given));
   if (match === null) {
     throw new Problem(
@@ -66,10 +66,10 @@ export function timeoutOf(headers: IncomingHttpHeaders, longest: number): number
       'The header Grpc-Timeout must be up to 8 digits and a unit, such as 500m or 10S',
     );
   }
-  return Math.min(longest, Number(match[1]) * (units[match[2] as string] as number));
+  return Math.min(maxMs, Number(match[1]) * (units[match[2] as string] as number));
 }
 
-/** Metadata that says how a message or a body travels rather than something about it. */
+/** Metadata about the transport, which is not passed on to clients. */
 const hopByHop = new Set(['content-type', 'date', 'trailer', 'x-body-location', 'x-request-id']);
 
 /** The headers under which a backend's metadata is answered: `Grpc-Metadata-<key>`. */

@@ -61,8 +61,8 @@ async function open(t: ExecutionContext, port: number): Promise<Opened> {
       window,
       onReady: () => resolve(opening),
       onRetired: () => (isRetired = true),
-      onWorn: () => (worn += 1),
-      mostResets,
+      onTooManyResets: () => (worn += 1),
+      maxResets: mostResets,
     });
   });
   return {
@@ -444,11 +444,11 @@ test('what never left is told apart from what may have arrived', async (t) => {
 
 test('settings: how much the server takes of fields is known', async (t) => {
   const { opened, socket } = await serveRaw(t);
-  t.is(opened.connection.largestHead, Infinity);
+  t.is(opened.connection.maxHeaderListSize, Infinity);
   socket.write(frame(0x4, 0, 0, Buffer.from('000600002000', 'hex')));
   await eventually(
     'it is read',
-    () => opened.connection.largestHead,
+    () => opened.connection.maxHeaderListSize,
     (size) => size === 8_192,
   );
   t.pass();

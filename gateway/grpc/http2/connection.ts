@@ -6,7 +6,7 @@ import {
   flags,
   frame,
   goAway,
-  most31,
+  maxInt31,
   protocolError,
   resetFrame,
   settings,
@@ -14,89 +14,89 @@ import {
   types,
   windowUpdate,
 } from './frames.ts';
-import { HpackDecoder, HpackError, largestList } from './hpack.ts';
-import { Outbox } from './write-queue.ts';
-import { nobody, Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
+import { HpackDecoder, HpackError, maxHeaderListBytes } from './hpack.ts';
+import { WriteQueue } from './write-queue.ts';
+import { noReceiver, Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
 import { defaultWindow, Sender } from './sender.ts';
 
 export interface ConnectionOptions {
-  /** Bytes that the server may send ahead, on a stream and on all of them. */
+  /** The flow-control windows that we grant, in bytes. */
   window: { stream: number; connection: number };
-  /** The server has said what it takes: it is there. */
+  /** The server's SETTINGS have come. */
   onReady: () => void;
-  /** The connection takes no more requests; those under way may go on. Called once. */
+  /** The connection takes no more requests; those in flight may go on. Called once. */
   onRetired: () => void;
   /**
-   * So many requests were given up (RST_STREAM) that the server may soon end the connection: it should be left for another one. Called
-   * again with each that follows.
+   * So many requests were cancelled (RST_STREAM) that the server may soon end the connection: it should be replaced. Called again with
+   * each that follows.
    */
-  onWorn: () => void;
-  /** How many requests that is. */
-  mostResets: number;
+  onTooManyResets: () => void;
+  /** After how many cancelled requests `onTooManyResets` is called. */
+  maxResets: number;
 }
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
-/** On a worn connection, for which there is no other yet, at most so many requests that were given up wait for their answers. */
-const mostUnheard = 1_000;
-/** Requests that may wait until the server takes more of them, and the bytes of their bodies. */
-const mostWaiting = { requests: 10_000, bytes: 64 * 1024 * 1024 };
-/** Of so many streams that were reset it is known that something may still come for them. */
-const mostLate = 1_000;
+/** While a connection with too many resets has no replacement yet, so many cancelled requests are not reset: their answers are dropped. */
+const maxUncancelled = 1_000;
+/** Requests that may wait because of MAX_CONCURRENT_STREAMS, and the bytes of their bodies. */
+const maxWaiting = { requests: 10_000, bytes: 64 * 1024 * 1024 };
+/** For so many streams that were reset, frames that were already on their way are ignored. */
+const maxLateStreams = 1_000;
 
 /**
- * The client's side of a connection of HTTP/2 (RFC 9113) for requests whose bodies are whole, as unary calls of gRPC are. Node's
- * own makes a Duplex of each: that is most of what such a call costs. Everything that is written in one turn of the event loop
- * leaves together.
+ * The client's side of an HTTP/2 connection (RFC 9113) for requests whose bodies are known in full, as those of unary gRPC calls are.
+ * Node's own client makes a Duplex of each request, which is most of what such a call costs. Everything that is written in one turn
+ * of the event loop is sent together.
  */
 export class ClientConnection {
   readonly #socket: Socket;
-  readonly #outbox: Outbox;
+  readonly #queue: WriteQueue;
   readonly #sender: Sender;
   readonly #options: ConnectionOptions;
   readonly #decoder = new HpackDecoder();
   readonly #streams = new Map<number, Stream>();
-  /** Those that the server doesn't take yet. */
+  /** Those that wait because of MAX_CONCURRENT_STREAMS. */
   readonly #waiting = new Set<Stream>();
   #waitingBytes = 0;
-  /** By what was sent with them, which comes back. */
+  /** By their payload, which the acknowledgement repeats. */
   readonly #pings = new Map<bigint, () => void>();
   #lastPing = 0n;
   #nextId = 1;
   #isReady = false;
   #isRetired = false;
-  /** What the server takes. */
-  #mostStreams = Infinity;
-  #largestHead = Infinity;
-  /** The last stream that was handed to the socket. */
+  /** SETTINGS of the server. */
+  #maxStreams = Infinity;
+  #maxHeaderListSize = Infinity;
+  /** The last stream that was written to the socket. */
   #lastSent = 0;
-  /** Bytes that were received on all streams and not given free again. */
+  /** Bytes received on all streams for which no WINDOW_UPDATE was sent yet. */
   #taken = 0;
-  /** How many streams were reset, and those that were to be, but whose answers come to their end. */
+  /** How many streams were reset, and the cancelled ones whose answers are read to their end instead. */
   #resets = 0;
-  readonly #unheard = new Set<Stream>();
-  /** The last of the streams for which frames may still come that are of no consequence; of those up to an id nothing is known. */
+  readonly #uncancelled = new Set<Stream>();
+  /** The streams that were reset last, for which late frames are ignored; for streams up to `#lateUpTo` they are ignored, too. */
   readonly #late = new Set<number>();
   #lateUpTo = 0;
-  /** Frames of answers that were received. */
+  /** How many frames of answers were received. */
   heard = 0;
 
   /** @param socket connected, or about to be */
   constructor(socket: Socket, options: ConnectionOptions) {
     this.#socket = socket;
-    this.#outbox = new Outbox(socket, () => (this.#lastSent = this.#nextId - 2));
-    this.#sender = new Sender(this.#outbox);
+    this.#queue = new WriteQueue(socket, () => (this.#lastSent = this.#nextId - 2));
+    this.#sender = new Sender(this.#queue);
     this.#options = options;
     const { window } = options;
     const reader = new FrameReader(this.#handler());
-    this.#outbox.write(preface);
-    this.#outbox.write(
+    this.#queue.write(preface);
+    this.#queue.write(
       settingsFrame([
         [settings.enablePush, 0],
         [settings.initialWindowSize, window.stream],
-        [settings.maxHeaderListSize, largestList],
+        [settings.maxHeaderListSize, maxHeaderListBytes],
       ]),
     );
-    this.#outbox.write(windowUpdate(0, window.connection - defaultWindow));
+    this.#queue.write(windowUpdate(0, window.connection - defaultWindow));
     socket.on('data', (piece: Buffer) => this.#read(reader, piece));
     socket.on('error', () => {});
     socket.on('close', () => this.#lose());
@@ -107,12 +107,12 @@ export class ClientConnection {
     return this.#isReady && !this.#isRetired;
   }
 
-  /** Bytes that the fields of a request may have, as HTTP/2 counts them (RFC 9113, 6.5.2). */
-  get largestHead(): number {
-    return this.#largestHead;
+  /** The server's SETTINGS_MAX_HEADER_LIST_SIZE; Infinity if it announced none. */
+  get maxHeaderListSize(): number {
+    return this.#maxHeaderListSize;
   }
 
-  /** Requests that have no answer yet. */
+  /** How many requests are in flight or waiting. */
   get open(): number {
     return this.#streams.size + this.#waiting.size;
   }
@@ -120,32 +120,32 @@ export class ClientConnection {
   /**
    * Sends a request.
    *
-   * @param head the fields that come first
-   * @param fields of ASCII
-   * @returns what gives it up: nothing is heard of it any more
+   * @param head the header fields that come first
+   * @param fields the other header fields, in ASCII
+   * @returns cancels the request: the receiver is not called any more
    */
   request(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver): () => void {
     const stream = new Stream(head, fields, body, receiver);
-    if (this.#streams.size < this.#mostStreams) this.#begin(stream);
+    if (this.#streams.size < this.#maxStreams) this.#begin(stream);
     else this.#wait(stream);
     return () => this.#cancel(stream);
   }
 
-  /** Asks whether the server is there. */
+  /** Sends a PING. */
   ping(answered: () => void): void {
     const payload = Buffer.alloc(8);
     payload.writeBigUInt64BE((this.#lastPing += 1n));
     this.#pings.set(this.#lastPing, answered);
-    this.#outbox.write(frame(types.ping, 0, 0, payload));
+    this.#queue.write(frame(types.ping, 0, 0, payload));
   }
 
-  /** Ends the connection once all requests have their answers. */
+  /** Closes the connection once all requests in flight are answered; those that wait are lost. */
   close(): void {
     this.#retire();
     if (this.open === 0) this.#end();
   }
 
-  /** The same, but requests that the server doesn't take yet go on, too, and `onRetired` isn't called. */
+  /** The same, but requests that wait go on, too, and `onRetired` isn't called. */
   leave(): void {
     this.#isRetired = true;
     if (this.open === 0) this.#end();
@@ -160,12 +160,12 @@ export class ClientConnection {
     this.#nextId += 2;
     this.#streams.set(stream.id, stream);
     this.#sender.begin(stream);
-    if (this.#nextId > most31) this.#retire();
+    if (this.#nextId > maxInt31) this.#retire();
   }
 
   #wait(stream: Stream): void {
     const bytes = this.#waitingBytes + stream.body.length;
-    if (this.#waiting.size >= mostWaiting.requests || bytes > mostWaiting.bytes) {
+    if (this.#waiting.size >= maxWaiting.requests || bytes > maxWaiting.bytes) {
       queueMicrotask(() => stream.receiver.lost({ kind: 'unsent' }));
       return;
     }
@@ -173,7 +173,7 @@ export class ClientConnection {
     this.#waitingBytes = bytes;
   }
 
-  /** @returns whether it did wait */
+  /** @returns whether it was waiting */
   #stopWaiting(stream: Stream): boolean {
     const didWait = this.#waiting.delete(stream);
     if (didWait) this.#waitingBytes -= stream.body.length;
@@ -183,26 +183,26 @@ export class ClientConnection {
   #cancel(stream: Stream): void {
     if (this.#stopWaiting(stream)) return;
     if (this.#streams.get(stream.id) !== stream) return;
-    if (this.#resets >= 2 * this.#options.mostResets && this.#unheard.size < mostUnheard) {
-      stream.receiver = nobody;
-      this.#unheard.add(stream);
+    if (this.#resets >= 2 * this.#options.maxResets && this.#uncancelled.size < maxUncancelled) {
+      stream.receiver = noReceiver;
+      this.#uncancelled.add(stream);
     } else {
       this.#writeReset(stream);
       this.#finish(stream, 'late frames');
     }
-    if (this.#resets >= this.#options.mostResets && !this.#isRetired) this.#options.onWorn();
+    if (this.#resets >= this.#options.maxResets && !this.#isRetired) this.#options.onTooManyResets();
   }
 
   #writeReset({ id }: Stream): void {
     this.#resets += 1;
-    this.#outbox.write(resetFrame(id, errorCodes.cancel));
+    this.#queue.write(resetFrame(id, errorCodes.cancel));
   }
 
   /** A stream is over. @param then whether the server may still send something on it */
   #finish(stream: Stream, then?: 'late frames'): void {
     this.#streams.delete(stream.id);
     this.#sender.stop(stream);
-    this.#unheard.delete(stream);
+    this.#uncancelled.delete(stream);
     if (then !== undefined) this.#expectLate(stream.id);
     if (this.#waiting.size > 0) this.#beginWaiting();
     if (this.#isRetired && this.open === 0) this.#end();
@@ -210,7 +210,7 @@ export class ClientConnection {
 
   #expectLate(id: number): void {
     this.#late.add(id);
-    if (this.#late.size <= mostLate) return;
+    if (this.#late.size <= maxLateStreams) return;
     const [first] = this.#late;
     this.#late.delete(first as number);
     this.#lateUpTo = Math.max(this.#lateUpTo, first as number);
@@ -218,7 +218,7 @@ export class ClientConnection {
 
   #beginWaiting(): void {
     for (const next of this.#waiting) {
-      if (this.#streams.size >= this.#mostStreams) return;
+      if (this.#streams.size >= this.#maxStreams) return;
       this.#stopWaiting(next);
       this.#begin(next);
     }
@@ -236,8 +236,8 @@ export class ClientConnection {
 
   #end(): void {
     if (this.#socket.destroyed || this.#socket.writableEnded) return;
-    this.#outbox.write(goAway(errorCodes.none));
-    this.#outbox.flush();
+    this.#queue.write(goAway(errorCodes.none));
+    this.#queue.flush();
     this.#socket.destroySoon();
   }
 
@@ -251,7 +251,7 @@ export class ClientConnection {
   }
 
   #read(reader: FrameReader, piece: Buffer): void {
-    // Behind an error nothing is looked at any more.
+    // After an error nothing more is read.
     if (this.#socket.destroyed) return;
     try {
       reader.read(piece);
@@ -272,18 +272,18 @@ export class ClientConnection {
     };
   }
 
-  /** The server doesn't keep to the protocol. */
+  /** Closes the connection for a connection error. */
   #fail(error: unknown): void {
     const isKnown = error instanceof ConnectionError || error instanceof HpackError;
     if (!isKnown) throw error;
-    this.#outbox.write(goAway(error instanceof ConnectionError ? error.code : errorCodes.compression));
-    this.#outbox.flush();
+    this.#queue.write(goAway(error instanceof ConnectionError ? error.code : errorCodes.compression));
+    this.#queue.flush();
     this.#socket.destroy();
   }
 
   #fields(id: number, block: Buffer, isLast: boolean): void {
     this.heard += 1;
-    // Decoded in any case: later blocks build on it.
+    // Decoded in any case: later header blocks depend on the table.
     const fields = this.#decoder.decode(block);
     const stream = this.#stream(id);
     if (stream === undefined) return;
@@ -294,9 +294,9 @@ export class ClientConnection {
     if (isLast) this.#answered(stream);
   }
 
-  /** The answer is malformed (RFC 9113, 8.1.1): that ends its stream, and no other. */
+  /** Resets a stream whose answer is malformed: a stream error (RFC 9113, 8.1.1). */
   #refuse(stream: Stream, code: number = errorCodes.protocol): void {
-    this.#outbox.write(resetFrame(stream.id, code));
+    this.#queue.write(resetFrame(stream.id, code));
     this.#finish(stream, 'late frames');
     stream.receiver.lost({ kind: 'malformed' });
   }
@@ -305,7 +305,7 @@ export class ClientConnection {
   #answered(stream: Stream): void {
     if (this.#streams.get(stream.id) !== stream) return;
     if (!stream.isWhole) return this.#refuse(stream);
-    // It doesn't want the rest of the request.
+    // The server doesn't need the rest of the request.
     if (!stream.isSent) this.#writeReset(stream);
     this.#finish(stream);
     stream.receiver.end();
@@ -316,14 +316,14 @@ export class ClientConnection {
     const stream = this.#stream(id);
     this.#taken += size;
     if (this.#taken >= this.#options.window.connection / 2) {
-      this.#outbox.write(windowUpdate(0, this.#taken));
+      this.#queue.write(windowUpdate(0, this.#taken));
       this.#taken = 0;
     }
     if (stream === undefined) return;
     if (!stream.takesData(piece)) return this.#refuse(stream);
     stream.taken += size;
     if (!isLast && stream.taken >= this.#options.window.stream / 2) {
-      this.#outbox.write(windowUpdate(id, stream.taken));
+      this.#queue.write(windowUpdate(id, stream.taken));
       stream.taken = 0;
     }
     if (piece.length > 0) stream.receiver.data(piece);
@@ -338,10 +338,10 @@ export class ClientConnection {
   }
 
   #settings(values: ReadonlyMap<number, number>): void {
-    this.#mostStreams = values.get(settings.maxConcurrentStreams) ?? this.#mostStreams;
-    this.#largestHead = values.get(settings.maxHeaderListSize) ?? this.#largestHead;
+    this.#maxStreams = values.get(settings.maxConcurrentStreams) ?? this.#maxStreams;
+    this.#maxHeaderListSize = values.get(settings.maxHeaderListSize) ?? this.#maxHeaderListSize;
     this.#sender.settings(values, this.#streams.values());
-    this.#outbox.answer(frame(types.settings, flags.ack, 0, Buffer.alloc(0)));
+    this.#queue.answer(frame(types.settings, flags.ack, 0, Buffer.alloc(0)));
     if (!this.#isReady) {
       this.#isReady = true;
       this.#options.onReady();
@@ -352,7 +352,7 @@ export class ClientConnection {
 
   #ping(payload: Buffer, isAnswer: boolean): void {
     if (!isAnswer) {
-      this.#outbox.answer(frame(types.ping, flags.ack, 0, payload));
+      this.#queue.answer(frame(types.ping, flags.ack, 0, payload));
       return;
     }
     const key = payload.readBigUInt64BE(0);
@@ -375,22 +375,22 @@ export class ClientConnection {
     const stream = this.#stream(id, 'may be over');
     if (stream === undefined) return;
     if (size === 0) return this.#refuse(stream);
-    if (stream.window + size > most31) return this.#refuse(stream, errorCodes.flowControl);
+    if (stream.window + size > maxInt31) return this.#refuse(stream, errorCodes.flowControl);
     this.#sender.widenStream(stream, size);
   }
 
   /**
    * The stream of this id; undefined if it is over.
    *
-   * @param allowed whether such a frame may come once the server has said all (RFC 9113, 5.1)
-   * @throws ConnectionError if there was none, or if nothing may come for it any more
+   * @param allowed whether such a frame may come on a closed stream (RFC 9113, 5.1)
+   * @throws ConnectionError if the stream is idle, or if no frame may come for it any more
    */
   #stream(id: number, allowed?: 'may be over'): Stream | undefined {
     const stream = this.#streams.get(id);
     if (stream !== undefined) return stream;
-    if (id % 2 === 0 || id >= this.#nextId) throw protocolError(`There was no stream ${id}`);
+    if (id % 2 === 0 || id >= this.#nextId) throw protocolError(`Stream ${id} is idle`);
     if (allowed === undefined && id > this.#lateUpTo && !this.#late.has(id)) {
-      throw new ConnectionError(errorCodes.streamClosed, `The server has ended stream ${id}`);
+      throw new ConnectionError(errorCodes.streamClosed, `Stream ${id} is closed`);
     }
     return undefined;
   }

@@ -3,44 +3,44 @@ import {
   errorCodes,
   flags,
   headSize,
-  most31,
+  maxInt31,
   protocolError,
   requireSize,
   settings,
   types,
   withoutPadding,
 } from './frames.ts';
-import { largestList } from './hpack.ts';
+import { maxHeaderListBytes } from './hpack.ts';
 
-/** Hears of the frames of a server, each of which has the form that its type must have. Each may throw a ConnectionError. */
+/** Is called for each frame of a server, whose form has been checked. Each method may throw a ConnectionError. */
 export interface FrameHandler {
-  /** @param size bytes that it counts in the windows: with its padding */
+  /** @param size bytes that it counts for flow control: with its padding */
   data(id: number, piece: Buffer, size: number, isLast: boolean): void;
-  /** @param block the fields as they are coded, whole */
+  /** @param block the whole header block, still encoded */
   fields(id: number, block: Buffer, isLast: boolean): void;
   reset(id: number, code: number): void;
-  /** @param values by their names, of each the last one */
+  /** @param values by their identifiers; of one that came several times the last */
   settings(values: ReadonlyMap<number, number>): void;
   ping(payload: Buffer, isAnswer: boolean): void;
-  /** @param last the last stream that the server looks at */
+  /** @param last the last stream that the server processes */
   goAway(last: number): void;
   /** @param id 0 for the whole connection */
   windowUpdate(id: number, size: number): void;
 }
 
-/** Bytes of a frame that we take: as it is unless we said otherwise. */
-const largestFrame = 16_384;
-/** Bytes of the fields of an answer as they are coded. More ends the connection: they would have to be decoded all the same. */
-const largestBlock = 2 * largestList;
-/** In how many frames they may come: an empty one costs nothing to send, but has to be kept. */
-const mostPieces = 2 * (largestBlock / largestFrame);
+/** The largest payload that we accept (SETTINGS_MAX_FRAME_SIZE): the default, since we announce no other. */
+const maxFrameBytes = 16_384;
+/** The size of an encoded header block. A larger one ends the connection, since it would have to be decoded in any case. */
+const maxBlockBytes = 2 * maxHeaderListBytes;
+/** The number of frames of a header block: an empty CONTINUATION costs nothing to send, but has to be kept. */
+const maxFragments = 2 * (maxBlockBytes / maxFrameBytes);
 
-/** Cuts what a server sends into frames, and requires of each what RFC 9113 requires of its type. */
+/** Splits what a server sends into frames, and checks each by the rules of RFC 9113 for its type. */
 export class FrameReader {
   readonly #handler: FrameHandler;
   #unread: Buffer = Buffer.alloc(0);
   #hasSettings = false;
-  /** The fields of an answer of which more has to come. */
+  /** The header block that is incomplete. */
   #block: { id: number; isLast: boolean; pieces: Buffer[]; size: number } | undefined;
 
   constructor(handler: FrameHandler) {
@@ -53,10 +53,10 @@ export class FrameReader {
     let at = 0;
     while (bytes.length - at >= headSize) {
       const size = bytes.readUIntBE(at, 3);
-      if (size > largestFrame) throw new ConnectionError(errorCodes.frameSize, `A frame has ${size} bytes`);
+      if (size > maxFrameBytes) throw new ConnectionError(errorCodes.frameSize, `A frame has ${size} bytes`);
       const end = at + headSize + size;
       if (end > bytes.length) break;
-      const id = bytes.readUInt32BE(at + 5) & most31;
+      const id = bytes.readUInt32BE(at + 5) & maxInt31;
       this.#frame(bytes[at + 3] as number, bytes[at + 4] as number, id, bytes.subarray(at + headSize, end));
       at = end;
     }
@@ -65,9 +65,10 @@ export class FrameReader {
 
   #frame(type: number, flag: number, id: number, payload: Buffer): void {
     if (!this.#hasSettings && (type !== types.settings || (flag & flags.ack) !== 0)) {
-      throw protocolError('The first frame has no settings');
+      throw protocolError('The first frame is not SETTINGS');
     }
-    if (this.#block !== undefined && type !== types.continuation) throw protocolError('Fields were interrupted');
+    if (this.#block !== undefined && type !== types.continuation)
+      throw protocolError('A header block is interrupted by another frame');
     const isLast = (flag & flags.endStream) !== 0;
     switch (type) {
       case types.data:
@@ -97,26 +98,26 @@ export class FrameReader {
         return this.#handler.ping(payload, (flag & flags.ack) !== 0);
       case types.goAway:
         requireConnection(id);
-        if (payload.length < 8) throw new ConnectionError(errorCodes.frameSize, 'A goodbye is cut off');
-        return this.#handler.goAway(payload.readUInt32BE(0) & most31);
+        if (payload.length < 8) throw new ConnectionError(errorCodes.frameSize, 'GOAWAY is too short');
+        return this.#handler.goAway(payload.readUInt32BE(0) & maxInt31);
       case types.windowUpdate:
         requireSize(payload, 4);
-        return this.#handler.windowUpdate(id, payload.readUInt32BE(0) & most31);
+        return this.#handler.windowUpdate(id, payload.readUInt32BE(0) & maxInt31);
       case types.pushPromise:
-        throw protocolError('Nothing may be pushed');
+        throw protocolError('PUSH_PROMISE is disabled');
       default:
-        // Others are to be ignored (RFC 9113, 4.1).
+        // Frames of unknown types are ignored (RFC 9113, 4.1).
         return undefined;
     }
   }
 
   #continuation(flag: number, id: number, payload: Buffer): void {
     const block = this.#block;
-    if (block?.id !== id) throw protocolError('Fields go on that have not begun');
+    if (block?.id !== id) throw protocolError('CONTINUATION without a header block');
     block.pieces.push(payload);
     block.size += payload.length;
-    if (block.size > largestBlock || block.pieces.length > mostPieces) {
-      throw new ConnectionError(errorCodes.enhanceYourCalm, 'There are too many fields');
+    if (block.size > maxBlockBytes || block.pieces.length > maxFragments) {
+      throw new ConnectionError(errorCodes.enhanceYourCalm, 'The header block is too large');
     }
     this.#endBlock(flag);
   }
@@ -130,7 +131,8 @@ export class FrameReader {
 
   #settings(flag: number, payload: Buffer): void {
     if ((flag & flags.ack) !== 0) return requireSize(payload, 0);
-    if (payload.length % 6 !== 0) throw new ConnectionError(errorCodes.frameSize, 'Settings are cut off');
+    if (payload.length % 6 !== 0)
+      throw new ConnectionError(errorCodes.frameSize, 'SETTINGS is not a whole number of entries');
     this.#hasSettings = true;
     const values = new Map<number, number>();
     for (let at = 0; at < payload.length; at += 6) {
@@ -143,20 +145,20 @@ export class FrameReader {
 }
 
 function requireStream(id: number): void {
-  if (id === 0) throw protocolError('A frame of a stream names none');
+  if (id === 0) throw protocolError('A frame that belongs to a stream has stream identifier 0');
 }
 
 function requireConnection(id: number): void {
-  if (id !== 0) throw protocolError('A frame of the connection names a stream');
+  if (id !== 0) throw protocolError('A frame that belongs to the connection names a stream');
 }
 
-/** @throws ConnectionError if a server may not say that (RFC 9113, 6.5.2) */
+/** @throws ConnectionError if the value is not allowed for a server (RFC 9113, 6.5.2) */
 function requireSetting(name: number, value: number): void {
-  if (name === settings.enablePush && value !== 0) throw protocolError('Servers are pushed nothing');
-  if (name === settings.maxFrameSize && (value < largestFrame || value >= 2 ** 24)) {
-    throw protocolError(`Frames can't have ${value} bytes`);
+  if (name === settings.enablePush && value !== 0) throw protocolError('A server must not set ENABLE_PUSH');
+  if (name === settings.maxFrameSize && (value < maxFrameBytes || value >= 2 ** 24)) {
+    throw protocolError(`MAX_FRAME_SIZE must not be ${value}`);
   }
-  if (name === settings.initialWindowSize && value > most31) {
-    throw new ConnectionError(errorCodes.flowControl, 'A window is too large');
+  if (name === settings.initialWindowSize && value > maxInt31) {
+    throw new ConnectionError(errorCodes.flowControl, 'INITIAL_WINDOW_SIZE is too large');
   }
 }

@@ -1,4 +1,4 @@
-/** Frames of HTTP/2 (RFC 9113) as they are written, and what is said of those that are wrong. */
+/** Frames of HTTP/2 (RFC 9113): how they are written, and the errors for malformed ones. */
 
 /** Error codes (RFC 9113, 7). */
 export const errorCodes = {
@@ -14,7 +14,7 @@ export const errorCodes = {
   inadequateSecurity: 0xc,
 } as const;
 
-/** Types of frames (RFC 9113, 6) and their flags. */
+/** Frame types (RFC 9113, 6) and their flags. */
 export const types = {
   data: 0x0,
   headers: 0x1,
@@ -37,12 +37,12 @@ export const settings = {
   maxHeaderListSize: 0x6,
 };
 
-/** Bytes in front of each: the size of what follows, the type, flags and the stream. */
+/** The size of a frame header: length of the payload, type, flags and stream identifier. */
 export const headSize = 9;
-/** The highest id of a stream, and the largest window. */
-export const most31 = 2 ** 31 - 1;
+/** The highest stream identifier, and the largest flow-control window. */
+export const maxInt31 = 2 ** 31 - 1;
 
-/** The other side doesn't keep to the protocol. */
+/** The server violates the protocol: a connection error (RFC 9113, 5.4.1). */
 export class ConnectionError extends Error {
   readonly code: number;
 
@@ -59,10 +59,11 @@ export function protocolError(message: string): ConnectionError {
 
 /** @throws ConnectionError FRAME_SIZE_ERROR */
 export function requireSize(payload: Buffer, size: number): void {
-  if (payload.length !== size) throw new ConnectionError(errorCodes.frameSize, `A frame has not ${size} bytes`);
+  if (payload.length !== size)
+    throw new ConnectionError(errorCodes.frameSize, `The payload of a frame does not have ${size} bytes`);
 }
 
-/** Writes what is in front of a frame with `size` bytes. */
+/** Writes the header of a frame whose payload has `size` bytes. */
 export function writeHead(buffer: Buffer, at: number, size: number, type: number, flag: number, id: number): void {
   buffer.writeUIntBE(size, at, 3);
   buffer[at + 3] = type;
@@ -70,7 +71,7 @@ export function writeHead(buffer: Buffer, at: number, size: number, type: number
   buffer.writeUInt32BE(id, at + 5);
 }
 
-/** A frame, ready to be sent. Stream 0 is the connection. */
+/** A whole frame. Stream 0 is the connection. */
 export function frame(type: number, flag: number, id: number, payload: Uint8Array): Buffer {
   const buffer = Buffer.allocUnsafe(headSize + payload.length);
   writeHead(buffer, 0, payload.length, type, flag, id);
@@ -78,7 +79,7 @@ export function frame(type: number, flag: number, id: number, payload: Uint8Arra
   return buffer;
 }
 
-/** SETTINGS: names and values. */
+/** SETTINGS: identifiers and values. */
 export function settingsFrame(values: readonly (readonly [number, number])[]): Buffer {
   const payload = Buffer.alloc(values.length * 6);
   for (const [index, [name, value]] of values.entries()) {
@@ -88,7 +89,7 @@ export function settingsFrame(values: readonly (readonly [number, number])[]): B
   return frame(types.settings, 0, 0, payload);
 }
 
-/** WINDOW_UPDATE: the other side may send so many bytes more. */
+/** WINDOW_UPDATE: the server may send `size` bytes more. */
 export function windowUpdate(id: number, size: number): Buffer {
   return frame(types.windowUpdate, 0, id, fourBytes(size));
 }
@@ -98,7 +99,7 @@ export function resetFrame(id: number, code: number): Buffer {
   return frame(types.resetStream, 0, id, fourBytes(code));
 }
 
-/** GOAWAY of a client: no stream of the server has been looked at. */
+/** GOAWAY of a client: no stream of the server was processed. */
 export function goAway(code: number): Buffer {
   return frame(types.goAway, 0, 0, Buffer.concat([fourBytes(0), fourBytes(code)]));
 }
@@ -109,7 +110,7 @@ function fourBytes(value: number): Buffer {
   return bytes;
 }
 
-/** A payload without its padding, and without so many bytes in front. @throws ConnectionError PROTOCOL_ERROR */
+/** A payload without its padding, and without its first `front` bytes. @throws ConnectionError PROTOCOL_ERROR */
 export function withoutPadding(payload: Buffer, flag: number, front = 0): Buffer {
   if ((flag & flags.padded) === 0) {
     if (front > payload.length) throw protocolError('A frame is too short');

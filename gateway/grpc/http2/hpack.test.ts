@@ -1,5 +1,5 @@
 import test from 'ava';
-import { HpackDecoder, HpackError, mostBytes, writeField, writeStatic } from './hpack.ts';
+import { HpackDecoder, HpackError, maxFieldBytes, writeField, writeStatic } from './hpack.ts';
 
 const hex = (text: string) => Buffer.from(text.replaceAll(/\s/g, ''), 'hex');
 const plain = (fields: object | undefined) => fields && { ...fields };
@@ -65,7 +65,7 @@ test('writeField, writeStatic: what is written is read, whatever its length, and
   for (const length of [0, 1, 126, 127, 128, 254, 255, 256, 16_510, 70_000]) {
     const [name, value] = ['n'.repeat(Math.max(1, length)), 'v'.repeat(length)];
     for (const write of [writeField, writeStatic]) {
-      const block = Buffer.alloc(mostBytes(name, value));
+      const block = Buffer.alloc(maxFieldBytes(name, value));
       const end = write(block, 0, name, value);
       t.true(end <= block.length);
       t.deepEqual(plain(new HpackDecoder().decode(block.subarray(0, end))), { [name]: value });
@@ -95,7 +95,7 @@ test('decode: a block that is malformed is refused', (t) => {
 
 test('decode: fields that HTTP forbids, or too many, are no fields; what comes behind them is understood', (t) => {
   const literal = (name: string, value: string) => {
-    const block = Buffer.alloc(mostBytes(name, value));
+    const block = Buffer.alloc(maxFieldBytes(name, value));
     return block.subarray(0, writeField(block, 0, name, value));
   };
   const wrong: [string, string][] = [

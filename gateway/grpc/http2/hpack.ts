@@ -3,7 +3,7 @@ import { decodeHuffman } from './huffman.ts';
 
 /** Header compression of HTTP/2 (RFC 7541). */
 
-/** A block that can't be decoded; nothing after it on its connection can be, either. */
+/** A header block can't be decoded (COMPRESSION_ERROR). Nothing after it on its connection can be decoded, either. */
 export class HpackError extends Error {}
 
 /** RFC 7541, appendix A. */
@@ -26,21 +26,21 @@ const staticNames = new Map(staticTable.map(({ name }, index) => [name, index + 
 interface Entry {
   name: string;
   value: string;
-  /** Undefined until it was looked at. */
+  /** Undefined until it has been checked. */
   isValid: boolean | undefined;
 }
 
-/** Bytes: what a decoder has to keep of earlier headers unless it says otherwise, and what an entry counts beside its text. */
+/** The default size of the dynamic table, and what each entry counts beside its text (RFC 7541, 4.1). */
 export const defaultTableSize = 4_096;
 const entryOverhead = 32;
-/** Far above whatever is sent. */
-const largestInteger = 2 ** 24;
-/** Bytes of fields, as HTTP/2 counts them (RFC 9113, 6.5.2): a block of few bytes that repeats one entry may become many more. */
-export const largestList = 256 * 1024;
+/** Far above any integer that is sent. */
+const maxInteger = 2 ** 24;
+/** The size of a header list, as HTTP/2 counts it (RFC 9113, 6.5.2): a small block that repeats one entry decodes into a large list. */
+export const maxHeaderListBytes = 256 * 1024;
 
-/** At the beginning of a block: the table is to have no bytes from now on. */
+/** Dynamic table size update to 0, at the beginning of a header block. */
 export const noTable = 0x20;
-/** What HTTP/2 forbids, since it says the like itself (RFC 9113, 8.2.2). */
+/** Connection-specific fields, which HTTP/2 forbids (RFC 9113, 8.2.2). */
 const ofConnection = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
 
 /** What HTTP/2 allows in names and values of fields (RFC 9113, 8.2.1), and HTTP/1.1, where they go on (RFC 9110, 5.1 and 5.5). */
@@ -55,7 +55,7 @@ export class HpackDecoder {
   #limit = defaultTableSize;
   #block: Buffer = Buffer.alloc(0);
   #at = 0;
-  /** Whether the block has had a field: the table is only changed before. */
+  /** Whether the block has had a field: size updates are only allowed before the first one (RFC 7541, 4.2). */
   #hasField = false;
 
   /** Bytes that its table takes, as HPACK counts them. */
@@ -64,7 +64,7 @@ export class HpackDecoder {
   }
 
   /**
-   * The fields of a block. Those that come several times are joined as Node does, save that all are kept.
+   * The fields of a header block. Values of one name are joined as Node joins them, but none is dropped.
    *
    * @returns undefined if they break the rules of HTTP, or are too many; the blocks behind them can be decoded all the same
    * @throws HpackError
@@ -82,7 +82,7 @@ export class HpackDecoder {
       if (entry === undefined) continue;
       this.#hasField = true;
       size += sizeOf(entry);
-      isWrong ||= size > largestList || !(entry.isValid ??= isValid(entry));
+      isWrong ||= size > maxHeaderListBytes || !(entry.isValid ??= isValid(entry));
       // Pseudo-fields come before all others, each once (RFC 9113, 8.3).
       const isPseudo = entry.name.startsWith(':');
       isWrong ||= isPseudo && (!isHead || fields[entry.name] !== undefined);
@@ -92,13 +92,13 @@ export class HpackDecoder {
     return isWrong ? undefined : fields;
   }
 
-  /** The next field; undefined if it is a change of the table. */
+  /** The next field; undefined for a size update of the table. */
   #field(): Entry | undefined {
     const first = this.#block[this.#at] as number;
     if (first >= 0x80) return this.#entry(this.#integer(0x7f));
     if (first < 0x20) return this.#literal(0x0f);
     if (first < 0x40) {
-      if (this.#hasField) throw new HpackError('The table changes in the middle of a block');
+      if (this.#hasField) throw new HpackError('A table size update in the middle of a header block');
       this.#resize(this.#integer(0x1f));
       return undefined;
     }
@@ -129,7 +129,7 @@ export class HpackDecoder {
   }
 
   #resize(limit: number): void {
-    if (limit > defaultTableSize) throw new HpackError(`A table of ${limit} bytes was not offered`);
+    if (limit > defaultTableSize) throw new HpackError(`A table of ${limit} bytes is larger than was announced`);
     this.#limit = limit;
     this.#evict();
   }
@@ -145,7 +145,7 @@ export class HpackDecoder {
     for (let shift = 0, byte = 0x80; byte >= 0x80; shift += 7) {
       byte = this.#byte();
       value += (byte & 0x7f) * 2 ** shift;
-      if (value > largestInteger || shift > 28) throw new HpackError('An integer is too large');
+      if (value > maxInteger || shift > 28) throw new HpackError('An integer is too large');
     }
     return value;
   }
@@ -155,17 +155,17 @@ export class HpackDecoder {
     const length = this.#integer(0x7f);
     const start = this.#at;
     const stop = start + length;
-    if (stop > this.#block.length) throw new HpackError('A string ends behind its block');
+    if (stop > this.#block.length) throw new HpackError('A string is longer than its header block');
     this.#at = stop;
     if (!isHuffman) return this.#block.toString('latin1', start, stop);
     const text = decodeHuffman(this.#block, start, stop);
-    if (text === undefined) throw new HpackError('A string is coded wrongly');
+    if (text === undefined) throw new HpackError('The Huffman code of a string is malformed');
     return text;
   }
 
   #byte(): number {
     const byte = this.#block[this.#at++];
-    if (byte === undefined) throw new HpackError('A block ends in the middle of a field');
+    if (byte === undefined) throw new HpackError('A header block ends in the middle of a field');
     return byte;
   }
 }
@@ -185,16 +185,16 @@ function addField(fields: IncomingHttpHeaders, { name, value }: Entry): void {
   else fields[name] = `${String(before)}${name === 'cookie' ? '; ' : ', '}${value}`;
 }
 
-/** Bytes that a field takes at most beside its text: how it is coded, and two lengths. */
+/** The most bytes that a field takes beside its text: the type of its representation and two lengths. */
 const fieldOverhead = 9;
 
 /** The most bytes that a field takes. */
-export function mostBytes(name: string, value: string): number {
+export function maxFieldBytes(name: string, value: string): number {
   return name.length + value.length + fieldOverhead;
 }
 
 /**
- * Writes a field, without entering it into the table of the other side: so a block is the same whatever was sent before it.
+ * Writes a field that does not enter the dynamic table of the server: so a header block is the same whatever was sent before it.
  *
  * @param name in lower case
  * @param value of ASCII

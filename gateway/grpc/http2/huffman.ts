@@ -1,4 +1,4 @@
-/** Bits of the code of each byte (RFC 7541, appendix B). The codes are canonical, so nothing else is needed. */
+/** The length in bits of each byte's code (RFC 7541, appendix B). The codes are canonical, so the lengths define them. */
 const lengths = [
   13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28,
   28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10,
@@ -10,13 +10,13 @@ const lengths = [
   27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27,
   27, 27, 27, 26,
 ];
-/** The end of a string is marked by the beginning of this: ones. */
+/** The length of the code EOS, which is all ones. A string is padded with its first bits. */
 const endLength = 30;
 const end = lengths.length;
 
 /**
- * The codes as an automaton that takes four bits at a time: in which state it is then (-1 if there is no such code), and which
- * byte it has read (-1 if none; the shortest code has five bits, so it is one at most).
+ * The codes as an automaton that reads four bits at a time: `next` is the state after them (-1 if there is no such code), `read` the
+ * byte that they complete (-1 if none; the shortest code has five bits, so there is one at most).
  */
 const { next, read, mayEnd } = buildAutomaton();
 
@@ -49,7 +49,7 @@ function buildAutomaton() {
         at = nodes[at]![(bits >> bit) & 1]!;
         if (at >= 0) continue;
         const symbol = -1 - at;
-        // Whoever writes out the mark of the end is wrong.
+        // A string that contains EOS itself is malformed (RFC 7541, 5.2).
         at = symbol === end ? -1 : 0;
         if (symbol !== end) read[state * 16 + bits] = symbol;
       }
@@ -65,11 +65,11 @@ function buildAutomaton() {
 }
 
 /** The shortest code has five bits. */
-const mostBytesPerByte = 8 / 5;
+const maxBytesPerByte = 8 / 5;
 
 /** Decodes a string of HPACK. @returns undefined if it is malformed */
 export function decodeHuffman(bytes: Buffer, start: number, stop: number): string | undefined {
-  const text = Buffer.allocUnsafe(Math.ceil((stop - start) * mostBytesPerByte));
+  const text = Buffer.allocUnsafe(Math.ceil((stop - start) * maxBytesPerByte));
   let length = 0;
   let state = 0;
   for (let at = start; at < stop; at++) {

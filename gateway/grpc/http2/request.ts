@@ -1,19 +1,19 @@
 import type { IncomingHttpHeaders } from 'node:http2';
-import { mostBytes, writeStatic } from './hpack.ts';
+import { maxFieldBytes, writeStatic } from './hpack.ts';
 
 /** Fields of a request, by their names in lower case. */
 export type Fields = Record<string, string | string[]>;
 
 /**
- * Why nothing more is heard of a request: it never left, the server never looked at it, it gave it up, its answer breaks the rules
- * of HTTP, or the connection is gone.
+ * Why a request gets no answer: it was never sent, the server refused it unprocessed (REFUSED_STREAM, or GOAWAY), the server reset it,
+ * the answer is malformed, or the connection is gone.
  */
 export type Loss =
   { kind: 'unsent' } | { kind: 'refused' } | { kind: 'reset'; code: number } | { kind: 'malformed' } | { kind: 'gone' };
 
-/** Hears what a server answers: at last either `end` or `lost`. */
+/** Receives the answer of a server. The last call is either `end` or `lost`. */
 export interface Receiver {
-  /** The head of the answer; then, if there is anything behind the body, that. @param isLast whether the answer ends with them */
+  /** The header fields of the answer, and later its trailers, if it has any. @param isLast whether they end the stream */
   fields(fields: IncomingHttpHeaders, isLast: boolean): void;
   data(piece: Buffer): void;
   /** The answer is whole. */
@@ -21,16 +21,16 @@ export interface Receiver {
   lost(loss: Loss): void;
 }
 
-/** Hears an answer that nobody waits for any more. */
-export const nobody: Receiver = { fields() {}, data() {}, end() {}, lost() {} };
+/** Receives an answer that nobody waits for any more. */
+export const noReceiver: Receiver = { fields() {}, data() {}, end() {}, lost() {} };
 
-/** The fields that requests have in common, coded. */
+/** The header fields that all requests to an RPC have in common, encoded once. */
 export class RequestHead {
   readonly bytes: Buffer;
 
   constructor(fields: Record<string, string>) {
     const entries = Object.entries(fields);
-    const buffer = Buffer.alloc(entries.reduce((sum, [name, value]) => sum + mostBytes(name, value), 0));
+    const buffer = Buffer.alloc(entries.reduce((sum, [name, value]) => sum + maxFieldBytes(name, value), 0));
     const end = entries.reduce((at, [name, value]) => writeStatic(buffer, at, name, value), 0);
     this.bytes = buffer.subarray(0, end);
   }
@@ -38,7 +38,7 @@ export class RequestHead {
 
 /** A request and what comes back. */
 export class Stream {
-  /** 0 while the server takes no more at once. */
+  /** 0 while the request waits because of MAX_CONCURRENT_STREAMS. */
   id = 0;
   readonly head: RequestHead;
   readonly fields: Fields;
@@ -46,14 +46,14 @@ export class Stream {
   body: Buffer;
   isSent = false;
   receiver: Receiver;
-  /** Bytes that the server takes at the moment. */
+  /** The flow-control window of the server: bytes that may be sent now. */
   window = 0;
-  /** Bytes that were received and not given free again. */
+  /** Bytes received for which no WINDOW_UPDATE was sent yet. */
   taken = 0;
 
-  /** Whether its head is there. */
+  /** Whether the header fields of the answer have come. */
   #hasHead = false;
-  /** Bytes of its body that it still has to have, if it said how many (content-length). */
+  /** Bytes of the body that are still to come, if there was a content-length. */
   #left: number | undefined;
 
   constructor(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver) {
@@ -62,7 +62,8 @@ export class Stream {
     this.body = body;
     this.receiver = receiver;
   }
-  /** What fields of the answer are: its head, what is behind its body, nothing yet, or against the rules (RFC 9113, 8.1). */
+
+  /** What a header block of the answer is (RFC 9113, 8.1): its header fields, its trailers, an interim response (1xx), or malformed. */
   kindOf(fields: IncomingHttpHeaders, isLast: boolean): 'head' | 'trailers' | 'interim' | 'malformed' {
     for (const name in fields) {
       if (!name.startsWith(':')) break;
@@ -79,13 +80,13 @@ export class Stream {
     return 'head';
   }
 
-  /** Whether a piece of the body may come now; it is counted. */
+  /** Counts a piece of the body. @returns whether it may come now */
   takesData(piece: Buffer): boolean {
     if (this.#left !== undefined) this.#left -= piece.length;
     return this.#hasHead && (this.#left === undefined || this.#left >= 0);
   }
 
-  /** Whether the answer has as many bytes as it said. */
+  /** Whether the answer has as many bytes as its content-length says. */
   get isWhole(): boolean {
     return this.#hasHead && (this.#left === undefined || this.#left === 0);
   }

@@ -4,61 +4,63 @@ import {
   flags,
   frame,
   headSize,
-  most31,
+  maxInt31,
   protocolError,
   settings,
   types,
   writeHead,
 } from './frames.ts';
-import { defaultTableSize, mostBytes, noTable, writeField } from './hpack.ts';
-import type { Outbox } from './write-queue.ts';
+import { defaultTableSize, maxFieldBytes, noTable, writeField } from './hpack.ts';
+import type { WriteQueue } from './write-queue.ts';
 import type { Stream } from './request.ts';
 
-/** What each side takes until it says otherwise (RFC 9113, 6.5.2). */
+/** The initial values of SETTINGS_INITIAL_WINDOW_SIZE and SETTINGS_MAX_FRAME_SIZE (RFC 9113, 6.5.2). */
 export const defaultWindow = 65_535;
 const defaultFrameSize = 16_384;
 
-/** Sends requests: of their bodies as much as the server takes at the moment. */
+/** Sends requests, and of their bodies as much as flow control allows. */
 export class Sender {
-  readonly #outbox: Outbox;
-  /** Those whose bodies wait for the server to take more. */
+  readonly #queue: WriteQueue;
+  /** Streams whose bodies wait for WINDOW_UPDATE. */
   readonly #unsent = new Set<Stream>();
   #window = defaultWindow;
   #streamWindow = defaultWindow;
   #frameSize = defaultFrameSize;
-  /** Whether the next block of fields has to say first that it uses no table. */
+  /** Whether the next header block has to begin with a table size update. */
   #owesTableSize = false;
 
-  constructor(outbox: Outbox) {
-    this.#outbox = outbox;
+  constructor(queue: WriteQueue) {
+    this.#queue = queue;
   }
 
   /**
-   * What the server says that it takes; `resume` is to follow.
+   * Applies the SETTINGS of the server. `resume` must be called afterwards.
    *
-   * @param streams all that there are
+   * @param streams all that are open
    * @throws ConnectionError
    */
   settings(values: ReadonlyMap<number, number>, streams: Iterable<Stream>): void {
     this.#frameSize = values.get(settings.maxFrameSize) ?? this.#frameSize;
-    // A decoder whose table became smaller wants to hear so (RFC 7541, 4.2), also from those that use none.
+    // A reduced table size has to be acknowledged in the next header block (RFC 7541, 4.2), even by an encoder that uses no table.
     if ((values.get(settings.headerTableSize) ?? Infinity) < defaultTableSize) this.#owesTableSize = true;
     const size = values.get(settings.initialWindowSize) ?? this.#streamWindow;
     const change = size - this.#streamWindow;
     if (change === 0) return;
     this.#streamWindow = size;
-    // It is that of the streams which there are, too, and may become negative thereby (RFC 9113, 6.9.2).
+    // The change applies to open streams, too, whose windows may become negative (RFC 9113, 6.9.2).
     for (const stream of streams) {
       stream.window += change;
-      if (stream.window > most31) throw new ConnectionError(errorCodes.flowControl, 'A window is too large');
+      if (stream.window > maxInt31)
+        throw new ConnectionError(errorCodes.flowControl, 'A flow-control window is too large');
     }
   }
 
-  /** The server takes more on all streams. @throws ConnectionError */
+  /** WINDOW_UPDATE for the connection. @throws ConnectionError */
   widen(size: number): void {
-    if (size === 0) throw protocolError('The window became larger by nothing');
+    if (size === 0) throw protocolError('WINDOW_UPDATE with an increment of 0');
     this.#window += size;
-    if (this.#window > most31) throw new ConnectionError(errorCodes.flowControl, 'The window is too large');
+    if (this.#window > maxInt31)
+      throw new ConnectionError(errorCodes.flowControl, 'The flow-control window is too large');
     this.resume();
   }
 
@@ -67,12 +69,12 @@ export class Sender {
     this.#sendBody(stream);
   }
 
-  /** Sends what may be sent by now. */
+  /** Sends what flow control allows by now. */
   resume(): void {
     for (const stream of this.#unsent) this.#sendBody(stream);
   }
 
-  /** Sends no more of it. */
+  /** Sends no more of a stream. */
   stop(stream: Stream): void {
     this.#unsent.delete(stream);
   }
@@ -81,18 +83,18 @@ export class Sender {
     this.#unsent.clear();
   }
 
-  /** Sends the head of a request, and of its body as much as the server takes. */
+  /** Sends the header fields of a request, and of its body as much as flow control allows. */
   begin(stream: Stream): void {
     stream.window = this.#streamWindow;
     const { id, head, fields, body } = stream;
-    let most = head.bytes.length + 1;
+    let maxBytes = head.bytes.length + 1;
     for (const name in fields) {
       const values = fields[name] as string | string[];
-      if (typeof values === 'string') most += mostBytes(name, values);
-      else for (const value of values) most += mostBytes(name, value);
+      if (typeof values === 'string') maxBytes += maxFieldBytes(name, values);
+      else for (const value of values) maxBytes += maxFieldBytes(name, value);
     }
     const isWhole = body.length <= Math.min(stream.window, this.#window, this.#frameSize);
-    const buffer = Buffer.allocUnsafe(headSize + most + (isWhole ? headSize + body.length : 0));
+    const buffer = Buffer.allocUnsafe(headSize + maxBytes + (isWhole ? headSize + body.length : 0));
     let end = headSize;
     if (this.#owesTableSize) buffer[end++] = noTable;
     this.#owesTableSize = false;
@@ -114,7 +116,7 @@ export class Sender {
       end += headSize + body.copy(buffer, end + headSize);
       this.#take(stream, body.length);
     }
-    this.#outbox.write(buffer.subarray(0, end));
+    this.#queue.write(buffer.subarray(0, end));
     if (!isWhole) this.#sendBody(stream);
   }
 
@@ -122,7 +124,7 @@ export class Sender {
     for (let at = 0; at < block.length; at += this.#frameSize) {
       const isLast = at + this.#frameSize >= block.length;
       const type = at === 0 ? types.headers : types.continuation;
-      this.#outbox.write(frame(type, isLast ? flags.endHeaders : 0, id, block.subarray(at, at + this.#frameSize)));
+      this.#queue.write(frame(type, isLast ? flags.endHeaders : 0, id, block.subarray(at, at + this.#frameSize)));
     }
   }
 
@@ -135,12 +137,12 @@ export class Sender {
       }
       const piece = stream.body.subarray(0, size);
       this.#take(stream, size);
-      this.#outbox.write(frame(types.data, stream.isSent ? flags.endStream : 0, stream.id, piece));
+      this.#queue.write(frame(types.data, stream.isSent ? flags.endStream : 0, stream.id, piece));
     }
     this.#unsent.delete(stream);
   }
 
-  /** Takes bytes off the body, and from the windows. */
+  /** Takes bytes off the body, and off both windows. */
   #take(stream: Stream, size: number): void {
     stream.body = stream.body.subarray(size);
     stream.isSent = stream.body.length === 0;

@@ -2,13 +2,13 @@ import type { Socket } from 'node:net';
 import { ConnectionError, errorCodes } from './frames.ts';
 
 /**
- * Answers that a server asks for (to PING and SETTINGS) that may wait for it to take them: as many as it can ask for in one read of
- * 64 KiB. Of one that asks on, but takes nothing, there would be ever more of them.
+ * How many acknowledgements (of PING and SETTINGS) may wait until the server reads them: as many as it can ask for in one read of
+ * 64 KiB. A server that goes on asking and reads nothing would make the queue grow without end.
  */
-const mostAnswers = 4_000;
+const maxAnswers = 4_000;
 
-/** What is on its way to a server. All that is written in one turn of the event loop leaves together. */
-export class Outbox {
+/** What is to be sent to a server. All that is written in one turn of the event loop goes to the socket at once. */
+export class WriteQueue {
   readonly #socket: Socket;
   readonly #onFlush: () => void;
   #written: Buffer[] = [];
@@ -24,12 +24,15 @@ export class Outbox {
     if (this.#written.push(bytes) === 1) setImmediate(() => this.flush());
   }
 
-  /** Writes what the server asked for. @throws ConnectionError ENHANCE_YOUR_CALM if it doesn't take what it asks for */
+  /** Writes an acknowledgement. @throws ConnectionError ENHANCE_YOUR_CALM if the server doesn't read what it asks for */
   answer(bytes: Buffer): void {
     if (this.#written.length === 0 && this.#socket.writableLength === 0) this.#answers = 0;
     this.#answers += 1;
-    if (this.#answers > mostAnswers) {
-      throw new ConnectionError(errorCodes.enhanceYourCalm, 'The server asks for answers that it does not take');
+    if (this.#answers > maxAnswers) {
+      throw new ConnectionError(
+        errorCodes.enhanceYourCalm,
+        'The server asks for acknowledgements that it does not read',
+      );
     }
     this.write(bytes);
   }
