@@ -7,7 +7,7 @@ import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from '../rules/bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead, type DownloadHead } from './download-head.ts';
-import { openDirectDownload, type DirectDownload } from './direct-upload.ts';
+import { openDirectDownload, type DirectDownload } from './direct-download.ts';
 import { fromMetadata } from '../grpc/metadata.ts';
 import { recordCaller } from '../http/request-details.ts';
 import { FlowControl } from './flow-control.ts';

@@ -17,10 +17,11 @@ export function endpointsOf(routes: readonly Route<Binding>[]): Endpoint[] {
     json: jsonSibling(route, routes),
     lookup: lookupBeside(route, routes),
   }));
-  const taken = new Set(endpoints.map(({ json }) => json));
-  return endpoints.filter(({ route }) => !taken.has(route));
+  const joined = new Set(endpoints.map(({ json }) => json));
+  return endpoints.filter(({ route }) => !joined.has(route));
 }
 
+/** Whether an RPC takes an HTTP body as its stream. */
 export function isUpload({ method, rawBody }: Binding): boolean {
   return rawBody !== undefined && method.methodKind === 'client_streaming';
 }
