@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import { connect, createServer as createTcpServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test, { type ExecutionContext } from 'ava';
+import baseTest, { type ExecutionContext } from 'ava';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { ConfigError, loadConfig } from '#lib/config.ts';
 import { generateKeys } from '#lib/identity.ts';
@@ -11,6 +11,9 @@ import { StartError } from '#lib/starting.ts';
 import { kafkaIsThere, openHarness } from './harness.ts';
 import { opened } from './opened.ts';
 import { spawnProcess } from './spawned.ts';
+
+/** One after the other: each starts services, and a dozen at once would keep each other from reaching an engine in time. */
+const test = baseTest.serial;
 
 const hub = opened(openHarness, (harness) => harness.stop());
 
