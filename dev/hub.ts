@@ -6,8 +6,10 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
+import { backoffMs } from '#lib/backoff.ts';
 import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
+import { pauseFor } from '#lib/retry.ts';
 import { serviceNames } from '../services/names.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
@@ -69,6 +71,8 @@ export class StartError extends Error {
 
 const root = path.resolve(import.meta.dirname, '..');
 const startLimit = 60_000;
+/** How soon PostgreSQL starts again after it has ended. */
+const restartBackoff = { firstMs: 200, maxMs: 5_000, jitter: 0 };
 /** How often all services start anew on other ports because one of theirs was taken meanwhile. */
 const mostMoves = 2;
 /** What the processes of a hub that was killed may take to end. */
@@ -212,13 +216,11 @@ async function embeddedDatabase(
     for (;;) {
       await current.exited;
       alive = false;
-      let wait = 200;
-      while (!alive) {
+      for (let failures = 1; !alive; failures += 1) {
         if (stopped.signal.aborted) return;
-        log.warn(`postgres ended; it starts again in ${wait / 1000} s`);
-        await sleep(wait, undefined, { signal: stopped.signal }).catch(() => {});
-        if (stopped.signal.aborted) return;
-        wait = Math.min(wait * 2, 5_000);
+        const pause = backoffMs(restartBackoff, failures);
+        log.warn(`postgres ended; it starts again in ${pause / 1000} s`);
+        if (!(await pauseFor(pause, stopped.signal))) return;
         try {
           current = await startPostgres({ dataDir, port: current.port });
           alive = true;

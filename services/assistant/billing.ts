@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MeteringServiceService, ResponseStatus } from '#gen/chat4all/tools/v1/tools.ts';
+import { backoffMs } from '#lib/backoff.ts';
 import { ConfigError, flag, type Config } from '#lib/config.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
@@ -28,7 +29,7 @@ export interface BillingOptions {
 }
 
 /** How long to wait between two attempts to write down what an answer has used. */
-const settlePauseMs = { first: 100, max: 2_000 };
+const settleBackoff = { firstMs: 100, maxMs: 2_000, jitter: 0 };
 /** When these attempts end. The reservation lasts longer. */
 const settleLimitMs = 20_000;
 const maxInt32 = 2 ** 31 - 1;
@@ -74,12 +75,13 @@ export function billingBy(
             durationMs: Math.min(duration, maxInt32),
           };
           const giveUp = performance.now() + settleLimitMs;
-          for (let pause = settlePauseMs.first; ; pause = Math.min(2 * pause, settlePauseMs.max)) {
+          for (let failures = 1; ; failures += 1) {
             try {
               // The call that the answer was for may have ended, and its deadline with it.
               await withContext({ requestId }, () => tools.settleTokens(settlement));
               return;
             } catch (error) {
+              const pause = backoffMs(settleBackoff, failures);
               if (isTransient(error) && performance.now() + pause < giveUp) {
                 await sleep(pause);
                 continue;

@@ -1,4 +1,5 @@
 import { topics } from '#gen/events.ts';
+import { backoffMs } from '#lib/backoff.ts';
 import type { Bus } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import { waitAtMost } from '#lib/deadline.ts';
@@ -31,6 +32,7 @@ const crowded = 20;
 const drain = 5_000;
 /** What is recorded together at most. */
 const recordedAtOnce = 500;
+const recordBackoff = { firstMs: 50, maxMs: 1_000, jitter: 0 };
 
 const waiting = sharedGauge('deliveries_waiting', 'Deliveries that are parked, in all processes', ['channel']);
 const waitingAge = sharedGauge('deliveries_waiting_age_seconds', 'Since when the oldest delivery has been parked', [
@@ -159,8 +161,11 @@ export function startLanes(options: LanesOptions): Lanes {
   );
 
   /** Records it however long that takes, as long as the lane is ours. @returns whether it is recorded */
-  async function insist(lane: LaneKey, item: Settlement | { released: LaneKey; dueAt: Date }): Promise<boolean> {
-    for (let wait = 50; ; wait = Math.min(wait * 2, 1_000)) {
+  async function recordWhileOurs(
+    lane: LaneKey,
+    item: Settlement | { released: LaneKey; dueAt: Date },
+  ): Promise<boolean> {
+    for (let failures = 1; ; failures += 1) {
       try {
         await settling.do(item);
         return true;
@@ -168,7 +173,7 @@ export function startLanes(options: LanesOptions): Lanes {
         if (stopping.signal.aborted) return false;
         if (!isTransient(error)) log.error({ err: error }, 'What has become of a parked delivery can not be recorded');
         if (!mayTry(lane)) return false;
-        await pauseFor(wait, stopping.signal);
+        await pauseFor(backoffMs(recordBackoff, failures), stopping.signal);
       }
     }
   }
@@ -195,7 +200,7 @@ export function startLanes(options: LanesOptions): Lanes {
         result = parked.messageId === known?.messageId ? known.result : await tryOnce(lane, parked);
         if (result === undefined) break;
       }
-      recorded.push(insist(lane, { parked, result }));
+      recorded.push(recordWhileOurs(lane, { parked, result }));
       if (result?.happening === 'park') {
         dueAt = result.attempt.nextAt;
         break;
@@ -203,7 +208,7 @@ export function startLanes(options: LanesOptions): Lanes {
     }
     // What isn't recorded is found, and done again, when the claim runs out.
     const all = await Promise.all(recorded);
-    if (all.every(Boolean)) await insist(lane, { released: lane, dueAt });
+    if (all.every(Boolean)) await recordWhileOurs(lane, { released: lane, dueAt });
   }
 
   function hold({ conversationId, recipientId }: LaneKey, until: number, doing: () => Promise<void>): void {

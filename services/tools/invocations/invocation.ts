@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { backoffMs } from '#lib/backoff.ts';
 import { hubTime } from '#lib/clock.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
@@ -56,7 +57,7 @@ export interface Invocations {
 type Outcome = Pick<Settlement, 'status' | 'tokens'> & ({ output: Record<string, unknown> } | { failure: HubError });
 
 /** How long to wait between two attempts to record what a call has used. */
-const settlePauseMs = { first: 100, max: 1_000 };
+const settleBackoff = { firstMs: 100, maxMs: 1_000, jitter: 0 };
 
 const invocations = counter('tool_invocations_total', 'Invocations of tools, by how they ended', {
   status: ['success', 'error', 'timeout'] satisfies ResponseStatus[],
@@ -137,11 +138,12 @@ export function openInvocations(options: InvocationOptions): Invocations {
 
   /** Records what a call has used; retries while the database is away, as long as the reservation lasts. */
   async function settle(settlement: Settlement, { expiresAt }: Reservation): Promise<void> {
-    for (let pause = settlePauseMs.first; ; pause = Math.min(2 * pause, settlePauseMs.max)) {
+    for (let failures = 1; ; failures += 1) {
       try {
         if (await ledger.settle(settlement)) return;
         break;
       } catch (error) {
+        const pause = backoffMs(settleBackoff, failures);
         if (!isTransient(error) || hubTime() + pause > expiresAt.getTime() || stopping.signal.aborted) throw error;
         await sleep(pause);
       }
