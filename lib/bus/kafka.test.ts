@@ -8,7 +8,8 @@ import { startKafka } from '../../dev/engines/kafka.ts';
 import { loadConfig } from '../config.ts';
 import { openLog } from '../log.ts';
 import { deadLetterTopic, type ReceivedEvent } from './bus.ts';
-import { busContract, type Engine } from './contract.ts';
+import { busContract } from './contract.ts';
+import type { Engine } from './contract/fixtures.ts';
 import { busSettings, openBus } from './open.ts';
 
 const brokers = process.env['TEST_KAFKA_BROKERS'] ?? '';

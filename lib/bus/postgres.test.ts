@@ -8,7 +8,8 @@ import { eventually } from '../../test/eventually.ts';
 import { opened, openedFolder } from '../../test/opened.ts';
 import { provisionDatabase } from '../database-migrations.ts';
 import { openLog } from '../log.ts';
-import { busContract, type Engine } from './contract.ts';
+import { busContract } from './contract.ts';
+import type { Engine } from './contract/fixtures.ts';
 import { busSettings, openBus } from './open.ts';
 import { loadConfig } from '../config.ts';
 

@@ -1,36 +1,18 @@
-import {
-  addAdminServicesToServer,
-  Metadata,
-  Server,
-  setLogger,
-  type sendUnaryData,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type ServiceDefinition,
-  type StatusObject,
-} from '@grpc/grpc-js';
-import type { DescField } from '@bufbuild/protobuf';
-import type { HealthImplementation } from 'grpc-health-check';
+import { addAdminServicesToServer, Server, setLogger, type ServiceDefinition } from '@grpc/grpc-js';
 import { Networks } from '../client-address.ts';
 import { duration, flag, integer, networks, port, text, type Config } from '../config.ts';
-import type { FieldViolation, HubError } from '../errors.ts';
+import type { FieldViolation } from '../errors.ts';
 import type { Identities, Identity } from '../identity.ts';
 import type { Logger } from '../log.ts';
-import { repeat } from '../loop.ts';
 import type { Health, PartsHealth } from '../readiness.ts';
 import { listenFailure } from '../starting.ts';
 import {
   beginCounting,
-  initialMetadata,
-  requestIdKey,
-  handleCall,
   defaultClientLimits,
   type Call,
   type Check,
   type Decoded,
   type Find,
-  type Outcome,
   type ClientLimits,
   type Rpc,
   type Serving,
@@ -44,12 +26,24 @@ import type {
   UploadBytes,
   UploadMethod,
 } from './methods.ts';
+import {
+  download,
+  stream,
+  unary,
+  upload,
+  type DownloadHandler,
+  type ServerHandler,
+  type StreamHandler,
+  type UnaryHandler,
+  type UploadHandler,
+} from './answering.ts';
+import { watchDependencies } from './dependencies.ts';
 import type { Authority } from './authority.ts';
 import { openCallers } from './callers.ts';
 import { canonical } from './canonical.ts';
 import { closeGracefully } from './closing.ts';
 import { Places } from './places.ts';
-import { handOverKeys, headOnlyKey, PieceMessage, receivedBytes, widenWindow, writeBytes } from './raw-body.ts';
+import { PieceMessage } from './raw-body.ts';
 import { channelzService, ownServices, reflectionHandler, reflectionServices } from './reflection.ts';
 import { refusingMalformed } from './refusing.ts';
 import { boundResets } from './resets.ts';
@@ -65,10 +59,8 @@ import {
   uuidLowering,
 } from './schema.ts';
 import { serveHealth, Standing } from './standing.ts';
-import { callerKey, toStatus, wideTrailersKey } from './status.ts';
 import { boundTimeouts } from './timeouts.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
-import { writeMessages } from './writing.ts';
 
 /** Settings of every process that serves gRPC. */
 export const serverSettings = {
@@ -159,9 +151,6 @@ export interface ServedService {
   definition: ServiceDefinition;
   implementation: (serving: Serving) => Record<string, ServerHandler>;
 }
-
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- grpc-js gives each kind of RPC a signature of its own
-type ServerHandler = (call: any, callback: any) => void;
 
 /** Puts together a generated service definition, its handlers, its checks and its finds. */
 export function service<D extends Record<string, MethodDefinition<unknown, unknown>>>(
@@ -323,7 +312,7 @@ export async function serve({
   setOwn('SERVING');
 
   const retire = () => setOwn('NOT_SERVING');
-  const watch = watchDependencies({ dependencies, optional }, health, log);
+  const watch = watchDependencies(dependencies, optional, health, log);
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`${config.GRPC_HOST}:${config.GRPC_PORT}`, transport.server, (error, port) => {
       const at = { host: config.GRPC_HOST, port: config.GRPC_PORT };
@@ -371,171 +360,4 @@ export async function serve({
       await callers.stop();
     },
   };
-}
-
-const askEvery = 1_000;
-
-function watchDependencies(
-  {
-    dependencies,
-    optional,
-  }: { dependencies: ServeOptions['dependencies']; optional: readonly (readonly [string, () => boolean])[] },
-  health: HealthImplementation,
-  log: Logger,
-) {
-  const up = new Map<string, boolean>();
-  async function ask() {
-    for (const [name, isThere] of optional) health.setStatus(name, isThere() ? 'SERVING' : 'NOT_SERVING');
-    await Promise.all(
-      Object.entries(dependencies).map(async ([name, probe]) => {
-        const failure = await probe().then(
-          () => undefined,
-          (error: unknown) => error,
-        );
-        const isUp = failure === undefined;
-        if (up.get(name) === isUp) return;
-        if (!isUp) log.warn({ err: failure }, `${name} is down`);
-        else if (up.has(name)) log.info(`${name} is up again`);
-        up.set(name, isUp);
-        health.setStatus(name, isUp ? 'SERVING' : 'NOT_SERVING');
-      }),
-    );
-  }
-  const asking = repeat('The watch over what is needed', log, async () => {
-    await ask();
-    return askEvery;
-  });
-  return { isUp: (name: string) => up.get(name) === true, stop: () => asking.stop() };
-}
-
-type UnaryHandler = (request: object, call: Call) => Promise<object>;
-type UploadHandler = (request: object, call: Call, body: UploadBytes) => Promise<object>;
-type DownloadHandler = (request: object, call: StreamCall) => Promise<Download<object>>;
-type StreamHandler = (request: object, call: StreamCall) => AsyncIterable<object>;
-
-async function respond(
-  call: { metadata: Metadata; sendMetadata(metadata: Metadata): void },
-  callback: sendUnaryData<object>,
-  ending: Promise<Outcome>,
-): Promise<void> {
-  const outcome = await ending;
-  if ('failure' in outcome) {
-    callback({ ...statusOf(outcome.failure, outcome, call.metadata) });
-  } else {
-    call.sendMetadata(initialMetadata(outcome.requestId));
-    callback(null, outcome.answer, trailersOf(outcome));
-  }
-}
-
-/**
- * The request id is told beside the status, too: an answer that has not begun is told in one, and begins with nothing. So a gateway
- * knows that what begins is no error.
- */
-function statusOf(failure: HubError, { userId, requestId }: Outcome, asked: Metadata): Partial<StatusObject> {
-  const status = toStatus(failure, asked.get(wideTrailersKey).length > 0);
-  status.metadata?.set(requestIdKey, requestId);
-  if (userId !== undefined) status.metadata?.set(callerKey, userId);
-  return status;
-}
-
-function trailersOf({ userId, requestId }: Outcome, { withId = false } = {}): Metadata | undefined {
-  if (userId === undefined && !withId) return undefined;
-  const trailers = new Metadata();
-  if (userId !== undefined) trailers.set(callerKey, userId);
-  if (withId) trailers.set(requestIdKey, requestId);
-  return trailers;
-}
-
-function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): ServerHandler {
-  return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
-    const answer = (request: object, about: Call) => handler(request, about);
-    const ending = handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
-      // Of an error, too: nobody waits for the beginning of this answer.
-      call.sendMetadata(initialMetadata(outcome.requestId));
-      return outcome;
-    });
-    void respond(call, callback, ending);
-  };
-}
-
-function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serving): ServerHandler {
-  return (call: ServerReadableStream<Decoded, object>, callback: sendUnaryData<object>) => {
-    widenWindow(call);
-    // What happens to the stream is seen by whoever reads it.
-    call.on('error', () => {});
-    const messages = call.iterator({ destroyOnReturn: false });
-    let first: Decoded | undefined;
-    const coming = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
-    const answer = (asked: object, about: Call) => {
-      // Others than gateways of ours are not to learn of places that are reached from inside.
-      const canHandOver = about.origin !== undefined && call.metadata.get(handOverKeys.offer).length > 0;
-      return handler(
-        asked,
-        about,
-        receivedBytes(call, body, {
-          messages,
-          first,
-          canHandOver,
-          rate: serving.clientLimits.sending,
-          initial: initialMetadata(about.requestId),
-        }),
-      );
-    };
-    void respond(call, callback, handleCall(rpc, serving, call, { coming }, answer));
-  };
-}
-
-function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: Serving): ServerHandler {
-  return (call: ServerWritableStream<Decoded, object>) => {
-    const answer = async (request: object, about: Call) => {
-      const initial = initialMetadata(about.requestId);
-      const begin = () => call.sendMetadata(initial);
-      const { head, body: bytes, place } = await handler(request, { ...about, begin });
-      if (call.metadata.get(headOnlyKey).length > 0) {
-        begin();
-        call.write(head);
-        return {};
-      }
-      // Others than gateways of ours are not to learn of places that are reached from inside.
-      const canFetch = about.origin !== undefined && call.metadata.get(handOverKeys.offer)[0] === 'get';
-      const url = canFetch ? await place?.() : undefined;
-      if (url !== undefined) {
-        initial.set(handOverKeys.location, url);
-        begin();
-        call.write(head);
-        return {};
-      }
-      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, least: serving.clientLimits.reading });
-      return {};
-    };
-    void handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
-  };
-}
-
-function stream(
-  rpc: Rpc,
-  serialize: (message: object) => Buffer,
-  handler: StreamHandler,
-  serving: Serving,
-): ServerHandler {
-  return (call: ServerWritableStream<Decoded, Buffer>) => {
-    const answer = async (request: object, about: Call) => {
-      const begin = () => call.sendMetadata(initialMetadata(about.requestId));
-      const messages = handler(request, { ...about, begin });
-      await writeMessages(call, messages, serialize, {
-        begin,
-        signal: about.signal,
-        least: serving.clientLimits.reading,
-      });
-      return {};
-    };
-    void handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
-  };
-}
-
-function endStream(call: ServerWritableStream<Decoded, unknown>, outcome: Outcome): void {
-  // How grpc-js is told the status of a stream that is a Writable to us.
-  if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome, call.metadata));
-  // One without any message never begins, so that a gateway knows that it is empty: its id is told at the end.
-  else call.end(trailersOf(outcome, { withId: true }));
 }

@@ -1,6 +1,6 @@
-import { loadConfig } from '../config.ts';
-import { openLog } from '../log.ts';
-import { busSettings, openBus } from './open.ts';
+import { loadConfig } from '../../config.ts';
+import { openLog } from '../../log.ts';
+import { busSettings, openBus } from '../open.ts';
 
 /** The process that `contract.ts` kills and freezes. */
 const topic = process.argv[2]!;
