@@ -273,7 +273,7 @@ export default defineConfig({
     })),
     {
       // Tests start real servers and speak to them in every way that a client may.
-      files: ['**/*.test.ts', 'test/**', '**/contract.ts'],
+      files: ['**/*.test.ts', 'test/**', '**/contract.ts', '**/contract/*.ts'],
       rules: { 'no-restricted-imports': 'off', 'node/no-process-env': 'off' },
     },
     { files: ['lib/config.ts', 'dev/**', 'bin/migrate.ts'], rules: { 'node/no-process-env': 'off' } },

@@ -13,7 +13,7 @@ const twice: Replica[] = [
 const given = (options: Partial<PortOptions> & { grpcPortBase: number }): PortOptions => ({
   port: 0,
   mayMove: true,
-  patience: 0,
+  patienceMs: 0,
   ...options,
 });
 
@@ -104,7 +104,7 @@ test.serial(
 test.serial('choosePorts: a hub that is about to end is waited for', async (t) => {
   const first = await findBase();
   const server = await listen(first);
-  const chosen = choosePorts(services, given({ grpcPortBase: first, patience: 30_000 }));
+  const chosen = choosePorts(services, given({ grpcPortBase: first, patienceMs: 30_000 }));
   setTimeout(() => server.close(), 300);
   t.is((await chosen).services['auth'], first);
 });

@@ -29,7 +29,7 @@ export interface PortOptions {
   host?: string | undefined;
   grpcHost?: string | undefined;
   /** Milliseconds to wait for ports that are taken: their programs may be about to end. */
-  patience: number;
+  patienceMs: number;
 }
 
 /** gRPC ports are counted in this order; a service that isn't there leaves its number free. */
@@ -58,7 +58,7 @@ export async function choosePorts(replicas: readonly Replica[], options: PortOpt
   const { grpcPortBase, grpcHost } = options;
   const free = await freePorts(replicas.length + 1);
   const gateway = options.port === 0 ? free.at(-1)! : options.port;
-  const giveUp = Date.now() + options.patience;
+  const giveUp = Date.now() + options.patienceMs;
   const advice = `Stop it, or choose another port: PORT=${gateway + 1} npm start`;
   if (!(await becomesFree(gateway, options.host, giveUp))) throw takenPort(gateway, advice);
   if (grpcPortBase === 0) {

@@ -10,6 +10,7 @@ import { backoffMs } from '#lib/backoff.ts';
 import { duration } from '#lib/config.ts';
 import type { Logger } from '#lib/log.ts';
 import { pauseFor } from '#lib/retry.ts';
+import { StartError } from '#lib/starting.ts';
 import { serviceNames } from '../services/names.ts';
 import { claimFolder, openSecrets, type Secrets } from './data-folder.ts';
 import { startPostgres, type Postgres } from './engines/postgres.ts';
@@ -21,62 +22,57 @@ import { supervise, type Supervisor } from './supervisor.ts';
 export interface HubOptions {
   /** Where the data and the secrets are kept; made if it is missing. One hub at a time. */
   dataDir: string;
-  /** Of the gateway; 0 takes a free one. */
+  /** The gateway's port; 0 takes a free one. */
   port: number;
   /** The first of the gRPC ports; 0 takes free ones. */
   grpcPortBase: number;
   /** Whether the services may have later ports where one of theirs is taken; by default the hub doesn't start then. */
   grpcPortsMayMove?: boolean;
-  /** How often each service runs; once by default. */
+  /** How many processes each service has; one by default. */
   replicas?: number | undefined;
   /** Whether all of it runs in `one` process beside the engines, or `each` part in its own, as it has to with replicas. */
   processes: Spread;
   /**
-   * Handed to every process. DATABASE_URL (of a role that may make roles and schemas), KAFKA_BROKERS and S3_ENDPOINT take
-   * the place of the embedded engines.
+   * Handed to every process. DATABASE_URL (of a role that may create roles and schemas), KAFKA_BROKERS and S3_ENDPOINT replace the
+   * embedded engines.
    */
   env: NodeJS.ProcessEnv;
   log: Logger;
-  /** Gives up starting, once what has been started is stopped again. */
+  /** Cancels the start: what has been started is stopped again. */
   signal?: AbortSignal;
 }
 
 /** A whole hub: engines, services and gateway. */
 export interface Hub {
-  /** Of the gateway, without a slash at the end. */
+  /** The gateway's base URL, without a slash at the end. */
   url: string;
-  /** By service; of the second process of one and the ones after it by `message-2`, `message-3`, … */
+  /** By service; of further processes of one by `message-2`, `message-3`, … */
   grpcPorts: Record<string, number>;
-  /** One of the usual gRPC ports that another program has, if they are later ones because of it. */
+  /** The default gRPC port that another program has, if the hub has later ones because of it. */
   takenPort: number | undefined;
-  /** Of an administrator of the database; contains the password. */
+  /** The connection URL of the database's administrator, with the password. */
   databaseUrl: string;
   /**
    * The processes that run now, by name: those of the services and `gateway`, or `hub` if they are one, and, where it is embedded,
    * `postgres`.
    */
   pids(): Record<string, number>;
-  /** Sends a signal to one process. What ends by it is started again. */
+  /** Sends a signal to one process. One that ends is started again. */
   kill(name: string, signal: NodeJS.Signals): void;
-  /** Lets one process stop in order, starts it again and waits until it is ready. */
+  /** Lets one process stop gracefully, starts it again and waits until it is ready. */
   restart(name: string): Promise<void>;
   /** Stops the gateway, then the services, then the engines. */
   stop(): Promise<void>;
 }
 
-/** A reason for people why the hub can't start: nothing to look for in the code. */
-export class StartError extends Error {
-  override name = 'StartError';
-}
-
 const root = path.resolve(import.meta.dirname, '..');
-const startLimit = 60_000;
+const startTimeoutMs = 60_000;
 /** How soon PostgreSQL starts again after it has ended. */
 const restartBackoff = { firstMs: 200, maxMs: 5_000, jitter: 0 };
-/** How often all services start anew on other ports because one of theirs was taken meanwhile. */
-const mostMoves = 2;
-/** What the processes of a hub that was killed may take to end. */
-const abandonedLimit = 12_000;
+/** How often all services are started again on other ports because another program took one of theirs meanwhile. */
+const maxMoves = 2;
+/** How long the processes of a hub that was killed may take to end. */
+const abandonedTimeoutMs = 12_000;
 
 /**
  * Starts a hub and waits until it is ready.
@@ -93,25 +89,25 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   });
   started.defer(() => folder.release());
   const replicas = serviceNames.flatMap((service) => replicasOf(service, options.replicas ?? 1));
-  const findPorts = async (port: number, patience: number): Promise<Ports> => {
+  const findPorts = async (port: number, patienceMs: number): Promise<Ports> => {
     const { grpcPortBase, grpcPortsMayMove: mayMove = false } = options;
-    const asked = { port, grpcPortBase, mayMove, host: env.HOST, grpcHost: env.GRPC_HOST, patience };
+    const asked = { port, grpcPortBase, mayMove, host: env.HOST, grpcHost: env.GRPC_HOST, patienceMs };
     const found = await choosePorts(replicas, asked).catch((error: Error) => {
       throw new StartError(error.message, { cause: error });
     });
     const numbers = Object.values(found.services);
-    const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
+    const [first, last] = [Math.min(...numbers), Math.max(...numbers)];
     if (found.taken !== undefined) {
-      log.warn(`Port ${found.taken} is taken by another program: the services have ports ${least} to ${most}`);
+      log.warn(`Port ${found.taken} is taken by another program: the services have ports ${first} to ${last}`);
     }
     return found;
   };
-  let ports = await findPorts(options.port, folder.abandoned ? abandonedLimit : 0);
+  let ports = await findPorts(options.port, folder.abandoned ? abandonedTimeoutMs : 0);
 
   const secrets = await openSecrets(dataDir, [...serviceNames, 'bus', 'gateway']);
   const cache = env.NODE_COMPILE_CACHE || path.join(dataDir, 'compile-cache');
   await mkdir(cache, { recursive: true });
-  // Here nobody has to notice that a process stops: whoever calls it is told over the connection.
+  // No load balancer has to notice that a process stops: its callers are told over the connection.
   const common: NodeJS.ProcessEnv = {
     SHUTDOWN_TIMEOUT: '5s',
     SHUTDOWN_NOTICE: '0s',
@@ -125,7 +121,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   const migrated = path.join(postgresDir, 'migrated');
   const version = await migrationsVersion(env.KAFKA_BROKERS ? 'Kafka' : 'PostgreSQL', secrets);
   const isMigrated = !env.DATABASE_URL && (await readFile(migrated, 'utf8').catch(() => '')) === version;
-  // Loading its code takes as long as making a database does.
+  // Loading the migrations' code takes as long as creating a database: both at once.
   const migration = isMigrated ? undefined : startMigration(common, secrets, started);
   const database = env.DATABASE_URL ? { url: env.DATABASE_URL } : await embeddedDatabase(postgresDir, started, log);
   signal?.throwIfAborted();
@@ -141,7 +137,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
   const host = ['', '0.0.0.0', '::'].includes(env.HOST ?? '') ? '127.0.0.1' : env.HOST!;
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${ports.gateway}`;
   const startProcesses = async (): Promise<Supervisor> => {
-    for (let movesLeft = mostMoves; ; movesLeft -= 1) {
+    for (let movesLeft = maxMoves; ; movesLeft -= 1) {
       const children = childDefinitions({
         env: common,
         spread: options.processes,
@@ -269,7 +265,7 @@ function startMigration(env: NodeJS.ProcessEnv, secrets: Secrets, started: Async
   const child = spawn(process.execPath, [path.join(root, 'bin/migrate.ts')], {
     env: { ...env, ...Object.fromEntries(passwords) },
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    timeout: 2 * startLimit,
+    timeout: 2 * startTimeoutMs,
     detached: true,
   });
   let errors = '';
@@ -295,7 +291,7 @@ function startMigration(env: NodeJS.ProcessEnv, secrets: Secrets, started: Async
 
 /** Waits until all processes are up and the gateway says that everything that it needs is, too. */
 async function ready(allUp: Promise<void>, url: string, signal?: AbortSignal): Promise<void> {
-  const limit = AbortSignal.timeout(startLimit);
+  const limit = AbortSignal.timeout(startTimeoutMs);
   const over = signal === undefined ? limit : AbortSignal.any([signal, limit]);
   let last = 'not all processes have started';
   try {
@@ -314,7 +310,7 @@ async function ready(allUp: Promise<void>, url: string, signal?: AbortSignal): P
   } catch (error) {
     signal?.throwIfAborted();
     if (!limit.aborted) throw new StartError((error as Error).message, { cause: error });
-    throw new StartError(`The hub isn't ready after ${startLimit / 1000} s: ${last}`, { cause: error });
+    throw new StartError(`The hub isn't ready after ${startTimeoutMs / 1000} s: ${last}`, { cause: error });
   }
 }
 

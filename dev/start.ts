@@ -2,15 +2,16 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { ConfigError, loadConfig } from '#lib/config.ts';
 import { openLog } from '#lib/log.ts';
-import { startHub, StartError, type Hub } from './hub.ts';
+import { StartError } from '#lib/starting.ts';
+import { startHub, type Hub } from './hub.ts';
 import { settings } from './settings.ts';
 
 /** `npm start`: the whole hub on this machine, until Ctrl-C. */
 
 const root = path.resolve(import.meta.dirname, '..');
 
-/** Ctrl-C under npm comes twice, from the terminal and from npm; only what comes later than this is meant as a second one. */
-const sameSignal = 500;
+/** Ctrl-C under npm arrives twice, from the terminal and from npm; only a later one counts as a second Ctrl-C. */
+const sameSignalMs = 500;
 
 const stop = new AbortController();
 const interrupted = new Promise<void>((resolve) => stop.signal.addEventListener('abort', () => resolve()));
@@ -18,17 +19,17 @@ let firstSignal: number | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     // The processes notice that the supervisor is gone, and the database is stopped by its watcher.
-    if (firstSignal !== undefined && Date.now() - firstSignal > sameSignal) process.exit(1);
+    if (firstSignal !== undefined && Date.now() - firstSignal > sameSignalMs) process.exit(1);
     firstSignal ??= Date.now();
     stop.abort();
   });
 }
 if (process.env.npm_lifecycle_event !== undefined) {
-  // npm, or its shell, may be ended without passing that on.
+  // npm, or its shell, may end without passing the signal on.
   const parent = process.ppid;
   setInterval(() => process.ppid !== parent && stop.abort(), 250).unref();
 }
-// A closed terminal or pipe is no reason to stop without order.
+// A closed terminal or pipe must not end the process before it has stopped gracefully.
 process.stdout.on('error', () => {});
 process.stderr.on('error', () => {});
 
@@ -46,7 +47,7 @@ try {
     dataDir,
     port: config.PORT,
     grpcPortBase: config.GRPC_PORT_BASE,
-    // Who has set them counts on them.
+    // Ports that were chosen explicitly are not moved.
     grpcPortsMayMove: !process.env.GRPC_PORT_BASE,
     replicas: config.REPLICAS,
     processes: config.PROCESSES ?? (config.REPLICAS > 1 ? 'each' : 'one'),

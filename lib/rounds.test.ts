@@ -66,7 +66,7 @@ test('a round has no more than its sizes may come to, and what is larger by itse
       await turn();
       return items;
     },
-    { items: 10, size: { of: (item) => item, most: 10 } },
+    { items: 10, size: { of: (item) => item, max: 10 } },
   );
   await Promise.all([1, 4, 6, 1, 20, 2, 8].map((item) => work.do(item)));
   t.deepEqual(rounds, [[1], [4, 6], [1], [20], [2, 8]]);
@@ -101,7 +101,7 @@ test('an error that may be of one item is that of those that fail alone, too', a
       if (items.some((item) => item % 4 === 3)) throw wrong;
       return items;
     },
-    { items: 8, isOfItem: (error) => error === wrong },
+    { items: 8, mayBeOfOneItem: (error) => error === wrong },
   );
   const outcomes = await Promise.allSettled([0, 1, 2, 3, 4, 5, 6, 7, 8].map((item) => work.do(item)));
   const failed = outcomes.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []));
@@ -153,7 +153,7 @@ test('what would wait beyond the limits is refused at once, and room is made by 
   const ends: (() => void)[] = [];
   const work = new Rounds<number, number>((items) => new Promise((resolve) => ends.push(() => resolve(items))), {
     items: 2,
-    size: { of: (item) => item, most: 10 },
+    size: { of: (item) => item, max: 10 },
     waiting: { items: 3, size: 20 },
   });
   const running = work.do(1);
@@ -196,49 +196,4 @@ test('what waits beyond its deadline is not begun', async (t) => {
   t.is(((await t.throwsAsync(late)) as HubError).kind, 'DEADLINE_EXCEEDED');
   t.deepEqual(await Promise.all([first, inTime]), [1, 3]);
   t.deepEqual(rounds, [[1], [3]]);
-});
-
-test('with an interval, what comes soon after a round shares the next one, which begins early once it is full', async (t) => {
-  const rounds: number[][] = [];
-  const work = new Rounds<number, number>(
-    async (items) => {
-      rounds.push([...items]);
-      return items;
-    },
-    { items: 3, interval: 60_000 },
-  );
-  await work.do(1);
-  const waiting = [work.do(2), work.do(3)];
-  await turn();
-  t.deepEqual(rounds, [[1]]);
-  waiting.push(work.do(4));
-  t.deepEqual(await Promise.all(waiting), [2, 3, 4]);
-  t.deepEqual(rounds, [[1], [2, 3, 4]]);
-  // Whoever stops waits for nothing else.
-  const last = work.do(5);
-  await work.stop();
-  t.is(await last, 5);
-});
-
-test('drain waits for what is under way and what comes meanwhile; after stop nothing more is taken', async (t) => {
-  const done: number[] = [];
-  const work = new Rounds<number, number>(
-    async (items) => {
-      await turn();
-      done.push(...items);
-      return items;
-    },
-    { items: 2, atOnce: 2 },
-  );
-  await work.drain();
-  for (const item of [1, 2, 3, 4, 5]) void work.do(item);
-  await work.drain();
-  t.is(done.length, 5);
-  const last = work.do(6);
-  const stopped = work.stop();
-  const refused = await t.throwsAsync<HubError>(work.do(7));
-  t.is(refused?.reason, 'OVERLOADED');
-  await stopped;
-  t.is(await last, 6);
-  t.is(done.length, 6);
 });

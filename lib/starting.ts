@@ -1,12 +1,12 @@
 import { ConfigError } from './config.ts';
 
-/** Why a process can't start, as one line for people that names the setting: no bug, and starting again later may work. */
+/** Why a process can't start, for people, naming the setting: no bug, and starting again later may work. */
 export class StartError extends Error {
   override name = 'StartError';
 }
 
 /**
- * Why nothing can be served at an address, for people: a port that another program has may be free again later, a wrong setting stays.
+ * Why nothing can be served at an address: a StartError if the port is in use and may be free later, a ConfigError if the setting is wrong.
  *
  * @param names of the settings of the host and the port
  */
@@ -24,5 +24,5 @@ export function listenFailure(
   return new Error(`Can't listen on ${host}:${port}: ${text}`, { cause: error });
 }
 
-/** Aborted once this process is told to stop: for what waits before it takes calls. */
+/** Aborted once this process is told to stop: ends the waits of a service that has not started yet. */
 export const ending: AbortController = new AbortController();

@@ -312,7 +312,7 @@ const ownClock = [
   'assistant/turns/turns.ts',
   'assistant/turns/work.ts',
   'connectors/contract.ts',
-  'file/storage/contract.ts',
+  'file/storage/contract/uploading.ts',
   'tools/invocations/circuits.ts',
   'tools/invocations/upstream.ts',
 ];

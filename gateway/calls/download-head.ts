@@ -1,6 +1,6 @@
 import { validateHeaderValue, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
 import { create as contentDisposition } from 'content-disposition';
-import type { HeaderField } from '../rules/bindings.ts';
+import type { HeaderField } from '../rules/stream-bindings.ts';
 import { judge } from '../http/preconditions.ts';
 import type { Json } from '../json/scalars.ts';
 

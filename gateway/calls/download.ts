@@ -4,7 +4,7 @@ import { bytesIn, handOverKeys, headOnlyKey, release } from '#lib/rpc/raw-body.t
 import { longestTimer } from '#lib/deadline.ts';
 import { leastTaken } from '#lib/rate-floor.ts';
 import { callerKey } from '#lib/rpc/status.ts';
-import type { RawBody } from '../rules/bindings.ts';
+import type { RawBody } from '../rules/stream-bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
 import { downloadHead, type DownloadHead } from './download-head.ts';
 import { openDirectDownload, type DirectDownload } from './direct-download.ts';

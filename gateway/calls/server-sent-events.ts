@@ -3,7 +3,7 @@ import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import { Status } from '#gen/google/rpc/status.ts';
 import { answerBody, answerNothing } from '../http/send-answer.ts';
-import type { Events } from '../rules/bindings.ts';
+import type { Events } from '../rules/stream-bindings.ts';
 import { Outgoing } from './call.ts';
 import { requestIdIn } from '../http/request-details.ts';
 import type { Problem } from '../http/problem.ts';

@@ -4,7 +4,7 @@ import { parseDigest } from '#lib/digest.ts';
 import type { HubError } from '#lib/errors.ts';
 import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 import { bytesMessage, handOverKeys, release } from '#lib/rpc/raw-body.ts';
-import type { RawBody } from '../rules/bindings.ts';
+import type { RawBody } from '../rules/stream-bindings.ts';
 import { openPieces, partName, type Pieces, type Sink } from './body-pieces.ts';
 import { incomplete, tooSlow } from '../http/request-body.ts';
 import { answerMessage, Outgoing, type Answer, type CallOptions } from './call.ts';

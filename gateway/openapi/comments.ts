@@ -5,8 +5,8 @@ type Described = DescService | DescMethod | DescMessage | DescField | DescEnum |
 const files = new WeakMap<DescFile, ReadonlyMap<string, string>>();
 
 /**
- * What the comment in front of a declaration says, as Markdown: a line for each paragraph, a blank line between them. Empty
- * where there is none, or where the descriptor set was made without comments.
+ * The comment before a declaration as Markdown: each paragraph on a line, a blank line between them. Empty where there is no comment, or
+ * the descriptor set was built without them.
  */
 export function commentOf(desc: Described): string {
   const comment = commentsOf(fileOf(desc)).get(pathOf(desc).join()) ?? '';
@@ -17,13 +17,13 @@ export function commentOf(desc: Described): string {
     .join('\n\n');
 }
 
-/** A comment as a title, its first sentence, and what else it says. */
+/** Splits a comment into its first sentence, the title, and the rest. */
 export function titled(comment: string): { title: string; rest: string } {
   const [, sentence = comment, rest = ''] = /^(.+?[.:])(?:\s+([A-Z`][\s\S]*))?$/.exec(comment) ?? [];
   return { title: sentence.replace(/[.:]$/, '').replaceAll('`', ''), rest };
 }
 
-/** Comments by the path of what they are about (SourceCodeInfo.Location in descriptor.proto). */
+/** The comments of a file by the path of their declaration (SourceCodeInfo.Location in descriptor.proto). */
 function commentsOf(file: DescFile): ReadonlyMap<string, string> {
   let comments = files.get(file);
   if (comments === undefined) {
@@ -45,7 +45,7 @@ function fileOf(desc: Described): DescFile {
   }
 }
 
-/** Numbers of fields in descriptor.proto, each with the place in that list. */
+/** The path of a declaration: field numbers of descriptor.proto, each followed by an index. */
 function pathOf(desc: Described): number[] {
   switch (desc.kind) {
     case 'service':

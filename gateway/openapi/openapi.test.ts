@@ -9,7 +9,7 @@ import { hubRules } from '../dialects/hub/rules.ts';
 import { readRoutes } from '../rules/bindings.ts';
 import { documentOf } from '../own-routes.ts';
 import { endpointsOf } from '../rules/endpoints.ts';
-import { writtenPath } from './operations.ts';
+import { writtenPath } from './parameters.ts';
 import { ofNoEndpoint } from './problems.ts';
 
 const bindings = readRoutes(hubRegistry, () => true, hubRules);

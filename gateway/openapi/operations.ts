@@ -1,11 +1,11 @@
-import type { DescField } from '@bufbuild/protobuf';
-import { type Binding, type Events, type HeaderField, isOutsideQuery } from '../rules/bindings.ts';
+import { type Binding } from '../rules/bindings.ts';
+import type { Events } from '../rules/stream-bindings.ts';
 import { partName } from '../calls/body-pieces.ts';
-import type { Template } from '../rules/path-template.ts';
 import type { Endpoint } from '../rules/endpoints.ts';
 import { paginationType } from '../calls/envelope.ts';
 import { commentOf, titled } from './comments.ts';
 import { successSchema } from './envelopes.ts';
+import { fieldOf, headerName, parametersOf, writtenPath } from './parameters.ts';
 import { preconditionFailed, type BodyKind, type KnownErrors, type KnownProblem } from './problems.ts';
 import { problemResponses } from './responses.ts';
 import type { Schema } from './rules.ts';
@@ -33,22 +33,6 @@ export const versioned = {
 export const unchanged: Schema = {
   304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
 };
-/** The headers that make a request conditional (RFC 9110, 13). */
-export const conditions: readonly Schema[] = [
-  {
-    name: 'If-Match',
-    in: 'header',
-    description: 'Entity tags, or `*`: unless what is there has one of them, nothing is done.',
-    schema: { type: 'string' },
-  },
-  {
-    name: 'If-None-Match',
-    in: 'header',
-    description: 'Entity tags of what the client has already, or `*`.',
-    schema: { type: 'string' },
-  },
-];
-
 /** Describes endpoints that lead to RPCs. */
 export class Operations {
   readonly #schemas: Schemas;
@@ -81,13 +65,7 @@ export class Operations {
         tags: [tagOf(binding)],
         ...this.#texts(both, access === adminAccess),
         ...(security !== undefined && { security }),
-        parameters: [
-          ...wildcards.map((wildcard) => this.#pathParameter(binding, wildcard)),
-          ...this.#queryParameters(both),
-          ...headerParameters(binding.requestHeaders, binding),
-          ...(isConditional ? conditions : []),
-          { $ref: '#/components/parameters/X-Request-ID' },
-        ],
+        parameters: parametersOf(this.#schemas, both, wildcards, isConditional),
         ...(bodies.some((kind) => kind !== 'none') && {
           requestBody: { required: both.some((each) => this.#needsBody(each)), content },
         }),
@@ -112,53 +90,6 @@ export class Operations {
     const count = (this.#ids.get(name) ?? 0) + 1;
     this.#ids.set(name, count);
     return count === 1 ? name : `${name}${count}`;
-  }
-
-  #pathParameter({ input, template, method }: Binding, { name, index }: Wildcard): Schema {
-    const variable = template.variables.find(({ from, to }) => from <= index && index < to);
-    const field = variable === undefined ? undefined : fieldAt(method.input.fields, variable.path);
-    const isAlone = variable !== undefined && variable.to - variable.from === 1;
-    const {
-      description = '',
-      examples,
-      ...schema
-    } = field !== undefined && isAlone ? this.#schemas.field(field, 'request') : { type: 'string' };
-    const texts = [
-      String(description),
-      variable?.several === true
-        ? `Together the segments are \`${variable.path.join('.')}\` of ${input.typeName}.`
-        : '',
-      template.steps[index]?.kind === 'rest' ? 'It may hold several segments, with slashes between them.' : '',
-    ].filter((text) => text !== '');
-    return {
-      name,
-      in: 'path',
-      required: true,
-      ...(texts.length > 0 && { description: texts.join('\n\n') }),
-      schema,
-      ...(Array.isArray(examples) && { example: examples[0] as unknown }),
-    };
-  }
-
-  #queryParameters(both: readonly Binding[]): Schema[] {
-    const parameters = new Map<string, Schema>();
-    for (const binding of both) {
-      if (binding.body === 'all' || binding.isWholeHttp) continue;
-      for (const leaf of this.#schemas.leaves(binding.method.input)) {
-        if (parameters.has(leaf.name) || isOutsideQuery(binding, leaf.fields)) continue;
-        const { examples, ...schema } = leaf.schema;
-        parameters.set(leaf.name, {
-          name: leaf.name,
-          in: 'query',
-          ...(leaf.required && { required: true }),
-          ...(leaf.description !== '' && { description: leaf.description }),
-          ...(leaf.isMap && { style: 'deepObject', explode: true }),
-          schema,
-          ...(Array.isArray(examples) && { example: examples[0] as unknown }),
-        });
-      }
-    }
-    return [...parameters.values()];
   }
 
   #requestContent(binding: Binding): Schema {
@@ -351,66 +282,13 @@ function bodyKindOf({ body, rawBody, method }: Binding): BodyKind {
   return body === 'none' ? 'none' : 'json';
 }
 
-interface Wildcard {
-  name: string;
-  /** Of its step. */
-  index: number;
-}
-
-/** A template as OpenAPI writes paths: with a name in braces for whatever may be anything. */
-export function writtenPath({ steps, variables, verb }: Template): { path: string; wildcards: Wildcard[] } {
-  const wildcards: Wildcard[] = [];
-  const segments = steps.map((step, index) => {
-    if (step.kind === 'literal') return encodeURIComponent(step.text);
-    const variable = variables.find(({ from, to }) => from <= index && index < to);
-    const siblings = steps.filter((each, at) => isWithin(at, variable) && each.kind !== 'literal').length;
-    const base = variable?.path.join('.') ?? 'segment';
-    const before = wildcards.filter(({ name }) => name === base || name.startsWith(`${base}_`)).length;
-    const name = variable !== undefined && siblings === 1 ? base : `${base}_${before + 1}`;
-    wildcards.push({ name, index });
-    return `{${name}}`;
-  });
-  return { path: `/${segments.join('/')}${verb === undefined ? '' : `:${verb}`}`, wildcards };
-}
-
-function isWithin(index: number, variable: { from: number; to: number } | undefined): boolean {
-  return variable !== undefined && variable.from <= index && index < variable.to;
-}
-
 /** The fields of the request itself that the path gives. */
 function boundNames({ variables }: Binding): Set<string> {
   return new Set(variables.filter(({ length }) => length === 1).map(([field]) => field!.name));
 }
 
-function fieldOf(fields: readonly DescField[], name: string): DescField {
-  return fields.find((field) => field.name === name)!;
-}
-
-function fieldAt(fields: readonly DescField[], [name, ...rest]: readonly string[]): DescField | undefined {
-  const field = fields.find((candidate) => candidate.name === name || candidate.jsonName === name);
-  return rest.length === 0 ? field : fieldAt(field?.message?.fields ?? [], rest);
-}
-
 function jsonContent(schema: Schema, example: unknown): Schema {
   return { 'application/json': { schema, ...(example !== undefined && { example }) } };
-}
-
-/** Headers that say something about the message rather than the wish: HTTP clients make them. */
-const madeByClients = new Set(['content-length', 'content-type', 'accept', 'authorization']);
-
-function headerParameters(headers: readonly HeaderField[], { method }: Binding): Schema[] {
-  return headers
-    .filter(({ header }) => !madeByClients.has(header))
-    .map(({ header, field }) => ({
-      name: headerName(header),
-      in: 'header',
-      description: commentOf(fieldOf(method.input.fields, field.name)),
-      schema: { type: 'string' },
-    }));
-}
-
-function headerName(header: string): string {
-  return header === 'etag' ? 'ETag' : header.replaceAll(/(^|-)[a-z]/g, (letter) => letter.toUpperCase());
 }
 
 /** What a download answers: all of it, a part, or that the client has it. */

@@ -69,13 +69,13 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
 
     const store = openStore(db);
     const lifetime = config.UPLOAD_TTL;
-    const removing = own(startRemoving({ store, storage, log, lifetime }));
+    const removing = own(startRemoving({ store, storage, log, lifetimeMs: lifetime }));
     const onRemoval = () => removing.wake();
     const uploads = own(openUploads({ store, storage, limits, log, onRemoval }));
-    own(startSweep({ store, uploads, log, lifetime }));
+    own(startSweep({ store, uploads, log, lifetimeMs: lifetime }));
 
     if (config.MESSAGE_RETENTION !== undefined) {
-      own(startLapsing({ store, log, retention: config.MESSAGE_RETENTION, onRemoval }));
+      own(startLapsing({ store, log, retentionMs: config.MESSAGE_RETENTION, onRemoval }));
     }
 
     const urlKeys = config.UPLOAD_URL_KEYS.map(urlKeyOf);

@@ -3,6 +3,7 @@ import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import type { File, Status } from './file.ts';
+import { openRemovals, remove, RemovalEntity, type Lease } from './removals-store.ts';
 
 const ContentEntity = defineEntity({
   name: 'Content',
@@ -72,19 +73,6 @@ const ShareEntity = defineEntity({
   },
 });
 
-const RemovalEntity = defineEntity({
-  name: 'Removal',
-  tableName: 'removals',
-  properties: {
-    storageKey: p.text().primary(),
-    dueAt: p.datetime(3),
-    again: p.boolean().default(false),
-    heldBy: p.uuid().nullable(),
-    heldUntil: p.datetime(3).nullable(),
-    attempts: p.integer().default(0),
-  },
-});
-
 export const database: DatabaseDefinition = {
   schema: 'file',
   entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity],
@@ -113,20 +101,6 @@ export interface Chunk {
   uploadedAt: Date;
 }
 
-/** A removal that a process has claimed. */
-export interface Removal {
-  storageKey: string;
-  /** How often it has failed. */
-  attempts: number;
-}
-
-/** A process's lease to complete an upload, or to remove something: no other does it meanwhile. */
-export interface Lease {
-  by: string;
-  /** Milliseconds. */
-  length: number;
-}
-
 export type Store = ReturnType<typeof openStore>;
 
 /** An upload that is being opened for longer than this belongs to a process that died: it is cleared away like any other without activity. */
@@ -146,6 +120,8 @@ const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size
  */
 export function openStore(db: Database) {
   return {
+    ...openRemovals(db),
+
     /** Keeps a new file, unless its owner has `limit` open uploads. @returns false if that is so */
     async begin(file: NewFile, limit: number): Promise<boolean> {
       return db.transaction(async ({ sql }) => {
@@ -255,7 +231,7 @@ export function openStore(db: Database) {
           where file_id = $1 and ${open}
             and (completing_by = $2 or completing_until is null or completing_until < now())
           returning 1`,
-        [fileId, lease.by, lease.length],
+        [fileId, lease.by, lease.ms],
       );
       return rows.length > 0;
     },
@@ -412,53 +388,6 @@ export function openStore(db: Database) {
         [before, limit],
       );
     },
-
-    /**
-     * Claims removals that are due and that no other process has claimed, the oldest first. Times are stored in milliseconds, rounded: what is
-     * due now may be found a moment later.
-     */
-    async holdRemovals({ by, length }: Lease, limit: number): Promise<Removal[]> {
-      return db.sql<Removal>(
-        `with due as (
-            select storage_key from removals where greatest(due_at, held_until) <= now() + interval '1 millisecond'
-              order by greatest(due_at, held_until) limit $3
-              for update skip locked)
-          update removals r set held_by = $1, held_until = now() + $2 * interval '1 millisecond'
-            from due where r.storage_key = due.storage_key
-          returning r.storage_key as "storageKey", r.attempts`,
-        [by, length, limit],
-      );
-    },
-
-    /**
-     * Ends a removal: nothing is left under this key. Without effect if `by` has lost its claim: then another process looks once more.
-     *
-     * @param pause milliseconds until it is looked at again, if it is to be looked at twice
-     */
-    async removed(storageKey: string, by: string, pause: number): Promise<void> {
-      await db.sql(
-        `with once as (delete from removals where storage_key = $1 and held_by = $2 and not again)
-          update removals
-            set again = false, due_at = now() + $3 * interval '1 millisecond', held_by = null, held_until = null, attempts = 0
-            where storage_key = $1 and held_by = $2 and again`,
-        [storageKey, by, pause],
-      );
-    },
-
-    /**
-     * Releases a removal that failed, if `by` still has the claim.
-     *
-     * @param pause milliseconds in which nobody tries again
-     * @param failures how many more count as failed
-     */
-    async releaseRemoval(storageKey: string, by: string, pause: number, failures: 0 | 1): Promise<void> {
-      await db.sql(
-        `update removals
-          set held_by = null, held_until = now() + $3 * interval '1 millisecond', attempts = attempts + $4
-          where storage_key = $1 and held_by = $2`,
-        [storageKey, by, pause, failures],
-      );
-    },
   };
 }
 
@@ -481,19 +410,5 @@ async function putChunks({ sql }: SqlTransaction, fileId: string, chunks: readon
       chunks.map((chunk) => chunk.size),
       chunks.map((chunk) => chunk.uploadedAt),
     ],
-  );
-}
-
-async function remove(
-  { sql }: SqlTransaction,
-  storageKeys: readonly string[],
-  look: 'once' | 'twice' = 'once',
-): Promise<void> {
-  // Whoever is at it may have looked before there was something: it is looked at anew.
-  await sql(
-    `insert into removals as r (storage_key, due_at, again) select unnest($1::text[]), now(), $2
-      on conflict (storage_key) do update set again = r.again or excluded.again, held_by = null,
-        held_until = case when r.held_by is null then r.held_until end`,
-    [storageKeys, look === 'twice'],
   );
 }

@@ -87,7 +87,7 @@ test.serial('begin: what the store opens though it had not answered is removed, 
       if (key === file.fileId && looks++ === 0) await disk.open(key);
     },
   };
-  const removing = startRemoving({ store, storage: late, log, lifetime: 500 });
+  const removing = startRemoving({ store, storage: late, log, lifetimeMs: 500 });
   t.teardown(() => removing.stop());
   const uploads = openUploads({ store, storage: late, limits, log, onRemoval: () => removing.wake() });
   await t.throwsAsync(uploads.begin(file, asIs), { message: /not available/ });
@@ -124,7 +124,7 @@ function startReplica(t: ExecutionContext, storage: Storage, lifetime = 60_000, 
     level: 'info',
     destination: { write: (line: string) => void lines.push(JSON.parse(line)) },
   });
-  const removing = startRemoving({ store: given, storage, log: replicaLog, lifetime });
+  const removing = startRemoving({ store: given, storage, log: replicaLog, lifetimeMs: lifetime });
   t.teardown(() => removing.stop());
   return { removing, lines };
 }
@@ -195,10 +195,10 @@ test.serial('a removal that somebody else has taken over meanwhile is not crosse
   const key = uuid();
   const [one, other] = [uuid(), uuid()];
   await db.sql('insert into removals (storage_key, due_at, again) values ($1, now(), true)', [key]);
-  t.deepEqual(await store.holdRemovals({ by: one, length: 1 }, 10), [{ storageKey: key, attempts: 0 }]);
+  t.deepEqual(await store.holdRemovals({ by: one, ms: 1 }, 10), [{ storageKey: key, attempts: 0 }]);
   const taken = await eventually(
     'the lease has run out',
-    () => store.holdRemovals({ by: other, length: 60_000 }, 10),
+    () => store.holdRemovals({ by: other, ms: 60_000 }, 10),
     (found) => found.length > 0,
   );
   t.deepEqual(taken, [{ storageKey: key, attempts: 0 }]);
@@ -207,12 +207,12 @@ test.serial('a removal that somebody else has taken over meanwhile is not crosse
   t.deepEqual(await removalOf(key), { again: true, attempts: 0, isHeld: true });
   await store.releaseRemoval(key, other, 60_000, 1);
   t.deepEqual(await removalOf(key), { again: true, attempts: 1, isHeld: false });
-  t.deepEqual(await store.holdRemovals({ by: one, length: 60_000 }, 10), [], 'nobody tries it before its time');
+  t.deepEqual(await store.holdRemovals({ by: one, ms: 60_000 }, 10), [], 'nobody tries it before its time');
   await db.sql('update removals set held_until = now() where storage_key = $1', [key]);
-  t.is((await store.holdRemovals({ by: other, length: 60_000 }, 10)).length, 1);
+  t.is((await store.holdRemovals({ by: other, ms: 60_000 }, 10)).length, 1);
   await store.removed(key, other, 0);
   t.deepEqual(await removalOf(key), { again: false, attempts: 0, isHeld: false });
-  t.is((await store.holdRemovals({ by: other, length: 60_000 }, 10)).length, 1);
+  t.is((await store.holdRemovals({ by: other, ms: 60_000 }, 10)).length, 1);
   await store.removed(key, other, 0);
   t.is(await removalOf(key), undefined);
 });
@@ -222,11 +222,11 @@ test.serial('what is written down for removal while somebody removes it is remov
   t.true(await store.begin(file, 10));
   t.true(await store.fail(file.fileId, 'given up'));
   const by = uuid();
-  t.is((await store.holdRemovals({ by, length: 60_000 }, 10)).length, 1);
+  t.is((await store.holdRemovals({ by, ms: 60_000 }, 10)).length, 1);
   // A chunk that came into the store after that had been looked through.
   t.is(await store.recordChunk(file.fileId, { chunkId: 0, size: 1, uploadedAt: new Date() }), undefined);
   await store.removed(file.fileId, by, 0);
-  const next = await store.holdRemovals({ by, length: 60_000 }, 10);
+  const next = await store.holdRemovals({ by, ms: 60_000 }, 10);
   t.deepEqual(next, [{ storageKey: file.fileId, attempts: 0 }]);
   await store.removed(file.fileId, by, 0);
   t.is(await removalOf(file.fileId), undefined);
@@ -356,9 +356,9 @@ test.serial('an upload is completed, failed and let go of only by who holds it',
   const [one, other] = [uuid(), uuid()];
   const long = 60_000;
   const checksum = fileId.replaceAll('-', '').repeat(2);
-  t.true(await store.holdCompletion(fileId, { by: one, length: long }));
-  t.true(await store.holdCompletion(fileId, { by: one, length: long }), 'it is kept by being held again');
-  t.false(await store.holdCompletion(fileId, { by: other, length: long }));
+  t.true(await store.holdCompletion(fileId, { by: one, ms: long }));
+  t.true(await store.holdCompletion(fileId, { by: one, ms: long }), 'it is kept by being held again');
+  t.false(await store.holdCompletion(fileId, { by: other, ms: long }));
   t.false(await store.fail(fileId, 'Nothing was uploaded'));
   t.false(await store.fail(fileId, 'It is wrong', other));
   t.false(await store.complete(fileId, other, checksum, undefined));
@@ -367,16 +367,16 @@ test.serial('an upload is completed, failed and let go of only by who holds it',
   t.deepEqual(idle.filter((each) => each.fileId === fileId), [], 'the sweep leaves it alone'); // prettier-ignore
 
   // Its holder was frozen for longer than it held it.
-  await store.holdCompletion(fileId, { by: one, length: 1 });
+  await store.holdCompletion(fileId, { by: one, ms: 1 });
   await eventually(
     'it can be taken over',
-    () => store.holdCompletion(fileId, { by: other, length: long }),
+    () => store.holdCompletion(fileId, { by: other, ms: long }),
     (held) => held,
   );
   t.false(await store.complete(fileId, one, checksum, undefined));
   t.false(await store.fail(fileId, 'It is wrong', one));
   await store.releaseCompletion(fileId, one);
-  t.false(await store.holdCompletion(fileId, { by: one, length: long }));
+  t.false(await store.holdCompletion(fileId, { by: one, ms: long }));
   t.like(await store.find(fileId), { status: 'initiated', checksum: null });
   t.is(await store.findContent(checksum), undefined);
   t.true(await store.complete(fileId, other, checksum, undefined));
@@ -473,7 +473,7 @@ test.serial('share: only what is completed, and not deleted after that', async (
   t.true(await store.begin(file, 10));
   t.false(await store.share(fileId, conversation));
   const by = uuid();
-  t.true(await store.holdCompletion(fileId, { by, length: 60_000 }));
+  t.true(await store.holdCompletion(fileId, { by, ms: 60_000 }));
   t.true(await store.complete(fileId, by, fileId.replaceAll('-', '').repeat(2), undefined));
   // Whichever comes first.
   const [shared, outcome] = await Promise.all([store.share(fileId, conversation), store.delete(fileId)]);
@@ -512,7 +512,7 @@ test.serial(
     await share(twice, there, hours(30));
     t.true(await store.share(twice.fileId, there), 'sent once more');
     let removals = 0;
-    const lapsing = startLapsing({ store, log, retention, onRemoval: () => (removals += 1) });
+    const lapsing = startLapsing({ store, log, retentionMs: retention, onRemoval: () => (removals += 1) });
     t.teardown(() => lapsing.stop());
     await eventually(
       'it is gone',

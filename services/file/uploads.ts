@@ -64,7 +64,7 @@ export interface Uploads {
 }
 
 /** Milliseconds after which a process that died while it completed an upload is replaced. */
-const leaseLength = 10_000;
+const leaseMs = 10_000;
 const renewEvery = 3_000;
 /** How soon a call that waits for another process's completion sees its end. */
 const lookEvery = 100;
@@ -157,7 +157,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   async function verifyHeld(file: File, checksum: string, by: string): Promise<void> {
     const renewing = setInterval(() => {
       // If the lease is lost, the completion itself is refused.
-      store.holdCompletion(file.fileId, { by, length: leaseLength }).catch(() => {});
+      store.holdCompletion(file.fileId, { by, ms: leaseMs }).catch(() => {});
     }, renewEvery);
     try {
       await verify(file, checksum, by);
@@ -218,7 +218,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
         const running = completing.get(name);
         if (running !== undefined) {
           await running;
-        } else if (await store.holdCompletion(fileId, { by, length: leaseLength })) {
+        } else if (await store.holdCompletion(fileId, { by, ms: leaseMs })) {
           const work = verifyHeld(file, checksum, by).finally(() => completing.delete(name));
           completing.set(name, work);
           await work;

@@ -38,9 +38,9 @@ type Outcome = 'new' | 'known' | 'busy';
 export function openAcceptance(database: Database) {
   const rounds = new Rounds<Kept, Outcome>((messages) => insert(database, messages), {
     items: mostInRound,
-    size: { of: ({ event }) => event.length, most: mostBytesInRound },
+    size: { of: ({ event }) => event.length, max: mostBytesInRound },
     atOnce: roundsAtOnce,
-    isOfItem: (error) => !isTransient(error),
+    mayBeOfOneItem: (error) => !isTransient(error),
   });
 
   /**
