@@ -1,11 +1,13 @@
-/* The RPCs whose bodies are bytes and no JSON, which the generator has no form for. They are never held whole. */
+import type { Caller, CallOptions, Reply } from './caller.ts';
+import type { UploadChunkCode, UploadChunkResponse } from './gen/chat4all/file/v1/file.pb.ts';
+import { placed } from './wire.ts';
 
-import { fetchReq, pathValue, query, send, Silence, type InitReq } from './fetch.ts';
-import type { UploadChunkResponse } from './gen/chat4all/file/v1/file.pb.ts';
+/** The RPCs whose bodies are bytes and no JSON. They are never held whole. */
 
 /** Bytes to send. A stream needs Node, or a browser that sends streams, which so far is only Chromium over HTTP/2. */
 export type ChunkBody = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
 
+/** Which chunk. */
 export interface ChunkRequest {
   /** UUID of the file. */
   file_id: string;
@@ -15,45 +17,37 @@ export interface ChunkRequest {
   content_digest?: string;
 }
 
-/** What a chunk on a slow line may take, in milliseconds: nobody sees how far it has come. */
+/** What a chunk may take on a slow line, in milliseconds: nobody sees how far it has come. */
 const chunkTimeout = 3_600_000;
 
-/**
- * Uploads one chunk: may be repeated, in any order, several at once.
- *
- * @param initReq its `timeout` is for the whole chunk here: an hour by default
- * @throws RefusedError, or what fetch throws
- */
-export function uploadChunk(
+/** Uploads one chunk: `Client.uploadChunk`. */
+export async function uploadChunk(
+  caller: Caller,
   { file_id, chunk_id, content_digest }: ChunkRequest,
   body: ChunkBody,
-  initReq: InitReq = {},
+  options: CallOptions = {},
 ): Promise<UploadChunkResponse> {
-  const headers = bytesHeaders(initReq.headers, content_digest);
-  const init = { timeout: chunkTimeout, ...initReq, headers, ...bytes('PATCH', body) };
-  return fetchReq(`/v1/files/upload${query({ file_id, chunk_id }, [])}`, init);
+  const { path } = placed({ verb: 'PATCH', path: '/v1/files/upload' }, { file_id, chunk_id });
+  const headers = bytesHeaders(content_digest);
+  const sent = { verb: 'PATCH', path, body, headers, isRepeatable: !(body instanceof ReadableStream) };
+  const response = await caller.send(sent, { timeout: chunkTimeout, ...options });
+  return (await response.json()) as UploadChunkResponse;
 }
 
-/**
- * Uploads one chunk to a URL that the hub has given out. The URL is the permission: of `initReq` nothing is sent.
- *
- * @throws RefusedError, or what fetch throws
- */
+/** Uploads one chunk to a URL that the hub has given out: `Client.putChunk`. */
 export async function putChunk(
+  caller: Caller,
   url: string,
   body: ChunkBody,
-  { timeout = chunkTimeout, signal, fetch }: Pick<InitReq, 'timeout' | 'signal' | 'fetch'> = {},
+  { headers: _, ...options }: CallOptions = {},
 ): Promise<void> {
-  const init = { timeout, ...(signal != null && { signal }), ...(fetch && { fetch }), ...bytes('PUT', body) };
-  const silence = new Silence(init);
-  try {
-    const response = await send(url, { ...init, headers: bytesHeaders() }, silence);
-    await response.body?.cancel();
-  } finally {
-    silence.pause();
-  }
+  const isRepeatable = !(body instanceof ReadableStream);
+  const sent = { verb: 'PUT', path: url, body, headers: bytesHeaders(), isPublic: true, isRepeatable };
+  const response = await caller.send(sent, { timeout: chunkTimeout, ...options });
+  await response.body?.cancel();
 }
 
+/** What to download. */
 export interface DownloadRequest {
   /** UUID of the file. */
   file_id: string;
@@ -63,57 +57,24 @@ export interface DownloadRequest {
   if_range?: string;
 }
 
-/**
- * Downloads a file, or a range of it.
- *
- * @returns the answer, status 200 or 206. Its body breaks off with a TimeoutError if nothing comes for `timeout` milliseconds
- * @throws RefusedError, or what fetch throws
- */
-export async function downloadFile(request: DownloadRequest, initReq: InitReq = {}): Promise<Response> {
-  const headers = new Headers(initReq.headers);
-  if (request.range !== undefined) headers.set('range', request.range);
-  if (request.if_range !== undefined) headers.set('if-range', request.if_range);
-  const silence = new Silence(initReq);
-  try {
-    const path = `/v1/files/${pathValue(request, 'file_id')}/content`;
-    const response = await send(path, { ...initReq, method: 'GET', headers }, silence);
-    const { status, statusText } = response;
-    return new Response(watched(response, silence), { status, statusText, headers: response.headers });
-  } catch (error) {
-    silence.pause();
-    throw error;
-  }
+/** Downloads a file, or a range of it: `Client.downloadFile`. */
+export function downloadFile(
+  caller: Caller,
+  { file_id, range, if_range }: DownloadRequest,
+  options: CallOptions = {},
+): Promise<Response> {
+  const headers = new Headers();
+  if (range !== undefined) headers.set('range', range);
+  if (if_range !== undefined) headers.set('if-range', if_range);
+  const { path } = placed({ verb: 'GET', path: '/v1/files/{file_id}/content' }, { file_id });
+  return caller.send({ verb: 'GET', path, headers, isRepeatable: true }, options);
 }
 
-/** The bytes of an answer. Only while they are waited for, it matters that nothing comes. */
-function watched(response: Response, silence: Silence): ReadableStream<Uint8Array<ArrayBuffer>> {
-  silence.pause();
-  const reader = response.body?.getReader();
-  return new ReadableStream<Uint8Array<ArrayBuffer>>(
-    {
-      async pull(controller) {
-        silence.restart();
-        try {
-          const piece = await reader?.read();
-          if (piece === undefined || piece.done) controller.close();
-          else controller.enqueue(piece.value as Uint8Array<ArrayBuffer>);
-        } finally {
-          silence.pause();
-        }
-      },
-      cancel: (reason) => reader?.cancel(reason),
-    },
-    { highWaterMark: 0 },
-  );
-}
+/** What the answer to a chunk is, with the codes of its refusals. */
+export type ChunkReply = Reply<UploadChunkResponse, UploadChunkCode>;
 
-function bytesHeaders(given?: InitReq['headers'], digest?: string): Headers {
-  const headers = new Headers(given);
-  headers.set('content-type', 'application/octet-stream');
+function bytesHeaders(digest?: string): Headers {
+  const headers = new Headers({ 'content-type': 'application/octet-stream' });
   if (digest !== undefined) headers.set('content-digest', digest);
   return headers;
-}
-
-function bytes(method: string, body: ChunkBody): { method: string; body: ChunkBody; duplex?: 'half' } {
-  return body instanceof ReadableStream ? { method, body, duplex: 'half' } : { method, body };
 }

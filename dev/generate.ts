@@ -44,7 +44,7 @@ export async function generate(base: string): Promise<void> {
   const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(described)));
   writeFileSync(join(base, 'gen/events.ts'), eventCatalogue(registry));
   if (pluginAvailable()) {
-    await generateClient(join(base, 'client/gen'), registry, ['--path', 'proto/chat4all'], '../fetch.ts');
+    await generateClient(join(base, 'client/gen'), registry, ['--path', 'proto/chat4all'], '..');
   } else {
     const left = `client/gen needs ${pluginNeeds}, and is left as it is`;
     if (process.env.CI === 'true') throw new Error(left);

@@ -70,7 +70,7 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['gateway/calls/x.ts', 'express', 'express lives in'],
   ['gateway/openapi/x.ts', '../grpc/backends.ts', 'gateway/openapi imports only the rooms below it'],
   ['gateway/http/x.ts', 'content-disposition', 'content-disposition lives in'],
-  ['client/fetch.ts', 'node:fs', 'the client stands alone'],
+  ['client/caller.ts', 'node:fs', 'the client stands alone'],
   ['client/files.ts', '#lib/errors.ts', 'the client stands alone'],
   ['dev/x.ts', '../test/harness.ts', 'dev knows no tests'],
   ['services/message/x.ts', '@grpc/grpc-js', '@grpc/grpc-js lives in'],
@@ -147,7 +147,7 @@ const allowed: [file: string, specifier: string][] = [
   ['gateway/calls/x.ts', '../dialects/dialect.ts'],
   ['gateway/calls/x.ts', 'content-disposition'],
   ['gateway/openapi/x.ts', '../calls/envelope.ts'],
-  ['client/files.ts', './fetch.ts'],
+  ['client/files.ts', './caller.ts'],
 ];
 
 /** Lints files of those texts, as if they stood in the project, and returns what was found by file. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http, { type IncomingMessage } from 'node:http';
-import type { InitReq, Problem } from '../client/fetch.ts';
+import { createClient, type Client, type ClientOptions, type Problem } from '../client/client.ts';
 import type { IssueTokenResponse } from '../client/gen/chat4all/auth/v1/auth.pb.ts';
 import type { Effect, ListEffectsResponse } from '../client/gen/chat4all/connectors/v1/connectors.pb.ts';
 import type {
@@ -74,8 +74,10 @@ export interface Rest {
   post<Body>(path: string, json: unknown): Promise<Body>;
   /** The problem of a refusal with this status. */
   refused(status: number, method: string, path: string, call?: Call): Promise<Problem & { headers: Headers }>;
-  /** For the functions of the client: they call as this user, and their answers are checked as well, but for bytes. */
-  client: InitReq;
+  /** The client, as this user: its answers are checked as well, but for bytes, and it repeats nothing. */
+  client: Client;
+  /** What it is made with. */
+  clientOptions: ClientOptions;
 }
 
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -156,10 +158,12 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}\n${logOf(answer.requestId)}`);
   }
 
+  const clientOptions = { baseUrl: url, fetch: clientFetch, retries: 0 };
   return {
     call,
     raw,
-    client: { pathPrefix: url, fetch: clientFetch },
+    client: createClient(clientOptions),
+    clientOptions,
     get: async <Body>(path: string) => (await success('GET', path)) as Body,
     post: async <Body>(path: string, json: unknown) => (await success('POST', path, { json })) as Body,
     async refused(status, method, path, given) {

@@ -1,12 +1,7 @@
 import { Readable } from 'node:stream';
 import test from 'ava';
-import { RefusedError, type InitReq } from '../../client/fetch.ts';
-import {
-  AssistantService,
-  TaskService,
-  type ChatResponse,
-} from '../../client/gen/chat4all/assistant/v1/assistant.pb.ts';
-import { AuthService } from '../../client/gen/chat4all/auth/v1/auth.pb.ts';
+import { createClient, RefusedError, type Client } from '../../client/client.ts';
+import type { ChatResponse } from '../../client/gen/chat4all/assistant/v1/assistant.pb.ts';
 import { startMesh } from '../harness.ts';
 import { beginEvents, chunk, sendEvent, startModelServer, usageChunk } from '../model-server.ts';
 import { opened } from '../opened.ts';
@@ -33,24 +28,19 @@ const told = opened(
   (mesh) => mesh.stop(),
 );
 
-async function login(
-  { url: pathPrefix }: { url: string },
-  number: number,
-): Promise<{ user_id: string; init: InitReq }> {
-  const { token } = await AuthService.IssueToken(
-    { username: `user${number}`, password: 'password123' },
-    { pathPrefix },
-  );
-  return { user_id: String(number), init: { pathPrefix, headers: { authorization: `Bearer ${token}` } } };
+async function login({ url: baseUrl }: { url: string }, number: number): Promise<{ user_id: string; client: Client }> {
+  const { auth } = createClient({ baseUrl });
+  const { token } = await auth.issueToken({ username: `user${number}`, password: 'password123' });
+  return { user_id: String(number), client: createClient({ baseUrl, token: () => token }) };
 }
 
 test('client: somebody chats, and gets an answer, the whole history and all tasks', async (t) => {
-  const { user_id, init } = await login(scripted, 1);
-  const answer = await AssistantService.Chat({ user_id, message: 'Add a task to buy groceries' }, init);
+  const { user_id, client } = await login(scripted, 1);
+  const answer = await client.assistant.chat({ user_id, message: 'Add a task to buy groceries' });
   t.is(answer.finish_reason, 'stop');
   t.like(answer.tool_calls[0], { name: 'add_task', arguments: { title: 'Buy groceries' }, is_error: false });
   const { conversation_id } = answer;
-  const history = await AssistantService.GetHistory({ user_id, conversation_id }, init);
+  const history = await client.assistant.getHistory({ user_id, conversation_id });
   t.deepEqual(
     history.map(({ role, content }) => [role, content]),
     [
@@ -59,18 +49,18 @@ test('client: somebody chats, and gets an answer, the whole history and all task
     ],
   );
   t.deepEqual(history[1]?.usage, answer.usage);
-  const newest = await AssistantService.GetHistory({ user_id, conversation_id, limit: 1 }, init);
+  const newest = await client.assistant.getHistory({ user_id, conversation_id, limit: 1 });
   t.deepEqual(newest, history.slice(1));
-  const [task] = await TaskService.ListTasks({ user_id, status: 'pending' }, init);
+  const [task] = await client.task.listTasks({ user_id, status: 'pending' });
   t.like(task, { title: 'Buy groceries', description: null, completed: false });
-  t.deepEqual(await TaskService.ListTasks({ user_id, status: 'completed' }, init), []);
-  t.deepEqual(await TaskService.DeleteTask({ user_id, task_id: task!.id }, init), {});
+  t.deepEqual(await client.task.listTasks({ user_id, status: 'completed' }), []);
+  t.deepEqual(await client.task.deleteTask({ user_id, task_id: task!.id }), {});
 });
 
 test('client: the events of an answer come with their types, their ids and what they tell', async (t) => {
-  const { user_id, init } = await login(scripted, 2);
+  const { user_id, client } = await login(scripted, 2);
   const events: ChatResponse[] = [];
-  for await (const event of AssistantService.ChatEvents({ user_id, message: 'Add a task to water plants' }, init)) {
+  for await (const event of client.assistant.chatEvents({ user_id, message: 'Add a task to water plants' })) {
     events.push(event);
   }
   t.deepEqual(
@@ -88,14 +78,14 @@ test('client: the events of an answer come with their types, their ids and what 
   // There is nothing to follow any more, but what was told is still there for who comes late.
   const { conversation_id } = last.data;
   const follow = (asked: object) =>
-    Readable.from(AssistantService.StreamAnswer({ user_id, conversation_id, ...asked }, init)).toArray();
+    Readable.from(client.assistant.streamAnswer({ user_id, conversation_id, ...asked })).toArray();
   t.deepEqual(await follow({}), []);
   t.deepEqual(await follow({ last_event_id: events[1]!.id }), events.slice(2));
 });
 
 test('client: a repeated request with its key gets the first answer, and another one is refused', async (t) => {
-  const { user_id, init } = await login(scripted, 2);
-  const say = (message: string) => AssistantService.Chat({ user_id, message, idempotency_key: 'client-1' }, init);
+  const { user_id, client } = await login(scripted, 2);
+  const say = (message: string) => client.assistant.chat({ user_id, message, idempotency_key: 'client-1' });
   const first = await say('How are you?');
   t.deepEqual(await say('How are you?'), first);
   t.like(await t.throwsAsync(say('And you?'), { instanceOf: RefusedError }), {
@@ -105,30 +95,30 @@ test('client: a repeated request with its key gets the first answer, and another
 });
 
 test.serial('client: a refusal is an Error before the first event and behind it, and without events', async (t) => {
-  const { user_id, init } = await login(told, 1);
+  const { user_id, client } = await login(told, 1);
   const refused = async (call: Promise<unknown>) => (await t.throwsAsync(call, { instanceOf: RefusedError }))!;
-  const wrong = AssistantService.ChatEvents({ user_id, message: ' ' }, init).next();
+  const wrong = client.assistant.chatEvents({ user_id, message: ' ' }).next();
   t.deepEqual(
     (await refused(wrong)).details.map(({ field }) => field),
     ['message'],
   );
-  t.like(await refused(AssistantService.ChatEvents({ user_id: '2', message: 'x' }, init).next()), {
+  t.like(await refused(client.assistant.chatEvents({ user_id: '2', message: 'x' }).next()), {
     status: 403,
     code: 'NOT_YOUR_PATH',
   });
-  t.like(await refused(AssistantService.GetHistory({ user_id, conversation_id: 999_999 }, init)), {
+  t.like(await refused(client.assistant.getHistory({ user_id, conversation_id: 999_999 })), {
     status: 404,
     code: 'CONVERSATION_NOT_FOUND',
   });
 
   model.on((response) => void response.writeHead(500).end('{}'));
-  t.like(await refused(AssistantService.Chat({ user_id, message: 'Hello' }, init)), {
+  t.like(await refused(client.assistant.chat({ user_id, message: 'Hello' })), {
     status: 502,
     code: 'PROVIDER_ERROR',
   });
   const seen: string[] = [];
   const streamed = async () => {
-    for await (const { type } of AssistantService.ChatEvents({ user_id, message: 'Hello' }, init)) seen.push(type);
+    for await (const { type } of client.assistant.chatEvents({ user_id, message: 'Hello' })) seen.push(type);
   };
   const late = await refused(streamed());
   t.like(late, { status: 502, code: 'PROVIDER_ERROR' });
@@ -137,7 +127,7 @@ test.serial('client: a refusal is an Error before the first event and behind it,
 });
 
 test.serial('client: who breaks off in the midst can follow the answer from there on', async (t) => {
-  const { user_id, init } = await login(told, 1);
+  const { user_id, client } = await login(told, 1);
   const speech = Promise.withResolvers<{ say(text: string): void; end(): void }>();
   model.on((response) => {
     beginEvents(response);
@@ -151,7 +141,7 @@ test.serial('client: who breaks off in the midst can follow the answer from ther
     });
   });
   let [conversation_id, last_event_id] = [0, 0];
-  for await (const event of AssistantService.ChatEvents({ user_id, message: 'Tell me' }, init)) {
+  for await (const event of client.assistant.chatEvents({ user_id, message: 'Tell me' })) {
     if (event.type === 'start') {
       ({ conversation_id } = event.data);
       (await speech.promise).say('Once');
@@ -161,7 +151,7 @@ test.serial('client: who breaks off in the midst can follow the answer from ther
     last_event_id = event.id;
     break;
   }
-  const following = AssistantService.StreamAnswer({ user_id, conversation_id, last_event_id }, init);
+  const following = client.assistant.streamAnswer({ user_id, conversation_id, last_event_id });
   const { say, end } = await speech.promise;
   say(' upon a time');
   t.like((await following.next()).value, { type: 'text', id: last_event_id + 1, data: { delta: ' upon a time' } });

@@ -56,29 +56,23 @@ inBrowser('the client works in a browser, on a page of another origin', async (t
 });
 
 const html = `<!doctype html><script type="module">
-import { AuthService } from '/gen/chat4all/auth/v1/auth.pb.ts';
-import { ConversationService } from '/gen/chat4all/conversation/v1/conversation.pb.ts';
-import { FileService } from '/gen/chat4all/file/v1/file.pb.ts';
-import { MessageService } from '/gen/chat4all/message/v1/message.pb.ts';
-import { downloadFile, uploadChunk } from '/files.ts';
+import { createClient } from '/client.ts';
 
 async function run() {
-  const pathPrefix = new URLSearchParams(location.search).get('hub');
-  const { token, user_id: from } = await AuthService.IssueToken({ username: 'user1', password: 'password123' }, { pathPrefix });
-  const init = { pathPrefix, headers: { authorization: 'Bearer ' + token } };
-  const { conversation_id } = await ConversationService.CreateConversation({ type: 'private', members: ['user1', 'user2'] }, init);
-  const content = new Blob(['bytes of a browser']);
-  const { file_id } = await FileService.InitiateUpload({ filename: 'page.txt', file_size: content.size }, init);
-  await uploadChunk({ file_id, chunk_id: 0 }, content, init);
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', await content.arrayBuffer()));
-  const checksum = [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  await FileService.CompleteUpload({ file_id, checksum }, init);
+  const baseUrl = new URLSearchParams(location.search).get('hub');
+  const { auth } = createClient({ baseUrl });
+  const token = async () => (await auth.issueToken({ username: 'user1', password: 'password123' })).token;
+  const client = createClient({ baseUrl, token });
+  const { user_id: from } = await client.auth.getCurrentUser();
+  const { conversation_id } = await client.conversation.createConversation({ type: 'private', members: ['user1', 'user2'] });
+  const content = new File(['bytes of a browser'], 'page.txt');
+  const { file_id } = await client.uploadFile(content, { memory: localStorage });
   const message_id = crypto.randomUUID();
-  await MessageService.SendMessage({ message_id, conversation_id, from, channels: ['all'], payload: { type: 'file', file_id } }, init);
+  await client.message.sendMessage({ message_id, conversation_id, from, channels: ['all'], payload: { type: 'file', file_id } });
   let status;
-  while (status !== 'delivered' && status !== 'failed') ({ status } = await MessageService.GetMessage({ message_id }, init));
-  const refused = await ConversationService.CreateConversation({}, init).catch((error) => error.problem.error_code);
-  const downloaded = await (await downloadFile({ file_id }, init)).text();
+  while (status !== 'delivered' && status !== 'failed') ({ status } = await client.message.getMessage({ message_id }));
+  const refused = await client.conversation.createConversation({}).catch((error) => error.code);
+  const downloaded = await (await client.downloadFile({ file_id })).text();
   return { status, refused, downloaded };
 }
 run().catch((error) => ({ error: String(error) })).then((told) => fetch('/told', { method: 'POST', body: JSON.stringify(told) }));

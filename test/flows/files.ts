@@ -1,12 +1,11 @@
 import { createCipheriv, createHash } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
-import {
-  FileService,
-  type CompleteUploadResponse,
-  type GetChunkUploadUrlResponse,
-  type GetFileResponse,
-  type InitiateUploadResponse,
-  type UploadChunkResponse,
+import type {
+  CompleteUploadResponse,
+  GetChunkUploadUrlResponse,
+  GetFileResponse,
+  InitiateUploadResponse,
+  UploadChunkResponse,
 } from '../../client/gen/chat4all/file/v1/file.pb.ts';
 import { exchange, readWhole, type Call } from '../rest.ts';
 import type { Person } from './meshes.ts';
@@ -98,10 +97,13 @@ const chunkTimeout = 120_000;
 /** Begins an upload. */
 export async function initiate(owner: Person, content: Content, options: UploadOptions = {}): Promise<Upload> {
   const { filename = 'file.bin', contentType, chunkSize, checksum } = options;
-  const begun = await FileService.InitiateUpload(
-    { filename, file_size: content.size, content_type: contentType, chunk_size: chunkSize, checksum },
-    owner.rest.client,
-  );
+  const begun = await owner.rest.client.file.initiateUpload({
+    filename,
+    file_size: content.size,
+    content_type: contentType,
+    chunk_size: chunkSize,
+    checksum,
+  });
   return { ...begun, owner, content };
 }
 
@@ -165,7 +167,7 @@ export async function uploadFile(owner: Person, content: Content, options: Uploa
 }
 
 export function detailsOf(reader: Person, fileId: string): Promise<FileDetails> {
-  return FileService.GetFile({ file_id: fileId }, reader.rest.client);
+  return reader.rest.client.file.getFile({ file_id: fileId });
 }
 
 /** What a client does after an interruption: asks what is missing, uploads that, completes. */

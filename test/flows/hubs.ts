@@ -3,6 +3,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { commands } from '../bench/hub.ts';
 import { openRemote } from '../bench/remote.ts';
+import { createClient } from '../../client/client.ts';
 import { eventually } from '../eventually.ts';
 import { openRest, type MessageDetails, type Problem, type Token } from '../rest.ts';
 import { ended, messageOf, openConversation, type Person } from './meshes.ts';
@@ -167,10 +168,10 @@ export async function startSenders(people: readonly Person[]): Promise<Senders> 
 
 /** Reads are tried again while the hub can't answer: what accepted a message may go away in the next moment. */
 function patient({ rest }: Person): Person['rest'] {
-  const { fetch: once, ...client } = rest.client;
+  const { fetch: once } = rest.clientOptions;
   const again: typeof fetch = (target, init) => {
     const isAnswer = ({ status }: Response) => status !== 503 && status !== 504;
     return eventually(`${init?.method ?? 'GET'} ${target as string}`, () => once!(target, init), isAnswer, patience);
   };
-  return { ...rest, client: { ...client, fetch: again } };
+  return { ...rest, client: createClient({ ...rest.clientOptions, fetch: again }) };
 }

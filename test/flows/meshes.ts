@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
-import { RefusedError } from '../../client/fetch.ts';
+import { RefusedError } from '../../client/client.ts';
 import { eventually } from '../eventually.ts';
-import { ConversationService, ConversationType } from '../../client/gen/chat4all/conversation/v1/conversation.pb.ts';
-import { MessageService, type SendMessageRequest } from '../../client/gen/chat4all/message/v1/message.pb.ts';
+import { ConversationType } from '../../client/gen/chat4all/conversation/v1/conversation.pb.ts';
+import type { SendMessageRequest } from '../../client/gen/chat4all/message/v1/message.pb.ts';
 import { kafkaIsThere, s3IsThere, startMesh, type Mesh, type TestUser } from '../harness.ts';
 import { openedTogether } from '../opened.ts';
 import { openRest, type MessageDetails, type MessagePage, type Problem, type Rest } from '../rest.ts';
@@ -77,7 +77,7 @@ export async function openConversation(people: readonly Person[]): Promise<strin
     type: people.length === 2 ? ConversationType.CONVERSATION_TYPE_PRIVATE : ConversationType.CONVERSATION_TYPE_GROUP,
     members: people.map((person) => person.userId),
   };
-  return (await ConversationService.CreateConversation(asked, people[0]!.rest.client)).conversation_id;
+  return (await people[0]!.rest.client.conversation.createConversation(asked)).conversation_id;
 }
 
 /** The body of a message: a text over WhatsApp with a new id. What is said in `changes` comes in place of that. */
@@ -94,8 +94,8 @@ export function messageOf(sender: Person, conversationId: string, changes: objec
 
 /** Sends a message and returns its id. */
 export async function send(sender: Person, conversationId: string, changes: object = {}): Promise<string> {
-  const message = messageOf(sender, conversationId, changes) as SendMessageRequest & { message_id: string };
-  await MessageService.SendMessage(message, sender.rest.client);
+  const message = messageOf(sender, conversationId, changes) as SendMessageRequest;
+  await sender.rest.client.message.sendMessage(message);
   return message.message_id;
 }
 
@@ -113,7 +113,7 @@ export async function sendPatiently(sender: Person, conversationId: string, chan
 /** The message once it is delivered or failed. Whoever is told to come again later (503) does so. */
 export async function ended(reader: Person, messageId: string, limit?: number): Promise<MessageDetails> {
   const read = () =>
-    MessageService.GetMessage({ message_id: messageId }, reader.rest.client).catch((error: unknown) => {
+    reader.rest.client.message.getMessage({ message_id: messageId }).catch((error: unknown) => {
       if (error instanceof RefusedError && error.status === 503) return undefined;
       throw error;
     });
@@ -125,10 +125,12 @@ export async function ended(reader: Person, messageId: string, limit?: number): 
 export async function everyMessage(reader: Person, conversationId: string): Promise<MessagePage['messages']> {
   const all: MessagePage['messages'] = [];
   for (;;) {
-    const { messages, total } = await MessageService.ListMessages(
-      { conversation_id: conversationId, order: 'asc', limit: 100, offset: all.length },
-      reader.rest.client,
-    );
+    const { messages, total } = await reader.rest.client.message.listMessages({
+      conversation_id: conversationId,
+      order: 'asc',
+      limit: 100,
+      offset: all.length,
+    });
     all.push(...messages);
     if (messages.length === 0 || all.length >= total) return all;
   }

@@ -1,7 +1,8 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
-
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as Chat4allPagingV1Paging from '../../paging/v1/paging.pb.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** What somebody may do. */
 export const Role = {
@@ -40,14 +41,14 @@ export type Account = {
 /** Who wants an account. */
 export type RegisterRequest = {
   /** What they want to be called: 1 to 100 characters, without the spaces around them. */
-  name?: string;
+  name: string;
   /** Their email, unique in any letter case. */
-  email?: string;
+  email: string;
   /**
    * At least 8 characters with an upper-case letter, a lower-case letter, a digit and another printable character; at most 72
    * bytes of UTF-8, since bcrypt reads no further.
    */
-  password?: string;
+  password: string;
   /**
    * The unique name to be known by, 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. If it is not set one is made
    * from the email.
@@ -74,9 +75,9 @@ export type RegisterResponse = {
 /** Credentials. */
 export type LoginRequest = {
   /** The email, in any letter case. For users that have none, their username. */
-  email?: string;
+  email: string;
   /** The password. */
-  password?: string;
+  password: string;
 };
 
 /** A pair of tokens (RFC 6749, 5.1). */
@@ -94,7 +95,7 @@ export type LoginResponse = {
 /** The refresh token of a session. */
 export type RefreshTokensRequest = {
   /** The last one that was issued. */
-  refresh_token?: string;
+  refresh_token: string;
 };
 
 /** A new pair of tokens. */
@@ -112,7 +113,7 @@ export type RefreshTokensResponse = {
 /** The session to end. */
 export type LogoutRequest = {
   /** Any refresh token of the session. */
-  refresh_token?: string;
+  refresh_token: string;
 };
 
 /** Nothing: it has ended. */
@@ -121,7 +122,7 @@ export type LogoutResponse = Record<string, never>;
 /** Who has forgotten their password. */
 export type RequestPasswordResetRequest = {
   /** Their email, in any letter case. */
-  email?: string;
+  email: string;
 };
 
 /** Nothing, whether or not a mail is sent. */
@@ -130,9 +131,9 @@ export type RequestPasswordResetResponse = Record<string, never>;
 /** The new password. */
 export type ResetPasswordRequest = {
   /** The token from the mail. */
-  token?: string;
+  token: string;
   /** By the same rules as in RegisterRequest. */
-  new_password?: string;
+  new_password: string;
 };
 
 /** Nothing: the password is set. */
@@ -189,7 +190,7 @@ export type ListApiKeysResponse = {
 /** The key to make. */
 export type CreateApiKeyRequest = {
   /** What to call it: 1 to 100 characters, without the spaces around them. */
-  name?: string;
+  name: string;
   /** When it expires, in the future; not set, it doesn't. */
   expires_at?: string | null;
 };
@@ -213,7 +214,7 @@ export type CreateApiKeyResponse = {
 /** The key to revoke. */
 export type RevokeApiKeyRequest = {
   /** UUID of one of the caller's keys. */
-  key_id?: string;
+  key_id: string;
 };
 
 /** Nothing: it is revoked. */
@@ -268,7 +269,7 @@ export type ListAccountsResponse = {
 /** What to change of a user. */
 export type UpdateUserRequest = {
   /** UUID of the user. */
-  user_id?: string;
+  user_id: string;
   /** The new role; not set, it stays. */
   role?: Role;
   /** The new status; not set, it stays. */
@@ -317,79 +318,145 @@ export type ListAuditEventsResponse = {
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
+/** Why `register` may be refused. */
+export type RegisterCode = 'EMAIL_TAKEN' | 'RATE_LIMITED' | 'UNAVAILABLE' | 'USERNAME_TAKEN' | codes.EnvelopedCode;
+
+/** Why `login` may be refused. */
+export type LoginCode = 'INVALID_CREDENTIALS' | 'RATE_LIMITED' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `refreshTokens` may be refused. */
+export type RefreshTokensCode = 'REFRESH_TOKEN_REUSED' | 'TOKEN_EXPIRED' | 'UNAUTHORIZED' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `logout` may be refused. */
+export type LogoutCode = 'UNAUTHORIZED' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `requestPasswordReset` may be refused. */
+export type RequestPasswordResetCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `resetPassword` may be refused. */
+export type ResetPasswordCode = 'INVALID_RESET_TOKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `getAccount` may be refused. */
+export type GetAccountCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `updateAccount` may be refused. */
+export type UpdateAccountCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listApiKeys` may be refused. */
+export type ListApiKeysCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `createApiKey` may be refused. */
+export type CreateApiKeyCode = 'RATE_LIMITED' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `revokeApiKey` may be refused. */
+export type RevokeApiKeyCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listAccounts` may be refused. */
+export type ListAccountsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `updateUser` may be refused. */
+export type UpdateUserCode = 'LAST_ADMIN' | 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listAuditEvents` may be refused. */
+export type ListAuditEventsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
 /** What people do with their own account. */
 export class AccountService {
-  /** Makes an account. It subscribes to nothing. */
-  static Register(req: RegisterRequest, initReq?: fm.InitReq): Promise<RegisterResponse> {
-    return fm.fetchData<RegisterResponse>(`/api/v1/auth/register`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
   }
+
+  /** Makes an account. It subscribes to nothing. */
+  register(request: RegisterRequest, options?: CallOptions): Reply<RegisterResponse, RegisterCode> {
+    return this.#caller.reply<RegisterResponse>({ verb: 'POST', path: '/api/v1/auth/register', body: '*', isPublic: true, isEnveloped: true }, request, options);
+  }
+
   /**
    * Exchanges an email and a password for an access token and a refresh token.
    *
    * A wrong password and an unknown email get the same answer after the same time.
    */
-  static Login(req: LoginRequest, initReq?: fm.InitReq): Promise<LoginResponse> {
-    return fm.fetchData<LoginResponse>(`/api/v1/auth/login`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  login(request: LoginRequest, options?: CallOptions): Reply<LoginResponse, LoginCode> {
+    return this.#caller.reply<LoginResponse>({ verb: 'POST', path: '/api/v1/auth/login', body: '*', isPublic: true, isEnveloped: true }, request, options);
   }
+
   /**
    * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
    * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
    */
-  static RefreshTokens(req: RefreshTokensRequest, initReq?: fm.InitReq): Promise<RefreshTokensResponse> {
-    return fm.fetchData<RefreshTokensResponse>(`/api/v1/auth/refresh`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  refreshTokens(request: RefreshTokensRequest, options?: CallOptions): Reply<RefreshTokensResponse, RefreshTokensCode> {
+    return this.#caller.reply<RefreshTokensResponse>({ verb: 'POST', path: '/api/v1/auth/refresh', body: '*', isPublic: true, isEnveloped: true }, request, options);
   }
+
   /** Ends the session that a refresh token belongs to. May be repeated. */
-  static Logout(req: LogoutRequest, initReq?: fm.InitReq): Promise<LogoutResponse> {
-    return fm.fetchData<LogoutResponse>(`/api/v1/auth/logout`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  logout(request: LogoutRequest, options?: CallOptions): Reply<LogoutResponse, LogoutCode> {
+    return this.#caller.reply<LogoutResponse>({ verb: 'POST', path: '/api/v1/auth/logout', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /**
    * Sends a mail with a link to choose a new password. The answer is the same, after the same time, whether or not there is a
    * user with this email.
    */
-  static RequestPasswordReset(req: RequestPasswordResetRequest, initReq?: fm.InitReq): Promise<RequestPasswordResetResponse> {
-    return fm.fetchData<RequestPasswordResetResponse>(`/api/v1/auth/password-reset`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  requestPasswordReset(request: RequestPasswordResetRequest, options?: CallOptions): Reply<RequestPasswordResetResponse, RequestPasswordResetCode> {
+    return this.#caller.reply<RequestPasswordResetResponse>({ verb: 'POST', path: '/api/v1/auth/password-reset', body: '*', isPublic: true, isEnveloped: true }, request, options);
   }
+
   /** Sets a new password with a token from such a mail. The token is used up, and all sessions of the user end. */
-  static ResetPassword(req: ResetPasswordRequest, initReq?: fm.InitReq): Promise<ResetPasswordResponse> {
-    return fm.fetchData<ResetPasswordResponse>(`/api/v1/auth/password-reset/${fm.pathValue(req, 'token')}`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  resetPassword(request: ResetPasswordRequest, options?: CallOptions): Reply<ResetPasswordResponse, ResetPasswordCode> {
+    return this.#caller.reply<ResetPasswordResponse>({ verb: 'POST', path: '/api/v1/auth/password-reset/{token}', body: '*', isPublic: true, isEnveloped: true }, request, options);
   }
+
   /** The caller's own account. */
-  static GetAccount(_req: GetAccountRequest, initReq?: fm.InitReq): Promise<Account> {
-    return fm.fetchData<Account>(`/api/v1/users/me`, { ...initReq, method: 'GET' });
+  getAccount(request: GetAccountRequest = {}, options?: CallOptions): Reply<Account, GetAccountCode> {
+    return this.#caller.reply<Account>({ verb: 'GET', path: '/api/v1/users/me', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
-  static UpdateAccount(req: UpdateAccountRequest, initReq?: fm.InitReq): Promise<Account> {
-    return fm.fetchData<Account>(`/api/v1/users/me`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  updateAccount(request: UpdateAccountRequest = {}, options?: CallOptions): Reply<Account, UpdateAccountCode> {
+    return this.#caller.reply<Account>({ verb: 'PATCH', path: '/api/v1/users/me', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
-  static ListApiKeys(_req: ListApiKeysRequest, initReq?: fm.InitReq): Promise<ApiKey[]> {
-    return fm.fetchData<ApiKey[]>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'GET' });
+  listApiKeys(request: ListApiKeysRequest = {}, options?: CallOptions): Reply<ApiKey[], ListApiKeysCode> {
+    return this.#caller.reply<ApiKey[]>({ verb: 'GET', path: '/api/v1/users/me/api-keys', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** Makes an API key. This answer is the only one that ever shows it. */
-  static CreateApiKey(req: CreateApiKeyRequest, initReq?: fm.InitReq): Promise<CreateApiKeyResponse> {
-    return fm.fetchData<CreateApiKeyResponse>(`/api/v1/users/me/api-keys`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  createApiKey(request: CreateApiKeyRequest, options?: CallOptions): Reply<CreateApiKeyResponse, CreateApiKeyCode> {
+    return this.#caller.reply<CreateApiKeyResponse>({ verb: 'POST', path: '/api/v1/users/me/api-keys', body: '*', isEnveloped: true }, request, options);
   }
+
   /** Revokes an API key: within two seconds it is refused everywhere. May be repeated. */
-  static RevokeApiKey(req: RevokeApiKeyRequest, initReq?: fm.InitReq): Promise<RevokeApiKeyResponse> {
-    return fm.fetchData<RevokeApiKeyResponse>(`/api/v1/users/me/api-keys/${fm.pathValue(req, 'key_id')}`, { ...initReq, method: 'DELETE' });
+  revokeApiKey(request: RevokeApiKeyRequest, options?: CallOptions): Reply<RevokeApiKeyResponse, RevokeApiKeyCode> {
+    return this.#caller.reply<RevokeApiKeyResponse>({ verb: 'DELETE', path: '/api/v1/users/me/api-keys/{key_id}', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }
 
 /** Users and what was changed by administrators, for administrators. */
 export class UserAdminService {
-  /** All users, oldest first. */
-  static ListAccounts(req: ListAccountsRequest, initReq?: fm.InitReq): Promise<fm.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>> {
-    return fm.fetchData<fm.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/users${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
   }
+
+  /** All users, oldest first. */
+  listAccounts(request: ListAccountsRequest = {}, options?: CallOptions): Reply<wire.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>, ListAccountsCode> {
+    return this.#caller.reply<wire.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/admin/users', isRepeatable: true, isEnveloped: true }, request, options);
+  }
+
   /**
    * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
    * on API keys, too.
    */
-  static UpdateUser(req: UpdateUserRequest, initReq?: fm.InitReq): Promise<UserAccount> {
-    return fm.fetchData<UserAccount>(`/api/v1/admin/users/${fm.pathValue(req, 'user_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  updateUser(request: UpdateUserRequest, options?: CallOptions): Reply<UserAccount, UpdateUserCode> {
+    return this.#caller.reply<UserAccount>({ verb: 'PATCH', path: '/api/v1/admin/users/{user_id}', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** What administrators have changed, newest first. */
-  static ListAuditEvents(req: ListAuditEventsRequest, initReq?: fm.InitReq): Promise<fm.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>> {
-    return fm.fetchData<fm.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listAuditEvents(request: ListAuditEventsRequest = {}, options?: CallOptions): Reply<wire.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>, ListAuditEventsCode> {
+    return this.#caller.reply<wire.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/admin/audit', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }

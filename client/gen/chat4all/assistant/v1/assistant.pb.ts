@@ -1,5 +1,7 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** Who said a message. */
 export const Role = {
@@ -175,11 +177,11 @@ export type ToolCallResult = {
 /** What the user says. */
 export type ChatRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation that goes on; a new one if it is missing. */
   conversation_id?: number | null;
   /** The text, 1 to 32,000 characters, not only white space. */
-  message?: string;
+  message: string;
   /** Whether tools that destroy something wait for the user. */
   approve_tools?: boolean;
   /** A key by which a repeated request is known: 1 to 255 characters. Over HTTP the header Idempotency-Key. */
@@ -187,7 +189,7 @@ export type ChatRequest = {
 };
 
 /** An event of an answer. */
-export type ChatResponse = fm.EventOf<number, {
+export type ChatResponse = wire.EventOf<number, {
   /** The answer begins. */
   start: Start;
   /** A piece of text. */
@@ -207,7 +209,7 @@ export type ChatResponse = fm.EventOf<number, {
 /** Which conversations to list. */
 export type ListConversationsRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** How many at most, 1 to 100; 20 if it is missing. */
   limit?: number | null;
   /** How many to pass over. */
@@ -243,9 +245,9 @@ export type ListConversationsResponse = {
 /** Which messages to list. */
 export type GetHistoryRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
   /** How many at most, the newest; all if it is missing. */
   limit?: number | null;
   /** Only messages before this one. */
@@ -287,11 +289,11 @@ export type GetHistoryResponse = {
 /** Another title for a conversation. */
 export type UpdateConversationRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
   /** The title, 1 to 200 characters, not only white space. */
-  title?: string;
+  title: string;
 };
 
 /** The conversation as it is now. */
@@ -303,9 +305,9 @@ export type UpdateConversationResponse = {
 /** The conversation to delete. */
 export type DeleteConversationRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
 };
 
 /** Nothing. */
@@ -314,15 +316,15 @@ export type DeleteConversationResponse = Record<string, never>;
 /** Whose answer to follow. */
 export type StreamAnswerRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
   /** The last event that the client has seen; 0 if none. Over HTTP the header Last-Event-ID. */
   last_event_id?: number;
 };
 
 /** An event of the answer under way. */
-export type StreamAnswerResponse = fm.EventOf<number, {
+export type StreamAnswerResponse = wire.EventOf<number, {
   /** The answer begins. */
   start: Start;
   /** A piece of text. */
@@ -342,9 +344,9 @@ export type StreamAnswerResponse = fm.EventOf<number, {
 /** Whose answer to end. */
 export type StopAnswerRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
 };
 
 /** What came of it. */
@@ -356,15 +358,15 @@ export type StopAnswerResponse = {
 /** Where to answer anew. */
 export type RegenerateAnswerRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
   /** Whether tools that destroy something wait for the user. */
   approve_tools?: boolean;
 };
 
 /** An event of the new answer. */
-export type RegenerateAnswerResponse = fm.EventOf<number, {
+export type RegenerateAnswerResponse = wire.EventOf<number, {
   /** The answer begins. */
   start: Start;
   /** A piece of text. */
@@ -384,17 +386,17 @@ export type RegenerateAnswerResponse = fm.EventOf<number, {
 /** What the user says of a tool call. */
 export type DecideApprovalRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The conversation. */
-  conversation_id?: number;
+  conversation_id: number;
   /** The approval. */
-  approval_id?: string;
+  approval_id: string;
   /** Whether the tool may be called. */
-  approve?: boolean;
+  approve: boolean;
 };
 
 /** An event of the answer as it goes on. */
-export type DecideApprovalResponse = fm.EventOf<number, {
+export type DecideApprovalResponse = wire.EventOf<number, {
   /** The answer begins. */
   start: Start;
   /** A piece of text. */
@@ -432,7 +434,7 @@ export type Task = {
 /** Which tasks to list. */
 export type ListTasksRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** Which of them: `all`, `pending` or `completed`. */
   status?: TaskFilter;
   /** By what they are sorted. */
@@ -450,9 +452,9 @@ export type ListTasksResponse = {
 /** A new task. */
 export type CreateTaskRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** What is to be done: 1 to 200 characters without the white space around them. */
-  title?: string;
+  title: string;
   /** More about it, at most 1,000 characters. */
   description?: string | null;
 };
@@ -466,9 +468,9 @@ export type CreateTaskResponse = {
 /** Which task. */
 export type GetTaskRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The task. */
-  task_id?: number;
+  task_id: number;
 };
 
 /** The task. */
@@ -480,9 +482,9 @@ export type GetTaskResponse = {
 /** What is to be different. */
 export type UpdateTaskRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The task. */
-  task_id?: number;
+  task_id: number;
   /** What is to be done: 1 to 200 characters without the white space around them. */
   title?: string | null;
   /** More about it, at most 1,000 characters; an empty one takes it away. */
@@ -498,9 +500,9 @@ export type UpdateTaskResponse = {
 /** Which task. */
 export type DeleteTaskRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The task. */
-  task_id?: number;
+  task_id: number;
 };
 
 /** Nothing. */
@@ -509,9 +511,9 @@ export type DeleteTaskResponse = Record<string, never>;
 /** Which task. */
 export type ToggleTaskRequest = {
   /** The caller's UUID or number. */
-  user_id?: string;
+  user_id: string;
   /** The task. */
-  task_id?: number;
+  task_id: number;
 };
 
 /** The task as it is now. */
@@ -520,93 +522,166 @@ export type ToggleTaskResponse = {
   task: Task;
 };
 
+/** Why `chat` may be refused. */
+export type ChatCode = 'ANSWER_LOST' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'IDEMPOTENCY_KEY_REUSED' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'RATE_LIMITED' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | 'TURN_IN_PROGRESS' | codes.CommonCode;
+
+/** Why `listConversations` may be refused. */
+export type ListConversationsCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `getHistory` may be refused. */
+export type GetHistoryCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `updateConversation` may be refused. */
+export type UpdateConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `deleteConversation` may be refused. */
+export type DeleteConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `streamAnswer` may be refused. */
+export type StreamAnswerCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TOO_MANY_STREAMS' | codes.CommonCode;
+
+/** Why `stopAnswer` may be refused. */
+export type StopAnswerCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `regenerateAnswer` may be refused. */
+export type RegenerateAnswerCode = 'ANSWER_LOST' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOTHING_TO_REGENERATE' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'RATE_LIMITED' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | 'TURN_IN_PROGRESS' | codes.CommonCode;
+
+/** Why `decideApproval` may be refused. */
+export type DecideApprovalCode = 'ALREADY_DECIDED' | 'ANSWER_LOST' | 'APPROVAL_NOT_FOUND' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | codes.CommonCode;
+
+/** Why `listTasks` may be refused. */
+export type ListTasksCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
+
+/** Why `createTask` may be refused. */
+export type CreateTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TOO_MANY_TASKS' | codes.CommonCode;
+
+/** Why `getTask` may be refused. */
+export type GetTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
+
+/** Why `updateTask` may be refused. */
+export type UpdateTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
+
+/** Why `deleteTask` may be refused. */
+export type DeleteTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
+
+/** Why `toggleTask` may be refused. */
+export type ToggleTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
+
 /** Conversations with the assistant. `user_id` in each request is the caller's UUID or number. */
 export class AssistantService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * Says something to the assistant, in a new conversation or in one that goes on, and answers with what it says.
    *
    * The message is kept whatever becomes of the answer. A client that goes away doesn't stop the answer. With an
    * `Idempotency-Key` (gRPC: the field) a repeated request gets the first answer for 24 hours.
    */
-  static Chat(req: ChatRequest, initReq?: fm.InitReq): Promise<Answer> {
-    return fm.fetchReq<Answer>(`/api/${fm.pathValue(req, 'user_id')}/chat`, { timeout: 185000, ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: false }, fm.replacer) });
+  chat(request: ChatRequest, options?: CallOptions): Reply<Answer, ChatCode> {
+    return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
-  /** As `Chat`, with the answer as events. */
-  static ChatEvents(req: ChatRequest, initReq?: fm.InitReq): AsyncGenerator<ChatResponse, void> {
-    return fm.fetchEvents<ChatResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat`, Number, { ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: true }, fm.replacer) });
+
+  /** As `chat`, with the answer as events. */
+  chatEvents(request: ChatRequest, options?: CallOptions): AsyncGenerator<ChatResponse, void> {
+    return this.#caller.events<ChatResponse>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
   }
+
   /** The caller's conversations, those with the newest activity first. */
-  static ListConversations(req: ListConversationsRequest, initReq?: fm.InitReq): Promise<ListConversationsResponse> {
-    return fm.fetchReq<ListConversationsResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat${fm.query(req, ['user_id'])}`, { ...initReq, method: 'GET' });
+  listConversations(request: ListConversationsRequest, options?: CallOptions): Reply<ListConversationsResponse, ListConversationsCode> {
+    return this.#caller.reply<ListConversationsResponse>({ verb: 'GET', path: '/api/{user_id}/chat', isRepeatable: true }, request, options);
   }
+
   /** The messages of a conversation, the oldest first: all of them, or the newest `limit`. */
-  static GetHistory(req: GetHistoryRequest, initReq?: fm.InitReq): Promise<HistoryMessage[]> {
-    return fm.fetchReq<HistoryMessage[]>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/history${fm.query(req, ['user_id', 'conversation_id'])}`, { ...initReq, method: 'GET' });
+  getHistory(request: GetHistoryRequest, options?: CallOptions): Reply<HistoryMessage[], GetHistoryCode> {
+    return this.#caller.reply<HistoryMessage[]>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/history', isRepeatable: true }, request, options);
   }
+
   /** Gives a conversation another title. */
-  static UpdateConversation(req: UpdateConversationRequest, initReq?: fm.InitReq): Promise<Conversation> {
-    return fm.fetchReq<Conversation>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  updateConversation(request: UpdateConversationRequest, options?: CallOptions): Reply<Conversation, UpdateConversationCode> {
+    return this.#caller.reply<Conversation>({ verb: 'PATCH', path: '/api/{user_id}/chat/{conversation_id}', body: '*', isRepeatable: true }, request, options);
   }
+
   /** Deletes a conversation with all its messages. An answer under way is stopped. */
-  static DeleteConversation(req: DeleteConversationRequest, initReq?: fm.InitReq): Promise<DeleteConversationResponse> {
-    return fm.fetchReq<DeleteConversationResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}`, { ...initReq, method: 'DELETE' });
+  deleteConversation(request: DeleteConversationRequest, options?: CallOptions): Reply<DeleteConversationResponse, DeleteConversationCode> {
+    return this.#caller.reply<DeleteConversationResponse>({ verb: 'DELETE', path: '/api/{user_id}/chat/{conversation_id}' }, request, options);
   }
+
   /**
    * The answer that is under way in a conversation, as events: from its beginning, or behind the event that the client has seen last.
    * Without one there is nothing (204).
    */
-  static StreamAnswer(req: StreamAnswerRequest, initReq?: fm.InitReq): AsyncGenerator<StreamAnswerResponse, void> {
-    return fm.fetchEvents<StreamAnswerResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/stream${fm.query(req, ['user_id', 'conversation_id'])}`, Number, { ...initReq, method: 'GET' });
+  streamAnswer(request: StreamAnswerRequest, options?: CallOptions): AsyncGenerator<StreamAnswerResponse, void> {
+    return this.#caller.events<StreamAnswerResponse>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/stream', isRepeatable: true, hasNumbers: true }, request, options);
   }
+
   /** Ends the answer that is under way in a conversation. What was said so far is kept. */
-  static StopAnswer(req: StopAnswerRequest, initReq?: fm.InitReq): Promise<StopAnswerResponse> {
-    return fm.fetchReq<StopAnswerResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/stop`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  stopAnswer(request: StopAnswerRequest, options?: CallOptions): Reply<StopAnswerResponse, StopAnswerCode> {
+    return this.#caller.reply<StopAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/stop', body: '*', isRepeatable: true }, request, options);
   }
+
   /** Answers the last message of the user anew. The answer before is kept as a sibling of the new one; the model doesn't see it. */
-  static RegenerateAnswer(req: RegenerateAnswerRequest, initReq?: fm.InitReq): Promise<Answer> {
-    return fm.fetchReq<Answer>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/regenerate`, { timeout: 185000, ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: false }, fm.replacer) });
+  regenerateAnswer(request: RegenerateAnswerRequest, options?: CallOptions): Reply<Answer, RegenerateAnswerCode> {
+    return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
-  /** As `RegenerateAnswer`, with the answer as events. */
-  static RegenerateAnswerEvents(req: RegenerateAnswerRequest, initReq?: fm.InitReq): AsyncGenerator<RegenerateAnswerResponse, void> {
-    return fm.fetchEvents<RegenerateAnswerResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/regenerate`, Number, { ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: true }, fm.replacer) });
+
+  /** As `regenerateAnswer`, with the answer as events. */
+  regenerateAnswerEvents(request: RegenerateAnswerRequest, options?: CallOptions): AsyncGenerator<RegenerateAnswerResponse, void> {
+    return this.#caller.events<RegenerateAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
   }
+
   /**
    * Lets a tool call that waits for the user run, or not, and answers with what comes of it: the finished answer, or the next
    * approval.
    */
-  static DecideApproval(req: DecideApprovalRequest, initReq?: fm.InitReq): Promise<Answer> {
-    return fm.fetchReq<Answer>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/approvals/${fm.pathValue(req, 'approval_id')}`, { timeout: 185000, ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: false }, fm.replacer) });
+  decideApproval(request: DecideApprovalRequest, options?: CallOptions): Reply<Answer, DecideApprovalCode> {
+    return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
-  /** As `DecideApproval`, with the answer as events. */
-  static DecideApprovalEvents(req: DecideApprovalRequest, initReq?: fm.InitReq): AsyncGenerator<DecideApprovalResponse, void> {
-    return fm.fetchEvents<DecideApprovalResponse>(`/api/${fm.pathValue(req, 'user_id')}/chat/${fm.pathValue(req, 'conversation_id')}/approvals/${fm.pathValue(req, 'approval_id')}`, Number, { ...initReq, method: 'POST', body: JSON.stringify({ ...req, stream: true }, fm.replacer) });
+
+  /** As `decideApproval`, with the answer as events. */
+  decideApprovalEvents(request: DecideApprovalRequest, options?: CallOptions): AsyncGenerator<DecideApprovalResponse, void> {
+    return this.#caller.events<DecideApprovalResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
   }
 }
 
 /** The caller's tasks. `user_id` in each request is the caller's UUID or number. */
 export class TaskService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** The tasks. */
-  static ListTasks(req: ListTasksRequest, initReq?: fm.InitReq): Promise<Task[]> {
-    return fm.fetchReq<Task[]>(`/api/${fm.pathValue(req, 'user_id')}/tasks${fm.query(req, ['user_id'])}`, { ...initReq, method: 'GET' });
+  listTasks(request: ListTasksRequest, options?: CallOptions): Reply<Task[], ListTasksCode> {
+    return this.#caller.reply<Task[]>({ verb: 'GET', path: '/api/{user_id}/tasks', isRepeatable: true }, request, options);
   }
+
   /** Makes a task. */
-  static CreateTask(req: CreateTaskRequest, initReq?: fm.InitReq): Promise<Task> {
-    return fm.fetchReq<Task>(`/api/${fm.pathValue(req, 'user_id')}/tasks`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  createTask(request: CreateTaskRequest, options?: CallOptions): Reply<Task, CreateTaskCode> {
+    return this.#caller.reply<Task>({ verb: 'POST', path: '/api/{user_id}/tasks', body: '*' }, request, options);
   }
+
   /** One task. */
-  static GetTask(req: GetTaskRequest, initReq?: fm.InitReq): Promise<Task> {
-    return fm.fetchReq<Task>(`/api/${fm.pathValue(req, 'user_id')}/tasks/${fm.pathValue(req, 'task_id')}`, { ...initReq, method: 'GET' });
+  getTask(request: GetTaskRequest, options?: CallOptions): Reply<Task, GetTaskCode> {
+    return this.#caller.reply<Task>({ verb: 'GET', path: '/api/{user_id}/tasks/{task_id}', isRepeatable: true }, request, options);
   }
+
   /** Gives a task another title or description. What the request doesn't say stays as it is. */
-  static UpdateTask(req: UpdateTaskRequest, initReq?: fm.InitReq): Promise<Task> {
-    return fm.fetchReq<Task>(`/api/${fm.pathValue(req, 'user_id')}/tasks/${fm.pathValue(req, 'task_id')}`, { ...initReq, method: 'PUT', body: JSON.stringify(req, fm.replacer) });
+  updateTask(request: UpdateTaskRequest, options?: CallOptions): Reply<Task, UpdateTaskCode> {
+    return this.#caller.reply<Task>({ verb: 'PUT', path: '/api/{user_id}/tasks/{task_id}', body: '*', isRepeatable: true }, request, options);
   }
+
   /** Deletes a task. */
-  static DeleteTask(req: DeleteTaskRequest, initReq?: fm.InitReq): Promise<DeleteTaskResponse> {
-    return fm.fetchReq<DeleteTaskResponse>(`/api/${fm.pathValue(req, 'user_id')}/tasks/${fm.pathValue(req, 'task_id')}`, { ...initReq, method: 'DELETE' });
+  deleteTask(request: DeleteTaskRequest, options?: CallOptions): Reply<DeleteTaskResponse, DeleteTaskCode> {
+    return this.#caller.reply<DeleteTaskResponse>({ verb: 'DELETE', path: '/api/{user_id}/tasks/{task_id}' }, request, options);
   }
+
   /** Completes a task that is pending, and makes a completed one pending again. */
-  static ToggleTask(req: ToggleTaskRequest, initReq?: fm.InitReq): Promise<Task> {
-    return fm.fetchReq<Task>(`/api/${fm.pathValue(req, 'user_id')}/tasks/${fm.pathValue(req, 'task_id')}/complete`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  toggleTask(request: ToggleTaskRequest, options?: CallOptions): Reply<Task, ToggleTaskCode> {
+    return this.#caller.reply<Task>({ verb: 'PATCH', path: '/api/{user_id}/tasks/{task_id}/complete', body: '*' }, request, options);
   }
 }

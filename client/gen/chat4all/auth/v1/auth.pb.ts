@@ -1,5 +1,6 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as codes from '../../../codes.ts';
 
 /** Somebody who sends and receives messages. */
 export type User = {
@@ -16,9 +17,9 @@ export type User = {
 /** Credentials. */
 export type IssueTokenRequest = {
   /** The user's name or email, in any letter case. */
-  username?: string;
+  username: string;
   /** The user's password, at most 72 bytes of UTF-8: bcrypt reads no further, so a longer one is refused, not cut. */
-  password?: string;
+  password: string;
 };
 
 /** A bearer token (RFC 6750) and until when it is valid. */
@@ -70,23 +71,40 @@ export type ListUsersResponse = {
   offset: number;
 };
 
+/** Why `issueToken` may be refused. */
+export type IssueTokenCode = 'DATABASE_UNAVAILABLE' | 'INVALID_CREDENTIALS' | 'TOO_BUSY' | 'TOO_MANY_LOGIN_FAILURES' | codes.CommonCode;
+
+/** Why `getCurrentUser` may be refused. */
+export type GetCurrentUserCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `listUsers` may be refused. */
+export type ListUsersCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
 /** Logs users in and looks them up. */
 export class AuthService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * Exchanges a username or an email, and a password, for a bearer token.
    *
    * Send the token as `authorization: Bearer <token>` with every later call. A wrong password and an unknown user get
    * the same answer after the same time.
    */
-  static IssueToken(req: IssueTokenRequest, initReq?: fm.InitReq): Promise<IssueTokenResponse> {
-    return fm.fetchReq<IssueTokenResponse>(`/auth/token`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  issueToken(request: IssueTokenRequest, options?: CallOptions): Reply<IssueTokenResponse, IssueTokenCode> {
+    return this.#caller.reply<IssueTokenResponse>({ verb: 'POST', path: '/auth/token', body: '*', isPublic: true }, request, options);
   }
+
   /** The user whose token this is. */
-  static GetCurrentUser(_req: GetCurrentUserRequest, initReq?: fm.InitReq): Promise<User> {
-    return fm.fetchReq<User>(`/v1/users/me`, { ...initReq, method: 'GET' });
+  getCurrentUser(request: GetCurrentUserRequest = {}, options?: CallOptions): Reply<User, GetCurrentUserCode> {
+    return this.#caller.reply<User>({ verb: 'GET', path: '/v1/users/me', isRepeatable: true }, request, options);
   }
+
   /** Lists users by username, all of them or the one with a given name. */
-  static ListUsers(req: ListUsersRequest, initReq?: fm.InitReq): Promise<ListUsersResponse> {
-    return fm.fetchReq<ListUsersResponse>(`/v1/users${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listUsers(request: ListUsersRequest = {}, options?: CallOptions): Reply<ListUsersResponse, ListUsersCode> {
+    return this.#caller.reply<ListUsersResponse>({ verb: 'GET', path: '/v1/users', isRepeatable: true }, request, options);
   }
 }

@@ -1,5 +1,7 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** How a network treats people whom it doesn't serve. */
 export const Treatment = {
@@ -15,7 +17,7 @@ export type Treatment = (typeof Treatment)[keyof typeof Treatment];
 /** Which message. */
 export type ListAttemptsRequest = {
   /** UUID of the message. */
-  message_id?: string;
+  message_id: string;
 };
 
 /** What became of one delivery. */
@@ -79,7 +81,7 @@ export type Exception = {
   /** User ids of the recipients. */
   recipients?: string[];
   /** How they are treated. */
-  treatment?: Treatment;
+  treatment: Treatment;
 };
 
 /**
@@ -96,9 +98,9 @@ export type Latency = {
 /** A time during which a network is out of order. */
 export type Outage = {
   /** When it begins. */
-  from?: string;
+  from: string;
   /** When it is over. */
-  to?: string;
+  to: string;
   /** How long after its beginning it begins again, in milliseconds; 0 is never. */
   repeat_ms?: number;
 };
@@ -125,39 +127,39 @@ export type Receipts = {
 /** Which channel. */
 export type GetProfileRequest = {
   /** Name of the channel. */
-  channel?: string;
+  channel: string;
 };
 
 /** How the channel behaves. */
 export type GetProfileResponse = {
   /** The profile. */
-  profile: fm.Answered<Profile>;
+  profile: wire.Answered<Profile>;
 };
 
 /** How a channel is to behave. */
 export type SetProfileRequest = {
   /** Name of the channel. */
-  channel?: string;
+  channel: string;
   /** The profile. */
-  profile?: Profile;
+  profile: Profile;
 };
 
 /** How the channel behaves from now on. */
 export type SetProfileResponse = {
   /** The profile. */
-  profile: fm.Answered<Profile>;
+  profile: wire.Answered<Profile>;
 };
 
 /** Which channel. */
 export type ResetProfileRequest = {
   /** Name of the channel. */
-  channel?: string;
+  channel: string;
 };
 
 /** How the channel behaves from now on. */
 export type ResetProfileResponse = {
   /** The profile. */
-  profile: fm.Answered<Profile>;
+  profile: wire.Answered<Profile>;
 };
 
 /** Which effects to list. */
@@ -213,39 +215,69 @@ export type ListEffectsResponse = {
   offset: number;
 };
 
+/** Why `listAttempts` may be refused. */
+export type ListAttemptsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getProfile` may be refused. */
+export type GetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `setProfile` may be refused. */
+export type SetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `resetProfile` may be refused. */
+export type ResetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `listEffects` may be refused. */
+export type ListEffectsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
 /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
 export class ConnectorsService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
    * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
    */
-  static ListAttempts(req: ListAttemptsRequest, initReq?: fm.InitReq): Promise<ListAttemptsResponse> {
-    return fm.fetchReq<ListAttemptsResponse>(`/v1/admin/messages/${fm.pathValue(req, 'message_id')}/attempts`, { ...initReq, method: 'GET' });
+  listAttempts(request: ListAttemptsRequest, options?: CallOptions): Reply<ListAttemptsResponse, ListAttemptsCode> {
+    return this.#caller.reply<ListAttemptsResponse>({ verb: 'GET', path: '/v1/admin/messages/{message_id}/attempts', isRepeatable: true }, request, options);
   }
 }
 
 /** What the networks that are only simulated do, and what they have done, for administrators. */
 export class SimulationService {
-  /** How a simulated network behaves at present. */
-  static GetProfile(req: GetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
-    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'GET' });
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
   }
+
+  /** How a simulated network behaves at present. */
+  getProfile(request: GetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, GetProfileCode> {
+    return this.#caller.reply<wire.Answered<Profile>>({ verb: 'GET', path: '/v1/admin/channels/{channel}/profile', isRepeatable: true }, request, options);
+  }
+
   /**
    * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
    * said is as in an empty profile: the network takes everything at once.
    */
-  static SetProfile(req: SetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
-    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'PUT', body: JSON.stringify(req.profile ?? {}, fm.replacer) });
+  setProfile(request: SetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, SetProfileCode> {
+    return this.#caller.reply<wire.Answered<Profile>>({ verb: 'PUT', path: '/v1/admin/channels/{channel}/profile', body: 'profile', empty: {}, isRepeatable: true }, request, options);
   }
+
   /** Makes a simulated network behave as it is configured, within a second. */
-  static ResetProfile(req: ResetProfileRequest, initReq?: fm.InitReq): Promise<fm.Answered<Profile>> {
-    return fm.fetchReq<fm.Answered<Profile>>(`/v1/admin/channels/${fm.pathValue(req, 'channel')}/profile`, { ...initReq, method: 'DELETE' });
+  resetProfile(request: ResetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, ResetProfileCode> {
+    return this.#caller.reply<wire.Answered<Profile>>({ verb: 'DELETE', path: '/v1/admin/channels/{channel}/profile', isRepeatable: true }, request, options);
   }
+
   /**
    * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
    * seven days.
    */
-  static ListEffects(req: ListEffectsRequest, initReq?: fm.InitReq): Promise<ListEffectsResponse> {
-    return fm.fetchReq<ListEffectsResponse>(`/v1/admin/effects${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listEffects(request: ListEffectsRequest = {}, options?: CallOptions): Reply<ListEffectsResponse, ListEffectsCode> {
+    return this.#caller.reply<ListEffectsResponse>({ verb: 'GET', path: '/v1/admin/effects', isRepeatable: true }, request, options);
   }
 }

@@ -1,5 +1,7 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** How many people a conversation is for. */
 export const ConversationType = {
@@ -27,7 +29,7 @@ export type Conversation = {
   /** User ids of the active members, in the order in which they were named. */
   members: string[];
   /** Name and description. */
-  metadata: fm.Answered<ConversationMetadata>;
+  metadata: wire.Answered<ConversationMetadata>;
   /** When it was opened. */
   created_at: string;
 };
@@ -35,9 +37,9 @@ export type Conversation = {
 /** The conversation to open. */
 export type CreateConversationRequest = {
   /** Private or group. */
-  type?: ConversationType;
+  type: ConversationType;
   /** User ids or usernames, the caller among them, nobody twice: exactly 2 for a private conversation, 3 to 100 for a group. */
-  members?: string[];
+  members: string[];
   /** Name and description. */
   metadata?: ConversationMetadata | null;
 };
@@ -71,7 +73,7 @@ export type ListConversationsResponse = {
 /** Which conversation. */
 export type GetConversationRequest = {
   /** UUID. */
-  conversation_id?: string;
+  conversation_id: string;
 };
 
 /** The conversation. */
@@ -83,32 +85,53 @@ export type GetConversationResponse = {
 /** Which conversation to leave. */
 export type LeaveConversationRequest = {
   /** UUID. */
-  conversation_id?: string;
+  conversation_id: string;
 };
 
 /** Nothing: the caller has left. */
 export type LeaveConversationResponse = Record<string, never>;
 
+/** Why `createConversation` may be refused. */
+export type CreateConversationCode = 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `listConversations` may be refused. */
+export type ListConversationsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getConversation` may be refused. */
+export type GetConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
+
+/** Why `leaveConversation` may be refused. */
+export type LeaveConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
+
 /** Opens conversations, lists them, and answers who is in them. */
 export class ConversationService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * Opens a conversation between two people, or a group of 3 to 100.
    *
    * The caller must be among the members. Every call opens a new conversation.
    */
-  static CreateConversation(req: CreateConversationRequest, initReq?: fm.InitReq): Promise<Conversation> {
-    return fm.fetchReq<Conversation>(`/v1/conversations`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  createConversation(request: CreateConversationRequest, options?: CallOptions): Reply<Conversation, CreateConversationCode> {
+    return this.#caller.reply<Conversation>({ verb: 'POST', path: '/v1/conversations', body: '*' }, request, options);
   }
+
   /** The caller's conversations, the one with the newest activity first. */
-  static ListConversations(req: ListConversationsRequest, initReq?: fm.InitReq): Promise<ListConversationsResponse> {
-    return fm.fetchReq<ListConversationsResponse>(`/v1/conversations${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listConversations(request: ListConversationsRequest = {}, options?: CallOptions): Reply<ListConversationsResponse, ListConversationsCode> {
+    return this.#caller.reply<ListConversationsResponse>({ verb: 'GET', path: '/v1/conversations', isRepeatable: true }, request, options);
   }
+
   /** One conversation, for its members. */
-  static GetConversation(req: GetConversationRequest, initReq?: fm.InitReq): Promise<Conversation> {
-    return fm.fetchReq<Conversation>(`/v1/conversations/${fm.pathValue(req, 'conversation_id')}`, { ...initReq, method: 'GET' });
+  getConversation(request: GetConversationRequest, options?: CallOptions): Reply<Conversation, GetConversationCode> {
+    return this.#caller.reply<Conversation>({ verb: 'GET', path: '/v1/conversations/{conversation_id}', isRepeatable: true }, request, options);
   }
+
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
-  static LeaveConversation(req: LeaveConversationRequest, initReq?: fm.InitReq): Promise<LeaveConversationResponse> {
-    return fm.fetchReq<LeaveConversationResponse>(`/v1/conversations/${fm.pathValue(req, 'conversation_id')}/leave`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  leaveConversation(request: LeaveConversationRequest, options?: CallOptions): Reply<LeaveConversationResponse, LeaveConversationCode> {
+    return this.#caller.reply<LeaveConversationResponse>({ verb: 'POST', path: '/v1/conversations/{conversation_id}/leave', body: '*' }, request, options);
   }
 }

@@ -1,5 +1,6 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as codes from '../../../codes.ts';
 
 /** How far a file has come. */
 export const FileStatus = {
@@ -26,9 +27,9 @@ export type ChunkStatus = (typeof ChunkStatus)[keyof typeof ChunkStatus];
 /** The file to upload. */
 export type InitiateUploadRequest = {
   /** Its name: 1 to 255 bytes of UTF-8 without control characters. A label, kept as it is, and never a path. */
-  filename?: string;
+  filename: string;
   /** Its size in bytes: 0 to 2 GiB. A file without content has no chunks, and is completed at once. */
-  file_size?: number;
+  file_size: number;
   /** Its media type; `application/octet-stream` if not said. */
   content_type?: string;
   /** SHA-256 of the whole in hex, if it is known already: CompleteUpload then has to say the same. */
@@ -73,9 +74,9 @@ export type UploadSignedChunkResponse = Record<string, never>;
 /** Which chunk to get a URL for. */
 export type GetChunkUploadUrlRequest = {
   /** UUID of the file. */
-  file_id?: string;
+  file_id: string;
   /** Which chunk, counted from 0. */
-  chunk_id?: number;
+  chunk_id: number;
   /** There are none so far: over REST, the body is `{}`. */
   options?: ChunkUploadUrlOptions | null;
 };
@@ -102,9 +103,9 @@ export type GetChunkUploadUrlResponse = {
 /** Which upload to end. */
 export type CompleteUploadRequest = {
   /** UUID of the file. */
-  file_id?: string;
+  file_id: string;
   /** SHA-256 of the whole, in hex. */
-  checksum?: string;
+  checksum: string;
 };
 
 /** The file is whole and verified. */
@@ -126,7 +127,7 @@ export type CompleteUploadResponse = {
 /** Which file. */
 export type GetFileRequest = {
   /** UUID of the file. */
-  file_id?: string;
+  file_id: string;
 };
 
 /** What is known of a file. */
@@ -168,11 +169,35 @@ export type GetFileResponse = {
 /** Which file. */
 export type DeleteFileRequest = {
   /** UUID of the file. */
-  file_id?: string;
+  file_id: string;
 };
 
 /** It is gone. */
 export type DeleteFileResponse = Record<string, never>;
+
+/** Why `initiateUpload` may be refused. */
+export type InitiateUploadCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'FILE_TOO_LARGE' | 'STORE_UNAVAILABLE' | 'TOO_MANY_UPLOADS' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `uploadChunk` may be refused. */
+export type UploadChunkCode = 'CHUNK_DIGEST_MISMATCH' | 'CHUNK_SIZE_MISMATCH' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'MALFORMED_REQUEST' | 'NOT_THE_OWNER' | 'REQUEST_TIMEOUT' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `uploadSignedChunk` may be refused. */
+export type UploadSignedChunkCode = 'CHUNK_DIGEST_MISMATCH' | 'CHUNK_SIZE_MISMATCH' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'MALFORMED_REQUEST' | 'REQUEST_TIMEOUT' | 'SIGNATURE_INVALID' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `getChunkUploadUrl` may be refused. */
+export type GetChunkUploadUrlCode = 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_THE_OWNER' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `completeUpload` may be refused. */
+export type CompleteUploadCode = 'CHECKSUM_MISMATCH' | 'CHUNKS_MISSING' | 'CONTENT_MISSING' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_THE_OWNER' | 'STOPPING' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `getFile` may be refused. */
+export type GetFileCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'NOT_A_READER' | 'SERVICE_UNAVAILABLE' | 'STORE_UNAVAILABLE' | 'UPLOAD_FAILED' | codes.CommonCode;
+
+/** Why `downloadFile` may be refused. */
+export type DownloadFileCode = 'CONTENT_MISSING' | 'DATABASE_UNAVAILABLE' | 'FILE_NOT_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_A_READER' | 'RANGE_NOT_SATISFIABLE' | 'SERVICE_UNAVAILABLE' | 'STORE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `deleteFile` may be refused. */
+export type DeleteFileCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'FILE_SENT' | 'NOT_THE_OWNER' | 'UPLOAD_COMPLETING' | codes.CommonCode;
 
 /**
  * Takes files in, keeps them and gives them out.
@@ -181,27 +206,37 @@ export type DeleteFileResponse = Record<string, never>;
  * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
  */
 export class FileService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** Begins an upload. */
-  static InitiateUpload(req: InitiateUploadRequest, initReq?: fm.InitReq): Promise<InitiateUploadResponse> {
-    return fm.fetchReq<InitiateUploadResponse>(`/v1/files/initiate`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  initiateUpload(request: InitiateUploadRequest, options?: CallOptions): Reply<InitiateUploadResponse, InitiateUploadCode> {
+    return this.#caller.reply<InitiateUploadResponse>({ verb: 'POST', path: '/v1/files/initiate', body: '*' }, request, options);
   }
+
   /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
-  static GetChunkUploadUrl(req: GetChunkUploadUrlRequest, initReq?: fm.InitReq): Promise<GetChunkUploadUrlResponse> {
-    return fm.fetchReq<GetChunkUploadUrlResponse>(`/v1/files/upload${fm.query(req, ['options'])}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req.options ?? {}, fm.replacer) });
+  getChunkUploadUrl(request: GetChunkUploadUrlRequest, options?: CallOptions): Reply<GetChunkUploadUrlResponse, GetChunkUploadUrlCode> {
+    return this.#caller.reply<GetChunkUploadUrlResponse>({ verb: 'PATCH', path: '/v1/files/upload', body: 'options', empty: {}, isRepeatable: true }, request, options);
   }
+
   /**
    * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
    * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
    */
-  static CompleteUpload(req: CompleteUploadRequest, initReq?: fm.InitReq): Promise<CompleteUploadResponse> {
-    return fm.fetchReq<CompleteUploadResponse>(`/v1/files/complete`, { timeout: 305000, ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  completeUpload(request: CompleteUploadRequest, options?: CallOptions): Reply<CompleteUploadResponse, CompleteUploadCode> {
+    return this.#caller.reply<CompleteUploadResponse>({ verb: 'POST', path: '/v1/files/complete', body: '*', isRepeatable: true, timeout: 305000 }, request, options);
   }
+
   /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
-  static GetFile(req: GetFileRequest, initReq?: fm.InitReq): Promise<GetFileResponse> {
-    return fm.fetchReq<GetFileResponse>(`/v1/files/${fm.pathValue(req, 'file_id')}`, { ...initReq, method: 'GET' });
+  getFile(request: GetFileRequest, options?: CallOptions): Reply<GetFileResponse, GetFileCode> {
+    return this.#caller.reply<GetFileResponse>({ verb: 'GET', path: '/v1/files/{file_id}', isRepeatable: true }, request, options);
   }
+
   /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
-  static DeleteFile(req: DeleteFileRequest, initReq?: fm.InitReq): Promise<DeleteFileResponse> {
-    return fm.fetchReq<DeleteFileResponse>(`/v1/files/${fm.pathValue(req, 'file_id')}`, { ...initReq, method: 'DELETE' });
+  deleteFile(request: DeleteFileRequest, options?: CallOptions): Reply<DeleteFileResponse, DeleteFileCode> {
+    return this.#caller.reply<DeleteFileResponse>({ verb: 'DELETE', path: '/v1/files/{file_id}' }, request, options);
   }
 }

@@ -1,5 +1,7 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** What a message carries. */
 export const PayloadType = {
@@ -49,7 +51,7 @@ export type MessageOrder = (typeof MessageOrder)[keyof typeof MessageOrder];
 /** The content of a message: a text, or a file. */
 export type Payload = {
   /** Which of the two. */
-  type?: PayloadType;
+  type: PayloadType;
   /** For a text: 1 to 65,536 bytes of UTF-8 without NUL. */
   text?: string;
   /** For a file: the id of a completed upload. */
@@ -73,17 +75,17 @@ export type Sender = {
 /** The message to send. */
 export type SendMessageRequest = {
   /** UUID, chosen by the client; a repeated call with the same one is the same message. */
-  message_id?: string;
+  message_id: string;
   /** The conversation to send to. */
-  conversation_id?: string;
+  conversation_id: string;
   /** User id of the sender: the caller's own. */
-  from?: string;
+  from: string;
   /** User ids of the recipients; every other active member if empty. */
   to?: string[];
   /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. One named twice counts once. */
-  channels?: string[];
+  channels: string[];
   /** What to send. */
-  payload?: Payload;
+  payload: Payload;
   /** How urgent it is; normal if not said. */
   priority?: Priority;
 };
@@ -99,7 +101,7 @@ export type SendMessageResponse = {
 /** Which messages to list. */
 export type ListMessagesRequest = {
   /** UUID. */
-  conversation_id?: string;
+  conversation_id: string;
   /**
    * How many to return at most: 1 to 100, 50 if not said. There are fewer where they would have more than 3 MiB together: then go on with
    * the `offset` behind them, or with the `seq` of the last one.
@@ -132,7 +134,7 @@ export type Message = {
   /** Names of the channels. */
   channels: string[];
   /** The content. */
-  payload: fm.Answered<Payload>;
+  payload: wire.Answered<Payload>;
   /** How urgent it is. */
   priority: Priority;
   /** How far it has come. */
@@ -160,7 +162,7 @@ export type ListMessagesResponse = {
 /** Which message. */
 export type GetMessageRequest = {
   /** UUID. */
-  message_id?: string;
+  message_id: string;
 };
 
 /** A change of a message's status. */
@@ -208,7 +210,7 @@ export type GetMessageResponse = {
   /** Names of the channels. */
   channels: string[];
   /** The content. */
-  payload: fm.Answered<Payload>;
+  payload: wire.Answered<Payload>;
   /** How urgent it is. */
   priority: Priority;
   /** How far it has come. */
@@ -223,23 +225,40 @@ export type GetMessageResponse = {
   deliveries: Delivery[];
 };
 
+/** Why `sendMessage` may be refused. */
+export type SendMessageCode = 'BUS_UNAVAILABLE' | 'CHANNELS_UNKNOWN' | 'CHANNEL_OVERLOADED' | 'CONVERSATION_BUSY' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_ID_IN_USE' | 'MESSAGE_ID_REUSED' | 'NOT_A_MEMBER' | 'NO_RECIPIENTS' | 'SENDER_MISMATCH' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `listMessages` may be refused. */
+export type ListMessagesCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getMessage` may be refused. */
+export type GetMessageCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_NOT_FOUND' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
 /** Accepts messages and tells what became of them. */
 export class MessageService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
    *
    * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
    * same answer and is kept once.
    */
-  static SendMessage(req: SendMessageRequest, initReq?: fm.InitReq): Promise<SendMessageResponse> {
-    return fm.fetchReq<SendMessageResponse>(`/v1/messages`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  sendMessage(request: SendMessageRequest, options?: CallOptions): Reply<SendMessageResponse, SendMessageCode> {
+    return this.#caller.reply<SendMessageResponse>({ verb: 'POST', path: '/v1/messages', body: '*', isRepeatable: true }, request, options);
   }
+
   /** The messages of a conversation, for its members. */
-  static ListMessages(req: ListMessagesRequest, initReq?: fm.InitReq): Promise<ListMessagesResponse> {
-    return fm.fetchReq<ListMessagesResponse>(`/v1/conversations/${fm.pathValue(req, 'conversation_id')}/messages${fm.query(req, ['conversation_id'])}`, { ...initReq, method: 'GET' });
+  listMessages(request: ListMessagesRequest, options?: CallOptions): Reply<ListMessagesResponse, ListMessagesCode> {
+    return this.#caller.reply<ListMessagesResponse>({ verb: 'GET', path: '/v1/conversations/{conversation_id}/messages', isRepeatable: true }, request, options);
   }
+
   /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
-  static GetMessage(req: GetMessageRequest, initReq?: fm.InitReq): Promise<GetMessageResponse> {
-    return fm.fetchReq<GetMessageResponse>(`/v1/messages/${fm.pathValue(req, 'message_id')}`, { ...initReq, method: 'GET' });
+  getMessage(request: GetMessageRequest, options?: CallOptions): Reply<GetMessageResponse, GetMessageCode> {
+    return this.#caller.reply<GetMessageResponse>({ verb: 'GET', path: '/v1/messages/{message_id}', isRepeatable: true }, request, options);
   }
 }

@@ -1,5 +1,6 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as codes from '../../../codes.ts';
 
 /** Whether something was done about a dead letter. */
 export const DeadLetterState = {
@@ -81,7 +82,7 @@ export type ListDeadLettersResponse = {
 /** Which dead letter. */
 export type GetDeadLetterRequest = {
   /** UUID. */
-  id?: string;
+  id: string;
 };
 
 /** A dead letter and what the event says. */
@@ -241,16 +242,36 @@ export type GetAuditResponse = {
   removed_before: string | null;
 };
 
+/** Why `listDeadLetters` may be refused. */
+export type ListDeadLettersCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getDeadLetter` may be refused. */
+export type GetDeadLetterCode = 'DATABASE_UNAVAILABLE' | 'DEAD_LETTER_NOT_FOUND' | codes.CommonCode;
+
+/** Why `replayDeadLetters` may be refused. */
+export type ReplayDeadLettersCode = 'BUS_UNAVAILABLE' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getAudit` may be refused. */
+export type GetAuditCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
+
 /** What administrators need to see of the hub, and to mend in it. */
 export class OperationsService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** The events that could not be handled and were given up, oldest first. */
-  static ListDeadLetters(req: ListDeadLettersRequest, initReq?: fm.InitReq): Promise<ListDeadLettersResponse> {
-    return fm.fetchReq<ListDeadLettersResponse>(`/v1/admin/dead-letters${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listDeadLetters(request: ListDeadLettersRequest = {}, options?: CallOptions): Reply<ListDeadLettersResponse, ListDeadLettersCode> {
+    return this.#caller.reply<ListDeadLettersResponse>({ verb: 'GET', path: '/v1/admin/dead-letters', isRepeatable: true }, request, options);
   }
+
   /** One of them with what the event says, the content of its message included. */
-  static GetDeadLetter(req: GetDeadLetterRequest, initReq?: fm.InitReq): Promise<GetDeadLetterResponse> {
-    return fm.fetchReq<GetDeadLetterResponse>(`/v1/admin/dead-letters/${fm.pathValue(req, 'id')}`, { ...initReq, method: 'GET' });
+  getDeadLetter(request: GetDeadLetterRequest, options?: CallOptions): Reply<GetDeadLetterResponse, GetDeadLetterCode> {
+    return this.#caller.reply<GetDeadLetterResponse>({ verb: 'GET', path: '/v1/admin/dead-letters/{id}', isRepeatable: true }, request, options);
   }
+
   /**
    * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
    * the filters.
@@ -262,9 +283,10 @@ export class OperationsService {
    *
    * May be repeated, and at once: what is being replayed is open, and is left alone.
    */
-  static ReplayDeadLetters(req: ReplayDeadLettersRequest, initReq?: fm.InitReq): Promise<ReplayDeadLettersResponse> {
-    return fm.fetchReq<ReplayDeadLettersResponse>(`/v1/admin/dead-letters/replay`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  replayDeadLetters(request: ReplayDeadLettersRequest = {}, options?: CallOptions): Reply<ReplayDeadLettersResponse, ReplayDeadLettersCode> {
+    return this.#caller.reply<ReplayDeadLettersResponse>({ verb: 'POST', path: '/v1/admin/dead-letters/replay', body: '*' }, request, options);
   }
+
   /**
    * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
    *
@@ -272,7 +294,7 @@ export class OperationsService {
    * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
    * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
    */
-  static GetAudit(req: GetAuditRequest, initReq?: fm.InitReq): Promise<GetAuditResponse> {
-    return fm.fetchReq<GetAuditResponse>(`/v1/admin/audit${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  getAudit(request: GetAuditRequest = {}, options?: CallOptions): Reply<GetAuditResponse, GetAuditCode> {
+    return this.#caller.reply<GetAuditResponse>({ verb: 'GET', path: '/v1/admin/audit', isRepeatable: true }, request, options);
   }
 }

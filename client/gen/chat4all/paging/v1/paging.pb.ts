@@ -1,4 +1,4 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
+// Made from the protos by dev/client: `npm run generate`.
 
 /** Which part of a list an answer has. */
 export type Pagination = {

@@ -1,10 +1,11 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
+import type * as codes from '../../../codes.ts';
 
 /** Which message. */
 export type GetRouteRequest = {
   /** UUID of the message. */
-  message_id?: string;
+  message_id: string;
 };
 
 /** Where one copy of a message was sent. */
@@ -31,13 +32,22 @@ export type GetRouteResponse = {
   deliveries: RoutedDelivery[];
 };
 
+/** Why `getRoute` may be refused. */
+export type GetRouteCode = 'DATABASE_UNAVAILABLE' | 'ROUTE_NOT_FOUND' | codes.CommonCode;
+
 /** Tells what the router did with a message. Its work itself comes over the bus. */
 export class RouterService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /**
    * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
    * its first decision.
    */
-  static GetRoute(req: GetRouteRequest, initReq?: fm.InitReq): Promise<GetRouteResponse> {
-    return fm.fetchReq<GetRouteResponse>(`/v1/admin/messages/${fm.pathValue(req, 'message_id')}/route`, { ...initReq, method: 'GET' });
+  getRoute(request: GetRouteRequest, options?: CallOptions): Reply<GetRouteResponse, GetRouteCode> {
+    return this.#caller.reply<GetRouteResponse>({ verb: 'GET', path: '/v1/admin/messages/{message_id}/route', isRepeatable: true }, request, options);
   }
 }

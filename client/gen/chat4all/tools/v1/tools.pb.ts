@@ -1,7 +1,8 @@
-// Made by protoc-gen-grpc-gateway-ts and dev/client/mend.ts: `npm run generate`.
-import * as fm from '../../../../fetch.ts';
-
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as Chat4allPagingV1Paging from '../../paging/v1/paging.pb.ts';
+import type * as wire from '../../../../wire.ts';
+import type * as codes from '../../../codes.ts';
 
 /** How an invocation ended. */
 export const ResponseStatus = {
@@ -79,7 +80,7 @@ export type Tool = {
 /** Which tool. */
 export type GetToolRequest = {
   /** UUID of the tool. */
-  tool_id?: string;
+  tool_id: string;
 };
 
 /** The tool. */
@@ -91,9 +92,9 @@ export type GetToolResponse = {
 /** What to invoke, and with what. */
 export type InvokeToolRequest = {
   /** UUID of the tool. */
-  tool_id?: string;
+  tool_id: string;
   /** What the tool is sent, as it is. */
-  input?: Record<string, unknown>;
+  input: Record<string, unknown>;
 };
 
 /** What the tool made of it. */
@@ -247,7 +248,7 @@ export type GetSubscriptionResponse = {
 /** To what. */
 export type SubscribeRequest = {
   /** Name of the plan: `free`, `pro` or `enterprise`. */
-  plan?: PlanName;
+  plan: PlanName;
 };
 
 /** The caller's subscription. */
@@ -284,11 +285,11 @@ export type ManagedTool = {
 /** The tool to add. */
 export type CreateToolRequest = {
   /** Unique name in whatever letter case: 1 to 100 characters, without the spaces around them. */
-  name?: string;
+  name: string;
   /** What it does: 1 to 4,000 characters. */
-  description?: string;
+  description: string;
   /** Where it is asked, with a POST: an http or https URL of at most 500 characters, whose host is reachable from everywhere. */
-  api_endpoint?: string;
+  api_endpoint: string;
 };
 
 /** The new tool. */
@@ -318,7 +319,7 @@ export type ListAllToolsResponse = {
 /** What to change of a tool. */
 export type UpdateToolRequest = {
   /** UUID of the tool. */
-  tool_id?: string;
+  tool_id: string;
   /** The new name; not set, it stays. */
   name?: string | null;
   /** The new description; not set, it stays. */
@@ -338,7 +339,7 @@ export type UpdateToolResponse = {
 /** Which tool. */
 export type DeleteToolRequest = {
   /** UUID of the tool. */
-  tool_id?: string;
+  tool_id: string;
 };
 
 /** Nothing: it is gone. */
@@ -376,80 +377,156 @@ export type GetUsageStatsResponse = {
   by_tool: ToolUsage[];
 };
 
+/** Why `listTools` may be refused. */
+export type ListToolsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `getTool` may be refused. */
+export type GetToolCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `invokeTool` may be refused. */
+export type InvokeToolCode = 'CIRCUIT_OPEN' | 'NOT_FOUND' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOOL_TIMEOUT' | 'TOOL_UNAVAILABLE' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listUsage` may be refused. */
+export type ListUsageCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `getUsageSummary` may be refused. */
+export type GetUsageSummaryCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listPlans` may be refused. */
+export type ListPlansCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `getSubscription` may be refused. */
+export type GetSubscriptionCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `subscribe` may be refused. */
+export type SubscribeCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `cancelSubscription` may be refused. */
+export type CancelSubscriptionCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `createTool` may be refused. */
+export type CreateToolCode = 'TOOL_NAME_TAKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `listAllTools` may be refused. */
+export type ListAllToolsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `updateTool` may be refused. */
+export type UpdateToolCode = 'NOT_FOUND' | 'TOOL_NAME_TAKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `deleteTool` may be refused. */
+export type DeleteToolCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
+
+/** Why `getUsageStats` may be refused. */
+export type GetUsageStatsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
 /** The tools, and their invocation. */
 export class ToolService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** The active tools, by name. */
-  static ListTools(req: ListToolsRequest, initReq?: fm.InitReq): Promise<fm.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>> {
-    return fm.fetchData<fm.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listTools(request: ListToolsRequest = {}, options?: CallOptions): Reply<wire.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>, ListToolsCode> {
+    return this.#caller.reply<wire.Page<ToolSummary[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/tools', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** One active tool. */
-  static GetTool(req: GetToolRequest, initReq?: fm.InitReq): Promise<Tool> {
-    return fm.fetchData<Tool>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'GET' });
+  getTool(request: GetToolRequest, options?: CallOptions): Reply<Tool, GetToolCode> {
+    return this.#caller.reply<Tool>({ verb: 'GET', path: '/api/v1/tools/{tool_id}', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /**
    * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
    * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
    */
-  static InvokeTool(req: InvokeToolRequest, initReq?: fm.InitReq): Promise<InvokeToolResponse> {
-    return fm.fetchData<InvokeToolResponse>(`/api/v1/tools/${fm.pathValue(req, 'tool_id')}/invoke`, { timeout: 335000, ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  invokeTool(request: InvokeToolRequest, options?: CallOptions): Reply<InvokeToolResponse, InvokeToolCode> {
+    return this.#caller.reply<InvokeToolResponse>({ verb: 'POST', path: '/api/v1/tools/{tool_id}/invoke', body: '*', isEnveloped: true, timeout: 335000 }, request, options);
   }
 }
 
 /** What the caller has used. */
 export class UsageService {
-  /** The caller's invocations, newest first. */
-  static ListUsage(req: ListUsageRequest, initReq?: fm.InitReq): Promise<fm.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>> {
-    return fm.fetchData<fm.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/usage${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
   }
+
+  /** The caller's invocations, newest first. */
+  listUsage(request: ListUsageRequest = {}, options?: CallOptions): Reply<wire.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>, ListUsageCode> {
+    return this.#caller.reply<wire.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/usage', isRepeatable: true, isEnveloped: true }, request, options);
+  }
+
   /** The sums of them, by tool and by day. */
-  static GetUsageSummary(req: GetUsageSummaryRequest, initReq?: fm.InitReq): Promise<GetUsageSummaryResponse> {
-    return fm.fetchData<GetUsageSummaryResponse>(`/api/v1/usage/summary${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  getUsageSummary(request: GetUsageSummaryRequest = {}, options?: CallOptions): Reply<GetUsageSummaryResponse, GetUsageSummaryCode> {
+    return this.#caller.reply<GetUsageSummaryResponse>({ verb: 'GET', path: '/api/v1/usage/summary', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }
 
 /** Plans, and what the caller is subscribed to. */
 export class SubscriptionService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** The plans, the smallest first. */
-  static ListPlans(_req: ListPlansRequest, initReq?: fm.InitReq): Promise<Plan[]> {
-    return fm.fetchData<Plan[]>(`/api/v1/subscriptions/plans`, { ...initReq, method: 'GET' });
+  listPlans(request: ListPlansRequest = {}, options?: CallOptions): Reply<Plan[], ListPlansCode> {
+    return this.#caller.reply<Plan[]>({ verb: 'GET', path: '/api/v1/subscriptions/plans', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** The caller's subscription, also one that is cancelled or has expired. */
-  static GetSubscription(_req: GetSubscriptionRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchData<Subscription>(`/api/v1/subscriptions/current`, { ...initReq, method: 'GET' });
+  getSubscription(request: GetSubscriptionRequest = {}, options?: CallOptions): Reply<Subscription, GetSubscriptionCode> {
+    return this.#caller.reply<Subscription>({ verb: 'GET', path: '/api/v1/subscriptions/current', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /**
    * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
    * The plan that is active already changes nothing.
    */
-  static Subscribe(req: SubscribeRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchData<Subscription>(`/api/v1/subscriptions/subscribe`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  subscribe(request: SubscribeRequest, options?: CallOptions): Reply<Subscription, SubscribeCode> {
+    return this.#caller.reply<Subscription>({ verb: 'POST', path: '/api/v1/subscriptions/subscribe', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** Cancels the caller's subscription: it can be used until its period ends. May be repeated. */
-  static CancelSubscription(req: CancelSubscriptionRequest, initReq?: fm.InitReq): Promise<Subscription> {
-    return fm.fetchData<Subscription>(`/api/v1/subscriptions/cancel`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  cancelSubscription(request: CancelSubscriptionRequest = {}, options?: CallOptions): Reply<Subscription, CancelSubscriptionCode> {
+    return this.#caller.reply<Subscription>({ verb: 'POST', path: '/api/v1/subscriptions/cancel', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }
 
 /** The tools as administrators see them, and what all users use. */
 export class ToolAdminService {
+  readonly #caller: Caller;
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
   /** Adds a tool. */
-  static CreateTool(req: CreateToolRequest, initReq?: fm.InitReq): Promise<ManagedTool> {
-    return fm.fetchData<ManagedTool>(`/api/v1/admin/tools`, { ...initReq, method: 'POST', body: JSON.stringify(req, fm.replacer) });
+  createTool(request: CreateToolRequest, options?: CallOptions): Reply<ManagedTool, CreateToolCode> {
+    return this.#caller.reply<ManagedTool>({ verb: 'POST', path: '/api/v1/admin/tools', body: '*', isEnveloped: true }, request, options);
   }
+
   /** All tools, by name, inactive ones included. */
-  static ListAllTools(req: ListAllToolsRequest, initReq?: fm.InitReq): Promise<fm.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>> {
-    return fm.fetchData<fm.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>>(`/api/v1/admin/tools${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  listAllTools(request: ListAllToolsRequest = {}, options?: CallOptions): Reply<wire.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>, ListAllToolsCode> {
+    return this.#caller.reply<wire.Page<ManagedTool[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/admin/tools', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** Changes a tool. */
-  static UpdateTool(req: UpdateToolRequest, initReq?: fm.InitReq): Promise<ManagedTool> {
-    return fm.fetchData<ManagedTool>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'PATCH', body: JSON.stringify(req, fm.replacer) });
+  updateTool(request: UpdateToolRequest, options?: CallOptions): Reply<ManagedTool, UpdateToolCode> {
+    return this.#caller.reply<ManagedTool>({ verb: 'PATCH', path: '/api/v1/admin/tools/{tool_id}', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
+
   /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
-  static DeleteTool(req: DeleteToolRequest, initReq?: fm.InitReq): Promise<DeleteToolResponse> {
-    return fm.fetchData<DeleteToolResponse>(`/api/v1/admin/tools/${fm.pathValue(req, 'tool_id')}`, { ...initReq, method: 'DELETE' });
+  deleteTool(request: DeleteToolRequest, options?: CallOptions): Reply<DeleteToolResponse, DeleteToolCode> {
+    return this.#caller.reply<DeleteToolResponse>({ verb: 'DELETE', path: '/api/v1/admin/tools/{tool_id}', isEnveloped: true }, request, options);
   }
+
   /** What all users have used, by plan and by tool. */
-  static GetUsageStats(req: GetUsageStatsRequest, initReq?: fm.InitReq): Promise<GetUsageStatsResponse> {
-    return fm.fetchData<GetUsageStatsResponse>(`/api/v1/admin/usage/stats${fm.query(req, [])}`, { ...initReq, method: 'GET' });
+  getUsageStats(request: GetUsageStatsRequest = {}, options?: CallOptions): Reply<GetUsageStatsResponse, GetUsageStatsCode> {
+    return this.#caller.reply<GetUsageStatsResponse>({ verb: 'GET', path: '/api/v1/admin/usage/stats', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }

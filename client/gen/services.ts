@@ -1,0 +1,72 @@
+// Made from the protos by dev/client: `npm run generate`.
+import type { Caller } from '../caller.ts';
+import { AccountService, UserAdminService } from './chat4all/account/v1/account.pb.ts';
+import { AssistantService, TaskService } from './chat4all/assistant/v1/assistant.pb.ts';
+import { AuthService } from './chat4all/auth/v1/auth.pb.ts';
+import { ConnectorsService, SimulationService } from './chat4all/connectors/v1/connectors.pb.ts';
+import { ConversationService } from './chat4all/conversation/v1/conversation.pb.ts';
+import { FileService } from './chat4all/file/v1/file.pb.ts';
+import { MessageService } from './chat4all/message/v1/message.pb.ts';
+import { OperationsService } from './chat4all/message/v1/operations.pb.ts';
+import { RouterService } from './chat4all/router/v1/router.pb.ts';
+import { ToolService, UsageService, SubscriptionService, ToolAdminService } from './chat4all/tools/v1/tools.pb.ts';
+
+/** All services that can be called over REST. */
+export class Services {
+  /** What people do with their own account. */
+  readonly account: AccountService;
+  /** Users and what was changed by administrators, for administrators. */
+  readonly userAdmin: UserAdminService;
+  /** Conversations with the assistant. `user_id` in each request is the caller's UUID or number. */
+  readonly assistant: AssistantService;
+  /** The caller's tasks. `user_id` in each request is the caller's UUID or number. */
+  readonly task: TaskService;
+  /** Logs users in and looks them up. */
+  readonly auth: AuthService;
+  /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
+  readonly connectors: ConnectorsService;
+  /** What the networks that are only simulated do, and what they have done, for administrators. */
+  readonly simulation: SimulationService;
+  /** Opens conversations, lists them, and answers who is in them. */
+  readonly conversation: ConversationService;
+  /**
+   * Takes files in, keeps them and gives them out.
+   *
+   * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each as often as it takes;
+   * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
+   */
+  readonly file: FileService;
+  /** Accepts messages and tells what became of them. */
+  readonly message: MessageService;
+  /** What administrators need to see of the hub, and to mend in it. */
+  readonly operations: OperationsService;
+  /** Tells what the router did with a message. Its work itself comes over the bus. */
+  readonly router: RouterService;
+  /** The tools, and their invocation. */
+  readonly tool: ToolService;
+  /** What the caller has used. */
+  readonly usage: UsageService;
+  /** Plans, and what the caller is subscribed to. */
+  readonly subscription: SubscriptionService;
+  /** The tools as administrators see them, and what all users use. */
+  readonly toolAdmin: ToolAdminService;
+
+  constructor(caller: Caller) {
+    this.account = new AccountService(caller);
+    this.userAdmin = new UserAdminService(caller);
+    this.assistant = new AssistantService(caller);
+    this.task = new TaskService(caller);
+    this.auth = new AuthService(caller);
+    this.connectors = new ConnectorsService(caller);
+    this.simulation = new SimulationService(caller);
+    this.conversation = new ConversationService(caller);
+    this.file = new FileService(caller);
+    this.message = new MessageService(caller);
+    this.operations = new OperationsService(caller);
+    this.router = new RouterService(caller);
+    this.tool = new ToolService(caller);
+    this.usage = new UsageService(caller);
+    this.subscription = new SubscriptionService(caller);
+    this.toolAdmin = new ToolAdminService(caller);
+  }
+}
