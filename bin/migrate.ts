@@ -48,10 +48,10 @@ async function sentEnvironment(): Promise<NodeJS.ProcessEnv> {
 async function migrate(): Promise<void> {
   const env = { ...process.env, ...(await sentEnvironment()) };
   const wanted = env.KAFKA_BROKERS ? owners.filter((owner) => owner !== bus) : owners;
-  const { START_PATIENCE: patience } = loadConfig(engineSettings, env);
+  const { START_PATIENCE: patienceMs } = loadConfig(engineSettings, env);
   const config = loadConfig(settingsFor(wanted), env) as Record<string, string>;
   const adminUrl = config.DATABASE_URL!;
-  await awaitDatabase(adminUrl, patience);
+  await awaitDatabase(adminUrl, patienceMs);
 
   for (const { name, schema } of wanted) {
     await provisionDatabase(adminUrl, { schema, role: role(name), password: config[passwordVariable(name)]! });
@@ -68,7 +68,7 @@ async function migrate(): Promise<void> {
 }
 
 /** @throws ConfigError or StartError as a service does that starts */
-async function awaitDatabase(url: string, patience: number): Promise<void> {
+async function awaitDatabase(url: string, patienceMs: number): Promise<void> {
   const database = openDatabase(
     { schema: 'public', entities: [], migrations: [] },
     { url, poolSize: 1, name: 'migrate' },
@@ -76,7 +76,7 @@ async function awaitDatabase(url: string, patience: number): Promise<void> {
   const log = openLog({ name: 'migrate', level: 'info' });
   try {
     const what = `PostgreSQL at ${placeOf(url)}`;
-    await awaitEngine({ setting: 'DATABASE_URL', what, ask: database.ping }, { log, patience });
+    await awaitEngine({ setting: 'DATABASE_URL', what, ask: database.ping }, { log, patienceMs });
   } finally {
     await database.close();
   }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
-import { duration, loadConfig, longestRetention } from '#lib/config.ts';
+import { duration, loadConfig, maxRetentionMs } from '#lib/config.ts';
 import { generateKeys } from '#lib/identity.ts';
 import { serviceNames as names } from '../services/names.ts';
 import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
@@ -61,7 +61,7 @@ const { positionals, values } = parseArgs({
   options: { trust: { type: 'string', default: '24h' } },
 });
 const [command, folder, ...services] = positionals;
-const trustFor = duration({ min: 0, max: longestRetention }).safeParse(values.trust);
+const trustFor = duration({ min: 0, max: maxRetentionMs }).safeParse(values.trust);
 const unknown = services.filter((name) => !names.includes(name));
 
 if (command === undefined) await printSecrets();

@@ -6,7 +6,7 @@ import express, { type ErrorRequestHandler, type RequestHandler, type Response }
 import { ConfigError, duration, integer, list, port, text, type Config } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { leastRate, leastTaken } from '#lib/rate-floor.ts';
+import { minBodyRate, minDownloadRate } from '#lib/rate-floor.ts';
 import { isAddress } from '#lib/rpc/reach.ts';
 import { openTransport, staysHere, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './http/admission.ts';
@@ -99,11 +99,11 @@ const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'ut
 /** Milliseconds. */
 const defaultTimeouts = {
   /**
-   * In which a client has to send the least of a body (`leastRate`), or to read the least of an answer (`leastTaken`). A store behind
+   * In which a client has to send the least of a body (`minBodyRate`), or to read the least of an answer (`minDownloadRate`). A store behind
    * the backend has limits of its own: MinIO gives a part up after 30 s of silence, and says that it is too busy.
    */
-  uploadIdle: leastRate.window,
-  downloadIdle: leastTaken.window,
+  uploadIdle: minBodyRate.window,
+  downloadIdle: minDownloadRate.window,
   /** In which the headers of a request have to come. */
   headers: 15_000,
   /**
@@ -143,7 +143,7 @@ export async function start(
     timeout: config.REQUEST_TIMEOUT,
     bodyLimit: config.BODY_LIMIT,
     bodyTimeout: config.REQUEST_TIMEOUT,
-    floor: { ...leastRate, window: uploadIdle },
+    floor: { ...minBodyRate, window: uploadIdle },
     silence: uploadIdle,
     downloadIdle,
     heartbeat,
@@ -210,7 +210,7 @@ export async function start(
       request: timeoutsMs.headers + maxUploadMs(bindings, limits),
       drain: config.HTTP_DRAIN,
     },
-    minReadRate: { ...leastTaken, window: downloadIdle },
+    minReadRate: { ...minDownloadRate, window: downloadIdle },
     admission,
     log,
     formOf: (pathname) => forms.of(pathname),

@@ -7,7 +7,7 @@ import { clientOf } from '#lib/client-address.ts';
 import { ConfigError, type Config } from '#lib/config.ts';
 import { runProcess, type ProcessDefinition, type Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
-import { leastRate, leastTaken } from '#lib/rate-floor.ts';
+import { minBodyRate, minDownloadRate } from '#lib/rate-floor.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
 import { Admission } from './http/admission.ts';
 import { readApiConfiguration } from './rules/api-configuration.ts';
@@ -77,9 +77,9 @@ const limits: Limits = {
   timeout: Infinity,
   bodyLimit: 64 * 1024 * 1024,
   bodyTimeout: 300_000,
-  floor: leastRate,
+  floor: minBodyRate,
   silence: 300_000,
-  downloadIdle: leastTaken.window,
+  downloadIdle: minDownloadRate.window,
   heartbeat: 20_000,
 };
 
@@ -136,7 +136,7 @@ export async function startStandalone(
     port,
     settingNames: { host: '--host', port: '--port' },
     timeoutsMs,
-    minReadRate: leastTaken,
+    minReadRate: minDownloadRate,
     admission,
     log,
   });

@@ -1,17 +1,17 @@
-/** A map with room for so many entries: where one more is set, the one that was set longest ago goes. */
+/** A map with a maximum number of entries: to make room for one more, it drops the one that was set longest ago. */
 export class BoundedMap<K, V> extends Map<K, V> {
-  readonly #most: number;
+  readonly #maxEntries: number;
 
-  /** @param most at least 1 */
-  constructor(most: number) {
+  /** @param maxEntries at least 1 */
+  constructor(maxEntries: number) {
     super();
-    this.#most = most;
+    this.#maxEntries = maxEntries;
   }
 
-  /** What is there already counts as set anew. */
+  /** An entry that is set again counts as new. */
   override set(key: K, value: V): this {
     this.delete(key);
-    if (this.size >= this.#most) this.delete(this.keys().next().value as K);
+    if (this.size >= this.#maxEntries) this.delete(this.keys().next().value as K);
     return super.set(key, value);
   }
 }

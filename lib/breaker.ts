@@ -1,21 +1,19 @@
 import { HubError } from './errors.ts';
 
-/**
- * A failure of work that certainly was not done and will not be: it was never sent. Of other failures that isn't known.
- */
+/** A failure of work that was never sent, so that it certainly has no effect. Other failures leave that open. */
 export class NotTried extends HubError {}
 
-/** A failure that the other side answered with: it is not away, so a breaker doesn't count it. */
+/** A failure that the other side answered with: it is available, so a breaker doesn't count it. */
 export class Answered extends HubError {}
 
-/** So many failures in a row open the breaker, unless all of them came within `minSpanMs`: that may be a moment's load. */
+/** This many failures in a row open the breaker, unless all of them came within `minSpanMs`: that may be a short burst of load. */
 const maxFailures = 5;
-/** While the breaker is open, work is tried once every `pauseMs`. */
+/** While the breaker is open, one call is let through every `pauseMs`. */
 const defaults = { minSpanMs: 2_000, pauseMs: 1_000 };
 
 /**
- * A circuit breaker: after five failures in a row, over two seconds or more, all work fails at once with the last error, save for one
- * try a second, which shows when the other side is back. So nobody waits in vain, and the other side isn't kept busy.
+ * A circuit breaker: after five failures in a row over at least two seconds it opens, and all work fails at once with the last error. One
+ * call a second is let through to find out whether the other side is back.
  */
 export class Breaker {
   readonly #reason: string;
@@ -23,18 +21,18 @@ export class Breaker {
   readonly #pauseMs: number;
   #failures = 0;
   #failingSince = 0;
-  /** The last failure, once it counts as away. */
+  /** The last failure, while the breaker is open. */
   #away: HubError | undefined;
   #nextTry = 0;
 
-  /** @param reason of the HubErrors that count as failures */
+  /** @param reason the reason of the HubErrors that count as failures */
   constructor(reason: string, { minSpanMs = defaults.minSpanMs, pauseMs = defaults.pauseMs } = {}) {
     this.#reason = reason;
     this.#minSpanMs = minSpanMs;
     this.#pauseMs = pauseMs;
   }
 
-  /** @throws what `work` throws, or without doing it NotTried, UNAVAILABLE with the reason */
+  /** @throws what `work` throws; NotTried, UNAVAILABLE with the reason, if the breaker is open and `work` was not called */
   async run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#away !== undefined) {
       const now = performance.now();
@@ -51,7 +49,7 @@ export class Breaker {
     } catch (error) {
       const isAway = error instanceof HubError && error.reason === this.#reason && !(error instanceof Answered);
       if (isAway) this.#failed(error);
-      // Any other error is an answer.
+      // Any other error is an answer: the other side is available.
       else this.#works();
       throw error;
     }

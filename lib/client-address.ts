@@ -2,12 +2,12 @@ import ipaddr from 'ipaddr.js';
 
 type Network = [ipaddr.IPv4 | ipaddr.IPv6, number];
 
-/** Bits of an IPv6 address that tell one customer of a provider from another: who has one address there has the rest of its network. */
+/** The prefix length of the IPv6 network that a provider gives to one customer, who has all addresses in it. */
 const customerBits = 56;
 
 /**
- * The client that limits by address count an address for: an IPv4 address itself (also where it is mapped into IPv6), of an IPv6
- * address its network of 56 bits (`2001:db8:0:100::/56`). What is no address is a client of that name.
+ * The client that an address belongs to, for limits by address: an IPv4 address itself (also one mapped into IPv6), or the /56 network of
+ * an IPv6 address (`2001:db8:0:100::/56`). Text that is no address is returned as it is.
  */
 export function clientOf(address: string): string {
   // Most are IPv4, and need no parsing.
@@ -25,15 +25,15 @@ function withoutZone(address: ipaddr.IPv4 | ipaddr.IPv6): string {
 /** Whether a text is an IP address, or a network in CIDR notation (RFC 4632, RFC 4291): `10.0.0.0/8`, `fd00::/8`. */
 export function isNetwork(text: string): boolean {
   const { IPv4, IPv6 } = ipaddr;
-  // The short forms of IPv4 (`10.1` for 10.0.0.1) are more often mistakes.
+  // Short forms of IPv4 addresses (`10.1` for 10.0.0.1) are usually mistakes, so they are refused.
   if (!text.includes(':')) return IPv4.isValidCIDRFourPartDecimal(text) || IPv4.isValidFourPartDecimal(text);
   return IPv6.isValidCIDR(text) || IPv6.isValid(text);
 }
 
-/** A list of addresses and networks, to find out whether one of them has an address. */
+/** A list of addresses and networks that can be asked whether it contains an address. */
 export class Networks {
   readonly #networks: readonly Network[];
-  /** What was found of addresses that were asked for: the same few ask all the time. */
+  /** Answers by address: the same few addresses are asked for again and again. */
   readonly #known = new Map<string, boolean>();
 
   /** @param list addresses and networks in CIDR notation, each as `isNetwork` has it */
@@ -45,12 +45,12 @@ export class Networks {
     });
   }
 
-  /** Whether the address is one of them. IPv4 addresses that are mapped into IPv6 count as IPv4. */
+  /** Whether the list contains the address. An IPv4 address that is mapped into IPv6 counts as IPv4. */
   has(address: string): boolean {
     let found = this.#known.get(address);
     if (found === undefined) {
       found = this.#find(address);
-      if (this.#known.size >= mostKnown) this.#known.clear();
+      if (this.#known.size >= maxCached) this.#known.clear();
       this.#known.set(address, found);
     }
     return found;
@@ -63,4 +63,4 @@ export class Networks {
   }
 }
 
-const mostKnown = 1_000;
+const maxCached = 1_000;

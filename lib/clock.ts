@@ -1,17 +1,16 @@
 /**
- * The hub's time: what is written with a time here may be compared with it there, on a machine whose clock is another. So all of it goes
- * by one clock, the database's, however wrong a process's own is (docs/decisions/0037). `lib/database-start.ts` follows that clock; a
- * process without a database has only its own.
+ * The hub's time. A time that one process writes may be compared on another machine, whose clock differs. So all times that leave a process
+ * follow one clock, the database's, however wrong a process's own is (docs/decisions/0037). `lib/database-start.ts` follows that clock; a
+ * process without a database uses its own.
  *
- * Times that never leave a process, such as how long something takes, are no business of this.
+ * Durations, and other times that never leave a process, are measured by the process's own clock.
  */
 
-/** Milliseconds by which the hub's time is ahead of this process's own clock. */
-let ahead = 0;
+let aheadMs = 0;
 
 /** The hub's time now, in milliseconds since the epoch. */
 export function hubTime(): number {
-  return Date.now() + ahead;
+  return Date.now() + aheadMs;
 }
 
 /** The hub's time now. */
@@ -19,20 +18,22 @@ export function hubDate(): Date {
   return new Date(hubTime());
 }
 
-/** When it is `at` by the hub's time, by this process's own clock: for deadlines of calls. Milliseconds since the epoch. */
+/** Converts a moment of the hub's time to this process's own clock, for deadlines of calls. In milliseconds since the epoch. */
 export function ownTimeOf(at: Date): number {
-  return at.getTime() - ahead;
+  return at.getTime() - aheadMs;
 }
 
 /**
- * Corrects the hub's time by a look at the clock that it goes by. Where that stood at the moment of the look is known only as far as
- * when it was asked for and when the answer was there: what is known already stays as it is unless it lies outside of that, and then it
- * is moved no further than it has to be. So a slow answer does no harm, and of clocks that agree nothing is corrected.
+ * Corrects the hub's time by one reading of the database's clock, which was taken at some moment between the request and the answer. The
+ * offset is only changed if it contradicts that, and then no further than necessary: so a slow answer does no harm, and nothing is
+ * corrected while the clocks agree.
  *
- * @param shown what it showed; this and the others in milliseconds since the epoch, the others by this process's own clock
- * @returns milliseconds by which this process's own clock is ahead of it; negative if it is behind
+ * @param shown the reading; like the other two in milliseconds since the epoch
+ * @param asked when it was asked for, by this process's own clock
+ * @param answered when the answer came, by this process's own clock
+ * @returns by how many milliseconds this process's own clock is ahead of the database's; negative if it is behind
  */
 export function correctBy(shown: number, asked: number, answered: number): number {
-  ahead = Math.min(Math.max(ahead, shown - answered), shown - asked);
-  return -ahead;
+  aheadMs = Math.min(Math.max(aheadMs, shown - answered), shown - asked);
+  return -aheadMs;
 }

@@ -7,7 +7,7 @@ import {
   integer,
   list,
   loadConfig,
-  longestRetention,
+  maxRetentionMs,
   networks,
   port,
   postgresUrl,
@@ -98,7 +98,7 @@ test('loadConfig: an empty variable counts as not set', (t) => {
 });
 
 test('duration: a whole number with a unit, in milliseconds', (t) => {
-  t.deepEqual(readings(duration({ max: longestRetention }), ['1ms', '500ms', '30s', '15m', '24h', '7d']), {
+  t.deepEqual(readings(duration({ max: maxRetentionMs }), ['1ms', '500ms', '30s', '15m', '24h', '7d']), {
     '1ms': 1,
     '500ms': 500,
     '30s': 30_000,

@@ -7,12 +7,12 @@ export type Settings = z.ZodRawShape;
 /** The values of `Settings`, by the name of the environment variable. */
 export type Config<S extends Settings> = z.output<z.ZodObject<S>>;
 
-/** Environment variables are missing or wrong. The message names every one of them and shows no value. */
+/** Environment variables are missing or wrong. The message names all of them and shows no values. */
 export class ConfigError extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    // One is one line, for those who read logs line by line.
+    // A single problem stays on one line, for readers of logs that work line by line.
     const named = problems.length === 1 ? ` ${problems[0]}` : problems.map((problem) => `\n  ${problem}`).join('');
     super(`The configuration is not usable:${named}`);
     this.name = 'ConfigError';
@@ -23,8 +23,8 @@ export class ConfigError extends Error {
 const unitMilliseconds = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
 /**
- * A length of time as `500ms`, `30s`, `15m`, `24h` or `7d`; the value is in milliseconds. Its limits are inclusive, and there is an upper
- * one for each: a timer, or a date, that is too far away is none.
+ * A duration such as `500ms`, `30s`, `15m`, `24h` or `7d`; the value is in milliseconds. The limits are inclusive. An upper limit is
+ * required, since timers and dates can't reach arbitrarily far.
  */
 export function duration(limits: { min?: number; max: number }) {
   return z
@@ -38,10 +38,10 @@ export function duration(limits: { min?: number; max: number }) {
     .refine((value) => value <= limits.max, `must be at most ${durationText(limits.max)}`);
 }
 
-/** Ten years, in milliseconds: the longest that anything is kept for a time. What is kept for ever has no time. */
-export const longestRetention = 3_660 * unitMilliseconds.d;
+/** Ten years in milliseconds: the maximum of all retention settings. */
+export const maxRetentionMs = 3_660 * unitMilliseconds.d;
 
-/** A number of milliseconds as a setting would say it: in the largest unit in which it is a whole number. */
+/** Formats milliseconds as a setting is written: in the largest unit that gives a whole number. */
 function durationText(milliseconds: number): string {
   const [unit, size] = Object.entries(unitMilliseconds).findLast(([, each]) => milliseconds % each === 0)!;
   return `${milliseconds / size}${unit}`;
@@ -56,7 +56,7 @@ export function integer(limits: { min: number; max: number }) {
     .refine((value) => value >= limits.min && value <= limits.max, `must be from ${limits.min} to ${limits.max}`);
 }
 
-/** A list with commas between its items; at least one. */
+/** A list of texts, separated by commas; at least one. */
 export function list() {
   return z
     .string()
@@ -71,7 +71,7 @@ function itemsOf(text: string): string[] {
     .filter((item) => item !== '');
 }
 
-/** A list of IP addresses and networks in CIDR notation, with commas between them; at least one. */
+/** A list of IP addresses and networks in CIDR notation, separated by commas; at least one. */
 export function networks() {
   return list().superRefine((items, context) => {
     for (const item of items.filter((each) => !isNetwork(each))) {
@@ -98,20 +98,20 @@ export function flag() {
   return z.enum(['true', 'false']).transform((value) => value === 'true');
 }
 
-/** Of a setting what in its text is secret; undefined if nothing is. */
+/** Finds the secret parts in the text of a setting, for settings that have some. */
 const secretParts = z.registry<{ in: (text: string) => readonly string[] }>();
 
-/** A password or a key. One that everybody knows, or that is soon guessed, is refused unless LAPTOP_MODE is on. */
+/** A password or a key. Well-known or easily guessed ones are refused unless LAPTOP_MODE is on. */
 export function secret() {
   return text().register(secretParts, { in: (value) => [value] });
 }
 
-/** A list of such secrets, with commas between them; at least one. */
+/** A list of passwords or keys, separated by commas; at least one. */
 export function secrets() {
   return list().register(secretParts, { in: itemsOf });
 }
 
-/** The URL of a PostgreSQL. A password in it is a secret like others. */
+/** The URL of a PostgreSQL. A password in it is checked as `secret` checks one. */
 export function postgresUrl() {
   return z
     .string()
@@ -122,7 +122,7 @@ export function postgresUrl() {
     .register(secretParts, { in: passwordIn });
 }
 
-/** For every process: whether it runs where nobody else can reach it. */
+/** The setting of every process that allows weak secrets. */
 export const laptopSettings = {
   LAPTOP_MODE: flag()
     .default(false)
@@ -135,8 +135,7 @@ export function port() {
 }
 
 /**
- * Reads `settings` from the environment. An empty variable counts as not set. Weak secrets are refused, unless the environment
- * says LAPTOP_MODE=true.
+ * Reads `settings` from the environment. An empty variable counts as not set. Weak secrets are refused unless LAPTOP_MODE=true.
  *
  * @throws ConfigError naming all bad variables at once
  */
@@ -159,8 +158,8 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
 }
 
 /**
- * The environment of one service in a process that several may share: a variable that begins with its name in upper case and two
- * underscores (`FILE__GRPC_PORT`) is for it alone, in place of the one for all (`GRPC_PORT`).
+ * The environment of one service in a process that several may share: a variable prefixed with the service's name and two underscores
+ * (`FILE__GRPC_PORT`) overrides the shared one (`GRPC_PORT`) for that service.
  */
 export function environmentOf(name: string, env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const prefix = ownVariable(name, '');
@@ -171,7 +170,7 @@ export function environmentOf(name: string, env: NodeJS.ProcessEnv = process.env
 /** The whole environment of this process. */
 export const environment: NodeJS.ProcessEnv = process.env;
 
-/** The name of a variable that is for one service alone. */
+/** The name of a variable that applies to one service only. */
 export function ownVariable(service: string, setting: string): string {
   return `${service.toUpperCase()}__${setting}`;
 }
@@ -182,23 +181,23 @@ function secretPartsOf(schema: z.core.$ZodType, value: string | undefined): read
   return value === undefined ? [] : (secretParts.get(inner)?.in(value) ?? []);
 }
 
-const shortestSecret = 12;
+const minSecretLength = 12;
 const fewestCharacters = 6;
-/** Of one without letters. */
-const shortestNumber = 20;
-/** What a secret must not be made of, beside digits and punctuation: defaults of products, and what people take for a while. */
+/** The minimum length of a secret that has no letters. */
+const minLengthWithoutLetters = 20;
+/** Words that a secret must not consist of, apart from digits and punctuation: defaults of products, and common placeholders. */
 const knownWords =
   /minio|postgres|chatall|admin|root|user|guest|kafka|pass(word|wd)?|secret|default|changeme|change|replace|example|test|letmein|qwerty|your|my|me|the|key|db/g;
-const weakness = `must be a secret of ${shortestSecret} or more characters that nobody knows or guesses (or LAPTOP_MODE=true)`;
+const weakness = `must be a secret of ${minSecretLength} or more characters that nobody knows or guesses (or LAPTOP_MODE=true)`;
 
 function isWeak(value: string): boolean {
-  if (value.length < shortestSecret || new Set(value).size < fewestCharacters) return true;
+  if (value.length < minSecretLength || new Set(value).size < fewestCharacters) return true;
   const letters = value.toLowerCase().replaceAll(/[^a-z]/g, '');
-  if (letters === '') return value.length < shortestNumber;
+  if (letters === '') return value.length < minLengthWithoutLetters;
   return letters.replaceAll(knownWords, '') === '';
 }
 
-/** Of a URL the password, which pg takes from its parameters as well. */
+/** The passwords in a PostgreSQL URL: pg also takes one from the query parameters. */
 function passwordIn(url: string): string[] {
   const parsed = URL.parse(url);
   const given = parsed?.searchParams.get('password') ?? parsed?.password;

@@ -1,16 +1,20 @@
 import { gauge } from './metrics.ts';
 
-const most = gauge(
+const maxConnections = gauge(
   'database_connections_max',
   'How many connections to PostgreSQL this process may have at once: the sum over all processes is what PostgreSQL has to take',
 );
 
-/** Adds to the most connections to PostgreSQL that this process may open, which a metric shows. @returns what takes them off again */
+/**
+ * Adds to the metric of how many connections to PostgreSQL this process may open.
+ *
+ * @returns what subtracts them again
+ */
 export function mayConnect(connections: number): () => void {
-  most.inc(connections);
+  maxConnections.inc(connections);
   let isOver = false;
   return () => {
-    if (!isOver) most.dec(connections);
+    if (!isOver) maxConnections.dec(connections);
     isOver = true;
   };
 }

@@ -1,19 +1,19 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-/** What a client may choose as the id of its request. */
+/** A valid request id from a client. */
 export const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
 
-/** What belongs to the call or event being worked on, wherever the code is. */
+/** The context of the call or event being worked on, available to all code that works on it (AsyncLocalStorage). */
 export interface CallContext {
   /** The client's request id, or the one made for it. */
   requestId: string;
   /** UUID of the message that the work is about, once known: shown in every log line from then on. */
   messageId?: string;
-  /** Whom the work is for, of whom there are limits: a user's id, or the address (`clientOf`) of somebody unknown. */
+  /** The client that limits count this work for: a user's id, or the address (`clientOf`) of an unknown caller. */
   client?: string | undefined;
   /** When the caller stops waiting, in milliseconds since the epoch. */
   deadline?: number;
-  /** Whether the caller said nothing of that: then it is how long we give it. */
+  /** Whether the caller set no deadline, so that `deadline` is our own default. */
   isDeadlineOurs?: boolean;
 }
 
@@ -24,7 +24,7 @@ export function withContext<T>(context: CallContext, work: () => T): T {
   return storage.run(context, work);
 }
 
-/** Runs `work` as belonging to no call or event, though one asks for it. */
+/** Runs `work` without a context: it serves several calls or events, not only the current one. */
 export function withoutContext<T>(work: () => T): T {
   return storage.exit(work);
 }

@@ -14,10 +14,10 @@ const transientErrnos = new Set([
 const transientMessages =
   /Connection terminated|connection timeout|timeout expired|timeout exceeded|Query read timeout|not queryable/i;
 
-/** The reason of the HubError for a database that is away. */
+/** The reason of the HubError for a database that is unavailable. */
 export const awayReason = 'DATABASE_UNAVAILABLE';
 
-/** @throws HubError UNAVAILABLE if PostgreSQL is away, restarting or too busy; else what `work` throws */
+/** @throws HubError UNAVAILABLE if PostgreSQL is unavailable, restarting or too busy; else what `work` throws */
 export async function guarded<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -26,7 +26,7 @@ export async function guarded<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Whether a failure of pg says that PostgreSQL is away, restarting or too busy. */
+/** Whether an error of pg says that PostgreSQL is unavailable, restarting or too busy. */
 export function isAway(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof HubError) return false;
   const code = (error as { code?: unknown }).code;
@@ -34,7 +34,7 @@ export function isAway(error: unknown): boolean {
   return transientMessages.test(error.message);
 }
 
-/** SQLSTATE 57014: a statement was ended at its time limit (`statement_timeout`), and its transaction rolls back. */
+/** SQLSTATE query_canceled: the statement ran into its `statement_timeout`. */
 const endedAtLimit = '57014';
 
 export function unavailable(cause: unknown): HubError {

@@ -4,16 +4,16 @@ import { connectionTo, ormOptions, type DatabaseDefinition } from './database-de
 import { guarded } from './database-errors.ts';
 import { retryUntilDone } from './retry.ts';
 
-/** A migration that waits for a lock makes all others wait behind it, so it gives up soon, pauses, and tries again. */
+/** A migration that waits for a lock blocks all queries behind it in the queue, so it gives up soon, pauses, and tries again. */
 const locking = { limitMs: 2_000, backoff: { firstMs: 1_000, maxMs: 1_000, jitter: 0 }, tries: 60 };
-/** SQLSTATE of what a statement that waits for a lock can end with: lock_not_available, deadlock_detected. */
+/** SQLSTATEs lock_not_available and deadlock_detected. */
 const lockFailures: ReadonlySet<unknown> = new Set(['55P03', '40P01']);
-/** Between two tries to take the advisory lock that another migrating process holds. */
+/** The pause between two attempts to take the advisory lock that another migrating process holds. */
 const turnPauseMs = 200;
 
 /**
- * Brings the schema up to date, as the role that owns it, each migration in a transaction of its own. Safe to run again, from two
- * processes at once, and while the version before is at work.
+ * Brings the schema up to date, as the role that owns it, each migration in a transaction of its own. Safe to repeat, to run from two
+ * processes at once, and to run while processes of the previous version work.
  */
 export async function migrateDatabase(definition: DatabaseDefinition, options: { url: string }): Promise<void> {
   const [{ Migrator }, migrationsList] = await Promise.all([
@@ -34,7 +34,7 @@ export async function migrateDatabase(definition: DatabaseDefinition, options: {
     await guarded(async () => {
       const client = await (await orm.em.getConnection().getNativeClient()).connect();
       try {
-        // Asked for again and again: whoever waits in a statement has a snapshot, which `create index concurrently` would wait for.
+        // Polled: a statement that waits for the lock would hold a snapshot, and `create index concurrently` waits for all snapshots.
         const turn = 'select pg_try_advisory_lock(hashtext($1)) as is_ours';
         while (!(await client.query(turn, [`migrate ${definition.schema}`])).rows[0].is_ours) await sleep(turnPauseMs);
         await retryLocks(async () => void (await orm.migrator.up()));
@@ -52,7 +52,7 @@ export async function migrateDatabase(definition: DatabaseDefinition, options: {
   }
 }
 
-/** Tries again what can't have its locks while others are at work. */
+/** Retries `work` while it can't get its locks. */
 async function retryLocks(work: () => Promise<void>): Promise<void> {
   await retryUntilDone(work, {
     backoff: locking.backoff,
@@ -62,7 +62,7 @@ async function retryLocks(work: () => Promise<void>): Promise<void> {
   });
 }
 
-/** The SQL that would turn the schema as it is into the one that the entities describe; empty if they agree. Of triggers they say nothing. */
+/** The SQL that would turn the actual schema into the one that the entities describe; empty if they agree. Triggers are not compared. */
 export async function schemaDrift(definition: DatabaseDefinition, options: { url: string }): Promise<string> {
   const orm = new MikroORM({
     ...ormOptions(definition, options.url),
@@ -75,10 +75,7 @@ export async function schemaDrift(definition: DatabaseDefinition, options: { url
   }
 }
 
-/**
- * Makes a role that may log in and the schema that it owns, and keeps everybody else out of it. Safe to repeat: then it
- * sets the password again.
- */
+/** Creates a role that may log in and a schema that it owns and no other role may use. Safe to repeat: then it sets the password again. */
 export async function provisionDatabase(
   adminUrl: string,
   { schema, role, password }: { schema: string; role: string; password: string },
@@ -91,7 +88,7 @@ export async function provisionDatabase(
     await guarded(() =>
       orm.em.transactional(async (em) => {
         const run = (statement: string) => connection.execute(statement, [], 'run', em.getTransactionContext());
-        // Two that provision at once would collide on the catalogues.
+        // Two processes that provision at once would collide in the system catalogues.
         await run(`select pg_advisory_xact_lock(hashtext('provision'))`);
         const known = await connection.execute(
           'select 1 from pg_roles where rolname = ?',
@@ -101,7 +98,7 @@ export async function provisionDatabase(
         );
         if (known.length === 0) await run(`create role ${identifier(role)}`);
         await run(`alter role ${identifier(role)} login password ${literal(password)}`);
-        // An owner that is no superuser may only give a schema to a role that it is a member of.
+        // Unless it is a superuser, a role may only give a schema to a role that it is a member of.
         await run(`grant ${identifier(role)} to current_user`);
         await run(`create schema if not exists ${identifier(schema)} authorization ${identifier(role)}`);
         await run(`revoke all on schema ${identifier(schema)} from public`);

@@ -8,18 +8,19 @@ import { repeat } from './loop.ts';
 import type { Logger } from './log.ts';
 import { gauge } from './metrics.ts';
 
-/** The database of a service that runs. */
+/** The database of a running service. */
 export interface ServiceDatabase extends Database {
-  /** What the service needs of it, by name, as `serve` takes it: that it is there, and that the clocks agree. */
+  /** The dependency checks for `serve`: that the database answers, and that the clocks agree. */
   readonly dependencies: Readonly<Record<'database' | 'clock', () => Promise<void>>>;
 }
 
 /**
- * Opens the database of a service that starts: waits for it, sees to it that the role and the schema are the service's own and that its
- * code can work on that, and follows its clock, which is the hub's (`lib/clock.ts`).
+ * Opens the database of a service that starts: waits for it, checks that the role and the schema are the service's own and that its code
+ * can work on the schema, and follows the database's clock, which is the hub's (`lib/clock.ts`).
  *
- * @param name of the service; `DATABASE_URL` is its setting
- * @throws ConfigError if PostgreSQL refuses us, or the role or the schema is another's; StartError if it stays away
+ * @param name the service's name
+ * @throws ConfigError if PostgreSQL refuses the role, or the role or the schema belongs to another service; StartError if PostgreSQL stays
+ *   unavailable. Both name `DATABASE_URL`
  */
 export async function startDatabase(
   definition: DatabaseDefinition,
@@ -29,7 +30,7 @@ export async function startDatabase(
   try {
     const ask = () => checkRole(database, definition.schema, log);
     const engine = { setting: 'DATABASE_URL', what: `PostgreSQL at ${placeOf(config.DATABASE_URL)}`, ask };
-    await awaitEngine(engine, { log, patience: config.START_PATIENCE });
+    await awaitEngine(engine, { log, patienceMs: config.START_PATIENCE });
     await database.requireSchema();
     const clock = await followClock(database, log);
     return {
@@ -46,7 +47,7 @@ export async function startDatabase(
   }
 }
 
-/** @throws ConfigError if the schema is not there, or belongs to a role that isn't the one of DATABASE_URL */
+/** @throws ConfigError if the schema is missing, or belongs to another role than the one in DATABASE_URL */
 async function checkRole(database: Database, schema: string, log: Logger): Promise<void> {
   const [found] = await database.sql<{
     role: string;
@@ -82,11 +83,10 @@ const skew = gauge(
   "By how much the clock of this process is ahead of the database's; negative if it is behind",
 );
 
-/** Milliseconds between two looks at the clock, and from which difference on it is wrong. */
 const lookEvery = 5_000;
 const wrongFrom = 1_000;
 
-/** Follows the clock of a database: the hub's time is right once this is fulfilled. */
+/** Follows the clock of a database. Once the promise is fulfilled, the hub's time is right. */
 async function followClock(
   database: Database,
   log: Logger,

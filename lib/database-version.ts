@@ -1,7 +1,7 @@
 import { ConfigError } from './config.ts';
 import type { DatabaseDefinition } from './database-definition.ts';
 
-/** A schema is not one that this code can work on. The message is a line for an operator, and says what to do. */
+/** This code can't work on the schema as it is. The message is one line that tells an operator what to do. */
 export class SchemaMismatch extends ConfigError {
   constructor(message: string) {
     super([]);
@@ -16,10 +16,10 @@ export interface AppliedMigration {
   needs: string | null;
 }
 
-/** The column `needs` is there once a migration has needs. */
+/** The column `needs` may not exist yet: it is added by the first migration that has needs. */
 export const appliedMigrations = `select name, to_jsonb(m) ->> 'needs' as needs from migrations m order by id`;
 
-/** SQLSTATE 42P01: there is no such table. */
+/** SQLSTATE undefined_table. */
 const undefinedTable = '42P01';
 
 export function noneIfMissing(error: Error & { code?: string }): AppliedMigration[] {
@@ -27,7 +27,7 @@ export function noneIfMissing(error: Error & { code?: string }): AppliedMigratio
   throw error;
 }
 
-/** @throws SchemaMismatch unless the code of `definition` can work on a schema on which these migrations have run */
+/** @throws SchemaMismatch if the code of `definition` can't work on a schema on which these migrations have run */
 export function requireFitting({ schema, migrations }: DatabaseDefinition, applied: readonly AppliedMigration[]): void {
   const known = new Set(migrations.map(({ name }) => name));
   const newer = applied.find(({ name, needs }) => !known.has(name) && needs !== null && !known.has(needs));

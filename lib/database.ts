@@ -23,7 +23,7 @@ export const databaseSettings = {
   ...engineSettings,
 };
 
-/** One statement after another on one connection, all of them or none. */
+/** A transaction. */
 export interface SqlTransaction {
   /**
    * Runs a statement with `$1` parameters and returns its rows: timestamptz as Date, bigint as bigint. Its text must be a
@@ -34,22 +34,22 @@ export interface SqlTransaction {
    * commit.
    */
   sql<Row = Record<string, unknown>>(statement: string, values?: readonly unknown[]): Promise<Row[]>;
-  /** Lets something be done once the transaction is committed. Only there within one; it must not throw. */
+  /** Calls `work` once the transaction is committed. Missing outside of transactions. `work` must not throw. */
   afterCommit?(work: () => void): void;
 }
 
 /**
- * An open database. Whatever fails because PostgreSQL is away, restarting or too busy is a
- * HubError UNAVAILABLE `DATABASE_UNAVAILABLE`, at once when it has been so for a while; connections come back by themselves.
+ * An open database. While PostgreSQL is unavailable, restarting or too busy, everything fails with HubError UNAVAILABLE
+ * `DATABASE_UNAVAILABLE`: after some time at once (circuit breaker). Lost connections are reopened.
  */
 export interface Database extends SqlTransaction {
-  /** Works on entities, in an entity manager of its own. */
+  /** Runs `work` with an entity manager of its own. */
   entities<T>(work: (em: EntityManager) => Promise<T>): Promise<T>;
   /** Runs `work` in one transaction; rolls back if it throws. */
   transaction<T>(work: (transaction: SqlTransaction) => Promise<T>): Promise<T>;
   /**
-   * Makes sure that the schema is one that this code can work on: all migrations have run that the code knows, and none that needs code
-   * which knows more. If the database can't be asked now, `ping` asks it.
+   * Checks that this code can work on the schema: all migrations that it knows have run, and none that needs newer code. If the database
+   * doesn't answer now, `ping` checks it later.
    *
    * @throws SchemaMismatch
    */
@@ -75,10 +75,12 @@ const statementsSent = counter(
   'SQL statements sent, with those that begin and end transactions, without those on entities',
 );
 
-/** A hung connection fails after this, and a frozen process loses its transaction, so that its locks don't stay for ever. */
+/**
+ * In milliseconds. A hung connection fails after its timeout, and the transaction of a frozen process is aborted, which releases its locks.
+ */
 const limits = { connect: 3_000, statement: 8_000, idleInTransaction: 10_000 };
 
-/** Opens a service's database. Doesn't connect yet: the first statement does. */
+/** Opens a service's database. The first statement connects. */
 export function openDatabase(
   definition: DatabaseDefinition,
   options: { url: string; poolSize: number; name: string },
@@ -125,7 +127,7 @@ export function openDatabase(
         const send = <T>(ask: () => Promise<T>): Promise<T> => {
           writeTogether(client);
           const answer = ask();
-          // It counts below, whether or not somebody else waits for it.
+          // The failure is handled below, even if the caller doesn't await this statement.
           answer.catch(() => {});
           sent.push(answer);
           return answer;
@@ -138,7 +140,7 @@ export function openDatabase(
             sql: (statement, values) => send(() => run(client, statement, values)),
             afterCommit: (work) => void later.push(work),
           });
-          // After a statement that failed a commit rolls back.
+          // In a failed transaction, commit rolls back.
           void send(() => client.query('commit'));
           await Promise.all(sent);
           for (const each of later) each();
@@ -149,7 +151,7 @@ export function openDatabase(
           });
           throw error;
         } finally {
-          // A connection that can't even roll back is not given to the next one.
+          // A connection that can't even roll back is not returned to the pool.
           client.release(broken);
         }
       }),
@@ -172,8 +174,8 @@ export function openDatabase(
 }
 
 /**
- * Has the statements of a transaction that are sent without waiting for each other leave in one write: each write is a system call, and
- * wakes PostgreSQL. pg writes each statement by itself.
+ * Sends pipelined statements of a transaction in one write. pg writes each statement by itself, and each write is a system call that wakes
+ * PostgreSQL.
  */
 function writeTogether(client: PoolClient): void {
   const { stream } = (client as unknown as { connection: { stream: Writable } }).connection;
@@ -182,7 +184,7 @@ function writeTogether(client: PoolClient): void {
   process.nextTick(() => stream.uncork());
 }
 
-/** Rows as arrays by column, the way that unnest takes them. */
+/** Turns rows into one array for each column, as `unnest` takes them. */
 export function columns<Row>(rows: readonly Row[], names: readonly (keyof Row)[]): unknown[][] {
   return names.map((name) => rows.map((row) => row[name]));
 }

@@ -1,14 +1,15 @@
-/** Milliseconds that a timer of Node's takes at most: beyond it one would be over at once. */
-export const longestTimer = 2 ** 31 - 1;
+/** The longest delay of a timer in Node: a longer one fires at once. */
+export const maxTimerMs = 2 ** 31 - 1;
 
 /**
- * Waits for `work`, but at most `milliseconds`: what comes of it later is nobody's.
+ * Waits for `work`, but at most `milliseconds`. A later result or failure is ignored.
  *
- * @throws what `work` throws, or what `late` makes once the time is over; `late` may also tell the work to stop
+ * @param late makes the error to throw when the time is up; it may also tell the work to stop
+ * @throws what `work` throws, or what `late` makes
  */
 export async function within<T>(milliseconds: number, work: Promise<T>, late: () => Error): Promise<T> {
   const over = Promise.withResolvers<never>();
-  const timer = setTimeout(() => over.reject(late()), Math.min(milliseconds, longestTimer));
+  const timer = setTimeout(() => over.reject(late()), Math.min(milliseconds, maxTimerMs));
   try {
     return await Promise.race([work, over.promise]);
   } finally {
@@ -16,10 +17,14 @@ export async function within<T>(milliseconds: number, work: Promise<T>, late: ()
   }
 }
 
-/** Waits until `work` is done or the time is over, whichever comes first. @throws what `work` throws in that time */
+/**
+ * Waits until `work` is done or the time is up, whichever comes first.
+ *
+ * @throws what `work` throws in that time
+ */
 export async function waitAtMost(milliseconds: number, work: Promise<unknown>): Promise<void> {
   const over = Promise.withResolvers<void>();
-  const timer = setTimeout(over.resolve, Math.min(milliseconds, longestTimer));
+  const timer = setTimeout(over.resolve, Math.min(milliseconds, maxTimerMs));
   try {
     await Promise.race([work, over.promise]);
   } finally {
@@ -28,9 +33,9 @@ export async function waitAtMost(milliseconds: number, work: Promise<unknown>): 
 }
 
 /**
- * Waits for `work`, but no longer than until the signal is aborted: work that doesn't notice the signal keeps nobody waiting.
+ * Waits for `work` until the signal is aborted, even if the work itself ignores the signal.
  *
- * @param discard is given what the work results in if that comes too late
+ * @param discard is given the result if it comes after the abort
  * @throws the signal's reason, or what the work throws
  */
 export async function unlessAborted<T>(

@@ -1,6 +1,6 @@
 import { invalidFields } from './errors.ts';
 
-/** A digest that bytes are to have. */
+/** The digest that bytes should have. */
 export interface ExpectedDigest {
   algorithm: 'sha256' | 'sha512';
   digest: Buffer;
@@ -10,7 +10,7 @@ const digestAlgorithms = { 'sha-256': 'sha256', 'sha-512': 'sha512' } as const;
 const digestLengths = { sha256: 32, sha512: 64 } as const;
 
 /**
- * Reads a Content-Digest (RFC 9530): a dictionary of algorithms and digests, of which the strongest that is known counts.
+ * Parses a Content-Digest (RFC 9530): a dictionary of digests by algorithm, of which the strongest known algorithm is used.
  *
  * @returns undefined if there is none
  * @throws HubError INVALID_ARGUMENT that names `content_digest`

@@ -14,14 +14,14 @@ export const engineSettings = {
 };
 
 export interface Engine {
-  /** The setting that says where it is. */
+  /** The setting that holds the engine's address. */
   setting: string;
-  /** What it is and where, for people; without secrets. */
+  /** The engine's kind and address for people, without secrets. */
   what: string;
   /**
-   * Whether it is there, and takes us.
+   * Fulfilled if the engine answers and accepts our credentials.
    *
-   * @throws HubError that is transient while it is away; ConfigError, or any other error, if trying again is of no use
+   * @throws HubError that is transient while the engine is unavailable; ConfigError, or any other error, if trying again is of no use
    */
   ask(): Promise<void>;
 }
@@ -34,7 +34,7 @@ export function placeOf(url: string): string {
   return host || searchParams.get('host') || 'its socket';
 }
 
-/** Codes of what speaks another protocol, or shows a certificate that we don't take: waiting doesn't change it. */
+/** Codes of errors that waiting doesn't mend: the server speaks another protocol, or its certificate is not trusted. */
 const otherwise =
   /^(HPE_|EPROTO$|ERR_SSL_|ERR_TLS_|CERT_|DEPTH_ZERO_SELF_SIGNED_CERT$|SELF_SIGNED_CERT_IN_CHAIN$|UNABLE_TO_)/;
 
@@ -44,17 +44,17 @@ function isOtherwise(error: unknown): boolean {
 }
 
 /**
- * Waits at the start of a process until an engine is there. All of them are treated alike: what is away is waited for, with one line in
- * the log; what refuses us, or is something else, ends the process at once.
+ * Waits at the start of a process until an engine is available, with one line in the log. An engine that refuses us, or is something else,
+ * is an error at once.
  *
- * @param patience milliseconds; what is away then is given up. Not given, that fails at once, as `ask` does
- * @throws ConfigError if it refuses us; StartError if it stays away. Both name the setting
+ * @param patienceMs how long to wait; if undefined, an unavailable engine is an error at once, which is thrown as `ask` threw it
+ * @throws ConfigError if the engine refuses us; StartError if it stays unavailable. Both name the setting
  */
 export async function awaitEngine(
   { setting, what, ask }: Engine,
-  { log, patience }: { log: Logger; patience: number | undefined },
+  { log, patienceMs }: { log: Logger; patienceMs: number | undefined },
 ): Promise<void> {
-  const giveUpAt = performance.now() + (patience ?? 0);
+  const giveUpAt = performance.now() + (patienceMs ?? 0);
   let wasAway = false;
   const isThere = await retryUntilDone(ask, {
     backoff,
@@ -63,11 +63,11 @@ export async function awaitEngine(
       if (error instanceof ConfigError) throw error;
       const why = innermostText(error);
       if (!isTransient(error) || isOtherwise(error)) throw new ConfigError([`${setting}: ${what} refuses: ${why}`]);
-      if (patience === undefined) throw error;
+      if (patienceMs === undefined) throw error;
       if (performance.now() >= giveUpAt) {
-        throw new StartError(`${setting}: ${what} is not there, and was not for ${patience / 1_000} s: ${why}`);
+        throw new StartError(`${setting}: ${what} is not there, and was not for ${patienceMs / 1_000} s: ${why}`);
       }
-      if (!wasAway) log.warn(`${setting}: ${what} is not there: waiting for up to ${patience / 1_000} s: ${why}`);
+      if (!wasAway) log.warn(`${setting}: ${what} is not there: waiting for up to ${patienceMs / 1_000} s: ${why}`);
       wasAway = true;
     },
   });

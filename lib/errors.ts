@@ -1,4 +1,4 @@
-/** The names of the gRPC status codes that a call of ours may end with, beside OK (google.golang.org/grpc/codes). */
+/** The gRPC status codes that our calls may end with, beside OK (google.golang.org/grpc/codes). */
 export const errorKinds = [
   'CANCELLED',
   'INVALID_ARGUMENT',
@@ -23,16 +23,16 @@ export interface FieldViolation {
   field: string;
   description: string;
   /**
-   * Which rule isn't met, for programs: short lower snake_case that stays as it is (`min_length`). Travels in upper case, as the
-   * reason of the violation (AIP-193).
+   * The rule that is violated, for programs: stable short lower snake_case (`min_length`). Sent in upper case as the reason of the
+   * violation (AIP-193).
    */
   rule?: string | undefined;
 }
 
 export interface HubErrorOptions {
-  /** The wrong fields; travels as google.rpc.BadRequest. */
+  /** The wrong fields; sent as google.rpc.BadRequest. */
   fields?: readonly FieldViolation[];
-  /** Seconds until it is worth trying again; travels as google.rpc.RetryInfo. */
+  /** Seconds until it is worth trying again; sent as google.rpc.RetryInfo. */
   retryAfter?: number;
   cause?: unknown;
 }
@@ -59,7 +59,7 @@ export class HubError extends Error {
   }
 }
 
-/** How many wrong fields a sentence names. */
+/** How many wrong fields the message names. */
 const namedFields = 20;
 
 /** INVALID_ARGUMENT that names every wrong field. */
@@ -70,27 +70,27 @@ export function invalidFields(fields: readonly FieldViolation[]): HubError {
   return new HubError('INVALID_ARGUMENT', 'INVALID_ARGUMENT', message, { fields });
 }
 
-/** Whether trying the same thing again later may work, because something that it needs is away for now. */
+/** Whether the same thing may work later, because something that it needs is unavailable now. */
 export function isTransient(error: unknown): boolean {
   return error instanceof HubError && (error.kind === 'UNAVAILABLE' || error.kind === 'DEADLINE_EXCEEDED');
 }
 
 /**
- * Says beside what failed that it took longer than it may, and that nothing of it was done: less of it at once may work. A statement
- * that was ended at its time limit, above all.
+ * A failure because the work took too long, above all a statement that ran into its timeout. Nothing of it was done; a smaller part at once
+ * may work.
  */
 export class TimedOut extends HubError {}
 
-/** Whether it failed because it took too long, so that less at once may work. */
+/** Whether work failed because it took too long, so that a smaller part at once may work. */
 export function isTimeout(error: unknown): boolean {
   return error instanceof TimedOut || (error instanceof HubError && error.kind === 'DEADLINE_EXCEEDED');
 }
 
-/** What a failure says at the bottom, in one line. */
+/** The message of the innermost cause, in one line. */
 export function innermostText(error: unknown): string {
   let current = error;
   while (current instanceof Error && current.cause instanceof Error) current = current.cause;
-  // Of a name with several addresses.
+  // Node reports the failures for all addresses of a name together.
   if (current instanceof AggregateError && current.errors.length > 0) current = current.errors[0] as unknown;
   const text = current instanceof Error ? current.message || current.name : String(current);
   return text.replaceAll(/\s*\n\s*/g, ' ').trim();

@@ -1,43 +1,43 @@
 import { hubTime } from './clock.ts';
-import { duration, longestRetention } from './config.ts';
+import { duration, maxRetentionMs } from './config.ts';
 import type { Database } from './database.ts';
 import type { Logger } from './log.ts';
 import { sweep, type Loop, type SweepOptions } from './loop.ts';
 
-/** Settings of a process that has effects, each once. */
+/** Settings of a process that records its effects, so that each happens once. */
 export const effectSettings = {
-  EFFECT_RETENTION: duration({ min: 86_400_000, max: longestRetention })
+  EFFECT_RETENTION: duration({ min: 86_400_000, max: maxRetentionMs })
     .default(7 * 86_400_000)
     .describe('how long it is known what was routed and delivered, at least a day: longer than DELIVERY_DEADLINE'),
 };
 
-/** Settings of a process that keeps messages, or files for them. */
+/** Settings of a process that stores messages, or their files. */
 export const messageSettings = {
-  MESSAGE_RETENTION: duration({ min: 86_400_000, max: longestRetention })
+  MESSAGE_RETENTION: duration({ min: 86_400_000, max: maxRetentionMs })
     .optional()
     .describe(
       'how long messages are kept, at least a day, with deliveries, history and attachments; for ever by default',
     ),
 };
 
-/** A batch is 500 pages of 8 KiB: one statement with some milliseconds of work, which delays nothing else. */
+/** A batch is 500 pages of 8 KiB: one statement that takes a few milliseconds, so that it delays nothing else. */
 const defaultWalk: SweepOptions = { batchSize: 500, everyMs: 600_000, pauseMs: 1_000 };
 
 export interface ForgettingOptions {
   database: Pick<Database, 'sql'>;
   table: string;
-  /** A condition in SQL: which rows are old. `$3` is now less the retention. Several processes may delete at once. */
+  /** SQL condition for the rows to delete; `$3` is the current time minus the retention. Several processes may delete at once. */
   isOld: string;
   /** In milliseconds. */
   retention: number;
   log: Logger;
-  /** How the table is walked through; a batch is of pages. */
+  /** How fast the table is scanned; a batch is a number of pages. */
   walk?: SweepOptions;
 }
 
 /**
- * Deletes old rows of a table that has no index of their times, which each new row would have to be written to: walks through the
- * table again and again, some pages at a time. A row is deleted some minutes after its time, in a table of many gigabytes some hours.
+ * Deletes old rows of a table that has no index on their times, since each insert would have to write to it: scans the table again and
+ * again, some pages at a time. A row is deleted some minutes after its time, in a table of many gigabytes some hours.
  */
 export function startForgetting(options: ForgettingOptions): Loop {
   const { database, table, isOld, retention, log, walk = defaultWalk } = options;
@@ -65,14 +65,14 @@ export interface OldRows {
   table: string;
   /** The column that identifies a row; `id` by default. */
   key?: string;
-  /** A condition in SQL: which rows are old at the time `$1`. */
+  /** SQL condition for the rows that are old at the time `$1`. */
   isOld: string;
   /** The column by which the oldest are deleted first. */
   oldestBy?: string;
 }
 
 /**
- * Deletes some old rows of a table that has an index of their times. Rows that another process is just deleting are left to it.
+ * Deletes some old rows of a table that has an index on their times. Rows that another process is deleting are skipped.
  *
  * @returns how many rows were deleted: `maxRows` if there may be more
  */

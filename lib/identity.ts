@@ -16,7 +16,7 @@ import { HubError } from './errors.ts';
 import { openKeyRing, privateKey, publicKeys, type KeySource, type PrivateKey, type PublicKey } from './keys.ts';
 import type { Logger } from './log.ts';
 
-/** Settings of every process that proves who it is or checks who calls. */
+/** Settings of every process that has a service identity or verifies callers. */
 export const identitySettings = {
   IDENTITY_KEY: privateKey().describe(
     "this service's own private key (Ed25519), as a JWK with `service` = the service's name, or the path of a file with it, which is read again when it changes. Secret",
@@ -26,16 +26,15 @@ export const identitySettings = {
   ),
 };
 
-/** A user, as a token or an API key says. */
+/** A user, as identified by a token or an API key. */
 export interface UserIdentity {
   kind: 'user';
   userId: string;
-  /** The user's number (`num_id` of chat4all.auth.v1.User); 0 if the token is from before there were any. */
+  /** `num_id` of chat4all.auth.v1.User; 0 for tokens from before it existed. */
   numId: bigint;
   username: string;
-  /** Whether the caller may do what administrators may: with an API key nobody does. */
+  /** Whether the caller has an administrator's rights; never with an API key. */
   admin: boolean;
-  /** By what the user is known. */
   credential: 'token' | 'api key';
 }
 
@@ -49,37 +48,36 @@ export type Identity = UserIdentity | ServiceIdentity;
 
 export interface UserClaims {
   userId: string;
-  /** The user's number, which travels as the claim `num`. */
+  /** Sent as the claim `num`. */
   numId: bigint;
   username: string;
   admin: boolean;
   /** UUID of the session that the token belongs to. */
   sessionId: string;
-  /** The moment from which the token is refused; whole seconds. */
+  /** In whole seconds. */
   expiresAt: Date;
 }
 
-/** Signs for one service, and checks what others signed. */
+/** Signs tokens for one service, and verifies those of others. */
 export interface Identities {
   /** The name of this service. */
   readonly name: string;
   /** A token of this service for calls to the service `audience`. */
   serviceToken(audience: string): Promise<string>;
-  /** A token for a user. Tokens of other services than auth are refused everywhere. */
+  /** A token for a user. Only those of the auth service are accepted. */
   userToken(claims: UserClaims): Promise<string>;
   /** @throws HubError UNAUTHENTICATED `TOKEN_INVALID` or `TOKEN_EXPIRED` */
   verify(token: string): Promise<Identity>;
 }
 
-/** The only service whose tokens for users are believed. */
+/** The only service whose tokens for users are accepted. */
 const userTokenIssuer = 'auth';
 const userTokenType = 'user+jwt';
 const serviceTokenType = 'service+jwt';
 const serviceTokenSeconds = 300;
-/** Milliseconds. */
-const tellOfStrangersEvery = 60_000;
-/** Checking a signature costs about 0.1 ms, so tokens that were found good are remembered, up to this many. */
-const rememberedTokens = 10_000;
+const unknownKeyWarningEveryMs = 60_000;
+/** To verify a signature costs about 0.1 ms, so this many verified tokens are cached. */
+const maxCachedTokens = 10_000;
 
 interface TrustedKey {
   service: string;
@@ -89,9 +87,9 @@ interface TrustedKey {
 }
 
 /**
- * @param service that starts with these keys: they have to be its own
- * @param log is told when keys change, or can't be used, and of calls of services whose keys are of another set
- * @throws ConfigError if the private key is another service's, or the others would not believe what it signs
+ * @param service the service that the keys must belong to
+ * @param log is told when keys change or can't be used, and of calls by services that use another key set
+ * @throws ConfigError if the private key is another service's, or the other services would not accept its signatures
  */
 export function openIdentities(
   config: { IDENTITY_KEY: KeySource<PrivateKey>; TRUSTED_KEYS: KeySource<PublicKey[]> },
@@ -101,11 +99,11 @@ export function openIdentities(
   const ring = openKeyRing({ signing: config.IDENTITY_KEY, trusted: config.TRUSTED_KEYS }, { log, onChange: load });
   const name = ring.signing.service;
   let signing!: { kid: string; key: ReturnType<typeof importJWK> };
-  /** By the names of the keys. */
+  /** By key id. */
   let trusted!: Map<string, TrustedKey>;
-  const known = new BoundedMap<string, { identity: Identity; expiresAt: number }>(rememberedTokens);
+  const known = new BoundedMap<string, { identity: Identity; expiresAt: number }>(maxCachedTokens);
   const issued = new Map<string, { token: string; renewAt: number }>();
-  let tellAgainAt = 0;
+  let warnAgainAt = 0;
   load();
 
   function load(): void {
@@ -117,7 +115,7 @@ export function openIdentities(
         { service, key: importJWK({ kty, crv, x }, 'EdDSA'), expiresAt: exp * 1_000 },
       ]),
     );
-    // One that isn't a key is an error when it is used.
+    // An invalid key fails when it is used.
     for (const { key } of [signing, ...trusted.values()]) Promise.resolve(key).catch(() => {});
     known.clear();
     issued.clear();
@@ -171,22 +169,25 @@ export function openIdentities(
     },
   };
 
-  /** @throws JWKSNoMatchingKey if no key of that name is trusted */
+  /** @throws JWKSNoMatchingKey if no key with that id is trusted */
   async function trustedKey({ kid = '' }: JWTHeaderParameters): Promise<TrustedKey> {
-    // It may be so new that the file wasn't looked at since.
+    // The key may be newer than our last look at the file.
     if (!trusted.has(kid)) await ring.freshen('now');
     const found = trusted.get(kid);
     if (found === undefined || hubTime() >= found.expiresAt) {
-      tellOfStranger(kid);
+      warnOfUnknownKey(kid);
       throw new errors.JWKSNoMatchingKey();
     }
     return found;
   }
 
-  /** That can be somebody who tries, or our own services with other keys than ours: then every call fails, and somebody has to know why. */
-  function tellOfStranger(kid: string): void {
-    if (performance.now() < tellAgainAt) return;
-    tellAgainAt = performance.now() + tellOfStrangersEvery;
+  /**
+   * Logs an unknown key id, at most once a minute: either an attack, or our own services have different key sets, and then every call
+   * fails.
+   */
+  function warnOfUnknownKey(kid: string): void {
+    if (performance.now() < warnAgainAt) return;
+    warnAgainAt = performance.now() + unknownKeyWarningEveryMs;
     log?.warn({ kid: kid.slice(0, 100) }, 'A token was refused: TRUSTED_KEYS has no such key, or not any more');
   }
 
@@ -199,7 +200,7 @@ export function openIdentities(
         { algorithms: ['EdDSA'], requiredClaims: ['exp', 'iss'], currentDate: hubDate() },
       );
       const expiresAt = Math.min((payload.exp as number) * 1000, signer.expiresAt);
-      // A signature only proves which service signed: that it signed in its own name must be checked as well.
+      // The signature only proves which service signed, so the issuer that the token names is compared as well.
       if (payload.iss !== signer.service) throw invalidToken();
       if (protectedHeader.typ === serviceTokenType && payload.aud === name) {
         return { identity: { kind: 'service', name: signer.service }, expiresAt };
@@ -229,7 +230,7 @@ export function openIdentities(
   }
 }
 
-/** @throws ConfigError naming what is wrong with the keys that a service starts with */
+/** @throws ConfigError if a service can't start with these keys; it says why */
 function checkKeys(service: string, own: PrivateKey, trusted: readonly PublicKey[]): void {
   const problems: string[] = [];
   const { kid, x } = own;
@@ -252,7 +253,7 @@ function checkKeys(service: string, own: PrivateKey, trusted: readonly PublicKey
   if (problems.length > 0) throw new ConfigError(problems);
 }
 
-/** Whether the public part of a key is that of its private one. */
+/** Whether the public part of a key belongs to its private part. */
 function isPair({ kty, crv, x, d }: PrivateKey): boolean {
   try {
     const key = createPrivateKey({ key: { kty, crv, x, d }, format: 'jwk' });
@@ -263,8 +264,8 @@ function isPair({ kty, crv, x, d }: PrivateKey): boolean {
 }
 
 /**
- * Whether each part of a token is base64url as it is written (RFC 7515, 2): without padding, and without bits that no byte has. Decoders
- * read over those, and one token would have many spellings: whoever notes or refuses tokens would have to know all of them.
+ * Whether each part of a token is canonical base64url (RFC 7515, 2): without padding and without stray trailing bits. Decoders ignore
+ * those, so one token could be written in many ways, and caches or deny lists of tokens would miss some.
  */
 function isCanonical(token: string): boolean {
   const parts = token.split('.');
@@ -275,7 +276,7 @@ export function invalidToken(cause?: unknown): HubError {
   return new HubError('UNAUTHENTICATED', 'TOKEN_INVALID', 'The token is not valid', { cause });
 }
 
-/** Makes a key pair for each name: private JWKs by name, and the set of the public ones. All of them as JSON text. */
+/** Generates a key pair for each name. @returns the private JWKs by name, and the JWK set of the public ones, as JSON text */
 export async function generateKeys(
   names: readonly string[],
 ): Promise<{ privateKeys: Record<string, string>; trusted: string }> {

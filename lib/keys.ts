@@ -10,9 +10,9 @@ import type { Logger } from './log.ts';
 export interface PrivateKey {
   kty: 'OKP';
   crv: 'Ed25519';
-  /** Names the key. */
+  /** Key id. */
   kid: string;
-  /** Whose key it is. */
+  /** The service that the key belongs to. */
   service: string;
   /** The public part. */
   x: string;
@@ -22,18 +22,18 @@ export interface PrivateKey {
 
 /** A public key that is trusted, as a JWK. */
 export interface PublicKey extends Omit<PrivateKey, 'd'> {
-  /** From then on it is trusted no more, in seconds since the epoch. */
+  /** When trust in the key ends, in seconds since the epoch. */
   exp?: number | undefined;
 }
 
-/** What a setting holds, or the file that it names: that is read again when it changes. */
+/** The value of a setting, or of the file that it names, which is read again when it changes. */
 export interface KeySource<T> {
   value: T;
-  /** Path of the file, where there is one. */
+  /** Path of the file, if the setting names one. */
   file: string | undefined;
 }
 
-/** Of a key pair. The one that RFC 8037 prints (appendix A.2) is everybody's. */
+/** The public part of a key. The example of RFC 8037, appendix A.2, is refused: its private part is published. */
 const publicPart = z.string().refine((x) => x !== '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo');
 const members = {
   kty: z.literal('OKP'),
@@ -42,7 +42,7 @@ const members = {
   service: z.string().min(1).optional(),
   x: publicPart,
 };
-/** Where there is no `service`, the key is called as its service is. */
+/** `service` defaults to the key id. */
 const withService = <T extends { kid: string; service?: string | undefined }>(key: T) => ({
   ...key,
   service: key.service ?? key.kid,
@@ -57,7 +57,7 @@ const keySetSchema = z
 const parsePrivateKey = (text: string) => parsed(privateKeySchema, text);
 const parsePublicKeys = (text: string) => parsed(keySetSchema, text);
 
-/** A setting that holds a private key, or names a file with one. */
+/** A setting: a private key, or the path of a file with one. */
 export function privateKey() {
   return keySource<PrivateKey>(
     parsePrivateKey,
@@ -65,7 +65,7 @@ export function privateKey() {
   );
 }
 
-/** A setting that holds the public keys of all services, or names a file with them. */
+/** A setting: the public keys of all services, or the path of a file with them. */
 export function publicKeys() {
   return keySource<PublicKey[]>(
     parsePublicKeys,
@@ -99,23 +99,24 @@ function parsed<T>(schema: z.ZodType<T>, text: string): T | undefined {
   }
 }
 
-/** The keys that count at present. */
+/** The keys in use now. */
 export interface KeyRing {
-  /** What this service signs with. */
   readonly signing: PrivateKey;
-  /** What signatures are checked with. */
+  /** The keys that signatures are verified with. */
   readonly trusted: readonly PublicKey[];
   /**
-   * Sees to it that the files were looked at lately: at most 2 s ago, or after this was called. Undefined if there is nothing to wait
-   * for. Doesn't fail: while a file can't be used, what was in it before counts.
+   * Makes sure that the files were checked for changes at most 2 s ago, or with `now` after this call. Undefined if there is nothing to
+   * wait for. Never fails: while a file can't be used, its last usable content counts.
    */
   freshen(now?: 'now'): Promise<void> | undefined;
 }
 
-/** Milliseconds after which a file is looked at again, those after which that is waited for, and the longest wait. */
-const ages = { old: 1_000, tooOld: 2_000, wait: 1_000 };
+/**
+ * A file is checked again after `recheckMs`; callers wait for the check if the last one is older than `staleMs`, for `maxWaitMs` at most.
+ */
+const ages = { recheckMs: 1_000, staleMs: 2_000, maxWaitMs: 1_000 };
 
-/** @param onChange is called when other keys count than before */
+/** @param onChange is called when the keys in use change */
 export function openKeyRing(
   sources: { signing: KeySource<PrivateKey>; trusted: KeySource<PublicKey[]> },
   { log, onChange }: { log: Logger | undefined; onChange: () => void },
@@ -133,9 +134,9 @@ export function openKeyRing(
   const isWatched = sources.signing.file !== undefined || sources.trusted.file !== undefined;
   let lookedAt = Date.now();
   let looking: Promise<void> | undefined;
-  /** A new key of our own that is not trusted yet. */
+  /** A new private key that TRUSTED_KEYS does not have yet. */
   let waiting: PrivateKey | undefined;
-  let told: string | undefined;
+  let warnedKid: string | undefined;
 
   async function look(): Promise<void> {
     const [newSigning, newTrusted] = await Promise.all([followed[0](), followed[1]()]);
@@ -147,15 +148,16 @@ export function openKeyRing(
       trusted = newTrusted;
       isChanged = true;
     }
-    // Nobody would believe what another key signs.
+    // Other services would refuse signatures by a key that is not among the trusted ones.
     if (next !== undefined && trusted.some(({ kid, x }) => kid === next.kid && x === next.x)) {
       signing = next;
       waiting = undefined;
       isChanged = true;
       log?.info({ kid: signing.kid }, 'signs with a new key');
     } else if (next !== undefined) {
-      if (told !== next.kid) log?.warn({ kid: next.kid }, 'TRUSTED_KEYS has no new key of ours: the old one signs on');
-      told = next.kid;
+      if (warnedKid !== next.kid)
+        log?.warn({ kid: next.kid }, 'The new private key is not in TRUSTED_KEYS: the old one is still used');
+      warnedKid = next.kid;
     }
     if (isChanged) onChange();
   }
@@ -170,11 +172,11 @@ export function openKeyRing(
     freshen(now) {
       if (!isWatched) return undefined;
       const age = Date.now() - lookedAt;
-      if (now === undefined && age < ages.old) return undefined;
-      // One that is under way may have looked already.
+      if (now === undefined && age < ages.recheckMs) return undefined;
+      // A check that is under way may have read the file before the change.
       if (now === 'now') return settled(looking?.then(start) ?? start());
       const started = start();
-      return age >= ages.tooOld ? settled(started) : undefined;
+      return age >= ages.staleMs ? settled(started) : undefined;
     },
   };
 
@@ -184,10 +186,13 @@ export function openKeyRing(
 }
 
 async function settled(looking: Promise<void>): Promise<void> {
-  await within(ages.wait, looking, () => new Error('too late')).catch(() => {});
+  await within(ages.maxWaitMs, looking, () => new Error('too late')).catch(() => {});
 }
 
-/** Makes what reads a file that has changed since it was read last: undefined if it hasn't, or can't be used. That is logged once. */
+/**
+ * Makes a function that reads a file if it has changed since it was last read. It returns undefined if the file hasn't changed or can't be
+ * used, which is logged once.
+ */
 function follow<T>(
   setting: string,
   file: string | undefined,
@@ -208,7 +213,7 @@ function follow<T>(
       const stamp = `${ino} ${size} ${mtimeNs}`;
       if (stamp === seen) return undefined;
       const value = parse(await readFile(file, 'utf8'));
-      // Of what changes while it is read, the stamp is older than the text: it is read once more then.
+      // The stamp was taken before the text was read: if the file changes in between, it is read again.
       seen = stamp;
       if (value === undefined) return broken();
       if (isBroken) log?.info({ file }, `the file of ${setting} can be used again`);

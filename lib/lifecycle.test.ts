@@ -25,7 +25,7 @@ const program = `
       if (habits.includes('away')) throw new StartError('SECOND: it is not there');
       const alive = setInterval(() => {}, 1000);
       if (habits.includes('waits')) {
-        await awaitEngine({ setting: 'FIRST', what: 'the first', ask: away }, { log, patience: 60_000 })
+        await awaitEngine({ setting: 'FIRST', what: 'the first', ask: away }, { log, patienceMs: 60_000 })
           .finally(() => clearInterval(alive));
       }
       if (habits.includes('throws')) setTimeout(() => { throw new Error('a bug'); }, 10);

@@ -17,7 +17,7 @@ import { readinessOf, type PartsHealth } from './readiness.ts';
 import { ending, StartError } from './starting.ts';
 import { unknownSettings } from './unknown-settings.ts';
 
-/** Settings that every process takes for its life as a whole. */
+/** Settings of every process. */
 export const lifecycleSettings = {
   ...laptopSettings,
   SHUTDOWN_TIMEOUT: duration({ max: 300_000 })
@@ -34,52 +34,52 @@ export const lifecycleSettings = {
 export interface Running {
   /** The TCP port that it listens on. */
   port: number;
-  /** How it is, and all that it depends on. */
+  /** The health of the service and of what it depends on. */
   health?(): PartsHealth | Promise<PartsHealth>;
-  /** Tells whoever asks that it is about to stop. Everything is taken as before. */
+  /** Reports not ready, since the process is about to stop. Calls are still accepted. */
   retire(): void;
-  /** Takes nothing new, finishes what is under way and lets go of everything. */
+  /** Accepts nothing new, finishes the work in flight and releases all resources. */
   stop(): Promise<void>;
 }
 
 /** A service or gateway: its `index.ts` exports the settings and the start. */
 export interface ProcessDefinition<S extends Settings = Settings> {
-  /** Stands in each of its log lines, and before the variables that are for it alone. */
+  /** The name in log lines, and the prefix of variables that apply to it only. */
   name: string;
   settings: S;
   start(config: Config<S>, log: Logger): Promise<Running>;
 }
 
-/** Sent over the IPC channel to the supervisor, where there is one, once the process takes calls. */
+/** Sent to the supervisor over the IPC channel, if there is one, once the process accepts calls. */
 export interface ReadyMessage {
   ready: true;
   port: number;
 }
 
-/** Exit code of a process that can't start because of its configuration (EX_CONFIG of sysexits.h): again is no use. */
+/** Exit code of a process whose configuration is unusable (EX_CONFIG of sysexits.h): restarting it is of no use. */
 export const configurationExitCode = 78;
 
 /** Ctrl-C under npm comes twice, from the terminal and from npm; only what comes later than this is meant as a second one. */
-const sameSignal = 500;
+const sameSignalMs = 500;
 
 /**
- * Is the whole life of a process, of one service or of several that share it: reads the configuration, starts, and stops in order at
- * SIGINT, SIGTERM or the loss of the supervisor's IPC channel. At a signal it first says that it is not ready any more, and goes on
- * for SHUTDOWN_NOTICE. A second signal, or work that takes longer than SHUTDOWN_TIMEOUT, ends it at once.
+ * Runs a process of one service or several: reads the configuration, starts, and stops gracefully at SIGINT, SIGTERM or the loss of the
+ * supervisor's IPC channel. At a signal it reports not ready, and goes on for SHUTDOWN_NOTICE before it stops. A second signal, or a stop
+ * that takes longer than SHUTDOWN_TIMEOUT, ends it at once.
  *
- * Those of one group stop together, and group after group in their order: whoever calls stops before those that it calls. What the
- * process has only one of (SHUTDOWN_TIMEOUT, SHUTDOWN_NOTICE, METRICS_PORT) is as the first service says.
+ * The members of a group stop together, and group after group in order, so that callers stop before the services that they call. Settings
+ * that the process has only once (SHUTDOWN_TIMEOUT, SHUTDOWN_NOTICE, METRICS_PORT) are those of the first service.
  *
- * Exit codes: 0 after an orderly stop, 78 for an unusable configuration, 1 for anything else: what may be otherwise the next time
- * (StartError) in one line, and bugs with where they come from. What no code caught is a bug after which nothing can be relied on: it is
- * logged and ends the process.
+ * Exit codes: 0 after a graceful stop, 78 for an unusable configuration, 1 for anything else: a StartError, which may be gone the next
+ * time, is logged in one line, and bugs with their stack. An uncaught exception is logged and ends the process, since nothing can be relied
+ * on after it.
  */
 export async function runProcess(...groups: readonly (readonly ProcessDefinition[])[]): Promise<void> {
   const configured = groups.map((group) => group.map(configure));
   const all = configured.flat();
   const { log, config: own } = all[0]!;
   const { SHUTDOWN_TIMEOUT: timeout, SHUTDOWN_NOTICE: notice } = own;
-  // Workers are told what their primary is.
+  // Workers have the primary's environment, so it warns for them.
   if (!cluster.isWorker) for (const line of unknownSettings(environment)) log.warn(line);
 
   const fail = (error: unknown, text: string, by = log): never => {
@@ -91,7 +91,7 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
 
   const failStart = (error: unknown, name: string, by: Logger): never => {
     if (error instanceof ConfigError) refuse(name, error);
-    // What went away in the middle of the start is no bug, either.
+    // Something that became unavailable during the start is no bug, either.
     const isAway = isTransient(error);
     if (!isAway && !(error instanceof StartError)) return fail(error, 'failed to start', by);
     const { message } = error as Error;
@@ -104,7 +104,7 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
   let areAllReady = false;
   const stop = async (why: string, noticeFor = notice) => {
     if (stopping !== undefined) {
-      if (Date.now() - stopping > sameSignal) process.exit(1);
+      if (Date.now() - stopping > sameSignalMs) process.exit(1);
       return;
     }
     stopping = Date.now();
@@ -115,7 +115,7 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
       process.exit(1);
     }, noticeFor + timeout).unref();
     try {
-      // Those that haven't started have nothing to stop.
+      // Services that failed to start have nothing to stop.
       const started = await Promise.all(
         running.map(async (group) =>
           (await Promise.allSettled(group)).flatMap((each) => (each.status === 'fulfilled' ? [each.value] : [])),

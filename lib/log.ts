@@ -5,7 +5,7 @@ import { currentContext } from './context.ts';
 
 export type { Logger } from 'pino';
 
-/** Settings that every process takes for its log. */
+/** Settings of every process's log. */
 export const logSettings = {
   LOG_FORMAT: z
     .enum(['text', 'json'])
@@ -18,7 +18,7 @@ export const logSettings = {
 };
 
 export interface LogOptions {
-  /** Which service writes. */
+  /** The service that writes. */
   name: string;
   /** By default text on a terminal, and JSON elsewhere. */
   format?: 'text' | 'json' | undefined;
@@ -29,12 +29,12 @@ export interface LogOptions {
 
 const censor = '[hidden]';
 
-/** What must never be in a log line, by the names under which it travels. */
+/** Names of fields that must never be in a log line. */
 const secretNames = ['password', 'token', 'access_token', 'authorization', 'secretKey'];
 
 /**
- * The fields of a line, without values that have such a name, and without those in an object that is a field itself. Almost no line
- * has one, so this looks before it copies: pino's own `redact` takes longer than all else that is done for a line.
+ * The fields of a log line without the values of secret names, at the top and one level below. Few lines have any, so this checks before it
+ * copies: pino's own `redact` takes longer than everything else that is done for a line.
  */
 function withoutNamedSecrets(fields: Record<string, unknown>): Record<string, unknown> {
   let safe = censored(fields);
@@ -42,7 +42,7 @@ function withoutNamedSecrets(fields: Record<string, unknown>): Record<string, un
     const value = safe[name];
     if (typeof value !== 'object' || value === null || secretsIn(value).length === 0) continue;
     if (safe === fields) safe = { ...fields };
-    // What pino tells of an error may be inherited.
+    // Properties that pino logs of an error may be inherited.
     safe[name] = value instanceof Error ? Object.assign(Object.create(value), hidden(value)) : censored({ ...value });
   }
   return safe;
@@ -61,14 +61,13 @@ function secretsIn(fields: object): string[] {
 }
 
 /**
- * What must never be in a log line, by what it looks like: texts of errors quote addresses, statements and headers.
- * Tokens (RFC 7519), API keys and other opaque tokens of ours, hashes of bcrypt, passwords in URLs, signatures of URLs and requests,
- * private keys (RFC 8037).
+ * Patterns of secrets that must never be in a log line: error texts quote addresses, statements and headers. JSON Web Tokens (RFC 7519),
+ * API keys and our other opaque tokens, bcrypt hashes, passwords in URLs, signatures of URLs and requests, private keys (RFC 8037).
  */
 const secretTexts =
   /(?:(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)|(?:(?<![\w-])c4[apr]_[\w-]{28,})|(?:\$2[aby]\$\d\d\$[./A-Za-z\d]{53})|(?<=:\/\/[^\s:@/"\\]*:)[^\s@/"\\]+(?=@)|(?<=\b(?:signature|x-amz-(?:signature|credential|security-token))=)[^\s&,"\\]+|(?<=[{,]\\*"d\\*":\\*")[\w-]{43}/gi;
 
-/** Each of them has one of these. To look for them takes a tenth of the time of the expression, and most lines have none. */
+/** Every match of the pattern contains one of these. To look for them takes a tenth of the time, and most lines have none. */
 const secretSigns = ['eyJ', 'c4a_', 'c4r_', 'c4p_', '$2', '://', '=', '"d"', '"d\\'];
 
 function withoutSecrets(line: string): string {
@@ -76,17 +75,17 @@ function withoutSecrets(line: string): string {
 }
 
 /**
- * Lines are gathered until the process has done what it is at, or until one more would make them longer than 4 KiB, which a pipe takes
- * whole (PIPE_BUF), so that lines of several processes don't mix. The process waits for the write: whoever reads too slowly slows it down,
- * and no line is lost or piled up in memory.
+ * Lines are buffered until the end of the current turn of the event loop, or until they would exceed 4 KiB, which a pipe writes atomically
+ * (PIPE_BUF), so that lines of several processes don't mix. The write is synchronous: a slow reader slows the process down, and no line is
+ * lost or piles up in memory.
  */
-const mostGathered = 4 * 1024;
+const maxBufferedChars = 4 * 1024;
 let output: (DestinationStream & { flushSync(): void }) | undefined;
 
-/** Standard output, which all logs of a process share. What was written just before the process ends is not lost, either. */
+/** Standard output, shared by all logs of the process. Lines written just before the process ends are not lost. */
 function standardOutput(): DestinationStream {
   if (output !== undefined) return output;
-  // Its own way to gather needs `flushSync`, which has the system write a file to its disk each time (fsync).
+  // pino's own buffering would need `flushSync`, which also calls fsync if the output is a file.
   const file = pino.destination({ dest: 1, sync: true });
   let gathered = '';
   let isWaiting = false;
@@ -97,7 +96,7 @@ function standardOutput(): DestinationStream {
   process.once('exit', flush);
   output = {
     write(line) {
-      if (gathered.length + line.length > mostGathered) flush();
+      if (gathered.length + line.length > maxBufferedChars) flush();
       gathered += line;
       if (isWaiting) return;
       isWaiting = true;
@@ -112,7 +111,7 @@ function standardOutput(): DestinationStream {
   return output;
 }
 
-/** Control characters in a message would begin a line of their own, or tell the terminal something. */
+/** Escapes control characters, which could begin a new line or control the terminal. */
 function visible(text: unknown): string {
   if (typeof text !== 'string') return '';
   // eslint-disable-next-line no-control-regex -- it is them that are looked for
@@ -124,8 +123,8 @@ function escaped(char: string): string {
   return short.length > 1 ? short : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
-/** Opens a log. Each line carries the request id and the message id of the work that wrote it. */
-export function openLog({ name, format = usualFormat(), level, destination }: LogOptions): Logger {
+/** Opens a log. Each line has the request id and the message id of its context (`lib/context.ts`). */
+export function openLog({ name, format = defaultFormat(), level, destination }: LogOptions): Logger {
   const stream =
     format === 'json'
       ? (destination ?? standardOutput())
@@ -156,6 +155,6 @@ export function openLog({ name, format = usualFormat(), level, destination }: Lo
   );
 }
 
-function usualFormat(): 'text' | 'json' {
+function defaultFormat(): 'text' | 'json' {
   return process.stdout.isTTY ? 'text' : 'json';
 }

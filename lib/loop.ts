@@ -2,22 +2,22 @@ import { isTransient } from './errors.ts';
 import type { Logger } from './log.ts';
 import { backoffMs } from './backoff.ts';
 
-/** Work that a process does again and again beside its calls. */
+/** Background work that a process repeats. */
 export interface Loop {
-  /** Cuts the pause short: the work is done at once, or once more if it is being done. */
+  /** Ends the pause: the work runs at once, or once more if it is running. */
   wake(): void;
-  /** Lets the running work finish, and does it no more. */
+  /** Lets the running work finish, and ends the loop. */
   stop(): Promise<void>;
 }
 
 const backoff = { firstMs: 100, maxMs: 2_000 };
-/** While processes start or restart, others miss them for a moment, which is not worth a line in the log. */
+/** Failures are not logged before this: while processes start or restart, they are unavailable for a moment. */
 const unloggedMs = 3_000;
 
 /**
- * Does `work` again and again; it returns the pause until the next time, in milliseconds. After a failure the pause grows
- * from 100 ms to 2 s, less up to a half, so that not all processes come back at the same moment. A failure is logged once: at once if it looks like a bug, after 3 s if something is just away; and
- * then, that it works again.
+ * Repeats `work`, which returns the pause before the next run, in milliseconds. After a failure the pause grows from 100 ms to 2 s, with
+ * jitter of a half. A failure is logged once, at once if it looks like a bug, after 3 s if something is unavailable; and so is that it
+ * works again.
  */
 export function repeat(what: string, log: Logger, work: () => Promise<number>): Loop {
   let stopped = false;
@@ -44,7 +44,7 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
         }
         failures += 1;
         pause = backoffMs(backoff, failures);
-        // Being woken is no reason to try sooner what has just failed.
+        // After a failure, being woken doesn't shorten the pause.
         awake = false;
       }
       if (stopped || awake || pause === 0) continue;
@@ -74,18 +74,18 @@ export function repeat(what: string, log: Logger, work: () => Promise<number>): 
 }
 
 export interface SweepOptions {
-  /** How many things are dealt with at once. */
+  /** The maximum number of items that `work` handles at once. */
   batchSize: number;
-  /** Milliseconds to the next sweep after one that has found less than a batch, and so left nothing. */
+  /** The pause before the next sweep, after a batch that was not full. */
   everyMs: number;
-  /** Milliseconds between the batches of one sweep. */
+  /** The pause between the batches of one sweep. */
   pauseMs?: number;
 }
 
 /**
- * Deals again and again with all that is due, a batch at a time.
+ * Repeatedly handles everything that is due, batch by batch.
  *
- * @param work deals with a batch, and returns how many it found
+ * @param work handles a batch of `batchSize` at most, and returns how many items it found
  */
 export function sweep(
   what: string,

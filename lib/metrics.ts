@@ -8,7 +8,7 @@ import { within } from './deadline.ts';
 import type { Readiness } from './readiness.ts';
 import { listenFailure } from './starting.ts';
 
-/** Settings that every process takes for its metrics. */
+/** Settings of every process's metrics. */
 export const metricsSettings = {
   METRICS_PORT: port()
     .optional()
@@ -21,21 +21,21 @@ export const metricsSettings = {
 };
 
 /**
- * Metrics are declared where what they count is done, once for a process. A label may only have values that the code or the
- * configuration limits: names of RPCs, topics, channels, never an id or what a client sent.
+ * Each metric is declared next to the code that it measures, once per process. The values of labels must be limited by the code or the
+ * configuration: names of RPCs, topics and channels, never an id or what a client sent.
  */
 const prefix = 'chat4all_';
 
-/** Seconds: from what a cache answers to the longest deadline. */
+/** In seconds, from an answer out of a cache to the longest deadline. */
 const durations = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** Values that labels may have, by the labels' names. */
+/** The possible values of each label. */
 export type LabelValues<Label extends string> = Readonly<Record<Label, readonly string[]>>;
 
 /**
- * Counts what has happened.
+ * A counter.
  *
- * @param labels their names; or, where all values of each are known already, these: then the counter begins with all of them
+ * @param labels their names; or, where all values are known in advance, the values by name: then every combination begins at 0
  */
 export function counter<Label extends string>(
   name: string,
@@ -53,8 +53,8 @@ function isNames<Label extends string>(labels: readonly Label[] | LabelValues<La
 }
 
 /**
- * Lets a counter show each combination of these values, with 0 where nothing was counted so far. To a monitor what appears with its first
- * event has never risen: whoever learns which values there can be says so before the first one. A label that is left out has none.
+ * Makes a counter show all combinations of these values, with 0 where nothing has been counted. For a monitor, a series that appears with
+ * its first event has never risen: so the values should be declared as soon as they are known. A label that is left out gets no value.
  */
 export function beginAtZero<Label extends string>(counter: Counter<Label>, values: Partial<LabelValues<Label>>): void {
   let combinations: Partial<Record<Label, string>>[] = [{}];
@@ -64,19 +64,19 @@ export function beginAtZero<Label extends string>(counter: Counter<Label>, value
   for (const labels of combinations) counter.inc(labels as Record<Label, string>, 0);
 }
 
-/** Shows how much of something there is now. */
+/** A gauge. */
 export function gauge<Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) {
   return new Gauge({ name: prefix + name, help, labelNames });
 }
 
-/** Shows how long something takes, in seconds. */
+/** A histogram of durations, in seconds. */
 export function durationHistogram<Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) {
   return new Histogram({ name: prefix + name, help, labelNames, buckets: durations });
 }
 
 /**
- * Shows how much there is of something that all processes see alike, such as rows of a table: a monitor takes the maximum of what they say,
- * since a sum would count it as often as there are processes.
+ * A gauge of something that all processes measure alike, such as the rows of a table. Monitors take the maximum over processes: a sum would
+ * count it once per process.
  */
 export function sharedGauge<Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) {
   const shown = new Gauge({
@@ -85,30 +85,28 @@ export function sharedGauge<Label extends string>(name: string, help: string, la
     labelNames,
     aggregator: 'max',
   });
-  // Without labels there would be a 0 where nobody knows.
+  // A gauge without labels would show 0 while its value is unknown.
   if (labelNames.length === 0) shown.remove();
   return shown;
 }
 
-/** Tells a value of a gauge, by its labels. */
+/** Sets a value of a gauge. */
 export type Tell = <Label extends string>(gauge: Gauge<Label>, labels: Record<Label, string>, value: number) => void;
 
-/** Milliseconds. */
 const sampling = {
-  every: 10_000,
-  /** That those who are asked may take: a value that comes later is missing, until the next time. */
-  limit: 2_000,
+  everyMs: 10_000,
+  /** Values that take longer than this are missing until the next sample. */
+  timeoutMs: 2_000,
 };
 
-/** What looks up values. */
 const samplers = new Set<{ look: () => Promise<void> }>();
 let isServed = false;
 
 /**
- * Has `work` tell the values of gauges every 10 s, as long as metrics are served, however often somebody looks: a monitor more costs the
- * database nothing. What it can't tell is missing until it can.
+ * Calls `work` every 10 s to set gauges, as long as metrics are served and however often they are scraped, so that further monitors cost
+ * the database nothing. Values that `work` fails to set are missing until it sets them again.
  *
- * @returns what ends that; what was told is not shown any more then
+ * @returns a function that ends the sampling and removes the values
  */
 export function sample(work: (tell: Tell) => Promise<void>): () => void {
   let forget: (() => void)[] = [];
@@ -124,8 +122,8 @@ export function sample(work: (tell: Tell) => Promise<void>): () => void {
         gauge.set(labels, value);
         forget.push(() => gauge.remove(labels));
       });
-    const late = () => new Error(`no answer within ${sampling.limit} ms`);
-    const isKnown = await within(sampling.limit, work(tell), late).then(
+    const timedOut = () => new Error(`no answer within ${sampling.timeoutMs} ms`);
+    const isKnown = await within(sampling.timeoutMs, work(tell), timedOut).then(
       () => true,
       () => false,
     );
@@ -143,20 +141,20 @@ export function sample(work: (tell: Tell) => Promise<void>): () => void {
   };
 }
 
-/** How a process is, for those who watch over it. */
+/** The state of a process, for monitors. */
 export interface Watched {
   /** Whether it is about to stop. */
   isEnding(): boolean;
-  /** What `/ready` says. */
+  /** The answer of `/ready`. */
   readiness(): Promise<Readiness>;
 }
 
 /**
- * Serves this process's metrics, and those of Node itself, where a port is set: of a process with workers theirs, added up. Beside them
- * `/live`, whether the process runs and isn't about to stop, and `/ready`, whether it and all that it needs work.
+ * Serves the metrics of this process and of Node, if a port is set; in a process with workers, the sums over the workers. Also serves
+ * `/live`, whether the process runs and isn't about to stop, and `/ready`, whether it and its dependencies work.
  *
  * @returns the port
- * @throws StartError or ConfigError if nothing can be served there
+ * @throws StartError or ConfigError if the address can't be listened on
  */
 export async function serveMetrics(
   config: Config<typeof metricsSettings>,
@@ -164,7 +162,7 @@ export async function serveMetrics(
 ): Promise<number | undefined> {
   const { METRICS_PORT: at, METRICS_HOST: host } = config;
   if (at === undefined) return undefined;
-  // Made in a worker, it answers the primary, which has the port.
+  // In a worker the registry answers the primary, which serves the metrics.
   const ofWorkers = new AggregatorRegistry();
   if (cluster.isWorker) {
     collectDefaultMetrics();
@@ -196,7 +194,7 @@ export async function serveMetrics(
   ]);
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000 }, (request, response) => {
     const answer = pages.get(URL.parse(request.url ?? '', 'http://metrics')?.pathname ?? '');
-    // What is no URL leads nowhere, either.
+    // Also for a target that is no valid URL.
     if (answer === undefined) return void response.writeHead(404).end();
     if (request.method !== 'GET') return void response.writeHead(405, { Allow: 'GET' }).end();
     answer().then(
@@ -206,7 +204,7 @@ export async function serveMetrics(
       () => response.writeHead(500).end(),
     );
   });
-  // It says how the process does, so it lasts as long as the process.
+  // Metrics are served until the process ends, and don't keep it running.
   server.unref();
   server.listen(at, host);
   try {
@@ -219,7 +217,7 @@ export async function serveMetrics(
     isServed = true;
     const lookAtAll = () => void Promise.all([...samplers].map(({ look }) => look()));
     lookAtAll();
-    setInterval(lookAtAll, sampling.every).unref();
+    setInterval(lookAtAll, sampling.everyMs).unref();
   }
   return (server.address() as AddressInfo).port;
 }

@@ -3,8 +3,8 @@ import { mayConnect } from './connections.ts';
 import type { Logger } from './log.ts';
 
 /**
- * Listens on a channel of PostgreSQL, over a connection of its own, which is reopened whenever it is lost. Calls `wake` with the payload of
- * each notification, and without one whenever some may have been missed.
+ * LISTENs on a channel of PostgreSQL, over a connection of its own that is reopened when it is lost. Calls `wake` with the payload of each
+ * notification, and without a payload whenever notifications may have been missed.
  */
 export async function listen(
   connection: pg.ClientConfig,

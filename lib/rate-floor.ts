@@ -1,25 +1,25 @@
 export interface RateFloorOptions {
-  /** Milliseconds over which the bytes are counted, and after which a sender that is silent is given up. */
+  /** The window over which bytes are counted; also the longest silence. */
   window: number;
-  /** Bytes in a second below which a sender is given up. */
+  /** The minimum rate in bytes per second. */
   rate: number;
 }
 
 /**
- * The least that is expected of whoever sends a body or takes one, as Apache's mod_reqtimeout does it: no more than 20 s without
- * anything, and 1 KiB a second from then on. A chunk of 5 MiB, the smallest, would take longer than the hour that it may take.
+ * The minimum rate at which a client must send or read a body, like Apache's mod_reqtimeout: 1 KiB/s over each 20 s. At that rate even the
+ * smallest chunk, 5 MiB, would take longer than the hour that a call may take.
  */
-export const leastRate: RateFloorOptions = { window: 20_000, rate: 1_024 };
+export const minBodyRate: RateFloorOptions = { window: 20_000, rate: 1_024 };
 
 /**
- * The least that is expected of whoever reads a download. What a system holds for a connection is up to some megabytes, of which it
- * asks for more only when a third is gone: to us, a reader at 20 KiB/s is one that takes nothing for half a minute.
+ * The minimum rate at which a client must read a download. The client's kernel buffers up to some megabytes and asks for more only when a
+ * third is consumed, so a reader at 20 KiB/s seems to read nothing for half a minute.
  */
-export const leastTaken: RateFloorOptions = { window: 60_000, rate: 2_048 };
+export const minDownloadRate: RateFloorOptions = { window: 60_000, rate: 2_048 };
 
 /**
- * Watches over how fast a client sends or takes bytes: in each window at least `rate` of them in a second, or it is given up. Time in
- * which not the client is waited for, but something else, doesn't count.
+ * Watches whether a client sends or reads at least `rate` bytes per second in each window. Time in which something other than the client is
+ * waited for doesn't count (`pause`).
  */
 export class RateFloor {
   readonly #window: number;
@@ -27,12 +27,12 @@ export class RateFloor {
   readonly #onSlow: () => void;
   #timer: NodeJS.Timeout | undefined;
   #bytes = 0;
-  /** When the pause began that lasts. */
+  /** When the current pause began. */
   #pausedAt: number | undefined;
-  /** Milliseconds of this window that don't count. */
+  /** The time of this window that doesn't count, in milliseconds. */
   #paused = 0;
 
-  /** Begins to watch. @param onSlow called once, when the client was too slow */
+  /** @param onSlow called once, if the client is too slow */
   constructor({ window, rate }: RateFloorOptions, onSlow: () => void) {
     this.#window = window;
     this.#least = (rate * window) / 1_000;
@@ -44,19 +44,18 @@ export class RateFloor {
     this.#bytes += bytes;
   }
 
-  /** From now on the client isn't waited for. */
+  /** Something other than the client is being waited for. */
   pause(): void {
     this.#pausedAt ??= performance.now();
   }
 
-  /** From now on it is waited for again. */
+  /** The client is being waited for again. */
   resume(): void {
     if (this.#pausedAt === undefined) return;
     this.#paused += performance.now() - this.#pausedAt;
     this.#pausedAt = undefined;
   }
 
-  /** Watches no more. */
   stop(): void {
     clearTimeout(this.#timer);
   }
@@ -71,7 +70,7 @@ export class RateFloor {
     if (isPaused) this.pause();
     const left = this.#paused;
     this.#paused = 0;
-    // The time in which it was not waited for is given to it now.
+    // The paused time is added to this window.
     if (left >= 1) this.#begin(left);
     else if (this.#bytes < this.#least) this.#onSlow();
     else {

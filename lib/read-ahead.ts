@@ -6,7 +6,7 @@ export async function* readAhead<T>(source: AsyncIterable<T>): AsyncGenerator<T,
   const iterator = source[Symbol.asyncIterator]();
   const ask = () => {
     const asked = iterator.next();
-    // A consumer that stops early doesn't see its failure.
+    // If the consumer stops early, a failure of the prefetch is ignored.
     asked.catch(() => {});
     return asked;
   };

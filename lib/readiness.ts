@@ -1,21 +1,18 @@
-/** How a part of the hub is: a service, or something that one depends on. */
+/** The health of a part of the hub: a service or one of its dependencies. */
 export type Health = 'up' | 'down';
 
-/** How parts of the hub are, by names such as `file`, `file.database` and `assistant.mcp.maps`. */
+/** The health of parts of the hub, by names such as `file`, `file.database` and `assistant.mcp.maps`. */
 export interface PartsHealth {
-  /** All of it has to be up. */
+  /** All of these must be up. */
   dependencies: Readonly<Record<string, Health>>;
-  /** What a service does without while it is down. */
+  /** A service works without these. */
   optional: Readonly<Record<string, Health>>;
 }
 
 /** Why something is not ready. */
 export type NotReady = 'starting' | 'stopping' | 'unavailable';
 
-/**
- * What people use the hub for, and which services each needs: one that works is worth being offered while another doesn't. The first
- * service is the one that has it.
- */
+/** The features of the hub with the services that each needs, first the one that implements it. A feature may work while others don't. */
 const features: Readonly<Record<string, readonly string[]>> = {
   accounts: ['auth', 'account'],
   conversations: ['conversation'],
@@ -26,14 +23,14 @@ const features: Readonly<Record<string, readonly string[]>> = {
 };
 const known = new Set(Object.values(features).flat());
 
-/** What is said of each feature that is there, and of each service that is none of the hub's. */
+/** The health of each feature, and of each service that belongs to no feature. */
 export function featuresOf(dependencies: PartsHealth['dependencies']): Record<string, Health> {
   const names = Object.keys(dependencies);
   const services = new Set(names.filter((name) => !names.some((other) => name.startsWith(`${other}.`))));
   const isUp = (service: string) =>
     names
       .filter((name) => name === service || name.startsWith(`${service}.`))
-      // A wrong clock is to be set right, and meanwhile nothing fails for it.
+      // A wrong clock must be set right, but breaks no feature meanwhile.
       .filter((name) => !name.endsWith('.clock'))
       .every((name) => dependencies[name] === 'up');
   const said = Object.entries(features).filter(([, [owner]]) => services.has(owner!));
@@ -43,7 +40,7 @@ export function featuresOf(dependencies: PartsHealth['dependencies']): Record<st
   );
 }
 
-/** The body of `/ready`, without who says it. */
+/** The body of `/ready`, without the name of the service. */
 export interface Readiness {
   status: 'ready' | 'not_ready';
   /** Why it is not ready. */
@@ -53,7 +50,11 @@ export interface Readiness {
   optional_dependencies: PartsHealth['optional'];
 }
 
-/** What `/ready` says of parts of the hub. @param reason why it isn't ready, whatever they say */
+/**
+ * The readiness of parts of the hub.
+ *
+ * @param reason why the process isn't ready, whatever the state of its parts
+ */
 export function readinessOf({ dependencies, optional }: PartsHealth, reason?: NotReady): Readiness {
   const isUp = Object.values(dependencies).every((state) => state === 'up');
   const why = reason ?? (isUp ? undefined : 'unavailable');

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { backoffMs, type Backoff } from './backoff.ts';
 
-/** Pauses before another try. @returns false as soon as the signal is aborted: then there is to be none */
+/** Pauses before another attempt. @returns false as soon as the signal is aborted: then there should be none */
 export async function pauseFor(milliseconds: number, signal?: AbortSignal): Promise<boolean> {
   await sleep(milliseconds, undefined, { signal }).catch(() => {});
   return signal?.aborted !== true;
@@ -9,14 +9,14 @@ export async function pauseFor(milliseconds: number, signal?: AbortSignal): Prom
 
 export interface RetryOptions {
   backoff: Backoff;
-  /** Once it is aborted, what fails is not tried again. */
+  /** Once it is aborted, there are no further attempts. */
   signal?: AbortSignal;
-  /** Is told of each failure after which there is another try. To give up it throws. */
+  /** Called with each failure before the next attempt. Throws to give up. */
   onFailure(error: unknown, failures: number): void;
 }
 
 /**
- * Does `work`, again and again until it succeeds.
+ * Repeats `work` until it succeeds.
  *
  * @returns false if it was given up because of the signal
  * @throws what `onFailure` throws

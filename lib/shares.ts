@@ -9,20 +9,19 @@
 export class Shares {
   readonly #places: number;
   #used = 0;
-  /** How many places each client holds that holds any. */
-  readonly #held = new Map<string, number>();
+  /** How many places each client holds. */
+  readonly #placesOf = new Map<string, number>();
 
-  /** @param places how many there are, at least 2: of a single one nobody could get any share */
+  /** @param places at least 2: with a single place no client could get a share */
   constructor(places: number) {
     this.#places = places;
   }
 
-  /** How many places are taken. */
+  /** How many places are in use. */
   get used(): number {
     return this.#used;
   }
 
-  /** Whether all of them are. */
   get isFull(): boolean {
     return this.#used >= this.#places;
   }
@@ -33,18 +32,18 @@ export class Shares {
    * @returns what gives the place back, once; undefined if the client has its share already, or no place is free
    */
   take(client: string): (() => void) | undefined {
-    const held = this.#held.get(client) ?? 0;
+    const held = this.#placesOf.get(client) ?? 0;
     if (held >= this.#places - this.#used) return undefined;
     this.#used += 1;
-    this.#held.set(client, held + 1);
+    this.#placesOf.set(client, held + 1);
     let isHeld = true;
     return () => {
       if (!isHeld) return;
       isHeld = false;
       this.#used -= 1;
-      const left = (this.#held.get(client) as number) - 1;
-      if (left === 0) this.#held.delete(client);
-      else this.#held.set(client, left);
+      const left = (this.#placesOf.get(client) as number) - 1;
+      if (left === 0) this.#placesOf.delete(client);
+      else this.#placesOf.set(client, left);
     };
   }
 }

@@ -2,18 +2,18 @@ import { within } from './deadline.ts';
 import type { Logger } from './log.ts';
 import { repeat } from './loop.ts';
 
-/** What a user may do at present, whatever a token says that was issued before. */
+/** A user's rights now, which override those in a token that was issued earlier. */
 export interface Standing {
   admin: boolean;
-  /** Nothing of the user's is accepted. */
+  /** All credentials of the user are refused. */
   disabled: boolean;
 }
 
-/** What has changed of users and API keys after a cursor. */
+/** Changes of users and API keys since a cursor. */
 export interface Changes {
-  /** To ask with next. */
+  /** The cursor for the next request. */
   cursor: bigint;
-  /** Whether there are more after these already. */
+  /** Whether more changes are available already. */
   more: boolean;
   standings: readonly ({ userId: string } & Standing)[];
   /** UUIDs of API keys that are not valid any more. */
@@ -21,37 +21,37 @@ export interface Changes {
 }
 
 /**
- * The standings of all users whose role or status has changed since the oldest token was issued that is still valid. While they can't be
- * asked for, the last known ones count.
+ * The standings of all users whose role or status has changed since the oldest valid token was issued. While the auth service is
+ * unavailable, the last known ones count.
  */
 export interface Standings {
-  /** Undefined if what a token says is right. */
+  /** Undefined if the user's tokens are up to date. */
   of(userId: string): Standing | undefined;
-  /** Set while the process has just started: settles once it knows the standings, or after a second. Doesn't fail. */
+  /** Set just after the process has started: fulfilled once the standings are known, or after a second. Never rejects. */
   readonly coming: Promise<void> | undefined;
   stop(): Promise<void>;
 }
 
 export interface StandingsOptions {
   /**
-   * Asks for changes. With cursor 0 it answers at once, with all that a valid token may not know of; with another one it waits for
-   * something to tell, for some time.
+   * Long poll for changes. Cursor 0 is answered at once with everything that valid tokens may not know; another one waits a while for
+   * changes.
    */
   changesAfter: (cursor: bigint, signal: AbortSignal) => Promise<Changes>;
   onRevoked: (keyIds: readonly string[]) => void;
   log: Logger;
-  /** Milliseconds after which all of them are read again: what no token needs any more is forgotten then. */
+  /** How often all standings are read again, in milliseconds: those that no valid token needs any more are dropped then. */
   readAgain?: number;
 }
 
 const defaultReadAgainMs = 600_000;
 /** How long the first calls of a process wait for the first answer. */
 const maxFirstWaitMs = 1_000;
-/** An answer without changes should take longer than this. After one that came sooner there is a pause. */
+/** An answer without changes that comes sooner than this is followed by a pause. */
 const shortWaitMs = 1_000;
 const pauseAfterShortWaitMs = 250;
 
-/** Keeps asking for what has changed. */
+/** Follows the changes until it is stopped. */
 export function followStandings({
   changesAfter,
   onRevoked,
@@ -59,7 +59,7 @@ export function followStandings({
   readAgain = defaultReadAgainMs,
 }: StandingsOptions): Standings {
   let known = new Map<string, Standing>();
-  /** Takes the place of `known` once it is complete. */
+  /** Replaces `known` once it is complete. */
   let anew: Map<string, Standing> | undefined;
   let cursor = 0n;
   let readAgainAt = 0;
@@ -80,7 +80,7 @@ export function followStandings({
       changes = await changesAfter(cursor, stopping.signal);
     } catch (error) {
       if (stopping.signal.aborted) return 0;
-      // The next request begins anew, and so is answered at once and not only after the next change: that shows that it works again.
+      // Starts from cursor 0, which is answered at once: that shows at once that the auth service is available again.
       readAgainAt = 0;
       throw error;
     }
@@ -96,7 +96,7 @@ export function followStandings({
     if (anew !== undefined) {
       known = anew;
       anew = undefined;
-      // Spread, so that not all processes ask at the same moment.
+      // Jitter, so that not all processes ask at the same moment.
       readAgainAt = Date.now() + readAgain * (0.75 + Math.random() / 2);
       first.resolve();
     }

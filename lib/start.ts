@@ -9,24 +9,24 @@ import { authoritySettings, connectAuthority } from './rpc/authority.ts';
 import { connect, type Connection } from './rpc/client.ts';
 import { serve, serverSettings, type RunningServer, type ServedService, type ServeOptions } from './rpc/server.ts';
 
-/** Settings of every service, save where it asks about API keys and standings. */
+/** Settings of every service, without the address of the auth service. */
 export const ownServiceSettings = { ...serverSettings, ...identitySettings, ...databaseSettings };
 
-/** Settings of every service but auth, which has the API keys and standings itself. */
+/** Settings of every service but auth: with where to ask for API keys and standings. */
 export const serviceSettings = { ...ownServiceSettings, ...authoritySettings };
 
-/** What a service is put together with while it starts. */
+/** What the composition root of a service starts with. */
 export interface Starting {
-  /** Its database; `serve` has the health service show it. */
+  /** The service's database; `serve` includes it in the health checks. */
   readonly db: ServiceDatabase;
   readonly identities: Identities;
-  /** Has something stopped, or closed, when the service stops or can't start: what came last goes first. @returns the same */
+  /** Registers something to be stopped or closed when the service stops or fails to start, in reverse order. @returns its argument */
   own<T extends Stoppable>(opened: T): T;
-  /** Does the same for what has another way to stop. */
+  /** Like `own`, for what is stopped in another way. */
   onStop(stop: () => void | Promise<void>): void;
-  /** A client of another service, by its name and address. */
+  /** Opens a client of another service. */
   connect<D extends Parameters<typeof connect>[0]>(definition: D, target: string, address: string): Connection<D>;
-  /** Takes calls from now on. The database is among its dependencies. Without `authority` the auth service is asked. */
+  /** Starts to accept calls. The database is among its dependencies. By default the auth service is the authority. */
   serve(services: readonly ServedService[], options?: ServiceServeOptions): Promise<RunningServer>;
 }
 
@@ -35,7 +35,7 @@ export type Stoppable = { stop(): unknown } | { close(): unknown };
 export type ServiceServeOptions = Partial<Pick<ServeOptions, 'authority' | 'dependencies' | 'optionalDependencies'>>;
 
 export interface StartOptions {
-  /** Of the service: in its token, and as the name of its connections. */
+  /** The service's name, in its token and of its connections. */
   name: string;
   config: Config<typeof ownServiceSettings> | Config<typeof serviceSettings>;
   log: Logger;
@@ -43,8 +43,8 @@ export interface StartOptions {
 }
 
 /**
- * Starts a service: opens its identities and its database, and has `compose` put together the rest and serve it. All of that stops in
- * the reverse order of its start; if the start fails, so does what has been started by then.
+ * Starts a service: opens its identities and its database, and calls `compose` to create the rest and serve. Everything is stopped in
+ * reverse order, also if the start fails.
  *
  * @throws ConfigError, StartError or what `compose` throws
  */

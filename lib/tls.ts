@@ -3,17 +3,17 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { ConfigError } from './config.ts';
 
-/** A certificate with what may follow it in its chain, and its key. PEM. */
+/** A certificate chain and its private key, as PEM. */
 export interface KeyPair {
   cert: Buffer;
   key: Buffer;
 }
 
 /**
- * Reads the certificate and the key that two settings name; undefined if neither does. They are read once: a new certificate
- * needs a restart.
+ * Reads the certificate and the key that two settings name; undefined if neither is set. They are read once: a new certificate needs a
+ * restart.
  *
- * @throws ConfigError if only one is named, or they can't be read, have expired, or don't belong together
+ * @throws ConfigError if only one is set, or they can't be read, have expired, or don't belong together
  */
 export function readKeyPair(
   names: { cert: string; key: string },
@@ -37,14 +37,14 @@ export function readKeyPair(
   return { cert, key };
 }
 
-/** Reads a PEM file of certificates. @throws ConfigError if it is none */
+/** Reads a PEM file of certificates. @throws ConfigError if it holds none */
 export function readCertificates(name: string, file: string): Buffer {
   const pem = readPem(name, file);
   if (attempt(() => new X509Certificate(pem)) !== undefined) return pem;
   throw new ConfigError([`${name} must be a PEM file with a certificate`]);
 }
 
-/** Whether the first certificate is signed by one of an authority's, or by one of those behind it that are. PEM. */
+/** Whether the first certificate of a PEM chain is signed by a certificate of the authority, directly or through the rest of the chain. */
 export function isSignedBy(chain: Buffer, authority: Buffer): boolean {
   const [authorities, [own, ...between]] = [certificatesIn(authority), certificatesIn(chain)];
   for (let current = own; current !== undefined;) {
@@ -52,13 +52,13 @@ export function isSignedBy(chain: Buffer, authority: Buffer): boolean {
     const isIssuer = (by: X509Certificate) => issued.checkIssued(by) && issued.verify(by.publicKey);
     if (authorities.some(isIssuer)) return true;
     current = between.find(isIssuer);
-    // Each of them once: some name one another.
+    // Each intermediate is used once, since some sign one another.
     if (current !== undefined) between.splice(between.indexOf(current), 1);
   }
   return false;
 }
 
-/** The host names and addresses among the given ones that a certificate is for. PEM. */
+/** Those of the given host names and addresses that a PEM certificate is valid for. */
 export function namesIn(cert: Buffer, hosts: readonly string[]): string[] {
   const own = new X509Certificate(cert);
   return hosts.filter((host) => (isIP(host) === 0 ? own.checkHost(host) : own.checkIP(host)) !== undefined);

@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { bytesIn, handOverKeys, headOnlyKey, release } from '#lib/rpc/raw-body.ts';
-import { longestTimer } from '#lib/deadline.ts';
-import { leastTaken } from '#lib/rate-floor.ts';
+import { maxTimerMs } from '#lib/deadline.ts';
+import { minDownloadRate } from '#lib/rate-floor.ts';
 import { callerKey } from '#lib/rpc/status.ts';
 import type { RawBody } from '../rules/stream-bindings.ts';
 import { asIs, Outgoing, type CallOptions } from './call.ts';
@@ -19,7 +19,7 @@ import { sendWhole } from '../http/lingering-close.ts';
 /** What a download needs. */
 export interface DownloadOptions extends CallOptions {
   rawBody: RawBody;
-  /** Milliseconds in which a client takes at least as much as `leastTaken` says, or is cut off. */
+  /** Milliseconds in which a client takes at least as much as `minDownloadRate` says, or is cut off. */
   idle: number;
 }
 
@@ -166,12 +166,12 @@ function receive(
     const late = setTimeout(
       () =>
         location !== undefined && fail(new Problem(504, 'DEADLINE_EXCEEDED', 'The request took longer than it may')),
-      Math.min(Math.max(outgoing.deadline - Date.now(), 0), longestTimer),
+      Math.min(Math.max(outgoing.deadline - Date.now(), 0), maxTimerMs),
     );
 
     const begin = ({ status, headers }: DownloadHead, resume: () => void) => {
       response.writeHead(status, headers);
-      pacedResponse = new PacedResponse(response, { ...leastTaken, window: idle }, resume);
+      pacedResponse = new PacedResponse(response, { ...minDownloadRate, window: idle }, resume);
     };
     const end = () => {
       pacedResponse?.end();

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import { Metadata, status } from '@grpc/grpc-js';
-import { longestTimer } from '#lib/deadline.ts';
+import { maxTimerMs } from '#lib/deadline.ts';
 import { deadlineExceeded, isLost, isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
 import { statusIn } from '#lib/rpc/status.ts';
 import { BufferList } from './buffer-list.ts';
@@ -46,7 +46,7 @@ export class Exchange implements Receiver {
   endBy(deadline: number): void {
     this.#deadline = deadline;
     const left = Math.max(0, deadline - Date.now());
-    if (left <= longestTimer) this.#timer = setTimeout(() => this.#late(), left);
+    if (left <= maxTimerMs) this.#timer = setTimeout(() => this.#late(), left);
   }
 
   #late(): void {

@@ -75,7 +75,7 @@ export async function openBus(
   return observed(withPrefix(prefix, postgres!), publishes);
 
   async function there(engine: Engine): Promise<void> {
-    await awaitEngine(engine, { log, patience: waits ? config.START_PATIENCE : undefined });
+    await awaitEngine(engine, { log, patienceMs: waits ? config.START_PATIENCE : undefined });
   }
 }
 

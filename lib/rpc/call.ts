@@ -9,7 +9,7 @@ import { errorKinds, HubError, invalidFields, type FieldViolation } from '../err
 import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '../metrics.ts';
-import { leastRate, leastTaken, type RateFloorOptions } from '../rate-floor.ts';
+import { minBodyRate, minDownloadRate, type RateFloorOptions } from '../rate-floor.ts';
 import { apiKeyHeader, type AccessRule, type Callers } from './callers.ts';
 import { isWithoutPlace, placeRefusals, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
@@ -100,7 +100,11 @@ export interface ClientLimits {
   reading: RateFloorOptions;
 }
 
-export const defaultClientLimits: ClientLimits = { firstMessageMs: 10_000, sending: leastRate, reading: leastTaken };
+export const defaultClientLimits: ClientLimits = {
+  firstMessageMs: 10_000,
+  sending: minBodyRate,
+  reading: minDownloadRate,
+};
 
 /** Metadata of a service's call: whom the call is for. Only accepted from services. */
 export const onBehalfKey = 'x-on-behalf-of';

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
-import { longestTimer } from '../deadline.ts';
+import { maxTimerMs } from '../deadline.ts';
 import { changeHttp2Server } from './http2-server.ts';
 
 /** Milliseconds of each unit of `grpc-timeout` (gRPC over HTTP/2, Requests) that may be too long for a timer. */
@@ -18,6 +18,6 @@ export function boundTimeouts(server: Server): void {
 function bound(headers: IncomingHttpHeaders): void {
   const given = headers['grpc-timeout'];
   const [, digits, unit] = /^(\d{1,8})([HMS])$/.exec(String(given)) ?? [];
-  if (unit === undefined || Number(digits) * (units[unit] as number) <= longestTimer) return;
-  headers['grpc-timeout'] = `${Math.floor(longestTimer / 1_000)}S`;
+  if (unit === undefined || Number(digits) * (units[unit] as number) <= maxTimerMs) return;
+  headers['grpc-timeout'] = `${Math.floor(maxTimerMs / 1_000)}S`;
 }

@@ -63,7 +63,7 @@ export const settings = {
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   return startService({ name: 'file', config, log, database }, async ({ db, own, connect, serve }) => {
     const storage = own(await openStorage(config, { log }));
-    await awaitEngine(storageEngine(config, storage), { log, patience: config.START_PATIENCE });
+    await awaitEngine(storageEngine(config, storage), { log, patienceMs: config.START_PATIENCE });
     const limits = limitsOf(config, storage.smallestPart);
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
 

@@ -5,7 +5,7 @@ import { MessageServiceService } from '#gen/chat4all/message/v1/message.ts';
 import { OperationsServiceService } from '#gen/chat4all/message/v1/operations.ts';
 import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { duration, longestRetention, type Config } from '#lib/config.ts';
+import { duration, maxRetentionMs, type Config } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import { messageSettings } from '#lib/forgetting.ts';
 import type { Logger } from '#lib/log.ts';
@@ -40,7 +40,7 @@ export const settings = {
   DELIVERY_DEADLINE: duration({ min: 1_000, max: 7 * 86_400_000 })
     .default(30_000)
     .describe('how long after its acceptance a message is delivered or failed at the latest'),
-  DEAD_LETTER_RETENTION: duration({ min: 1_000, max: longestRetention })
+  DEAD_LETTER_RETENTION: duration({ min: 1_000, max: maxRetentionMs })
     .default(30 * 86_400_000)
     .describe('how long an event that was given up is kept, from then or from its last replay on'),
 };

@@ -5,7 +5,7 @@ import {
   duration,
   laptopSettings,
   list,
-  longestRetention,
+  maxRetentionMs,
   secret,
   text,
   type Config,
@@ -57,7 +57,7 @@ export const accountSettings = {
     .optional()
     .describe('email of the first administrator, who is made at the start; a user who has it becomes one'),
   ADMIN_PASSWORD: secret().optional().describe('password of the first administrator, by the rules of all passwords'),
-  AUDIT_RETENTION: duration({ min: 1_000, max: longestRetention })
+  AUDIT_RETENTION: duration({ min: 1_000, max: maxRetentionMs })
     .default(400 * day)
     .describe('how long it is kept what administrators have changed'),
 };

@@ -7,7 +7,7 @@ import {
 } from '#gen/chat4all/message/v1/operations.ts';
 import { hubDate } from '#lib/clock.ts';
 import { HubError, type FieldViolation } from '#lib/errors.ts';
-import { mostPageBytes } from '#lib/page-bytes.ts';
+import { maxPageBytes } from '#lib/page-bytes.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
 import { registry } from '#lib/rpc/schema.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
@@ -54,7 +54,7 @@ export function operationHandlers(options: OperationsOptions): Handlers<typeof O
       return {
         deadLetter: wireOf(letter),
         decoded: size > maxDecodedBytes ? undefined : decoded(letter),
-        value: size > mostPageBytes ? Buffer.alloc(0) : letter.value,
+        value: size > maxPageBytes ? Buffer.alloc(0) : letter.value,
       };
     },
 
