@@ -1,15 +1,13 @@
 import type { Backoff } from '../backoff.ts';
 
 /**
- * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, PostgreSQL (`postgres.ts`); both pass
- * `contract.ts`.
+ * The port to the event bus. Two adapters: Kafka (`kafka.ts`) and, on a laptop, PostgreSQL (`postgres.ts`); both pass `contract.ts`.
  *
- * Delivery is at least once and in the order of publication per key. Whoever consumes makes its effects happen once.
+ * Delivery is at least once, and in the order of publication per key. Consumers must make sure that each effect happens once.
  */
 
-/** An event as it is published. */
 export interface BusEvent {
-  /** UUID of this event: the same when the same event is published again. */
+  /** UUID of the event; the same when it is published again. */
   id: string;
   /** Full name of the protobuf message in `value`. */
   type: string;
@@ -17,11 +15,11 @@ export interface BusEvent {
   key: string;
   /** The protobuf message. At most 2 MiB, unless it was on a topic before. */
   value: Uint8Array;
-  /** Request id of the call that it comes from. */
+  /** Request id of the call that caused the event. */
   requestId: string;
   /** Only among dead letters: where the event comes from and why it is there. */
   deadLetter?: DeadLetter;
-  /** Only where it is published: it was on a topic before, perhaps by another program, and may be as large as the bus takes. */
+  /** Only when publishing: the event was on a topic before, perhaps from another program, and may be as large as the engine allows. */
   isReplayed?: boolean;
 }
 
@@ -34,23 +32,22 @@ export interface DeadLetter {
   group: string;
   /** The last error, as a line for an administrator. */
   reason: string;
-  /** How often it was tried on its own. */
+  /** How often it was tried by itself. */
   attempts: number;
   /** When it was given up, in milliseconds since the epoch. */
   failedAt: number;
 }
 
-/** The topic that takes the dead letters of `topic`. */
+/** The topic for the dead letters of `topic`. */
 export function deadLetterTopic(topic: string): string {
   return `${topic}.dead_letters`;
 }
 
-/** The topic whose dead letters `topic` takes; undefined if it takes none. */
+/** The topic whose dead letters go to `topic`; undefined if it is no topic for dead letters. */
 export function originOfDeadLetters(topic: string): string | undefined {
   return /^(.*)\.dead_letters$/.exec(topic)?.[1];
 }
 
-/** An event as it arrives. */
 export interface ReceivedEvent extends BusEvent {
   topic: string;
   partition: number;
@@ -61,37 +58,37 @@ export interface ConsumeOptions {
   /** Consumers of one group share the work; each group sees every event. */
   group: string;
   /**
-   * Takes a round: events of one topic and of any number of its partitions, in order within each. A normal return acknowledges all of
-   * them. If it throws, none may have taken effect in a way that a repetition would double: the events come again, those of each
-   * partition by themselves, first together, then one at a time.
+   * Handles a round: events of one topic and of any number of its partitions, in order within each. To return acknowledges all of them. If
+   * it throws, it must have had no effect that a repetition would double: the events come again, those of each partition by themselves,
+   * first together, then one at a time.
    *
-   * A transient failure (`isTransient` of lib/errors) is tried again, with backoff, until it works or the consumer stops; after one
-   * that means that it took too long (`isTimeout`), with half as many. With any other, an event is tried `retry.attempts` times on its
-   * own; then it goes to the topic `<topic>.dead_letters` and the ones behind it go on. So does one whose statement exceeds its time
-   * limit (`TimedOut`) four times as often. Meanwhile only this partition waits.
+   * A transient failure (`isTransient` of lib/errors) is retried with backoff until it succeeds or the consumer stops; after a timeout
+   * (`isTimeout`) with half as many events. After any other failure an event is tried `retry.attempts` times by itself; then it goes to the
+   * topic `<topic>.dead_letters`, and the events behind it go on. So does one whose statement runs into its timeout (`TimedOut`) four times
+   * as often. Meanwhile only this partition waits.
    *
-   * Rounds of different partitions may run at once, when one is slow; a partition is in one round at a time. One whose events have
+   * Rounds of different partitions may run at once when one is slow; a partition is in one round at a time. A partition whose events have
    * taken more than 2 s has rounds of its own for the next 10 s.
    *
-   * A single event runs in its call's context (`currentContext` of lib/context); a round of several, which mixes calls, in none.
+   * A single event is handled in its call's context (`currentContext` of lib/context); a round of several, which mixes calls, in none.
    */
   handle: (events: readonly ReceivedEvent[]) => Promise<void>;
-  /** Called, and tried until it works, before an event is put among the dead letters: ends what waits for the event. */
+  /** Called before an event goes to the dead letters, to end what waits for it. Retried until it succeeds. */
   onDeadLetter?: (event: ReceivedEvent, error: unknown) => Promise<void>;
-  /** Default: 5 attempts, 100 ms doubling up to 5 s between them. */
+  /** By default 5 attempts, with pauses from 100 ms doubling up to 5 s. */
   retry?: Backoff & { attempts: number };
   /**
-   * The shortest time between the beginnings of two rounds, in milliseconds; 30 by default. After a quiet moment an event is handled
-   * at once; while more come, they are handled together, and a round costs hardly more than one event. For effects that nobody waits
-   * for, choose more, at most 1,000.
+   * The minimum time between the starts of two rounds, in milliseconds; 30 by default. After a quiet moment an event is handled at once;
+   * while more come, they are handled together, at hardly more than the cost of one. For effects that nobody waits for choose more, 1,000
+   * at most.
    */
   interval?: number;
-  /** The most events that `handle` is given at once; 200 by default. They have 1 MiB at most, unless one alone has more. */
+  /** The maximum number of events in a round; 200 by default. Together they have 1 MiB at most, unless a single one is larger. */
   batchSize?: number;
 }
 
 export interface Consumer {
-  /** Lets the running round finish, acknowledges it and begins no other. Gives it at most 10 s. */
+  /** Lets the running round finish, for 10 s at most, acknowledges it and starts no other. */
   stop(): Promise<void>;
 }
 
@@ -104,20 +101,20 @@ export interface Lag {
 
 export interface Bus {
   /**
-   * Publishes events to one topic, in order. Returns once they are stored durably; makes the topic if it is missing.
+   * Publishes events to one topic, in order. Returns once they are stored durably. Creates the topic if it is missing.
    *
-   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if that can't be had within 5 s: the events may or may not be there
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if that fails or takes more than 5 s: the events may or may not be stored
    */
   publish(topic: string, events: readonly BusEvent[]): Promise<void>;
   /**
-   * Starts to consume, at the first event that the group has not acknowledged. Recovers by itself from lost connections.
-   * What was published before a topic had any group is there for the first one.
+   * Starts to consume at the first event that the group has not acknowledged. Reconnects by itself. Events that were published before a
+   * topic had any group are kept for the first group.
    *
-   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the bus is away at the start, and stays so for a while
+   * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the bus is unavailable at the start and stays so for a while
    */
   consume(options: ConsumeOptions): Promise<Consumer>;
   /**
-   * Whether the bus takes events now.
+   * Fulfilled if the bus accepts events now.
    *
    * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` within 2 s
    */

@@ -7,7 +7,7 @@ import { roundsContract } from './contract/rounds.ts';
 import { stoppingContract } from './contract/stopping.ts';
 import { takeoverContract } from './contract/takeover.ts';
 
-/** What every engine must do. Each test has topics of its own, so that they may run at once. */
+/** The contract of the bus, tested on every engine. Each test has topics of its own, so that they may run at once. */
 export function busContract(test: TestFn, engines: Engines): void {
   test.serial('an engine that stops and comes back: publish, probe and consume fail clearly and recover', async (t) => {
     const engine = await engines.startPrivate();

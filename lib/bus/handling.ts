@@ -9,16 +9,16 @@ import { deadLetterTopic, type Bus, type ConsumeOptions, type ReceivedEvent } fr
 /** The events of one partition in a round. */
 export interface PartitionBatch {
   partition: number;
-  /** In order; at least one. */
+  /** At least one, in order. */
   events: readonly ReceivedEvent[];
-  /** Aborted once another consumer may have the partition: then nothing new is begun. */
+  /** Aborted once another consumer may have the partition: then no further event is handled. */
   lost: AbortSignal;
 }
 
 /** How far a batch has come. */
 export interface Progress<B extends PartitionBatch> {
   batch: B;
-  /** So many of its first events need not come again. */
+  /** How many of its first events are settled and need not come again. */
   count: number;
 }
 
@@ -28,16 +28,16 @@ export interface RoundHandlerOptions<B extends PartitionBatch> {
   log: Logger;
   publish: Bus['publish'];
   /**
-   * Records the progress of several batches with one write. Batches that are lost are left out, and `lost` is aborted of those that
-   * turn out to be. Repeated until it succeeds.
+   * Records the progress of several batches with one write. Lost batches are left out; `lost` is aborted of batches that turn out to be
+   * lost. Retried until it succeeds.
    */
   commit: (progress: readonly Progress<B>[]) => Promise<void>;
-  /** Aborted when the consumer is to stop: then nothing new is begun. */
+  /** Aborted when the consumer should stop: then no further event is handled. */
   stopping: AbortSignal;
 }
 
 export interface RunningRound {
-  /** Settles once the round has been tried as a whole. What failed goes on by partition after that. Never rejects. */
+  /** Fulfilled once the round has been tried as a whole. After a failure its partitions go on separately. Never rejects. */
   triedTogether: Promise<void>;
   /** For each batch, whether all of it is settled: false if it was lost or the consumer stopped before its last event. */
   batches: Promise<boolean>[];
@@ -47,7 +47,7 @@ const defaultRetry = { attempts: 5, firstMs: 100, maxMs: 5_000 };
 /** A partition whose events took longer than this has rounds of its own for a while. */
 const slowHandlingMs = 2_000;
 const apartMs = 10_000;
-/** One event whose statement exceeds its time limit this many times `retry.attempts` is given up. */
+/** An event whose statement runs into its timeout this many times `retry.attempts` is given up. */
 const timeoutsPerAttempt = 4;
 
 /** `tooMuch`: handling took too long, and fewer events at once may succeed. */
@@ -56,9 +56,9 @@ type Outcome = 'handled' | 'interrupted' | 'tooMuch' | { error: unknown; attempt
 /**
  * Makes the function that handles rounds as `ConsumeOptions` promises: each event is handled, or goes to the dead letters.
  *
- * A round is tried as a whole. If that fails, each of its partitions goes on by itself, so that only the partition waits whose events
- * fail. So does a partition whose events were slow, which would slow down the others time and again. Rounds of different partitions
- * may run at once, those of one may not.
+ * A round is tried as a whole. If that fails, its partitions go on separately, so that only a partition whose events fail has to wait. A
+ * partition whose events were slow also goes on separately, since it would slow down the others again and again. Rounds of different
+ * partitions may run at once, rounds of one partition may not.
  */
 export function roundHandler<B extends PartitionBatch>(
   handler: RoundHandlerOptions<B>,
@@ -66,7 +66,7 @@ export function roundHandler<B extends PartitionBatch>(
   const { options, log, publish, stopping } = handler;
   const { handle, group, batchSize = defaultBatchSize, retry = defaultRetry } = options;
   const topicOf = (events: readonly ReceivedEvent[]) => events[0]?.topic;
-  /** Until when a partition has rounds of its own, in milliseconds since the start of the process. */
+  /** Until when each partition has rounds of its own, by performance.now(). */
   const apartUntil = new Map<number, number>();
 
   const backOff = (failures: number, signal: AbortSignal) => pauseFor(backoffMs(retry, failures), signal);
@@ -85,10 +85,10 @@ export function roundHandler<B extends PartitionBatch>(
   }
 
   /**
-   * Handles events of one partition, until that succeeds, fails for good or is interrupted.
+   * Handles events of one partition until that succeeds, fails for good or is interrupted.
    *
-   * @param firstFailure of a try that was already made with just these events
-   * @param triesTogether how often several events are tried before each is tried by itself
+   * @param firstFailure the failure of an attempt that was already made with exactly these events
+   * @param triesTogether how often several events are tried together before each is tried by itself
    */
   async function handleOrGiveUp(
     events: readonly ReceivedEvent[],
@@ -127,7 +127,7 @@ export function roundHandler<B extends PartitionBatch>(
     }
   }
 
-  /** Does what must succeed, for as long as it takes. @returns false if it was given up because of the signal */
+  /** Retries `work` until it succeeds. @returns false if the signal ended that */
   function mustSucceed(what: string, fields: object, signal: AbortSignal, work: () => Promise<void>): Promise<boolean> {
     return retryUntilDone(work, {
       backoff: retry,
@@ -166,9 +166,9 @@ export function roundHandler<B extends PartitionBatch>(
   }
 
   /**
-   * Handles a batch by itself.
+   * Handles one batch by itself.
    *
-   * @param failed how the round failed that was tried as a whole, if it was; `isSame` if it was this batch and nothing else
+   * @param failed how the whole round failed before, if it did; `isSame` if that round was exactly this batch
    */
   async function handleBatch(batch: B, failed?: { error: unknown; isSame: boolean }): Promise<boolean> {
     const { events } = batch;
@@ -205,7 +205,7 @@ export function roundHandler<B extends PartitionBatch>(
     return true;
   }
 
-  /** @returns the failure, after which each batch is to be handled by itself, or whether the round is acknowledged */
+  /** @returns the failure, if each batch should be handled by itself now; otherwise whether the round is acknowledged */
   async function handleTogether(batches: readonly B[]): Promise<{ error: unknown } | boolean> {
     const events = batches.flatMap((batch) => batch.events);
     const partitions = batches.map(({ partition }) => partition);
@@ -240,7 +240,6 @@ export function roundHandler<B extends PartitionBatch>(
   };
 }
 
-/** How many events a handler is given at once, unless it says otherwise. */
 export const defaultBatchSize = 200;
 
 function reasonOf(error: unknown): string {

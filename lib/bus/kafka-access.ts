@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { ConfigError, flag, secret, text, type Config } from '../config.ts';
 import { readCertificates, readKeyPair } from '../tls.ts';
 
-/** Settings of how a process is let into a Kafka. */
+/** Settings for access to Kafka: TLS and login. */
 export const kafkaAccessSettings = {
   KAFKA_TLS: flag().default(false).describe('whether Kafka is reached over TLS'),
   KAFKA_TLS_CA: text()

@@ -7,11 +7,10 @@ import { answersWithin, unavailable } from './publishing.ts';
 /** How the clients of kafkajs retry by themselves; times in milliseconds. */
 export const retry = { retries: 3, initialRetryTime: 100, maxRetryTime: 1_000 };
 
-/** Milliseconds that a client may take to disconnect. */
-export const disconnectLimit = 5_000;
+export const disconnectTimeoutMs = 5_000;
 
 const requests = counter('kafka_requests_total', 'Requests to Kafka, by their name in its protocol', {
-  // Those that every process makes that publishes and consumes.
+  // The requests of every process that publishes and consumes.
   api: [
     'ApiVersions',
     'CreateTopics',
@@ -33,7 +32,7 @@ const requests = counter('kafka_requests_total', 'Requests to Kafka, by their na
 /** Counts a request of a client of kafkajs. */
 export const countRequest = ({ payload }: RequestEvent) => requests.inc({ api: payload.apiName });
 
-/** A client that connects when it is first used and is replaced after a failure: kafkajs's own don't always recover. */
+/** A client that connects at its first use and is replaced after a failure: those of kafkajs don't always recover. */
 export function replaceable<Client extends { connect(): Promise<void>; disconnect(): Promise<void> }>(
   make: () => Client,
 ) {
@@ -42,14 +41,14 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
 
   async function discard(client: Client): Promise<void> {
     await waitAtMost(
-      disconnectLimit,
+      disconnectTimeoutMs,
       client.disconnect().catch(() => {}),
     );
   }
 
   return {
-    /** @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`, within `limit` milliseconds */
-    async use<T>(limit: number, work: (client: Client) => Promise<T>): Promise<T> {
+    /** @throws HubError UNAVAILABLE `BUS_UNAVAILABLE`, within `timeoutMs` */
+    async use<T>(timeoutMs: number, work: (client: Client) => Promise<T>): Promise<T> {
       if (closed) throw unavailable(new Error('the bus was stopped'));
       if (current === undefined) {
         const client = make();
@@ -57,7 +56,7 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
       }
       const used = current;
       const running = answersWithin(
-        limit,
+        timeoutMs,
         used.connected.then(() => work(used.client)),
       );
       used.running.add(running);
@@ -65,7 +64,7 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
         return await running;
       } catch (error) {
         if (current === used) current = undefined;
-        // What others still do with it has its own limit, and may well succeed.
+        // Other work on this client has its own timeout and may still succeed, so the client is closed after it.
         void Promise.allSettled(used.running).then(() => discard(used.client));
         throw error;
       } finally {
@@ -82,8 +81,8 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
 }
 
 /**
- * kafkajs's log in ours. It reports as errors and warnings what is part of a normal life (a rebalance, a broker that
- * restarts), and what fails for good is reported by the caller: so all of it is for those who look closer.
+ * Writes the log of kafkajs to ours, at level debug: it reports normal events (a rebalance, the restart of a broker) as errors and
+ * warnings, and failures of calls are reported by their callers.
  */
 export function logTo(log: Logger): logCreator {
   return () =>

@@ -12,7 +12,7 @@ import type { Logger } from '../log.ts';
 import { retryUntilDone } from '../retry.ts';
 import type { Bus, Consumer, ConsumeOptions } from './bus.ts';
 import { defaultBatchSize, roundHandler, type PartitionBatch } from './handling.ts';
-import { countRequest, disconnectLimit, retry } from './kafka-clients.ts';
+import { countRequest, disconnectTimeoutMs, retry } from './kafka-clients.ts';
 import { sizeOf, toEvent } from './kafka-events.ts';
 import { Pace } from './pace.ts';
 
@@ -29,14 +29,14 @@ const membership = {
   heartbeat: 1_500,
   fetchWait: 500,
   silence: 30_000,
-  /** The longest that fetching, and with it the heartbeat, is delayed. */
+  /** How long fetching, and with it the heartbeat, may be delayed. */
   maxHold: 1_000,
 };
 const restartBackoff = { firstMs: 500, maxMs: 500, jitter: 0 };
 const maxRoundBytes = 1024 * 1024;
 /**
- * How much of a topic is held in memory before a partition is paused: bytes of all partitions, and of one at most and at least. What one
- * fetch brings may come on top.
+ * How many bytes of a topic are buffered before partitions are paused: of all its partitions, and the maximum and minimum of one. One more
+ * fetch may come on top.
  */
 const buffering = {
   topicBytes: 8 * 1024 * 1024,
@@ -46,35 +46,35 @@ const buffering = {
   fetchBytes: 4 * 1024 * 1024,
 };
 
-/** What was fetched of a partition and waits for its turn. */
+/** The messages of a partition that were fetched and are not handled yet. */
 interface PartitionWork {
   partition: number;
-  /** What fetched it, and acknowledges it. */
+  /** The consumer that fetched them and commits their offsets. */
   consumer: KafkaConsumer;
   messages: KafkaMessage[];
-  /** Of `messages` and of what is being handled. */
+  /** The size of `messages` and of those being handled. */
   bytes: number;
-  /** Offset of the first message not fetched yet. What comes before it again, after a rebalance, is known already. */
+  /** The offset of the first message that was not fetched yet. Earlier ones that come again after a rebalance are skipped. */
   next: bigint;
   paused: boolean;
-  /** Aborted when the partition may be somebody else's. */
+  /** Aborted when the partition may belong to another member. */
   lost: AbortController;
 }
 
-/** What a round has of a partition. */
+/** The part of a round from one partition. */
 interface KafkaBatch extends PartitionBatch {
   work: PartitionWork;
   messages: readonly KafkaMessage[];
 }
 
 /**
- * Consumes one topic for one group, which is a Kafka group of its own: kafkajs divides a group's partitions well only if
- * all its members take the same topics.
+ * Consumes one topic for one group, which is a Kafka group of its own: kafkajs assigns a group's partitions evenly only if all its members
+ * subscribe to the same topics.
  *
- * kafkajs only fetches: it would let a batch that takes long, or is tried again and again, hold up all partitions of its
- * broker. What it has fetched is kept here by partition; a round takes from all partitions that nothing is being done with, and
- * commits the offsets of all of them at once. kafkajs fetches again when its batches are taken: that is put off until the next round
- * may begin, so that the broker is asked once a round and not once for each event.
+ * kafkajs is only used to fetch: its own loop would let a batch that is slow or retried hold up all partitions of its broker. Fetched
+ * messages are kept here by partition; a round takes those of all partitions that no round is working on, and commits all their offsets at
+ * once. kafkajs fetches again when its batch handler returns: that is delayed until the next round may begin, so that the broker is asked
+ * once per round and not once per event.
  */
 export async function consumeTopic({
   kafka,
@@ -100,7 +100,7 @@ export async function consumeTopic({
     Math.max(buffering.minPartitionBytes, Math.floor(buffering.topicBytes / partitions)),
   );
   const works = new Map<number, PartitionWork>();
-  /** By partition: settles once nothing is being handled any more. Outlives a `PartitionWork` that was dropped. */
+  /** By partition: fulfilled once none of its events is being handled. Kept when the partition's `PartitionWork` is dropped. */
   const busy = new Map<number, Promise<void>>();
   let memberId: string | undefined;
   let lastSign = performance.now();
@@ -150,7 +150,7 @@ export async function consumeTopic({
       throw error;
     }
     signOfLife();
-    // Not waited for: it returns once this member has joined, for which it may have to wait for one that is gone.
+    // Not awaited: it returns once this member has joined, which may have to wait for the session of a dead member to expire.
     consumer
       .run({
         autoCommit: false,
@@ -161,7 +161,7 @@ export async function consumeTopic({
     return running;
   }
 
-  /** Otherwise the group would wait for the member that this consumer was before, until its session is over. */
+  /** Removes this consumer's previous member from the group, which would otherwise wait until that member's session expires. */
   async function leaveGroup(cluster: Cluster, member: string): Promise<void> {
     type Leavable = Broker & { leaveGroup(request: { groupId: string; memberId: string }): Promise<unknown> };
     try {
@@ -174,7 +174,7 @@ export async function consumeTopic({
 
   async function disconnect(consumer: KafkaConsumer): Promise<void> {
     await waitAtMost(
-      disconnectLimit,
+      disconnectTimeoutMs,
       consumer.disconnect().catch(() => {}),
     );
   }

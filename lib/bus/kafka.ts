@@ -5,14 +5,14 @@ import { originOfDeadLetters, type Bus, type Consumer } from './bus.ts';
 import { countRequest, logTo, replaceable, retry } from './kafka-clients.ts';
 import { consumeTopic, groupOf } from './kafka-consumer.ts';
 import { toMessage } from './kafka-events.ts';
-import { answersWithin, checkName, publisher, runs, tellOfPartitions } from './publishing.ts';
+import { answersWithin, checkName, publisher, runs, warnOfPartitions } from './publishing.ts';
 
 /** The bus on Kafka, through kafkajs. */
 export interface KafkaBusOptions {
   brokers: readonly string[];
-  /** How they are reached: in plain text and without a login, if it is empty. */
+  /** TLS and login; empty for plain text without a login. */
   access: Pick<KafkaConfig, 'ssl' | 'sasl'>;
-  /** Of topics that are made here. */
+  /** The number of partitions of topics that are created here. */
   partitions: number;
   clientId: string;
   log: Logger;
@@ -26,17 +26,17 @@ const limits = {
   admin: 5_000,
   consume: 10_000,
 };
-/** Bytes of a message, as a topic takes it. A dead letter is the event and what is said of it, and as it is stored here it may be larger. */
-const largestMessage = { event: 4 * 1024 * 1024, deadLetter: 8 * 1024 * 1024 };
-const largestRequest = { events: 1_000, bytes: 1024 * 1024 };
+/** `max.message.bytes` of topics. A dead letter is the event plus its reason, so its limit is larger. */
+const maxMessageBytes = { event: 4 * 1024 * 1024, deadLetter: 8 * 1024 * 1024 };
+const maxRequest = { events: 1_000, bytes: 1024 * 1024 };
 const deadLetterRetention = 30 * 24 * 3_600_000;
 
-/** The bus on Kafka, with what asks whether Kafka is there and takes us: what it refuses is no HubError. */
+/** The bus on Kafka, with a check for the start of a process. A refusal by Kafka is not a HubError. */
 export interface KafkaBus extends Bus {
   ask(): Promise<void>;
 }
 
-/** Opens the bus on Kafka. Doesn't connect yet: whatever needs Kafka first does. */
+/** Opens the bus on Kafka. The first use connects. */
 export function openKafkaBus({ brokers, access, partitions, clientId, log }: KafkaBusOptions): KafkaBus {
   const kafka = new Kafka({
     clientId,
@@ -65,13 +65,13 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
     return client;
   };
   const admin = replaceable(newAdmin);
-  // A client of its own: a probe that is late must not cut off what the other one is doing.
+  // A client of its own: a probe that times out must not disconnect the other client.
   const prober = replaceable(newAdmin);
   const consumers = new Set<Consumer>();
 
   /**
-   * One thing after the other, of those that have the admin client of kafkajs learn of topics: an answer that comes late makes it forget
-   * what it has learnt meanwhile, and then it throws a TypeError.
+   * Requests that make the admin client of kafkajs load metadata of topics run one after the other: a late answer would overwrite newer
+   * metadata, and kafkajs then throws a TypeError.
    */
   let lastTurn: Promise<unknown> = Promise.resolve();
   function inTurn<T>(ask: () => Promise<T>): Promise<T> {
@@ -84,7 +84,7 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
   async function makeTopic(topic: string): Promise<void> {
     if (madeTopics.has(topic)) return;
     const isOfDeadLetters = originOfDeadLetters(topic) !== undefined;
-    const largest = isOfDeadLetters ? largestMessage.deadLetter : largestMessage.event;
+    const largest = isOfDeadLetters ? maxMessageBytes.deadLetter : maxMessageBytes.event;
     const configEntries = [{ name: 'max.message.bytes', value: String(largest) }];
     if (isOfDeadLetters) {
       configEntries.push({ name: 'retention.ms', value: String(deadLetterRetention) });
@@ -92,16 +92,16 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
     await admin.use(limits.topic, async (client) => {
       const wanted = { topic, numPartitions: partitions, configEntries };
       await inTurn(() => client.createTopics({ topics: [wanted], waitForLeaders: false }));
-      // A topic has no leaders for a moment, and a broker may not even have heard of it.
+      // A new topic has no leaders for a moment, and a broker may not know it yet.
       const { topics } = await untilSettled(limits.topic, () => client.fetchTopicMetadata({ topics: [topic] }));
-      tellOfPartitions(log, { topic, partitions, found: topics[0]!.partitions.length });
+      warnOfPartitions(log, { topic, partitions, found: topics[0]!.partitions.length });
     });
     madeTopics.add(topic);
   }
 
   const publish = publisher(async (topic, events, isLate) => {
     await makeTopic(topic);
-    for (const run of runs(events, largestRequest.events, largestRequest.bytes)) {
+    for (const run of runs(events, maxRequest.events, maxRequest.bytes)) {
       if (isLate()) return;
       await producer.use(limits.store, (client) =>
         client.send({ topic, acks: -1, timeout: 4_000, messages: run.map(toMessage) }),
@@ -177,26 +177,26 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
   };
 }
 
-/** The error that says that Kafka refuses us (authentication or authorization), if it is among the causes: a retry changes nothing. */
+/** Finds an authentication or authorization error among the causes: retrying is of no use then. */
 function refusalIn(error: unknown): Error | undefined {
   if (!(error instanceof Error)) return undefined;
   if (/SASL|Authorization/.test(error.name)) return new Error(error.message);
   return refusalIn(error.cause);
 }
 
-/** Asks again while Kafka says that it can't tell yet: the admin client of kafkajs doesn't by itself. */
+/** Retries while Kafka's answer is a retriable error, which the admin client of kafkajs doesn't do by itself. */
 async function untilSettled<T>(limit: number, ask: () => Promise<T>): Promise<T> {
   for (const giveUp = performance.now() + limit; ; await wait(100)) {
     try {
       return await ask();
     } catch (error) {
-      if (!isPassing(error) || performance.now() > giveUp) throw error;
+      if (!isRetriable(error) || performance.now() > giveUp) throw error;
     }
   }
 }
 
-/** Whether kafkajs says that trying again may help; when it has itself tried often enough, it says so of the cause only. */
-function isPassing(error: unknown): boolean {
+/** Whether kafkajs calls an error retriable; once it has exhausted its own retries, only the cause is marked so. */
+function isRetriable(error: unknown): boolean {
   const { retriable, cause } = error as { retriable?: boolean; cause?: { retriable?: boolean } };
   return retriable === true || cause?.retriable === true;
 }

@@ -7,7 +7,7 @@ const unpublished = counter('bus_publish_failures_total', 'Publications that fai
 const consumed = counter('bus_handled_total', 'Events that a group has handled', ['topic', 'group']);
 const rounds = counter('bus_rounds_total', 'Rounds of events that a group has handled', ['topic', 'group']);
 const failed = counter('bus_failures_total', 'Rounds of events that were tried and failed', ['topic', 'group']);
-const buried = counter('bus_dead_letters_total', 'Events that a group has given up', ['topic', 'group']);
+const deadLettered = counter('bus_dead_letters_total', 'Events that a group has given up', ['topic', 'group']);
 const behind = sharedGauge('bus_lag_events', 'Events on a topic that a group has not handled', [
   'topic',
   'group',
@@ -15,9 +15,9 @@ const behind = sharedGauge('bus_lag_events', 'Events on a topic that a group has
 ]);
 
 /**
- * The same bus, whose work is counted.
+ * The same bus with metrics.
  *
- * @param topics those that are known to be published on
+ * @param topics the topics that are known to be published on
  */
 export function observed(bus: Bus, topics: readonly string[] = []): Bus {
   for (const each of [published, publications, unpublished]) beginAtZero(each, { topic: topics });
@@ -35,11 +35,11 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
     },
     async consume(options) {
       const { topics, group, handle, onDeadLetter } = options;
-      for (const each of [consumed, rounds, failed, buried]) beginAtZero(each, { topic: topics, group: [group] });
+      for (const each of [consumed, rounds, failed, deadLettered]) beginAtZero(each, { topic: topics, group: [group] });
       const consumer = await bus.consume({
         ...options,
         async handle(events) {
-          // A round is of one topic.
+          // All events of a round are of one topic.
           const labels = { topic: events[0]!.topic, group };
           try {
             await handle(events);
@@ -52,7 +52,7 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
         },
         async onDeadLetter(event, error) {
           await onDeadLetter?.(event, error);
-          buried.inc({ topic: event.topic, group });
+          deadLettered.inc({ topic: event.topic, group });
         },
       });
       const forget = sample(async (tell) => {

@@ -33,17 +33,17 @@ export const busSettings = {
 export interface OpenBusOptions {
   log: Logger;
   clientId: string;
-  /** Topics that the process is going to publish on, as far as it knows: for its counters. */
+  /** The topics that the process is known to publish on, for its counters. */
   publishes?: readonly string[];
-  /** Whether to wait for an engine that is away, for START_PATIENCE; otherwise that fails at once. */
+  /** Whether to wait up to START_PATIENCE for an unavailable engine; otherwise that fails at once. */
   waits?: boolean;
 }
 
 /**
- * Opens the bus that the configuration names, once its engine is there.
+ * Opens the bus that the configuration names, once its engine is available.
  *
- * @throws ConfigError unless exactly one of the two is named, with all that it needs, and takes us
- * @throws StartError if it stays away; HubError UNAVAILABLE `BUS_UNAVAILABLE` if that was not to be waited for
+ * @throws ConfigError unless exactly one engine is configured completely and accepts us
+ * @throws StartError if the engine stays unavailable; HubError UNAVAILABLE `BUS_UNAVAILABLE` if it is and `waits` is not set
  */
 export async function openBus(
   config: Config<typeof busSettings>,
@@ -53,7 +53,7 @@ export async function openBus(
   if ((brokers === undefined) === (url === undefined)) {
     throw new ConfigError([`set one of KAFKA_BROKERS and BUS_DATABASE_URL${url === undefined ? '' : ', not both'}`]);
   }
-  // Imported only now, so that a process loads the library of one engine.
+  // Imported here so that a process only loads the library of one engine.
   if (brokers !== undefined) {
     const { openKafkaBus } = await import('./kafka.ts');
     const { ask, ...kafka } = openKafkaBus({ brokers, access: kafkaAccess(config), partitions, clientId, log });
@@ -79,7 +79,7 @@ export async function openBus(
   }
 }
 
-/** A bus whose topics and groups have other names than its users give them. */
+/** A bus that adds a prefix to the names of its topics and groups. */
 function withPrefix(prefix: string, bus: Bus): Bus {
   if (prefix === '') return bus;
   const cut = (name: string) => name.slice(prefix.length);

@@ -1,11 +1,13 @@
 const defaultIntervalMs = 30;
-/** How long a running round delays the next one, so that events that come meanwhile share it. A slower round delays nothing. */
+/**
+ * How long a running round delays the next one, so that the events that come meanwhile share it. A round that takes longer doesn't delay
+ * the next one any more.
+ */
 const maxDelayMs = 200;
 
 /**
- * Says when a consumer may begin its next round: at once after a pause in which no event came; while more events come, once in an
- * interval, and not before the last round is over, unless that takes long. So events are handled together, at hardly more than the cost
- * of one.
+ * Decides when a consumer may begin its next round: at once after a pause without events; while events keep coming, once per interval, and
+ * not before the last round is over, unless that takes long. So events are handled together, at hardly more than the cost of one.
  */
 export class Pace {
   readonly #interval: number;
@@ -25,12 +27,12 @@ export class Pace {
     return Math.max(0, this.#began + shortest - performance.now());
   }
 
-  /** Begins the interval anew, without a round: there were no events. */
+  /** Restarts the interval without a round: there were no events. */
   rest(): void {
     this.#began = performance.now();
   }
 
-  /** A round begins, which is over when `round` settles. */
+  /** A round has begun; it is over when `round` settles. */
   begin(round: Promise<void>): void {
     this.rest();
     this.#running = round;

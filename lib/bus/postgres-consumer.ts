@@ -9,28 +9,28 @@ import { Pace } from './pace.ts';
 import { firstOf } from './postgres-tables.ts';
 
 const lease = { lastsMs: 6_000, renewEveryMs: 2_000 };
-/** How long a consumer counts as a member of its group, which share the partitions, and how often it renews that. */
+/** How long a consumer counts as a member of its group, whose members share the partitions, and how often it renews that. */
 const presence = { lastsMs: 30_000, renewEveryMs: 10_000 };
-/** Polling finds events whose notification was lost, and leases that have expired. */
+/** Polling finds events whose notification was lost, and expired leases. */
 const pollIntervalMs = 3_000;
-/** The pause between two looks for events that can be deleted, and that between two deletions while there are some. */
+/** The pause between two searches for events that can be deleted, and between two deletions while there are some. */
 const deletion = { lookEvery: 5_000, pause: 1_000 };
 const stopLimitMs = 10_000;
 const maxRoundBytes = 1024 * 1024;
 
-/** Events of a partition that are deleted by one statement. */
+/** The maximum number of events of a partition that one statement deletes. */
 const deletedAtOnce = 2_000n;
 
-/** A partition that is claimed for one round, with what the round has of it. */
+/** A partition that is claimed for one round, with its events. */
 interface Claim extends PartitionBatch {
   epoch: string;
   /** The offsets of the events. */
   offsets: readonly bigint[];
-  /** Aborted once the claim is known to be somebody else's. */
+  /** Aborts `lost`, once another consumer is known to have the partition. */
   losing: AbortController;
-  /** Whether it is being given up, so that it may be gone at any moment. */
+  /** Whether the claim is being released, so that another consumer may take it at any moment. */
   ending: boolean;
-  /** How many of the events need not come again. */
+  /** How many of the events are settled. */
   done: number;
 }
 
@@ -75,9 +75,9 @@ export function consumeTopic({
   const where = { topic, group };
   const stopping = new AbortController();
   const claims = new Map<Claim, Promise<void>>();
-  /** How many of them are being tried together. Those that have failed or are slow don't count against the share. */
+  /** How many claims are tried together. Those that have failed or are slow don't count against this consumer's share. */
   let together = 0;
-  /** How often partitions were asked for. */
+  /** Counts the attempts to claim partitions. */
   let asked = 0;
   /** Whether there may be something to claim. */
   let isDue = true;
@@ -113,8 +113,8 @@ export function consumeTopic({
   }
 
   /**
-   * Takes partitions that nobody works on, with what is next in them: the first events of each, then the second ones, up to the limits of
-   * a round. Leaves the other consumers of the group their share.
+   * Claims free partitions with their next events: the first event of each, then the second ones, up to the limits of a round. Leaves the
+   * other consumers of the group their share of partitions.
    */
   async function claim(): Promise<Claim[]> {
     asked += 1;
@@ -184,7 +184,7 @@ export function consumeTopic({
     const at = asked;
     const events = some.reduce((sum, claim) => sum + claim.events.length, 0);
     const bytes = some.reduce((sum, claim) => sum + bytesOf(claim.events), 0);
-    // Of a round that is nearly full there is more, most likely.
+    // If the round is nearly full, there are probably more events.
     const isFull = events >= batchSize || bytes > maxRoundBytes / 2;
     const round = handleRound(some);
     for (const [index, claim] of some.entries()) {
@@ -196,7 +196,7 @@ export function consumeTopic({
         )
         .finally(() => {
           claims.delete(claim);
-          // While it was held it was left out of what was asked for.
+          // Attempts to claim while this claim was held have left its partition out.
           if (isFull || asked !== at) wake();
         });
       claims.set(claim, finished);
@@ -206,7 +206,7 @@ export function consumeTopic({
     pace.begin(round.triedTogether);
   }
 
-  /** What is left of the part is for the next one who asks. */
+  /** Releases a claim. The events that are left go to the next claim of the partition. */
   async function release(claim: Claim): Promise<void> {
     if (claim.lost.aborted) return;
     claim.ending = true;
@@ -227,7 +227,7 @@ export function consumeTopic({
     },
   });
 
-  /** Writes down how far claims have come, and which of them end by that. Those that are not this consumer's any more are lost. */
+  /** Records the progress of claims, and releases those of which it is the last. Claims that another consumer has taken over are lost. */
   async function record(progress: readonly (Progress<Claim> & { isLast: boolean })[]): Promise<void> {
     const rows = await query<{ partition: number }>(
       `update progress g set next = s.next, owner = case when s.is_last then null else g.owner end,
@@ -286,11 +286,11 @@ export function consumeTopic({
     );
     return presence.renewEveryMs;
   });
-  /** By partition, the offset below which this process has seen everything deleted. */
+  /** By partition, the offset below which all events are known to be deleted. */
   const deleted = new Map<number, bigint>();
   const deleting = repeat('deleting events that all groups have', log, async () => {
     if (deleted.size === 0) {
-      // Not asked for each time: it reads all that was deleted lately.
+      // Cached, since the query reads past all recently deleted rows.
       const firsts = await query<{ partition: number; first: string }>(
         `select partition, ${firstOf('p')} as first from partitions p where topic = $1`,
         [topic],
@@ -307,7 +307,7 @@ export function consumeTopic({
       return upto > from ? [{ partition, from, upto }] : [];
     });
     if (due.length === 0) return deletion.lookEvery;
-    // In one order everywhere, so that two that delete at once wait for each other instead of blocking each other.
+    // Rows are locked in a fixed order, so that two concurrent deletions don't deadlock.
     await query(
       `delete from events e using unnest($2::int[], $3::bigint[], $4::bigint[]) as d (partition, low, high)
         where e.topic = $1 and e.partition = d.partition and e."offset" >= d.low and e."offset" < d.high`,
@@ -334,7 +334,7 @@ export function consumeTopic({
         running.then(() => Promise.all(claims.values())),
       );
       await Promise.all([renewing.stop(), deleting.stop(), present.stop()]);
-      // Whoever doesn't get to that is forgotten a little later.
+      // If this fails, the row expires a little later.
       await query('delete from consumers where topic = $1 and consumer_group = $2 and owner = $3', [
         topic,
         group,

@@ -1,9 +1,12 @@
 import type pg from 'pg';
 
-/** The schema that the bus on PostgreSQL has for itself. */
+/** The schema of the bus on PostgreSQL. */
 export const schema = 'bus';
 
-/** Made by whoever opens the bus first. Rows that change all the time have room beside them, so that no index changes with them. */
+/**
+ * Created by the first process that opens the bus. Tables whose rows change all the time have free space in their pages (fillfactor), so
+ * that updates need not touch the indexes (HOT).
+ */
 const tables = `
   create table if not exists ${schema}.partitions (
     topic text, partition int, last bigint not null default 0, primary key (topic, partition)
@@ -24,8 +27,8 @@ const tables = `
   ) with (fillfactor = 50)`;
 
 /**
- * What pg-boss has left, which had the bus before: events that were not acknowledged by all groups are taken over, in their order, and
- * its tables go. A group may see events again that it has acknowledged there.
+ * Migrates from pg-boss, on which the bus was built before: events that not all groups have acknowledged are copied in their order, and its
+ * tables are dropped. A group may see events again that it had acknowledged.
  */
 const takeOver = `
   do $$
@@ -63,16 +66,16 @@ const takeOver = `
     end loop;
   end $$`;
 
-/** The offset of the first event that is still there of a partition; the next one's if there is none. */
+/** SQL for the offset of a partition's first event that is still stored, or of its next one if there is none. */
 export function firstOf(partition: string): string {
   return `coalesce((select min("offset") from events e
     where e.topic = ${partition}.topic and e.partition = ${partition}.partition), ${partition}.last + 1)`;
 }
 
-/** Makes what is missing, if the role may. */
+/** Creates the tables that are missing, if the role may. */
 export async function makeTables(pool: pg.Pool): Promise<void> {
   const { rows } = await pool.query(`select 1 from pg_namespace where nspname = $1`, [schema]);
   if (rows.length === 0) await pool.query(`create schema if not exists ${schema}`);
-  // Processes that start together would collide on the catalogue. All of it is one transaction, as several statements at once are.
+  // Processes that start together would collide in the system catalogue. Several statements in one query run as one transaction.
   await pool.query(`select pg_advisory_xact_lock(hashtext('${schema} tables')); ${tables}; ${takeOver}`);
 }

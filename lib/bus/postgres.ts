@@ -8,19 +8,19 @@ import { retryUntilDone } from '../retry.ts';
 import type { Bus, Consumer } from './bus.ts';
 import { consumeTopic, type TopicConsumer } from './postgres-consumer.ts';
 import { firstOf, makeTables, schema } from './postgres-tables.ts';
-import { answersWithin, checkName, publisher, runs, tellOfPartitions, unavailable } from './publishing.ts';
+import { answersWithin, checkName, publisher, runs, warnOfPartitions, unavailable } from './publishing.ts';
 
 /**
- * The bus on PostgreSQL, for a single machine: a log of events for each partition of a topic, as Kafka has it.
+ * The bus on PostgreSQL, for a single machine: like Kafka, it has a log of events for each partition of a topic.
  *
- * - `partitions`: the offset of the last event of each partition. Whoever publishes locks those that it appends to until it has
- *   committed, so offsets have no gaps and are committed in their order: who has read up to one has missed none before it.
- * - `events`: the events, by topic, partition and offset. What all groups have acknowledged is deleted.
- * - `progress`: for each group and partition the offset of the next event that it has not acknowledged, and who works there. A
- *   consumer claims all partitions that have something, or its share of them, for one round. A claim is a lease, which its holder
- *   renews; one that isn't renewed goes to the next who asks. `epoch` grows with each claim, and fences: whoever comes back late
- *   neither renews nor acknowledges what another has taken over.
- * - `consumers`: who is there, for each group. So many share its partitions.
+ * - `partitions`: the offset of the last event of each partition. A publisher locks the partitions that it appends to until it has
+ * committed, so offsets have no gaps and are committed in order: a reader that has seen one offset has missed none before it.
+ * - `events`: the events, by topic, partition and offset. They are deleted once all groups have acknowledged them.
+ * - `progress`: for each group and partition the offset of the first event that is not acknowledged, and the consumer that works there. A
+ * consumer claims all partitions that have events, or its share of them, for one round. A claim is a lease that its holder renews; an
+ * expired one goes to the next consumer that asks. `epoch` grows with each claim and is the fencing token: a consumer whose claim was taken
+ * over can neither renew nor acknowledge.
+ * - `consumers`: the live consumers of each group, who share its partitions.
  */
 export interface PostgresBusOptions {
   url: string;
@@ -29,22 +29,22 @@ export interface PostgresBusOptions {
   log: Logger;
 }
 
-/** Whoever publishes notifies this channel of PostgreSQL, with the topic. */
+/** Publishers notify this channel of PostgreSQL, with the topic. */
 const channel = 'bus';
 
-/** Milliseconds that a consumer may take to start, and each try of it. */
-const startLimit = 30_000;
+/** How long a consumer may take to start, with all its attempts. */
+const startTimeoutMs = 30_000;
 const tryLimit = 10_000;
 const startBackoff = { firstMs: 500, maxMs: 500, jitter: 0 };
-/** Beside the one that listens. */
-const mostConnections = 8;
-/** Of one statement that publishes. */
-const largestRun = { events: 500, bytes: 1024 * 1024 };
+/** Beside the connection that listens for notifications. */
+const maxConnections = 8;
+/** The limits of one statement that publishes. */
+const maxRun = { events: 500, bytes: 1024 * 1024 };
 
 /**
- * Opens the bus on the database at `url`, whose role owns the schema `bus` or may make it.
+ * Opens the bus on the database at `url`, whose role owns the schema `bus` or may create it.
  *
- * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the database is away; what PostgreSQL says if it refuses us
+ * @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` if the database is unavailable; PostgreSQL's own error if it refuses us
  */
 export async function openPostgresBus({ url, partitions, clientId, log }: PostgresBusOptions): Promise<Bus> {
   const connection = {
@@ -57,11 +57,11 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
     keepAlive: true,
     options: `-c search_path=${schema}`,
   };
-  const pool = new pg.Pool({ ...connection, max: mostConnections, idleTimeoutMillis: 60_000 });
-  const forget = mayConnect(mostConnections);
+  const pool = new pg.Pool({ ...connection, max: maxConnections, idleTimeoutMillis: 60_000 });
+  const forget = mayConnect(maxConnections);
   pool.on('error', (error) => log.debug({ err: error }, 'an idle bus connection was lost'));
   const names = new Map<string, string>();
-  /** Its text must be a constant: each connection plans it once. */
+  /** `text` must be a constant: it is prepared once on each connection. */
   async function query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
     let name = names.get(text);
     if (name === undefined) names.set(text, (name = `bus${names.size}`));
@@ -87,7 +87,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
 
   const publish = publisher(async (topic, events, isLate) => {
     await makeTopic(topic);
-    for (const run of runs(events, largestRun.events, largestRun.bytes)) {
+    for (const run of runs(events, maxRun.events, maxRun.bytes)) {
       if (isLate()) return;
       await query(
         `with given as (
@@ -121,7 +121,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
   });
 
   const madeTopics = new Set<string>();
-  /** Makes a topic with all its partitions, so that whoever sees some of them sees how many they are. */
+  /** Creates a topic with all its partitions in one statement, so that a reader never sees only some of them. */
   async function makeTopic(topic: string): Promise<void> {
     if (madeTopics.has(topic)) return;
     const [row] = await query<{ found: number }>(
@@ -131,12 +131,12 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
        select count(*)::int as found from partitions where topic = $1`,
       [topic, partitions],
     );
-    // As it was before: there may have been none.
-    if (row!.found > 0) tellOfPartitions(log, { topic, partitions, found: row!.found });
+    // The number from before this statement, which may be 0.
+    if (row!.found > 0) warnOfPartitions(log, { topic, partitions, found: row!.found });
     madeTopics.add(topic);
   }
 
-  /** Makes the group known, if it isn't: it begins with the first event that is still there. */
+  /** Registers the group if it is new: it begins with the first event that is still stored. */
   async function subscribe(topic: string, group: string): Promise<void> {
     await makeTopic(topic);
     await query(
@@ -146,9 +146,9 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
     );
   }
 
-  /** A database that is busy while everything starts is no reason to give up. */
+  /** Retries, since the database may be busy while all processes start. */
   async function retryForAWhile(work: () => Promise<void>): Promise<void> {
-    const giveUpAt = performance.now() + startLimit;
+    const giveUpAt = performance.now() + startTimeoutMs;
     await retryUntilDone(() => answersWithin(tryLimit, work()), {
       backoff: startBackoff,
       onFailure(error) {

@@ -4,16 +4,16 @@ import type { Logger } from '../log.ts';
 import type { Bus, BusEvent } from './bus.ts';
 
 /** How long `publish` may take, in milliseconds. */
-const publishLimit = 5_000;
+const publishTimeoutMs = 5_000;
 
-/** Of what is published for the first time. Whoever consumes has to take what is there, and to put it among the dead letters. */
-const largestValue = 2 * 1024 * 1024;
-/** Of calls that are stored together. */
+/** The maximum size of a new event. Consumers have to accept larger ones, and to move them to the dead letters. */
+const maxValueBytes = 2 * 1024 * 1024;
+/** The limits of calls that are stored together. */
 const together = { events: 1_000, bytes: 1024 * 1024 };
-/** Of a topic's calls that wait. */
-const mostWaiting = 32 * 1024 * 1024;
+/** The maximum size of the waiting calls of a topic. */
+const maxWaitingBytes = 32 * 1024 * 1024;
 
-/** The bus is away: try again in a second. */
+/** The error for a bus that is unavailable; it asks to retry after a second. */
 export function unavailable(cause: unknown): HubError {
   if (cause instanceof HubError) return cause;
   return new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'The message bus is not available at the moment', {
@@ -22,35 +22,35 @@ export function unavailable(cause: unknown): HubError {
   });
 }
 
-/** Waits for `work`, at most `limit` milliseconds; whatever goes wrong with it means that the bus is away. */
-export async function answersWithin<T>(limit: number, work: Promise<T>): Promise<T> {
+/** Waits up to `timeoutMs` for `work`. Any failure means that the bus is unavailable. */
+export async function answersWithin<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
   try {
-    return await within(limit, work, () => new Error(`no answer within ${limit} ms`));
+    return await within(timeoutMs, work, () => new Error(`no answer within ${timeoutMs} ms`));
   } catch (error) {
     throw unavailable(error);
   }
 }
 
-/** A call of `publish` whose turn has not come. */
+/** A call of `publish` that waits to be stored. */
 interface Waiting {
   events: readonly BusEvent[];
   bytes: number;
   /** Fulfilled once the events are stored. */
   stored: PromiseWithResolvers<void>;
-  /** Its caller has been told that it failed: storing it now would only put it behind what came after it. */
+  /** Whether its caller has been told that it failed. Then it isn't stored any more: it would come after later calls. */
   late: boolean;
 }
 
 /**
- * How an adapter stores events, in order. What is stored piece by piece is given up once `isLate` says so: its caller has been told that
- * it failed, and other calls are being stored.
+ * Stores events in order, as an adapter does it. One that stores them in several steps stops once `isLate` returns true: the caller has
+ * been told that the call failed, and later calls are being stored.
  */
 export type Store = (topic: string, events: readonly BusEvent[], isLate: () => boolean) => Promise<void>;
 
 /**
- * Makes `publish` of a bus out of the adapter's way to store events: checks them, keeps the publications to one topic in
- * the order of the calls, and answers in time. What comes while another call is being stored is stored together after it; when too
- * much waits already, it is refused as if the bus were away.
+ * Makes the `publish` of a bus from an adapter's `store`: validates events, stores those of one topic in the order of the calls, and
+ * answers within the timeout. Calls that come while another one is being stored are stored together after it; when too much waits already,
+ * a call is refused as if the bus were unavailable.
  */
 export function publisher(store: Store): Bus['publish'] {
   const queues = new Map<string, Waiting[]>();
@@ -62,7 +62,7 @@ export function publisher(store: Store): Bus['publish'] {
       try {
         const events = calls.flatMap((call) => call.events);
         const storing = events.length === 0 ? Promise.resolve() : store(topic, events, () => isLate);
-        await answersWithin(publishLimit, storing);
+        await answersWithin(publishTimeoutMs, storing);
         for (const call of calls) call.stored.resolve();
       } catch (error) {
         isLate = true;
@@ -80,7 +80,7 @@ export function publisher(store: Store): Bus['publish'] {
     const call: Waiting = { events, bytes, stored: Promise.withResolvers(), late: false };
     const queue = queues.get(topic);
     const waiting = queue?.reduce((sum, each) => sum + (each.late ? 0 : each.bytes), 0) ?? 0;
-    if (waiting > 0 && waiting + bytes > mostWaiting) throw unavailable(new Error(`${waiting} bytes wait already`));
+    if (waiting > 0 && waiting + bytes > maxWaitingBytes) throw unavailable(new Error(`${waiting} bytes wait already`));
     if (queue === undefined) {
       const begun = [call];
       queues.set(topic, begun);
@@ -89,14 +89,14 @@ export function publisher(store: Store): Bus['publish'] {
       queue.push(call);
     }
     try {
-      await answersWithin(publishLimit, call.stored.promise);
+      await answersWithin(publishTimeoutMs, call.stored.promise);
     } finally {
       call.late = true;
     }
   };
 }
 
-/** Takes the next calls out of the queue, as many as make up a good size to store at once. */
+/** Takes the next calls from the queue, up to the limits of what is stored together. */
 function takeSome(queue: Waiting[]): Waiting[] {
   const calls: Waiting[] = [];
   let events = 0;
@@ -114,7 +114,7 @@ function takeSome(queue: Waiting[]): Waiting[] {
   return calls;
 }
 
-/** Topics and groups are named so that both engines take the name. */
+/** Checks that a name of a topic or group is valid on both engines. @throws TypeError if it isn't */
 export function checkName(what: string, name: string): void {
   if (!/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/.test(name))
     throw new TypeError(`${what}: ${JSON.stringify(name)} is no name`);
@@ -124,15 +124,15 @@ function checkEvent(event: BusEvent, index: number): void {
   if (event.key === '' || event.key.length > 255)
     throw new TypeError(`events[${index}].key must have 1 to 255 characters`);
   const isNew = event.deadLetter === undefined && event.isReplayed !== true;
-  if (isNew && event.value.byteLength > largestValue) {
+  if (isNew && event.value.byteLength > maxValueBytes) {
     throw new RangeError(
-      `events[${index}].value has ${event.value.byteLength} bytes; at most ${largestValue} are allowed`,
+      `events[${index}].value has ${event.value.byteLength} bytes; at most ${maxValueBytes} are allowed`,
     );
   }
 }
 
-/** Says it if a topic has another number of partitions than this process is told. */
-export function tellOfPartitions(
+/** Logs a warning if a topic has another number of partitions than BUS_PARTITIONS. */
+export function warnOfPartitions(
   log: Logger,
   { topic, partitions, found }: { topic: string; partitions: number; found: number },
 ): void {
@@ -143,7 +143,7 @@ export function tellOfPartitions(
   );
 }
 
-/** Cuts events into runs of at most `count` events and about `bytes` bytes, in order. */
+/** Splits events, in order, into runs of at most `count` events and about `bytes` bytes. */
 export function* runs(events: readonly BusEvent[], count: number, bytes: number): Generator<BusEvent[]> {
   let run: BusEvent[] = [];
   let size = 0;

@@ -47,8 +47,8 @@ async function respond(
 }
 
 /**
- * The request id is told beside the status, too: an answer that has not begun is told in one, and begins with nothing. So a gateway
- * knows that what begins is no error.
+ * The request id is also sent with the status: an error before the answer has begun is a trailers-only response, without initial metadata.
+ * So a gateway knows that an answer with initial metadata is not an immediate error.
  */
 function statusOf(failure: HubError, { userId, requestId }: Outcome, asked: Metadata): Partial<StatusObject> {
   const status = toStatus(failure, asked.get(wideTrailersKey).length > 0);
@@ -70,7 +70,7 @@ export function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): Server
   return (call: ServerUnaryCall<Decoded, object>, callback: sendUnaryData<object>) => {
     const answer = (request: object, about: Call) => handler(request, about);
     const ending = handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => {
-      // Of an error, too: nobody waits for the beginning of this answer.
+      // Also before an error: for a unary RPC no gateway has to tell the two apart.
       call.sendMetadata(initialMetadata(outcome.requestId));
       return outcome;
     });
@@ -82,13 +82,13 @@ export function unary(rpc: Rpc, handler: UnaryHandler, serving: Serving): Server
 export function upload(rpc: Rpc, body: DescField, handler: UploadHandler, serving: Serving): ServerHandler {
   return (call: ServerReadableStream<Decoded, object>, callback: sendUnaryData<object>) => {
     widenWindow(call);
-    // What happens to the stream is seen by whoever reads it.
+    // Errors of the stream are seen by its reader.
     call.on('error', () => {});
     const messages = call.iterator({ destroyOnReturn: false });
     let first: Decoded | undefined;
     const coming = async (): Promise<Decoded | undefined> => (first = (await messages.next()).value);
     const answer = (asked: object, about: Call) => {
-      // Others than gateways of ours are not to learn of places that are reached from inside.
+      // Only our own gateways may learn of internal addresses.
       const canHandOver = about.origin !== undefined && call.metadata.get(handOverKeys.offer).length > 0;
       return handler(
         asked,
@@ -118,7 +118,7 @@ export function download(rpc: Rpc, body: DescField, handler: DownloadHandler, se
         call.write(head);
         return {};
       }
-      // Others than gateways of ours are not to learn of places that are reached from inside.
+      // Only our own gateways may learn of internal addresses.
       const canFetch = about.origin !== undefined && call.metadata.get(handOverKeys.offer)[0] === 'get';
       const url = canFetch ? await place?.() : undefined;
       if (url !== undefined) {
@@ -127,7 +127,7 @@ export function download(rpc: Rpc, body: DescField, handler: DownloadHandler, se
         call.write(head);
         return {};
       }
-      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, least: serving.clientLimits.reading });
+      await writeBytes(call, head, bytes, body, { begin, signal: about.signal, minRate: serving.clientLimits.reading });
       return {};
     };
     void handleCall(rpc, serving, call, { there: call.request }, answer).then((outcome) => endStream(call, outcome));
@@ -148,7 +148,7 @@ export function stream(
       await writeMessages(call, messages, serialize, {
         begin,
         signal: about.signal,
-        least: serving.clientLimits.reading,
+        minRate: serving.clientLimits.reading,
       });
       return {};
     };
@@ -157,8 +157,8 @@ export function stream(
 }
 
 function endStream(call: ServerWritableStream<Decoded, unknown>, outcome: Outcome): void {
-  // How grpc-js is told the status of a stream that is a Writable to us.
+  // grpc-js takes the status of a stream from its error event.
   if ('failure' in outcome) call.emit('error', statusOf(outcome.failure, outcome, call.metadata));
-  // One without any message never begins, so that a gateway knows that it is empty: its id is told at the end.
+  // A stream without messages sends no initial metadata, so that a gateway knows that it is empty: the request id is sent in the trailers.
   else call.end(trailersOf(outcome, { withId: true }));
 }

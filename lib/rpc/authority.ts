@@ -8,20 +8,20 @@ import type { Changes } from '../standings.ts';
 import { connect, serviceAddress } from './client.ts';
 import type { transportSettings } from './transport.ts';
 
-/** What knows the API keys, and what has become of users since their tokens were issued: the auth service. */
+/** The authority on API keys and on users' current rights: the auth service. */
 export interface Authority {
   /**
-   * Whom an API key stands for, by the SHA-256 of the key.
+   * The user of an API key, by the SHA-256 of the key.
    *
    * @throws HubError UNAUTHENTICATED `API_KEY_INVALID`
    */
   exchange(keyHash: Buffer): Promise<KeyOwner>;
-  /** What has changed after a cursor. Unless that is 0, waits up to 20 s for something. */
+  /** The changes after a cursor. Unless the cursor is 0, waits up to 20 s for some. */
   changesAfter(cursor: bigint, signal: AbortSignal): Promise<Changes>;
   close(): void;
 }
 
-/** For every service but auth: where the auth service is. */
+/** Settings of every service but auth. */
 export const authoritySettings = {
   AUTH_ADDRESS: serviceAddress().describe('host:port of the auth service'),
 };
@@ -38,7 +38,7 @@ export function connectAuthority({
   return {
     async exchange(keyHash) {
       const client = currentContext()?.client;
-      // Others may wait for the same key: whoever was first doesn't decide for how long.
+      // Several calls may wait for the same key: the first one's deadline must not count for the others.
       const { keyId, userId, numId, username, expiresAt } = await withContext({ requestId: uuid(), client }, () =>
         auth.exchangeApiKey({ keyHash }),
       );

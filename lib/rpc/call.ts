@@ -17,14 +17,14 @@ import { malformedRequest } from './refusing.ts';
 import { validate } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
-/** What a handler is told about its call. */
+/** What a handler learns about its call. */
 export interface Call<Caller = unknown> {
-  /** Who calls, as far as the access rule of the RPC makes sure of it. */
+  /** The caller, as the access rule of the RPC guarantees it. */
   caller: Caller;
   requestId: string;
   /** The client's address, for limits by address. */
   address: string;
-  /** Under which URL the client reached a gateway, without a slash at the end; undefined if it didn't come through one. */
+  /** The URL at which the client reached the gateway, without a slash at the end; undefined if it didn't come through one. */
   origin: string | undefined;
   /** Aborted when the caller has gone or its deadline has passed. */
   signal: AbortSignal;
@@ -70,17 +70,16 @@ export interface Rpc extends AccessRule {
   /** `<service>/<method>` */
   name: string;
   description: DescMethod;
-  /** Milliseconds that a call may take whose caller says nothing, if its proto says so. */
+  /** How long a call without a deadline may take, in milliseconds, if its proto says so. */
   timeout: number | undefined;
   /** The kind of place that its calls take. */
   kind: 'short' | 'long';
   check: Check | undefined;
-  /** The field of the request that has to name the caller, if there is one. */
+  /** The field of the request that must name the caller, if there is one. */
   callerField: DescField | undefined;
   find: Find | undefined;
 }
 
-/** What all calls of a server share. */
 export interface Serving {
   callers: Callers;
   log: Logger;
@@ -90,13 +89,13 @@ export interface Serving {
   clientLimits: ClientLimits;
 }
 
-/** How slow a client may be that sends a stream, or reads one. */
+/** How slowly a client may send or read a stream. */
 export interface ClientLimits {
   /** How long its first message may take. */
   firstMessageMs: number;
-  /** How fast it has to send from then on. */
+  /** The minimum rate at which it must send after that. */
   sending: RateFloorOptions;
-  /** How fast it has to read a stream of the server. */
+  /** The minimum rate at which it must read a stream of the server. */
   reading: RateFloorOptions;
 }
 
@@ -106,7 +105,7 @@ export const defaultClientLimits: ClientLimits = {
   reading: minDownloadRate,
 };
 
-/** Metadata of a service's call: whom the call is for. Only accepted from services. */
+/** Metadata of a call by a service: the client that the call is for. Only accepted from services. */
 export const onBehalfKey = 'x-on-behalf-of';
 
 const handled = counter(
@@ -117,13 +116,13 @@ const handled = counter(
 const handling = durationHistogram('rpc_duration_seconds', 'From the first byte of an RPC to its answer', ['rpc']);
 const inFlight = gauge('rpc_in_flight', 'RPCs being answered');
 
-/** Lets the counter of an RPC's calls begin at 0, so that a monitor sees the first of them. */
+/** Makes the counter of an RPC's calls begin at 0, so that a monitor sees the first call as an increase. */
 export function beginCounting(rpc: string): void {
   beginAtZero(handled, { rpc: [rpc], code: ['OK', ...errorKinds] });
   for (const { reason, kind } of placeRefusals) beginAtZero(handled, { reason: [reason], rpc: [rpc], code: [kind] });
 }
 
-/** What calls of every kind have in common. */
+/** The common part of grpc-js's call types. */
 interface ServerCall {
   metadata: Metadata;
   getDeadline(): Date | number;
@@ -135,13 +134,13 @@ interface ServerCall {
 export type Outcome = Ending & { requestId: string; userId: string | undefined };
 type Ending = { answer: object } | { failure: HubError };
 
-/** The request of a call: there already, or a function that waits for it. */
+/** The request of a call, or a function that waits for it. */
 type Request = { there: Decoded } | { coming: () => Promise<Decoded | undefined> };
 type Handle = (request: object, about: Call) => Promise<object>;
 
 /**
- * Handles a call with all that every call needs: authentication and access, a place, validation, a deadline, an error boundary, metrics
- * and a log line.
+ * Handles a call with what every call needs: authentication and access, a place, validation, a deadline, an error boundary, metrics and a
+ * log line.
  */
 export async function handleCall(
   rpc: Rpc,
@@ -172,11 +171,11 @@ export async function handleCall(
       ms: Math.round(took * 10) / 10,
       by: caller?.kind === 'user' ? caller.userId : caller?.name,
     };
-    // A line for each of them would add to the overload.
+    // A log line for each refused call would add to the overload.
     if (isRefused) serving.log.debug(line, 'rpc');
     // Without a stack: the cause is not in this code.
     else if (failure?.kind === 'UNAVAILABLE') serving.log.warn({ ...line, cause: causeOf(failure) }, failure.message);
-    // Services repeat their long polls for ever: that one ended without an error is not worth a line.
+    // Services repeat their long polls for ever: a normal end is only worth a debug line.
     else serving.log[rpc.access === 'SERVICE' && rpc.kind === 'long' && code === 'OK' ? 'debug' : 'info'](line, 'rpc');
     return {
       ...outcome,
@@ -199,7 +198,7 @@ async function outcomeOf(
   const abort = new AbortController();
   let isOver = false;
   call.on('cancelled', () => {
-    // grpc-js emits this for each call in the end, also for one that was answered.
+    // grpc-js emits this at the end of each call, also of one that was answered.
     if (!isOver) abort.abort(new HubError('CANCELLED', 'CANCELLED', 'The caller has gone'));
   });
   let caller: Identity | undefined;
@@ -219,10 +218,10 @@ async function outcomeOf(
     if (read === undefined) throw malformedRequest();
     const { request } = read;
     if (rpc.callerField !== undefined) requireCaller(request, rpc.callerField, caller);
-    const told = violationsIn(metadata);
-    if (told === undefined) throw malformedRequest();
-    await rpc.find?.(request, told, caller);
-    const found = [...told, ...withoutRepeats(validate(rpc.description.input, read.canonical), told)];
+    const violations = violationsIn(metadata);
+    if (violations === undefined) throw malformedRequest();
+    await rpc.find?.(request, violations, caller);
+    const found = [...violations, ...withoutRepeats(validate(rpc.description.input, read.canonical), violations)];
     const more = rpc.check === undefined ? [] : await rpc.check(request, found, caller);
     const wrong = [...found, ...withoutRepeats(more, found)];
     if (wrong.length > 0) throw invalidFields(wrong);
@@ -286,17 +285,17 @@ function credentialsIn(metadata: Metadata): Credentials {
 }
 
 /**
- * Whom the call counts for where there are limits: a user, or without one the network of an address. A service says for whom it calls;
- * undefined for what it does by itself.
+ * The client that limits count a call for: a user, or without one the network of an address. A service names the client that it calls for;
+ * undefined for a service's own work.
  */
 function clientBehind(caller: Identity | undefined, metadata: Metadata, address: string): string | undefined {
   if (caller === undefined) return clientOf(address);
   if (caller.kind === 'user') return caller.userId;
-  const [said] = metadata.get(onBehalfKey);
-  return typeof said === 'string' ? said : undefined;
+  const [reported] = metadata.get(onBehalfKey);
+  return typeof reported === 'string' ? reported : undefined;
 }
 
-/** The error that the caller gets. Anything but a HubError is a bug, unless the caller has gone. */
+/** The error for the caller. Anything but a HubError is a bug, unless the call was aborted. */
 function refusal(error: unknown, rpc: Rpc, signal: AbortSignal, log: Logger): HubError {
   if (error instanceof HubError) return error;
   // A stream that is aborted fails with errors of its own.
@@ -306,19 +305,19 @@ function refusal(error: unknown, rpc: Rpc, signal: AbortSignal, log: Logger): Hu
 }
 
 const violationsKey = 'x-field-violations-bin';
-/** Wrong fields that a gateway found while it decoded, as google.rpc.BadRequest: they are part of the refusal. */
+/** The wrong fields that a gateway found while it decoded the request (google.rpc.BadRequest): they are reported with ours. */
 function violationsIn(metadata: Metadata): FieldViolation[] | undefined {
   const [encoded] = metadata.get(violationsKey);
   if (encoded === undefined) return [];
   try {
-    const told = decodeViolations(encoded as Buffer);
-    return told.length > 0 ? told : undefined;
+    const violations = decodeViolations(encoded as Buffer);
+    return violations.length > 0 ? violations : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** Metadata of a request and of its answer: the request id, which the logs have, too. */
+/** Metadata of a request and its answer: the request id, which the logs contain as well. */
 export const requestIdKey = 'x-request-id';
 
 /** The initial metadata of an answer. */
@@ -342,7 +341,7 @@ function directAddress(peer: string): string {
   return peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
 }
 
-/** The address that the nearest trusted proxy saw, or that of the peer itself; and whether the peer is such a proxy. */
+/** The client's address as the nearest trusted proxy reports it, or the peer's own; and whether the peer is a trusted proxy. */
 export function originator(
   call: Pick<ServerCall, 'metadata' | 'getPeer'>,
   trustedProxies: Serving['trustedProxies'],
@@ -350,22 +349,22 @@ export function originator(
   const direct = directAddress(call.getPeer());
   const isTrusted = trustedProxies.has(direct);
   const [forwarded] = call.metadata.get('x-forwarded-for');
-  const said = typeof forwarded === 'string' && isTrusted ? forwarded.split(',').at(-1)?.trim() : undefined;
-  return { address: said || direct, isTrusted };
+  const reported = typeof forwarded === 'string' && isTrusted ? forwarded.split(',').at(-1)?.trim() : undefined;
+  return { address: reported || direct, isTrusted };
 }
 
-/** The URL under which the client reached the gateway, as the gateway says. */
+/** The URL at which the client reached the gateway, as the gateway reports it. */
 function originOf(metadata: Metadata): string | undefined {
   const [host] = metadata.get('x-forwarded-host');
   const [protocol = 'http'] = metadata.get('x-forwarded-proto');
   if (typeof host !== 'string' || !/^(http|https)$/.test(String(protocol))) return undefined;
-  // A Host header may have other text, which would make no URL.
+  // A Host header may contain text that is not valid in a URL.
   return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? `${String(protocol)}://${host}` : undefined;
 }
 
-/** Those violations of `found` whose field has none in `said`. */
-function withoutRepeats(found: readonly FieldViolation[], said: readonly FieldViolation[]): FieldViolation[] {
-  const named = new Set(said.map((violation) => violation.field));
+/** The violations in `found` whose field has none in `reported`. */
+function withoutRepeats(found: readonly FieldViolation[], reported: readonly FieldViolation[]): FieldViolation[] {
+  const named = new Set(reported.map((violation) => violation.field));
   return found.filter((violation) => !named.has(violation.field));
 }
 

@@ -16,12 +16,12 @@ export interface AccessRule {
   bearerOnly: boolean;
 }
 
-/** Knows who calls, by a token or an API key, and what they may do at present. */
+/** Authenticates callers by token or API key, with their current rights, and checks access. */
 export interface Callers {
   /**
-   * Who calls, if they may; undefined where it doesn't matter.
+   * The caller, if the rule allows the call; undefined for public RPCs.
    *
-   * @param enter is called before an API key is looked up, and what it returns once that is over: it may refuse by throwing
+   * @param enter is called before an API key is looked up, and what it returns after that; it may refuse the look-up by throwing
    */
   identify(metadata: Metadata, rule: AccessRule, enter: () => () => void): Promise<Identity | undefined>;
   stop(): Promise<void>;
@@ -41,7 +41,7 @@ export function openCallers({
   const apiKeys = rememberApiKeys(authority.exchange);
   const standings = followStandings({ changesAfter: authority.changesAfter, onRevoked: apiKeys.forget, log });
 
-  /** What a user may do now, which may be something else than when the token was issued. */
+  /** The caller with the user's current rights, which may differ from those in the token. */
   function asOfNow(caller: Identity): Identity {
     if (caller.kind !== 'user') return caller;
     const standing = standings.of(caller.userId);

@@ -3,38 +3,38 @@ import { fromBinary, ScalarType, toBinary, type DescField, type DescMessage } fr
 import { WireType } from '@bufbuild/protobuf/wire';
 
 /**
- * Two decoders read the requests of the mesh: protovalidate's (protobuf-es), and that of the handlers (ts-proto). They agree about what
- * encoders write, and differ about what else the wire format allows: a submessage in several parts, which the one merges and the other
- * replaces, and a field with the wire type of another, which the one takes for an unknown field and the other misreads. So what was
- * validated would not be what is used. Here such bytes are brought into the form about which both agree, and bytes that are no message
- * are refused, those included that one of the two reads over (text that isn't UTF-8, the end of a group that never began).
+ * Two decoders read each request: that of protovalidate (protobuf-es) and that of the handlers (ts-proto). They agree on what encoders
+ * write, but not on everything that the wire format allows: a submessage in several parts is merged by one and replaced by the other; a
+ * field with the wrong wire type is unknown to one and misread by the other. So the request that is used could differ from the one that was
+ * validated. This module rewrites such bytes into the form on which both agree, and rejects bytes that are no valid message, including
+ * those that only one of the two rejects (text that isn't UTF-8, a stray end of a group).
  */
 
-/** As deep as submessages and groups may nest: what protobuf's own decoders take. */
+/** The maximum nesting depth of submessages and groups, as in protobuf's own decoders. */
 const deepest = 100;
 
-/** What a decoder has to know of a field. */
+/** What the scan needs to know about a field. */
 interface Shape {
-  /** The wire types that it may have, as a set of bits. */
+  /** The allowed wire types, as a bit set. */
   wires: number;
-  /** What it holds where it has a length: `varints` and the bytes of a fixed number where numbers are packed. */
+  /** The content of a length-delimited value: for packed numbers `varints`, or the size of a fixed-size number. */
   holds: Shapes | 'text' | 'bytes' | 'varints' | 4 | 8;
-  /** Whether several of it are one: a submessage that isn't in a list. */
+  /** Whether several occurrences are merged: a submessage that isn't repeated. */
   merges: boolean;
 }
 
-/** What a decoder has to know of a message. */
+/** What the scan needs to know about a message. */
 interface Shapes {
   fields: ReadonlyMap<number, Shape>;
   /**
-   * The field that must be there, or that one of them must be: a google.protobuf.Value of no kind is an error by its own definition, and
-   * decoders read it as nothing at all or as a value.
+   * The field that must be present, or `any` if one must: a google.protobuf.Value without a kind is an error by its definition, but
+   * decoders read it in different ways.
    */
   needs: number | 'any' | undefined;
 }
 
 /**
- * The same message in bytes that every decoder reads alike: the given ones, if that is so already.
+ * The same message in bytes that every decoder reads alike; usually the given ones.
  *
  * @throws Error if they are no message of that type
  */
@@ -54,7 +54,7 @@ function shapesOf(message: DescMessage): Shapes {
   if (known !== undefined) return known;
   const fields = new Map<number, Shape>();
   const made: Shapes = { fields, needs: message.typeName === valueType ? 'any' : undefined };
-  // Before its fields: it may be in itself.
+  // Before its fields, since a message may contain itself.
   shapes.set(message, made);
   for (const field of message.fields) fields.set(field.number, shapeOf(field));
   return made;
@@ -83,7 +83,7 @@ function shapeOf(field: DescField): Shape {
     case 'list': {
       if (field.listKind === 'message') return submessage(shapesOf(field.message), false);
       const item = scalar(field.listKind === 'enum' ? ScalarType.INT32 : field.scalar);
-      // Numbers may come packed or not, whatever the proto says.
+      // Decoders accept repeated numbers packed and unpacked, whatever the proto says.
       return { ...item, wires: item.wires | bit(WireType.LengthDelimited) };
     }
   }
@@ -116,11 +116,11 @@ function scalar(type: ScalarType): Shape {
   }
 }
 
-/** Goes once over encoded messages. */
+/** Scans encoded messages once. */
 class Scan {
-  /** Whether a field has the wire type of another. */
+  /** Whether some field has a wrong wire type. */
   hasMisfits = false;
-  /** Whether a submessage comes in several parts. */
+  /** Whether some submessage comes in several parts. */
   hasParts = false;
   readonly #bytes: Uint8Array;
   #at = 0;
@@ -188,7 +188,7 @@ class Scan {
     return tag;
   }
 
-  /** Reads how long what follows is. */
+  /** Reads the length prefix of a value. */
   length(end: number): number {
     const start = this.#at;
     const length = this.#varint(end);
@@ -227,14 +227,14 @@ class Scan {
     this.#at += length;
   }
 
-  /** Most texts are: ids and names, for which a view of them would cost more than to look at each byte. */
+  /** A fast path for ids and names: to check each byte costs less than to create a view for the UTF-8 decoder. */
   #isShortAscii(end: number): boolean {
     if (end - this.#at > 128) return false;
     for (let at = this.#at; at < end; at += 1) if ((this.#bytes[at] as number) > 0x7f) return false;
     return true;
   }
 
-  /** Of a longer one, the lowest 32 bits. */
+  /** Longer numbers are cut to their lowest 32 bits. */
   #varint(end: number): number {
     let value = 0;
     for (let read = 0; read < 10; read += 1) {
@@ -247,7 +247,7 @@ class Scan {
   }
 }
 
-/** The message without the fields that have the wire type of another, at every depth: unknown fields, which nobody reads. */
+/** The message without fields of a wrong wire type, at every depth: by the wire format they are unknown fields. */
 function withoutMisfits(shapes: Shapes, encoded: Uint8Array): Uint8Array {
   const scan = new Scan(encoded);
   const kept: Uint8Array[] = [];

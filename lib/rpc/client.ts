@@ -15,37 +15,37 @@ import { openTransport, type transportSettings } from './transport.ts';
 
 export interface ConnectOptions {
   config: Config<typeof transportSettings>;
-  /** Name of the service that is called: its identity is what our token is made out to. */
+  /** Name of the called service, the audience of our token. */
   target: string;
-  /** host:port, a gRPC target such as dns:///auth:50051, or several IP addresses with ports and commas between them. */
+  /** host:port, a gRPC target such as dns:///auth:50051, or several IP addresses with ports, separated by commas. */
   address: string;
   identities: Identities;
 }
 
-/** A setting that says where another service is. */
+/** A setting for the address of another service. */
 export function serviceAddress() {
   return text().refine(isAddress, 'must be host:port, or several IP addresses with ports and commas between them');
 }
 
 export interface CallOptions {
-  /** Ends the call when it is aborted: it fails with CANCELLED then. */
+  /** Cancels the call when it is aborted. */
   signal?: AbortSignal;
-  /** Calls as the caller whose credentials these are, in place of this service. */
+  /** Calls with these credentials of a user, in place of this service's identity. */
   credentials?: Credentials;
 }
 
 /** The unary RPCs of another service, and the connection to it. */
 export type Connection<D> = Methods<D, [options?: CallOptions]> & { close(): void };
 
-/** An inner call gives up this much before its caller does, so that the caller still hears why (as boulder does it). */
-const deadlineMargin = 20;
-/** The longest that a call takes when nobody set a deadline, and its proto doesn't give it more time. */
-const longestCall = 5_000;
+/** An inner call's deadline is this much earlier than its caller's, so that the caller still gets the error (as in boulder). */
+const deadlineMarginMs = 20;
+/** The timeout of a call without a deadline, unless its proto gives it more time. */
+const defaultTimeoutMs = 5_000;
 
 /**
- * Another service's RPCs as functions. Each call carries this service's identity, the request id, whom it is for and what is left
- * of the caller's deadline; it waits for a service that is away for a moment, and is tried again where the other side was not reached
- * or its proto says that it may be repeated.
+ * Another service's RPCs as functions. Each call carries this service's identity, the request id, the client that it is for and the rest of
+ * the caller's deadline. It waits while the service is unavailable for a moment, and is retried if it was never processed or is idempotent
+ * by its proto.
  *
  * Calls throw HubError: the other side's own, or UNAVAILABLE, or DEADLINE_EXCEEDED.
  */
@@ -60,7 +60,7 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
     const serialize = rpc.requestSerialize as (value: unknown) => Buffer;
     const description = method(rpc.path);
     const isRepeatable = description.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
-    const longest = timeoutOf(description) ?? longestCall;
+    const timeoutMs = timeoutOf(description) ?? defaultTimeoutMs;
     const call = async (request: unknown, { signal, credentials }: CallOptions = {}): Promise<unknown> => {
       const metadata = new Metadata();
       const shown = credentials ?? { authorization: `Bearer ${await identities.serviceToken(target)}` };
@@ -69,9 +69,9 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
       if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
-      const [own, given] = [Date.now() + longest, (context?.deadline ?? Infinity) - deadlineMargin];
+      const [own, given] = [Date.now() + timeoutMs, (context?.deadline ?? Infinity) - deadlineMarginMs];
       const deadline = Math.min(own, given);
-      // Then a limit of ours has passed and not the caller's deadline: the other service is too slow.
+      // Then our own timeout has passed, not the caller's deadline: the other service is too slow.
       const isOurs = own <= given || context?.isDeadlineOurs === true;
       const attempt = () =>
         new Promise((resolve, reject) => {
@@ -110,10 +110,9 @@ function isServiceError(error: unknown): error is ServiceError {
 }
 
 /**
- * What another service says of itself is passed on. What gRPC says of a failed call has no details, and names addresses that are nobody's
- * business: that is said in our own words.
+ * Errors of the other service are passed on. Errors of gRPC itself have no details and name internal addresses, so they get our own text.
  *
- * @param isOurs whether the deadline of the call was ours, and not the caller's
+ * @param isOurs whether the deadline of the call was ours rather than the caller's
  */
 function translated(error: ServiceError, target: string, isOurs: boolean): HubError {
   const failure = fromServiceError(error);

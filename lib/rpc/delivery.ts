@@ -2,16 +2,15 @@ import http2 from 'node:http2';
 import { status, type ServiceError } from '@grpc/grpc-js';
 
 /**
- * How far a call came that failed:
+ * How far a failed call came:
  *
  * - `never sent`: nothing of it left this process.
- * - `refused unprocessed`: HTTP/2 says that the server has not processed it: REFUSED_STREAM, or a GOAWAY whose last stream is an
- *   earlier one (RFC 9113, 8.7).
- * - `maybe processed`: it was sent, and its stream or its connection ended without a gRPC status.
+ * - `refused unprocessed`: the server has not processed it: REFUSED_STREAM, or a GOAWAY with an earlier last stream (RFC 9113, 8.7).
+ * - `maybe processed`: it was sent, and its stream or connection ended without a gRPC status.
  * - `answered`: the server, or a proxy in front of it, answered with an error.
  * - `given up`: this side ended it, by its deadline or a cancellation.
- * - `too large`: this side ended it, because a message of the answer has more bytes than it accepts. The status is
- *   RESOURCE_EXHAUSTED, as if the server had run out of something.
+ * - `too large`: this side ended it, because a message of the answer exceeds the limit. The status is RESOURCE_EXHAUSTED, as if the server
+ * had run out of something.
  */
 export type Delivery = 'never sent' | 'refused unprocessed' | 'maybe processed' | 'answered' | 'given up' | 'too large';
 

@@ -15,9 +15,9 @@ import { observedStreams } from './http2-connect.ts';
 const { NGHTTP2_REFUSED_STREAM } = http2.constants;
 
 /**
- * Options of a client that repeats a call once if the server refused it unprocessed, as happens to a call that is made while the server
- * sends GOAWAY: for calls that nothing else repeats. Until the answer begins, up to 128 KiB of the request are kept for that; so much
- * counts as written before it is sent, which delays the backpressure of a stream.
+ * Options of a client that retries a call once if the server refused it unprocessed, as happens when the server sends GOAWAY at that
+ * moment: for calls that nothing else retries. Until the answer begins, up to 128 KiB of the request are buffered for that, and count as
+ * written before they are sent, which delays backpressure.
  */
 export const onceMoreIfRefused: ChannelOptions = {
   'grpc.enable_retries': 1,
@@ -25,8 +25,8 @@ export const onceMoreIfRefused: ChannelOptions = {
 };
 
 /**
- * A client of grpc-js whose errors say how far the call came (`CallError`). It repeats no call by itself, unless the options say so, and
- * so keeps no message for another attempt.
+ * A client of grpc-js whose errors say how far the call came (`CallError`). Unless the options say so it doesn't retry, and so buffers no
+ * messages.
  */
 export function openClient(address: string, credentials: ChannelCredentials, options: ChannelOptions): ReportingClient {
   return new ReportingClient(address, credentials, {
@@ -38,8 +38,8 @@ export function openClient(address: string, credentials: ChannelCredentials, opt
 
 export class ReportingClient extends Client {
   /**
-   * Why it is not connected, as the last attempt to connect failed: nobody listens, or the certificate is for another name. grpc-js 1.14
-   * says that only in the errors of calls, so this reads private fields; undefined if it isn't found there.
+   * Why the last attempt to connect failed: nobody listens, or the certificate is for another name. grpc-js 1.14 only shows that in errors
+   * of calls, so this reads private fields; undefined if they have changed.
    */
   whyAway(): string | undefined {
     if (this.getChannel().getConnectivityState(false) !== connectivityState.TRANSIENT_FAILURE) return undefined;
@@ -91,8 +91,8 @@ interface CallInternals {
 }
 
 /**
- * How far a call of grpc-js came. grpc-js doesn't say, so this reads private fields. If they are not there any more, the result is `maybe
- * processed`, after which only calls are repeated that may be.
+ * How far a call of grpc-js came. grpc-js has no public access to that, so this reads private fields. If they have changed, the result is
+ * `maybe processed`, after which only idempotent calls are retried.
  */
 function deliveryOf(call: Call, code: status): Delivery {
   const { child: retrying } = call as unknown as CallInternals;

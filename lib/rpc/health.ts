@@ -7,7 +7,7 @@ const serving = Buffer.from([8, 1]);
 const asIs = (bytes: Buffer) => bytes;
 
 /**
- * Whether the server at a port of this machine says that it takes calls (grpc.health.v1).
+ * Whether the server at a port of this machine reports SERVING (grpc.health.v1).
  *
  * @param limit milliseconds
  */

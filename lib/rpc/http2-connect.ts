@@ -10,11 +10,11 @@ interface ObservedSession {
   lastStream: number;
 }
 
-/** What has come on a stream so far. */
+/** What a stream has received so far. */
 export interface ObservedStream {
   session: ObservedSession;
   httpStatus?: number;
-  /** Whether a gRPC status has come. */
+  /** Whether a gRPC status was received. */
   isAnswered: boolean;
   /** Whether that was RESOURCE_EXHAUSTED. */
   isExhausted: boolean;

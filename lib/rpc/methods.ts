@@ -34,22 +34,22 @@ export type Bytes = AsyncIterable<Uint8Array>;
 /** The bytes behind the first message of an upload. */
 export interface UploadBytes extends Bytes {
   /**
-   * Asks a gateway to PUT the bytes to a URL that takes exactly them, instead of sending them here: they then take one step
-   * less. There only if the call comes from a gateway that can; to be called before the bytes are read, and once.
+   * Asks the gateway to PUT the bytes to a URL that accepts exactly them, which saves a hop. Missing unless the call comes from a gateway
+   * that can. May be called once, before the bytes are read.
    *
-   * @returns `put` once the URL has answered that it took them; `sent` if the gateway can't reach it: they come here after
-   *   all; `failed` if they are lost, and it is not known what became of them
+   * @returns `put` once the URL has confirmed them; `sent` if the gateway can't reach the URL and sends the bytes here after all; `failed`
+   *   if they are lost, and it is unknown whether the URL has stored them
    */
   handOver?(url: string): Promise<'put' | 'sent' | 'failed'>;
 }
 
-/** What a server-streaming RPC answers: the first message, and the bytes that follow it. */
+/** The answer of a download: the first message, and the bytes that follow it. */
 export interface Download<Response> {
   head: Response;
   body: Bytes;
   /**
-   * A URL under which a gateway gets by itself, with a Range, what the bytes are a part of, instead of receiving them from here;
-   * undefined if there is none for it. Only gateways that can are told.
+   * A URL from which the gateway can GET the whole content, with a Range, instead of receiving the bytes from here; undefined if there is
+   * none. Only called for gateways that can.
    */
   place?(): Promise<string | undefined>;
 }

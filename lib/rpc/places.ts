@@ -3,13 +3,13 @@ import type { Logger } from '../log.ts';
 import { Shares } from '../shares.ts';
 
 /**
- * What calls take a place for; each kind has places of its own, so that none of them ever waits for, or is refused because of, another:
+ * The kinds of calls that take a place. Each kind has its own places, so that calls of one kind never make those of another be refused:
  *
- * - `short`: unary calls that may take no longer than usual.
+ * - `short`: unary calls with the usual timeout.
  * - `long`: streams, and unary calls whose proto gives them more time (`timeout_seconds`).
- * - `opening`: streams whose first message isn't there yet. Only then do they get a place among the long ones.
- * - `unknown`: calls whose API key is being looked up. Only then do they get a place of another kind.
- * - `standing`: streams that stay open and have nothing to do most of the time, those of health and reflection.
+ * - `opening`: streams whose first message has not arrived. After it they take a `long` place.
+ * - `unknown`: calls whose API key is being looked up. After it they take a place of their own kind.
+ * - `standing`: streams that stay open and are idle most of the time: health and reflection.
  */
 export type PlaceKind = 'short' | 'long' | 'opening' | 'unknown' | 'standing';
 
@@ -22,22 +22,22 @@ export const placeRefusals: readonly Pick<HubError, 'kind' | 'reason'>[] = [
   { kind: 'RESOURCE_EXHAUSTED', reason: refusals.share },
 ];
 
-/** Streams that wait for their first message cost next to nothing, so they have this many times more places. */
+/** Streams that wait for their first message cost almost nothing, so there are this many times more places for them. */
 const openingFactor = 10;
 
 /** Between two log lines about refused calls: a line for each would add to the overload. */
 const logPauseMs = 10_000;
 
-/** The places that a server has for calls, shared by the clients that they are for as `Shares` does it. */
+/** The places of a server for calls, shared fairly by clients (`Shares`). */
 export class Places {
   readonly #log: Logger;
   readonly #shares: Record<PlaceKind, Shares>;
   readonly #refused = { full: 0, share: 0 };
   #loggedAt = Number.NEGATIVE_INFINITY;
-  /** How often services took a place for work of their own. */
+  /** Counts the calls that services make for themselves. */
   #ownWork = 0;
 
-  /** @param count how many there are of each kind, at least 2; ten times as many for `opening` */
+  /** @param count the places of each kind, at least 2; `opening` has ten times as many */
   constructor(count: number, log: Logger) {
     this.#log = log;
     const shares = () => new Shares(count);
@@ -45,7 +45,7 @@ export class Places {
     this.#shares = { short: shares(), long: shares(), opening, unknown: shares(), standing: shares() };
   }
 
-  /** @throws HubError UNAVAILABLE `OVERLOADED` if there is no place of that kind for anybody */
+  /** @throws HubError UNAVAILABLE `OVERLOADED` if all places of that kind are in use */
   requireRoom(kind: PlaceKind): void {
     if (!this.#shares[kind].isFull) return;
     this.#countRefusal('full');
@@ -55,9 +55,9 @@ export class Places {
   /**
    * Takes a place.
    *
-   * @param client whom the call is for; undefined for what a service of ours does by itself: that is work for everybody, so that
-   *   only the number of places limits it
-   * @returns what gives it back
+   * @param client the client that the call is for; undefined for a service's own work, which is for everybody and only limited by the
+   *   number of places
+   * @returns a function that gives the place back
    * @throws HubError UNAVAILABLE `OVERLOADED` if there is none, RESOURCE_EXHAUSTED `TOO_MANY_CALLS` if the client has its share
    */
   take(kind: PlaceKind, client: string | undefined): () => void {

@@ -9,11 +9,11 @@ import type { Bytes, UploadBytes } from './methods.ts';
 import { Writing, type WritingOptions } from './writing.ts';
 
 /**
- * The bytes of an HTTP body in the stream of an RPC (`raw_body` of chat4all.options.v1). They are read from and written to
- * the encoded messages directly: to decode and encode each message as a whole would copy all bytes two times more.
+ * The bytes of an HTTP body in the stream of an RPC (`raw_body` of chat4all.options.v1). They are read from and written to encoded messages
+ * directly: decoding and encoding whole messages would copy all bytes twice more.
  */
 
-/** What the bytes field of an encoded message holds; a view, not a copy. Undefined if it holds nothing. */
+/** The content of the bytes field of an encoded message, as a view, not a copy. Undefined if it is empty. */
 export function bytesIn(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
   const reader = new BinaryReader(encoded);
   let found: Uint8Array | undefined;
@@ -35,8 +35,8 @@ export function bytesMessage(field: DescField, piece: Uint8Array): Buffer {
 }
 
 /**
- * Such a message for grpc-js's server, which copies what it sends behind the prefix of a frame: the bytes come there from where they
- * are, without a message between. Looks to it like the Buffer of one.
+ * An encoded message with only the bytes field, for grpc-js's server. It has the interface of a Buffer that grpc-js uses to copy the
+ * message behind its length prefix, and copies the bytes straight from their source.
  */
 export class PieceMessage {
   readonly byteLength: number;
@@ -44,7 +44,7 @@ export class PieceMessage {
   #bytes: Uint8Array;
   #copy: Buffer | undefined;
 
-  /** @param bytes may be used for something else once `detach` was called */
+  /** @param bytes may be overwritten once `detach` was called */
   constructor(field: DescField, bytes: Uint8Array) {
     this.#head = headOf(field, bytes.length);
     this.#bytes = bytes;
@@ -57,12 +57,12 @@ export class PieceMessage {
     this.#copy = target;
   }
 
-  /** Keeps the bytes if they have not been copied yet. */
+  /** Copies the bytes, unless grpc-js has copied them. */
   detach(): void {
     if (this.#copy === undefined) this.#bytes = Uint8Array.from(this.#bytes);
   }
 
-  /** Gives back the memory of the copy, which was sent. */
+  /** Releases the memory of the copy, once it was sent. */
   release(): void {
     if (this.#copy !== undefined) release(this.#copy);
   }
@@ -73,22 +73,21 @@ function headOf(field: DescField, length: number): Buffer {
 }
 
 /**
- * Gives the memory of bytes back at once, which nobody may use any more. Left to the garbage collector, each 64 MiB that
- * pass would make it look through the whole heap: that costs more than all else that is done with them.
+ * Frees the memory of bytes at once; nobody may use them any more. Otherwise every 64 MiB of external memory trigger a full garbage
+ * collection, which costs more than everything else that is done with the bytes.
  */
 export function release(bytes: Uint8Array): void {
   const { buffer } = bytes;
-  // Smaller ones lie in a buffer with others.
+  // Smaller Buffers share an ArrayBuffer.
   if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength) buffer.transfer(0);
 }
 
-/** What a client is told that sends too slowly, or nothing. */
+/** The error for a client that sends too slowly, or nothing. */
 export function tooSlow(): HubError {
   return new HubError('DEADLINE_EXCEEDED', 'REQUEST_TIMEOUT', 'The request took too long to arrive');
 }
 
-/** Bytes that a client may send in one message. */
-const largestPiece = 1024 * 1024;
+const maxPieceBytes = 1024 * 1024;
 
 function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
   const malformed = (message: string, cause?: unknown) =>
@@ -99,36 +98,36 @@ function piece(field: DescField, encoded: Uint8Array): Uint8Array | undefined {
   } catch (cause) {
     throw malformed('A piece is no message of the expected type', cause);
   }
-  if (bytes !== undefined && bytes.length > largestPiece) {
-    throw malformed(`A piece has ${bytes.length} bytes: send at most ${largestPiece} in one message`);
+  if (bytes !== undefined && bytes.length > maxPieceBytes) {
+    throw malformed(`A piece has ${bytes.length} bytes: send at most ${maxPieceBytes} in one message`);
   }
   return bytes;
 }
 
-/** How a gateway says that it can put a body elsewhere, and how a server says where (`raw_body` of chat4all.options.v1). */
+/** Metadata keys of `raw_body` (chat4all.options.v1): a gateway's offer to transfer a body directly, and the server's URL for it. */
 export const handOverKeys = { offer: 'x-body-hand-over', location: 'x-body-location' } as const;
 
-/** Metadata of a download of which only the first message is wanted: nothing is read. */
+/** Metadata key of a download that only wants the first message: no content is read. */
 export const headOnlyKey = 'x-head-only';
 
 /** What `receivedBytes` needs to know of a stream of messages. */
 export interface Receiving<Message> {
   messages: AsyncIterator<Message>;
-  /** The first message, which has been read already. */
+  /** The first message, which has been received already. */
   first: Message | undefined;
-  /** Whether the bytes may be asked for elsewhere. */
+  /** Whether the gateway can put the bytes to a URL. */
   canHandOver: boolean;
-  /** The least that is to come while it is waited for. */
+  /** The minimum rate while bytes are being waited for. */
   rate: RateFloorOptions;
-  /** What the answer begins with. */
+  /** The initial metadata of the answer. */
   initial: Metadata;
 }
 
 /**
- * The bytes in a stream of messages, those of the first message included. Each piece is gone when the next one is asked for.
+ * The bytes in a stream of messages, including the first message. Each piece is only valid until the next one is requested.
  *
- * The initial metadata is sent when they are asked for: it tells a gateway that the request is in order. A client that then sends
- * too slowly is an error; the time in which nobody asks for the next piece doesn't count.
+ * Initial metadata is sent when the first piece is requested: it tells a gateway that the request was accepted. A client that then sends
+ * too slowly is an error; time in which no piece is requested doesn't count.
  */
 export function receivedBytes<Message extends { encoded: Uint8Array }>(
   call: ServerReadableStream<unknown, unknown>,
@@ -150,7 +149,7 @@ export function receivedBytes<Message extends { encoded: Uint8Array }>(
       ask();
       const floor = new RateFloor(rate, () => call.destroy(tooSlow()));
       floor.pause();
-      // Bytes rather than messages: on a slow line, one of them may take longer than the floor's window.
+      // Counts bytes rather than messages: on a slow line a single message may take longer than the window.
       const count = (data: Uint8Array) => floor.count(data.byteLength);
       const stream = streamOf(call);
       stream?.on('data', count);
@@ -181,7 +180,7 @@ export function receivedBytes<Message extends { encoded: Uint8Array }>(
 }
 
 /**
- * Writes a first message and then the bytes, at the pace of the reader. One that takes them too slowly is cut off.
+ * Writes a first message and then the bytes, with backpressure. A reader that is too slow is cut off.
  *
  * @throws what `bytes` throws, or the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
  */
@@ -190,9 +189,9 @@ export async function writeBytes(
   head: object,
   bytes: Bytes,
   field: DescField,
-  { begin: beginAnswer, signal, least }: WritingOptions,
+  { begin: beginAnswer, signal, minRate }: WritingOptions,
 ): Promise<void> {
-  const writing = new Writing(call, signal, least);
+  const writing = new Writing(call, signal, minRate);
   let begun = false;
   const begin = async () => {
     if (!begun) {
@@ -204,7 +203,7 @@ export async function writeBytes(
   };
   try {
     for await (const bytesOfPiece of bytes) {
-      // Not before the first bytes are there: what can't be read is an error then, and not the beginning of an answer.
+      // Only once the first bytes are there, so that unreadable content is an error and not a broken-off answer.
       await begin();
       const message = new PieceMessage(field, bytesOfPiece);
       writing.write(message, () => {
@@ -219,7 +218,7 @@ export async function writeBytes(
   }
 }
 
-/** Bytes that a client may send ahead on one stream, and on one connection. */
+/** The HTTP/2 flow-control windows of a stream and of a connection, in bytes. */
 const window = { stream: 1024 * 1024, connection: 8 * 1024 * 1024 };
 const widened = new WeakSet<object>();
 
@@ -228,14 +227,14 @@ interface Http2Session {
   setLocalWindowSize(size: number): void;
 }
 
-/** The HTTP/2 stream of a call. grpc-js has no public way to it: undefined where its inside has changed. */
+/** The HTTP/2 stream of a call. Reads private fields of grpc-js; undefined if they have changed. */
 function streamOf(call: object): (Readable & { session?: Http2Session }) | undefined {
   return (call as { call?: { stream?: Readable } }).call?.stream;
 }
 
 /**
- * Lets the client of this call send 1 MiB ahead. grpc-js's server stays at HTTP/2's 64 KiB whatever it is told
- * (github.com/grpc/grpc-node/issues/3058), which at 2 ms of round trip is 13 MB/s.
+ * Widens the flow-control window of a call to 1 MiB. grpc-js's server keeps HTTP/2's 64 KiB whatever its options say
+ * (github.com/grpc/grpc-node/issues/3058), which at a round trip of 2 ms allows 13 MB/s.
  */
 export function widenWindow(call: object): void {
   const session = streamOf(call)?.session;

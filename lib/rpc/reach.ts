@@ -5,8 +5,8 @@ import { pauseFor } from '../retry.ts';
 import { isLost, type CallError, type Delivery } from './delivery.ts';
 
 /**
- * How every connection is made: all servers of a service get their share, one that was restarted is found again soon, and one
- * that is frozen is given up after 4 s, with the calls that wait for it.
+ * Options of every connection: calls are balanced over all servers of a service, a restarted server is found again soon, and a frozen one
+ * is given up after 4 s, with the calls that wait for it.
  */
 export const connectionOptions: ChannelOptions = {
   'grpc.initial_reconnect_backoff_ms': 100,
@@ -16,14 +16,14 @@ export const connectionOptions: ChannelOptions = {
   'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
 };
 
-/** The IP addresses of servers, with ports, of one kind. */
+/** IP addresses with ports, all IPv4 or all IPv6. */
 const severalServers = /^(\d+(\.\d+){3}:\d+(,\d+(\.\d+){3}:\d+)*|\[[\da-f:.]+\]:\d+(,\[[\da-f:.]+\]:\d+)*)$/i;
-/** One server by its name, also as a target of gRPC's, or by its socket (https://grpc.github.io/grpc/core/md_doc_naming.html). */
+/** One server: host:port, a gRPC target or a socket (https://grpc.github.io/grpc/core/md_doc_naming.html). */
 const oneServer = /^(dns:(\/\/[^/,\s]*\/)?)?([\w.-]+|\[[\da-f:.]+\]):\d+$|^unix:[^,\s]+$/i;
 
 /**
- * Whether a text is the address of one server (`host:port`, `dns:///host:port`, `unix:path`), or of several, with commas between them:
- * those have to be IP addresses. A port is always said.
+ * Whether a text is the address of one server (`host:port`, `dns:///host:port`, `unix:path`), or of several servers: IP addresses separated
+ * by commas. A port is required.
  */
 export function isAddress(text: string): boolean {
   const servers = text.replace(/^ipv[46]:/i, '');
@@ -41,36 +41,36 @@ export function targetOf(address: string): string {
 /** A client of grpc-js, or one that reports its connectivity in the same way. */
 export interface Connected {
   getChannel(): Pick<Channel, 'getConnectivityState' | 'watchConnectivityState'>;
-  /** Why none is connected, where it is known. */
+  /** Why no server is connected, if that is known. */
   whyAway?(): string | undefined;
 }
 
 /** What decides whether a call may be retried. */
 export interface Attempts {
-  /** Whether its proto allows that it is made twice (`idempotency_level`). */
+  /** Whether the RPC is idempotent by its proto (`idempotency_level`). */
   isRepeatable: boolean;
   /** Milliseconds since the epoch. */
   deadline: number;
-  /** Whether the answer is of use to nobody any more. */
+  /** Whether the caller has gone. */
   isGone?: () => boolean;
 }
 
-/** How long calls wait for servers that went away, less than calls may take. After that they fail at once, until a server is back. */
+/** How long calls wait while no server is connected, less than calls may take. After that they fail at once until a server is back. */
 const defaultMaxAwayMs = 4_500;
 const maxAttempts = 5;
 const backoff = { firstMs: 100, maxMs: 1_000, jitter: 1 };
-/** The retry budget: each call adds a tenth of a retry, and at most a hundred are saved up. */
+/** The retry budget: each call adds a tenth of a retry, up to a hundred. */
 const budget = { perCall: 0.1, max: 100 };
 
 /**
- * Makes the calls of a client: they wait while all servers are away for a moment, as in a restart, and are retried where that is safe.
- * Retries are at most a tenth of all calls, and a hundred more.
+ * Makes the calls of a client: they wait while all servers are unavailable for a moment, as in a restart, and are retried where that is
+ * safe. Retries are limited to a tenth of all calls, plus a hundred.
  */
 export class Reach {
   readonly #client: Connected;
   readonly #maxAwayMs: number;
   #tokens = budget.max;
-  /** While no server is connected: since when, and what is fulfilled once one is. */
+  /** Set while no server is connected: since when, and a promise that is fulfilled once one is. */
   #away: { since: number; back: Promise<unknown> } | undefined;
 
   constructor(client: Connected, { maxAwayMs = defaultMaxAwayMs } = {}) {
@@ -116,8 +116,8 @@ export class Reach {
   }
 
   /**
-   * Waits for a server, makes a call, and retries it if it was lost and may be made twice, or was not processed. How far it came is what
-   * the transport says (`delivery` of the error), and nothing else.
+   * Waits for a server, makes a call, and retries it if it was lost and is idempotent, or was not processed. Only the transport decides how
+   * far it came (`delivery` of the error).
    *
    * @throws ServiceError as gRPC or the server has it; UNAVAILABLE without details if the call was lost
    */

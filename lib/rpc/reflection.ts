@@ -9,13 +9,12 @@ import {
 import { ServerReflectionService as ServerReflectionServiceAlpha } from '#gen/grpc/reflection/v1alpha/reflection.ts';
 import { registry } from './schema.ts';
 
-/** Both versions of the reflection service: the older one has the same messages and is what older tools ask for. */
+/** Both versions of the reflection service: older tools ask for the older one, which has the same messages. */
 export const reflectionServices = [ServerReflectionService, ServerReflectionServiceAlpha];
 
-/** What a server tells of its connections where it may. */
 export const channelzService = 'grpc.channelz.v1.Channelz';
 
-/** What every server serves beside its own services. */
+/** The services that every server has beside its own. */
 export const ownServices = [
   'grpc.health.v1.Health',
   'grpc.reflection.v1.ServerReflection',
@@ -31,7 +30,7 @@ export function reflectionHandler(services: readonly string[]) {
     serverReflectionInfo(call: ServerDuplexStream<ServerReflectionRequest, ServerReflectionResponse>) {
       call.on('data', (request: ServerReflectionRequest) => {
         const messageResponse = answer(request, services);
-        // Who asks and doesn't take the answers is not asked for more.
+        // Backpressure: a client that doesn't read the answers is not read from.
         if (!call.write({ validHost: request.host, originalRequest: request, messageResponse })) call.pause();
       });
       call.on('drain', () => call.resume());
@@ -82,7 +81,7 @@ function extensionsOf(typeName: string) {
     .filter((type) => type.extendee.typeName === typeName);
 }
 
-/** A file with all that it imports, itself first. */
+/** A file with all its imports, itself first. */
 function described(file: DescFile | undefined): ServerReflectionResponse['messageResponse'] {
   if (file === undefined) return failure(status.NOT_FOUND, 'There is no such symbol');
   const found = new Set<DescFile>();

@@ -5,12 +5,12 @@ import { canonical } from './canonical.ts';
 import { registry } from './schema.ts';
 import { toStatus } from './status.ts';
 
-/** What bytes are that are no request. */
+/** The error for bytes that are no valid request. */
 export function malformedRequest(): HubError {
   return new HubError('INVALID_ARGUMENT', 'MALFORMED_REQUEST', 'The request is no message of the expected type');
 }
 
-/** Stands for a request that is none: a deserialiser must not throw, since grpc-js answers INTERNAL then. */
+/** Stands for an invalid request: a deserialiser must not throw, since grpc-js would answer INTERNAL. */
 const malformed = {};
 
 /** A call of whatever kind. */
@@ -19,8 +19,8 @@ type Answer = (error: Partial<StatusObject>) => void;
 type Handle = (call: ServedCall, answer?: Answer) => void;
 
 /**
- * A server to which services are added that others have written (health, reflection, channelz): what is no request of theirs is
- * refused with INVALID_ARGUMENT, as it is with ours.
+ * Adds services from packages (health, reflection, channelz) to a server, so that invalid requests are refused with INVALID_ARGUMENT, as
+ * those of our own services are.
  */
 export function refusingMalformed(server: Server): Pick<Server, 'addService'> {
   return {
@@ -53,13 +53,13 @@ function refusing(handle: Handle): Handle {
   return (call, answer) => {
     const refuse = () => {
       const status = toStatus(malformedRequest());
-      // How grpc-js is told the status of a stream.
+      // grpc-js takes the status of a stream from its error event.
       if (answer === undefined) call.emit('error', status);
       else answer(status);
     };
     if (call.request === malformed) return refuse();
     const emit = call.emit.bind(call) as (event: string | symbol, ...given: unknown[]) => boolean;
-    // Of a stream of requests each one is told of by an event.
+    // Each message of a request stream is an event.
     call.emit = (event: string | symbol, ...given: unknown[]) => {
       if (event !== 'data' || given[0] !== malformed) return emit(event, ...given);
       refuse();

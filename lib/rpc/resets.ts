@@ -4,30 +4,29 @@ import type { Logger } from '../log.ts';
 import { changeHttp2Server } from './http2-server.ts';
 
 /**
- * How many calls a client may reset on one connection before anything of their requests has come: so many at once, and so many more
- * with each second. Clients that hedge or lose interest send at least a part of what they ask, so that theirs don't count; but some
- * leave out what they haven't sent yet when they reset a call, and then even a few thousand at once do no harm: they cost less than
- * as many calls.
+ * How many calls a client may reset on one connection before any part of their request has arrived: a burst, and a rate per second. Clients
+ * that hedge or lose interest usually send a part of the request first, so theirs don't count; but some leave out what they have not sent
+ * yet when they reset a call. Even a few thousand at once do no harm: they cost less than as many calls.
  */
 export const emptyResets = { burst: 10_000, perSecond: 500 };
 
-/** nghttp2 takes no higher number. */
+/** The maximum of nghttp2. */
 const unlimited = 2 ** 32 - 1;
 
-/** Of the inside of grpc-js's server what is changed here. */
+/** The private fields of grpc-js's server that are changed here. */
 interface Inside {
   commonServerOptions: object;
 }
 
 /**
- * Lets clients reset as many calls as they like, of those on which a server has something to do. Node by itself ends a connection
- * after 1,000 resets in a row, or more than 33 a second, whatever was reset (`streamResetBurst` and `streamResetRate` of
- * http2.createServer), and with it every other call on it. grpc-js has no option for these, nor a public way to its HTTP/2 server, so
- * its inside is changed before it is bound.
+ * Lets clients reset any number of calls whose request has begun to arrive. Node by itself ends a connection, with all other calls on it,
+ * after a burst of 1,000 resets or more than 33 a second, whatever was reset (`streamResetBurst` and `streamResetRate` of
+ * http2.createServer). grpc-js has no option for these and no public access to its HTTP/2 server, so its private fields are changed before
+ * it is bound.
  *
- * In place of that, calls count that were reset before anything of their requests had come (`emptyResets`): a flood of those makes
- * work at no cost (CVE-2023-44487, "rapid reset"). A connection with too many ends with ENHANCE_YOUR_CALM (RFC 9113, 7), and the log
- * says whose it was, as it does where Node ends one.
+ * Instead, this counts calls that were reset before any part of their request had arrived (`emptyResets`): a flood of those makes work for
+ * the server at no cost (CVE-2023-44487, "rapid reset"). A connection with too many ends with ENHANCE_YOUR_CALM (RFC 9113, 7), and is
+ * logged, as are those that Node ends.
  */
 export function boundResets(server: Server, log: Logger): void {
   const inside = server as unknown as Inside;
@@ -52,12 +51,12 @@ function watch(session: ServerHttp2Session, log: Logger): void {
   session.on('stream', (stream: ServerHttp2Stream) => {
     stream.once('close', () => {
       const isEmpty = !stream.headersSent && !stream.readableDidRead;
-      // What is open when a connection ends was not reset.
+      // Streams that are open when a connection ends were not reset.
       if (isEmpty && !session.destroyed) count();
     });
   });
   session.on('error', (error: NodeJS.ErrnoException) => {
-    // What is only the end of a socket needs no line.
+    // The mere loss of a socket is not logged.
     if (/^ERR_HTTP2_(ERROR|TOO_MANY)/.test(error.code ?? ''))
       log.warn({ peer, err: error }, 'A connection was ended for what its client sent');
   });

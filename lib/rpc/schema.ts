@@ -59,9 +59,9 @@ export function accessOf(rpc: DescMethod): Access | undefined {
 }
 
 /**
- * The names of the services that may call an RPC; none, unless its access rule is SERVICE.
+ * The names of the services that may call an RPC; empty unless its access rule is SERVICE.
  *
- * @throws Error if a SERVICE RPC names nobody, or another one names somebody: who may call it would be a guess
+ * @throws Error if a SERVICE RPC names none, or another RPC names some
  */
 export function callersOf(rpc: DescMethod): ReadonlySet<string> {
   const callers = new Set(getOption(rpc, callersOption) as string[]);
@@ -79,7 +79,7 @@ export function isBearerOnly(rpc: DescMethod): boolean {
   return getOption(rpc, bearerOnlyOption) as boolean;
 }
 
-/** Milliseconds that a call may take whose caller sets no deadline; undefined if its proto says nothing of it. */
+/** How long a call without a deadline may take, in milliseconds; undefined if its proto doesn't say. */
 export function timeoutOf(rpc: DescMethod): number | undefined {
   return hasOption(rpc, timeoutOption) ? (getOption(rpc, timeoutOption) as number) * 1_000 : undefined;
 }
@@ -105,9 +105,9 @@ export function hasRawBody(rpc: DescMethod): boolean {
 }
 
 /**
- * The field of an RPC's request that has to name the caller; undefined if there is none.
+ * The field of an RPC's request that must name the caller; undefined if there is none.
  *
- * @throws Error if it can't, or if others than users may call the RPC
+ * @throws Error if that field can't name a user, or if not only users may call the RPC
  */
 export function callerFieldOf(rpc: DescMethod): DescField | undefined {
   if (!hasOption(rpc, callerFieldOption)) return undefined;
@@ -118,17 +118,17 @@ export function callerFieldOf(rpc: DescMethod): DescField | undefined {
   throw new Error(`${rpc.parent.typeName}/${rpc.name} has ${name} as its caller_field, which can't name a user`);
 }
 
-/** What is wrong with an encoded message by the rules in its proto (buf.validate); empty if nothing is. */
+/** The violations of the rules in its proto (buf.validate) by an encoded message. */
 export function validate(message: DescMessage, encoded: Uint8Array): FieldViolation[] {
   const decoded = fromBinary(message, encoded);
   const result = validator.validate(message, decoded);
   if (result.kind === 'error') throw result.error;
-  const found = result.kind === 'valid' ? [] : result.violations.map(told);
+  const found = result.kind === 'valid' ? [] : result.violations.map(fieldViolation);
   return [...found, ...wrongTimes(message, decoded as unknown as Readonly<Record<string, unknown>>)];
 }
 
-/** A violation as it is told: protovalidate says "value is required", but the field is named beside it. */
-function told({ field: path, message, ruleId }: Violation): FieldViolation {
+/** A violation in our form. protovalidate begins its messages with "value", but the field is named beside the message. */
+function fieldViolation({ field: path, message, ruleId }: Violation): FieldViolation {
   const field = path.findLast((step): step is DescField => step.kind === 'field');
   const inWords = ruleId === 'string.pattern' && field !== undefined ? getOption(field, patternOption) : '';
   const hasNul = ruleId === 'string.not_contains' && message.includes('\0');
@@ -139,7 +139,7 @@ function told({ field: path, message, ruleId }: Violation): FieldViolation {
   };
 }
 
-/** The first and the last second that a google.protobuf.Timestamp may have: those of the years 1 and 9999. */
+/** The limits of google.protobuf.Timestamp in seconds: the years 1 and 9999. */
 const times = { first: -62_135_596_800n, last: 253_402_300_799n };
 
 /** Times in a message that are none by the definition of their type, which no Date holds either. */

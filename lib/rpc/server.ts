@@ -99,14 +99,14 @@ type CallOfRpc = Call<any>;
 type CallOfStream = StreamCall<any>;
 
 /**
- * For each RPC of a service what answers it. It answers by returning, and refuses by throwing a HubError.
+ * The handlers of a service, by RPC. A handler returns the answer, or throws a HubError.
  *
- * An upload is the request and the bytes behind it. A client that goes in the middle aborts the signal, but its bytes may
- * just end before that, since Node's HTTP/2 client ends a stream before it resets it: whoever needs all of them has to know
- * how many they are. A download returns its first message and the bytes behind it.
+ * An upload gets the request and the bytes that follow it. If the client goes, the signal is aborted, but the bytes may simply end before
+ * that, since Node's HTTP/2 client ends a stream before it resets it: so a handler that needs all bytes must know how many there are. A
+ * download returns its first message and the bytes that follow it.
  *
- * Another stream is answered by its messages, one by one: the next one is asked for when the caller has taken the last. If the caller
- * goes or its deadline passes, no more of them are asked for, and the signal is aborted.
+ * Any other stream is an async iterable of messages: the next one is requested when the connection has taken the last one. If the caller
+ * goes or its deadline passes, no more messages are requested, and the signal is aborted.
  */
 export type Handlers<D> = {
   [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
@@ -120,9 +120,8 @@ export type Handlers<D> = {
 };
 
 /**
- * For some RPCs what is wrong with a request beyond the rules in its proto, so that all wrong fields are named at once.
- * `found` is what those rules and the gateway have found; a handler that finds the rest by itself need only be helped
- * out where there is some.
+ * Checks of requests beyond the rules in their protos, by RPC, so that all wrong fields are reported at once. `found` are the violations
+ * that those rules and the gateway have found; if it is empty, a handler may find the rest by itself.
  */
 export type Checks<D> = {
   [K in keyof D]?: D[K] extends MethodDefinition<infer Request, infer _>
@@ -135,9 +134,9 @@ export type Checks<D> = {
 };
 
 /**
- * For some RPCs what makes sure that the thing exists that a request is about, and is the caller's: before anything else of the
- * request is looked at, so that whose it isn't learns nothing. It refuses by throwing a HubError. `found` is what the gateway
- * could not read, the fields that it needs perhaps among them.
+ * Checks, by RPC, that the resource of a request exists and belongs to the caller. They run before the rest of the request is validated, so
+ * that other callers learn nothing, and throw a HubError to refuse. `found` are the fields that the gateway could not decode, perhaps among
+ * them the ones that the check needs.
  */
 export type Finds<D> = {
   [K in keyof D]?: D[K] extends MethodDefinition<infer Request, infer _>
@@ -145,14 +144,14 @@ export type Finds<D> = {
     : never;
 };
 
-/** A service to be served. Made by `service`. */
+/** A service for `serve`, made by `service`. */
 export interface ServedService {
   name: string;
   definition: ServiceDefinition;
   implementation: (serving: Serving) => Record<string, ServerHandler>;
 }
 
-/** Puts together a generated service definition, its handlers, its checks and its finds. */
+/** Combines a generated service definition with its handlers and checks. */
 export function service<D extends Record<string, MethodDefinition<unknown, unknown>>>(
   definition: D,
   handlers: Handlers<D>,
@@ -201,7 +200,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       wrappers[key] = (serving) => upload(rpc, body, handler as unknown as UploadHandler, serving);
     } else if (method_.responseStream && hasRawBody(description)) {
       const body = rawBodyOf(description);
-      // Pieces of the body are messages already.
+      // Pieces of the body are encoded already.
       const responseSerialize = (value: object) =>
         value instanceof PieceMessage ? (value as unknown as Buffer) : method_.responseSerialize(value);
       wrapped[key] = { ...method_, requestDeserialize, responseSerialize };
@@ -227,35 +226,35 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
 export interface ServeOptions {
   config: Config<typeof serverSettings>;
   identities: Identities;
-  /** Asked for API keys and standings. Closed with the server. */
+  /** The source of API keys and standings; closed with the server. */
   authority: Authority;
   log: Logger;
   services: readonly ServedService[];
-  /** What the process needs, by name: each is asked every second, and shown by the health service under its name. */
+  /** The checks of what the process needs, by name. Each is called every second, and its result is shown by the health service. */
   dependencies: Readonly<Record<string, () => Promise<void>>>;
   /**
-   * What the process can do without, by name: whether each is there, asked every second. The health service shows it under its name
-   * behind `optional.`; whoever keeps up the connection logs what becomes of it.
+   * The checks of what the process can do without, by name, called every second. The health service shows each as `optional.<name>`;
+   * changes are logged by the owner of the connection.
    */
   optionalDependencies?: Readonly<Record<string, () => boolean>>;
   clientLimits?: Partial<ClientLimits>;
 }
 
 export interface RunningServer {
-  /** The port that is really served. */
+  /** The actual port, if GRPC_PORT is 0. */
   port: number;
-  /** How it is, and what it depends on, under the name of the service. As it was when it was last asked, within a second or so. */
+  /** The health of the service and its dependencies, as of the last check, about a second ago at most. */
   health(): PartsHealth;
-  /** Says on the health service that it serves nothing any more, though it still does. */
+  /** Reports NOT_SERVING on the health service, though calls are still accepted. */
   retire(): void;
-  /** Refuses new calls, lets running ones end within GRPC_DRAIN, then cuts them off. */
+  /** Refuses new calls, lets calls in flight finish within GRPC_DRAIN, then aborts them. */
   stop(): Promise<void>;
 }
 
 /**
- * Serves gRPC: the given services, each call checked against the access rule and the validation rules of its proto, with
- * a deadline, a log line and an error boundary; beside them health (grpc.health.v1), reflection and, where it may be,
- * channelz: the process's connections with their peers and counters, and nothing of what goes over them.
+ * Serves gRPC: the given services, each call checked against the access rule and the validation rules of its proto, with a deadline, a log
+ * line and an error boundary; and health (grpc.health.v1), reflection and, if allowed, channelz, which shows the process's connections with
+ * their peers and counters, but no content.
  */
 export async function serve({
   config,
@@ -268,12 +267,12 @@ export async function serve({
   clientLimits = {},
 }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
-  // By itself grpc-js writes plain text to standard error. Our own lines tell of failed calls, so its lines are only for debugging.
+  // grpc-js would write plain text to standard error. Failed calls have log lines of our own, so its lines are only for debugging.
   const toLog = (...parts: unknown[]) => log.debug(parts.map(String).join(' '));
   setLogger({ error: toLog, info: toLog, debug: toLog });
   const server = new Server({
     'grpc.max_receive_message_length': 4 * 1024 * 1024,
-    // There is no grace after which it is cut off: each call has a deadline.
+    // Without a grace period: each call has a deadline.
     'grpc.max_connection_age_ms': config.GRPC_CONNECTION_AGE,
   });
   boundResets(server, log);

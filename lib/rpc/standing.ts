@@ -9,7 +9,7 @@ import { toStatus } from './status.ts';
 /** A stream that the server writes to. */
 type Stream = EventEmitter & { metadata: Metadata; getPeer(): string };
 
-/** Streams that stay open and have nothing to do most of the time: those of health and reflection. */
+/** Streams that stay open and are idle most of the time: health and reflection. */
 export class Standing {
   readonly #places: Serving['places'];
   readonly #trustedProxies: Serving['trustedProxies'];
@@ -21,7 +21,7 @@ export class Standing {
     this.#trustedProxies = trustedProxies;
   }
 
-  /** What answers such a stream, as long as there is a place for it. */
+  /** Wraps the handler of such a stream, so that each takes a place. */
   answering<Call extends Stream>(answer: (call: Call) => void): (call: Call) => void {
     return (call) => {
       try {
@@ -34,7 +34,7 @@ export class Standing {
           this.#open.delete(call);
         });
       } catch (error) {
-        // How grpc-js is told the status of a stream.
+        // grpc-js takes the status of a stream from its error event.
         call.emit('error', toStatus(error as HubError));
         return;
       }
@@ -42,7 +42,7 @@ export class Standing {
     };
   }
 
-  /** Ends all of them: they would keep the server from stopping, though nothing is under way on them. */
+  /** Ends all of them: they would keep the server from stopping, though they are idle. */
   end(): void {
     this.#hasEnded = true;
     for (const call of this.#open) call.emit('error', toStatus(stopping()));
@@ -56,8 +56,8 @@ function stopping(): HubError {
 type Watch = (call: ServerWritableStream<{ service: string }, { status: string }>) => void;
 
 /**
- * Serves grpc.health.v1 for the given names. Whoever watches takes a place, and one of another name is told SERVICE_UNKNOWN and no
- * more: grpc-health-check would keep each such name for ever, whoever thinks it up.
+ * Serves grpc.health.v1 for the given names. Each watcher takes a place. A watcher of another name gets SERVICE_UNKNOWN once:
+ * grpc-health-check would remember each such name for ever, whatever clients make up.
  */
 export function serveHealth(
   server: Pick<Server, 'addService'>,

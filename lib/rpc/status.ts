@@ -5,19 +5,18 @@ import { Status } from '#gen/google/rpc/status.ts';
 import type { Any } from '#gen/google/protobuf/any.ts';
 import { HubError, type ErrorKind, type FieldViolation } from '../errors.ts';
 
-/** The `domain` of our ErrorInfo: says whose reasons these are. */
+/** The `domain` of our ErrorInfo. */
 const domain = 'chat4all';
-/** Trailer of every answer to a user: the id that the server found in the token. For the logs of gateways. */
+/** Trailer of every answer to a user: the authenticated user id, for the logs of gateways. */
 export const callerKey = 'x-caller-id';
 const detailsKey = 'grpc-status-details-bin';
 const typePrefix = 'type.googleapis.com/';
 
 /**
- * The status that a call ended with, as it is on the wire (gRPC over HTTP/2, Responses): `grpc-status` has to be digits, and what is
- * none of the codes that gRPC knows is UNKNOWN; `grpc-message` is UTF-8 in percent-encoding, of which broken parts stay as they
- * are.
+ * Parses the status of a call from its trailers (gRPC over HTTP/2, Responses): a `grpc-status` that is no known code is UNKNOWN;
+ * `grpc-message` is percent-encoded UTF-8, of which broken parts are kept as they are.
  *
- * @param fields those that came last, with a `grpc-status` among them
+ * @param fields the trailers, with a `grpc-status` among them
  */
 export function statusIn(fields: IncomingHttpHeaders): { code: status; message: string } {
   const [given, message] = [String(fields['grpc-status']), decoded(String(fields['grpc-message'] ?? ''))];
@@ -34,41 +33,41 @@ function decoded(text: string): string {
 }
 
 /**
- * Metadata of a caller that takes trailers of up to 64 KiB, as Node does: it is told of more wrong fields at once. Stock clients take
- * 8 KiB (gRPC over HTTP/2 suggests that limit), and end a call with RESOURCE_EXHAUSTED where there is more.
+ * Metadata key of callers that accept trailers of up to 64 KiB, as Node does: they get more wrong fields at once. Other clients accept 8
+ * KiB (gRPC over HTTP/2 suggests that limit), and fail a call with more with RESOURCE_EXHAUSTED.
  */
 export const wideTrailersKey = 'x-wide-trailers';
 
-/** How much is told of an error. */
+/** The room for an error in the trailers, in bytes. */
 interface Room {
-  /** What the message may have once it is in percent-encoding. */
+  /** For the message, percent-encoded. */
   message: number;
-  /** What the message and the details may take of the trailers together, with what HPACK counts beside them. */
+  /** For the message and the details together, with HPACK's overhead. */
   trailers: number;
 }
 
-/** Of 8 KiB some is left to the other trailers: `grpc-status` and the id of the caller. */
+/** 8 KiB, less some for the other trailers: `grpc-status` and the id of the caller. */
 const narrow: Room = { message: 1_536, trailers: 8 * 1024 - 512 };
-/** More than 64 KiB would end the connection, with all other calls on it, in place of the call. */
+/** More than 64 KiB would end the connection with all calls on it. */
 const wide: Room = { message: 9_000, trailers: 60 * 1024 };
 
-/** Bytes of the names of the two trailers, and what HPACK counts for each field beside its text (RFC 7541, 4.1). */
+/** The size of the names of the two trailers, with HPACK's overhead for each field (RFC 7541, 4.1). */
 const trailerNames = 'grpc-message'.length + detailsKey.length + 2 * 32;
 
 /**
- * What goes over the wire for an error: status code, text, and its details as google.rpc.Status (AIP-193). Wrong fields for which there
- * is no room are left out, and the text then says how many those are.
+ * The status for an error: code, message, and details as google.rpc.Status (AIP-193). Wrong fields for which there is no room are left out,
+ * and the message says how many.
  *
- * @param takesWide whether the caller said so (`wideTrailersKey`)
+ * @param takesWide whether the caller accepts wide trailers (`wideTrailersKey`)
  */
 export function toStatus(error: HubError, takesWide = false): Partial<StatusObject> {
-  const told = tell(error, takesWide ? wide : narrow);
+  const shownStatus = tell(error, takesWide ? wide : narrow);
   const metadata = new Metadata();
-  metadata.set(detailsKey, Buffer.from(Status.encode(told).finish()));
-  return { code: told.code, details: told.message, metadata };
+  metadata.set(detailsKey, Buffer.from(Status.encode(shownStatus).finish()));
+  return { code: shownStatus.code, details: shownStatus.message, metadata };
 }
 
-/** An error as a message: what goes over the wire where the call itself has not failed. */
+/** An error as a message, for calls that don't fail themselves, such as batches. */
 export function toStatusMessage(error: HubError): Status {
   return tell(error, wide);
 }
@@ -93,42 +92,46 @@ function tell({ kind, reason, message: text, fields, retryAfter }: HubError, roo
   };
   const all = shown(fields);
   if (sizeOf(all) <= room.trailers) return all;
-  // Base64 makes four bytes of three.
+  // Base64 turns three bytes into four.
   const left = Math.floor(((room.trailers - sizeOf(shown([]))) * 3) / 4);
   return shown(fields.slice(0, howManyFit(fields, left)));
 }
 
-/** Bytes that an error takes of the trailers. */
-function sizeOf(told: Status): number {
-  return trailerNames + encodeURI(told.message).length + Math.ceil((Status.encode(told).finish().length * 4) / 3);
+/** The size of an error in the trailers. */
+function sizeOf(shownStatus: Status): number {
+  return (
+    trailerNames +
+    encodeURI(shownStatus.message).length +
+    Math.ceil((Status.encode(shownStatus).finish().length * 4) / 3)
+  );
 }
 
-/** As much of a text as has at most so many bytes in percent-encoding. */
-function cut(text: string, most: number): string {
+/** The beginning of a text that has at maxBytes `maxBytes` percent-encoded. */
+function cut(text: string, maxBytes: number): string {
   const whole = text.toWellFormed();
-  if (whole.length * 9 <= most || encodeURI(whole).length <= most) return whole;
+  if (whole.length * 9 <= maxBytes || encodeURI(whole).length <= maxBytes) return whole;
   let [size, end] = ['…'.length * 9, 0];
   for (const character of whole) {
     size += encodeURI(character).length;
-    if (size > most) break;
+    if (size > maxBytes) break;
     end += character.length;
   }
   return `${whole.slice(0, end)}…`;
 }
 
-/** Whether the other side has said more of an error than its code and its text: a service of ours always does, gRPC itself never. */
+/** Whether an error has details: those of our services always do, those of gRPC itself never. */
 export function hasDetails(error: ServiceError): boolean {
   return error.metadata.get(detailsKey).length > 0;
 }
 
-/** The error that a call ended with, as the other side meant it. */
+/** The HubError that the other side threw. */
 export function fromServiceError(error: ServiceError): HubError {
   const [encoded] = error.metadata?.get(detailsKey) ?? [];
   const details = encoded instanceof Buffer ? Status.decode(encoded).details : [];
   return fromStatusMessage({ code: error.code, message: error.details, details }, error);
 }
 
-/** The error that `toStatusMessage` has told of. */
+/** The inverse of `toStatusMessage`. */
 export function fromStatusMessage({ code, message, details }: Status, cause?: Error): HubError {
   const kind = (status[code] ?? 'INTERNAL') as ErrorKind;
   let reason: string = kind;
@@ -145,13 +148,13 @@ export function fromStatusMessage({ code, message, details }: Status, cause?: Er
   return new HubError(kind, reason, message, { fields, retryAfter, cause });
 }
 
-/** How many of the first wrong fields have at most so many bytes together. */
-function howManyFit(fields: readonly FieldViolation[], most: number): number {
+/** How many of the first fields fit into `maxBytes` together. */
+function howManyFit(fields: readonly FieldViolation[], maxBytes: number): number {
   let size = 0;
   const end = fields.findIndex(({ field, description, rule = '' }) => {
-    // With the tags and lengths around them.
+    // With tags and lengths.
     size += Buffer.byteLength(field) + Buffer.byteLength(description) + rule.length + 18;
-    return size > most;
+    return size > maxBytes;
   });
   return end === -1 ? fields.length : end;
 }

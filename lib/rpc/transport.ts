@@ -11,21 +11,21 @@ export const transportSettings = {
   GRPC_TLS_CA: text().optional().describe('PEM file with the authority that signed the certificates of all processes'),
 };
 
-/** What a client of ours shows over TLS, and by whom it knows its servers. PEM. */
+/** The certificate of a TLS client and the authority of its servers, as PEM. */
 export interface TlsOptions {
   ca: Buffer;
   cert: Buffer;
   key: Buffer;
 }
 
-/** How gRPC travels: as plain text, or over TLS where each side shows a certificate that GRPC_TLS_CA signed. */
+/** How gRPC is transported: in plain text, or over mutual TLS with certificates signed by GRPC_TLS_CA. */
 export interface Transport {
   encrypted: boolean;
   /** Refuses clients without such a certificate. */
   server: ServerCredentials;
   /** Refuses servers without such a certificate, or whose certificate isn't for the host that was called. */
   client: ChannelCredentials;
-  /** The same, but for a server on this machine, which is reached under none of its names. */
+  /** The same for a server on this machine, whose certificate isn't for the address at which it is reached. */
   neighbour: ChannelCredentials;
   /** The same, for a client that isn't grpc-js's; undefined for plain text. */
   tls: TlsOptions | undefined;
@@ -52,7 +52,7 @@ export function openTransport(config: Config<typeof transportSettings>): Transpo
   };
 }
 
-/** Whether what is sent to a gRPC target (`host:port`, `dns:///host:port`) or served on a host stays on this machine. */
+/** Whether a gRPC target (`host:port`, `dns:///host:port`) or a host is on this machine (loopback or a socket). */
 export function staysHere(target: string): boolean {
   const host = target.replace(/^(dns|ipv4|ipv6):\/*/i, '');
   return /^(unix:|127(\.\d+){3}(:\d+)?$|localhost(:\d+)?$|::1$|\[::1\](:\d+)?$)/i.test(host);

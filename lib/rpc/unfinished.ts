@@ -1,18 +1,18 @@
 import { constants, type ClientHttp2Stream } from 'node:http2';
 
 /**
- * Has a request that is aborted never look complete to the server: it is reset (RST_STREAM) without END_STREAM before.
+ * Makes an aborted request never look complete to the server: it is reset (RST_STREAM) without END_STREAM before.
  *
- * grpc-js ends a stream that it cancels, or whose answer came early, and so does Node before it closes one. The server then sees the end
- * of the messages first, and may act on it before it sees the reset. This holds whatever aborts a call: its caller, its deadline, or
- * an answer that comes before all was sent.
+ * grpc-js ends a stream that it cancels, or whose answer came early, and so does Node before it closes one. The server would see the end of
+ * the messages first, and may act on it before it sees the reset. This holds whatever aborts a call: its caller, its deadline, or an answer
+ * that comes before everything was sent.
  */
 export function neverEndUnfinished(stream: ClientHttp2Stream): void {
   const close = stream.close.bind(stream);
   const end = stream.end.bind(stream) as (...given: unknown[]) => ClientHttp2Stream;
   let isAnswered = false;
   const reset = () => {
-    // Of a stream that is closed with CANCEL, a server in Node makes an end by itself. With an error, Node resets it as INTERNAL_ERROR.
+    // Node's server treats a reset with CANCEL as a normal end of the request. An error makes Node reset with INTERNAL_ERROR.
     if (!stream.destroyed) stream.destroy(new Error('The request was broken off before its end'));
   };
   stream.once('response', (_headers, flags: number) => {
@@ -25,7 +25,7 @@ export function neverEndUnfinished(stream: ClientHttp2Stream): void {
   };
   stream.end = ((...given: unknown[]) => {
     if (!isAnswered || stream.writableEnded) return end(...given);
-    // Only once all of the answer was read: what is destroyed can't be read any further. As a cancellation it is counted like others.
+    // Only once the whole answer was read: a destroyed stream can't be read. Counted like any other cancellation.
     const giveUp = () => stream.close(constants.NGHTTP2_CANCEL);
     if (stream.readableEnded) giveUp();
     else stream.once('end', giveUp);

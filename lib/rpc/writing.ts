@@ -3,14 +3,13 @@ import type { ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
 import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
 
-/** How messages are written. */
 export interface WritingOptions {
-  /** Sends the initial metadata, if that was not done. */
+  /** Sends the initial metadata, unless that was done. */
   begin: () => void;
-  /** Is aborted when the reader has gone. */
+  /** Aborted when the reader has gone. */
   signal: AbortSignal;
-  /** The least that is to be taken. */
-  least: RateFloorOptions;
+  /** The minimum rate of the reader. */
+  minRate: RateFloorOptions;
 }
 
 /** Writes messages to a reader with backpressure. The stream of a reader that is too slow is reset. */
@@ -23,11 +22,11 @@ export class Writing {
   #taken = Promise.resolve();
   #tooSlow: HubError | undefined;
 
-  /** @param signal is aborted when the reader has gone */
-  constructor(call: ServerWritableStream<unknown, object>, signal: AbortSignal, least: RateFloorOptions) {
+  /** @param signal aborted when the reader has gone */
+  constructor(call: ServerWritableStream<unknown, object>, signal: AbortSignal, minRate: RateFloorOptions) {
     this.#call = call;
     this.#signal = signal;
-    this.#floor = new RateFloor(least, () => {
+    this.#floor = new RateFloor(minRate, () => {
       this.#tooSlow = new HubError('DEADLINE_EXCEEDED', 'READER_TOO_SLOW', 'The caller takes the bytes too slowly');
       reset(call);
       this.#onTaken();
@@ -60,12 +59,12 @@ export class Writing {
     this.#check();
   }
 
-  /** The reader has taken as many bytes. */
+  /** The reader has taken this many bytes. */
   count(bytes: number): void {
     this.#floor.count(bytes);
   }
 
-  /** To be called in the end. */
+  /** Ends the watch over the reader; must be called. */
   stop(): void {
     this.#floor.stop();
     this.#signal.removeEventListener('abort', this.#onAbort);
@@ -86,9 +85,9 @@ export async function writeMessages(
   call: ServerWritableStream<unknown, Buffer>,
   messages: AsyncIterable<object>,
   serialize: (message: object) => Buffer,
-  { begin, signal, least }: WritingOptions,
+  { begin, signal, minRate }: WritingOptions,
 ): Promise<void> {
-  const writing = new Writing(call as ServerWritableStream<unknown, object>, signal, least);
+  const writing = new Writing(call as ServerWritableStream<unknown, object>, signal, minRate);
   const iterator = messages[Symbol.asyncIterator]();
   let isWhole = false;
   let giveUp: (reason: unknown) => void = () => {};
