@@ -32,6 +32,8 @@ export interface UploadBegun {
   chunk_count: number;
   /** How many chunks are still to be uploaded. */
   missing: number;
+  /** Whether it was begun before. */
+  isResumed: boolean;
   /** Why the upload of this file that was begun before is not gone on with, if there was one. */
   abandoned?: string | undefined;
 }
@@ -154,7 +156,7 @@ class Upload {
     const earlier = begun === undefined ? undefined : await this.#lookUp(begun);
     if (typeof earlier === 'object') {
       const { file_id, chunk_count, missing_chunks } = earlier;
-      onBegin?.({ file_id, chunk_count, missing: missing_chunks.length });
+      onBegin?.({ file_id, chunk_count, missing: missing_chunks.length, isResumed: true });
       return file_id;
     }
     const file_size = this.#file.size;
@@ -163,7 +165,7 @@ class Upload {
       { signal: this.#signal },
     );
     await memory?.setItem(this.#key, file_id);
-    onBegin?.({ file_id, chunk_count, missing: chunk_count, abandoned: earlier });
+    onBegin?.({ file_id, chunk_count, missing: chunk_count, isResumed: false, abandoned: earlier });
     return file_id;
   }
 

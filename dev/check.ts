@@ -6,6 +6,7 @@ import { registry } from '#lib/rpc/schema.ts';
 import { hubRules } from '../gateway/dialects/hub/rules.ts';
 import { readRoutes } from '../gateway/rules/bindings.ts';
 import { documentOf } from '../gateway/own-routes.ts';
+import { checkApi } from './client/package.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';
 
@@ -20,6 +21,7 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
   ['buf breaking, against main or the commit before', breaking],
   ['generated code (npm run generate mends it)', compareGenerated],
+  ['API of the client (npm run generate writes client/api.md)', async () => checkApi()],
   ['OpenAPI', lintOpenApi],
   ['licences of dependencies (npm run licences writes the list)', async () => checkLicences()],
 ];

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { clearField, createFileRegistry, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { generateClient } from './client/generate.ts';
+import { writeApi } from './client/package.ts';
 import { pluginAvailable, pluginNeeds } from './client/plugin.ts';
 import { eventCatalogue } from './event-catalogue.ts';
 
@@ -78,4 +79,7 @@ function buf(...args: string[]): void {
   execFileSync('buf', args, { stdio: 'inherit' });
 }
 
-if (import.meta.main) await generate('.');
+if (import.meta.main) {
+  await generate('.');
+  writeApi();
+}
