@@ -115,9 +115,10 @@ export class Caller {
   async *lines<Message>(rpc: Rpc, request: object, options: CallOptions = {}): AsyncGenerator<Message, void> {
     for await (const { line, watch } of this.#stream(rpc, request, options)) {
       if (line.trim() === '') continue;
-      const { result, error } = JSON.parse(line) as { result?: Message; error?: { status?: number } };
-      if (error !== undefined) throw new RefusedError(error.status ?? 500, error);
-      yield* watch.handing(result as Message);
+      const json = JSON.parse(line) as { result?: Message; error?: { status?: number } };
+      if (json.error !== undefined) throw new RefusedError(json.error.status ?? 500, json.error);
+      // Events are whole messages.
+      yield* watch.handing('result' in json ? json.result! : (json as Message));
     }
   }
 

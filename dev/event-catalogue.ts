@@ -26,7 +26,7 @@ export function eventCatalogue(registry: FileRegistry): string {
     if (!topics.some(({ name }) => name === topic))
       throw new Error(`${typeName}: no proto declares the topic ${topic}`);
   }
-  const groups = topics.flatMap((topic) => topic.groups);
+  const groups = [...new Set(topics.flatMap((topic) => topic.groups))];
   return [
     '// Made by `npm run generate` from the options `topics` and `topic` of the protos.',
     '',

@@ -42,6 +42,7 @@ export const portOrder: readonly string[] = [
   'connectors',
   'tools',
   'assistant',
+  'events',
 ];
 /** So much higher is the port of a service's second process, and twice as much that of its third. */
 const replicaStep = 100;

@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey } from 'node:crypto';
 import {
   calculateJwkThumbprint,
+  decodeJwt,
   errors,
   exportJWK,
   generateKeyPair,
@@ -68,6 +69,17 @@ export interface Identities {
   userToken(claims: UserClaims): Promise<string>;
   /** @throws HubError UNAUTHENTICATED `TOKEN_INVALID` or `TOKEN_EXPIRED` */
   verify(token: string): Promise<Identity>;
+}
+
+/**
+ * When the token in an `authorization` header expires, in milliseconds since the epoch; undefined if there is none. The token must have been
+ * verified.
+ */
+export function tokenExpiry(authorization: string | undefined): number | undefined {
+  const token = authorization?.split(' ')[1];
+  if (token === undefined) return undefined;
+  const { exp } = decodeJwt(token);
+  return exp === undefined ? undefined : exp * 1_000;
 }
 
 /** The only service whose tokens for users are accepted. */

@@ -20,6 +20,7 @@ const features: Readonly<Record<string, readonly string[]>> = {
   files: ['file', 'conversation'],
   tools: ['tools'],
   assistant: ['assistant'],
+  events: ['events', 'conversation'],
 };
 const known = new Set(Object.values(features).flat());
 

@@ -5,6 +5,7 @@ import { AssistantService, TaskService } from './chat4all/assistant/v1/assistant
 import { AuthService } from './chat4all/auth/v1/auth.pb.ts';
 import { ConnectorsService, SimulationService } from './chat4all/connectors/v1/connectors.pb.ts';
 import { ConversationService } from './chat4all/conversation/v1/conversation.pb.ts';
+import { EventsService } from './chat4all/events/v1/events.pb.ts';
 import { FileService } from './chat4all/file/v1/file.pb.ts';
 import { MessageService } from './chat4all/message/v1/message.pb.ts';
 import { OperationsService } from './chat4all/message/v1/operations.pb.ts';
@@ -29,6 +30,15 @@ export class Services {
   readonly simulation: SimulationService;
   /** Opens conversations, lists them, and answers who is in them. */
   readonly conversation: ConversationService;
+  /**
+   * Tells clients what happens, from one log of events that each of them reads from a place of its own.
+   *
+   * A client first takes a cursor, then loads the state that it wants to show (conversations, messages), then reads the events behind the
+   * cursor: so it misses nothing. Each event comes at least once, those of a conversation in their order; one that comes twice has the same
+   * `event_id`. No event is ever left out in silence: where some can't be told any more, a `reset` says so, and the client loads its state
+   * anew.
+   */
+  readonly events: EventsService;
   /**
    * Takes files in, keeps them and gives them out.
    *
@@ -60,6 +70,7 @@ export class Services {
     this.connectors = new ConnectorsService(caller);
     this.simulation = new SimulationService(caller);
     this.conversation = new ConversationService(caller);
+    this.events = new EventsService(caller);
     this.file = new FileService(caller);
     this.message = new MessageService(caller);
     this.operations = new OperationsService(caller);

@@ -120,7 +120,9 @@ export class Rpcs {
     if (binding.isWholeHttp || isAnyBody || methodKind === 'bidi_streaming') return undefined;
     if (methodKind === 'client_streaming' && rawBody === undefined) return undefined;
     const http = getOption(method, registry.getExtension('google.api.http')!) as unknown as HttpRule;
-    const events = binding.events === undefined ? undefined : eventsOf(method, binding.events);
+    // Where an event's data is the whole message, a client that asks for no events gets the messages as lines.
+    const events =
+      binding.events === undefined || binding.events.hasWholeMessages ? undefined : eventsOf(method, binding.events);
     const isEnveloped =
       binding.answers?.style === 'envelope' && events === undefined && !binding.isJoined && rawBody === undefined;
     const bodyKind = rawBody === undefined ? (binding.body === 'none' ? 'none' : 'json') : 'bytes';

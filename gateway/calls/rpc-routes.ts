@@ -113,7 +113,7 @@ function handlerOf(binding: Binding, context: Context): Handler {
     const options = unaryOptions(binding, context);
     return (request, response, values, query) => answerUnary(request, response, values, query, options);
   }
-  const enter = entrance(backend, context);
+  const enter = entrance(backend, context, binding);
   if (rawBody === undefined) {
     const options: StreamOptions = { ...common, ...body, enter, silence, heartbeat };
     const { events } = binding;
@@ -157,9 +157,14 @@ function conditional(lookup: Binding | undefined, context: Context, handler: Han
 const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };
 
 /** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
-function entrance({ streamCalls }: Backend, { admission, dialect }: Context): StreamOptions['enter'] {
+function entrance(
+  { streamCalls }: Backend,
+  { admission, dialect }: Context,
+  { isStanding }: Binding,
+): StreamOptions['enter'] {
   return async (request, response) => {
-    admission.stream(request, response);
+    if (isStanding) admission.standing(request, response);
+    else admission.stream(request, response);
     await streamCalls.reached(Infinity).catch((error: ServiceError) => {
       throw dialect.problemOf(error, new Reading(), noForms);
     });

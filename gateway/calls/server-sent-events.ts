@@ -8,6 +8,7 @@ import { Outgoing } from './call.ts';
 import { requestIdIn } from '../http/request-details.ts';
 import type { Problem } from '../http/problem.ts';
 import { answerLookup, isLookup } from '../http/conditional-get.ts';
+import { acceptsEvents } from '../http/media-type.ts';
 import { readMessage } from './request-message.ts';
 import type { Field } from '../json/schema.ts';
 import type { Json } from '../json/scalars.ts';
@@ -25,7 +26,7 @@ interface Event {
 
 /**
  * Answers a request with the messages of an RPC as server-sent events (`events` of chat4all.options.v1), or, where the client asks for
- * none, with the value of the last one.
+ * none, with the value of the last one, or with all messages as lines of JSON.
  *
  * @throws Problem before anything was answered
  */
@@ -50,7 +51,7 @@ export async function answerEvents(
     const json = dialect.transcoder.fields(binding, encoded);
     const about = { type: field.name, id: json[events.id.name] };
     if (isStatus(field)) return { ...about, value: null, problem: outgoing.refusal(errorOf(value)) };
-    return { ...about, value: json[field.name] };
+    return { ...about, value: events.hasWholeMessages ? (json as Json) : json[field.name]! };
   };
 
   await passOn(request, response, options, outgoing, message, (passage) => {
@@ -71,24 +72,36 @@ export async function answerEvents(
       } satisfies Sink;
     }
 
+    const isLines = events.hasWholeMessages && !acceptsEvents(request.headers.accept);
     let hasBegun = false;
     const begin = () => {
       if (hasBegun) return;
       hasBegun = true;
       passage.begin(200, {
         ...passage.headers(),
-        'Content-Type': 'text/event-stream',
+        'Content-Type': isLines ? 'application/x-ndjson' : 'text/event-stream',
         // Whoever is between us and the client is neither to keep it nor to compress it, nor to wait for more of it (nginx).
         'Cache-Control': 'no-cache, no-transform',
         'X-Accel-Buffering': 'no',
       });
-      if (events.retry > 0) passage.write(`retry: ${events.retry}\n\n`);
+      if (events.retry > 0 && !isLines) passage.write(`retry: ${events.retry}\n\n`);
     };
+    const tell = (problem: Problem) => form.bodyOf(problem, requestIdIn(response));
+    if (isLines) {
+      return {
+        begun: begin,
+        message(encoded) {
+          begin();
+          passage.write(`${dialect.transcoder.response(binding, encoded)}\n`);
+        },
+        end: begin,
+        broken: (problem) => passage.write(`{"error":${tell(problem)}}\n`),
+      } satisfies Sink;
+    }
     const beat = setInterval(() => {
       begin();
       passage.write(': \n\n');
     }, heartbeat);
-    const tell = (problem: Problem) => form.bodyOf(problem, requestIdIn(response));
     return {
       begun: begin,
       message(encoded) {
@@ -97,7 +110,9 @@ export async function answerEvents(
         if (event === undefined) return;
         const { type, id, value, problem } = event;
         const data = problem === undefined ? JSON.stringify(value) : tell(problem);
-        passage.write(`event: ${type}\nid: ${oneLine(id)}\ndata: ${data}\n\n`);
+        // An empty id would have the client forget the one before.
+        const named = id === '' || id === undefined ? '' : `id: ${oneLine(id)}\n`;
+        passage.write(`event: ${type}\n${named}data: ${data}\n\n`);
       },
       end() {
         if (!hasBegun) answerNothing(response, passage.headers());

@@ -29,8 +29,9 @@ export async function answerUnary(
 ): Promise<void> {
   const outgoing = new Outgoing(request, response, options);
   const message = await readMessage(request, response, values, query, options, outgoing);
-  const { backend, isRepeatable, admission } = options;
-  admission.call(request, response);
+  const { backend, binding, isRepeatable, admission } = options;
+  if (binding.isStanding) admission.standing(request, response);
+  else admission.call(request, response);
   const { deadline } = outgoing;
   const isGone = () => response.destroyed;
   const attempt = () => call(options, outgoing, message, response);

@@ -16,10 +16,12 @@ export interface AdmissionOptions {
 }
 
 /** What is limited, as it is called in metrics and in the log. */
-type Limited = 'calls' | 'streams' | 'bodies' | 'connections' | 'backends';
+type Limited = 'calls' | 'streams' | 'standing' | 'bodies' | 'connections' | 'backends';
 
 /** A stream lasts up to an hour, a unary call for seconds: streams have places of their own and take none of those of calls. */
 const streamsPerCall = 0.5;
+/** A call that waits for events holds a socket and next to nothing else. */
+const standingPerCall = 10;
 /** A body that is on its way holds no more than a socket and `pieceSize` bytes, so there may be more of them than calls. */
 const bodiesPerCall = 4;
 /** Clients keep connections for their next request, and browsers open several at once. */
@@ -33,7 +35,7 @@ const minLargestBodies = 8;
 const logIntervalMs = 10_000;
 
 const refused = counter('http_refused_total', 'Requests and connections for which there was no place', {
-  of: ['calls', 'streams', 'bodies', 'connections', 'backends'] satisfies Limited[],
+  of: ['calls', 'streams', 'standing', 'bodies', 'connections', 'backends'] satisfies Limited[],
   why: ['full', 'share'],
 });
 
@@ -47,6 +49,7 @@ export class Admission {
   readonly #log: Logger;
   readonly #calls: Places;
   readonly #streams: Places;
+  readonly #standing: Places;
   readonly #bodies: Places;
   readonly #pieces: Places;
   readonly #connections: Places;
@@ -59,6 +62,7 @@ export class Admission {
     const bytes = Math.max(minBodyBytes, minLargestBodies * bodyLimit);
     this.#calls = new Places('calls', places);
     this.#streams = new Places('streams', places * streamsPerCall);
+    this.#standing = new Places('standing', places * standingPerCall);
     this.#bodies = new Places('bodies', places * bodiesPerCall);
     this.#pieces = new Places('bodies', bytes / pieceSize);
     this.#connections = new Places('connections', places * connectionsPerCall);
@@ -76,6 +80,11 @@ export class Admission {
   /** The same for an upload, a download or a stream of messages. @throws Problem 503 or 429 */
   stream(request: IncomingMessage, response: ServerResponse): void {
     this.#hold(this.#streams, request, response);
+  }
+
+  /** The same for a call that stays open for long, with next to nothing to do. @throws Problem 503 or 429 */
+  standing(request: IncomingMessage, response: ServerResponse): void {
+    this.#hold(this.#standing, request, response);
   }
 
   /**

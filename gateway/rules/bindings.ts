@@ -57,6 +57,8 @@ export interface Binding {
   isJoined: boolean;
   /** Whether the request and its answer travel as a whole (chat4all.http.v1). */
   isWholeHttp: boolean;
+  /** Whether a call stays open for long, with next to nothing to do. */
+  isStanding: boolean;
   /** What headers say to the request, unless it says so otherwise. Those of a raw body are there. */
   requestHeaders: readonly HeaderField[];
   /** Whether the backend says whose path it is, and whether there is what it names, before what is wrong with the body. */
@@ -95,6 +97,7 @@ type MethodOptions = Pick<
   | 'reportsViolations'
   | 'isJoined'
   | 'isWholeHttp'
+  | 'isStanding'
   | 'namesCaller'
 >;
 
@@ -166,6 +169,7 @@ export function readRoutes(
         reportsViolations: optionOf(method, ours('access')) !== undefined,
         isJoined: optionOf(method, ours('joined_array')) === true,
         isWholeHttp: optionOf(method, ours('whole_http')) === true,
+        isStanding: optionOf(method, ours('standing')) === true,
         namesCaller: optionOf(method, ours('caller_field')) !== undefined,
       };
       const ofFields: FieldOptions = {

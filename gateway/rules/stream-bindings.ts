@@ -28,6 +28,8 @@ export interface Events {
   askedBy: Field | undefined;
   /** Those of the members that a stream may end with, beside an error. */
   last: readonly Field[];
+  /** Whether the data of an event is the whole message, and a client that asks for no events gets messages as lines of JSON. */
+  hasWholeMessages: boolean;
   /** Milliseconds that a client is to wait before it connects again; 0 says nothing of it. */
   retry: number;
 }
@@ -49,6 +51,7 @@ interface EventsOption extends Message {
   lastEventId: string;
   retry: number;
   last: readonly string[];
+  data: number;
 }
 
 /** The options of a method that name fields of its messages. */
@@ -130,8 +133,12 @@ export function readEvents(method: DescMethod, option: EventsOption, fail: (what
     if (field === undefined) throw fail(`ends with the event ${name}, which is no member of ${event}`);
     return field;
   });
-  return { members, id, askedBy, last: last.length === 0 ? all : last, retry };
+  const hasWholeMessages = option.data === wholeMessage;
+  return { members, id, askedBy, last: last.length === 0 ? all : last, hasWholeMessages, retry };
 }
+
+/** EVENT_DATA_MESSAGE of chat4all.options.v1. */
+const wholeMessage = 1;
 
 /** What the id of an event may be. */
 const eventIds = new Set([

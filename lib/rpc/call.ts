@@ -73,7 +73,7 @@ export interface Rpc extends AccessRule {
   /** How long a call without a deadline may take, in milliseconds, if its proto says so. */
   timeout: number | undefined;
   /** The kind of place that its calls take. */
-  kind: 'short' | 'long';
+  kind: 'short' | 'long' | 'listening';
   check: Check | undefined;
   /** The field of the request that must name the caller, if there is one. */
   callerField: DescField | undefined;

@@ -7,11 +7,12 @@ import { Shares } from '../shares.ts';
  *
  * - `short`: unary calls with the usual timeout.
  * - `long`: streams, and unary calls whose proto gives them more time (`timeout_seconds`).
+ * - `listening`: calls that wait for events: their protos say that they are `standing`.
  * - `opening`: streams whose first message has not arrived. After it they take a `long` place.
  * - `unknown`: calls whose API key is being looked up. After it they take a place of their own kind.
  * - `standing`: streams that stay open and are idle most of the time: health and reflection.
  */
-export type PlaceKind = 'short' | 'long' | 'opening' | 'unknown' | 'standing';
+export type PlaceKind = 'short' | 'long' | 'listening' | 'opening' | 'unknown' | 'standing';
 
 /** The reasons of the two errors of `take`. */
 const refusals = { full: 'OVERLOADED', share: 'TOO_MANY_CALLS' } as const;
@@ -24,6 +25,8 @@ export const placeRefusals: readonly Pick<HubError, 'kind' | 'reason'>[] = [
 
 /** Streams that wait for their first message cost almost nothing, so there are this many times more places for them. */
 const openingFactor = 10;
+/** So do calls that have next to nothing to do. */
+const listeningFactor = 20;
 
 /** Between two log lines about refused calls: a line for each would add to the overload. */
 const logPauseMs = 10_000;
@@ -37,12 +40,13 @@ export class Places {
   /** Counts the calls that services make for themselves. */
   #ownWork = 0;
 
-  /** @param count the places of each kind, at least 2; `opening` has ten times as many */
+  /** @param count the places of each kind, at least 2; `opening` has ten times as many, `listening` twenty times */
   constructor(count: number, log: Logger) {
     this.#log = log;
     const shares = () => new Shares(count);
     const opening = new Shares(openingFactor * count);
-    this.#shares = { short: shares(), long: shares(), opening, unknown: shares(), standing: shares() };
+    const listening = new Shares(listeningFactor * count);
+    this.#shares = { short: shares(), long: shares(), listening, opening, unknown: shares(), standing: shares() };
   }
 
   /** @throws HubError UNAVAILABLE `OVERLOADED` if all places of that kind are in use */

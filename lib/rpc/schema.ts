@@ -32,6 +32,7 @@ const validator = createValidator({ registry });
 const accessOption = extension('chat4all.options.v1.access');
 const callersOption = extension('chat4all.options.v1.callers');
 const bearerOnlyOption = extension('chat4all.options.v1.bearer_only');
+const standingOption = extension('chat4all.options.v1.standing');
 const timeoutOption = extension('chat4all.options.v1.timeout_seconds');
 const rawBodyOption = extension('chat4all.options.v1.raw_body');
 const callerFieldOption = extension('chat4all.options.v1.caller_field');
@@ -77,6 +78,11 @@ export function callersOf(rpc: DescMethod): ReadonlySet<string> {
 /** Whether an API key is not enough to call an RPC. */
 export function isBearerOnly(rpc: DescMethod): boolean {
   return getOption(rpc, bearerOnlyOption) as boolean;
+}
+
+/** Whether a call of an RPC stays open for long, with next to nothing to do. */
+export function isStanding(rpc: DescMethod): boolean {
+  return getOption(rpc, standingOption) as boolean;
 }
 
 /** How long a call without a deadline may take, in milliseconds; undefined if its proto doesn't say. */

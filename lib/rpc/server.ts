@@ -1,3 +1,4 @@
+import type { DescMethod } from '@bufbuild/protobuf';
 import { addAdminServicesToServer, Server, setLogger, type ServiceDefinition } from '@grpc/grpc-js';
 import { Networks } from '../client-address.ts';
 import { duration, flag, integer, networks, port, text, type Config } from '../config.ts';
@@ -53,6 +54,7 @@ import {
   callersOf,
   hasRawBody,
   isBearerOnly,
+  isStanding,
   method,
   rawBodyOf,
   timeoutOf,
@@ -60,6 +62,7 @@ import {
 } from './schema.ts';
 import { serveHealth, Standing } from './standing.ts';
 import { boundTimeouts } from './timeouts.ts';
+import type { EncodedMessage } from './writing.ts';
 import { openTransport, staysHere, transportSettings } from './transport.ts';
 
 /** Settings of every process that serves gRPC. */
@@ -115,7 +118,7 @@ export type Handlers<D> = {
       ? (request: Request, call: CallOfRpc, body: UploadBytes) => Promise<Response>
       : D[K] extends ServerStreamMethod<infer Request, infer Response>
         ? | ((request: Request, call: CallOfStream) => Promise<Download<Response>>)
-          | ((request: Request, call: CallOfStream) => AsyncIterable<Response>)
+          | ((request: Request, call: CallOfStream) => AsyncIterable<Response | EncodedMessage>)
         : never;
 };
 
@@ -175,7 +178,7 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
       bearerOnly: isBearerOnly(description),
       description,
       timeout: timeoutOf(description),
-      kind: method_.requestStream || method_.responseStream || timeoutOf(description) !== undefined ? 'long' : 'short',
+      kind: kindOf(description),
       check: checks[key] as Check | undefined,
       callerField: callerFieldOf(description),
       find: finds[key] as Find | undefined,
@@ -221,6 +224,12 @@ export function service<D extends Record<string, MethodDefinition<unknown, unkno
     implementation: (serving) =>
       Object.fromEntries(Object.entries(wrappers).map(([key, wrap]) => [key, wrap(serving)])),
   };
+}
+
+/** The kind of place that calls of an RPC take. */
+function kindOf(description: DescMethod): Rpc['kind'] {
+  if (isStanding(description)) return 'listening';
+  return description.methodKind !== 'unary' || timeoutOf(description) !== undefined ? 'long' : 'short';
 }
 
 export interface ServeOptions {

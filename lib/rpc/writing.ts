@@ -3,6 +3,15 @@ import type { ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
 import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
 
+/** A message that is encoded already, since several streams are sent the same one. */
+export class EncodedMessage {
+  readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+}
+
 export interface WritingOptions {
   /** Sends the initial metadata, unless that was done. */
   begin: () => void;
@@ -104,7 +113,7 @@ export async function writeMessages(
     for (;;) {
       const { done, value } = await next();
       if (done === true) break;
-      const encoded = serialize(value);
+      const encoded = value instanceof EncodedMessage ? value.bytes : serialize(value);
       begin();
       writing.write(encoded, () => writing.count(encoded.length));
       await writing.last();

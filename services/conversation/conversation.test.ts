@@ -352,12 +352,15 @@ test('activity: a message moves its conversation to the top, and one that comes 
 });
 
 test("activity: recorded in one batch, repeatable, without conversations that don't exist", async (t) => {
-  const { id } = await store.createConversation({
-    type: 'private',
-    name: '',
-    description: '',
-    memberIds: ids(41, 42),
-  });
+  const { id } = await store.createConversation(
+    {
+      type: 'private',
+      name: '',
+      description: '',
+      memberIds: ids(41, 42),
+    },
+    'request',
+  );
   const at = new Date('2101-01-01T00:00:00.123Z');
   const batch = [
     { conversationId: id, at },

@@ -63,6 +63,24 @@ export function chooseMembers(
   return { userIds: [...firstPlace.keys()], problems };
 }
 
+/**
+ * Whether one more may be added to a conversation.
+ *
+ * @throws HubError FAILED_PRECONDITION `NOT_A_GROUP` or `GROUP_FULL`
+ */
+export function requireRoom({ type, memberIds }: { type: ConversationKind; memberIds: readonly string[] }): void {
+  if (type !== 'group') {
+    throw new HubError(
+      'FAILED_PRECONDITION',
+      'NOT_A_GROUP',
+      'Nobody can be added to a private conversation: open a group',
+    );
+  }
+  if (memberIds.length >= sizes.group.max) {
+    throw new HubError('FAILED_PRECONDITION', 'GROUP_FULL', `The group has ${sizes.group.max} members already`);
+  }
+}
+
 /** The latest activity of each conversation. */
 export function latestActivity(activities: readonly Activity[]): Activity[] {
   const latest = new Map<string, Activity>();

@@ -2,7 +2,7 @@ import { MessageAccepted } from '#gen/chat4all/message/v1/events.ts';
 import { eventTypes, groups, topics } from '#gen/events.ts';
 import type { Bus, ReceivedEvent } from '#lib/bus/bus.ts';
 import { waitAtMost } from '#lib/deadline.ts';
-import { isTransient } from '#lib/errors.ts';
+import { HubError, isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { retryUntilDone } from '#lib/retry.ts';
 import { latestActivity } from './conversation.ts';
@@ -14,6 +14,12 @@ export interface ActivityOptions {
   log: Logger;
 }
 
+export interface Following {
+  /** The bus, once it was there. @throws HubError UNAVAILABLE `BUS_UNAVAILABLE` before */
+  bus(): Bus;
+  stop(): Promise<void>;
+}
+
 const backoff = { firstMs: 1_000, maxMs: 1_000, jitter: 0 };
 const stopLimitMs = 2_000;
 /** Nobody waits for the order of conversations, and each message changes it: many changes are made at once. */
@@ -21,11 +27,11 @@ const activityInterval = 1_000;
 
 /**
  * Follows the messages that are accepted, so that the conversation with the newest one is listed first. Only that order
- * needs the bus: while it is away, the service starts and works without.
+ * needs the bus, and that others are told of changes: while it is away, the service starts and works without.
  *
  * @throws what `openBus` throws, unless it is transient
  */
-export async function followActivity({ openBus, store, log }: ActivityOptions): Promise<{ stop(): Promise<void> }> {
+export async function followActivity({ openBus, store, log }: ActivityOptions): Promise<Following> {
   const stopped = new AbortController();
   let bus: Bus | undefined;
   try {
@@ -50,6 +56,10 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     onFailure: (error) => log.warn({ err: error }, 'the order of conversations stands still until the bus is back'),
   });
   return {
+    bus() {
+      if (bus === undefined) throw new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'The bus has not been reached yet');
+      return bus;
+    },
     async stop() {
       stopped.abort();
       // An attempt on a bus that is away may take longer than is left.

@@ -1,9 +1,5 @@
 import type { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
-import {
-  ConversationType,
-  type Conversation as ConversationMessage,
-  type ConversationServiceService,
-} from '#gen/chat4all/conversation/v1/conversation.ts';
+import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { invalidFields } from '#lib/errors.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { UserCall } from '#lib/rpc/call.ts';
@@ -14,29 +10,33 @@ import {
   notAmongMembers,
   notAMember,
   possibleUsers,
-  type ConversationKind,
+  requireRoom,
 } from './conversation.ts';
-import type { Conversation, Store } from './store.ts';
+import type { Store } from './store.ts';
+import { kindOf, toMessage } from './wire.ts';
 
 export interface HandlerOptions {
   store: Store;
   auth: Pick<Connection<AuthServiceService>, 'lookupUsers'>;
+  /** To be called when something has changed. */
+  changed: () => void;
 }
 
 const defaultLimit = 50;
 
-export function openHandlers({ store, auth }: HandlerOptions): Handlers<ConversationServiceService> {
+export function openHandlers({ store, auth, changed }: HandlerOptions): Handlers<ConversationServiceService> {
   return {
-    async createConversation({ type, members, metadata }, { caller }: UserCall) {
+    async createConversation({ type, members, metadata }, { caller, requestId }: UserCall) {
       const kind = kindOf(type);
       const { users } = await auth.lookupUsers(possibleUsers(members));
       const { userIds, problems } = chooseMembers(kind, members, users);
       if (kind === undefined || problems.length > 0) throw invalidFields(problems);
       if (!userIds.includes(caller.userId)) throw notAmongMembers();
       const { name = '', description = '' } = metadata ?? {};
-      return {
-        conversation: toMessage(await store.createConversation({ type: kind, name, description, memberIds: userIds })),
-      };
+      const wanted = { type: kind, name, description, memberIds: userIds };
+      const conversation = await store.createConversation(wanted, requestId);
+      changed();
+      return { conversation: toMessage(conversation) };
     },
 
     async listConversations({ limit = defaultLimit, offset }, { caller }: UserCall) {
@@ -51,8 +51,26 @@ export function openHandlers({ store, auth }: HandlerOptions): Handlers<Conversa
       return { conversation: toMessage(found) };
     },
 
-    async leaveConversation({ conversationId }, { caller }: UserCall) {
-      if (await store.leaveConversation(conversationId, caller.userId)) return {};
+    async addMember({ conversationId, member }, { caller, requestId }: UserCall) {
+      const found = await store.findConversation(conversationId);
+      if (found === undefined) throw conversationNotFound();
+      if (!found.memberIds.includes(caller.userId)) throw notAMember();
+      const { users } = await auth.lookupUsers(possibleUsers([member]));
+      const [userId] = chooseMembers(undefined, [member], users).userIds;
+      if (userId === undefined) {
+        throw invalidFields([{ field: 'member', description: 'is neither the id nor the name of a user' }]);
+      }
+      const addition = { userId, addedBy: caller.userId };
+      const conversation = await store.addMember(conversationId, addition, requireRoom, requestId);
+      changed();
+      return { conversation: toMessage(conversation) };
+    },
+
+    async leaveConversation({ conversationId }, { caller, requestId }: UserCall) {
+      if (await store.leaveConversation(conversationId, caller.userId, requestId)) {
+        changed();
+        return {};
+      }
       throw (await store.findMembership(conversationId)) === undefined ? conversationNotFound() : notAMember();
     },
 
@@ -65,6 +83,10 @@ export function openHandlers({ store, auth }: HandlerOptions): Handlers<Conversa
     async getMemberships({ conversationIds }) {
       const found = await store.findMemberships(conversationIds);
       return { memberships: found.map(({ id, memberIds }) => ({ conversationId: id, memberIds })) };
+    },
+
+    async getConversations({ conversationIds }) {
+      return { conversations: (await store.findConversations(conversationIds)).map(toMessage) };
     },
 
     async filterMemberships({ userId, conversationIds }) {
@@ -81,20 +103,5 @@ export function openChecks({ auth }: Pick<HandlerOptions, 'auth'>): Checks<Conve
       const { users } = await auth.lookupUsers(possibleUsers(members));
       return chooseMembers(kindOf(type), members, users).problems;
     },
-  };
-}
-
-function kindOf(type: ConversationType): ConversationKind | undefined {
-  if (type === ConversationType.CONVERSATION_TYPE_PRIVATE) return 'private';
-  return type === ConversationType.CONVERSATION_TYPE_GROUP ? 'group' : undefined;
-}
-
-function toMessage({ id, type, name, description, createdAt, memberIds }: Conversation): ConversationMessage {
-  return {
-    conversationId: id,
-    type: type === 'private' ? ConversationType.CONVERSATION_TYPE_PRIVATE : ConversationType.CONVERSATION_TYPE_GROUP,
-    members: memberIds,
-    metadata: { name, description },
-    createdAt,
   };
 }

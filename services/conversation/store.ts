@@ -1,9 +1,11 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import { v7 as orderedUuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
-import type { Database } from '#lib/database.ts';
+import { columns as byColumn, type Database } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
-import type { Activity, ConversationKind } from './conversation.ts';
+import { addToOutbox, outboxEntity } from '#lib/database-outbox.ts';
+import { conversationNotFound, type Activity, type ConversationKind } from './conversation.ts';
+import { createdEvent, joinedEvent, leftEvent, type Addition } from './wire.ts';
 
 const ConversationEntity = defineEntity({
   name: 'Conversation',
@@ -39,12 +41,13 @@ const MemberEntity = defineEntity({
 
 export const database: DatabaseDefinition = {
   schema: 'conversation',
-  entities: [ConversationEntity, MemberEntity],
+  entities: [ConversationEntity, MemberEntity, outboxEntity()],
   migrations: [
     {
       name: '0001-conversations',
       load: async () => (await import('./migrations/0001-conversations.ts')).Conversations,
     },
+    { name: '0002-outbox', load: async () => (await import('./migrations/0002-outbox.ts')).Outbox },
   ],
 };
 
@@ -62,39 +65,44 @@ export interface Conversation {
 export type Store = ReturnType<typeof openStore>;
 
 const activeMembers = `
-  array(select m.user_id from members m where m.conversation_id = c.id and m.status = 'active' order by m.position)
-    as "memberIds"`;
+  array(select m.user_id from members m where m.conversation_id = c.id and m.status = 'active'
+      order by m.position, m.joined_at) as "memberIds"`;
 const columns = `c.id, c.type, c.name, c.description, c.created_at as "createdAt", ${activeMembers}`;
 
 /** The queries of the conversation service. */
 export function openStore(db: Database) {
   return {
-    async createConversation(wanted: Omit<Conversation, 'id' | 'createdAt'>): Promise<Conversation> {
-      const { memberIds, ...described } = wanted;
+    /** Keeps a new conversation, with the event that tells of it. */
+    async createConversation(wanted: Omit<Conversation, 'id' | 'createdAt'>, requestId: string): Promise<Conversation> {
       const createdAt = hubDate();
       // Ids in the order of creation are what settles the order of conversations of the same millisecond.
-      const id = orderedUuid();
-      await db.entities((em) =>
-        em.transactional(async (transaction) => {
-          await transaction.insert(ConversationEntity, { ...described, id, createdAt, lastActivityAt: createdAt });
-          await transaction.insertMany(
-            MemberEntity,
-            memberIds.map((userId, position) => ({
-              conversationId: id,
-              userId,
-              position,
-              status: 'active' as const,
-              joinedAt: createdAt,
-            })),
-          );
-        }),
-      );
-      return { ...wanted, id, createdAt };
+      const conversation = { ...wanted, id: orderedUuid(), createdAt };
+      const { id, type, name, description, memberIds } = conversation;
+      const members = memberIds.map((userId, position) => ({ userId, position }));
+      await db.transaction(async (transaction) => {
+        void transaction.sql(
+          `insert into conversations (id, type, name, description, created_at, last_activity_at)
+            values ($1, $2, $3, $4, $5, $5)`,
+          [id, type, name, description, createdAt],
+        );
+        void transaction.sql(
+          `insert into members (conversation_id, user_id, position, status, joined_at)
+            select $1, user_id, position, 'active', $2 from unnest($3::uuid[], $4::smallint[]) as given (user_id, position)`,
+          [id, createdAt, ...byColumn(members, ['userId', 'position'])],
+        );
+        addToOutbox(transaction, [createdEvent(conversation, requestId)]);
+      });
+      return conversation;
     },
 
     async findConversation(id: string): Promise<Conversation | undefined> {
-      const [found] = await db.sql<Conversation>(`select ${columns} from conversations c where c.id = $1`, [id]);
+      const [found] = await this.findConversations([id]);
       return found;
+    },
+
+    /** Several conversations: those that there are. */
+    async findConversations(ids: readonly string[]): Promise<Conversation[]> {
+      return db.sql<Conversation>(`select ${columns} from conversations c where c.id = any($1::uuid[])`, [ids]);
     },
 
     /** The ids of the active members, or undefined if there is no such conversation. */
@@ -140,14 +148,55 @@ export function openStore(db: Database) {
       return [conversations, Number(row?.total)];
     },
 
+    /**
+     * Adds a member, or has one come back who had left, with the event that tells of it. Nothing changes for one who is there already.
+     *
+     * @param require is shown the conversation, which is locked, and throws if nobody can be added to it
+     * @throws HubError NOT_FOUND `CONVERSATION_NOT_FOUND`, or what `require` throws
+     */
+    async addMember(
+      id: string,
+      addition: Addition,
+      require: (conversation: Conversation) => void,
+      requestId: string,
+    ): Promise<Conversation> {
+      const { userId } = addition;
+      return db.transaction(async (transaction) => {
+        await transaction.sql('select 1 from conversations where id = $1 for update', [id]);
+        const [found] = await transaction.sql<Conversation>(`select ${columns} from conversations c where c.id = $1`, [
+          id,
+        ]);
+        if (found === undefined) throw conversationNotFound();
+        require({ ...found, memberIds: found.memberIds.filter((memberId) => memberId !== userId) });
+        if (found.memberIds.includes(userId)) return found;
+        const at = hubDate();
+        void transaction.sql(
+          `insert into members as m (conversation_id, user_id, position, status, joined_at)
+            select $1, $2, least(32767, max(position) + 1), 'active', $3 from members where conversation_id = $1
+            on conflict (conversation_id, user_id) do update
+              set status = 'active', joined_at = excluded.joined_at, left_at = null, position = excluded.position`,
+          [id, userId, at],
+        );
+        addToOutbox(transaction, [joinedEvent(id, { ...addition, at }, requestId)]);
+        return { ...found, memberIds: [...found.memberIds, userId] };
+      });
+    },
+
     /** @returns false if `userId` was no active member */
-    async leaveConversation(id: string, userId: string): Promise<boolean> {
-      const rows = await db.sql(
-        `update members set status = 'left', left_at = $3
-          where conversation_id = $1 and user_id = $2 and status = 'active' returning 1`,
-        [id, userId, hubDate()],
-      );
-      return rows.length > 0;
+    async leaveConversation(id: string, userId: string, requestId: string): Promise<boolean> {
+      return db.transaction(async (transaction) => {
+        const at = hubDate();
+        // The conversation is locked first, as by who adds members: so events have the order of what they tell.
+        void transaction.sql('select 1 from conversations where id = $1 for update', [id]);
+        const left = await transaction.sql(
+          `update members set status = 'left', left_at = $3
+            where conversation_id = $1 and user_id = $2 and status = 'active' returning 1`,
+          [id, userId, at],
+        );
+        if (left.length === 0) return false;
+        addToOutbox(transaction, [leftEvent(id, { userId, at }, requestId)]);
+        return true;
+      });
     },
 
     /** Moves the last activity of conversations forward, never back: doing it again changes nothing. */

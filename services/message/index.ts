@@ -18,6 +18,7 @@ import { watchChannels } from './messages/channels.ts';
 import { consumeReports, startRemoval, startSweep } from './messages/events.ts';
 import { checks, handlers } from './messages/handlers.ts';
 import { openMemberships } from './messages/memberships.ts';
+import { openReads } from './messages/reads-store.ts';
 import { openStore } from './messages/store.ts';
 import { openAudit } from './operations/audit.ts';
 import { consumerLag } from './operations/consumer-lag.ts';
@@ -47,7 +48,9 @@ export const settings = {
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   return startService({ name: 'message', config, log, database }, async ({ db, own, onStop, connect, serve }) => {
-    const bus = own(await openBus(config, { log, clientId: 'message', publishes: [topics.messageProcessing] }));
+    const bus = own(
+      await openBus(config, { log, clientId: 'message', publishes: [topics.messageProcessing, topics.messageChanges] }),
+    );
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
     const connectors = connect(ConnectorsServiceService, 'connectors', config.CONNECTORS_ADDRESS);
     const files = connect(FileServiceService, 'file', config.FILE_ADDRESS);
@@ -63,8 +66,8 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const backgroundStore = openStore(background);
     const deadline = config.DELIVERY_DEADLINE;
     const channels = own(watchChannels({ connectors, log }));
-    own(startSweep({ store: backgroundStore, log, deadline }));
     const relay = own(startRelay({ outbox: openOutbox(background), bus, log }));
+    own(startSweep({ store: backgroundStore, relay, log, deadline }));
     const listening = {
       connectionString: config.DATABASE_URL,
       application_name: 'message listens',
@@ -78,12 +81,20 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     if (config.MESSAGE_RETENTION !== undefined) {
       own(startRemoval({ store: backgroundStore, log, retention: config.MESSAGE_RETENTION }));
     }
-    own(await consumeReports({ bus, store: backgroundStore, log }));
+    own(await consumeReports({ bus, store: backgroundStore, relay, log }));
     const server = await serve(
       [
         service(
           MessageServiceService,
-          handlers({ store, relay, channels, memberships: openMemberships(conversations), files, deadline }),
+          handlers({
+            store,
+            reads: openReads(db),
+            relay,
+            channels,
+            memberships: openMemberships(conversations),
+            files,
+            deadline,
+          }),
           checks(channels, files),
         ),
         service(

@@ -324,6 +324,14 @@ function unique(items: readonly string[]): string[] {
   return [...new Set(items)];
 }
 
+/** How many others than its sender have read a message. */
+export function readersOf(
+  { seq, senderId }: { seq: number; senderId: string },
+  readers: readonly { userId: string; seq: number }[],
+): number {
+  return readers.filter((reader) => reader.seq >= seq && reader.userId !== senderId).length;
+}
+
 /** About how many bytes a message takes in a list: its text, and ids, names and times, whose sizes are bounded. */
 export function sizeOf({ content, recipientIds }: { content: Content; recipientIds: readonly string[] }): number {
   const bytes = content.type === 'text' ? Buffer.byteLength(content.text) : 0;

@@ -1,5 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
+import { outboxEntity } from '#lib/database-outbox.ts';
 import type { Content, FileLabel, Priority, Status, StatusChange } from './message.ts';
 
 const Message = defineEntity({
@@ -77,6 +78,18 @@ const ConversationHead = defineEntity({
   },
 });
 
+/** How far members have read. */
+const Read = defineEntity({
+  name: 'Read',
+  tableName: 'reads',
+  properties: {
+    conversationId: p.uuid().primary(),
+    userId: p.uuid().primary(),
+    seq: p.bigint('number'),
+    at: p.datetime(3),
+  },
+});
+
 /** Up to when something was removed at the end of its time. */
 const Removal = defineEntity({
   name: 'Removal',
@@ -140,7 +153,19 @@ const Lease = defineEntity({
 
 export const database: DatabaseDefinition = {
   schema: 'message',
-  entities: [Message, OpenMessage, Delivery, EarlierStep, ConversationHead, Removal, OutboxRow, DeadLetterRow, Lease],
+  entities: [
+    Message,
+    OpenMessage,
+    Delivery,
+    EarlierStep,
+    ConversationHead,
+    Read,
+    Removal,
+    OutboxRow,
+    outboxEntity(),
+    DeadLetterRow,
+    Lease,
+  ],
   migrations: [
     { name: '0001-messages', load: async () => (await import('./migrations/0001-messages.ts')).Messages },
     { name: '0002-file-labels', load: async () => (await import('./migrations/0002-file-labels.ts')).FileLabels },
@@ -148,5 +173,6 @@ export const database: DatabaseDefinition = {
     { name: '0004-dead-letters', load: async () => (await import('./migrations/0004-dead-letters.ts')).DeadLetters },
     { name: '0005-less-to-write', load: async () => (await import('./migrations/0005-less-to-write.ts')).LessToWrite },
     { name: '0006-retention', load: async () => (await import('./migrations/0006-retention.ts')).Retention },
+    { name: '0007-changes', load: async () => (await import('./migrations/0007-changes.ts')).Changes },
   ],
 };

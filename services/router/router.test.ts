@@ -52,6 +52,7 @@ function acceptedMessage(given: Partial<MessageAccepted> = {}): MessageAccepted 
     deliverBy: soon(),
     replay: 0,
     only: [],
+    senderUsername: 'ana',
     ...given,
   };
 }

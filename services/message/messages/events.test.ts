@@ -41,7 +41,7 @@ async function reporting(answer: { unknown: string[]; ended: Status[] } = { unkn
     lag: unused,
     stop: unused,
   };
-  await consumeReports({ bus, store, log });
+  await consumeReports({ bus, store, relay: { wake() {} }, log });
   return { handle: options!.handle, options: options!, applied, lines };
 }
 
@@ -143,7 +143,7 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   } as Store;
   const before = { expired: await counted('messages_expired_total'), ended: await counted('messages_ended_total') };
   const began = Date.now();
-  const sweep = startSweep({ store, log, deadline: 30_000 });
+  const sweep = startSweep({ relay: { wake() {} }, store, log, deadline: 30_000 });
   await eventually(
     'it has come back after a pause',
     () => calls.length,

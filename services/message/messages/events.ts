@@ -7,6 +7,7 @@ import type { Logger } from '#lib/log.ts';
 import { repeat, sweep, type Loop } from '#lib/loop.ts';
 import { counter } from '#lib/metrics.ts';
 import type { Report } from '../message.ts';
+import type { Relay } from '../outbox/relay.ts';
 import type { Store } from './store.ts';
 
 /** Milliseconds. A message has at least two reports, and one transaction for both is half the work. */
@@ -17,8 +18,15 @@ const endedMessages = counter('messages_ended_total', 'Messages that were delive
 });
 const expiredMessages = counter('messages_expired_total', 'Messages that failed because their time was over');
 
+export interface SettlingOptions {
+  store: Store;
+  /** Publishes what has changed. */
+  relay: Pick<Relay, 'wake'>;
+  log: Logger;
+}
+
 /** Applies what router and connectors report on `message_status`. */
-export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; log: Logger }): Promise<Consumer> {
+export function consumeReports({ bus, store, relay, log }: SettlingOptions & { bus: Bus }): Promise<Consumer> {
   return bus.consume({
     topics: [topics.messageStatus],
     group: groups.message,
@@ -33,6 +41,7 @@ export function consumeReports({ bus, store, log }: { bus: Bus; store: Store; lo
           ]),
         ),
       );
+      relay.wake();
       for (const status of ended) endedMessages.inc({ status });
       if (unknown.length > 0) log.error({ unknown }, 'Reports of messages that were never accepted here');
     },
@@ -74,7 +83,7 @@ const sweepBatch = 500;
 const clocksDiffer = 10_000;
 
 /** Fails what is still open when its time is over, so that every message ends. */
-export function startSweep({ store, log, deadline }: { store: Store; log: Logger; deadline: number }): Loop {
+export function startSweep({ store, relay, log, deadline }: SettlingOptions & { deadline: number }): Loop {
   const shortest = Math.min(sweepEvery, deadline / 40);
   // What is accepted during a pause is open for longer than that.
   const longest = deadline / 4;
@@ -86,6 +95,7 @@ export function startSweep({ store, log, deadline }: { store: Store; log: Logger
     adopted = true;
     const expired = await store.expire(hubDate(), reason, sweepBatch);
     if (expired > 0) {
+      relay.wake();
       log.warn({ expired }, 'Messages failed at their deadline');
       expiredMessages.inc(expired);
       endedMessages.inc({ status: 'failed' }, expired);

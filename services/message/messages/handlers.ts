@@ -16,6 +16,7 @@ import {
   contentViolations,
   fileViolation,
   fingerprintOf,
+  readersOf,
   pageOf,
   maxQueueingMs,
   recipientsMeant,
@@ -26,11 +27,13 @@ import {
   type Draft,
 } from '../message.ts';
 import type { Relay } from '../outbox/relay.ts';
+import type { Reads } from './reads-store.ts';
 import type { Store } from './store.ts';
 import { contentOf, detailsOf, draftOf, messageOf, orderOf } from './wire.ts';
 
 export interface HandlerOptions {
   store: Store;
+  reads: Reads;
   relay: Relay;
   channels: Channels;
   memberships: Memberships;
@@ -47,7 +50,7 @@ const defaultLimit = 50;
 const acceptedMessages = counter('messages_accepted_total', 'Messages accepted, each once');
 
 export function handlers(options: HandlerOptions): Handlers<typeof MessageServiceService> {
-  const { store, relay, channels, memberships, files, deadline } = options;
+  const { store, reads, relay, channels, memberships, files, deadline } = options;
 
   async function accept(draft: Draft, call: UserCall, fingerprint: Buffer): Promise<void> {
     relay.requireBus();
@@ -96,7 +99,8 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
     async listMessages(request, call: UserCall) {
       const { conversationId, offset } = request;
       const limit = request.limit ?? defaultLimit;
-      requireMember(call.caller.userId, await memberships.of(conversationId));
+      const memberIds = await memberships.of(conversationId);
+      requireMember(call.caller.userId, memberIds);
       const order = orderOf(request.order);
       const { total, ...range } = pageOf(await store.positions(conversationId), {
         afterSeq: Number(request.afterSeq ?? 0n),
@@ -105,8 +109,38 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
         offset,
         order,
       });
-      const messages = fitting(await store.list(conversationId, { ...range, order }), sizeOf);
-      return { conversationId, messages: messages.map(messageOf), total: BigInt(total), limit, offset };
+      const [found, positions] = await Promise.all([
+        store.list(conversationId, { ...range, order }),
+        reads.of(conversationId),
+      ]);
+      const readers = positions.filter(({ userId }) => memberIds.includes(userId));
+      const messages = fitting(found, sizeOf).map((message) => messageOf(message, readersOf(message, readers)));
+      return { conversationId, messages, total: BigInt(total), limit, offset };
+    },
+
+    async markRead({ conversationId, seq }, { caller: { userId }, requestId }: UserCall) {
+      requireMember(userId, await memberships.of(conversationId));
+      const { lastSeq } = await store.positions(conversationId);
+      if (seq > lastSeq) {
+        const description =
+          lastSeq === 0 ? 'there is no message in the conversation yet' : `must be from 1 to ${lastSeq}`;
+        throw invalidFields([{ field: 'seq', description }]);
+      }
+      const position = { userId, seq: Number(seq), at: hubDate() };
+      const { seq: now, isNew } = await reads.moveOn(conversationId, position, requestId);
+      if (isNew) relay.wake();
+      return { seq: BigInt(now) };
+    },
+
+    async getReadPositions({ conversationId }, { caller }: UserCall) {
+      const memberIds = await memberships.of(conversationId);
+      requireMember(caller.userId, memberIds);
+      const known = new Map((await reads.of(conversationId)).map((position) => [position.userId, position]));
+      const positions = memberIds.map((userId) => {
+        const { seq = 0, at } = known.get(userId) ?? {};
+        return { userId, seq: BigInt(seq), at };
+      });
+      return { positions };
     },
 
     async getMessage({ messageId }, call: UserCall) {

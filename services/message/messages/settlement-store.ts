@@ -1,5 +1,7 @@
+import { addToOutbox, type OutboxEvent } from '#lib/database-outbox.ts';
 import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
 import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from '../message.ts';
+import { changeEvent } from './wire.ts';
 
 /** What applying reports came to: the ids of messages that don't exist, and the final status of each message that ended. */
 interface Applied {
@@ -68,10 +70,12 @@ export function openSettlement(database: Database) {
 }
 
 /** The columns of a message `m` that are needed to apply reports to it. */
-const messageColumns = `m.message_id, m.recipient_ids, m.channels, m.status, m.created_at, m.updated_at, m.expires_at, m.replay`;
+const messageColumns = `m.message_id, m.conversation_id, m.seq, m.recipient_ids, m.channels, m.status, m.created_at, m.updated_at, m.expires_at, m.replay`;
 
 interface MessageRow {
   message_id: string;
+  conversation_id: string;
+  seq: bigint;
   recipient_ids: string[];
   channels: string[];
   status: Status;
@@ -109,6 +113,7 @@ function write(
   const deliveries: (DeliveryState & { messageId: string })[] = [];
   const moved: { messageId: string; status: Status; at: Date; steps: string }[] = [];
   const over: { messageId: string; expiresAt: Date }[] = [];
+  const changes: OutboxEvent[] = [];
   for (const row of messages) {
     const { message_id: messageId, recipient_ids: recipientIds, status, replay } = row;
     const message = { recipientIds, channels: row.channels, status, createdAt: row.created_at };
@@ -120,6 +125,12 @@ function write(
     const last = settlement.history.at(-1);
     if (last !== undefined) {
       moved.push({ messageId, status: last.status, at: last.at, steps: JSON.stringify(settlement.history) });
+    }
+    if (settlement.deliveries.length > 0 || last !== undefined) {
+      const { conversation_id: conversationId, seq } = row;
+      changes.push(
+        changeEvent({ messageId, conversationId, seq, replay, status, updatedAt: row.updated_at }, settlement),
+      );
     }
     // Also if it had ended before: then it should not be listed any more.
     if (hasEnded(last?.status ?? status)) over.push({ messageId, expiresAt: row.expires_at });
@@ -159,5 +170,6 @@ function write(
       columns(over, ['expiresAt', 'messageId']),
     );
   }
+  addToOutbox(transaction, changes);
   return moved.map(({ status }) => status).filter(hasEnded);
 }

@@ -257,20 +257,20 @@ test.serial('lease: one owner at a time, a new epoch for each, and only the hold
   await store.append(message);
   const entryOf = async () =>
     (await outbox.unpublished(100_000)).entries.find(({ event }) => event.id === message.messageId);
-  const id = (await entryOf())?.id as bigint;
+  const entry = (await entryOf())!;
 
   await outbox.releaseLease(first);
   const taken = await outbox.holdLease(second, 60_000);
   t.is(taken?.epoch, (held?.epoch as bigint) + 1n);
-  await outbox.published([id], held as Lease);
+  await outbox.published([entry], held as Lease);
   t.truthy(await entryOf(), 'the former holder takes nothing out');
   await outbox.releaseLease(second);
   t.is((await outbox.holdLease(first, 60_000))?.epoch, (held?.epoch as bigint) + 2n);
-  await outbox.published([id], held as Lease);
+  await outbox.published([entry], held as Lease);
   t.truthy(await entryOf(), 'nor does it for what it published in an earlier epoch');
   await outbox.releaseLease(first);
   const again = await outbox.holdLease(second, 60_000);
-  await outbox.published([id], again as Lease);
+  await outbox.published([entry], again as Lease);
   t.is(await entryOf(), undefined);
   await outbox.releaseLease(first);
   t.is(await outbox.holdLease(first, 60_000), undefined, 'only its holder lets go of it');

@@ -1,15 +1,21 @@
-import { MessageAccepted, type DeliveryTarget } from '#gen/chat4all/message/v1/events.ts';
+import { randomUUID } from 'node:crypto';
+import { MessageAccepted, MessageChanged, MessageRead, type DeliveryTarget } from '#gen/chat4all/message/v1/events.ts';
 import {
   MessageOrder,
   MessageStatus,
   PayloadType,
   Priority as WirePriority,
+  type Delivery,
   type GetMessageResponse,
   type Message,
   type Payload,
   type SendMessageRequest,
 } from '#gen/chat4all/message/v1/message.ts';
-import type { Content, Draft, Priority, Status } from '../message.ts';
+import { eventTypes, topics } from '#gen/events.ts';
+import { currentContext } from '#lib/context.ts';
+import type { OutboxEvent } from '#lib/database-outbox.ts';
+import type { Content, DeliveryState, Draft, Priority, Settlement, Status } from '../message.ts';
+import type { ReadPosition } from './reads-store.ts';
 import type { MessageDetails, StoredMessage } from './store.ts';
 
 const statuses: Record<Status, MessageStatus> = {
@@ -69,7 +75,8 @@ export function orderOf(order: MessageOrder): 'asc' | 'desc' {
   return order === MessageOrder.MESSAGE_ORDER_ASC ? 'asc' : 'desc';
 }
 
-export function messageOf(message: StoredMessage): Message {
+/** @param readBy how many members other than the sender have read it */
+export function messageOf(message: StoredMessage, readBy = 0): Message {
   return {
     messageId: message.messageId,
     conversationId: message.conversationId,
@@ -83,6 +90,7 @@ export function messageOf(message: StoredMessage): Message {
     status: statusOf(message.status),
     createdAt: message.createdAt,
     updatedAt: message.updatedAt,
+    readBy,
   };
 }
 
@@ -104,6 +112,7 @@ export function acceptedEventOf(
     deliverBy: message.deliverBy,
     replay: message.replay,
     only: [...only],
+    senderUsername: message.senderUsername,
   }).finish();
 }
 
@@ -112,15 +121,63 @@ export function withSeq(event: Uint8Array, seq: bigint): Uint8Array {
   return Buffer.concat([event, MessageAccepted.encode(MessageAccepted.create({ seq })).finish()]);
 }
 
-export function detailsOf(message: MessageDetails): GetMessageResponse {
+/** What a settlement has changed of a message that was as `before` says. */
+export function changeEvent(
+  before: { messageId: string; conversationId: string; seq: bigint; replay: number; status: Status; updatedAt: Date },
+  { deliveries, history }: Settlement,
+): OutboxEvent {
+  const { messageId, conversationId, seq, replay } = before;
+  const { status, at, note } = history.at(-1) ?? { status: before.status, at: before.updatedAt, note: '' };
+  const changed = deliveries.map(deliveryOf);
+  const latest = changed.reduce((latest, { updatedAt }) => (updatedAt! > latest ? updatedAt! : latest), at);
+  const value = MessageChanged.encode({
+    messageId,
+    conversationId,
+    seq,
+    status: statusOf(status),
+    note,
+    deliveries: changed,
+    at: latest,
+    replay,
+  }).finish();
+  // Reports come in rounds: then no call is the one that they come from.
+  const requestId = currentContext()?.requestId ?? messageId;
   return {
-    ...messageOf(message),
+    topic: topics.messageChanges,
+    id: randomUUID(),
+    type: eventTypes.MessageChanged,
+    key: conversationId,
+    value,
+    requestId,
+  };
+}
+
+/** That somebody has read on. */
+export function readEvent(conversationId: string, { userId, seq, at }: ReadPosition, requestId: string): OutboxEvent {
+  return {
+    topic: topics.messageChanges,
+    id: randomUUID(),
+    type: eventTypes.MessageRead,
+    key: conversationId,
+    value: MessageRead.encode({ conversationId, userId, seq: BigInt(seq), at }).finish(),
+    requestId,
+  };
+}
+
+function deliveryOf({ recipientId, status, nextAttemptAt, ...delivery }: DeliveryState): Delivery {
+  return {
+    ...delivery,
+    recipient: recipientId,
+    status: statusOf(status),
+    nextAttemptAt: nextAttemptAt ?? undefined,
+  };
+}
+
+export function detailsOf(message: MessageDetails): GetMessageResponse {
+  const { readBy: _onlyInLists, ...about } = messageOf(message);
+  return {
+    ...about,
     history: message.history.map(({ status, at, note }) => ({ status: statusOf(status), at, note })),
-    deliveries: message.deliveries.map(({ recipientId, status, nextAttemptAt, ...delivery }) => ({
-      ...delivery,
-      recipient: recipientId,
-      status: statusOf(status),
-      nextAttemptAt: nextAttemptAt ?? undefined,
-    })),
+    deliveries: message.deliveries.map(deliveryOf),
   };
 }

@@ -5,7 +5,7 @@ import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import { sample, sharedGauge } from '#lib/metrics.ts';
-import type { Lease, Outbox } from './store.ts';
+import type { Lease, Outbox, OutboxEntry } from './store.ts';
 
 /** How soon the relay finds what no wake-up told it of. */
 const pollEveryMs = 1_000;
@@ -39,7 +39,7 @@ export interface Relay {
 }
 
 /**
- * Starts to empty the outbox into `message_processing`. One process does it at a time, the one that has the lease, so
+ * Starts to empty the outbox: acceptances go to `message_processing`, and all of it goes to `message_changes`. One process does it at a time, the one that has the lease, so
  * that the order of a conversation is kept; every process watches how far behind it is.
  *
  * A relay that lost its lease while it was frozen may publish some events twice: consumers recognise them.
@@ -83,20 +83,22 @@ export function startRelay({ outbox, bus, log }: { outbox: Outbox; bus: Bus; log
     if (entries.length === 0) return pollEveryMs;
     const began = performance.now();
     try {
-      await bus.publish(
-        topics.messageProcessing,
-        entries.map(({ event }) => event),
-      );
+      const accepted = entries.filter(({ kind }) => kind === 'accepted');
+      const publish = (topic: string, some: readonly OutboxEntry[]) =>
+        some.length === 0
+          ? undefined
+          : bus.publish(
+              topic,
+              some.map(({ event }) => event),
+            );
+      await Promise.all([publish(topics.messageProcessing, accepted), publish(topics.messageChanges, entries)]);
       failingSince = undefined;
     } catch (error) {
       failingSince ??= began;
       if (performance.now() - failingSince >= giveUpLease.afterMs) await leaveToOthers();
       throw error;
     }
-    await outbox.published(
-      entries.map((entry) => entry.id),
-      current,
-    );
+    await outbox.published(entries, current);
     return more ? 0 : pollEveryMs;
   });
 

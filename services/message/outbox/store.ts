@@ -1,13 +1,16 @@
 import { eventTypes } from '#gen/events.ts';
 import type { BusEvent } from '#lib/bus/bus.ts';
 import type { Database } from '#lib/database.ts';
+import { eventOf, oldestInOutbox } from '#lib/database-outbox.ts';
 import { v5 as uuidOf } from 'uuid';
 import { messageColumns, storedMessage, type MessageRow } from '../messages/store.ts';
 import { acceptedEventOf, withSeq } from '../messages/wire.ts';
 
 /** An event that is not on the bus yet. */
 export interface OutboxEntry {
-  /** The id of its row. */
+  /** Whether it tells that a message was accepted, or of a change since. */
+  kind: 'accepted' | 'change';
+  /** The id of its row, in the table of its kind. */
   id: bigint;
   event: BusEvent;
 }
@@ -28,41 +31,57 @@ const maxBatchBytes = 1024 * 1024;
 
 /** Events that are not published yet, and the lease of the process that publishes them. */
 export function openOutbox(database: Database) {
+  /** Acceptances and replays that are not on the bus yet. */
+  async function unpublishedAcceptances(limit: number): Promise<{ entries: OutboxEntry[]; more: boolean }> {
+    const rows = await database.sql<OutboxRow>(
+      `select id, message_id, conversation_id, seq, event, request_id, found from (
+          select *, sum(length(event)) over (order by id) as bytes, count(*) over () as found from (
+            select * from outbox order by id limit $1
+          ) as oldest
+        ) as sized
+        where bytes is null or bytes <= ${maxBatchBytes} or bytes = length(event) order by id`,
+      [limit],
+    );
+    const unwritten = rows.filter((row) => row.event === null).map((row) => row.message_id);
+    const written = unwritten.length === 0 ? new Map<string, Written>() : await writeEvents(database, unwritten);
+    const entries = rows.map((row) => {
+      const { key, id, value } =
+        row.event === null
+          ? written.get(row.message_id)!
+          : { key: row.conversation_id!, id: row.message_id, value: withSeq(row.event, row.seq!) };
+      const type = eventTypes.MessageAccepted;
+      return { kind: 'accepted' as const, id: row.id, event: { id, type, key, value, requestId: row.request_id } };
+    });
+    const found = Number(rows[0]?.found ?? 0);
+    return { entries, more: found === limit || rows.length < found };
+  }
+
   return {
     /**
-     * The events that are not on the bus yet, in the order in which they have to go there: `limit` at most, and 1 MiB or one event; and
-     * whether there are more.
+     * The events that are not on the bus yet, in the order in which they have to go there: of each kind `limit` at most, and 1 MiB or one
+     * event; and whether there are more.
      */
     async unpublished(limit: number): Promise<{ entries: OutboxEntry[]; more: boolean }> {
-      const rows = await database.sql<OutboxRow>(
-        `select id, message_id, conversation_id, seq, event, request_id, found from (
-            select *, sum(length(event)) over (order by id) as bytes, count(*) over () as found from (
-              select * from outbox order by id limit $1
-            ) as oldest
-          ) as sized
-          where bytes is null or bytes <= ${maxBatchBytes} or bytes = length(event) order by id`,
-        [limit],
-      );
-      const unwritten = rows.filter((row) => row.event === null).map((row) => row.message_id);
-      const written = unwritten.length === 0 ? new Map<string, Written>() : await writeEvents(database, unwritten);
-      const entries = rows.map((row) => {
-        const { key, id, value } =
-          row.event === null
-            ? written.get(row.message_id)!
-            : { key: row.conversation_id!, id: row.message_id, value: withSeq(row.event, row.seq!) };
-        const type = eventTypes.MessageAccepted;
-        return { id: row.id, event: { id, type, key, value, requestId: row.request_id } };
-      });
-      const found = Number(rows[0]?.found ?? 0);
-      return { entries, more: found === limit || rows.length < found };
+      // Changes are read first: what they are about was accepted before, so its acceptance is published or among those that are read then.
+      const found = await oldestInOutbox(database, limit);
+      const accepted = await unpublishedAcceptances(limit);
+      if (accepted.more) return accepted;
+      const changes = found.map((entry) => ({ kind: 'change' as const, id: entry.row, event: eventOf(entry) }));
+      const bytes = found.reduce((sum, { value }) => sum + value.length, 0);
+      return { entries: [...accepted.entries, ...changes], more: found.length === limit || bytes > maxBatchBytes / 2 };
     },
 
     /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */
-    async published(ids: readonly bigint[], lease: Lease): Promise<void> {
+    async published(entries: readonly OutboxEntry[], lease: Lease): Promise<void> {
+      const rowsOf = (wanted: OutboxEntry['kind']) => entries.filter(({ kind }) => kind === wanted).map(({ id }) => id);
       await database.sql(
-        `delete from outbox where id = any($1)
-          and exists (select from leases where name = 'relay' and owner = $2 and epoch = $3)`,
-        [ids, lease.owner, lease.epoch],
+        `with lease as materialized (
+            select from leases where name = 'relay' and owner = $3 and epoch = $4
+          ), changes as (
+            delete from outbox_events where id = any($2) and exists (select from lease)
+          )
+          delete from outbox where id = any($1) and exists (select from lease)`,
+        [rowsOf('accepted'), rowsOf('change'), lease.owner, lease.epoch],
       );
     },
 

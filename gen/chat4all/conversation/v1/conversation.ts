@@ -115,6 +115,20 @@ export interface GetConversationResponse {
   conversation: Conversation | undefined;
 }
 
+/** Whom to add, and where. */
+export interface AddMemberRequest {
+  /** UUID. */
+  conversationId: string;
+  /** User id or username of the new member. */
+  member: string;
+}
+
+/** The conversation as it is now. */
+export interface AddMemberResponse {
+  /** The conversation. */
+  conversation: Conversation | undefined;
+}
+
 /** Which conversation to leave. */
 export interface LeaveConversationRequest {
   /** UUID. */
@@ -155,6 +169,18 @@ export interface Membership {
 export interface GetMembershipsResponse {
   /** One for each conversation that exists, in any order. */
   memberships: Membership[];
+}
+
+/** Which conversations. */
+export interface GetConversationsRequest {
+  /** UUIDs. */
+  conversationIds: string[];
+}
+
+/** The conversations. */
+export interface GetConversationsResponse {
+  /** Each that exists, in any order. */
+  conversations: Conversation[];
 }
 
 /** Whose memberships, and where. */
@@ -754,6 +780,130 @@ export const GetConversationResponse: MessageFns<GetConversationResponse> = {
   },
 };
 
+function createBaseAddMemberRequest(): AddMemberRequest {
+  return { conversationId: "", member: "" };
+}
+
+export const AddMemberRequest: MessageFns<AddMemberRequest> = {
+  encode(message: AddMemberRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    if (message.member !== "") {
+      writer.uint32(18).string(message.member);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddMemberRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddMemberRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.member = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AddMemberRequest>): AddMemberRequest {
+    return AddMemberRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddMemberRequest>): AddMemberRequest {
+    const message = createBaseAddMemberRequest();
+    message.conversationId = object.conversationId ?? "";
+    message.member = object.member ?? "";
+    return message;
+  },
+};
+
+function createBaseAddMemberResponse(): AddMemberResponse {
+  return { conversation: undefined };
+}
+
+export const AddMemberResponse: MessageFns<AddMemberResponse> = {
+  encode(message: AddMemberResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversation !== undefined) {
+      Conversation.encode(message.conversation, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddMemberResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddMemberResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversation = Conversation.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AddMemberResponse>): AddMemberResponse {
+    return AddMemberResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddMemberResponse>): AddMemberResponse {
+    const message = createBaseAddMemberResponse();
+    message.conversation = (object.conversation !== undefined && object.conversation !== null)
+      ? Conversation.fromPartial(object.conversation)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseLeaveConversationRequest(): LeaveConversationRequest {
   return { conversationId: "" };
 }
@@ -1139,6 +1289,116 @@ export const GetMembershipsResponse: MessageFns<GetMembershipsResponse> = {
   },
 };
 
+function createBaseGetConversationsRequest(): GetConversationsRequest {
+  return { conversationIds: [] };
+}
+
+export const GetConversationsRequest: MessageFns<GetConversationsRequest> = {
+  encode(message: GetConversationsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.conversationIds) {
+      writer.uint32(10).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConversationsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConversationsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetConversationsRequest>): GetConversationsRequest {
+    return GetConversationsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetConversationsRequest>): GetConversationsRequest {
+    const message = createBaseGetConversationsRequest();
+    message.conversationIds = object.conversationIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseGetConversationsResponse(): GetConversationsResponse {
+  return { conversations: [] };
+}
+
+export const GetConversationsResponse: MessageFns<GetConversationsResponse> = {
+  encode(message: GetConversationsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.conversations) {
+      Conversation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConversationsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConversationsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversations.push(Conversation.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetConversationsResponse>): GetConversationsResponse {
+    return GetConversationsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetConversationsResponse>): GetConversationsResponse {
+    const message = createBaseGetConversationsResponse();
+    message.conversations = object.conversations?.map((e) => Conversation.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseFilterMembershipsRequest(): FilterMembershipsRequest {
   return { userId: "", conversationIds: [] };
 }
@@ -1304,6 +1564,16 @@ export const ConversationServiceService = {
       Buffer.from(GetConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetConversationResponse => GetConversationResponse.decode(value),
   },
+  /** Adds somebody to a group. Any of its members may do that. Who is a member already stays one: that changes nothing. */
+  addMember: {
+    path: "/chat4all.conversation.v1.ConversationService/AddMember" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AddMemberRequest): Buffer => Buffer.from(AddMemberRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AddMemberRequest => AddMemberRequest.decode(value),
+    responseSerialize: (value: AddMemberResponse): Buffer => Buffer.from(AddMemberResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AddMemberResponse => AddMemberResponse.decode(value),
+  },
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation: {
     path: "/chat4all.conversation.v1.ConversationService/LeaveConversation" as const,
@@ -1339,6 +1609,18 @@ export const ConversationServiceService = {
       Buffer.from(GetMembershipsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetMembershipsResponse => GetMembershipsResponse.decode(value),
   },
+  /** Several conversations, for the service that tells of them. Those that don't exist are left out of the answer. */
+  getConversations: {
+    path: "/chat4all.conversation.v1.ConversationService/GetConversations" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetConversationsRequest): Buffer =>
+      Buffer.from(GetConversationsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetConversationsRequest => GetConversationsRequest.decode(value),
+    responseSerialize: (value: GetConversationsResponse): Buffer =>
+      Buffer.from(GetConversationsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetConversationsResponse => GetConversationsResponse.decode(value),
+  },
   /** In which of these conversations somebody is an active member. */
   filterMemberships: {
     path: "/chat4all.conversation.v1.ConversationService/FilterMemberships" as const,
@@ -1364,12 +1646,16 @@ export interface ConversationServiceServer extends UntypedServiceImplementation 
   listConversations: handleUnaryCall<ListConversationsRequest, ListConversationsResponse>;
   /** One conversation, for its members. */
   getConversation: handleUnaryCall<GetConversationRequest, GetConversationResponse>;
+  /** Adds somebody to a group. Any of its members may do that. Who is a member already stays one: that changes nothing. */
+  addMember: handleUnaryCall<AddMemberRequest, AddMemberResponse>;
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation: handleUnaryCall<LeaveConversationRequest, LeaveConversationResponse>;
   /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
   getMembership: handleUnaryCall<GetMembershipRequest, GetMembershipResponse>;
   /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
   getMemberships: handleUnaryCall<GetMembershipsRequest, GetMembershipsResponse>;
+  /** Several conversations, for the service that tells of them. Those that don't exist are left out of the answer. */
+  getConversations: handleUnaryCall<GetConversationsRequest, GetConversationsResponse>;
   /** In which of these conversations somebody is an active member. */
   filterMemberships: handleUnaryCall<FilterMembershipsRequest, FilterMembershipsResponse>;
 }
@@ -1427,6 +1713,22 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetConversationResponse) => void,
   ): ClientUnaryCall;
+  /** Adds somebody to a group. Any of its members may do that. Who is a member already stays one: that changes nothing. */
+  addMember(
+    request: AddMemberRequest,
+    callback: (error: ServiceError | null, response: AddMemberResponse) => void,
+  ): ClientUnaryCall;
+  addMember(
+    request: AddMemberRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AddMemberResponse) => void,
+  ): ClientUnaryCall;
+  addMember(
+    request: AddMemberRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AddMemberResponse) => void,
+  ): ClientUnaryCall;
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation(
     request: LeaveConversationRequest,
@@ -1474,6 +1776,22 @@ export interface ConversationServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetMembershipsResponse) => void,
+  ): ClientUnaryCall;
+  /** Several conversations, for the service that tells of them. Those that don't exist are left out of the answer. */
+  getConversations(
+    request: GetConversationsRequest,
+    callback: (error: ServiceError | null, response: GetConversationsResponse) => void,
+  ): ClientUnaryCall;
+  getConversations(
+    request: GetConversationsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetConversationsResponse) => void,
+  ): ClientUnaryCall;
+  getConversations(
+    request: GetConversationsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetConversationsResponse) => void,
   ): ClientUnaryCall;
   /** In which of these conversations somebody is an active member. */
   filterMemberships(

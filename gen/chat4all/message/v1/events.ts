@@ -7,9 +7,9 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
-import { MessageStatus, Payload, Priority } from "./message.ts";
+import { Delivery, MessageStatus, Payload, Priority } from "./message.ts";
 
-/** From the message service: a message was stored and is to be routed. */
+/** From the message service: a message was stored and is to be routed. It is also on `message_changes`, before all that becomes of it. */
 export interface MessageAccepted {
   /** UUID of the message. */
   messageId: string;
@@ -41,6 +41,8 @@ export interface MessageAccepted {
   replay: number;
   /** In a replay: the deliveries that are to be made again. Otherwise empty: to each recipient over each channel. */
   only: DeliveryTarget[];
+  /** Name of the sender. */
+  senderUsername: string;
 }
 
 /** Which delivery of a message. */
@@ -49,6 +51,40 @@ export interface DeliveryTarget {
   recipientId: string;
   /** Name of the channel. */
   channel: string;
+}
+
+/** From the message service: a message, or deliveries of it, have come further. It is behind the MessageAccepted of its message. */
+export interface MessageChanged {
+  /** UUID of the message. */
+  messageId: string;
+  /** UUID of the conversation: the event's key. */
+  conversationId: string;
+  /** Position in the conversation. */
+  seq: bigint;
+  /** How far the message has come. */
+  status: MessageStatus;
+  /** Why it failed, if it did. */
+  note: string;
+  /** The deliveries that have changed, as they are now. */
+  deliveries: Delivery[];
+  /** When the message or a delivery last changed. */
+  at:
+    | Date
+    | undefined;
+  /** The round that it is about, as in MessageAccepted. */
+  replay: number;
+}
+
+/** From the message service: somebody has read on in a conversation. */
+export interface MessageRead {
+  /** UUID of the conversation: the event's key. */
+  conversationId: string;
+  /** User id of who has read. */
+  userId: string;
+  /** The position up to which all is read. */
+  seq: bigint;
+  /** When. */
+  at: Date | undefined;
 }
 
 /** From the router: every delivery of the message was handed to its channel. */
@@ -140,6 +176,7 @@ function createBaseMessageAccepted(): MessageAccepted {
     deliverBy: undefined,
     replay: 0,
     only: [],
+    senderUsername: "",
   };
 }
 
@@ -183,6 +220,9 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
     }
     for (const v of message.only) {
       DeliveryTarget.encode(v!, writer.uint32(98).fork()).join();
+    }
+    if (message.senderUsername !== "") {
+      writer.uint32(106).string(message.senderUsername);
     }
     return writer;
   },
@@ -296,6 +336,14 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
             message.only.push(DeliveryTarget.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.senderUsername = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -327,6 +375,7 @@ export const MessageAccepted: MessageFns<MessageAccepted> = {
     message.deliverBy = object.deliverBy ?? undefined;
     message.replay = object.replay ?? 0;
     message.only = object.only?.map((e) => DeliveryTarget.fromPartial(e)) || [];
+    message.senderUsername = object.senderUsername ?? "";
     return message;
   },
 };
@@ -394,6 +443,242 @@ export const DeliveryTarget: MessageFns<DeliveryTarget> = {
     const message = createBaseDeliveryTarget();
     message.recipientId = object.recipientId ?? "";
     message.channel = object.channel ?? "";
+    return message;
+  },
+};
+
+function createBaseMessageChanged(): MessageChanged {
+  return { messageId: "", conversationId: "", seq: 0n, status: 0, note: "", deliveries: [], at: undefined, replay: 0 };
+}
+
+export const MessageChanged: MessageFns<MessageChanged> = {
+  encode(message: MessageChanged, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.messageId !== "") {
+      writer.uint32(10).string(message.messageId);
+    }
+    if (message.conversationId !== "") {
+      writer.uint32(18).string(message.conversationId);
+    }
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(24).int64(message.seq);
+    }
+    if (message.status !== 0) {
+      writer.uint32(32).int32(message.status);
+    }
+    if (message.note !== "") {
+      writer.uint32(42).string(message.note);
+    }
+    for (const v of message.deliveries) {
+      Delivery.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(58).fork()).join();
+    }
+    if (message.replay !== 0) {
+      writer.uint32(64).int32(message.replay);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MessageChanged {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMessageChanged();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.messageId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.note = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.deliveries.push(Delivery.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.replay = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MessageChanged>): MessageChanged {
+    return MessageChanged.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MessageChanged>): MessageChanged {
+    const message = createBaseMessageChanged();
+    message.messageId = object.messageId ?? "";
+    message.conversationId = object.conversationId ?? "";
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    message.status = object.status ?? 0;
+    message.note = object.note ?? "";
+    message.deliveries = object.deliveries?.map((e) => Delivery.fromPartial(e)) || [];
+    message.at = object.at ?? undefined;
+    message.replay = object.replay ?? 0;
+    return message;
+  },
+};
+
+function createBaseMessageRead(): MessageRead {
+  return { conversationId: "", userId: "", seq: 0n, at: undefined };
+}
+
+export const MessageRead: MessageFns<MessageRead> = {
+  encode(message: MessageRead, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    if (message.userId !== "") {
+      writer.uint32(18).string(message.userId);
+    }
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(24).int64(message.seq);
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MessageRead {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMessageRead();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MessageRead>): MessageRead {
+    return MessageRead.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MessageRead>): MessageRead {
+    const message = createBaseMessageRead();
+    message.conversationId = object.conversationId ?? "";
+    message.userId = object.userId ?? "";
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    message.at = object.at ?? undefined;
     return message;
   },
 };

@@ -219,7 +219,11 @@ export interface Message {
     | Date
     | undefined;
   /** When its status last changed. */
-  updatedAt: Date | undefined;
+  updatedAt:
+    | Date
+    | undefined;
+  /** How many members other than the sender have read it. Only in lists. */
+  readBy: number;
 }
 
 /** A page of a conversation. */
@@ -312,6 +316,42 @@ export interface GetMessageResponse {
   history: StatusChange[];
   /** Every delivery. */
   deliveries: Delivery[];
+}
+
+/** How far the caller has read. */
+export interface MarkReadRequest {
+  /** UUID. */
+  conversationId: string;
+  /** The `seq` of the last message that was read: that of a message which there is, or has been. */
+  seq: bigint;
+}
+
+/** How far the caller has read now. */
+export interface MarkReadResponse {
+  /** The position up to which all is read: the one asked for, or a later one that was known before. */
+  seq: bigint;
+}
+
+/** Which conversation. */
+export interface GetReadPositionsRequest {
+  /** UUID. */
+  conversationId: string;
+}
+
+/** How far a member has read. */
+export interface ReadPosition {
+  /** User id of the member. */
+  userId: string;
+  /** The position up to which all is read; 0 if the member has said nothing yet. */
+  seq: bigint;
+  /** When that was said; nothing if it never was. */
+  at: Date | undefined;
+}
+
+/** How far all have read. */
+export interface GetReadPositionsResponse {
+  /** One for each active member, in the order of the conversation's members. */
+  positions: ReadPosition[];
 }
 
 function createBasePayload(): Payload {
@@ -828,6 +868,7 @@ function createBaseMessage(): Message {
     status: 0,
     createdAt: undefined,
     updatedAt: undefined,
+    readBy: 0,
   };
 }
 
@@ -871,6 +912,9 @@ export const Message: MessageFns<Message> = {
     }
     if (message.updatedAt !== undefined) {
       Timestamp.encode(toTimestamp(message.updatedAt), writer.uint32(98).fork()).join();
+    }
+    if (message.readBy !== 0) {
+      writer.uint32(104).int32(message.readBy);
     }
     return writer;
   },
@@ -984,6 +1028,14 @@ export const Message: MessageFns<Message> = {
             message.updatedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.readBy = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1017,6 +1069,7 @@ export const Message: MessageFns<Message> = {
     message.status = object.status ?? 0;
     message.createdAt = object.createdAt ?? undefined;
     message.updatedAt = object.updatedAt ?? undefined;
+    message.readBy = object.readBy ?? 0;
     return message;
   },
 };
@@ -1629,6 +1682,326 @@ export const GetMessageResponse: MessageFns<GetMessageResponse> = {
   },
 };
 
+function createBaseMarkReadRequest(): MarkReadRequest {
+  return { conversationId: "", seq: 0n };
+}
+
+export const MarkReadRequest: MessageFns<MarkReadRequest> = {
+  encode(message: MarkReadRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(16).int64(message.seq);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MarkReadRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMarkReadRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MarkReadRequest>): MarkReadRequest {
+    return MarkReadRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MarkReadRequest>): MarkReadRequest {
+    const message = createBaseMarkReadRequest();
+    message.conversationId = object.conversationId ?? "";
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    return message;
+  },
+};
+
+function createBaseMarkReadResponse(): MarkReadResponse {
+  return { seq: 0n };
+}
+
+export const MarkReadResponse: MessageFns<MarkReadResponse> = {
+  encode(message: MarkReadResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(8).int64(message.seq);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MarkReadResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMarkReadResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MarkReadResponse>): MarkReadResponse {
+    return MarkReadResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MarkReadResponse>): MarkReadResponse {
+    const message = createBaseMarkReadResponse();
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    return message;
+  },
+};
+
+function createBaseGetReadPositionsRequest(): GetReadPositionsRequest {
+  return { conversationId: "" };
+}
+
+export const GetReadPositionsRequest: MessageFns<GetReadPositionsRequest> = {
+  encode(message: GetReadPositionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetReadPositionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetReadPositionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetReadPositionsRequest>): GetReadPositionsRequest {
+    return GetReadPositionsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetReadPositionsRequest>): GetReadPositionsRequest {
+    const message = createBaseGetReadPositionsRequest();
+    message.conversationId = object.conversationId ?? "";
+    return message;
+  },
+};
+
+function createBaseReadPosition(): ReadPosition {
+  return { userId: "", seq: 0n, at: undefined };
+}
+
+export const ReadPosition: MessageFns<ReadPosition> = {
+  encode(message: ReadPosition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.userId !== "") {
+      writer.uint32(10).string(message.userId);
+    }
+    if (message.seq !== 0n) {
+      if (BigInt.asIntN(64, message.seq) !== message.seq) {
+        throw new globalThis.Error("value provided for field message.seq of type int64 too large");
+      }
+      writer.uint32(16).int64(message.seq);
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadPosition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadPosition();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.userId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.seq = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReadPosition>): ReadPosition {
+    return ReadPosition.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadPosition>): ReadPosition {
+    const message = createBaseReadPosition();
+    message.userId = object.userId ?? "";
+    message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
+    message.at = object.at ?? undefined;
+    return message;
+  },
+};
+
+function createBaseGetReadPositionsResponse(): GetReadPositionsResponse {
+  return { positions: [] };
+}
+
+export const GetReadPositionsResponse: MessageFns<GetReadPositionsResponse> = {
+  encode(message: GetReadPositionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.positions) {
+      ReadPosition.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetReadPositionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetReadPositionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.positions.push(ReadPosition.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<GetReadPositionsResponse>): GetReadPositionsResponse {
+    return GetReadPositionsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<GetReadPositionsResponse>): GetReadPositionsResponse {
+    const message = createBaseGetReadPositionsResponse();
+    message.positions = object.positions?.map((e) => ReadPosition.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 /** Accepts messages and tells what became of them. */
 export type MessageServiceService = typeof MessageServiceService;
 export const MessageServiceService = {
@@ -1658,6 +2031,31 @@ export const MessageServiceService = {
       Buffer.from(ListMessagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListMessagesResponse => ListMessagesResponse.decode(value),
   },
+  /**
+   * Says that the caller has read the messages of a conversation up to a position, that one included. It only moves on: an earlier position
+   * than the one that is known changes nothing.
+   */
+  markRead: {
+    path: "/chat4all.message.v1.MessageService/MarkRead" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: MarkReadRequest): Buffer => Buffer.from(MarkReadRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): MarkReadRequest => MarkReadRequest.decode(value),
+    responseSerialize: (value: MarkReadResponse): Buffer => Buffer.from(MarkReadResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): MarkReadResponse => MarkReadResponse.decode(value),
+  },
+  /** How far each member of a conversation has read, for its members. */
+  getReadPositions: {
+    path: "/chat4all.message.v1.MessageService/GetReadPositions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetReadPositionsRequest): Buffer =>
+      Buffer.from(GetReadPositionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetReadPositionsRequest => GetReadPositionsRequest.decode(value),
+    responseSerialize: (value: GetReadPositionsResponse): Buffer =>
+      Buffer.from(GetReadPositionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetReadPositionsResponse => GetReadPositionsResponse.decode(value),
+  },
   /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage: {
     path: "/chat4all.message.v1.MessageService/GetMessage" as const,
@@ -1680,6 +2078,13 @@ export interface MessageServiceServer extends UntypedServiceImplementation {
   sendMessage: handleUnaryCall<SendMessageRequest, SendMessageResponse>;
   /** The messages of a conversation, for its members. */
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
+  /**
+   * Says that the caller has read the messages of a conversation up to a position, that one included. It only moves on: an earlier position
+   * than the one that is known changes nothing.
+   */
+  markRead: handleUnaryCall<MarkReadRequest, MarkReadResponse>;
+  /** How far each member of a conversation has read, for its members. */
+  getReadPositions: handleUnaryCall<GetReadPositionsRequest, GetReadPositionsResponse>;
   /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage: handleUnaryCall<GetMessageRequest, GetMessageResponse>;
 }
@@ -1721,6 +2126,41 @@ export interface MessageServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Says that the caller has read the messages of a conversation up to a position, that one included. It only moves on: an earlier position
+   * than the one that is known changes nothing.
+   */
+  markRead(
+    request: MarkReadRequest,
+    callback: (error: ServiceError | null, response: MarkReadResponse) => void,
+  ): ClientUnaryCall;
+  markRead(
+    request: MarkReadRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: MarkReadResponse) => void,
+  ): ClientUnaryCall;
+  markRead(
+    request: MarkReadRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: MarkReadResponse) => void,
+  ): ClientUnaryCall;
+  /** How far each member of a conversation has read, for its members. */
+  getReadPositions(
+    request: GetReadPositionsRequest,
+    callback: (error: ServiceError | null, response: GetReadPositionsResponse) => void,
+  ): ClientUnaryCall;
+  getReadPositions(
+    request: GetReadPositionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetReadPositionsResponse) => void,
+  ): ClientUnaryCall;
+  getReadPositions(
+    request: GetReadPositionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetReadPositionsResponse) => void,
   ): ClientUnaryCall;
   /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
   getMessage(

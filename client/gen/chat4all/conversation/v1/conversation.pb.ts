@@ -82,6 +82,20 @@ export type GetConversationResponse = {
   conversation: Conversation;
 };
 
+/** Whom to add, and where. */
+export type AddMemberRequest = {
+  /** UUID. */
+  conversation_id: string;
+  /** User id or username of the new member. */
+  member: string;
+};
+
+/** The conversation as it is now. */
+export type AddMemberResponse = {
+  /** The conversation. */
+  conversation: Conversation;
+};
+
 /** Which conversation to leave. */
 export type LeaveConversationRequest = {
   /** UUID. */
@@ -99,6 +113,9 @@ export type ListConversationsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
 /** Why `getConversation` may be refused. */
 export type GetConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
+
+/** Why `addMember` may be refused. */
+export type AddMemberCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'GROUP_FULL' | 'NOT_A_GROUP' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
 /** Why `leaveConversation` may be refused. */
 export type LeaveConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
@@ -128,6 +145,11 @@ export class ConversationService {
   /** One conversation, for its members. */
   getConversation(request: GetConversationRequest, options?: CallOptions): Reply<Conversation, GetConversationCode> {
     return this.#caller.reply<Conversation>({ verb: 'GET', path: '/v1/conversations/{conversation_id}', isRepeatable: true }, request, options);
+  }
+
+  /** Adds somebody to a group. Any of its members may do that. Who is a member already stays one: that changes nothing. */
+  addMember(request: AddMemberRequest, options?: CallOptions): Reply<Conversation, AddMemberCode> {
+    return this.#caller.reply<Conversation>({ verb: 'POST', path: '/v1/conversations/{conversation_id}/members', body: '*', isRepeatable: true }, request, options);
   }
 
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */

@@ -143,6 +143,8 @@ export type Message = {
   created_at: string;
   /** When its status last changed. */
   updated_at: string;
+  /** How many members other than the sender have read it. Only in lists. */
+  read_by: number;
 };
 
 /** A page of a conversation. */
@@ -225,11 +227,53 @@ export type GetMessageResponse = {
   deliveries: Delivery[];
 };
 
+/** How far the caller has read. */
+export type MarkReadRequest = {
+  /** UUID. */
+  conversation_id: string;
+  /** The `seq` of the last message that was read: that of a message which there is, or has been. */
+  seq: number;
+};
+
+/** How far the caller has read now. */
+export type MarkReadResponse = {
+  /** The position up to which all is read: the one asked for, or a later one that was known before. */
+  seq: number;
+};
+
+/** Which conversation. */
+export type GetReadPositionsRequest = {
+  /** UUID. */
+  conversation_id: string;
+};
+
+/** How far a member has read. */
+export type ReadPosition = {
+  /** User id of the member. */
+  user_id: string;
+  /** The position up to which all is read; 0 if the member has said nothing yet. */
+  seq: number;
+  /** When that was said; nothing if it never was. */
+  at: string | null;
+};
+
+/** How far all have read. */
+export type GetReadPositionsResponse = {
+  /** One for each active member, in the order of the conversation's members. */
+  positions: ReadPosition[];
+};
+
 /** Why `sendMessage` may be refused. */
 export type SendMessageCode = 'BUS_UNAVAILABLE' | 'CHANNELS_UNKNOWN' | 'CHANNEL_OVERLOADED' | 'CONVERSATION_BUSY' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_ID_IN_USE' | 'MESSAGE_ID_REUSED' | 'NOT_A_MEMBER' | 'NO_RECIPIENTS' | 'SENDER_MISMATCH' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
 /** Why `listMessages` may be refused. */
 export type ListMessagesCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `markRead` may be refused. */
+export type MarkReadCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
+
+/** Why `getReadPositions` may be refused. */
+export type GetReadPositionsCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
 /** Why `getMessage` may be refused. */
 export type GetMessageCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_NOT_FOUND' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
@@ -255,6 +299,19 @@ export class MessageService {
   /** The messages of a conversation, for its members. */
   listMessages(request: ListMessagesRequest, options?: CallOptions): Reply<ListMessagesResponse, ListMessagesCode> {
     return this.#caller.reply<ListMessagesResponse>({ verb: 'GET', path: '/v1/conversations/{conversation_id}/messages', isRepeatable: true }, request, options);
+  }
+
+  /**
+   * Says that the caller has read the messages of a conversation up to a position, that one included. It only moves on: an earlier position
+   * than the one that is known changes nothing.
+   */
+  markRead(request: MarkReadRequest, options?: CallOptions): Reply<MarkReadResponse, MarkReadCode> {
+    return this.#caller.reply<MarkReadResponse>({ verb: 'POST', path: '/v1/conversations/{conversation_id}/read', body: '*', isRepeatable: true }, request, options);
+  }
+
+  /** How far each member of a conversation has read, for its members. */
+  getReadPositions(request: GetReadPositionsRequest, options?: CallOptions): Reply<GetReadPositionsResponse, GetReadPositionsCode> {
+    return this.#caller.reply<GetReadPositionsResponse>({ verb: 'GET', path: '/v1/conversations/{conversation_id}/read', isRepeatable: true }, request, options);
   }
 
   /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
