@@ -1,4 +1,4 @@
-import { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
+import type { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { BoundedMap } from '#lib/bounded-map.ts';
 import { hubDate } from '#lib/clock.ts';
 import type { Processes } from '../processes.ts';
