@@ -303,7 +303,7 @@ interface Said {
 }
 
 const eventsOf = (baseUrl: string, rpc: Rpc, options?: CallOptions) =>
-  new Caller({ baseUrl }).events<Said>({ ...rpc, hasNumbers: true }, {}, options);
+  new Caller({ baseUrl }).events<Said>({ ...rpc, hasNumericIds: true }, {}, options);
 
 const streamOf = (text: string): RequestListener => {
   return (_request, response) => void response.writeHead(200, { 'content-type': 'text/event-stream' }).end(text);

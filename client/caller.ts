@@ -1,62 +1,62 @@
 import { connected, RefusedError, type Enveloped } from './errors.ts';
-import { passes, pause, RetryBudget, waitAfter } from './retries.ts';
+import { isTransient, pause, RetryBudget, waitAfter } from './retries.ts';
 import { eventsOf, linesOf, piecesOf } from './streams.ts';
-import { placed, type Rule } from './wire.ts';
+import { toHttp, type Rule } from './wire.ts';
 
 export type { Reply } from './errors.ts';
 
-/** What a client is made with. */
+/** The options of a client. */
 export interface ClientOptions {
-  /** Of the hub: `http://localhost:8000`. Not needed by a page that the hub's own origin serves. */
+  /** The URL of the hub: `http://localhost:8000`. A page from the hub's own origin needs none. */
   baseUrl?: string;
   /**
-   * A token of the user who calls, as `auth.issueToken` or `account.login` gives it. It is asked for before the first call that needs one, and
-   * again once a call was answered with 401, which is then repeated. Of several calls that need a new one, one asks for all.
+   * Returns an access token, such as that of `auth.issueToken` or `account.login`. Called before the first call that needs a token, and again
+   * when a call gets a 401; that call is then repeated once. Concurrent calls share one token, and one renewal.
    */
   token?: () => string | undefined | Promise<string | undefined>;
-  /** An API key, sent as `X-API-Key`. Where there is a token, too, that counts. */
+  /** An API key, sent as `X-API-Key`. If there is a token as well, the hub uses the token. */
   apiKey?: string;
-  /** Headers of each call. */
+  /** Headers for all calls. */
   headers?: RequestInit['headers'];
-  /** How often one call may be repeated; 3 by default. Only calls are whose repetition does no harm. */
+  /** How often a call is retried at most; 3 by default. Only calls that are safe to repeat are retried. */
   retries?: number;
-  /** In place of the global fetch. */
+  /** Replaces the global `fetch`. */
   fetch?: typeof fetch;
 }
 
-/** What a call says beside its request. */
+/** The options of a call. */
 export interface CallOptions {
-  /** Gives up the call, which then throws the signal's reason. */
+  /** Cancels the call, which then throws the signal's reason. */
   signal?: AbortSignal | undefined;
   /**
-   * Milliseconds that the call may take, with its repetitions; of a stream and of a body: the longest silence. 30,000 by default, or
-   * as long as the hub itself may take where that is longer.
+   * Timeout in milliseconds for the call with its retries; for a stream or a body, how long nothing may arrive. By default 30,000, or a
+   * little more than the hub's own limit for the RPC if that is longer.
    */
   timeout?: number | undefined;
-  /** Headers of this call, in place of those with the same names that all have. */
+  /** Headers for this call; they override the client's. */
   headers?: RequestInit['headers'];
-  /** How often this call may be repeated, in place of what its client says. */
+  /** Overrides the client's `retries`. */
   retries?: number | undefined;
 }
 
-/** What there is to know of an RPC to call it. */
+/** What the caller needs to know of an RPC. */
 export interface Rpc extends Rule {
-  /** Whether it needs no credentials. */
+  /** Whether it takes no credentials. */
   isPublic?: boolean;
-  /** Whether a repetition does no harm. */
+  /** Whether it is safe to repeat: `idempotency_level` in the proto. */
   isRepeatable?: boolean;
-  /** Whether its answers come in an envelope. */
+  /** Whether its response comes in an envelope. */
   isEnveloped?: boolean;
   /** Whether the ids of its events are numbers. */
-  hasNumbers?: boolean;
-  /** Milliseconds that it may take, if that is longer than usual. */
+  hasNumericIds?: boolean;
+  /** The default timeout in milliseconds, if it is not the usual one. */
   timeout?: number;
 }
 
-/** An HTTP request, in the hands of a caller. */
-export interface Sent {
+/** An HTTP request. */
+export interface HttpRequest {
   verb: string;
-  /** With its query; or a whole URL that needs no credentials. */
+  /** The path with its query, or a URL of another server. */
   path: string;
   body?: RequestInit['body'] | undefined;
   headers?: Headers;
@@ -67,14 +67,14 @@ export interface Sent {
 const usualTimeout = 30_000;
 const usualRetries = 3;
 
-/** Calls a hub as one user: what all methods of a client are made of. */
+/** Makes calls to a hub: credentials, timeouts, retries and decoding for all methods of the client. */
 export class Caller {
   readonly #options: ClientOptions;
   readonly #baseUrl: string;
   readonly #budget = new RetryBudget();
   #token: Promise<string | undefined> | undefined;
 
-  /** @throws TypeError if `baseUrl` is no URL of a server */
+  /** @throws TypeError if `baseUrl` is not an http or https URL */
   constructor(options: ClientOptions) {
     const { baseUrl = '' } = options;
     if (baseUrl !== '' && !/^https?:\/\/[^/?#\s]+[^?#\s]*$/.test(baseUrl)) {
@@ -85,44 +85,43 @@ export class Caller {
   }
 
   /**
-   * Calls an RPC with one answer. Of one in an envelope this is what is in the envelope; a `pagination` beside it becomes a member of that
-   * (`wire.Page`).
+   * Calls an RPC that has a single response. An envelope is removed; its `pagination` becomes a property of the data (`wire.Page`).
    *
-   * @throws RefusedError; ConnectionError; a TimeoutError if there is no answer in time; what the signal says
+   * @throws RefusedError, ConnectionError, a DOMException called TimeoutError, or the reason of the signal
    */
   async reply<Value>(rpc: Rpc, request: object, options: CallOptions = {}): Promise<Value> {
-    const watch = new Watch(options.timeout ?? rpc.timeout ?? usualTimeout, options.signal);
+    const watchdog = new Watchdog(options.timeout ?? rpc.timeout ?? usualTimeout, options.signal);
     try {
-      const text = await this.#repeating(rpc, watch, options, async () => {
-        const response = await this.#once(sentBy(rpc, request, options), watch);
-        return connected(response.text(), watch.signal);
+      const text = await this.#retrying(rpc, watchdog, options, async () => {
+        const response = await this.#once(httpRequest(rpc, request, options), watchdog);
+        return connected(response.text(), watchdog.signal);
       });
       const json = (text === '' ? {} : JSON.parse(text)) as Enveloped;
       if (rpc.isEnveloped !== true || text === '') return json as Value;
       if (json.meta?.pagination === undefined) return json.data as Value;
       return Object.defineProperty(json.data, 'pagination', { value: json.meta.pagination }) as Value;
     } finally {
-      watch.pause();
+      watchdog.stop();
     }
   }
 
   /**
-   * Calls an RPC that answers with a stream of messages, one in each line. It is called when the first one is asked for, and whoever
-   * stops asking for them (`break`) closes the connection.
+   * Calls an RPC that streams messages as lines of JSON. The request is sent when the iteration starts; leaving the loop closes the
+   * connection.
    *
-   * @throws as `reply`, also in the midst of the stream
+   * @throws the same errors as `reply`, also in the middle of the stream
    */
   async *lines<Message>(rpc: Rpc, request: object, options: CallOptions = {}): AsyncGenerator<Message, void> {
-    for await (const { line, watch } of this.#stream(rpc, request, options)) {
+    for await (const { line, watchdog } of this.#stream(rpc, request, options)) {
       if (line.trim() === '') continue;
       const json = JSON.parse(line) as { result?: Message; error?: { status?: number } };
       if (json.error !== undefined) throw new RefusedError(json.error.status ?? 500, json.error);
-      // Events are whole messages.
-      yield* watch.handing('result' in json ? json.result! : (json as Message));
+      // Events are whole messages, without a `result` around them.
+      yield* watchdog.yielding('result' in json ? json.result! : (json as Message));
     }
   }
 
-  /** As `lines`, of an RPC that answers with server-sent events. The event `error` is thrown. */
+  /** Like `lines`, for server-sent events. The event `error` is thrown. */
   async *events<Event extends { type: string; id: string | number; data: unknown }>(
     rpc: Rpc,
     request: object,
@@ -130,11 +129,11 @@ export class Caller {
   ): AsyncGenerator<Event, void> {
     const headers = new Headers(options.headers);
     headers.set('accept', 'text/event-stream');
-    let current: Watch | undefined;
+    let current: Watchdog | undefined;
     const lines = this.#stream(rpc, request, { ...options, headers });
     async function* texts(): AsyncGenerator<string> {
-      for await (const { line, watch } of lines) {
-        current = watch;
+      for await (const { line, watchdog } of lines) {
+        current = watchdog;
         yield line;
       }
     }
@@ -143,46 +142,51 @@ export class Caller {
       if (type === 'error') {
         throw new RefusedError((data as { status?: number }).status ?? 500, data);
       }
-      yield* current!.handing({ type, id: rpc.hasNumbers === true ? Number(id) : id, data } as Event);
+      yield* current!.yielding({ type, id: rpc.hasNumericIds === true ? Number(id) : id, data } as Event);
     }
   }
 
   /**
-   * Sends a request whose body or answer are bytes.
+   * Sends a request whose body, or whose response, is bytes.
    *
-   * @returns a success, whose body breaks off with a TimeoutError if nothing comes for `timeout` milliseconds
-   * @throws as `reply`
+   * @returns a successful response. Its body fails with a TimeoutError if nothing arrives for `timeout` milliseconds
+   * @throws the same errors as `reply`
    */
-  async send(sent: Sent, options: CallOptions = {}): Promise<Response> {
-    const watch = new Watch(options.timeout ?? usualTimeout, options.signal);
+  async send(http: HttpRequest, options: CallOptions = {}): Promise<Response> {
+    const watchdog = new Watchdog(options.timeout ?? usualTimeout, options.signal);
     try {
       const headers = new Headers(options.headers);
-      sent.headers?.forEach((value, name) => headers.set(name, value));
-      const response = await this.#repeating(sent, watch, options, () => this.#once({ ...sent, headers }, watch));
+      http.headers?.forEach((value, name) => headers.set(name, value));
+      const response = await this.#retrying(http, watchdog, options, () => this.#once({ ...http, headers }, watchdog));
       const { status, statusText, body } = response;
-      const pieces = body === null ? null : watch.overBody(piecesOf(response, watch.signal));
+      const pieces = body === null ? null : watchdog.bodyOf(piecesOf(response, watchdog.signal));
       return new Response(pieces, { status, statusText, headers: response.headers });
     } finally {
-      watch.pause();
+      watchdog.stop();
     }
   }
 
-  async *#stream(rpc: Rpc, request: object, options: CallOptions): AsyncGenerator<{ line: string; watch: Watch }> {
-    const watch = new Watch(options.timeout ?? usualTimeout, options.signal);
+  async *#stream(
+    rpc: Rpc,
+    request: object,
+    options: CallOptions,
+  ): AsyncGenerator<{ line: string; watchdog: Watchdog }> {
+    const watchdog = new Watchdog(options.timeout ?? usualTimeout, options.signal);
     try {
-      const response = await this.#repeating(rpc, watch, options, () =>
-        this.#once(sentBy(rpc, request, options), watch),
+      const response = await this.#retrying(rpc, watchdog, options, () =>
+        this.#once(httpRequest(rpc, request, options), watchdog),
       );
-      for await (const line of linesOf(watch.over(piecesOf(response, watch.signal)))) yield { line, watch };
+      for await (const line of linesOf(watchdog.watching(piecesOf(response, watchdog.signal))))
+        yield { line, watchdog };
     } finally {
-      watch.pause();
+      watchdog.stop();
     }
   }
 
-  /** Tries something, and again while it fails for reasons that pass, if it may be repeated. */
-  async #repeating<Result>(
+  /** Makes an attempt, and retries transient failures if the RPC is safe to repeat. */
+  async #retrying<Result>(
     { isRepeatable }: Pick<Rpc, 'isRepeatable'>,
-    watch: Watch,
+    watchdog: Watchdog,
     { retries = this.#options.retries ?? usualRetries }: CallOptions,
     attempt: () => Promise<Result>,
   ): Promise<Result> {
@@ -192,33 +196,33 @@ export class Caller {
         this.#budget.refund();
         return result;
       } catch (error) {
-        if (!passes(error) || !this.#budget.spend() || isRepeatable !== true || failures > retries) throw error;
+        if (!isTransient(error) || !this.#budget.spend() || isRepeatable !== true || failures > retries) throw error;
         const wait = waitAfter(error, failures);
-        if (wait >= watch.left()) throw error;
-        await pause(wait, watch.signal);
+        if (wait >= watchdog.remaining()) throw error;
+        await pause(wait, watchdog.signal);
       }
     }
   }
 
-  /** Sends a request, with a new token once more if the one it had is not taken any more. */
-  async #once(sent: Sent, watch: Watch): Promise<Response> {
+  /** Sends a request; after a 401 once more, with a new token. */
+  async #once(http: HttpRequest, watchdog: Watchdog): Promise<Response> {
     const { token: ask, apiKey } = this.#options;
-    const needsToken = ask !== undefined && sent.isPublic !== true;
+    const needsToken = ask !== undefined && http.isPublic !== true;
     const asked = needsToken ? (this.#token ??= this.#ask(ask)) : undefined;
-    const token = asked && (await watch.during(asked));
-    const response = await this.#fetch(sent, watch, token, apiKey);
+    const token = asked && (await watchdog.during(asked));
+    const response = await this.#fetch(http, watchdog, token, apiKey);
     if (response.ok) return response;
-    const isStream = sent.body instanceof ReadableStream;
+    const isStream = http.body instanceof ReadableStream;
     if (response.status !== 401 || token === undefined || !needsToken || isStream)
-      throw await refusalOf(response, watch.signal);
+      throw await refusalOf(response, watchdog.signal);
     await response.body?.cancel();
     if (this.#token === asked) this.#token = this.#ask(ask);
-    const repeated = await this.#fetch(sent, watch, await watch.during(this.#token!), apiKey);
+    const repeated = await this.#fetch(http, watchdog, await watchdog.during(this.#token!), apiKey);
     if (repeated.ok) return repeated;
-    throw await refusalOf(repeated, watch.signal);
+    throw await refusalOf(repeated, watchdog.signal);
   }
 
-  /** What can't be had is asked for again the next time. */
+  /** Asks for a token. If that fails, the next call asks again. */
   #ask(ask: NonNullable<ClientOptions['token']>): Promise<string | undefined> {
     const asked = (async () => ask())();
     asked.catch(() => {
@@ -227,7 +231,12 @@ export class Caller {
     return asked;
   }
 
-  async #fetch({ verb, path, body, headers, isPublic }: Sent, watch: Watch, token?: string, apiKey?: string) {
+  async #fetch(
+    { verb, path, body, headers, isPublic }: HttpRequest,
+    watchdog: Watchdog,
+    token?: string,
+    apiKey?: string,
+  ) {
     const { fetch = globalThis.fetch } = this.#options;
     const isElsewhere = /^https?:/.test(path);
     const all = new Headers(isElsewhere ? undefined : this.#options.headers);
@@ -236,13 +245,19 @@ export class Caller {
     if (token !== undefined) all.set('authorization', `Bearer ${token}`);
     const url = isElsewhere ? path : `${this.#baseUrl}${path}`;
     const streamed = body instanceof ReadableStream ? { duplex: 'half' as const } : {};
-    const init = { method: verb, headers: all, signal: watch.signal, ...(body !== undefined && { body }), ...streamed };
-    return connected(fetch(url, init), watch.signal);
+    const init = {
+      method: verb,
+      headers: all,
+      signal: watchdog.signal,
+      ...(body !== undefined && { body }),
+      ...streamed,
+    };
+    return connected(fetch(url, init), watchdog.signal);
   }
 }
 
-function sentBy(rpc: Rpc, request: object, options: CallOptions): Sent {
-  const { path, body } = placed(rpc, request);
+function httpRequest(rpc: Rpc, request: object, options: CallOptions): HttpRequest {
+  const { path, body } = toHttp(rpc, request);
   const headers = new Headers(options.headers);
   if (body !== undefined && !headers.has('content-type')) headers.set('content-type', 'application/json');
   return { verb: rpc.verb, path, body, headers, isPublic: rpc.isPublic };
@@ -254,14 +269,14 @@ async function refusalOf(response: Response, signal: AbortSignal): Promise<Refus
   try {
     body = JSON.parse(text);
   } catch {
-    // A proxy in between answers in its own way.
+    // Proxies respond with their own error pages.
   }
   return new RefusedError(response.status, body, response.headers.get('retry-after'));
 }
 
-/** Ends a call that takes too long, or in which nothing happens for too long. */
-class Watch {
-  /** Aborted then, or when the caller gives up. */
+/** Aborts a call that takes too long, or a stream on which nothing arrives for too long. */
+class Watchdog {
+  /** Aborted by the timeout, or by the caller's own signal. */
   readonly signal: AbortSignal;
   readonly #limit: number;
   readonly #aborter = new AbortController();
@@ -275,34 +290,34 @@ class Watch {
     this.restart();
   }
 
-  /** Something has happened. */
+  /** Starts the time anew: something has arrived. */
   restart(): void {
-    this.pause();
+    this.stop();
     this.#since = performance.now();
-    const late = () => new DOMException(`Nothing has happened for ${this.#limit} ms`, 'TimeoutError');
+    const late = () => new DOMException(`No response within ${this.#limit} ms`, 'TimeoutError');
     this.#timer = setTimeout(() => this.#aborter.abort(late()), this.#limit);
   }
 
-  /** It is somebody else's turn, or the end. */
-  pause(): void {
+  /** Stops the time: the reader is busy, or the call has ended. */
+  stop(): void {
     clearTimeout(this.#timer);
   }
 
-  /** Milliseconds until it ends the call. */
-  left(): number {
+  /** Milliseconds until the timeout. */
+  remaining(): number {
     return this.#limit - (performance.now() - this.#since);
   }
 
-  /** What comes restarts it. */
-  async *over<Piece>(pieces: AsyncIterable<Piece>): AsyncGenerator<Piece> {
+  /** Passes pieces on; each restarts the time. */
+  async *watching<Piece>(pieces: AsyncIterable<Piece>): AsyncGenerator<Piece> {
     for await (const piece of pieces) {
       this.restart();
       yield piece;
     }
   }
 
-  /** The same as a body. Only while a piece is waited for, it matters that nothing comes. */
-  overBody(pieces: AsyncGenerator<Uint8Array<ArrayBuffer>>): ReadableStream<Uint8Array<ArrayBuffer>> {
+  /** A body of these pieces. The time runs only while the reader waits for one. */
+  bodyOf(pieces: AsyncGenerator<Uint8Array<ArrayBuffer>>): ReadableStream<Uint8Array<ArrayBuffer>> {
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>) => {
       this.restart();
       try {
@@ -310,7 +325,7 @@ class Watch {
         if (piece.done === true) controller.close();
         else controller.enqueue(piece.value);
       } finally {
-        this.pause();
+        this.stop();
       }
     };
     return new ReadableStream(
@@ -319,18 +334,18 @@ class Watch {
     );
   }
 
-  /** Hands something to the reader, who may take any time for it. */
-  *handing<Value>(value: Value): Generator<Value> {
-    this.pause();
+  /** Yields a value; the time doesn't run while the reader has it. */
+  *yielding<Value>(value: Value): Generator<Value> {
+    this.stop();
     yield value;
     this.restart();
   }
 
-  /** Waits for what knows no signal. */
+  /** Waits for a promise that can't be aborted. */
   during<Value>(promise: Promise<Value>): Promise<Value> {
     const { signal } = this;
     return new Promise((resolve, reject) => {
-      // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- whatever the caller gave up with
+      // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- the caller's own reason
       const end = () => reject(signal.reason);
       if (signal.aborted) end();
       signal.addEventListener('abort', end, { once: true });

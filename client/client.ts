@@ -16,7 +16,7 @@ import type {
 import { Services } from './gen/services.ts';
 import { uploadFile, type UploadFileCode, type UploadOptions } from './upload.ts';
 
-/* What `@chat4all/client` exports. The types of requests and answers, and enums, are in `@chat4all/client/message` and so on. */
+/* The exports of `@chat4all/client`. Types of requests and responses, and enums, are in `@chat4all/client/message` and so on. */
 export type { CallOptions, ClientOptions } from './caller.ts';
 export { ConnectionError, isRefused, outcomeOf, RefusedError } from './errors.ts';
 export type { Detail, Outcome, Problem, Reply } from './errors.ts';
@@ -24,7 +24,7 @@ export type { ChunkBody, ChunkReply, ChunkRequest, DownloadRequest } from './fil
 export type { UploadBegun, UploadFileCode, UploadMemory, UploadOptions, UploadProgress } from './upload.ts';
 export { b64Decode, b64Encode } from './wire.ts';
 
-/** A hub, as one user calls it: a member for each service, with a method for each RPC. */
+/** A client of a hub for one user. Each service is a member, and each RPC a method of that. */
 export class Client extends Services {
   readonly #caller: Caller;
 
@@ -34,10 +34,10 @@ export class Client extends Services {
   }
 
   /**
-   * Uploads a file in chunks, several at once, each with its digest, until the hub has verified the whole. What passes is waited for.
+   * Uploads a file in chunks, several at once, each with its digest, until the hub has verified the whole file. Retries transient failures.
    *
-   * @param file a File of a page, or what `fs.openAsBlob` opens in Node: it is never held whole
-   * @throws RefusedError; ConnectionError; what `signal` says; a NotReadableError if the file is changed meanwhile
+   * @param file a File of a web page, or the Blob of Node's `fs.openAsBlob`; only the chunks being sent are in memory
+   * @throws RefusedError, ConnectionError, the reason of the signal, or a DOMException called NotReadableError if the file changes meanwhile
    */
   uploadFile(file: Blob, options: UploadOptions = {}): Reply<CompleteUploadResponse, UploadFileCode> {
     return uploadFile(this, file, options);
@@ -46,31 +46,31 @@ export class Client extends Services {
   /**
    * Downloads a file, or a range of it.
    *
-   * @returns the answer, status 200 or 206. Its body breaks off with a TimeoutError if nothing comes for `timeout` milliseconds
+   * @returns the response, with status 200 or 206. Its body fails with a TimeoutError if nothing arrives for `timeout` milliseconds
    */
   downloadFile(request: DownloadRequest, options?: CallOptions): Reply<Response, DownloadFileCode> {
     return downloadFile(this.#caller, request, options);
   }
 
   /**
-   * Uploads one chunk: may be repeated, in any order, several at once. `uploadFile` does it for a whole file.
+   * Uploads one chunk. Chunks may be uploaded in any order, several at once, and more than once. `uploadFile` uploads a whole file.
    *
-   * @param options `timeout` is for the whole chunk: an hour by default
+   * @param options the timeout is for the whole chunk, and an hour by default
    */
   uploadChunk(request: ChunkRequest, body: ChunkBody, options?: CallOptions): ChunkReply {
     return uploadChunk(this.#caller, request, body, options);
   }
 
-  /** Uploads one chunk to a URL that the hub has given out. The URL is the permission: no credentials are sent. */
+  /** Uploads one chunk to a URL that the hub has signed. No credentials are sent. */
   putChunk(url: string, body: ChunkBody, options?: CallOptions): Reply<void, UploadSignedChunkCode> {
     return putChunk(this.#caller, url, body, options);
   }
 }
 
 /**
- * Makes a client of a hub. It keeps no connection of its own, and needs no end.
+ * Creates a client of a hub. It holds no connection, and doesn't have to be closed.
  *
- * @throws TypeError if `baseUrl` is no URL of a server
+ * @throws TypeError if `baseUrl` is not an http or https URL
  */
 export function createClient(options: ClientOptions): Client {
   return new Client(new Caller(options));

@@ -1,13 +1,13 @@
-/** What calls fail with, and how a program tells one failure from another. */
+/** The errors that calls fail with. */
 
-/** A refusal, as the hub explains it (RFC 9457). */
+/** The body of an error response (RFC 9457). */
 export interface Problem {
   type: string;
   title: string;
   status: number;
   /** A sentence for people. */
   detail: string;
-  /** What programs tell refusals apart by. */
+  /** The reason, for programs. */
   error_code: string;
   /** The one to look for in the hub's logs. */
   request_id: string;
@@ -27,32 +27,32 @@ export interface Detail {
   rule?: string;
 }
 
-/** An answer in an envelope: of what is under `/api/v1`. */
+/** The envelope of responses under `/api/v1`. */
 export interface Enveloped {
   data: unknown;
   error?: { code: string; message: string; details?: Detail[] } | null;
   meta?: { request_id?: string; pagination?: object };
 }
 
-/** The hub, or something in front of it, has refused a call. */
+/** An error response, from the hub or from a proxy in front of it. */
 export class RefusedError<Code extends string = string> extends Error {
   override name = 'RefusedError';
   /** The HTTP status. */
   readonly status: number;
-  /** What programs tell refusals apart by; undefined if it wasn't the hub that answered. */
+  /** The reason, for programs; undefined if the response isn't the hub's. */
   readonly code: Code | undefined;
-  /** All that is wrong with fields. */
+  /** What is wrong with which field. */
   readonly details: readonly Detail[];
   /** The one to look for in the hub's logs. */
   readonly requestId: string | undefined;
-  /** Seconds after which to try again, if it said so. */
+  /** Seconds after which to try again, if the response says so. */
   readonly retryAfter: number | undefined;
-  /** All that the hub says, except under `/api/v1`. */
+  /** The whole body; undefined under `/api/v1`, where there is an envelope instead. */
   readonly problem: Problem | undefined;
 
   /**
-   * @param body the JSON of the answer, if it was JSON
-   * @param retryAfter the header of that name
+   * @param body the parsed body, if it is JSON
+   * @param retryAfter the header Retry-After
    */
   constructor(status: number, body: unknown, retryAfter?: string | null) {
     const problem = isProblem(body) ? body : undefined;
@@ -68,16 +68,16 @@ export class RefusedError<Code extends string = string> extends Error {
   }
 }
 
-/** No answer came, or only a part of it: the network or the hub is away. `cause` is what `fetch` threw. */
+/** There was no response, or it broke off: the network or the hub is down. `cause` is the error of `fetch`. */
 export class ConnectionError extends Error {
   override name = 'ConnectionError';
 }
 
 /**
- * Waits for what fetch promises.
+ * Waits for a promise of `fetch` or of a body.
  *
- * @param signal that fetch was given
- * @throws what the signal says once it is aborted; ConnectionError for the TypeErrors that fetch has for all that is wrong with a connection
+ * @param signal the one that `fetch` was given
+ * @throws the reason of the signal once it is aborted; ConnectionError in place of the TypeErrors that `fetch` has for network errors
  */
 export async function connected<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
   try {
@@ -90,21 +90,21 @@ export async function connected<Value>(promise: Promise<Value>, signal: AbortSig
   }
 }
 
-/** The promise of a call. `Code` is what it may be refused with: `outcomeOf` makes use of it. */
+/** The promise of a call. `Code` are the error codes that it may have, for `outcomeOf`. */
 export interface Reply<Value, Code extends string = string> extends Promise<Value> {
-  /** Only there for the type checker: no promise has it. */
+  /** For the type checker only: never set. */
   readonly refusedWith?: Code;
 }
 
-/** How a call ended, where the hub has answered. */
+/** The response to a call, or its refusal. */
 export type Outcome<Value, Code extends string = string> =
   { ok: true; value: Value; refusal?: undefined } | { ok: false; value?: undefined; refusal: RefusedError<Code> };
 
 /**
- * Waits for a call, and returns its refusal in place of throwing it, with the codes that just this call may have:
+ * Waits for a call, and returns a refusal instead of throwing it, typed with the codes of this very call:
  * `const { ok, refusal } = await outcomeOf(client.message.sendMessage(…))`.
  *
- * @throws whatever else the call fails with
+ * @throws any other error of the call
  */
 export async function outcomeOf<Value, Code extends string>(reply: Reply<Value, Code>): Promise<Outcome<Value, Code>> {
   try {
@@ -115,12 +115,12 @@ export async function outcomeOf<Value, Code extends string>(reply: Reply<Value, 
   }
 }
 
-/** Whether an error is a refusal with one of these codes. */
+/** Whether an error is a RefusedError with one of these codes. */
 export function isRefused<Code extends string>(error: unknown, ...codes: Code[]): error is RefusedError<Code> {
   return error instanceof RefusedError && (codes as (string | undefined)[]).includes(error.code);
 }
 
-/** Seconds that a header Retry-After says, which may also be a date. */
+/** The seconds of a header Retry-After, which may also be a date. */
 function secondsOf(header: string | null | undefined): number | undefined {
   if (header === null || header === undefined || header === '') return undefined;
   if (/^\d+$/.test(header)) return Number(header);

@@ -1,8 +1,8 @@
 import type { Caller, CallOptions, Reply } from './caller.ts';
 import type { UploadChunkCode, UploadChunkResponse } from './gen/chat4all/file/v1/file.pb.ts';
-import { placed } from './wire.ts';
+import { toHttp } from './wire.ts';
 
-/** The RPCs whose bodies are bytes and no JSON. They are never held whole. */
+/** The RPCs whose bodies are bytes instead of JSON. */
 
 /** Bytes to send. A stream needs Node, or a browser that sends streams, which so far is only Chromium over HTTP/2. */
 export type ChunkBody = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
@@ -13,11 +13,11 @@ export interface ChunkRequest {
   file_id: string;
   /** Which chunk, counted from 0. */
   chunk_id: number;
-  /** The chunk's digest as RFC 9530 has it: `sha-256=:<base64>:`. What doesn't match is not stored. */
+  /** The chunk's digest as RFC 9530 has it: `sha-256=:<base64>:`. A chunk that doesn't match is refused. */
   content_digest?: string;
 }
 
-/** What a chunk may take on a slow line, in milliseconds: nobody sees how far it has come. */
+/** Milliseconds for a chunk on a slow line: `fetch` doesn't tell how much of a body has been sent. */
 const chunkTimeout = 3_600_000;
 
 /** Uploads one chunk: `Client.uploadChunk`. */
@@ -27,10 +27,10 @@ export async function uploadChunk(
   body: ChunkBody,
   options: CallOptions = {},
 ): Promise<UploadChunkResponse> {
-  const { path } = placed({ verb: 'PATCH', path: '/v1/files/upload' }, { file_id, chunk_id });
+  const { path } = toHttp({ verb: 'PATCH', path: '/v1/files/upload' }, { file_id, chunk_id });
   const headers = bytesHeaders(content_digest);
-  const sent = { verb: 'PATCH', path, body, headers, isRepeatable: !(body instanceof ReadableStream) };
-  const response = await caller.send(sent, { timeout: chunkTimeout, ...options });
+  const request = { verb: 'PATCH', path, body, headers, isRepeatable: !(body instanceof ReadableStream) };
+  const response = await caller.send(request, { timeout: chunkTimeout, ...options });
   return (await response.json()) as UploadChunkResponse;
 }
 
@@ -42,8 +42,8 @@ export async function putChunk(
   { headers: _, ...options }: CallOptions = {},
 ): Promise<void> {
   const isRepeatable = !(body instanceof ReadableStream);
-  const sent = { verb: 'PUT', path: url, body, headers: bytesHeaders(), isPublic: true, isRepeatable };
-  const response = await caller.send(sent, { timeout: chunkTimeout, ...options });
+  const request = { verb: 'PUT', path: url, body, headers: bytesHeaders(), isPublic: true, isRepeatable };
+  const response = await caller.send(request, { timeout: chunkTimeout, ...options });
   await response.body?.cancel();
 }
 
@@ -66,11 +66,11 @@ export function downloadFile(
   const headers = new Headers();
   if (range !== undefined) headers.set('range', range);
   if (if_range !== undefined) headers.set('if-range', if_range);
-  const { path } = placed({ verb: 'GET', path: '/v1/files/{file_id}/content' }, { file_id });
+  const { path } = toHttp({ verb: 'GET', path: '/v1/files/{file_id}/content' }, { file_id });
   return caller.send({ verb: 'GET', path, headers, isRepeatable: true }, options);
 }
 
-/** What the answer to a chunk is, with the codes of its refusals. */
+/** The response to a chunk, with the error codes that it may have. */
 export type ChunkReply = Reply<UploadChunkResponse, UploadChunkCode>;
 
 function bytesHeaders(digest?: string): Headers {

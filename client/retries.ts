@@ -1,20 +1,20 @@
 import { ConnectionError, RefusedError } from './errors.ts';
 
-/** When a call that has failed is tried again. */
+/** Which failed calls are retried, and when. */
 
 const firstWait = 200;
 const longestWait = 10_000;
-/** Statuses of what passes: too much at the moment, or away for a moment. */
+/** Statuses of transient failures. */
 const passingStatuses: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 
-/** Whether a call that has failed so may succeed a moment later. */
-export function passes(error: unknown): error is ConnectionError | RefusedError {
+/** Whether an error is transient: the call may succeed a moment later. */
+export function isTransient(error: unknown): error is ConnectionError | RefusedError {
   return error instanceof ConnectionError || (error instanceof RefusedError && passingStatuses.has(error.status));
 }
 
 /**
- * Milliseconds to wait before another try: what the hub says at least, and twice as long after each failure. Half of that is left to
- * chance, so that those that failed together don't come back together.
+ * Milliseconds to wait before a retry: the hub's Retry-After, and on top of it a backoff that doubles with each failure. Half of the backoff
+ * is random, so that clients that failed together don't return together.
  *
  * @param failures in a row, at least 1
  */
@@ -24,13 +24,13 @@ export function waitAfter(error: unknown, failures: number): number {
   return least + most * (1 - Math.random() / 2);
 }
 
-/** Waits. @throws what `signal` is aborted with */
+/** Waits. @throws the reason of the signal when it is aborted */
 export function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
     const end = () => {
       clearTimeout(timer);
-      // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- whatever the caller gave up with
+      // oxlint-disable-next-line typescript/prefer-promise-reject-errors -- the caller's own reason
       reject(signal.reason);
     };
     const timer = setTimeout(() => {
@@ -41,24 +41,24 @@ export function pause(milliseconds: number, signal: AbortSignal): Promise<void> 
   });
 }
 
-/** How many tries the failing calls of a client may cost together: most calls of a hub that is down are tried once. */
 const fullBudget = 10;
 const refund = 0.1;
 
 /**
- * The retries that all calls of a client share, as gRPC throttles them (A6): each failure takes one from the budget, each success
- * gives a tenth back, and there are retries only while more than half of it is there.
+ * The retry budget that all calls of a client share, as in gRPC's retry throttling (A6): each failure takes a token, each success returns a
+ * tenth of one, and calls are retried only while more than half of the tokens are left. So most calls to a hub that is down are
+ * attempted once.
  */
 export class RetryBudget {
   #left = fullBudget;
 
-  /** A call has failed. @returns whether it may be tried again */
+  /** Counts a failure. @returns whether a retry is allowed */
   spend(): boolean {
     this.#left = Math.max(0, this.#left - 1);
     return this.#left > fullBudget / 2;
   }
 
-  /** A call has succeeded. */
+  /** Counts a success. */
   refund(): void {
     this.#left = Math.min(fullBudget, this.#left + refund);
   }

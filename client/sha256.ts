@@ -1,11 +1,11 @@
-/** SHA-256 (FIPS 180-4) of what comes piece by piece: the digest of the Web Crypto API takes only what is there as a whole. */
+/** Incremental SHA-256 (FIPS 180-4), since the Web Crypto API hashes only contents that are in memory as a whole. */
 export interface Hash {
   update(bytes: Uint8Array): unknown;
-  /** Of all bytes, as 32 bytes. Only once. */
+  /** The 32 bytes of the digest. May be called once. */
   digest(): Uint8Array;
 }
 
-/** Begins a hash: Node's own where there is one, since that is several times as fast. */
+/** Node's own implementation where there is one, since it is several times as fast. */
 export function beginSha256(): Hash {
   type Builtin = { getBuiltinModule?(name: string): { createHash(name: string): Hash } | undefined };
   const { process } = globalThis as { process?: Builtin };
@@ -30,9 +30,9 @@ export class Sha256 implements Hash {
   readonly #state = fractionsOf(Math.sqrt, 8);
   readonly #words = new Int32Array(64);
   readonly #block = new Uint8Array(blockSize);
-  /** How many bytes of the block are there. */
+  /** Bytes in the block. */
   #filled = 0;
-  /** How many bytes there were in all. */
+  /** Bytes in all. */
   #length = 0;
 
   update(bytes: Uint8Array): this {
@@ -53,7 +53,7 @@ export class Sha256 implements Hash {
 
   digest(): Uint8Array {
     const bits = this.#length * 8;
-    // A one, zeros, and the length in 8 bytes, up to the end of a block.
+    // Padding: a one bit, zeros, and the length in bits as 8 bytes, up to the end of a block.
     const padded = new Uint8Array((this.#filled < 56 ? 64 : 128) - this.#filled);
     padded[0] = 0x80;
     const view = new DataView(padded.buffer);
@@ -65,7 +65,7 @@ export class Sha256 implements Hash {
     return new Uint8Array(digest.buffer);
   }
 
-  /** Takes in the block that begins at `at`. */
+  /** Processes the block that begins at `at`. */
   #take(bytes: Uint8Array, at: number): void {
     const w = this.#words;
     for (let index = 0; index < 16; index += 1) {

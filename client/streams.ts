@@ -1,8 +1,8 @@
 import { connected } from './errors.ts';
 
-/** Answers that come piece by piece. */
+/** Responses that arrive piece by piece. */
 
-/** The lines of an answer, also a last one that doesn't end. */
+/** The lines of a response, also an unterminated last one. */
 export async function* linesOf(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
   const decoder = new TextDecoder();
   let unfinished = '';
@@ -15,7 +15,7 @@ export async function* linesOf(pieces: AsyncIterable<Uint8Array>): AsyncGenerato
   if (unfinished !== '') yield unfinished;
 }
 
-/** An event as it is in the stream. */
+/** A server-sent event. */
 export interface SentEvent {
   type: string;
   id: string;
@@ -37,7 +37,7 @@ export async function* eventsOf(lines: AsyncIterable<string>): AsyncGenerator<Se
   }
 }
 
-/** The pieces of an answer: not every browser iterates over its body. Whoever stops in the middle closes the connection. */
+/** The pieces of a body, which not every browser can iterate over. Leaving the loop closes the connection. */
 export async function* piecesOf({ body }: Response, signal: AbortSignal): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const reader = body?.getReader();
   if (reader === undefined) return;

@@ -147,8 +147,8 @@ test('uploadFile: stopped, it leaves nothing under way, and goes on with what is
 test('uploadFile: an upload that has failed, or is gone, is begun anew, and says why', async (t) => {
   const { hub, client } = await startHub(t, content);
   for (const [status, id, why] of [
-    ['failed', 'f1', 'The upload that was begun before has failed (it was ended)'],
-    ['in_progress', 'f77', 'The upload that was begun before is gone'],
+    ['failed', 'f1', 'The earlier upload has failed (it was ended)'],
+    ['in_progress', 'f77', 'The earlier upload does not exist any more'],
   ] as const) {
     const memory = memoryOf();
     await memory.setItem('chat4all upload a.bin 9500 1', id);

@@ -9,36 +9,36 @@ import type {
   UploadChunkCode,
 } from './gen/chat4all/file/v1/file.pb.ts';
 import { isRefused, RefusedError } from './errors.ts';
-import { passes, pause, waitAfter } from './retries.ts';
+import { isTransient, pause, waitAfter } from './retries.ts';
 import { beginSha256 } from './sha256.ts';
 import { b64Encode } from './wire.ts';
 
-/** Why `uploadFile` may be refused. */
+/** The error codes that `uploadFile` may have. */
 export type UploadFileCode = InitiateUploadCode | UploadChunkCode | CompleteUploadCode;
 
 /** How far an upload has come. */
 export interface UploadProgress {
-  /** What goes on: chunks are sent, or the hub verifies the whole. */
+  /** Whether chunks are being sent, or the hub verifies the file. */
   phase: 'uploading' | 'verifying';
-  /** Bytes that the hub has stored. */
+  /** Bytes that are uploaded. */
   done: number;
   /** Bytes of the file. */
   total: number;
 }
 
-/** An upload that was begun, or is gone on with. */
+/** An upload that has been started or resumed. */
 export interface UploadBegun {
   file_id: string;
   chunk_count: number;
   /** How many chunks are still to be uploaded. */
   missing: number;
-  /** Whether it was begun before. */
+  /** Whether it was started earlier. */
   isResumed: boolean;
-  /** Why the upload of this file that was begun before is not gone on with, if there was one. */
+  /** Why an earlier upload of the file could not be resumed, if there was one. */
   abandoned?: string | undefined;
 }
 
-/** Where uploads that are not complete are remembered, such as `localStorage`. What is kept there is no secret. */
+/** Where unfinished uploads are remembered, such as `localStorage`. Nothing in it is secret. */
 export interface UploadMemory {
   getItem(key: string): string | null | Promise<string | null>;
   setItem(key: string, value: string): void | Promise<void>;
@@ -54,33 +54,33 @@ export interface UploadCalls {
 
 /** How a file is uploaded. */
 export interface UploadOptions {
-  /** What the file is called; the File's own name by default. */
+  /** The name of the file; by default the name of the File. */
   filename?: string;
-  /** Its media type; that of the Blob by default. */
+  /** Its media type; by default the type of the Blob. */
   contentType?: string;
   /** Bytes of a chunk; chosen by the hub by default. */
   chunkSize?: number | undefined;
-  /** How many chunks are under way at once; 4 by default. */
+  /** How many chunks are sent at once; 4 by default. Each is in memory meanwhile. */
   parallel?: number;
-  /** Whether the chunks go to the hub's store itself, by URLs that the hub signs. */
+  /** Whether to send the chunks directly to the hub's store, to URLs that the hub signs. */
   direct?: boolean;
-  /** With it, an upload that was broken off goes on where it was, also after a crash, when the same file is uploaded again. */
+  /** Lets an interrupted upload resume when the same file is uploaded again, even after a crash. */
   memory?: UploadMemory;
-  /** Milliseconds that a hub, or a network, which is away is waited for; five minutes by default. */
+  /** Milliseconds for which transient failures are retried; five minutes by default. */
   patience?: number;
   onBegin?(begun: UploadBegun): void;
-  /** Told after each chunk. */
+  /** Called after each chunk. */
   onProgress?(progress: UploadProgress): void;
-  /** Told why something is done again, and in how many milliseconds. */
+  /** Called before a retry, with its reason and the milliseconds until then. */
   onRetry?(error: Error, wait: number): void;
-  /** Stops the upload, which can be gone on with. */
+  /** Stops the upload, which can be resumed. */
   signal?: AbortSignal | undefined;
 }
 
 const usualPatience = 300_000;
-/** How often chunks that the hub misses in the end are uploaded again. */
+/** How often to upload the chunks that are missing in the end. */
 const mostRounds = 3;
-/** Milliseconds that a chunk may take: a minute, and as long as a line takes that is hardly of use. */
+/** The timeout for a chunk in milliseconds: a minute, and the time it takes at 32 kB/s. */
 const chunkTimeout = (bytes: number) => 60_000 + bytes / 32;
 const hashedAtOnce = 4 * 2 ** 20;
 
@@ -105,7 +105,7 @@ class Upload {
   readonly #file: Blob;
   readonly #options: UploadOptions & { filename: string };
   readonly #stop = new AbortController();
-  /** Aborted when the upload has ended, or its caller gives up. */
+  /** Aborted when the upload has ended, and by the caller's own signal. */
   readonly #signal: AbortSignal;
   readonly #key: string;
 
@@ -124,7 +124,7 @@ class Upload {
 
   async run(): Promise<CompleteUploadResponse> {
     this.#signal.throwIfAborted();
-    // All of the file is read for it, while the chunks are under way.
+    // Reads the whole file while the chunks are being sent.
     const checksum = this.#hash();
     checksum.catch(() => {});
     const file_id = await this.#begin();
@@ -139,7 +139,7 @@ class Upload {
           await this.#options.memory?.removeItem(this.#key);
           return completed;
         } catch (error) {
-          // The store may have lost some.
+          // The store may have lost chunks in a crash.
           if (!isRefused(error, 'CHUNKS_MISSING') || round === mostRounds) throw error;
         }
       }
@@ -149,7 +149,7 @@ class Upload {
     }
   }
 
-  /** Finds the upload that was begun before, or begins one. @returns its file's id */
+  /** Resumes an earlier upload of the file, or starts one. @returns the id of the file */
   async #begin(): Promise<string> {
     const { memory, filename, contentType = this.#file.type, chunkSize, onBegin } = this.#options;
     const begun = (await memory?.getItem(this.#key)) ?? undefined;
@@ -169,20 +169,20 @@ class Upload {
     return file_id;
   }
 
-  /** An upload that can go on, or else why it can't. */
+  /** An earlier upload, or the reason why it can't be resumed. */
   async #lookUp(file_id: string): Promise<GetFileResponse | string> {
     try {
       const found = await this.#patiently(() => this.#client.file.getFile({ file_id }, this.#once()));
-      if (found.status === 'failed') return `The upload that was begun before has failed (${found.error})`;
-      return found.file_size === this.#file.size ? found : 'The upload that was begun before is of another file';
+      if (found.status === 'failed') return `The earlier upload has failed (${found.error})`;
+      return found.file_size === this.#file.size ? found : 'The earlier upload is of another file';
     } catch (error) {
-      // It is gone, or it is somebody else's.
+      // It doesn't exist any more, or belongs to another user.
       if (!(error instanceof RefusedError) || (error.status !== 403 && error.status !== 404)) throw error;
-      return 'The upload that was begun before is gone';
+      return 'The earlier upload does not exist any more';
     }
   }
 
-  /** Uploads the chunks that are missing, several at once. Nothing is under way any more when it has ended. */
+  /** Uploads the missing chunks, several at once. None is being sent any more when it returns or throws. */
   async #transfer({ file_id, chunk_size, missing_chunks, received_bytes }: GetFileResponse): Promise<void> {
     let done = received_bytes;
     this.#tell('uploading', done);
@@ -208,7 +208,7 @@ class Upload {
   async #send(file_id: string, chunk_id: number, chunk: Blob): Promise<void> {
     const options = { ...this.#once(), timeout: chunkTimeout(chunk.size) };
     if (this.#options.direct === true) {
-      // A new URL for each try: the last may have expired.
+      // A new URL for each attempt, since the last one may have expired.
       const { upload_url } = await this.#client.file.getChunkUploadUrl({ file_id, chunk_id }, this.#once());
       await this.#client.putChunk(upload_url, chunk, options);
       return;
@@ -227,7 +227,7 @@ class Upload {
     return [...hash.digest()].map((byte) => byte.toString(16).padStart(2, '0')).join('');
   }
 
-  /** An upload that can't be completed any more is not to be gone on with, nor to count as one of the user's open ones. */
+  /** Forgets an upload that can't be completed any more, and ends it, since each user may have only so many open ones. */
   async #forgetIfLost(error: unknown, file_id: string): Promise<void> {
     const hasChanged = error instanceof DOMException && error.name === 'NotReadableError';
     if (!hasChanged && !isRefused(error, 'CHECKSUM_MISMATCH', 'UPLOAD_FAILED', 'FILE_NOT_FOUND')) return;
@@ -236,11 +236,11 @@ class Upload {
     try {
       await this.#client.file.deleteFile({ file_id });
     } catch {
-      // The hub sweeps it some day.
+      // The hub ends idle uploads by itself.
     }
   }
 
-  /** Does something again and again while it fails for reasons that pass. */
+  /** Makes an attempt, and retries transient failures for as long as `patience` says. */
   async #patiently<Result>(attempt: () => Promise<Result>): Promise<Result> {
     const { patience = usualPatience, onRetry } = this.#options;
     let giveUp: number | undefined;
@@ -248,7 +248,7 @@ class Upload {
       try {
         return await attempt();
       } catch (error) {
-        if (this.#signal.aborted || !isPassing(error)) throw error;
+        if (this.#signal.aborted || !maySucceed(error)) throw error;
         const wait = waitAfter(error, failures);
         giveUp ??= performance.now() + patience;
         if (performance.now() + wait > giveUp) throw error;
@@ -258,7 +258,7 @@ class Upload {
     }
   }
 
-  /** Repetitions are ours. */
+  /** The options of calls that `#patiently` retries. */
   #once() {
     return { signal: this.#signal, retries: 0 };
   }
@@ -268,13 +268,15 @@ class Upload {
   }
 }
 
-/** Also bytes that were garbled on their way, or came too slowly, are sent again. */
-function isPassing(error: unknown): boolean {
+/** Whether an attempt may succeed later. That includes chunks that were damaged on the way, or arrived too slowly. */
+function maySucceed(error: unknown): boolean {
   const isLate = error instanceof DOMException && error.name === 'TimeoutError';
-  return passes(error) || isLate || isRefused(error, 'UPLOAD_COMPLETING', 'CHUNK_DIGEST_MISMATCH', 'REQUEST_TIMEOUT');
+  return (
+    isTransient(error) || isLate || isRefused(error, 'UPLOAD_COMPLETING', 'CHUNK_DIGEST_MISMATCH', 'REQUEST_TIMEOUT')
+  );
 }
 
-/** Browsers have the Web Crypto API only on pages that came safely. */
+/** SHA-256. Browsers have the Web Crypto API only in secure contexts (https, or localhost). */
 async function digestOf(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
   const { subtle } = globalThis.crypto as Partial<typeof globalThis.crypto>;
   if (subtle !== undefined) return new Uint8Array(await subtle.digest('SHA-256', bytes));

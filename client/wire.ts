@@ -1,6 +1,6 @@
-/** How messages look in JSON, and where in an HTTP request they travel. */
+/** The JSON types of messages, and how requests are mapped to HTTP. */
 
-/** A message in an answer: every field is there, also those that a request may leave out. */
+/** A message in a response: all fields are present, also those that are optional in requests. */
 export type Answered<T> = T extends readonly (infer Item)[]
   ? Answered<Item>[]
   : T extends Uint8Array
@@ -9,7 +9,7 @@ export type Answered<T> = T extends readonly (infer Item)[]
       ? { [Name in keyof T]-?: Answered<Exclude<T[Name], undefined>> }
       : T;
 
-/** A part of a list, with what is said of the whole. That is no part of its JSON. */
+/** A page of a list. `pagination` is not part of its JSON. */
 export type Page<List, Pagination> = List & { readonly pagination: Pagination };
 
 /** At most one of the members. */
@@ -17,34 +17,35 @@ export type OneOf<T> =
   | { [Name in keyof T]?: never }
   | { [Name in keyof T]: Pick<T, Name> & { [Other in Exclude<keyof T, Name>]?: never } }[keyof T];
 
-/** A message of any type: its fields, or `value` if its JSON is no object. */
+/** A google.protobuf.Any: the fields of the message, or `value` if its JSON is not an object. */
 export type Any = { '@type': string; [field: string]: unknown };
 
-/** An event of a stream, by its type: its id in the stream, and what it tells. */
+/** An event of a stream: a union over the types of events. */
 export type EventOf<Id, Data> = { [Type in keyof Data]: { type: Type; id: Id; data: Data[Type] } }[keyof Data];
 
-/** Where the parts of an RPC's request travel, as google.api.http says it. */
+/** How the request of an RPC is mapped to HTTP: its google.api.http rule. */
 export interface Rule {
   /** The HTTP method. */
   verb: string;
-  /** `/v1/conversations/{conversation_id}/messages`; a variable may have a pattern, `{name=shelves/*}`, and dots. */
+  /** A template, such as `/v1/conversations/{conversation_id}/messages`. A variable may have a pattern, `{name=shelves/*}`, and dots. */
   path: string;
-  /** What is the body: `*` is all that isn't in the path, else the name of a field. Without it all of that is in the query. */
+  /** What the body holds: `*` for all that isn't in the path, or the name of a field. What is in neither goes to the query. */
   body?: string;
-  /** What the body is if that field isn't set. */
+  /** The body if that field isn't set. */
   empty?: unknown;
-  /** Paths of fields that are maps: in a query an entry is `name[key]`, and a field of a message `name.field`. */
+  /** The paths of map fields: their entries are `name[key]` in the query, while a field of a message is `name.field`. */
   maps?: readonly string[];
-  /** Members that the request has, whatever the caller says. */
+  /** Fields of the request that the method sets. */
   set?: object;
 }
 
 /**
- * The path with its query, and the body, that a request travels in.
+ * Maps a request to HTTP.
  *
- * @throws TypeError if a part of the path isn't there, or something has no place in a query
+ * @returns the path with its query, and the body
+ * @throws TypeError if a field of the path is missing, or a field can't be in a query
  */
-export function placed(rule: Rule, request: object): { path: string; body?: string } {
+export function toHttp(rule: Rule, request: object): { path: string; body?: string } {
   const all: Record<string, unknown> = { ...request, ...rule.set };
   const elsewhere: string[] = [];
   const path = rule.path.replaceAll(/\{([^}=]+)(?:=([^}]*))?\}/g, (_, field: string, pattern?: string) => {

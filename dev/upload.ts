@@ -240,9 +240,7 @@ async function upload(
       onBegin({ chunk_count: count, missing, isResumed, abandoned }) {
         if (abandoned !== undefined) progress.note(`${abandoned}: beginning anew`);
         if (!isResumed) return;
-        progress.note(
-          `Going on with the upload that was begun before: ${count - missing} of ${count} chunks are there`,
-        );
+        progress.note(`Resuming the earlier upload: ${count - missing} of ${count} chunks are there`);
       },
       onProgress({ phase, done, total }) {
         if (phase === 'uploading') return progress.show(done, total);

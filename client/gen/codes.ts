@@ -1,5 +1,5 @@
 // Made from the protos by dev/client: `npm run generate`.
-/** Why any call may be refused. */
+/** The error codes that any call may have. */
 export type CommonCode =
   | 'ACCESS_DENIED'
   | 'ANSWER_TOO_LARGE'
@@ -32,7 +32,7 @@ export type CommonCode =
   | 'UNSUPPORTED_MEDIA_TYPE'
   | 'URI_TOO_LONG';
 
-/** Why any call under `/api/v1` may be refused. */
+/** The error codes that any call under `/api/v1` may have. */
 export type EnvelopedCode =
   | 'BAD_GATEWAY'
   | 'EXPECTATION_FAILED'

@@ -7,7 +7,7 @@ import { codesFile, codesOf, serviceClass, servicesFile } from './services.ts';
 import { readWritten, Types } from './types.ts';
 
 /**
- * Makes the client's code: the types that the plugin writes, mended (types.ts), and methods for each service (services.ts).
+ * Generates the client's code: the plugin's types, corrected (types.ts), and a class for each service (services.ts).
  *
  * @param folder where to; emptied before
  * @param registry all protos
@@ -37,7 +37,10 @@ export async function generateClient(
     }
     write(
       'services.ts',
-      servicesFile(files.flatMap((file) => rpcs.services(file))).replaceAll("'../caller.ts'", `'${client}/caller.ts'`),
+      servicesFile(
+        files.flatMap((file) => rpcs.services(file)),
+        client,
+      ),
     );
     write('codes.ts', codesFile(rpcs));
   } finally {

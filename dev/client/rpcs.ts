@@ -14,54 +14,53 @@ import { hubRules } from '../../gateway/dialects/hub/rules.ts';
 import { KnownErrors } from '../../gateway/openapi/problems.ts';
 import { readRoutes, type Binding } from '../../gateway/rules/bindings.ts';
 
-/** An RPC that the client can call over REST: what its proto says of it. */
+/** An RPC that has an HTTP rule, with the options of its proto. */
 export interface Rpc {
   desc: DescMethod;
   verb: string;
   /** As google.api.http has it: `/v1/messages/{message_id}`. */
   path: string;
-  /** What travels as the HTTP body: `*` for the whole request, or the name of a field; undefined for nothing. */
+  /** The HTTP body: `*` for the whole request, or the name of a field; undefined if there is none. */
   body: string | undefined;
-  /** The field that is answered in place of the whole response. */
+  /** The field that is the HTTP response, if not the whole message is. */
   responseBody: DescField | undefined;
-  /** `bytes` has its body or its answer as bytes and not as JSON: files.ts in the client calls it. */
+  /** How it responds. `bytes` means that the request or the response is bytes instead of JSON: client/files.ts calls such RPCs. */
   kind: 'reply' | 'lines' | 'events' | 'bytes';
-  /** What there is of events, where it answers with them. */
   events: Events | undefined;
   isEnveloped: boolean;
-  /** Whether anybody may call it, without credentials. */
+  /** Whether it takes no credentials. */
   isPublic: boolean;
-  /** Whether a repetition does no harm (`idempotency_level`). */
+  /** Whether it is safe to repeat (`idempotency_level`). */
   isRepeatable: boolean;
-  /** Milliseconds that the client waits for the answer, where that is longer than usual. */
+  /** The client's timeout in milliseconds, if it is longer than usual. */
   timeout: number | undefined;
-  /** The codes of the errors that its proto declares, sorted. */
+  /** The codes of the errors that its proto declares, sorted. In an envelope they are the envelope's codes. */
   codes: readonly string[];
 }
 
-/** What the messages of an RPC have of events (chat4all.options.v1.Events). */
+/** How the messages of an RPC are mapped to events (chat4all.options.v1.Events). */
 export interface Events {
-  /** One of them is the event. Errors are left out: the client throws those. */
+  /** The members of the oneof, without the error, which the client throws. */
   members: readonly DescField[];
   id: DescField;
-  /** The field of the request that asks for events; without it they always come. */
+  /** The field of the request that asks for events; undefined if the RPC always responds with events. */
   askedBy: DescField | undefined;
-  /** Those members whose value is the answer for somebody who doesn't ask for events. */
+  /** The members whose value is the response if events are not asked for. */
   last: readonly DescField[];
 }
 
 /** chat4all.options.v1.Access.ACCESS_PUBLIC. */
 const publicAccess = 1;
-/** Milliseconds that the client waits by default (client/caller.ts). */
+/** The client's default timeout in milliseconds (client/caller.ts). */
 const usualTimeout = 30_000;
-/** Milliseconds that the client waits longer than the hub may take, so that it is told what was wrong. */
+/** Milliseconds that the client waits longer than the hub's own limit, to get the hub's error instead of a timeout. */
 const grace = 5_000;
 
-/** Reads which RPCs of the protos can be called over REST, and how. */
+/** The RPCs that can be called over REST. */
 export class Rpcs {
   readonly #ofService = new Map<DescService, Rpc[]>();
   readonly #required: DescExtension | undefined;
-  /** Codes that any call may end with, beside those of its RPC: of usual problems, and in envelopes. */
+  /** Error codes of all RPCs: those in problem+json, and those in envelopes. */
   readonly commonCodes: readonly string[];
   readonly envelopedCodes: readonly string[];
 
@@ -69,7 +68,7 @@ export class Rpcs {
     this.#required = registry.getExtension('buf.validate.field');
     const errors = new KnownErrors(registry);
     const common = { plain: new Set<string>(), enveloped: new Set<string>() };
-    // An RPC may have several HTTP rules: its first one is the client's.
+    // Of several HTTP rules the client uses the first.
     const seen = new Set<DescMethod>();
     for (const { method: verb, target } of readRoutes(registry, () => true, hubRules)) {
       const { method } = target;
@@ -93,12 +92,12 @@ export class Rpcs {
     return this.#ofService.get(service) ?? [];
   }
 
-  /** The services of a file that the client has methods for. */
+  /** The services of a file for which the client has methods. */
   services({ services }: DescFile): DescService[] {
     return services.filter((service) => this.of(service).some(({ kind }) => kind !== 'bytes'));
   }
 
-  /** Whether a request without this field is refused. */
+  /** Whether validation requires the field. */
   isRequired(field: DescField): boolean {
     const isOption = this.#required !== undefined && hasOption(field, this.#required);
     return isOption && (getOption(field, this.#required!) as unknown as { required: boolean }).required;
@@ -116,7 +115,7 @@ export class Rpcs {
     const isAnyBody = [input, output].some(
       (type) => type.typeName === anyBody || type.fields.some(({ message }) => message?.typeName === anyBody),
     );
-    // Protocols that have clients of their own, and streams that HTTP has no form for.
+    // Other protocols over HTTP, which have their own clients, and streams of requests.
     if (binding.isWholeHttp || isAnyBody || methodKind === 'bidi_streaming') return undefined;
     if (methodKind === 'client_streaming' && rawBody === undefined) return undefined;
     const http = getOption(method, registry.getExtension('google.api.http')!) as unknown as HttpRule;
@@ -194,10 +193,10 @@ function eventsOf(
   };
 }
 
-/** Whether it is the error that a stream of events ends with. */
+/** Whether a member is the error that ends a stream of events. */
 function isError({ name, message }: DescField): boolean {
   if (message?.typeName !== 'google.rpc.Status') return false;
-  // client/caller.ts knows it by that.
+  // client/caller.ts recognizes it by this name.
   if (name !== 'error') throw new Error(`An event that is an error must be called error, and not ${name}`);
   return true;
 }

@@ -1,16 +1,15 @@
 import { ScalarType, type DescService } from '@bufbuild/protobuf';
 import { commentsOf } from './comments.ts';
 import type { Rpc, Rpcs } from './rpcs.ts';
-import { answerOf, mapsIn, typeName, variablesOf, type Types, type Written } from './types.ts';
+import { mapsIn, responseType, typeName, variablesOf, type Types, type Written } from './types.ts';
 
 /*
- * The methods of the client, written from the descriptors. The functions that protoc-gen-grpc-gateway-ts writes are not used: it
- * doesn't encode what is in a path, loses what is neither in the path nor in the body unless the method is GET, knows no
- * `response_body`, no envelope and no server-sent events, writes functions for what can't be called over REST, and knows nothing of
- * timeouts, repetitions and errors.
+ * Writes the client's methods from the descriptors. The functions in the output of protoc-gen-grpc-gateway-ts are not used: they don't
+ * encode path parameters, drop query parameters unless the method is GET, ignore `response_body`, envelopes and server-sent events,
+ * exist also for RPCs that have no HTTP rule, and know nothing of timeouts, retries and errors.
  */
 
-/** Writes the class of a service, and the types of its errors' codes. */
+/** The class of a service, with a method for each RPC. */
 export function serviceClass(service: DescService, rpcs: Rpcs, types: Types, written: Written): string {
   const called = rpcs.of(service).filter(({ kind }) => kind !== 'bytes');
   const methods = called.flatMap((rpc) => methodsOf(rpc, types, written)).join('\n');
@@ -25,23 +24,23 @@ ${methods}}
 `;
 }
 
-/** The type of the codes that an RPC may be refused with. */
+/** The type of the error codes of an RPC. */
 export function codesOf(rpc: Rpc): string {
   const common = rpc.isEnveloped ? 'EnvelopedCode' : 'CommonCode';
   const own = rpc.codes.map((code) => `'${code}' | `).join('');
-  return `/** Why \`${rpc.desc.localName}\` may be refused. */
+  return `/** The error codes of \`${rpc.desc.localName}\`. */
 export type ${codeName(rpc)} = ${own}codes.${common};
 `;
 }
 
-/** The name of the service is in front where another one in the same file has an RPC of the same name. */
+/** Begins with the name of the service if another service in the file has an RPC of the same name. */
 function codeName({ desc }: Rpc): string {
   const same = desc.parent.file.services.flatMap(({ methods }) => methods).filter(({ name }) => name === desc.name);
   return `${same.length > 1 ? desc.parent.name.replace(/Service$/, '') : ''}${desc.name}Code`;
 }
 
-/** Writes the file that puts all services together. */
-export function servicesFile(services: readonly DescService[]): string {
+/** The file with the class of all services. @param client the folder of caller.ts, seen from that file */
+export function servicesFile(services: readonly DescService[], client: string): string {
   const imports = [...Map.groupBy(services, ({ file }) => file.name)].map(
     ([file, all]) => `import { ${all.map(({ name }) => name).join(', ')} } from './${file}.pb.ts';\n`,
   );
@@ -49,7 +48,7 @@ export function servicesFile(services: readonly DescService[]): string {
     (service) => `${commentsOf(service, '  ')}  readonly ${memberOf(service)}: ${service.name};\n`,
   );
   const assigned = services.map((service) => `    this.${memberOf(service)} = new ${service.name}(caller);\n`);
-  return `import type { Caller } from '../caller.ts';
+  return `import type { Caller } from '${client}/caller.ts';
 ${imports.join('')}
 /** All services that can be called over REST. */
 export class Services {
@@ -60,29 +59,29 @@ ${assigned.join('')}  }
 `;
 }
 
-/** Writes the file of the codes that all RPCs have in common. */
+/** The file of the error codes that all RPCs have in common. */
 export function codesFile({ commonCodes, envelopedCodes }: Rpcs): string {
   const union = (codes: readonly string[]) => codes.map((code) => `\n  | '${code}'`).join('');
-  return `/** Why any call may be refused. */
+  return `/** The error codes that any call may have. */
 export type CommonCode =${union(commonCodes)};
 
-/** Why any call under \`/api/v1\` may be refused. */
+/** The error codes that any call under \`/api/v1\` may have. */
 export type EnvelopedCode =${union(envelopedCodes)};
 `;
 }
 
-/** `UserAdminService` is the client's `userAdmin`. */
+/** The service's name as a member of the client: `userAdmin` for `UserAdminService`. */
 function memberOf({ name }: DescService): string {
   const short = name.replace(/Service$/, '');
   return short.charAt(0).toLowerCase() + short.slice(1);
 }
 
-/** The methods of an RPC: what answers with events only where that is asked for has two. */
+/** The methods of an RPC: two if it responds with events only on request. */
 function methodsOf(rpc: Rpc, types: Types, written: Written): string[] {
   const { desc, events } = rpc;
   const comments = commentsOf(desc, '  ');
-  const answered = answerOf(rpc, types, written);
-  const reply = `Reply<${answered}, ${codeName(rpc)}>`;
+  const response = responseType(rpc, types, written);
+  const reply = `Reply<${response}, ${codeName(rpc)}>`;
   const message = typeName(desc.output, desc.parent.file, written);
   const stream = (type: string) => `AsyncGenerator<${type}, void>`;
   const method = (name: string, returned: string, call: string, set?: string) => {
@@ -95,19 +94,19 @@ function methodsOf(rpc: Rpc, types: Types, written: Written): string[] {
   }
 `;
   };
-  if (rpc.kind === 'lines') return [comments + method(desc.localName, stream(answered), `lines<${answered}>`)];
-  if (events === undefined) return [comments + method(desc.localName, reply, `reply<${answered}>`)];
+  if (rpc.kind === 'lines') return [comments + method(desc.localName, stream(response), `lines<${response}>`)];
+  if (events === undefined) return [comments + method(desc.localName, reply, `reply<${response}>`)];
   const asEvents = `events<${message}>`;
   if (events.askedBy === undefined) return [comments + method(desc.localName, stream(message), asEvents)];
   const { name: asked } = events.askedBy;
   return [
-    comments + method(desc.localName, reply, `reply<${answered}>`, `{ ${asked}: false }`),
-    `  /** As \`${desc.localName}\`, with the answer as events. */\n` +
+    comments + method(desc.localName, reply, `reply<${response}>`, `{ ${asked}: false }`),
+    `  /** As \`${desc.localName}\`, with the response as events. */\n` +
       method(`${desc.localName}Events`, stream(message), asEvents, `{ ${asked}: true }`),
   ];
 }
 
-/** What client/caller.ts has to know of an RPC. */
+/** The `Rpc` of client/caller.ts, as TypeScript. */
 function specOf(rpc: Rpc, isStream: boolean, set?: string): string {
   const { desc, events } = rpc;
   const bodyField = desc.input.fields.find(({ name }) => name === rpc.body);
@@ -125,7 +124,7 @@ function specOf(rpc: Rpc, isStream: boolean, set?: string): string {
     ...(rpc.isPublic ? ['isPublic: true'] : []),
     ...(rpc.isRepeatable ? ['isRepeatable: true'] : []),
     ...(rpc.isEnveloped ? ['isEnveloped: true'] : []),
-    ...(events !== undefined && events.id.scalar !== ScalarType.STRING && isStream ? ['hasNumbers: true'] : []),
+    ...(events !== undefined && events.id.scalar !== ScalarType.STRING && isStream ? ['hasNumericIds: true'] : []),
     ...(rpc.timeout === undefined || isStream ? [] : [`timeout: ${rpc.timeout}`]),
   ];
   return `{ ${members.join(', ')} }`;

@@ -4,18 +4,18 @@ import { commentsOf } from './comments.ts';
 import type { Events, Rpc, Rpcs } from './rpcs.ts';
 
 /*
- * The types that protoc-gen-grpc-gateway-ts v1.1.2 writes, mended. Which types there are, what they are called and where they are
- * imported from is the plugin's; what is wrong with them is put right from the descriptors. Nobody maintains the plugin any more, and
- * these are the defects of its types (those of its functions: services.ts):
+ * Corrects the types in the output of protoc-gen-grpc-gateway-ts v1.1.2. The plugin decides which types there are, their names and their
+ * imports; what is wrong with them is corrected from the descriptors. The plugin is not maintained any more. The defects of its
+ * types (those of its functions are in services.ts):
  *
- *  1. Its files switch off the type checker, import without file extensions and hold enums: types can't just be stripped.
- *  2. Well-known types are messages to it, imported from files that it doesn't write. In JSON they are strings, numbers, ….
- *  3. Enums have the values of their protos, 64-bit integers are strings, and bytes stay bytes. The hub answers short
- *     lower-case names, numbers, and base64.
+ *  1. Its files switch off the type checker, import without file extensions and contain enums, so Node can't just strip the types.
+ *  2. It treats well-known types as messages, and imports them from files that it doesn't write. In JSON they are strings, numbers, ….
+ *  3. Enum values are the names of the proto, 64-bit integers are strings, and bytes stay bytes. The hub has short lower-case
+ *     names, numbers, and base64.
  *  4. It doesn't know `optional`: each such field becomes a oneof of its own.
- *  5. Any field may be missing anywhere, though each is there in an answer, if only as null, and some a request can't do without.
- *  6. Comments get lost.
- *  7. Events are messages to it, whose types don't say which data belongs to which type.
+ *  5. Every field is optional everywhere. In responses each field is present, if only as null, and in requests some are required.
+ *  6. It drops comments.
+ *  7. Events are plain messages, whose types don't say which data belongs to which type of event.
  */
 
 /** How well-known types look in JSON. */
@@ -51,21 +51,21 @@ const longs: ReadonlySet<ScalarType> = new Set([
 
 type Type = DescMessage | DescEnum;
 
-/** How a type is used: in a request, in an answer, or in one that comes in an envelope. */
-type Use = 'asked' | 'answered' | 'enveloped';
+/** Where a type is used: in requests, in responses, or in responses that come in an envelope. */
+type Use = 'request' | 'response' | 'enveloped';
 
-/** What the plugin has made of a file, as far as it is of use. */
+/** What is used of the plugin's output for a proto file. */
 export interface Written {
-  /** Of each message by its name there: the type of each field by its name. */
+  /** The types of fields, by the names of message and field in the output. */
   messages: ReadonlyMap<string, ReadonlyMap<string, string>>;
   enums: ReadonlySet<string>;
-  /** The files of the API that it imports: the path, without `.pb`, by the name that it has there. */
+  /** The paths of imported files of the API, without `.pb`, by the names that they are imported as. */
   imports: ReadonlyMap<string, string>;
 }
 
-/** Reads what the plugin has written. */
+/** Parses the plugin's output for a proto file. */
 export function readWritten(text: string): Written {
-  // What has no service ends without a newline.
+  // A file without a service ends without a newline.
   const all = (pattern: RegExp) => [...`${text}\n`.matchAll(pattern)];
   const fieldsIn = (body: string, oneofs: string) => [
     ...[...body.matchAll(/^ {2}(\w+)\?: (.+)$/gm)].map(([, name, type]) => [name!, type!] as const),
@@ -89,22 +89,22 @@ export function readWritten(text: string): Written {
   };
 }
 
-/** Writes the types of the API as they are in JSON. */
+/** Writes the types of the API as JSON has them. */
 export class Types {
   readonly #rpcs: Rpcs;
   /** Messages that are events. */
   readonly #events = new Map<DescMessage, Events>();
-  /** Fields that say how something is asked, which the functions of the client do. */
+  /** Fields of requests that ask for events: the client's methods set them, and their callers can't. */
   readonly #askEvents = new Set<DescField>();
-  /** Fields that are a part of the path in some request: without them there is no path. */
+  /** Fields that are part of the path of their RPC, which needs them. */
   readonly #inPaths = new Set<DescField>();
-  readonly #used: Readonly<Record<Use, Set<Type>>> = { asked: new Set(), answered: new Set(), enveloped: new Set() };
+  readonly #used: Readonly<Record<Use, Set<Type>>> = { request: new Set(), response: new Set(), enveloped: new Set() };
 
   constructor(rpcs: Rpcs) {
     this.#rpcs = rpcs;
     for (const { desc, events, isEnveloped, kind, path } of rpcs.all()) {
-      if (kind !== 'bytes') use(desc.input, this.#used.asked);
-      // What is uploaded is bytes, but what that is answered is JSON.
+      if (kind !== 'bytes') addUsed(desc.input, this.#used.request);
+      // The request of an upload is bytes, but its response is JSON.
       else if (desc.methodKind !== 'client_streaming') continue;
       for (const name of variablesOf(path)) {
         const field = desc.input.fields.find((candidate) => candidate.name === name);
@@ -113,11 +113,11 @@ export class Types {
       if (events?.askedBy !== undefined) this.#askEvents.add(events.askedBy);
       if (events !== undefined) this.#events.set(desc.output, events);
       const answers = events === undefined ? [desc.output] : events.members.map(({ message }) => message!);
-      for (const answer of answers) use(answer, this.#used[isEnveloped ? 'enveloped' : 'answered']);
+      for (const answer of answers) addUsed(answer, this.#used[isEnveloped ? 'enveloped' : 'response']);
     }
     for (const type of this.#events.keys()) {
       if (Object.values(this.#used).some((types) => types.has(type))) {
-        throw new Error(`${type.typeName} is not only an event`);
+        throw new Error(`${type.typeName} is an event of one RPC, and used otherwise by another`);
       }
     }
   }
@@ -129,7 +129,7 @@ export class Types {
     return [...typesIn(file)].filter((type) => !(type.typeName in wellKnown) && isUsed(type));
   }
 
-  /** A type, as TypeScript. @throws Error if the plugin has not written it */
+  /** The declaration of a type in TypeScript. @throws Error if the plugin's output lacks it */
   declaration(type: Type, written: Written): string {
     const name = nameOf(type);
     const isThere = type.kind === 'enum' ? written.enums.has(name) : written.messages.has(name);
@@ -146,52 +146,52 @@ export class Types {
   }
 
   #message(type: DescMessage, written: Written): string {
-    const isAsked = this.#used.asked.has(type);
-    const used = isAsked ? 'asked' : this.#used.answered.has(type) ? 'answered' : 'enveloped';
+    const isInRequests = this.#used.request.has(type);
+    const use = isInRequests ? 'request' : this.#used.response.has(type) ? 'response' : 'enveloped';
     const line = (field: DescField, may: '' | '?') => {
       const isLeftOut = this.#used.enveloped.has(type) && this.#mayBeUnset(field);
-      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.of(field, written, used)};\n`;
+      return `${commentsOf(field, '  ')}  ${field.name}${isLeftOut ? '?' : may}: ${this.of(field, written, use)};\n`;
     };
     const block = (lines: string[]) => (lines.length === 0 ? 'Record<string, never>' : `{\n${lines.join('')}}`);
     const plain = type.fields
       .filter((field) => field.oneof === undefined && !this.#askEvents.has(field))
-      .map((field) => line(field, isAsked && !this.isNeeded(field) ? '?' : ''));
+      .map((field) => line(field, isInRequests && !this.isNeeded(field) ? '?' : ''));
     const oneofs = type.oneofs.map(({ fields }) => ` & wire.OneOf<${block(fields.map((field) => line(field, '')))}>`);
     return `${commentsOf(type)}export type ${nameOf(type)} = ${block(plain)}${oneofs.join('')};\n`;
   }
 
-  /** Whether a request can't do without the field. */
+  /** Whether a request without this field is always refused. */
   isNeeded(field: DescField): boolean {
     return this.#rpcs.isRequired(field) || this.#inPaths.has(field);
   }
 
-  /** The type of a field: what the plugin has written, but for what has a form of its own in JSON. */
-  of(field: DescField, written: Written, used: Use = 'answered'): string {
+  /** The type of a field: the plugin's, unless JSON has another form for it. */
+  of(field: DescField, written: Written, use: Use = 'response'): string {
     const plain = written.messages.get(nameOf(field.parent))?.get(field.name);
     if (plain === undefined) throw new Error(`The plugin has not written ${field.parent.typeName}.${field.name}`);
     if (field.fieldKind === 'list') {
-      const item = this.value(field, plain.replace(/\[\]$/, ''), used);
+      const item = this.value(field, plain.replace(/\[\]$/, ''), use);
       return /^[\w.<>]+$/.test(item) ? `${item}[]` : `(${item})[]`;
     }
     if (field.fieldKind === 'map') {
-      return `Record<string, ${this.value(field, plain.replace(/^\{\[key: \w+\]: (.*)\}$/, '$1'), used)}>`;
+      return `Record<string, ${this.value(field, plain.replace(/^\{\[key: \w+\]: (.*)\}$/, '$1'), use)}>`;
     }
-    const value = this.value(field, plain, used);
-    // In an envelope it is left out then.
-    return used !== 'enveloped' && this.#mayBeUnset(field) && value !== 'unknown' ? `${value} | null` : value;
+    const value = this.value(field, plain, use);
+    // In an envelope an unset field is left out.
+    return use !== 'enveloped' && this.#mayBeUnset(field) && value !== 'unknown' ? `${value} | null` : value;
   }
 
-  /** The type of what a field, or a whole answer, holds, whose name there is `plain`. */
-  value(of: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, plain: string, used: Use): string {
+  /** The type of a value: one item of a field, or a whole response. @param plain its type in the plugin's output */
+  value(of: Partial<Pick<DescField, 'message' | 'enum' | 'scalar'>>, plain: string, use: Use): string {
     const { message, scalar } = of;
     const special = wellKnown[(message ?? of.enum)?.typeName ?? ''];
     if (special !== undefined) return special;
-    // A request may leave out fields of it; an answer doesn't.
+    // Its fields are optional in requests only.
     if (message !== undefined) {
-      return used === 'answered' && this.#used.asked.has(message) ? `wire.Answered<${plain}>` : plain;
+      return use === 'response' && this.#used.request.has(message) ? `wire.Answered<${plain}>` : plain;
     }
     if (scalar !== undefined && longs.has(scalar)) return 'number';
-    if (scalar === ScalarType.BYTES) return used === 'asked' ? 'string | Uint8Array' : 'string';
+    if (scalar === ScalarType.BYTES) return use === 'request' ? 'string | Uint8Array' : 'string';
     return plain;
   }
 
@@ -204,7 +204,7 @@ export class Types {
 function enumeration(type: DescEnum): string {
   const name = nameOf(type);
   const prefix = type.sharedPrefix?.length ?? 0;
-  // The zero that is called UNSPECIFIED says that nothing is said: one leaves the field out.
+  // UNSPECIFIED stands for a field that is not set: leave the field out instead.
   const members = type.values
     .filter((value) => value.number !== 0 || !/(^|_)UNSPECIFIED$/.test(value.name))
     .map((value) => `${commentsOf(value, '  ')}  ${value.name}: '${value.name.slice(prefix).toLowerCase()}',\n`);
@@ -214,12 +214,12 @@ function enumeration(type: DescEnum): string {
   );
 }
 
-/** The fields that are parts of a path. */
+/** The fields in a path template. */
 export function variablesOf(path: string): string[] {
   return [...path.matchAll(/\{([^}=]+)/g)].map(([, field]) => field!);
 }
 
-/** The maps among these fields, and in the messages that they are, by their paths. */
+/** The paths of the map fields among these fields and in their messages. */
 export function* mapsIn(
   fields: readonly DescField[],
   prefix = '',
@@ -233,12 +233,12 @@ export function* mapsIn(
   }
 }
 
-/** Notes that a message is used, with all that is in it. */
-function use(type: DescMessage, used: Set<Type>): void {
+/** Adds a message and all types in it. */
+function addUsed(type: DescMessage, used: Set<Type>): void {
   if (used.has(type)) return;
   used.add(type);
   for (const { message, enum: choices } of type.fields) {
-    if (message !== undefined && !(message.typeName in wellKnown)) use(message, used);
+    if (message !== undefined && !(message.typeName in wellKnown)) addUsed(message, used);
     if (choices !== undefined) used.add(choices);
   }
 }
@@ -251,31 +251,31 @@ function* typesIn(parent: DescFile | DescMessage): Generator<Type> {
   }
 }
 
-/** What the plugin calls a type: what is in a message has its name in front. */
+/** The plugin's name of a type: a nested type begins with the name of the message around it. */
 export function nameOf(type: Type): string {
   return type.parent === undefined ? type.name : nameOf(type.parent) + type.name;
 }
 
-/** What an RPC answers, as TypeScript: its message, or one field of that, or what its events end with. */
-export function answerOf({ desc, responseBody, isEnveloped, events }: Rpc, types: Types, written: Written): string {
-  const used = isEnveloped ? 'enveloped' : 'answered';
+/** The TypeScript type of an RPC's response: its message, one field of it, or the last event. */
+export function responseType({ desc, responseBody, isEnveloped, events }: Rpc, types: Types, written: Written): string {
+  const use = isEnveloped ? 'enveloped' : 'response';
   if (events !== undefined) return [...new Set(events.last.map((field) => types.of(field, written)))].join(' | ');
-  const answered =
+  const response =
     responseBody === undefined
-      ? types.value({ message: desc.output }, typeName(desc.output, desc.parent.file, written), used)
-      : types.of(responseBody, written, used);
+      ? types.value({ message: desc.output }, typeName(desc.output, desc.parent.file, written), use)
+      : types.of(responseBody, written, use);
   const pagination = desc.output.fields.find(({ message }) => message?.typeName === paginationType);
   const isPage = isEnveloped && responseBody !== undefined && pagination !== undefined;
-  return isPage ? `wire.Page<${answered}, ${types.of(pagination, written, used)}>` : answered;
+  return isPage ? `wire.Page<${response}, ${types.of(pagination, written, use)}>` : response;
 }
 
-/** What becomes a member of the list beside it, where answers come in an envelope. */
+/** In an envelope this is not part of the data: the client makes it a member of the list (`wire.Page`). */
 const paginationType = 'chat4all.paging.v1.Pagination';
 
-/** What a message is called in a file: with the name of the import in front, if it is another's. */
+/** The name of a message in a file, with the import's name in front if it is declared in another file. */
 export function typeName(type: DescMessage, file: DescFile, { imports }: Written): string {
   if (type.file === file) return nameOf(type);
   const found = [...imports].find(([, path]) => type.file.name.endsWith(path.replace(/^(?:\.\.?\/)+/, '')));
-  // A well-known type has no name: it is put in its place.
+  // A well-known type is replaced by its JSON type.
   return found === undefined ? nameOf(type) : `${found[0]}.${nameOf(type)}`;
 }

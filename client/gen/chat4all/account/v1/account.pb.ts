@@ -318,46 +318,46 @@ export type ListAuditEventsResponse = {
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
-/** Why `register` may be refused. */
+/** The error codes of `register`. */
 export type RegisterCode = 'EMAIL_TAKEN' | 'RATE_LIMITED' | 'UNAVAILABLE' | 'USERNAME_TAKEN' | codes.EnvelopedCode;
 
-/** Why `login` may be refused. */
+/** The error codes of `login`. */
 export type LoginCode = 'INVALID_CREDENTIALS' | 'RATE_LIMITED' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `refreshTokens` may be refused. */
+/** The error codes of `refreshTokens`. */
 export type RefreshTokensCode = 'REFRESH_TOKEN_REUSED' | 'TOKEN_EXPIRED' | 'UNAUTHORIZED' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `logout` may be refused. */
+/** The error codes of `logout`. */
 export type LogoutCode = 'UNAUTHORIZED' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `requestPasswordReset` may be refused. */
+/** The error codes of `requestPasswordReset`. */
 export type RequestPasswordResetCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `resetPassword` may be refused. */
+/** The error codes of `resetPassword`. */
 export type ResetPasswordCode = 'INVALID_RESET_TOKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `getAccount` may be refused. */
+/** The error codes of `getAccount`. */
 export type GetAccountCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `updateAccount` may be refused. */
+/** The error codes of `updateAccount`. */
 export type UpdateAccountCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listApiKeys` may be refused. */
+/** The error codes of `listApiKeys`. */
 export type ListApiKeysCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `createApiKey` may be refused. */
+/** The error codes of `createApiKey`. */
 export type CreateApiKeyCode = 'RATE_LIMITED' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `revokeApiKey` may be refused. */
+/** The error codes of `revokeApiKey`. */
 export type RevokeApiKeyCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listAccounts` may be refused. */
+/** The error codes of `listAccounts`. */
 export type ListAccountsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `updateUser` may be refused. */
+/** The error codes of `updateUser`. */
 export type UpdateUserCode = 'LAST_ADMIN' | 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listAuditEvents` may be refused. */
+/** The error codes of `listAuditEvents`. */
 export type ListAuditEventsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
 /** What people do with their own account. */

@@ -522,49 +522,49 @@ export type ToggleTaskResponse = {
   task: Task;
 };
 
-/** Why `chat` may be refused. */
+/** The error codes of `chat`. */
 export type ChatCode = 'ANSWER_LOST' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'IDEMPOTENCY_KEY_REUSED' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'RATE_LIMITED' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | 'TURN_IN_PROGRESS' | codes.CommonCode;
 
-/** Why `listConversations` may be refused. */
+/** The error codes of `listConversations`. */
 export type ListConversationsCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `getHistory` may be refused. */
+/** The error codes of `getHistory`. */
 export type GetHistoryCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `updateConversation` may be refused. */
+/** The error codes of `updateConversation`. */
 export type UpdateConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `deleteConversation` may be refused. */
+/** The error codes of `deleteConversation`. */
 export type DeleteConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `streamAnswer` may be refused. */
+/** The error codes of `streamAnswer`. */
 export type StreamAnswerCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TOO_MANY_STREAMS' | codes.CommonCode;
 
-/** Why `stopAnswer` may be refused. */
+/** The error codes of `stopAnswer`. */
 export type StopAnswerCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `regenerateAnswer` may be refused. */
+/** The error codes of `regenerateAnswer`. */
 export type RegenerateAnswerCode = 'ANSWER_LOST' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOTHING_TO_REGENERATE' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'RATE_LIMITED' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | 'TURN_IN_PROGRESS' | codes.CommonCode;
 
-/** Why `decideApproval` may be refused. */
+/** The error codes of `decideApproval`. */
 export type DecideApprovalCode = 'ALREADY_DECIDED' | 'ANSWER_LOST' | 'APPROVAL_NOT_FOUND' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'PROVIDER_ERROR' | 'PROVIDER_TIMEOUT' | 'PROVIDER_UNAVAILABLE' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOO_MANY_STREAMS' | codes.CommonCode;
 
-/** Why `listTasks` may be refused. */
+/** The error codes of `listTasks`. */
 export type ListTasksCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | codes.CommonCode;
 
-/** Why `createTask` may be refused. */
+/** The error codes of `createTask`. */
 export type CreateTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TOO_MANY_TASKS' | codes.CommonCode;
 
-/** Why `getTask` may be refused. */
+/** The error codes of `getTask`. */
 export type GetTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `updateTask` may be refused. */
+/** The error codes of `updateTask`. */
 export type UpdateTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `deleteTask` may be refused. */
+/** The error codes of `deleteTask`. */
 export type DeleteTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `toggleTask` may be refused. */
+/** The error codes of `toggleTask`. */
 export type ToggleTaskCode = 'DATABASE_UNAVAILABLE' | 'NOT_YOUR_PATH' | 'TASK_NOT_FOUND' | codes.CommonCode;
 
 /** Conversations with the assistant. `user_id` in each request is the caller's UUID or number. */
@@ -585,9 +585,9 @@ export class AssistantService {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
 
-  /** As `chat`, with the answer as events. */
+  /** As `chat`, with the response as events. */
   chatEvents(request: ChatRequest, options?: CallOptions): AsyncGenerator<ChatResponse, void> {
-    return this.#caller.events<ChatResponse>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
+    return this.#caller.events<ChatResponse>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: true }, hasNumericIds: true }, request, options);
   }
 
   /** The caller's conversations, those with the newest activity first. */
@@ -615,7 +615,7 @@ export class AssistantService {
    * Without one there is nothing (204).
    */
   streamAnswer(request: StreamAnswerRequest, options?: CallOptions): AsyncGenerator<StreamAnswerResponse, void> {
-    return this.#caller.events<StreamAnswerResponse>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/stream', isRepeatable: true, hasNumbers: true }, request, options);
+    return this.#caller.events<StreamAnswerResponse>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/stream', isRepeatable: true, hasNumericIds: true }, request, options);
   }
 
   /** Ends the answer that is under way in a conversation. What was said so far is kept. */
@@ -628,9 +628,9 @@ export class AssistantService {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
 
-  /** As `regenerateAnswer`, with the answer as events. */
+  /** As `regenerateAnswer`, with the response as events. */
   regenerateAnswerEvents(request: RegenerateAnswerRequest, options?: CallOptions): AsyncGenerator<RegenerateAnswerResponse, void> {
-    return this.#caller.events<RegenerateAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
+    return this.#caller.events<RegenerateAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: true }, hasNumericIds: true }, request, options);
   }
 
   /**
@@ -641,9 +641,9 @@ export class AssistantService {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
 
-  /** As `decideApproval`, with the answer as events. */
+  /** As `decideApproval`, with the response as events. */
   decideApprovalEvents(request: DecideApprovalRequest, options?: CallOptions): AsyncGenerator<DecideApprovalResponse, void> {
-    return this.#caller.events<DecideApprovalResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: true }, hasNumbers: true }, request, options);
+    return this.#caller.events<DecideApprovalResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: true }, hasNumericIds: true }, request, options);
   }
 }
 

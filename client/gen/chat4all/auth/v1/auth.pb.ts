@@ -71,13 +71,13 @@ export type ListUsersResponse = {
   offset: number;
 };
 
-/** Why `issueToken` may be refused. */
+/** The error codes of `issueToken`. */
 export type IssueTokenCode = 'DATABASE_UNAVAILABLE' | 'INVALID_CREDENTIALS' | 'TOO_BUSY' | 'TOO_MANY_LOGIN_FAILURES' | codes.CommonCode;
 
-/** Why `getCurrentUser` may be refused. */
+/** The error codes of `getCurrentUser`. */
 export type GetCurrentUserCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `listUsers` may be refused. */
+/** The error codes of `listUsers`. */
 export type ListUsersCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
 /** Logs users in and looks them up. */

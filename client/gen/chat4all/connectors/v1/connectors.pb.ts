@@ -215,19 +215,19 @@ export type ListEffectsResponse = {
   offset: number;
 };
 
-/** Why `listAttempts` may be refused. */
+/** The error codes of `listAttempts`. */
 export type ListAttemptsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getProfile` may be refused. */
+/** The error codes of `getProfile`. */
 export type GetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `setProfile` may be refused. */
+/** The error codes of `setProfile`. */
 export type SetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `resetProfile` may be refused. */
+/** The error codes of `resetProfile`. */
 export type ResetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `listEffects` may be refused. */
+/** The error codes of `listEffects`. */
 export type ListEffectsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
 /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */

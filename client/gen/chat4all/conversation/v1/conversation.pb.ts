@@ -105,19 +105,19 @@ export type LeaveConversationRequest = {
 /** Nothing: the caller has left. */
 export type LeaveConversationResponse = Record<string, never>;
 
-/** Why `createConversation` may be refused. */
+/** The error codes of `createConversation`. */
 export type CreateConversationCode = 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `listConversations` may be refused. */
+/** The error codes of `listConversations`. */
 export type ListConversationsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getConversation` may be refused. */
+/** The error codes of `getConversation`. */
 export type GetConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
 
-/** Why `addMember` may be refused. */
+/** The error codes of `addMember`. */
 export type AddMemberCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'GROUP_FULL' | 'NOT_A_GROUP' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `leaveConversation` may be refused. */
+/** The error codes of `leaveConversation`. */
 export type LeaveConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
 
 /** Opens conversations, lists them, and answers who is in them. */

@@ -257,19 +257,19 @@ export type SendTypingRequest = {
 /** Nothing: whoever is to know is told. */
 export type SendTypingResponse = Record<string, never>;
 
-/** Why `streamEvents` may be refused. */
+/** The error codes of `streamEvents`. */
 export type StreamEventsCode = 'CURSOR_INVALID' | 'DATABASE_UNAVAILABLE' | 'TOO_MANY_STREAMS' | codes.CommonCode;
 
-/** Why `streamEventsByTicket` may be refused. */
+/** The error codes of `streamEventsByTicket`. */
 export type StreamEventsByTicketCode = 'CURSOR_INVALID' | 'DATABASE_UNAVAILABLE' | 'TICKET_INVALID' | 'TOO_MANY_STREAMS' | codes.CommonCode;
 
-/** Why `createTicket` may be refused. */
+/** The error codes of `createTicket`. */
 export type CreateTicketCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `listEvents` may be refused. */
+/** The error codes of `listEvents`. */
 export type ListEventsCode = 'CURSOR_INVALID' | 'DATABASE_UNAVAILABLE' | 'TOO_MANY_STREAMS' | codes.CommonCode;
 
-/** Why `sendTyping` may be refused. */
+/** The error codes of `sendTyping`. */
 export type SendTypingCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
 /**

@@ -175,28 +175,28 @@ export type DeleteFileRequest = {
 /** It is gone. */
 export type DeleteFileResponse = Record<string, never>;
 
-/** Why `initiateUpload` may be refused. */
+/** The error codes of `initiateUpload`. */
 export type InitiateUploadCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'FILE_TOO_LARGE' | 'STORE_UNAVAILABLE' | 'TOO_MANY_UPLOADS' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `uploadChunk` may be refused. */
+/** The error codes of `uploadChunk`. */
 export type UploadChunkCode = 'CHUNK_DIGEST_MISMATCH' | 'CHUNK_SIZE_MISMATCH' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'MALFORMED_REQUEST' | 'NOT_THE_OWNER' | 'REQUEST_TIMEOUT' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `uploadSignedChunk` may be refused. */
+/** The error codes of `uploadSignedChunk`. */
 export type UploadSignedChunkCode = 'CHUNK_DIGEST_MISMATCH' | 'CHUNK_SIZE_MISMATCH' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'MALFORMED_REQUEST' | 'REQUEST_TIMEOUT' | 'SIGNATURE_INVALID' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `getChunkUploadUrl` may be refused. */
+/** The error codes of `getChunkUploadUrl`. */
 export type GetChunkUploadUrlCode = 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_THE_OWNER' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `completeUpload` may be refused. */
+/** The error codes of `completeUpload`. */
 export type CompleteUploadCode = 'CHECKSUM_MISMATCH' | 'CHUNKS_MISSING' | 'CONTENT_MISSING' | 'DATABASE_UNAVAILABLE' | 'FILE_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_THE_OWNER' | 'STOPPING' | 'STORE_UNAVAILABLE' | 'UPLOAD_COMPLETING' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `getFile` may be refused. */
+/** The error codes of `getFile`. */
 export type GetFileCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'NOT_A_READER' | 'SERVICE_UNAVAILABLE' | 'STORE_UNAVAILABLE' | 'UPLOAD_FAILED' | codes.CommonCode;
 
-/** Why `downloadFile` may be refused. */
+/** The error codes of `downloadFile`. */
 export type DownloadFileCode = 'CONTENT_MISSING' | 'DATABASE_UNAVAILABLE' | 'FILE_NOT_COMPLETED' | 'FILE_NOT_FOUND' | 'NOT_A_READER' | 'RANGE_NOT_SATISFIABLE' | 'SERVICE_UNAVAILABLE' | 'STORE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `deleteFile` may be refused. */
+/** The error codes of `deleteFile`. */
 export type DeleteFileCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'FILE_SENT' | 'NOT_THE_OWNER' | 'UPLOAD_COMPLETING' | codes.CommonCode;
 
 /**

@@ -263,19 +263,19 @@ export type GetReadPositionsResponse = {
   positions: ReadPosition[];
 };
 
-/** Why `sendMessage` may be refused. */
+/** The error codes of `sendMessage`. */
 export type SendMessageCode = 'BUS_UNAVAILABLE' | 'CHANNELS_UNKNOWN' | 'CHANNEL_OVERLOADED' | 'CONVERSATION_BUSY' | 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_ID_IN_USE' | 'MESSAGE_ID_REUSED' | 'NOT_A_MEMBER' | 'NO_RECIPIENTS' | 'SENDER_MISMATCH' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `listMessages` may be refused. */
+/** The error codes of `listMessages`. */
 export type ListMessagesCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `markRead` may be refused. */
+/** The error codes of `markRead`. */
 export type MarkReadCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getReadPositions` may be refused. */
+/** The error codes of `getReadPositions`. */
 export type GetReadPositionsCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getMessage` may be refused. */
+/** The error codes of `getMessage`. */
 export type GetMessageCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_NOT_FOUND' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
 /** Accepts messages and tells what became of them. */

@@ -242,16 +242,16 @@ export type GetAuditResponse = {
   removed_before: string | null;
 };
 
-/** Why `listDeadLetters` may be refused. */
+/** The error codes of `listDeadLetters`. */
 export type ListDeadLettersCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getDeadLetter` may be refused. */
+/** The error codes of `getDeadLetter`. */
 export type GetDeadLetterCode = 'DATABASE_UNAVAILABLE' | 'DEAD_LETTER_NOT_FOUND' | codes.CommonCode;
 
-/** Why `replayDeadLetters` may be refused. */
+/** The error codes of `replayDeadLetters`. */
 export type ReplayDeadLettersCode = 'BUS_UNAVAILABLE' | 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getAudit` may be refused. */
+/** The error codes of `getAudit`. */
 export type GetAuditCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
 /** What administrators need to see of the hub, and to mend in it. */

@@ -32,7 +32,7 @@ export type GetRouteResponse = {
   deliveries: RoutedDelivery[];
 };
 
-/** Why `getRoute` may be refused. */
+/** The error codes of `getRoute`. */
 export type GetRouteCode = 'DATABASE_UNAVAILABLE' | 'ROUTE_NOT_FOUND' | codes.CommonCode;
 
 /** Tells what the router did with a message. Its work itself comes over the bus. */

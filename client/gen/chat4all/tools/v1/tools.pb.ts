@@ -377,46 +377,46 @@ export type GetUsageStatsResponse = {
   by_tool: ToolUsage[];
 };
 
-/** Why `listTools` may be refused. */
+/** The error codes of `listTools`. */
 export type ListToolsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `getTool` may be refused. */
+/** The error codes of `getTool`. */
 export type GetToolCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `invokeTool` may be refused. */
+/** The error codes of `invokeTool`. */
 export type InvokeToolCode = 'CIRCUIT_OPEN' | 'NOT_FOUND' | 'SUBSCRIPTION_REQUIRED' | 'TOKEN_LIMIT_EXCEEDED' | 'TOOL_TIMEOUT' | 'TOOL_UNAVAILABLE' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listUsage` may be refused. */
+/** The error codes of `listUsage`. */
 export type ListUsageCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `getUsageSummary` may be refused. */
+/** The error codes of `getUsageSummary`. */
 export type GetUsageSummaryCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listPlans` may be refused. */
+/** The error codes of `listPlans`. */
 export type ListPlansCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `getSubscription` may be refused. */
+/** The error codes of `getSubscription`. */
 export type GetSubscriptionCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `subscribe` may be refused. */
+/** The error codes of `subscribe`. */
 export type SubscribeCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `cancelSubscription` may be refused. */
+/** The error codes of `cancelSubscription`. */
 export type CancelSubscriptionCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `createTool` may be refused. */
+/** The error codes of `createTool`. */
 export type CreateToolCode = 'TOOL_NAME_TAKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `listAllTools` may be refused. */
+/** The error codes of `listAllTools`. */
 export type ListAllToolsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `updateTool` may be refused. */
+/** The error codes of `updateTool`. */
 export type UpdateToolCode = 'NOT_FOUND' | 'TOOL_NAME_TAKEN' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `deleteTool` may be refused. */
+/** The error codes of `deleteTool`. */
 export type DeleteToolCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** Why `getUsageStats` may be refused. */
+/** The error codes of `getUsageStats`. */
 export type GetUsageStatsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
 /** The tools, and their invocation. */
