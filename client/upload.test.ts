@@ -105,7 +105,12 @@ const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(reso
 
 test('uploadFile: chunks go up several at once, each with its digest, and the whole is verified', async (t) => {
   const { hub, client } = await startHub(t, content);
-  hub.intercept = async () => void (await pause(20));
+  const three = Promise.withResolvers<void>();
+  hub.intercept = async () => {
+    if (hub.sent.length === 3) three.resolve();
+    await three.promise;
+    return undefined;
+  };
   const progress: UploadProgress[] = [];
   const completed = await client.uploadFile(file(), { parallel: 3, onProgress: (one) => progress.push(one) });
   t.is(completed.checksum, createHash('sha256').update(content).digest('hex'));
@@ -200,10 +205,10 @@ test('uploadFile: what passes is waited for, as long as its patience lasts, and 
   t.true(isRefused(await t.throwsAsync(client.uploadFile(file(), { patience: 500 })), 'STORE_UNAVAILABLE'));
   t.true(performance.now() - began < 10_000);
 
-  hub.sent = [];
-  hub.intercept = async () => ({ status: 403, error_code: 'NOT_THE_OWNER' });
-  t.true(isRefused(await t.throwsAsync(client.uploadFile(file(), { parallel: 2 })), 'NOT_THE_OWNER'));
-  t.true(hub.sent.length <= 2);
+  const other = await startHub(t, content);
+  other.hub.intercept = async () => ({ status: 403, error_code: 'NOT_THE_OWNER' });
+  t.true(isRefused(await t.throwsAsync(other.client.uploadFile(file(), { parallel: 2 })), 'NOT_THE_OWNER'));
+  t.true(other.hub.sent.length <= 2);
 });
 
 test('uploadFile: a Blob needs a name, and an aborted signal sends nothing', async (t) => {
