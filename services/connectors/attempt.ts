@@ -12,20 +12,20 @@ const attemptsMade = counter('delivery_attempts_total', 'How often a network was
 /** A delivery with all that an attempt needs. */
 export interface Job extends Round {
   delivery: DeliveryToMake;
-  /** UUID that the network knows it by. */
+  /** UUID that identifies the delivery to the network. */
   idempotencyKey: string;
   /** How often it has been tried before. */
   attempts: number;
   /** Why the last attempt failed; empty if there was none. */
   error: string;
-  /** Request id of the call that it comes from. */
+  /** Request id of the call that caused it. */
   callId: string;
 }
 
 export interface AttemptOptions {
   connector: Connector;
   log: Logger;
-  /** Milliseconds that the network may take for one attempt; the delivery's deadline may leave less. */
+  /** How long one attempt may take, in milliseconds; the delivery's deadline may leave less. */
   timeout: number;
 }
 
@@ -42,16 +42,16 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
 
   async function ask({ delivery, idempotencyKey, replay }: Job): Promise<'taken' | void> {
     const calledOff = new AbortController();
-    const late = () => new HubError('DEADLINE_EXCEEDED', 'NO_ANSWER', `${title} did not answer in time`);
+    const timedOut = () => new HubError('DEADLINE_EXCEEDED', 'NO_ANSWER', `${title} did not answer in time`);
     try {
       const delivering = connector.deliver(delivery, { idempotencyKey, replay, signal: calledOff.signal, log });
       return await within(Math.min(timeout, delivery.deliverBy.getTime() - hubTime()), delivering, () => {
         calledOff.abort();
-        return late();
+        return timedOut();
       });
     } catch (error) {
-      // Once aborted, the connector may throw anything.
-      throw calledOff.signal.aborted ? late() : error;
+      // After the abort the connector may throw anything.
+      throw calledOff.signal.aborted ? timedOut() : error;
     }
   }
 

@@ -7,15 +7,14 @@ import type { Attempt, Job } from './attempt.ts';
 import type { Connector } from './connector.ts';
 import type { Claim } from './deliveries-store.ts';
 import { nextState, type EndedDelivery, type Result, type State } from './delivery.ts';
-import { defaultLease, leaseMargin, type Lanes } from './lanes.ts';
+import { defaultLeaseMs, leaseMargin, type Lanes } from './lanes.ts';
 import { laneId, type LaneKey, type LaneToPark, type ParkedRequest } from './lanes-store.ts';
 import type { Loads } from './load.ts';
 import { attemptReport, countEnded, endReport, isReported } from './reports.ts';
 import type { Slots } from './slots.ts';
 import type { Store } from './store.ts';
 
-/** Milliseconds between two records of what has ended meanwhile. */
-const recordEvery = 100;
+const recordEveryMs = 100;
 const defaultBatchMs = 250;
 
 export interface DeliveringOptions {
@@ -26,12 +25,12 @@ export interface DeliveringOptions {
   slots: Slots;
   lanes: Pick<Lanes, 'wake' | 'adopt'>;
   loads: Pick<Loads, 'count' | 'countBehind'>;
-  /** UUID that this process claims deliveries and lanes in the name of. */
+  /** UUID of this process as the owner of claims on deliveries and lanes. */
   owner: string;
-  /** Once aborted, no attempt begins any more. */
+  /** Once it is aborted, no further attempt begins. */
   stopping: AbortSignal;
   lease?: number;
-  /** Milliseconds for which a batch of events waits for its deliveries: what is still open then is parked. 250 by default. */
+  /** How long a batch of events waits for its deliveries; those that are still open then are parked. 250 by default. */
   maxBatchMs?: number;
 }
 
@@ -49,14 +48,15 @@ interface Ended {
   isRecorded: boolean;
 }
 
-/** Outcomes that this process knows of, and that could not be recorded yet, by `idOf`. */
+/** Outcomes that could not be recorded yet, by `idOf`. */
 export type Unrecorded = Map<string, Result & { replay: number }>;
 
 /**
- * Claims deliveries, tries each once, records how they ended and reports that, and parks those that have to wait.
+ * Claims deliveries, tries each once, records and reports how they ended, and parks those that have to wait.
  *
- * @param leftUnderWay gets the attempts that go on if this throws
- * @throws HubError UNAVAILABLE `DELIVERIES_LEFT` if some are another process's, or were left to others: they are to be asked for again
+ * @param leftUnderWay receives the attempts that are still in flight if this throws
+ * @throws HubError UNAVAILABLE `DELIVERIES_LEFT` if another process has some of the deliveries, or was left some: their events must come
+ *   again
  */
 export async function deliver(
   {
@@ -69,7 +69,7 @@ export async function deliver(
     loads,
     owner,
     stopping,
-    lease = defaultLease,
+    lease = defaultLeaseMs,
     maxBatchMs = defaultBatchMs,
   }: DeliveringOptions,
   unrecorded: Unrecorded,
@@ -88,7 +88,7 @@ export async function deliver(
   const attempts: Parameters<typeof attemptReport>[] = [];
   const underWay = new Map<string, { asked: Asked; result: Promise<Result> }>();
 
-  /** By lane, what is to be made here: nothing behind what somebody else is making. */
+  /** By lane, the deliveries to be made here: none that is behind one that another process is making. */
   const open = new Map<string, Asked[]>();
   let areLeft = false;
   for (const [id, lane] of Map.groupBy(asked.keys(), (index) => laneId(asked[index]!.lane))) {
@@ -128,7 +128,7 @@ export async function deliver(
         underWay.set(id, { asked: each, result });
         return await result;
       });
-      // What comes after the end of the batch belongs to whoever has the lane by then.
+      // A result after the end of the batch is recorded by the new owner of the lane.
       if (made === undefined || isOver) return;
       underWay.delete(id);
       each.state = nextState[each.state][made.happening];
@@ -157,7 +157,7 @@ export async function deliver(
     }
   }
 
-  /** What came of the delivery before, if that could not be recorded then. */
+  /** The result of an earlier attempt that could not be recorded then. */
   function earlierResult({ delivery, replay }: Asked): Promise<Result> | undefined {
     const earlier = unrecorded.get(idOf(delivery));
     const stands = earlier !== undefined && (earlier.happening === 'deliver' || earlier.replay === replay);
@@ -205,12 +205,12 @@ export async function deliver(
   const end = performance.now() + Math.min(maxBatchMs, lease / 2);
   try {
     while (!isDone && performance.now() < end) {
-      await waitAtMost(Math.min(recordEvery, end - performance.now()), working);
+      await waitAtMost(Math.min(recordEveryMs, end - performance.now()), working);
       await record();
     }
     isOver = true;
     if (stopping.aborted) {
-      // Others begin at once with what isn't begun here; what is being tried is parked, and waited for.
+      // Deliveries that have not begun are left to any process; those in flight are parked, and their results awaited here.
       const rest = [...open].flatMap(([id, lane]) => (underWay.has(id) ? [] : lane));
       if (rest.length > 0) {
         areLeft = true;
@@ -245,7 +245,7 @@ export async function deliver(
     retryAfter: 1,
   });
 
-  /** Keeps what has come of a delivery in a batch that failed, for when its event comes again. */
+  /** Remembers a result of a batch that failed, until its event comes again. */
   function keep(each: Asked, made: Result): void {
     if ('outcome' in made) unrecorded.set(idOf(each.delivery), { ...made, replay: each.replay });
   }
@@ -263,7 +263,7 @@ export function causeOf({ lane: { conversationId }, callId }: Asked) {
   return { conversationId, callId };
 }
 
-/** Of a delivery over the one channel that is worked on here. */
+/** Identifies a delivery within one channel. */
 export function idOf({ messageId, recipientId }: { messageId: string; recipientId: string }): string {
   return `${messageId}/${recipientId}`;
 }

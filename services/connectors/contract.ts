@@ -7,7 +7,7 @@ import { connectorName, type Connector, type DeliveryToMake } from './connector.
 export interface ContractOptions {
   /** The folder that the connector was found in. */
   folder: string;
-  /** For a connector whose network is the log: the one line that a delivery leaves there. */
+  /** For a connector whose network is the log: the line that a delivery writes. */
   line?: (delivery: DeliveryToMake) => string;
 }
 
@@ -26,7 +26,7 @@ export function sampleDelivery(given: Partial<DeliveryToMake> = {}): DeliveryToM
   };
 }
 
-/** What every connector must do: declares the tests. */
+/** Declares the tests that every connector must pass. */
 export function connectorContract(test: TestFn, connector: Connector, { folder, line }: ContractOptions): void {
   const title = (text: string) => `connector ${folder}: ${text}`;
 

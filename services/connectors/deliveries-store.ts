@@ -3,14 +3,14 @@ import type { DeliveryKey, EndedDelivery, Outcome, Round } from './delivery.ts';
 
 export interface DeliveryToClaim extends DeliveryKey, Round {
   conversationId: string;
-  /** UUID that the network is to know the delivery by, if nobody has claimed it before. */
+  /** UUID that will identify the delivery to the network, unless it was claimed before. */
   idempotencyKey: string;
 }
 
 /**
- * What a claim came to. `claimed`: this process makes the delivery, with that key, after so many attempts, now or behind those that are parked in
- * its lane; `claimedElsewhere`: another process has claimed it; `waiting`: it is parked; `taken`: the network has it, and reports later; `ended`: with
- * that outcome; `superseded`: a later round has begun.
+ * The result of a claim. `claimed`: this process makes the delivery, with that key and number of earlier attempts, now or behind those that
+ * are parked in its lane; `claimedElsewhere`: another process has claimed it; `waiting`: it is parked; `taken`: the network has it, and
+ * reports later; `ended`: with that outcome; `superseded`: a later round has begun.
  */
 export type Claim =
   | { state: 'claimed'; idempotencyKey: string; attempts: number; isBehind: boolean }
@@ -23,11 +23,11 @@ export type Claim =
 /** A delivery that the network has. */
 export interface TakenDelivery extends DeliveryKey, Round {
   attempts: number;
-  /** Request id of the call that it comes from. */
+  /** Request id of the call that caused it. */
   callId: string;
 }
 
-/** How a network says that a delivery ended. */
+/** How a delivery ended, by a network's report. */
 export interface ReportedDelivery extends DeliveryKey, Round {
   idempotencyKey: string;
   delivered: boolean;
@@ -35,7 +35,7 @@ export interface ReportedDelivery extends DeliveryKey, Round {
   endedAt: Date;
 }
 
-/** A delivery that has ended, with what a report of it needs beside that. */
+/** A delivery that has ended, with what else its report needs. */
 export interface SettledDelivery extends EndedDelivery {
   conversationId: string;
   callId: string;
@@ -43,14 +43,13 @@ export interface SettledDelivery extends EndedDelivery {
 
 const maxListed = 10_000;
 
-/** The record of every delivery, and which process has claimed it while its event is on the bus. */
+/** The record of each delivery, and which process has claimed it while its event is on the bus. */
 export function openDeliveries(db: Database) {
   return {
     /**
-     * Claims deliveries, each at most once in the list, for one process: nobody else gets them for `lease` milliseconds,
-     * or longer if it claims them again before that. A delivery that has ended, that the network has, or that is
-     * somebody else's is not claimed, save that one that was not delivered is open again in a later round; its key stays
-     * the same.
+     * Claims deliveries, each at most once in the list, for one process: no other process gets them for `lease` milliseconds; to claim them
+     * again renews that. A delivery that has ended, that the network has, or that another process has claimed is not claimed. One that
+     * failed is open again in a later round, with the same key.
      *
      * @returns a claim for each, in the same order
      */
@@ -105,7 +104,7 @@ export function openDeliveries(db: Database) {
       return deliveries.map((delivery) => claims.get(keyOf(delivery)) ?? { state: 'claimedElsewhere' });
     },
 
-    /** Releases what `owner` has claimed and not ended, so that other processes needn't wait for the end of the lease. */
+    /** Releases claims of `owner` on open deliveries, so that other processes needn't wait until they expire. */
     async release(deliveries: readonly DeliveryKey[], owner: string): Promise<void> {
       await db.sql(
         `update deliveries set claimed_until = now() - interval '1 ms'
@@ -117,10 +116,10 @@ export function openDeliveries(db: Database) {
     },
 
     /**
-     * Records how claimed deliveries ended. The first outcome of a delivery stands. That it failed in an earlier round
-     * doesn't end it; that it was delivered does.
+     * Records how claimed deliveries ended. The first outcome of a delivery stands. A failure in an earlier round doesn't end it; a
+     * delivery does.
      *
-     * @returns the one that stands, for each, in the same order
+     * @returns for each the outcome that stands, in the same order
      */
     async record(ended: readonly EndedDelivery[]): Promise<EndedDelivery[]> {
       const recorded = await db.sql<EndedDelivery>(
@@ -151,7 +150,7 @@ export function openDeliveries(db: Database) {
       return ended.map((each) => byKey.get(keyOf(each)) ?? each);
     },
 
-    /** Records that the network has taken deliveries and reports later: nobody makes them again in this round. */
+    /** Records that the network has accepted deliveries and reports later: they are not made again in this round. */
     async recordTaken(taken: readonly TakenDelivery[]): Promise<void> {
       await db.sql(
         `update deliveries
@@ -170,10 +169,10 @@ export function openDeliveries(db: Database) {
     },
 
     /**
-     * Records how deliveries ended by what networks report, each at most once in the list. The first outcome stands. As with `record`,
-     * that an earlier round failed says nothing of this one; that it was delivered does.
+     * Records how deliveries ended by networks' reports, each at most once in the list. The first outcome stands. As with `record`, only a
+     * failure in the current round counts, but a delivery in any.
      *
-     * @returns the one that stands, of each delivery that is known by that key and that it says something of
+     * @returns the outcome that stands, for each delivery that is known by that key and that the report is relevant to
      */
     async recordReported(reported: readonly ReportedDelivery[]): Promise<SettledDelivery[]> {
       return db.sql<SettledDelivery>(
@@ -213,7 +212,7 @@ export function openDeliveries(db: Database) {
     },
   };
 
-  /** Of some deliveries those that have ended, that the network has, that are parked, or of which a later round has begun. */
+  /** Finds which of some deliveries have ended, are with the network, are parked, or have a later round. */
   function findOver(
     deliveries: readonly DeliveryToClaim[],
   ): Promise<(EndedDelivery & { state: 'ended' | 'taken' | 'waiting' | 'superseded' })[]> {

@@ -2,8 +2,8 @@ import { isTransient, type HubError } from '#lib/errors.ts';
 import { backoffMs } from '#lib/backoff.ts';
 
 /**
- * How far a delivery has come in its newest round:
- * - `pending`: it is on the bus, and nobody has it;
+ * The state of a delivery in its newest round:
+ * - `pending`: its event is on the bus, and no process has claimed it;
  * - `claimed`: a process that has its event from the bus works on it;
  * - `waiting`: it is parked in the connectors' own tables, and its event is acknowledged;
  * - `taken`: the network has it, and reports later how it ended;
@@ -12,14 +12,14 @@ import { backoffMs } from '#lib/backoff.ts';
 export type State = 'pending' | 'claimed' | 'waiting' | 'taken' | 'delivered' | 'failed';
 
 /**
- * What can happen to it: a process claims it; the claim is given back, or runs out; it is parked by whoever claimed it last;
- * the network takes it, has delivered it, or it fails for good; a process claims it for a later round.
+ * The events of a delivery: a process claims it; the claim is released, or expires; its last claimant parks it; the network accepts it,
+ * delivers it, or it fails for good; a process claims it for a later round.
  */
 export type Happening = 'claim' | 'release' | 'park' | 'take' | 'deliver' | 'fail' | 'replay';
 
 /**
- * The state that follows. What has ended stays as it is, save that a later round begins anew with what was not delivered. That a
- * delivery was taken, was delivered or has failed counts from whoever says so: also from a process whose claim has run out.
+ * The next state. An ended delivery stays as it is, except that a later round reopens a failed one. That a delivery was accepted, was
+ * delivered or has failed counts from any process, also from one whose claim has expired.
  */
 export const nextState: Record<State, Record<Happening, State>> = {
   pending: {
@@ -85,7 +85,7 @@ export interface DeliveryKey {
   channel: string;
 }
 
-/** Which round of a delivery something is about: 0 at first, 1 more for each time that its message was replayed. */
+/** The round of a delivery: 0 at first, increased by 1 whenever its message is replayed. */
 export interface Round {
   replay: number;
 }
@@ -93,7 +93,7 @@ export interface Round {
 /** How a delivery ended. */
 export interface Outcome {
   delivered: boolean;
-  /** How often the network was tried. */
+  /** The number of attempts. */
   attempts: number;
   /** Why it failed, for people; empty if it didn't. */
   error: string;
@@ -102,9 +102,9 @@ export interface Outcome {
 
 export type EndedDelivery = DeliveryKey & Outcome & Round;
 
-/** An attempt that failed, and after which there will be another one. */
+/** A failed attempt that will be followed by another one. */
 export interface FailedAttempt {
-  /** How many there have been. */
+  /** The number of attempts so far. */
   attempts: number;
   /** Why it failed, for people. */
   error: string;
@@ -112,7 +112,7 @@ export interface FailedAttempt {
   nextAt: Date;
 }
 
-/** What an attempt comes to, and what happens to the delivery by it. */
+/** The result of an attempt, with the event of the delivery that it causes. */
 export type Result =
   | Failure
   | { happening: 'deliver'; outcome: Outcome }
@@ -125,18 +125,21 @@ export interface Failure {
 }
 
 const backoff = { firstMs: 100, maxMs: 3_000 };
-/** Milliseconds within which those come back that a network tells when: the less time one has left of these, the sooner. */
+/**
+ * Retries at a time that the network names are spread over `over` milliseconds: deliveries with less than `of` milliseconds left come
+ * earlier.
+ */
 const spread = { over: 400, of: 60_000 };
 
 /**
- * What follows from a failed attempt: another one later, or the end, if the failure is final or if the wait would last until after
- * the deadline.
+ * Decides what follows a failed attempt: another one later, or the end if the failure is final or the deadline comes before the next
+ * attempt.
  *
- * @param attempts how many there have been, this one included
- * Who isn't told when to come back waits longer each time. Who is told comes a little later than that: first those with the nearest
- * deadline, so that a network with a limit is given the oldest first.
+ * Without a time from the network, the wait grows with each attempt. With one, the next attempt comes a little later than that, first the
+ * deliveries with the nearest deadline, so that a network with a rate limit gets the oldest first.
  *
- * @param chance from 0 to 1: all that were sent away together are not to come back together
+ * @param attempts the number of attempts, including this one
+ * @param chance a random number from 0 to 1, so that deliveries that were refused together don't all come back together
  */
 export function afterFailure(
   error: HubError,
@@ -153,7 +156,7 @@ export function afterFailure(
   return { happening: 'park', attempt: { attempts, error: printable(error.message), at: now, nextAt } };
 }
 
-/** The end of a delivery whose deadline has passed. `lastAnswer` is that of the last attempt; empty if there was none. */
+/** The end of a delivery whose deadline has passed. `lastAnswer` is the error of the last attempt; empty if there was none. */
 export function expired(attempts: number, lastAnswer: string, now: Date): Failure {
   const passed = 'The delivery deadline had passed';
   return failed(attempts, lastAnswer === '' ? passed : `${passed}; the last answer was: ${lastAnswer}`, now);
@@ -163,7 +166,7 @@ export function failed(attempts: number, error: string, now: Date): Failure {
   return { happening: 'fail', outcome: { delivered: false, attempts, error: printable(error), endedAt: now } };
 }
 
-/** A connector may quote its network: PostgreSQL takes no NUL in a text, and nobody reads a page of reasons. */
+/** A reason that can be stored: without NUL, which PostgreSQL refuses, and not too long. It may quote the network's answer. */
 export function printable(reason: string): string {
   return reason.replaceAll('\0', '').slice(0, 1_000);
 }

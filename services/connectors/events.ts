@@ -15,12 +15,11 @@ import { Slots } from './slots.ts';
 import type { Store } from './store.ts';
 import { readRequested } from './wire.ts';
 
-/** The most deliveries that are claimed together. An event may ask for a hundred. */
+/** The maximum number of deliveries that are claimed together. An event may request a hundred. */
 const maxClaimedTogether = 1_000;
-/** When an outcome that could not be recorded is forgotten: by then its event was redelivered here, or to another process. */
+/** How long an outcome that could not be recorded is kept: by then its event has come again, here or to another process. */
 const maxUnrecordedMs = 3_600_000;
 
-/** How the deliveries of one channel are made. */
 export interface ChannelOptions {
   bus: Bus;
   connector: Connector;
@@ -28,12 +27,12 @@ export interface ChannelOptions {
   log: Logger;
   /** Milliseconds that the network may take for one attempt. */
   timeout: number;
-  /** The most calls to the network at once of what comes over the bus; of what is parked, half as many. */
+  /** The maximum number of concurrent calls to the network for deliveries from the bus; half as many for parked ones. */
   atOnce: number;
   loads: Pick<Loads, 'count' | 'countBehind'>;
 }
 
-/** Delivers what the router asks for, over one connector, and what is parked. */
+/** Makes the deliveries of one channel, those from the bus and parked ones. */
 export async function consumeDeliveries(options: ChannelOptions): Promise<Consumer> {
   const { bus, connector, store, log, timeout, atOnce, loads } = options;
   const { name } = connector;
@@ -76,17 +75,17 @@ export async function consumeDeliveries(options: ChannelOptions): Promise<Consum
 }
 
 /**
- * Makes the handler of a batch of events: claims the deliveries, tries each once, records how they ended and reports that. What has to
- * wait is parked, with all that is behind it in its lane, and so is what the network is still busy with after a quarter of a second: then the
- * events are acknowledged, and the parked deliveries go on by themselves (`startLanes`).
+ * Makes the handler of a batch of events: claims the deliveries, tries each once, and records and reports how they ended. A delivery that
+ * has to wait is parked, with all those behind it in its lane, and so is one that the network hasn't answered after a quarter of a second:
+ * then the events are acknowledged, and the parked deliveries go on by themselves (`startLanes`).
  *
- * Two processes may be given the same events for a while. Whoever claims a delivery first makes it; the other one gets
- * nothing behind it in that lane done either, so that the order stays, and comes back later. After a crash the
- * claim runs out, and the next process tries again with the same idempotency key.
+ * Two processes may be given the same events for a while. The one that claims a delivery first makes it; to keep the order, the other makes
+ * none behind it in that lane, and gets the event again later. After a crash the claim expires, and the next process tries again with the
+ * same idempotency key.
  */
 export function delivering(options: DeliveringOptions) {
   const unrecorded: Unrecorded = new Map();
-  /** By conversation, the end of its last batch, with the attempts that outlast the batch. */
+  /** By conversation, the end of its last batch, including attempts that outlast the batch. */
   const turns = new Map<string, Promise<unknown>>();
 
   return async (events: readonly ReceivedEvent[]): Promise<void> => {
@@ -119,7 +118,7 @@ async function deliverBatch(
   }
 }
 
-/** The deliveries that events ask for, in their order; of several rounds of a delivery only the last one. */
+/** The deliveries that events request, in order; only the last round of each. */
 function deliveriesIn(events: readonly ReceivedEvent[], channel: string): Asked[] {
   const found = new Map<string, Asked>();
   for (const event of events) {
@@ -152,7 +151,7 @@ export function giveUp(channel: string, publish: Bus['publish']) {
     try {
       asked = deliveriesIn([event], channel);
     } catch {
-      // An event that can't be read names no message: that one ends at its deadline.
+      // An unreadable event names no message, whose deliveries then end at their deadline.
       return;
     }
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was delivered';

@@ -3,7 +3,7 @@ import { startForgetting } from '#lib/forgetting.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Loop } from '#lib/loop.ts';
 
-/** Deletes records of deliveries that have ended. They are needed only as long as the event that asks for them may come again. */
+/** Deletes records of ended deliveries. They are only needed as long as their event may come again. */
 export function forgetDeliveries(options: { database: Database; retention: number; log: Logger }): Loop {
   return startForgetting({
     ...options,

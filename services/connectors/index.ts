@@ -20,7 +20,7 @@ import { findSimulated, simulationSettings, startSimulation } from './simulation
 import { simulationTables } from './simulation/store.ts';
 import { openStore, tables } from './store.ts';
 
-/** The tables of the connectors, and those of the networks that are only simulated; migrations run in the order of their names. */
+/** The tables of the connectors and of the simulated networks; migrations run in the order of their names. */
 export const database: DatabaseDefinition = {
   ...tables,
   entities: [...tables.entities, ...simulationTables.entities],

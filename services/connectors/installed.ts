@@ -5,9 +5,9 @@ import { pathToFileURL } from 'node:url';
 import { connectorName, type Connector } from './connector.ts';
 
 /**
- * The connectors that are installed, by name: one for each folder of `folder` with an index.ts.
+ * The installed connectors, by name: one for each folder of `folder` with an index.ts.
  *
- * @throws Error naming the folder that has no connector of its name
+ * @throws Error naming a folder without a connector of its name
  */
 export async function installedConnectors(folder: string = import.meta.dirname): Promise<Connector[]> {
   const names = (await readdir(folder)).filter((name) => existsSync(path.join(folder, name, 'index.ts'))).toSorted();

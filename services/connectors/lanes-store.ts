@@ -12,11 +12,11 @@ export interface LaneKey {
   recipientId: string;
 }
 
-/** A request for deliveries as it came over the bus. */
+/** A request for deliveries, as received from the bus. */
 export interface ParkedRequest {
   /** UUID of the event. */
   id: string;
-  /** What the event says. */
+  /** The value of the event. */
   value: Uint8Array;
   callId: string;
 }
@@ -32,11 +32,14 @@ export interface DeliveryToPark extends LaneKey, Round {
 export interface LaneToPark {
   /** In their order. */
   deliveries: readonly DeliveryToPark[];
-  /** When the first one may be tried; null if it is in flight, and the process that parks it keeps the lane; left out if it is behind others. */
+  /**
+   * When the first one may be tried; null if its attempt is in flight, and the process that parks it keeps the lane; left out if it is
+   * behind others.
+   */
   dueAt?: Date | null;
 }
 
-/** A parked delivery, as it is on record. */
+/** A parked delivery, as stored. */
 export interface ParkedDelivery extends Round, LaneKey {
   id: bigint;
   messageId: string;
@@ -49,18 +52,18 @@ export interface ParkedDelivery extends Round, LaneKey {
    * or a later round has begun.
    */
   state: 'open' | 'ended' | 'over';
-  /** If it has ended. */
+  /** Set if it has ended. */
   ended: EndedDelivery | undefined;
 }
 
-/** A lane that somebody has claimed, with the first of its deliveries. */
+/** A claimed lane, with the first of its deliveries. */
 export interface ClaimedLane extends LaneKey {
   deliveries: ParkedDelivery[];
 }
 
 /** The results of parked deliveries, to be recorded together. */
 export interface Progress {
-  /** Deliveries that are parked no more. */
+  /** Deliveries that are no longer parked. */
   done: readonly { id: bigint; requestId: string }[];
   /** Deliveries whose attempt failed. */
   tried: readonly { id: bigint; attempts: number; error: string }[];
@@ -69,7 +72,7 @@ export interface Progress {
   owner: string;
 }
 
-/** How much is parked. */
+/** The parked deliveries of a channel. */
 export interface Backlog {
   channel: string;
   /** Deliveries. */
@@ -78,15 +81,15 @@ export interface Backlog {
   age: number;
 }
 
-/** With the longest texts these are half a megabyte. */
+/** With texts of maximum length these are half a megabyte. */
 const maxClaimedOfLane = 8;
 
-/** The deliveries that wait for their next attempt, or behind one that does, in the order of their lanes. */
+/** The parked deliveries: they wait for their next attempt, or behind one that does, in the order of their lanes. */
 export function openLanes(db: Database) {
   return {
     /**
-     * Parks deliveries that `owner` has claimed, with what they need: once that is committed, their events may be acknowledged.
-     * Those whose claim has been lost meanwhile are left out.
+     * Parks deliveries that `owner` has claimed, with everything that an attempt needs: once that is committed, their events may be
+     * acknowledged. Those whose claim was lost meanwhile are left out.
      *
      * @param lease milliseconds for which `owner` keeps the lanes whose `dueAt` is null
      * @returns how many are parked
@@ -171,8 +174,8 @@ export function openLanes(db: Database) {
     },
 
     /**
-     * Claims lanes that are due, those that have been due for longer first: nobody else gets them for `lease` milliseconds, or longer
-     * if they are renewed.
+     * Claims lanes that are due, the longest overdue first: no other process gets them for `lease` milliseconds, or longer if they are
+     * renewed.
      */
     async claimLanes(channel: string, limit: number, owner: string, lease: number): Promise<ClaimedLane[]> {
       const rows = await db.sql<ParkedRow>(
@@ -190,7 +193,10 @@ export function openLanes(db: Database) {
       return lanesOf(rows);
     },
 
-    /** The deliveries of lanes that `owner` has kept, and keeps for another `lease` milliseconds. @returns those that are still its own */
+    /**
+     * Loads the deliveries of lanes of `owner`, and renews their claims for `lease` milliseconds. @returns the lanes that are still
+     * `owner`'s
+     */
     async reloadLanes(lanes: readonly LaneKey[], owner: string, lease: number): Promise<ClaimedLane[]> {
       const rows = await db.sql<ParkedRow>(
         `with claimed as (
@@ -205,7 +211,7 @@ export function openLanes(db: Database) {
       return lanesOf(rows);
     },
 
-    /** Keeps claimed lanes for another `lease` milliseconds. @returns those that are still `owner`'s */
+    /** Renews the claims on lanes for `lease` milliseconds. @returns the lanes that are still `owner`'s */
     async renewLanes(lanes: readonly LaneKey[], owner: string, lease: number): Promise<LaneKey[]> {
       return db.sql<LaneKey>(
         `update lanes set due_at = now() + $5 * interval '1 ms'
@@ -216,7 +222,7 @@ export function openLanes(db: Database) {
       );
     },
 
-    /** Records what has become of parked deliveries, all of it or nothing. May be repeated. */
+    /** Records the results of parked deliveries in one transaction. May be repeated. */
     async advance({ done, tried, released, owner }: Progress): Promise<void> {
       await db.transaction(async (transaction) => {
         const requestIds = [...new Set(done.map(({ requestId }) => requestId))];
@@ -274,9 +280,9 @@ export function openLanes(db: Database) {
     },
 
     /**
-     * Adds to what all processes have counted on channels, each once in the list.
+     * Adds to the counts of all processes, each channel at most once in the list.
      *
-     * @returns the sums, and how many deliveries are parked, by channel
+     * @returns the sums, and the number of parked deliveries, by channel
      */
     async addCounts(
       counts: readonly { channel: string; taken: number; prompt: number; held: number }[],
@@ -311,7 +317,7 @@ export function openLanes(db: Database) {
 const isGivenLane = `lanes.channel = given.channel and lanes.conversation_id = given.conversation_id
   and lanes.recipient_id = given.recipient_id`;
 
-/** The first deliveries of lanes that the statement has claimed, in their order. */
+/** SQL: the first deliveries of the lanes that the statement has claimed, in order. */
 const deliveriesOfClaimed = `
   select c.channel, c.conversation_id as "conversationId", c.recipient_id as "recipientId", p.id,
          p.message_id as "messageId", p.replay, p.request_id as "requestId", p.error as "lastError", r.value,
@@ -330,7 +336,7 @@ const deliveriesOfClaimed = `
       on d.message_id = p.message_id and d.recipient_id = p.recipient_id and d.channel = p.channel
    order by p.id`;
 
-/** Lanes are due by the database's clock, which may differ from this machine's. */
+/** The time until a lane is due, by the database's clock. */
 function millisecondsUntil(moment: Date): number {
   return Math.max(0, moment.getTime() - hubTime());
 }
@@ -340,7 +346,7 @@ export function laneId({ channel, conversationId, recipientId }: LaneKey): strin
 }
 
 interface ParkedRow extends LaneKey {
-  /** Null, as all that follows, for a lane without deliveries. */
+  /** Null, as the fields below, for a lane without deliveries. */
   id: bigint | null;
   messageId: string;
   replay: number;

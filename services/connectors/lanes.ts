@@ -19,18 +19,17 @@ import type { Store } from './store.ts';
 import { jobOf } from './wire.ts';
 
 /**
- * Milliseconds that a lane stays claimed unless it is renewed: so long the deliveries of a process that crashed stay untouched. A
- * process whose own clock says that its claim is about to run out begins no attempt any more.
+ * How long the claim on a lane lasts, in milliseconds, unless it is renewed: for so long the lanes of a crashed process stay untouched. A
+ * process begins no attempt when its claim is about to expire by its own clock.
  */
-export const defaultLease = 5_000;
+export const defaultLeaseMs = 5_000;
 export const leaseMargin = 500;
-/** Milliseconds: lanes that another process parks, or has left behind, are looked for this often. */
-const lookEvery = 1_000;
-/** Milliseconds between two looks where some lanes are due and there is no slot for them. */
-const crowded = 20;
-/** Milliseconds: how long work under way may take to finish when the process stops, the network's answer included. */
-const drain = 5_000;
-/** What is recorded together at most. */
+/** How often lanes are looked for that another process has parked or left behind. */
+const lookEveryMs = 1_000;
+/** The pause before the next look if lanes are due and no slot is free. */
+const noSlotPauseMs = 20;
+/** How long attempts in flight may take to finish when the process stops. */
+const drainTimeoutMs = 5_000;
 const recordedAtOnce = 500;
 const recordBackoff = { firstMs: 50, maxMs: 1_000, jitter: 0 };
 
@@ -39,7 +38,7 @@ const waitingAge = sharedGauge('deliveries_waiting_age_seconds', 'Since when the
   'channel',
 ]);
 
-/** Has metrics tell how much is parked. Returns what ends that. */
+/** Shows the parked deliveries as metrics. @returns a function that ends that */
 export function watchParked(store: Pick<Store, 'backlog'>): () => void {
   return sample(async (tell) => {
     for (const { channel, waiting: count, age } of await store.backlog()) {
@@ -54,21 +53,21 @@ export interface LanesOptions {
   store: Pick<Store, 'nextDue' | 'claimLanes' | 'reloadLanes' | 'renewLanes' | 'advance' | 'record' | 'recordTaken'>;
   publish: Bus['publish'];
   attempt: Attempt;
-  /** Of their own: neither what is parked nor what comes over the bus keeps the other waiting. */
+  /** Separate from the slots for deliveries from the bus, so that neither kind keeps the other waiting. */
   slots: Slots;
   log: Logger;
-  /** UUID that the claims are made in the name of. */
+  /** UUID of the owner of claims. */
   owner: string;
   lease?: number;
   loads: Pick<Loads, 'count'>;
 }
 
 export interface Lanes {
-  /** Looks at once for lanes that are due, or will be soon. */
+  /** Looks for due lanes at once. */
   wake(): void;
-  /** Goes on with deliveries that are being tried and have been parked meanwhile, in lanes that `owner` has kept since `since`. */
+  /** Takes over deliveries that were parked while their attempt was in flight, in lanes that `owner` has kept since `since`. */
   adopt(underWay: readonly UnderWay[], since: number): void;
-  /** Begins no attempt any more, waits for those that are under way, and gives the lanes back. */
+  /** Begins no further attempts, waits for those in flight, and releases the lanes. */
   stop(): Promise<void>;
 }
 
@@ -79,30 +78,30 @@ export interface UnderWay {
   result: Promise<Result>;
 }
 
-/** What has become of one parked delivery. */
+/** The result of one parked delivery. */
 interface Settlement {
   parked: ParkedDelivery;
-  /** Nothing is to be recorded of one that has ended already, or that is nobody's any more. */
+  /** Undefined if the delivery has ended before, or is over. */
   result: Result | undefined;
 }
 
 /**
- * Makes the deliveries of one channel that are parked: claims lanes that are due, tries their deliveries in order, records and reports
- * what has come of it, and parks a lane again whose delivery has to wait. Any number of processes share that work; a lane is one's at a
- * time, and when its process dies, another one's once the claim has run out.
+ * Makes the parked deliveries of one channel: claims due lanes, tries their deliveries in order, records and reports the results, and parks
+ * a lane again when a delivery has to wait. Any number of processes share that work; a lane belongs to one at a time, and when that process
+ * dies, to another one once the claim expires.
  *
- * A delivery stays parked until it is recorded and reported how it ended: after a crash in between the next process finds it ended,
- * and reports it once more.
+ * A delivery stays parked until its end is recorded and reported: after a crash in between, the next process finds it ended, and reports it
+ * once more.
  */
 export function startLanes(options: LanesOptions): Lanes {
-  const { channel, store, publish, attempt, slots, log, owner, loads, lease = defaultLease } = options;
+  const { channel, store, publish, attempt, slots, log, owner, loads, lease = defaultLeaseMs } = options;
   const stopping = new AbortController();
-  /** Until when, on this process's own clock, each lane in hand is claimed. */
-  const held = new Map<string, { key: LaneKey; until: number }>();
+  /** The lanes that this process has claimed, and until when by its own clock. */
+  const claimed = new Map<string, { key: LaneKey; until: number }>();
   const workers = new Set<Promise<void>>();
 
   const mayTry = (lane: LaneKey) => {
-    const claim = held.get(laneId(lane));
+    const claim = claimed.get(laneId(lane));
     return !stopping.signal.aborted && claim !== undefined && performance.now() < claim.until - leaseMargin;
   };
 
@@ -160,8 +159,8 @@ export function startLanes(options: LanesOptions): Lanes {
     { items: 50 },
   );
 
-  /** Records it however long that takes, as long as the lane is ours. @returns whether it is recorded */
-  async function recordWhileOurs(
+  /** Retries to record a result as long as this process has the lane. @returns whether it is recorded */
+  async function recordWhileClaimed(
     lane: LaneKey,
     item: Settlement | { released: LaneKey; dueAt: Date },
   ): Promise<boolean> {
@@ -171,25 +170,25 @@ export function startLanes(options: LanesOptions): Lanes {
         return true;
       } catch (error) {
         if (stopping.signal.aborted) return false;
-        if (!isTransient(error)) log.error({ err: error }, 'What has become of a parked delivery can not be recorded');
+        if (!isTransient(error)) log.error({ err: error }, 'The result of a parked delivery can not be recorded');
         if (!mayTry(lane)) return false;
         await pauseFor(backoffMs(recordBackoff, failures), stopping.signal);
       }
     }
   }
 
-  /** @returns what comes of the delivery; undefined if it is not for us to try it */
+  /** @returns undefined if this process may not try it any more */
   async function tryOnce(lane: LaneKey, parked: ParkedDelivery): Promise<Result | undefined> {
     const job = jobOf(parked);
-    // What nobody may begin any more needs no slot, and doesn't wait for one.
+    // A delivery past its deadline makes no call, so it needs no slot.
     if (hubTime() >= job.delivery.deliverBy.getTime()) return attempt(job);
     return slots.run(async () => (mayTry(lane) ? attempt(job) : undefined));
   }
 
   /**
-   * Goes through the deliveries of a lane until one has to wait.
+   * Makes the deliveries of a lane until one has to wait.
    *
-   * @param known what has come of one of them already
+   * @param known the result of one of them, if it is known already
    */
   async function work(lane: ClaimedLane, known?: { messageId: string; result: Result }): Promise<void> {
     const recorded: Promise<boolean>[] = [];
@@ -200,25 +199,25 @@ export function startLanes(options: LanesOptions): Lanes {
         result = parked.messageId === known?.messageId ? known.result : await tryOnce(lane, parked);
         if (result === undefined) break;
       }
-      recorded.push(recordWhileOurs(lane, { parked, result }));
+      recorded.push(recordWhileClaimed(lane, { parked, result }));
       if (result?.happening === 'park') {
         dueAt = result.attempt.nextAt;
         break;
       }
     }
-    // What isn't recorded is found, and done again, when the claim runs out.
+    // If something could not be recorded, the lane is kept, and handled again when its claim expires.
     const all = await Promise.all(recorded);
-    if (all.every(Boolean)) await recordWhileOurs(lane, { released: lane, dueAt });
+    if (all.every(Boolean)) await recordWhileClaimed(lane, { released: lane, dueAt });
   }
 
   function hold({ conversationId, recipientId }: LaneKey, until: number, doing: () => Promise<void>): void {
     const key = { channel, conversationId, recipientId };
     const id = laneId(key);
-    held.set(id, { key, until });
+    claimed.set(id, { key, until });
     const worker = doing()
       .catch((error: unknown) => log.error({ err: error }, 'A parked delivery could not be tried'))
       .finally(() => {
-        held.delete(id);
+        claimed.delete(id);
         workers.delete(worker);
         claiming.wake();
       });
@@ -226,9 +225,9 @@ export function startLanes(options: LanesOptions): Lanes {
   }
 
   const claiming = repeat(`Parked deliveries of ${channel}`, log, async () => {
-    if (slots.free === 0) return crowded;
-    const wait = (await store.nextDue(channel)) ?? lookEvery;
-    if (wait > 0) return Math.min(lookEvery, Math.max(1, Math.ceil(wait)));
+    if (slots.free === 0) return noSlotPauseMs;
+    const wait = (await store.nextDue(channel)) ?? lookEveryMs;
+    if (wait > 0) return Math.min(lookEveryMs, Math.max(1, Math.ceil(wait)));
     const asked = performance.now();
     const lanes = await store.claimLanes(channel, slots.free, owner, lease);
     for (const lane of lanes) hold(lane, asked + lease, () => work(lane));
@@ -236,18 +235,18 @@ export function startLanes(options: LanesOptions): Lanes {
   });
 
   const renewing = repeat(`The claims of parked deliveries of ${channel}`, log, async () => {
-    if (held.size > 0) {
+    if (claimed.size > 0) {
       const asked = performance.now();
       const renewed = new Set(
         (
           await store.renewLanes(
-            [...held.values()].map(({ key }) => key),
+            [...claimed.values()].map(({ key }) => key),
             owner,
             lease,
           )
         ).map(laneId),
       );
-      for (const [id, claim] of held) if (renewed.has(id)) claim.until = asked + lease;
+      for (const [id, claim] of claimed) if (renewed.has(id)) claim.until = asked + lease;
     }
     return lease / 3;
   });
@@ -266,7 +265,7 @@ export function startLanes(options: LanesOptions): Lanes {
     async stop() {
       stopping.abort();
       await claiming.stop();
-      await waitAtMost(drain, Promise.all(workers));
+      await waitAtMost(drainTimeoutMs, Promise.all(workers));
       await renewing.stop();
     },
   };

@@ -5,26 +5,26 @@ import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import type { Store } from './store.ts';
 
-/** How much there is to do for a channel, and how soon that will be done. */
+/** The backlog of a channel, and how fast it shrinks. */
 export interface Load {
-  /** Deliveries that wait for the network, as far as they wait for all of it and not only for what it does with one recipient. */
+  /** Deliveries that wait for the network as a whole, not just because of one recipient. */
   backlog: number;
-  /** Deliveries a second that the network has taken lately, while others waited; 0 if it has taken none, or if none waited. */
+  /** Deliveries per second that the network has accepted recently while others waited; 0 if it has accepted none, or if none waited. */
   drainRate: number;
-  /** Milliseconds that a delivery would wait which came now. */
+  /** The expected wait of a new delivery, in milliseconds. */
   wait: number;
 }
 
-/** What has happened on a channel, in all processes, up to a moment. Counters only grow. */
+/** The counters of a channel over all processes at one moment. Counters only grow. */
 export interface Sample {
   /** Milliseconds, by this process's own clock. */
   at: number;
   /** Deliveries that the network has taken. */
   taken: number;
-  /** Deliveries fresh from the bus that were done with at the first attempt, and those that had to wait after it, or behind others. */
+  /** Deliveries from the bus that ended at the first attempt (`prompt`), and those that had to wait after it or behind others (`held`). */
   prompt: number;
   held: number;
-  /** Deliveries whose events are not acknowledged, and those that are parked. */
+  /** Deliveries whose events are not acknowledged (`onBus`), and parked ones. */
   onBus: number;
   parked: number;
 }
@@ -33,22 +33,22 @@ export interface Sample {
 const memoryMs = 10_000;
 /** Deliveries must have waited for at least this long before the drain rate is computed. */
 const minSpanMs = 2_000;
-/** The last deliveries from the bus, within this time, show whether the network holds up everybody. */
+/** The deliveries from the bus in this time show whether the network as a whole is slow. */
 const verdictSpanMs = 5_000;
 const minHeld = 5;
-/** Lanes remembered for each channel. The oldest is forgotten first, and may then be counted twice within 5 s. */
+/** Maximum number of lanes remembered per channel. One that is forgotten may be counted twice within 5 s. */
 const maxCountedLanes = 10_000;
-/** A smaller backlog is done soon, and says nothing about the speed of the network. */
+/** A smaller backlog says nothing about the speed of the network. */
 const minBacklog = 10;
 
 export const noLoad: Load = { backlog: 0, drainRate: 0, wait: 0 };
 
 /**
- * What samples, oldest first, say of a channel's load.
+ * Computes a channel's load from samples, oldest first.
  *
- * Deliveries that are parked because a network sends one recipient away wait for nobody else, and nobody waits for them. They count
- * only while most deliveries that are fresh from the bus have to wait, too: then it is the network as a whole that holds them up. How many
- * it takes is known only while some wait all the time; if it takes none, the wait is at least as long as it has been so.
+ * Deliveries that are parked because the network throttles one recipient don't wait for each other's recipients, so they only count while
+ * most deliveries from the bus have to wait, too: then the network as a whole is slow. The drain rate is only known while some deliveries
+ * wait all the time; if the network accepts none, the wait is at least as long as that has lasted.
  */
 export function loadOf(samples: readonly Sample[]): Load {
   const last = samples.at(-1);
@@ -70,27 +70,26 @@ function isHeldUp(samples: readonly Sample[], last: Sample): boolean {
   return held >= minHeld && held >= last.prompt - first.prompt;
 }
 
-/** What a process has counted since it last said so. */
+/** The counts of a process that are not added to the shared ones yet. */
 type Count = Pick<Sample, 'taken' | 'prompt' | 'held'>;
 
 export interface Loads {
-  /** Counts what has happened on a channel. */
   count(channel: string, what: keyof Count, deliveries?: number): void;
   /**
-   * Counts a lane in which deliveries came that have to wait behind others, without an attempt of their own: as one that was held, however
-   * many come, and no more often than every 5 s. So a recipient who is sent away doesn't count for more than that, however much is sent to
-   * them; and where nearly all deliveries come in such lanes, it is seen that the network holds up everybody.
+   * Counts a lane with new deliveries that have to wait behind others, without an attempt of their own: as one held delivery, at most once
+   * every 5 s, however many come. So a throttled recipient counts little, however much is sent to them; but if nearly all deliveries come
+   * in such lanes, the network as a whole is recognised as slow.
    */
   countBehind(channel: string, lane: string): void;
-  /** The load of each channel now. What can't be found out counts as none. */
+  /** The load of each channel now; none where it is unknown. */
   now(): Promise<Map<string, Load>>;
   stop(): Promise<void>;
 }
 
-/** Asked more often than that, the last answer is given again. */
+/** The loads are computed at most this often. */
 const refreshEveryMs = 900;
 
-/** Watches the load of channels, as often as somebody asks for it. Processes add up what they count, each second in which there is any. */
+/** Computes the load of channels on demand. Every second, each process adds its counts to the shared ones, if there are any. */
 export function watchLoads({
   channels,
   store,
@@ -104,17 +103,17 @@ export function watchLoads({
 }): Loads {
   const counts = new Map(channels.map((channel) => [channel, { taken: 0, prompt: 0, held: 0 }]));
   const samples = new Map<string, Sample[]>(channels.map((channel) => [channel, []]));
-  /** When a lane was last counted, in milliseconds by this process's own clock. */
+  /** When a lane was last counted, by performance.now(). */
   const countedLanes = new Map(channels.map((channel) => [channel, new BoundedMap<string, number>(maxCountedLanes)]));
   let refreshedAt = -Infinity;
   let refreshing: Promise<void> | undefined;
 
-  /** Adds what has been counted here to what all have. @returns the sums */
+  /** Adds this process's counts to the shared ones. @returns the sums */
   async function addUp(): Promise<Awaited<ReturnType<Store['addCounts']>>> {
     const counted = channels.map((channel) => ({ channel, ...counts.get(channel)! }));
     const sums = await store.addCounts(counted);
     for (const { channel, ...added } of counted) {
-      // Not set to 0: more may have been counted meanwhile.
+      // Subtracted, not set to 0: more may have been counted meanwhile.
       const count = counts.get(channel)!;
       for (const what of ['taken', 'prompt', 'held'] as const) count[what] -= added[what];
     }
@@ -136,7 +135,7 @@ export function watchLoads({
     refreshedAt = at;
   }
 
-  // One at a time, so that counts that are being added aren't added twice.
+  // One at a time, so that no count is added twice.
   let running: ReturnType<typeof addUp> | undefined;
   const adding = () => (running ??= addUp().finally(() => (running = undefined)));
   const sharing = repeat('The sums of what channels have done', log, async () => {

@@ -16,9 +16,9 @@ export interface ReceivingOptions {
 }
 
 /**
- * Makes what takes a network's reports: records how deliveries ended, and says so on `message_status`. A report that comes
- * again, too late or after a later one finds what stands, and only has that said once more. That an earlier round failed is not said
- * again: a later one has begun since.
+ * Makes the listener for a network's reports: records how deliveries ended, and publishes that on `message_status`. For a repeated or late
+ * report the outcome that stands is published once more. The failure of an earlier round is not published again, since a later one has
+ * begun.
  */
 export function receiving({ connector: { name, title }, store, publish, log }: ReceivingOptions) {
   return async (receipts: readonly Receipt[]): Promise<void> => {
@@ -27,7 +27,7 @@ export function receiving({ connector: { name, title }, store, publish, log }: R
     if (ends.length === 0) return;
     const standing: SettledDelivery[] = [];
     const unknown: Receipt[] = [];
-    // One round after the other: what is said of one and of the next are two reports of the same delivery.
+    // One round after another: the reports on two rounds of a delivery are different reports.
     const rounds = [...Map.groupBy(ends, ({ replay = 0 }) => replay)].toSorted(([a], [b]) => a - b);
     for (const [replay, receipts] of rounds) {
       const firsts = new Map(receipts.toReversed().map((receipt) => [idOf(receipt), receipt]));
@@ -45,7 +45,7 @@ export function receiving({ connector: { name, title }, store, publish, log }: R
       unknown.push(...[...firsts.values()].filter((receipt) => !known.has(idOf(receipt))));
       standing.push(...settled);
     }
-    // Of a report that comes again, the time that stands is another.
+    // A repeated report finds an outcome with an earlier time, which isn't counted again.
     for (const delivery of standing) if (delivery.endedAt.getTime() === now.getTime()) countEnded(delivery);
     if (unknown.length > 0) {
       log.warn(

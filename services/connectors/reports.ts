@@ -5,18 +5,18 @@ import { beginAtZero, counter } from '#lib/metrics.ts';
 import type { DeliveryKey, EndedDelivery, FailedAttempt, Round } from './delivery.ts';
 import { encodeAttempted, encodeEnded } from './wire.ts';
 
-/** Ids of reports are made in here from what they report on, so that a repeated report has the same id. */
+/** The namespace for ids of reports, which are derived from their content, so that a repeated report has the same id. */
 const reportNamespace = '8e0f6f2b-1f60-4a52-9d0c-3b7c2a4f9e55';
 
-/** Milliseconds: attempts that follow each other sooner are not reported, only how the delivery ended. */
-const shortestReportedWait = 200;
+/** An attempt is only reported if the next one comes later than this. */
+const minReportedWaitMs = 200;
 
 const endedDeliveries = counter('deliveries_total', 'Deliveries that were made or failed, replays included', [
   'channel',
   'status',
 ]);
 
-/** Lets the counter of a channel's deliveries begin at 0, so that a monitor sees the first of them. */
+/** Makes the counter of a channel's deliveries begin at 0, so that a monitor sees the first one as an increase. */
 export function beginCounting(channel: string): void {
   beginAtZero(endedDeliveries, { channel: [channel], status: ['delivered', 'failed'] });
 }
@@ -26,16 +26,16 @@ export function countEnded({ channel, delivered }: Pick<EndedDelivery, 'channel'
   endedDeliveries.inc({ channel, status: delivered ? 'delivered' : 'failed' });
 }
 
-/** What a report belongs to. */
+/** What caused a delivery. */
 export interface Cause {
   conversationId: string;
   /** Request id of the call that the delivery comes from. */
   callId: string;
 }
 
-/** Whether an attempt is reported: only one after which the delivery stays open for a while. */
+/** Whether an attempt is reported: only if the delivery then stays open for a while. */
 export function isReported({ at, nextAt }: FailedAttempt): boolean {
-  return nextAt.getTime() - at.getTime() >= shortestReportedWait;
+  return nextAt.getTime() - at.getTime() >= minReportedWaitMs;
 }
 
 /** The report on `message_status` of an attempt that failed and will be followed by another. */

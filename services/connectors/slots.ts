@@ -1,5 +1,5 @@
 const longCallMs = 1_000;
-/** How many long calls there may be for each slot, before they need one again. */
+/** How many long calls there may be for each slot. */
 const longPerSlot = 3;
 
 /**
@@ -17,12 +17,12 @@ export class Slots {
     this.size = size;
   }
 
-  /** How many calls could begin now. */
+  /** The number of calls that could begin now. */
   get free(): number {
     return Math.max(0, this.size - this.#used - this.#waiting.length);
   }
 
-  /** Does `call` once there is a slot for it; first come, first served. */
+  /** Runs `call` once a slot is free, in the order of the requests. */
   async run<T>(call: () => Promise<T>): Promise<T> {
     if (this.#used >= this.size) await new Promise<void>((resolve) => void this.#waiting.push(resolve));
     else this.#used += 1;

@@ -13,14 +13,12 @@ import type { ParkedDelivery } from './lanes-store.ts';
 
 const requested = eventTypes.DeliveryRequested;
 
-/** The most recipients that one event may have. */
-const mostRecipients = 100;
+const maxRecipients = 100;
 
 /**
- * What a DeliveryRequested event for `channel` asks for, and in which round: a delivery for each recipient, with the key that the
- * network is to know it by.
+ * Reads a DeliveryRequested event for `channel`: the round, and a delivery for each recipient, with its idempotency key.
  *
- * @throws HubError INVALID_ARGUMENT for an event that doesn't say what has to be known
+ * @throws HubError INVALID_ARGUMENT for an event that lacks something or can't be read
  */
 export function readRequested(
   { id, key, type, value }: Pick<ReceivedEvent, 'id' | 'key' | 'type' | 'value'>,
@@ -34,12 +32,12 @@ export function readRequested(
     throw unreadable(`it is no ${requested}`, error);
   }
   const { messageId, conversationId, seq, senderId, deliverBy, replay } = event;
-  // An event for one delivery, as they were before an event could be for several, has the id of that delivery.
+  // An event in the older format for a single delivery has the delivery's id.
   const isForOne = event.recipientIds.length === 0;
   const recipientIds = isForOne ? [event.recipientId] : event.recipientIds;
   if (!isUuid(id)) throw unreadable('its id is no UUID');
   if (!isUuid(messageId)) throw unreadable('message_id is no UUID');
-  if (recipientIds.length > mostRecipients) throw unreadable(`it has more than ${mostRecipients} recipient_ids`);
+  if (recipientIds.length > maxRecipients) throw unreadable(`it has more than ${maxRecipients} recipient_ids`);
   if (!recipientIds.every(isUuid)) throw unreadable('recipient_id is no UUID');
   if (!isUuid(conversationId) || conversationId !== key) throw unreadable('conversation_id is not its key');
   if (event.channel !== channel) throw unreadable(`its channel is ${JSON.stringify(event.channel)}`);

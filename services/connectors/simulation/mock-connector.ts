@@ -2,9 +2,9 @@ import { HubError } from '#lib/errors.ts';
 import type { Connector, TellsLater } from '../connector.ts';
 import { instantProvider, type Provider } from './provider.ts';
 
-/** A connector whose network isn't there: it takes every message at once and says so in the log. */
+/** A connector without a network: it accepts every message at once and logs it. */
 export interface MockConnector extends Connector, TellsLater {
-  /** The same connector, with these servers behind it. */
+  /** The same connector on a simulated network. */
   simulatedBy(provider: Provider): Connector & TellsLater;
 }
 

@@ -1,6 +1,6 @@
-/** How a simulated network behaves. All zeros, it takes everything at once. Shares are from 0 to 1, times in milliseconds. */
+/** How a simulated network behaves. With all zeros it accepts everything at once. Shares are from 0 to 1, times in milliseconds. */
 export interface Profile {
-  /** Requests in a second, from all processes together; 0 is no limit. */
+  /** Requests per second, from all processes together; 0 for no limit. */
   rateLimit: number;
   latency: Latency;
   /** Share of requests that fail without effect. */
@@ -10,15 +10,15 @@ export interface Profile {
   /** Share of deliveries that are refused for good. */
   finalErrors: number;
   outages: readonly Outage[];
-  /** What it reports later; null if a message that it took is delivered. */
+  /** Its later reports; null if it delivers a message when it accepts it. */
   receipts: ReceiptProfile | null;
-  /** Whether it keeps what it took. */
+  /** Whether it stores the messages that it has accepted. */
   record: boolean;
-  /** Whom it treats in another way; who is in several, as the first one says. */
+  /** Recipients that it treats differently; the first that matches counts. */
   exceptions: readonly Exception[];
 }
 
-/** Asked to come back later, told that the network is out of order, or not answered at all. */
+/** `throttled`: told to come back later; `out_of_order`: told that the network is out of order; `silent`: not answered. */
 export type Treatment = 'throttled' | 'out_of_order' | 'silent';
 
 export interface Exception {
@@ -32,7 +32,7 @@ export interface Latency {
   p99: number;
 }
 
-/** In milliseconds since the epoch; again every `repeat` unless that is 0. */
+/** Times in milliseconds since the epoch; repeated every `repeat` milliseconds unless that is 0. */
 export interface Outage {
   from: number;
   to: number;
@@ -49,12 +49,12 @@ export interface ReceiptProfile {
   lateBy: number;
 }
 
-/** A report that a network owes for a message that it took. */
+/** A report that a network will send on a message that it has accepted. */
 export interface OwedReceipt {
   status: 'sent' | 'delivered' | 'read' | 'failed';
-  /** For people; empty unless it failed. */
+  /** The reason of a failure, for people; otherwise empty. */
   reason: string;
-  /** Milliseconds from when it was taken. */
+  /** Milliseconds after it was accepted. */
   delay: number;
 }
 
@@ -73,14 +73,14 @@ export const emptyProfile: Profile = {
   exceptions: [],
 };
 
-/** Whether what it takes has to be kept: who reports later has to know what it has said already. */
+/** Whether accepted messages must be stored: a network that reports later must know what it has reported. */
 export function keepsEffects({ record, receipts }: Profile): boolean {
   return record || receipts !== null;
 }
 
 const treatments = new WeakMap<readonly Exception[], ReadonlyMap<string, Treatment>>();
 
-/** How a network treats one recipient, if not as everybody else. */
+/** How a network treats a recipient, if differently from others. */
 export function treatmentOf({ exceptions }: Profile, recipientId: string): Treatment | undefined {
   if (exceptions.length === 0) return undefined;
   let known = treatments.get(exceptions);
@@ -102,16 +102,16 @@ export function isOutOfOrder({ outages }: Profile, now: number): boolean {
   });
 }
 
-/** Whether a delivery is refused for good: always the same for one key, as long as the share stays. */
+/** Whether a delivery is refused for good; constant for a key while the share stays the same. */
 export function isRefused({ finalErrors }: Profile, idempotencyKey: string): boolean {
   return Number.parseInt(idempotencyKey.slice(-8), 16) / 2 ** 32 < finalErrors;
 }
 
-/** The standard score that one in a hundred is beyond. */
+/** The 99th percentile of the standard normal distribution. */
 const z99 = 2.326;
 const maxTimeMs = 600_000;
 
-/** A time from a log-normal distribution, as the times are in which networks answer. */
+/** A random time from a log-normal distribution, which fits the latencies of networks. */
 export function timeWithin({ p50, p99 }: Latency, random: Random): number {
   const median = Math.max(p50, p99 > 0 ? 1 : 0);
   if (p99 <= median) return median;
@@ -119,7 +119,7 @@ export function timeWithin({ p50, p99 }: Latency, random: Random): number {
   return Math.min(median * Math.exp((z * Math.log(p99 / median)) / z99), maxTimeMs);
 }
 
-/** What a network reports of one message, in the order in which it does. */
+/** A network's reports on one message, in order. */
 export function receiptsOf(profile: ReceiptProfile, random: Random): OwedReceipt[] {
   const happens = (share: number) => random() < share;
   const delay = timeWithin(profile.delay, random);

@@ -19,62 +19,61 @@ import {
 } from './profile.ts';
 import type { SimulationStore, TakeRequest } from './store.ts';
 
-/** The servers of a network that is only simulated, as a connector sees them. */
+/** The servers of a simulated network, as a connector sees them. */
 export interface Provider {
   /**
-   * Asks the network to take a message: once for each idempotency key, however often it is asked. `effect` is called if
-   * this request is the one that takes effect.
+   * Asks the network to accept a message, which takes effect once for each idempotency key. `effect` is called if this request is the one
+   * that does.
    *
-   * @returns `taken` if the network reports later what becomes of it
+   * @returns `taken` if the network reports later how the delivery ended
    * @throws HubError, as `deliver` of a connector does
    */
   take(delivery: DeliveryToMake, request: ProviderRequest, effect: () => void): Promise<'taken' | void>;
-  /** Has the network report to `listener`, again and again until it doesn't throw, or to nobody. */
+  /** Makes the network report to `listener`, repeatedly until it doesn't throw; undefined ends that. */
   reportTo(listener: ((receipts: readonly Receipt[]) => Promise<void>) | undefined): void;
 }
 
 export interface ProviderRequest {
   idempotencyKey: string;
-  /** Which round of the delivery asks; 0 if it is left out. A network that has reported to an earlier one reports anew. */
+  /** The round of the delivery; 0 if left out. A network that has reported to an earlier round reports again. */
   replay?: number;
   signal: AbortSignal;
 }
 
-/** What is simulated in a process: each network's servers. */
+/** The simulated networks of a process. */
 export interface Simulation {
   provider(channel: string): Provider;
-  /** How a network is to behave now, everywhere. */
+  /** The network's current profile, shared by all processes. */
   profileOf(channel: string): Promise<Profile>;
-  /** Has a network behave so: here at once, elsewhere within a second. */
+  /** Changes a network's profile: at once in this process, within a second in the others. */
   setProfile(channel: string, profile: Profile): Promise<void>;
-  /** Has a network behave as it is configured. @returns how that is */
+  /** Resets a network to its configured profile, which is returned. */
   resetProfile(channel: string): Promise<Profile>;
   stop(): Promise<void>;
 }
 
 export interface SimulationOptions {
   networks: readonly { name: string; title: string }[];
-  /** By channel, how networks behave while no administrator says otherwise. */
+  /** The configured profiles, by channel, for networks whose profile no administrator has set. */
   configured: ReadonlyMap<string, Profile>;
   store: SimulationStore;
   log: Logger;
   random?: Random;
 }
 
-/** How many deliveries a network remembers that keeps none, to recognise those that are repeated. */
-const remembered = 10_000;
-/** Milliseconds between two looks at what administrators have set. */
-const loadEvery = 500;
-/** Milliseconds: longer than anybody waits for an answer. */
-const longestSilence = 600_000;
+/** How many idempotency keys a network without a store remembers. */
+const maxRememberedKeys = 10_000;
+const loadEveryMs = 500;
+/** Longer than any caller waits for an answer. */
+const maxSilenceMs = 600_000;
 const receiptsEvery = 50;
 const receiptsAtOnce = 200;
-/** Milliseconds after which a receipt is sent again that a process took and did not settle. */
-const receiptLease = 5_000;
+/** A receipt that a process has claimed and not settled is sent again after this. */
+const receiptLeaseMs = 5_000;
 const kept = 7 * 86_400_000;
 const sweepSizes = { batchSize: 1_000, everyMs: 60_000, pauseMs: 100 };
 
-/** A provider that takes everything at once and remembers it only for a while. */
+/** A provider that accepts everything at once and remembers only the last keys. */
 export function instantProvider(): Provider {
   const takes = memory();
   return {
@@ -85,7 +84,7 @@ export function instantProvider(): Provider {
   };
 }
 
-/** Starts to simulate networks. Returns once it is known how they are to behave, if that can be found out now. */
+/** Starts to simulate networks. Returns once their profiles are loaded, or loading them has failed. */
 export async function openSimulation(options: SimulationOptions): Promise<Simulation> {
   const { networks, configured, store, log, random = Math.random } = options;
   let profiles: ReadonlyMap<string, Profile> | undefined;
@@ -98,7 +97,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
   async function load(): Promise<void> {
     const number = (begun += 1);
     const loaded = await store.load();
-    // One that began earlier may not know yet what an administrator has set meanwhile.
+    // A load that began earlier may miss what an administrator has set meanwhile.
     if (number < known) return;
     known = number;
     profiles = new Map(networks.map(({ name }) => [name, loaded.profiles.get(name) ?? standard(name)]));
@@ -108,17 +107,17 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
 
   const loading = repeat('Reading the profiles of networks', log, async () => {
     await load();
-    return loadEvery;
+    return loadEveryMs;
   });
   const reporting = repeat('Reports of simulated networks', log, async () => {
-    if (!owesReceipts) return loadEvery;
+    if (!owesReceipts) return loadEveryMs;
     const now = hubTime();
     const able = [...listeners.keys()].filter((channel) => !isOutOfOrder(profiles!.get(channel)!, now));
-    const due = await store.dueReceipts(able, receiptsAtOnce, receiptLease);
+    const due = await store.dueReceipts(able, receiptsAtOnce, receiptLeaseMs);
     const outcomes = await Promise.allSettled(
       [...Map.groupBy(due, ({ channel }) => channel)].map(async ([channel, some]) => {
         const listener = listeners.get(channel);
-        // The connector stopped meanwhile: the lease runs out, and another process is told.
+        // The connector has stopped meanwhile: the lease expires, and another process gets the receipt.
         if (listener === undefined) return;
         await listener(some);
         await store.settleReceipts(some.map(({ id }) => id));
@@ -148,12 +147,12 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
       throttled: async () => throttled(1),
       out_of_order: async () => down(),
       async silent(signal) {
-        await pause(longestSilence, signal);
+        await pause(maxSilenceMs, signal);
         return fails('NETWORK_ERROR', 'failed for the moment');
       },
     };
 
-    /** @returns whether it takes effect only now, and whether reports follow */
+    /** @returns whether this request takes effect, and whether reports follow */
     async function takeOnce(
       profile: Profile,
       delivery: DeliveryToMake,
@@ -186,7 +185,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
         if (treatment !== undefined) throw await refusals[treatment](signal);
         const wait = profile.rateLimit === 0 ? undefined : await count(profile.rateLimit);
         if (wait !== undefined) throw throttled(wait);
-        // The effect comes in the middle: a caller that goes meanwhile can't know whether there was one.
+        // The effect comes in the middle of the latency: a caller that goes meanwhile can't know whether there was one.
         const half = timeWithin(profile.latency, random) / 2;
         await pause(half, signal);
         if (random() < profile.transientErrors) throw fails('NETWORK_ERROR', 'failed for the moment');
@@ -231,9 +230,9 @@ interface Memory {
   has(key: string): boolean;
 }
 
-/** Remembers the last keys that it was given. */
+/** Remembers the last keys. */
 function memory(): Memory {
-  const keys = new BoundedMap<string, true>(remembered);
+  const keys = new BoundedMap<string, true>(maxRememberedKeys);
   const isNew = (key: string) => {
     if (keys.has(key)) return false;
     keys.set(key, true);
@@ -242,16 +241,16 @@ function memory(): Memory {
   return Object.assign(isNew, { has: (key: string) => keys.has(key) });
 }
 
-const mostGathered = 500;
+const maxBatch = 500;
 
-/** Does `work` for one item, or for all that have come while it was busy, at once. One answer for each, in their order. */
+/** Batches calls: `work` gets all items that came while it was busy, and returns an answer for each, in order. */
 function gathered<Item, Answer>(work: (items: readonly Item[]) => Promise<readonly Answer[]>) {
   const waiting: { item: Item; answer: PromiseWithResolvers<Answer> }[] = [];
   let working = false;
   async function run(): Promise<void> {
     working = true;
     while (waiting.length > 0) {
-      const some = waiting.splice(0, mostGathered);
+      const some = waiting.splice(0, maxBatch);
       try {
         const answers = await work(some.map(({ item }) => item));
         some.forEach(({ answer }, index) => answer.resolve(answers[index]!));

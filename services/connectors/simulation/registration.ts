@@ -29,7 +29,7 @@ export const simulationSettings = {
     .describe('how simulated networks behave, as JSON: {"<channel>": {"rate_limit": 80, …}, …}'),
 };
 
-/** Networks that are simulated, with the profiles that the settings give them. */
+/** The simulated networks with their configured profiles. */
 export interface SimulatedNetworks {
   mocks: readonly MockConnector[];
   configured: ReadonlyMap<string, Profile>;
@@ -53,9 +53,9 @@ export function findSimulated(
 }
 
 export interface StartedSimulation {
-  /** By which administrators say how networks behave, and see what they have taken. */
+  /** The service for administrators: sets profiles, and lists accepted messages. */
   service: ServedService;
-  /** A mock, connected to its simulated network; any other connector as it is. */
+  /** Connects a mock to its simulated network; returns any other connector as it is. */
   connect(connector: Connector): Connector;
   stop(): Promise<void>;
 }
@@ -88,7 +88,7 @@ export async function startSimulation({
   };
 }
 
-/** Deletes what networks know of messages that nobody will ask them to take again. */
+/** Deletes accepted messages of networks once no request for them can come again. */
 export function forgetEffects(options: { database: Database; retention: number; log: Logger }): Loop {
   return startForgetting({ ...options, table: 'provider_effects', isOld: 'first_at < $3' });
 }

@@ -52,7 +52,7 @@ const ProviderReceiptEntity = defineEntity({
   },
 });
 
-/** What the networks know stands in the connectors' schema, since nobody else is there to keep it. */
+/** The tables of the simulated networks, in the connectors' schema. */
 export const simulationTables: Pick<DatabaseDefinition, 'entities' | 'migrations'> = {
   entities: [ProviderProfileEntity, ProviderRateEntity, ProviderEffectEntity, ProviderReceiptEntity],
   migrations: [
@@ -67,7 +67,7 @@ export const simulationTables: Pick<DatabaseDefinition, 'entities' | 'migrations
   ],
 };
 
-/** A request to take a message, as a simulated network sees it. */
+/** A request to accept a message, as a simulated network sees it. */
 export interface TakeRequest {
   idempotencyKey: string;
   replay: number;
@@ -75,15 +75,15 @@ export interface TakeRequest {
   conversationId: string;
   seq: bigint;
   recipientId: string;
-  /** It is not to be taken, unless it was before. */
+  /** Whether it is refused, unless it was accepted before. */
   refused: boolean;
-  /** What is to be reported of it later; null if nothing is. */
+  /** Its later reports; null if there are none. */
   receipts: readonly OwedReceipt[] | null;
 }
 
-/** What a network says to a request. */
+/** A network's answer to a request. */
 export interface Answer {
-  /** Whether this request took effect; otherwise one before it did. */
+  /** Whether this request took effect, rather than an earlier one. */
   first: boolean;
   /** Whether reports follow. */
   reportsLater: boolean;
@@ -120,7 +120,7 @@ export interface EffectFilter {
 
 export type SimulationStore = ReturnType<typeof openSimulationStore>;
 
-/** What simulated networks know, apart from anything that the hub knows: it stands for servers outside. */
+/** The data of simulated networks. It stands for external servers, so it is independent of the hub's own data. */
 export function openSimulationStore(db: Database) {
   return {
     /** The profiles that administrators have set, by channel, and whether any receipts are owed. */
@@ -148,7 +148,7 @@ export function openSimulationStore(db: Database) {
     },
 
     /**
-     * Counts requests against the limit of the running second.
+     * Counts requests against the rate limit of the current second.
      *
      * @returns how many of them are within it, and the seconds until the next one
      */
@@ -167,10 +167,10 @@ export function openSimulationStore(db: Database) {
     },
 
     /**
-     * Takes messages, each key once, with the receipts that are owed for it: durably, or not at all. A later round that asks for what was
-     * taken is owed receipts of its own.
+     * Accepts messages, each key once, together with their future receipts, in one transaction. A later round of an accepted message gets
+     * receipts of its own.
      *
-     * @returns an answer for each; undefined for what is refused, or is being taken by another call at this moment
+     * @returns an answer for each; undefined if it is refused, or being accepted by another call at this moment
      */
     async take(channel: string, requests: readonly TakeRequest[]): Promise<(Answer | undefined)[]> {
       const byKey = Map.groupBy(requests, ({ idempotencyKey }) => idempotencyKey);
@@ -236,16 +236,13 @@ export function openSimulationStore(db: Database) {
       const answers = new Map(rows.map(({ key, ...answer }) => [key, answer]));
       return requests.map(({ idempotencyKey }) => {
         const answer = answers.get(idempotencyKey);
-        // Of several with one key only one took effect.
+        // Only the first of several requests with one key has taken effect.
         if (answer?.first) answers.set(idempotencyKey, { ...answer, first: false });
         return answer;
       });
     },
 
-    /**
-     * Receipts of these channels that are due, the first one first. They are due once more after `lease` milliseconds if
-     * they are not settled by then.
-     */
+    /** Claims due receipts of these channels, oldest first. They are due again after `lease` milliseconds unless they are settled. */
     async dueReceipts(channels: readonly string[], limit: number, lease: number): Promise<DueReceipt[]> {
       return db.sql<DueReceipt>(
         `with due as materialized (
@@ -262,7 +259,7 @@ export function openSimulationStore(db: Database) {
       );
     },
 
-    /** Forgets receipts that have come. */
+    /** Deletes receipts that were received. */
     async settleReceipts(ids: readonly bigint[]): Promise<void> {
       await db.sql('delete from provider_receipts where id = any($1::bigint[])', [ids]);
     },
@@ -288,7 +285,7 @@ export function openSimulationStore(db: Database) {
       return [effects, Number(count!.total)];
     },
 
-    /** Forgets at most `limit` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
+    /** Deletes at most `limit` effects, and as many receipts, from before `until`. @returns the greater of both numbers */
     async sweep(until: Date, limit: number): Promise<number> {
       return Math.max(
         await deleteOld(db, { table: 'provider_effects', isOld: 'first_at < $1', oldestBy: 'first_at' }, until, limit),
