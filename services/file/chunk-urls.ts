@@ -3,14 +3,14 @@ import { hubTime } from '#lib/clock.ts';
 import { signatureOf, sizeOfChunk, type File } from './file.ts';
 import type { Storage } from './storage/storage.ts';
 
-/** The key that a secret of UPLOAD_URL_KEYS stands for. */
+/** Derives the signing key from a secret of UPLOAD_URL_KEYS. */
 export function urlKeyOf(secret: string): Buffer {
   return Buffer.from(hkdfSync('sha256', secret, '', 'chat4all upload URLs', 32));
 }
 
-/** Makes URLs to which a chunk can be put without a token. */
+/** Makes URLs to which clients can PUT a chunk without a token. */
 export interface ChunkUrls {
-  /** @param origin of a gateway, for stores that can't take chunks from clients themselves */
+  /** @param origin the gateway's, for stores that can't accept chunks from clients directly */
   of(file: File, chunkId: number, origin: string): Promise<string>;
 }
 

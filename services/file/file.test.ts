@@ -14,7 +14,13 @@ import {
   type Limits,
 } from './file.ts';
 
-const limits: Limits = { largestFile: 100, smallestChunk: 10, largestChunk: 40, usualChunk: 20, openUploads: 10 };
+const limits: Limits = {
+  maxFileBytes: 100,
+  minChunkBytes: 10,
+  maxChunkBytes: 40,
+  defaultChunkBytes: 20,
+  openUploads: 10,
+};
 
 test('shapeOf: a file is cut into chunks of one size, the last one is what is left', (t) => {
   t.deepEqual(shapeOf(100, undefined, limits), { fileSize: 100, chunkSize: 20, chunkCount: 5 });

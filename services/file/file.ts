@@ -2,49 +2,48 @@ import { createHash, createHmac, timingSafeEqual, type Hash } from 'node:crypto'
 import type { ExpectedDigest } from '#lib/digest.ts';
 import { HubError, invalidFields } from '#lib/errors.ts';
 
-/** How far a file has come; it only moves to the right, and the last two are ends. */
+/** The status of a file. It only moves to the right, and the last two are final. */
 export type Status = 'initiated' | 'in_progress' | 'completed' | 'failed';
 
-/** What may be uploaded. Sizes in bytes. */
+/** Limits of uploads, in bytes. */
 export interface Limits {
-  largestFile: number;
-  smallestChunk: number;
-  largestChunk: number;
-  /** Size of the chunks where the client doesn't say. */
-  usualChunk: number;
+  maxFileBytes: number;
+  minChunkBytes: number;
+  maxChunkBytes: number;
+  defaultChunkBytes: number;
   openUploads: number;
 }
 
-/** How a file is cut. All chunks but the last have the same size. */
+/** How a file is divided into chunks. All but the last have the same size. */
 export interface Shape {
   fileSize: number;
   chunkSize: number;
   chunkCount: number;
 }
 
-/** A file as it is kept. */
+/** A file as it is stored. */
 export interface File extends Shape {
   fileId: string;
   ownerId: string;
   filename: string;
   contentType: string;
-  /** What the client said of the whole at the beginning: SHA-256 in lower-case hex. */
+  /** The SHA-256 of the file that the client announced, in lower-case hex. */
   expectedChecksum: string | null;
   status: Status;
   /** Why it failed, for people. */
   error: string;
-  /** The upload in the store; null while there is none so far. */
+  /** The id of the upload in the store of contents; null before it is opened. */
   uploadId: string | null;
-  /** SHA-256 of the whole in lower-case hex, once it is completed. */
+  /** The SHA-256 of the completed file, in lower-case hex. */
   checksum: string | null;
-  /** Until then a process verifies it, and it takes no chunks. */
+  /** Until when a process has the lease to complete it; meanwhile it accepts no chunks. */
   completingUntil: Date | null;
   createdAt: Date;
-  /** When something happened to it last. */
+  /** The time of the last activity. */
   updatedAt: Date;
 }
 
-/** What of an upload is there. */
+/** The progress of an upload. */
 export interface Progress {
   receivedBytes: number;
   /** The ids of the chunks that are missing, in order. */
@@ -52,27 +51,27 @@ export interface Progress {
 }
 
 /**
- * How a new file is cut.
+ * Divides a new file into chunks.
  *
  * @throws HubError OUT_OF_RANGE `FILE_TOO_LARGE`; INVALID_ARGUMENT that names `chunk_size`
  */
 export function shapeOf(fileSize: number, chunkSize: number | undefined, limits: Limits): Shape {
-  if (fileSize > limits.largestFile) {
-    throw new HubError('OUT_OF_RANGE', 'FILE_TOO_LARGE', `A file may have at most ${limits.largestFile} bytes`, {
-      fields: [{ field: 'file_size', description: `must be at most ${limits.largestFile}` }],
+  if (fileSize > limits.maxFileBytes) {
+    throw new HubError('OUT_OF_RANGE', 'FILE_TOO_LARGE', `A file may have at most ${limits.maxFileBytes} bytes`, {
+      fields: [{ field: 'file_size', description: `must be at most ${limits.maxFileBytes}` }],
     });
   }
-  if (chunkSize !== undefined && (chunkSize < limits.smallestChunk || chunkSize > limits.largestChunk)) {
+  if (chunkSize !== undefined && (chunkSize < limits.minChunkBytes || chunkSize > limits.maxChunkBytes)) {
     throw invalidFields([
-      { field: 'chunk_size', description: `must be from ${limits.smallestChunk} to ${limits.largestChunk} bytes` },
+      { field: 'chunk_size', description: `must be from ${limits.minChunkBytes} to ${limits.maxChunkBytes} bytes` },
     ]);
   }
-  const size = chunkSize ?? limits.usualChunk;
+  const size = chunkSize ?? limits.defaultChunkBytes;
   return { fileSize, chunkSize: size, chunkCount: Math.ceil(fileSize / size) };
 }
 
 /**
- * The bytes that a chunk has in its place.
+ * The size of a chunk.
  *
  * @throws HubError INVALID_ARGUMENT that names `chunk_id` if there is no such chunk
  */
@@ -84,7 +83,7 @@ export function sizeOfChunk({ fileSize, chunkSize, chunkCount }: Shape, chunkId:
   return Math.min(chunkSize, fileSize - chunkId * chunkSize);
 }
 
-/** What is there and what is missing. Chunks of a wrong size don't count. */
+/** The progress with these chunks. Those of a wrong size don't count. */
 export function progressOf(shape: Shape, chunks: readonly { chunkId: number; size: number }[]): Progress {
   const there = new Set(
     chunks
@@ -106,7 +105,7 @@ export function requireOwner(file: File, userId: string): void {
   throw new HubError('PERMISSION_DENIED', 'NOT_THE_OWNER', 'Access denied: the file is not yours');
 }
 
-/** @throws HubError ABORTED `FILE_COMPLETED`, `UPLOAD_FAILED` or `UPLOAD_COMPLETING` if a file takes no chunks now */
+/** @throws HubError ABORTED `FILE_COMPLETED`, `UPLOAD_FAILED` or `UPLOAD_COMPLETING` if a file accepts no chunks now */
 export function requireOpen(file: Pick<File, 'status' | 'completingUntil'>, now: Date): void {
   if (file.status === 'completed') throw new HubError('ABORTED', 'FILE_COMPLETED', 'The file is completed already');
   if (file.status === 'failed') throw uploadFailed();
@@ -142,7 +141,7 @@ export function tooManyUploads(limit: number): HubError {
   );
 }
 
-/** How many ids an error names. */
+/** The maximum number of ids that an error names. */
 const namedChunks = 20;
 
 export function chunksMissing(missing: readonly number[]): HubError {
@@ -169,14 +168,14 @@ function sizeMismatch(expected: number, what: string): HubError {
   return new HubError('INVALID_ARGUMENT', 'CHUNK_SIZE_MISMATCH', message);
 }
 
-/** @throws HubError INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH` if the client says that it will send another number of bytes */
+/** @throws HubError INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH` if the client announces another number of bytes */
 export function requireSize(expected: number, announced: number | undefined): void {
   if (announced !== undefined && announced !== expected) throw sizeMismatch(expected, `${announced} were announced`);
 }
 
 /**
- * Passes bytes on. Before the last piece it throws unless there are exactly as many bytes as expected and they have the digest, so that a
- * store that takes only whole chunks never takes a wrong one.
+ * Passes bytes on, and checks their number and digest before it passes on the last piece. So a store that accepts only whole chunks never
+ * stores a wrong one.
  *
  * @throws HubError INVALID_ARGUMENT `CHUNK_SIZE_MISMATCH` or `CHUNK_DIGEST_MISMATCH`
  */
@@ -187,23 +186,23 @@ export async function* checked(
 ): AsyncGenerator<Uint8Array> {
   const hash: Hash | undefined = expected && createHash(expected.algorithm);
   let received = 0;
-  let heldBack: Uint8Array | undefined;
+  let lastPiece: Uint8Array | undefined;
   for await (const piece of bytes) {
     received += piece.length;
     if (received > size) throw sizeMismatch(size, 'more were sent');
     hash?.update(piece);
-    // The last piece is held back, as a copy since its source may reuse it, until it is known that nothing follows.
+    // The last piece is held back until nothing follows; as a copy, since its source may reuse the memory.
     if (received < size) yield piece;
-    else if (piece.length > 0) heldBack = Buffer.from(piece);
+    else if (piece.length > 0) lastPiece = Buffer.from(piece);
   }
-  if (heldBack === undefined) throw sizeMismatch(size, `${received} were sent`);
+  if (lastPiece === undefined) throw sizeMismatch(size, `${received} were sent`);
   if (expected !== undefined && hash?.digest().equals(expected.digest) === false) {
     throw new HubError('INVALID_ARGUMENT', 'CHUNK_DIGEST_MISMATCH', 'The chunk has another digest than was said');
   }
-  yield heldBack;
+  yield lastPiece;
 }
 
-/** What a URL for a chunk says, as text. */
+/** The signed parts of a URL for a chunk, as text. */
 export interface UrlClaims {
   fileId: string;
   chunkId: string;
@@ -211,18 +210,18 @@ export interface UrlClaims {
   expires: string;
 }
 
-/** What makes a URL a permission to put one chunk: nobody can make it who doesn't have the key. */
+/** Signs a URL, which permits to put one chunk. */
 export function signatureOf(claims: UrlClaims, key: Buffer): Buffer {
   const text = ['PUT chunk', claims.fileId, claims.chunkId, claims.expires].join('\n');
   return createHmac('sha256', key).update(text).digest();
 }
 
-/** @throws HubError PERMISSION_DENIED `SIGNATURE_INVALID`, whatever it is that is wrong */
+/** @throws HubError PERMISSION_DENIED `SIGNATURE_INVALID`, whatever is wrong */
 export function requireSignature(claims: UrlClaims, signature: string, keys: readonly Buffer[], now: Date): void {
   const given = Buffer.from(signature, 'base64url');
   const matches = keys.some((key) => {
     const right = signatureOf(claims, key);
-    // A second spelling of the same bytes is a changed URL, too.
+    // Another base64 spelling of the same bytes is refused as well: it is a changed URL.
     return given.length === right.length && timingSafeEqual(given, right) && right.toString('base64url') === signature;
   });
   if (matches && Number(claims.expires) * 1_000 > now.getTime()) return;
@@ -234,7 +233,7 @@ export function requireSignature(claims: UrlClaims, signature: string, keys: rea
 }
 
 /**
- * Which bytes are wanted; `end` is exclusive. What is no single range of bytes means all of them (RFC 9110, 14.2).
+ * The requested bytes; `end` is exclusive. A header that is no single range of bytes is ignored (RFC 9110, 14.2).
  *
  * @throws HubError OUT_OF_RANGE `RANGE_NOT_SATISFIABLE`
  */

@@ -33,11 +33,11 @@ export interface HandlerOptions {
   urls: ChunkUrls;
   conversations: Pick<Connection<typeof ConversationServiceService>, 'filterMemberships'>;
   limits: Limits;
-  /** That URLs may be signed with. */
+  /** The keys that signatures of URLs are checked with. */
   urlKeys: readonly Buffer[];
   /** Milliseconds without activity after which an upload is aborted. */
   lifetime: number;
-  /** URL of the gateway; undefined for the one by which a client comes. */
+  /** URL of the gateway; undefined for the one that the client used. */
   publicUrl: string | undefined;
   /** Called when something has to be removed from the store. */
   onRemoval: () => void;
@@ -62,7 +62,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
     return file;
   }
 
-  /** The file, if it is this user's or was sent to a conversation that the user is a member of. */
+  /** The file, if the user owns it or is a member of a conversation that it was sent to. */
   async function readableFile(fileId: string, userId: string): Promise<File> {
     const file = await fileOf(fileId);
     if (file.ownerId === userId) return file;
@@ -173,7 +173,7 @@ export function openHandlers(options: HandlerOptions): Handlers<typeof FileServi
           acceptRanges: 'bytes',
         },
         body: storage.read(content.storageKey, { start, end }, call.signal),
-        // Of nothing there is no range.
+        // An empty range can't be requested.
         place: async () => (end > start ? storage.innerUrl?.(content.storageKey) : undefined),
       };
     },

@@ -21,7 +21,7 @@ export { database };
 
 const mebibyte = 1024 ** 2;
 const hour = 3_600_000;
-/** S3 takes no more parts for one object. */
+/** The maximum number of parts of an S3 object. */
 const maxChunks = 10_000;
 
 export const settings = {
@@ -64,7 +64,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   return startService({ name: 'file', config, log, database }, async ({ db, own, connect, serve }) => {
     const storage = own(await openStorage(config, { log }));
     await awaitEngine(storageEngine(config, storage), { log, patienceMs: config.START_PATIENCE });
-    const limits = limitsOf(config, storage.smallestPart);
+    const limits = limitsOf(config, storage.minPartBytes);
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
 
     const store = openStore(db);
@@ -98,12 +98,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
   });
 }
 
-/** @throws ConfigError naming sizes that don't go together */
-function limitsOf(config: Config<typeof settings>, smallestPart: number): Limits {
+/** @throws ConfigError naming sizes that contradict each other */
+function limitsOf(config: Config<typeof settings>, minPartBytes: number): Limits {
   const { MAX_FILE_SIZE, CHUNK_SIZE, MIN_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_OPEN_UPLOADS } = config;
   const problems = [];
-  if (MIN_CHUNK_SIZE < smallestPart)
-    problems.push(`MIN_CHUNK_SIZE must be at least ${smallestPart}: the store takes no less`);
+  if (MIN_CHUNK_SIZE < minPartBytes)
+    problems.push(`MIN_CHUNK_SIZE must be at least ${minPartBytes}: the store takes no less`);
   if (CHUNK_SIZE < MIN_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at least MIN_CHUNK_SIZE');
   if (CHUNK_SIZE > MAX_CHUNK_SIZE) problems.push('CHUNK_SIZE must be at most MAX_CHUNK_SIZE');
   if (MAX_FILE_SIZE > MIN_CHUNK_SIZE * maxChunks) {
@@ -111,10 +111,10 @@ function limitsOf(config: Config<typeof settings>, smallestPart: number): Limits
   }
   if (problems.length > 0) throw new ConfigError(problems);
   return {
-    largestFile: MAX_FILE_SIZE,
-    smallestChunk: MIN_CHUNK_SIZE,
-    largestChunk: MAX_CHUNK_SIZE,
-    usualChunk: CHUNK_SIZE,
+    maxFileBytes: MAX_FILE_SIZE,
+    minChunkBytes: MIN_CHUNK_SIZE,
+    maxChunkBytes: MAX_CHUNK_SIZE,
+    defaultChunkBytes: CHUNK_SIZE,
     openUploads: MAX_OPEN_UPLOADS,
   };
 }

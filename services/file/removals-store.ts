@@ -17,7 +17,7 @@ export const RemovalEntity = defineEntity({
 /** A removal that a process has claimed. */
 export interface Removal {
   storageKey: string;
-  /** How often it has failed. */
+  /** How many attempts have failed. */
   attempts: number;
 }
 
@@ -85,7 +85,7 @@ export async function remove(
   storageKeys: readonly string[],
   look: 'once' | 'twice' = 'once',
 ): Promise<void> {
-  // Whoever is at it may have looked before there was something: it is looked at anew.
+  // A process that is removing it may have looked before something was stored, so its claim ends and the key is removed once more.
   await sql(
     `insert into removals as r (storage_key, due_at, again) select unnest($1::text[]), now(), $2
       on conflict (storage_key) do update set again = r.again or excluded.again, held_by = null,

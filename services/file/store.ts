@@ -91,7 +91,7 @@ export const database: DatabaseDefinition = {
   ],
 };
 
-/** A file that an upload begins with. */
+/** A new file. */
 export type NewFile = Omit<File, 'status' | 'error' | 'uploadId' | 'checksum' | 'completingUntil' | 'updatedAt'>;
 
 export interface Chunk {
@@ -103,7 +103,10 @@ export interface Chunk {
 
 export type Store = ReturnType<typeof openStore>;
 
-/** An upload that is being opened for longer than this belongs to a process that died: it is cleared away like any other without activity. */
+/**
+ * An upload that is not opened after this belongs to a process that died, and doesn't count as open. It is swept like any upload without
+ * activity.
+ */
 const unopened = `interval '1 minute'`;
 const open = `status in ('initiated', 'in_progress')`;
 const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size::float8 as "fileSize",
@@ -112,20 +115,19 @@ const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size
   created_at as "createdAt", updated_at as "updatedAt"`;
 
 /**
- * The queries of the file service. What becomes useless in the store of contents is recorded as a removal in the same transaction
- * (`removals`), so that nothing is left behind however this process ends.
+ * The queries of the file service. Contents that become useless are recorded in `removals` in the same transaction, so that nothing is left
+ * behind however this process ends.
  *
- * A file's own upload is kept in the store of contents under its id. Files with the same content share one object, that of
- * the first of them.
+ * A file's own upload is stored under the file's id. Files with the same content share one object, that of the first of them.
  */
 export function openStore(db: Database) {
   return {
     ...openRemovals(db),
 
-    /** Keeps a new file, unless its owner has `limit` open uploads. @returns false if that is so */
+    /** Inserts a new file, unless its owner has `limit` open uploads. @returns false if that is so */
     async begin(file: NewFile, limit: number): Promise<boolean> {
       return db.transaction(async ({ sql }) => {
-        // Concurrent uploads of one owner are counted one after the other.
+        // Serialises the concurrent uploads of an owner, so that the count is right.
         await sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [file.ownerId]);
         const begun = await sql(
           `insert into files (file_id, owner_id, filename, file_size, content_type, expected_checksum, chunk_size,
@@ -151,7 +153,7 @@ export function openStore(db: Database) {
       });
     },
 
-    /** Records that the store takes the upload. @returns false if the file is not open any more */
+    /** Records that the upload was opened in the store. @returns false if the file is not open any more */
     async opened(fileId: string, uploadId: string): Promise<boolean> {
       const rows = await db.sql(`update files set upload_id = $2 where file_id = $1 and ${open} returning 1`, [
         fileId,
@@ -161,10 +163,10 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Deletes a file whose upload could not be opened. A store that was cut off or frozen may still open it after the removal has looked, so
+     * Deletes a file whose upload could not be opened. A store that was disconnected or frozen may open it after the removal has looked, so
      * the removal looks twice.
      *
-     * @param isOpened `never` if the store certainly was not asked: then there is nothing to look for
+     * @param isOpened `never` if the request was certainly not sent: then there is nothing to remove
      */
     async forget(fileId: string, isOpened: 'perhaps' | 'never'): Promise<void> {
       await db.transaction(async (transaction) => {
@@ -185,7 +187,7 @@ export function openStore(db: Database) {
     /**
      * Records that the store has a chunk.
      *
-     * @returns all chunks that are there; undefined if the file is not open any more: then what was stored is removed again
+     * @returns all recorded chunks; undefined if the file is not open any more: then the stored chunk is removed again
      */
     async recordChunk(fileId: string, chunk: Chunk): Promise<Chunk[] | undefined> {
       return db.transaction(async (transaction) => {
@@ -204,7 +206,7 @@ export function openStore(db: Database) {
       });
     },
 
-    /** Makes the recorded chunks those that the store said it has when it was asked at `asked`, as long as the file is open. */
+    /** Replaces the recorded chunks by those that the store listed at `asked`, if the file is open. */
     async reconcile(fileId: string, chunks: readonly Chunk[], asked: Date): Promise<void> {
       await db.transaction(async (transaction) => {
         const latest = new Date(Math.max(0, ...chunks.map((chunk) => chunk.uploadedAt.getTime())));
@@ -243,7 +245,7 @@ export function openStore(db: Database) {
       );
     },
 
-    /** What is kept under a checksum, if anything is. */
+    /** The content with a checksum, if there is one. */
     async findContent(checksum: string): Promise<{ storageKey: string; size: number } | undefined> {
       const [found] = await db.sql<{ storageKey: string; size: number }>(
         `select storage_key as "storageKey", size::float8 as size from contents where checksum = $1`,
@@ -255,9 +257,9 @@ export function openStore(db: Database) {
     /**
      * Completes a verified file. If another file has the same content, they share its object, and this file's own is removed.
      *
-     * @param lost the key of the object that is recorded for this checksum and isn't there any more: this file's own takes
-     *   its place for all
-     * @returns false if `by` has not the right to complete it any more
+     * @param lost the key of the object that is recorded for this checksum but is not in the store any more: this file's own replaces it
+     *   for all files
+     * @returns false if `by` has lost the lease to complete it
      */
     async complete(fileId: string, by: string, checksum: string, lost: string | undefined): Promise<boolean> {
       return db.transaction(async (transaction) => {
@@ -268,7 +270,7 @@ export function openStore(db: Database) {
         );
         if (mine.length === 0) return false;
         const now = hubDate();
-        // An update that changes nothing, so that the row is locked and comes back: it may not be deleted meanwhile.
+        // An update even if nothing changes, so that the row is locked against deletion and returned.
         const [content] = await sql<{ storageKey: string }>(
           `insert into contents as c (checksum, storage_key, size, created_at) values ($1, $2, $3, $4)
             on conflict (checksum) do update
@@ -289,9 +291,9 @@ export function openStore(db: Database) {
     },
 
     /**
-     * Fails an open upload and gives up what was stored of it.
+     * Fails an open upload and removes what was stored of it.
      *
-     * @param by who completes it; without, only an upload that nobody completes now is failed
+     * @param by the process that completes it; without it, only an upload that no process is completing is failed
      * @returns whether it was open
      */
     async fail(fileId: string, error: string, by?: string): Promise<boolean> {
@@ -311,7 +313,7 @@ export function openStore(db: Database) {
       });
     },
 
-    /** Files that were not sent to some conversation again since `before`, `limit` at most. */
+    /** The ids of files with a share from before `before`, `limit` at most. */
     async lapsed(before: Date, limit: number): Promise<string[]> {
       const rows = await db.sql<{ fileId: string }>(
         `select distinct file_id as "fileId" from (
@@ -325,8 +327,8 @@ export function openStore(db: Database) {
     /**
      * Deletes a completed or failed file that was not sent.
      *
-     * @param lapsed that it was sent before this moment counts no more
-     * @returns what it is instead, if it can't be deleted
+     * @param lapsed shares from before this moment are ended first
+     * @returns why it can't be deleted, or `deleted`
      */
     async delete(fileId: string, lapsed?: Date): Promise<'deleted' | 'sent' | 'open'> {
       return db.transaction(async (transaction) => {
@@ -358,7 +360,7 @@ export function openStore(db: Database) {
 
     /** Records that a file is sent to a conversation. @returns false if it is not completed, or gone */
     async share(fileId: string, conversationId: string): Promise<boolean> {
-      // The lock is the one that a deletion waits for.
+      // The lock makes a concurrent deletion wait.
       const rows = await db.sql(
         `with file as (select file_id from files where file_id = $1 and status = 'completed' for share)
           insert into shares as s (file_id, conversation_id, shared_at) select file_id, $2, $3 from file
@@ -369,7 +371,7 @@ export function openStore(db: Database) {
       return rows.length > 0;
     },
 
-    /** The ids of conversations that a file was sent to, `limit` at a time, in order, after the one given. */
+    /** The ids of the conversations that a file was sent to, in order, after `after`, `limit` at most. */
     async sharedWith(fileId: string, after: string, limit: number): Promise<string[]> {
       const rows = await db.sql<{ conversationId: string }>(
         `select conversation_id as "conversationId" from shares
@@ -379,7 +381,7 @@ export function openStore(db: Database) {
       return rows.map((row) => row.conversationId);
     },
 
-    /** Open uploads to which nothing has happened since `before`, the oldest first. */
+    /** Open uploads without activity since `before`, the oldest first. */
     async idle(before: Date, limit: number): Promise<File[]> {
       return db.sql<File>(
         `select ${columns} from files where ${open} and updated_at < $1

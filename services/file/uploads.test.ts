@@ -29,10 +29,10 @@ const log = openLog({ name: 'test', format: 'json', level: 'info', destination: 
 
 const mebibyte = 1024 * 1024;
 const limits = {
-  largestFile: 2048 * mebibyte,
-  smallestChunk: mebibyte,
-  largestChunk: 64 * mebibyte,
-  usualChunk: 8 * mebibyte,
+  maxFileBytes: 2048 * mebibyte,
+  minChunkBytes: mebibyte,
+  maxChunkBytes: 64 * mebibyte,
+  defaultChunkBytes: 8 * mebibyte,
   openUploads: 10,
 };
 

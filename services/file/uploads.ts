@@ -28,62 +28,61 @@ import { unavailable } from './storage/failures.ts';
 import type { OpenUpload, Storage } from './storage/storage.ts';
 import type { NewFile, Store } from './store.ts';
 
-/** A chunk as it arrives. */
 export interface ArrivingChunk {
   chunkId: number;
-  /** Content-Digest (RFC 9530), or nothing. */
+  /** Content-Digest (RFC 9530), or empty. */
   contentDigest: string;
-  /** How many bytes the client says that it will send. */
+  /** The number of bytes that the client announces. */
   announced: number | undefined;
   bytes: UploadBytes;
 }
 
-/** Uploads from their beginning to their end: what is recorded and what is stored, kept in step. */
+/** The life cycle of uploads: keeps the database and the store of contents consistent. */
 export interface Uploads {
   /**
-   * Begins an upload, and answers with what `answer` makes of it. If that fails, too, nothing stays of the upload.
+   * Begins an upload, and returns what `answer` makes of it. If anything fails, `answer` included, the upload is undone.
    *
    * @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_UPLOADS`, or what `answer` throws
    */
   begin<T>(file: NewFile, answer: (begun: File) => Promise<T>): Promise<T>;
-  /** Takes a chunk. @throws HubError as UploadChunk says */
+  /** Stores a chunk. @throws HubError as documented for UploadChunk */
   put(file: File, chunk: ArrivingChunk, signal: AbortSignal): Promise<Progress>;
-  /** What is there of an open upload, as the store itself says. */
+  /** The progress of an open upload, by the store's own list. */
   progress(file: File): Promise<Progress>;
   /**
-   * Completes an upload. Once begun it goes on, also if the caller goes: who asks again hears how it ended.
+   * Completes an upload. Once begun, it goes on even if the caller goes; a repeated call gets its result.
    *
    * @param checksum SHA-256 in lower-case hex
-   * @throws HubError as CompleteUpload says
+   * @throws HubError as documented for CompleteUpload
    */
   complete(fileId: string, userId: string, checksum: string, signal: AbortSignal): Promise<File>;
   /** Aborts an open upload. @returns false if it isn't open, or is being completed */
   abort(fileId: string, reason: string): Promise<boolean>;
-  /** Waits for uploads that are being completed. */
+  /** Waits for completions in flight. */
   stop(): Promise<void>;
 }
 
-/** Milliseconds after which a process that died while it completed an upload is replaced. */
+/** After this, another process may take over from one that died while it completed an upload. */
 const leaseMs = 10_000;
 const renewEvery = 3_000;
-/** How soon a call that waits for another process's completion sees its end. */
-const lookEvery = 100;
+/** How often a call that waits for another process's completion looks whether it has ended. */
+const lookEveryMs = 100;
 
 export interface UploadsOptions {
   store: Store;
   storage: Storage;
   limits: Limits;
   log: Logger;
-  /** Told that something is to be removed from the store. */
+  /** Called when something has to be removed from the store. */
   onRemoval: () => void;
 }
 
 export function openUploads({ store, storage, limits, log, onRemoval }: UploadsOptions): Uploads {
-  /** By file and checksum. */
+  /** By file id and checksum. */
   const completing = new Map<string, Promise<void>>();
   const stopped = new AbortController();
 
-  /** Asks the store which chunks it has, and records them: chunks uploaded by signed URLs are only found so. */
+  /** Asks the store for its chunks and records them: this is the only way to learn of chunks that were uploaded by signed URLs. */
   async function lookInto(file: File): Promise<Progress | undefined> {
     const asked = hubDate();
     const parts = file.uploadId === null ? [] : await storage.parts(uploadOf(file));
@@ -102,17 +101,17 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     return failed;
   }
 
-  /** Verifies an upload whose lease `by` has, and completes or fails it. */
+  /** Verifies an upload, whose lease `by` holds, and completes or fails it. */
   async function verify(file: File, checksum: string, by: string): Promise<void> {
     const { fileId } = file;
     const progress = await lookInto(file);
     if (progress !== undefined && progress.missing.length > 0) throw chunksMissing(progress.missing);
-    // Without parts it was assembled by a process that then died, unless the store has lost it.
+    // An upload that doesn't exist any more was assembled by a process that died, unless the store has lost it.
     if (progress === undefined && (await storage.size(fileId)) !== file.fileSize) {
       await fail(file, 'The store has lost the upload', by);
       throw uploadFailed();
     }
-    // Once more then, too: what was left behind goes with it.
+    // Repeated even if it was assembled before: that clears leftovers.
     await storage.assemble(uploadOf(file), file.chunkCount);
     const found = await hashOf(fileId, file.fileSize);
     if (found !== checksum || (file.expectedChecksum ?? found) !== found) {
@@ -126,7 +125,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     log.info({ file: fileId, size: file.fileSize }, 'upload completed');
   }
 
-  /** Lets a gateway put a chunk into the store by itself. @returns false if it has to come here */
+  /** Lets the gateway put a chunk into the store directly. @returns false if the bytes have to come here */
   async function handOver(file: File, chunkId: number, size: number, bytes: UploadBytes): Promise<boolean> {
     if (bytes.handOver === undefined) return false;
     const url = await storage.innerPartUrl?.(uploadOf(file), chunkId, size);
@@ -145,7 +144,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     return hash.digest('hex');
   }
 
-  /** The key of what should be there under a checksum already, if it is not. */
+  /** The key of the object that is recorded for a checksum, if the store has lost it. */
   async function lostContent(checksum: string): Promise<string | undefined> {
     const known = await store.findContent(checksum);
     if (known === undefined || (await storage.size(known.storageKey)) === known.size) return undefined;
@@ -156,7 +155,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
   /** Runs `verify` while renewing the lease. */
   async function verifyHeld(file: File, checksum: string, by: string): Promise<void> {
     const renewing = setInterval(() => {
-      // If the lease is lost, the completion itself is refused.
+      // If the lease is lost, `complete` of the store returns false.
       store.holdCompletion(file.fileId, { by, ms: leaseMs }).catch(() => {});
     }, renewEvery);
     try {
@@ -223,7 +222,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
           completing.set(name, work);
           await work;
         } else {
-          await sleep(lookEvery, undefined, { signal });
+          await sleep(lookEveryMs, undefined, { signal });
         }
       }
     },
@@ -239,7 +238,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
     },
   };
 
-  /** The error for a client whose upload the store has closed. */
+  /** The error for a client whose upload was closed in the store. */
   function closedMeans(file: File) {
     return async (error: unknown): Promise<never> => {
       if (error instanceof HubError && error.reason === 'UPLOAD_CLOSED') return refuseClosed(file);
@@ -257,7 +256,7 @@ function fail404(): never {
   throw fileNotFound();
 }
 
-/** @throws HubError ABORTED `UPLOAD_FAILED` while its upload was never opened in the store */
+/** @throws HubError ABORTED `UPLOAD_FAILED` if its upload was never opened in the store */
 function uploadOf({ fileId, uploadId }: File): OpenUpload {
   if (uploadId === null) throw uploadFailed();
   return { key: fileId, uploadId };

@@ -17,7 +17,7 @@ export interface ShownFile {
   file: File;
   /** Milliseconds without activity after which an upload is aborted. */
   lifetime: number;
-  /** URL of a gateway, without a slash at the end. */
+  /** URL of the gateway, without a slash at the end. */
   origin: string;
 }
 

@@ -6,13 +6,13 @@ import { readingContract } from './contract/reading.ts';
 import { uploadingContract } from './contract/uploading.ts';
 
 export interface ContractOptions {
-  /** Stands before each title. */
+  /** A prefix of all titles. */
   prefix?: string;
-  /** Titles of what this store is known not to do: they are left out. */
+  /** Titles of tests that this store is known to fail, and that are left out. */
   without?: readonly string[];
 }
 
-/** What every store must do. Each test has keys of its own, so that they may run at once. */
+/** The contract of a store of contents. Each test has keys of its own, so that they may run at once. */
 export function storageContract(test: TestFn, engine: Engine, options: ContractOptions = {}): void {
   const { prefix = '', without = [] } = options;
   const check: Check = (title, run) => {

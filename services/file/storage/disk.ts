@@ -8,13 +8,11 @@ import { openInnerServer } from './inner-server.ts';
 import { exactly } from './pieces.ts';
 import type { Storage, StoredPart } from './storage.ts';
 
-/** Bytes that are read at once. */
-const readSize = 128 * 1024;
-/** Milliseconds that `ping` may take. */
-const pingLimit = 2_000;
+const readBytes = 128 * 1024;
+const pingTimeoutMs = 2_000;
 
-/** Errors of a file system that is away, full, broken or not writable: all of them may be mended while the process runs. */
-const awayCodes = new Set(
+/** Errors of a file system that is unavailable, full, broken or not writable: an operator can mend them while the process runs. */
+const unavailableCodes = new Set(
   'EACCES EBUSY EDQUOT EFBIG EIO EMFILE ENFILE ENODEV ENOSPC ENOTDIR ENXIO EPERM EROFS ESTALE ETIMEDOUT'.split(' '),
 );
 
@@ -22,12 +20,12 @@ function codeOf(error: unknown): string | undefined {
   return error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
 }
 
-/** Waits for the file system, and turns its errors into `STORE_UNAVAILABLE`. */
+/** Awaits an operation of the file system, and turns such errors into `STORE_UNAVAILABLE`. */
 async function onDisk<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    throw awayCodes.has(codeOf(error) ?? '') ? unavailable(error) : error;
+    throw unavailableCodes.has(codeOf(error) ?? '') ? unavailable(error) : error;
   }
 }
 
@@ -39,11 +37,10 @@ async function onDisk<T>(work: Promise<T>): Promise<T> {
  *     objects/<key>/<number>          an object: the folder of its parts, moved here as a whole; nothing is copied
  *     removed/<key>.<uuid>/           what is being deleted
  *
- * A folder moves atomically, and whoever still writes to its old place finds nothing there: so an upload is open or closed
- * for everybody at once, in whatever process. Whatever a killed process leaves behind is outside `parts`, and goes when the
- * upload is assembled or removed.
+ * To move a folder is atomic, and a process that still writes to the old path finds nothing there: so an upload closes for all processes at
+ * once. What a killed process leaves behind is outside of `parts`, and is deleted when the upload is assembled or removed.
  *
- * The folders are made at the first use. Once they have been there, a store without them is one that is away.
+ * The folders are created at the first use. Once they have existed, a store without them is unavailable rather than empty.
  */
 export function openDiskStorage({ folder }: { folder: string }): Storage {
   const uploads = path.resolve(folder, 'uploads');
@@ -56,7 +53,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     await sync(path.dirname(uploads));
   }
 
-  /** Makes the folders, unless they have been made. */
+  /** Creates the folders at the first use. */
   async function ready(): Promise<void> {
     made ??= makeFolders();
     try {
@@ -67,7 +64,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     }
   }
 
-  /** What ENOENT means: that there is no such thing, and not that the whole store is away. */
+  /** Whether an error means that the file doesn't exist, rather than that the whole store is unavailable. */
   async function isAbsent(error: unknown): Promise<boolean> {
     if (codeOf(error) !== 'ENOENT') return false;
     try {
@@ -78,7 +75,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     }
   }
 
-  /** Waits for the file system. @returns undefined if what the work is about isn't there */
+  /** Awaits an operation of the file system. @returns undefined if the file or folder doesn't exist */
   async function ifThere<T>(work: Promise<T>): Promise<T | undefined> {
     try {
       return await onDisk(work);
@@ -105,26 +102,26 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     return parts;
   }
 
-  /** Moves a folder away, to be deleted. @returns whether it was there */
-  async function takeAway(place: string): Promise<boolean> {
+  /** Moves a folder away, to be deleted. @returns whether it existed */
+  async function moveAway(place: string): Promise<boolean> {
     const away = rename(place, path.join(removed, `${path.basename(place)}.${randomUUID()}`));
     return (await ifThere(away.then(() => true))) ?? false;
   }
 
-  /** Deletes what was taken away under a key, also what a process that was killed had taken. */
-  async function deleteTaken(key: string): Promise<void> {
+  /** Deletes what was moved away under a key, also by a process that was killed. */
+  async function deleteMovedAway(key: string): Promise<void> {
     const names = (await onDisk(readdir(removed))).filter((name) => name.startsWith(`${key}.`));
     for (const name of names) await onDisk(rm(path.join(removed, name), { recursive: true, force: true }));
   }
 
   const storage: Storage = {
-    smallestPart: 1,
+    minPartBytes: 1,
 
     async open(key) {
       checkKey(key);
       await ready();
       const parts = path.join(uploads, key, 'parts');
-      // The root itself is not made again: see above.
+      // The root folder is not created again: without it the store is unavailable.
       for (const each of [path.dirname(parts), parts]) {
         if ((await ifThere(makeFolder(each))) === undefined) throw unavailable(new Error(`${uploads} is not there`));
       }
@@ -138,7 +135,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       await ready();
       const parts = path.join(uploads, key, 'parts');
       const temporary = path.join(uploads, key, randomUUID());
-      // Opened first: it can be synced even if the upload is assembled right after the part has come into it.
+      // Opened first, so that it can be synced even if the upload is assembled right after the rename.
       await using place = await ifThere(open(parts));
       await using file = place && (await ifThere(open(temporary, 'wx')));
       if (place === undefined || file === undefined) throw uploadClosed();
@@ -149,7 +146,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
         const moved = await ifThere(rename(temporary, path.join(parts, String(number))).then(() => true));
         if (moved === undefined) throw uploadClosed();
       } catch (error) {
-        // If that fails, the file goes with the upload.
+        // If this fails, the file is deleted with the upload.
         await rm(temporary, { force: true }).catch(() => {});
         throw error;
       }
@@ -179,8 +176,8 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       if ((await ifThere(stat(object))) === undefined) throw uploadClosed();
       await onDisk(sync(objects));
       await ifThere(sync(upload));
-      await takeAway(upload);
-      await deleteTaken(key);
+      await moveAway(upload);
+      await deleteMovedAway(key);
     },
 
     async size(key) {
@@ -196,7 +193,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
       const there = parts.length > 0 || (await ifThere(stat(path.join(objects, key)))) !== undefined;
       if (!there || parts.reduce((sum, { size }) => sum + size, 0) < end) throw contentMissing();
       // One buffer for all pieces: a piece is no longer used when the next one is requested.
-      const buffer = Buffer.allocUnsafeSlow(Math.max(0, Math.min(readSize, end - start)));
+      const buffer = Buffer.allocUnsafeSlow(Math.max(0, Math.min(readBytes, end - start)));
       let offset = 0;
       for (const { number, size } of parts) {
         const [from, to] = [Math.max(start - offset, 0), Math.min(end - offset, size)];
@@ -220,11 +217,11 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
     async remove(key) {
       checkKey(key);
       await ready();
-      // The upload first: after that no process can assemble an object from it.
+      // The upload first, so that no process can assemble an object from it afterwards.
       for (const place of [path.join(uploads, key), path.join(objects, key)]) {
-        if (await takeAway(place)) await onDisk(sync(path.dirname(place)));
+        if (await moveAway(place)) await onDisk(sync(path.dirname(place)));
       }
-      await deleteTaken(key);
+      await deleteMovedAway(key);
     },
 
     async ping() {
@@ -232,7 +229,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
         Promise.all([uploads, objects, removed].map((each) => access(each, constants.W_OK | constants.X_OK))),
       );
       try {
-        await within(pingLimit, answer, () => new Error(`no answer within ${pingLimit} ms`));
+        await within(pingTimeoutMs, answer, () => new Error(`no answer within ${pingTimeoutMs} ms`));
       } catch (error) {
         throw unavailable(error);
       }
@@ -246,7 +243,7 @@ export function openDiskStorage({ folder }: { folder: string }): Storage {
   return storage;
 }
 
-/** @returns true, also if it was there already */
+/** @returns true, also if it existed already */
 async function makeFolder(place: string): Promise<true> {
   try {
     await mkdir(place);

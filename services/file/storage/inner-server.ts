@@ -6,34 +6,33 @@ import { hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Storage } from './storage.ts';
 
-/** Gives contents to gateways on this machine, over HTTP: it costs a fraction of what the same bytes cost as messages of gRPC. */
+/** Serves contents over HTTP to gateways on this machine, at a fraction of the cost of gRPC messages. */
 export interface InnerServer {
-  /** A URL that answers GET with an object or a range of it. It is good for `lifetime` and nothing else. */
+  /** A URL for GET of an object or a range of it, valid for `lifetimeMs`. */
   urlOf(key: string): Promise<string>;
   close(): Promise<void>;
 }
 
-/** Milliseconds that a URL is good for: a gateway uses it at once, and again where a connection has broken. */
-const lifetime = 3_600_000;
-/** Milliseconds without a byte after which a connection is closed. Longer than gateways wait for a client that takes nothing. */
-const silence = 60_000;
+/** A gateway uses a URL at once, and again if its connection breaks. */
+const lifetimeMs = 3_600_000;
+/** A connection without any bytes is closed after this: longer than gateways wait for a client that reads nothing. */
+const idleTimeoutMs = 60_000;
 const maxConnections = 1_000;
-/** Bytes that a connection holds for a reader who takes nothing, beside one piece. */
 const highWaterMark = 128 * 1024;
 
 export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerServer {
   const secret = randomBytes(32);
   const sign = (text: string) => createHmac('sha256', secret).update(text).digest('base64url');
-  const server = createServer({ highWaterMark, keepAliveTimeout: silence }, (request, response) => {
+  const server = createServer({ highWaterMark, keepAliveTimeout: idleTimeoutMs }, (request, response) => {
     void answer(request, response).catch((error: unknown) => {
-      // What was begun must not look whole.
+      // An answer that was begun must not look complete.
       if (response.headersSent) response.destroy();
       else response.writeHead(error instanceof HubError && error.kind === 'NOT_FOUND' ? 404 : 503).end();
     });
   });
   server.maxConnections = maxConnections;
-  server.timeout = silence;
-  // The gRPC server is what the process lives for.
+  server.timeout = idleTimeoutMs;
+  // This server alone must not keep the process running.
   server.unref();
   let listening: Promise<string> | undefined;
 
@@ -43,7 +42,7 @@ export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerS
     return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   }
 
-  /** The key that a request may read; undefined if none. */
+  /** The key that the request's URL permits to read; undefined if the URL is invalid. */
   function keyOf({ url = '' }: IncomingMessage): string | undefined {
     const [, key, until, signature] = /^\/([\w-]{1,64})\/(\d{1,16})\/([\w-]{43})$/.exec(url) ?? [];
     if (key === undefined || until === undefined || signature === undefined) return undefined;
@@ -71,7 +70,7 @@ export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerS
     if (range === null) response.writeHead(200, headers);
     else response.writeHead(206, { ...headers, 'Content-Range': `bytes ${start}-${end - 1}/${size}` });
     for await (const piece of storage.read(key, { start, end }, gone.signal)) {
-      // Whoever reads may use the piece's memory again for the next one.
+      // Awaited, since the reader reuses the memory of the piece for the next one.
       await written(response, piece);
     }
     response.end();
@@ -80,7 +79,7 @@ export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerS
   return {
     async urlOf(key) {
       const origin = await (listening ??= listen());
-      const until = hubTime() + lifetime;
+      const until = hubTime() + lifetimeMs;
       return `${origin}/${key}/${until}/${sign(`${key}/${until}`)}`;
     },
 
@@ -95,7 +94,7 @@ export function openInnerServer(storage: Pick<Storage, 'read' | 'size'>): InnerS
   };
 }
 
-/** Settled once the system has taken a piece; that of a connection that is closed never comes to it. */
+/** Fulfilled once the kernel has accepted the piece; rejected if the connection closes. */
 function written(response: ServerResponse, piece: Uint8Array): Promise<void> {
   return new Promise((resolve, reject) => {
     const onClose = () => reject(new Error('the reader has gone'));

@@ -55,7 +55,7 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
   // Imported only now, so that a process loads the library of one store.
   if (folder !== undefined) {
     const { openDiskStorage } = await import('./disk.ts');
-    return sparing(openDiskStorage({ folder }));
+    return withBreakers(openDiskStorage({ folder }));
   }
   const { S3_ACCESS_KEY: accessKey, S3_SECRET_KEY: secretKey } = config;
   const { S3_UPLOAD_ACCESS_KEY: uploadAccessKey, S3_UPLOAD_SECRET_KEY: uploadSecretKey } = config;
@@ -78,9 +78,9 @@ export async function openStorage(config: Config<typeof storageSettings>, { log 
     }),
     log,
   });
-  if (config.S3_DIRECT_UPLOADS) return sparing(storage);
+  if (config.S3_DIRECT_UPLOADS) return withBreakers(storage);
   const { partUrl: _direct, ...indirect } = storage;
-  return sparing(indirect);
+  return withBreakers(indirect);
 }
 
 /** The store as something that a process waits for when it starts. */
@@ -95,7 +95,7 @@ export function storageEngine(config: Config<typeof storageSettings>, storage: S
       try {
         await storage.ping();
       } catch (error) {
-        // It answers, but not us, or not as an S3 does.
+        // The store has answered, but refuses us or is no S3.
         if (error instanceof Answered) throw refusalOf(what, error.cause);
         throw error;
       }
@@ -109,10 +109,10 @@ function refusalOf(what: string, cause: unknown): ConfigError {
   return new ConfigError([`${isOfKeys ? 'S3_ACCESS_KEY, S3_SECRET_KEY' : 'S3_ENDPOINT'}: ${what} refuses: ${text}`]);
 }
 
-/** A store that is hardly asked while it doesn't answer. One that is full still tells what it has, and removes it. */
-function sparing(storage: Storage): Storage {
+/** The store behind circuit breakers. Writing has its own, since a full store can still read and remove. */
+function withBreakers(storage: Storage): Storage {
   const breaker = () => new Breaker('STORE_UNAVAILABLE');
-  // A key that can't be removed is tried again and again, and says nothing of the rest.
+  // Removing has its own as well: a key that can't be removed is retried for ever, and says nothing about the store.
   const [writing, other, removing] = [breaker(), breaker(), breaker()];
   return {
     ...storage,

@@ -1,15 +1,15 @@
 import type { Bytes } from './storage.ts';
 
 /**
- * The pieces of `bytes`, of which none is empty. Ends well only if they are exactly `size` bytes and `bytes` itself has
- * ended well; with the signal's reason as soon as it aborts, even while a piece is being waited for.
+ * Passes on the pieces of `bytes` that are not empty. Completes only if `bytes` does and has exactly `size` bytes. Throws the signal's
+ * reason as soon as it aborts, even while waiting for a piece.
  *
- * @throws RangeError if there are more or fewer bytes: a bug of the caller, who has promised the number
+ * @throws RangeError if there are more or fewer bytes, which is a bug of the caller
  */
 export async function* exactly(bytes: Bytes, size: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
   signal.throwIfAborted();
   const source = bytes[Symbol.asyncIterator]();
-  // One promise for each piece: one for all of them would hold on to every piece until the end.
+  // A new promise for each piece: a single one would keep all pieces in memory until the end (Promise.race).
   let interrupt: (reason: unknown) => void = () => {};
   const abort = () => interrupt(signal.reason);
   signal.addEventListener('abort', abort);
@@ -31,7 +31,7 @@ export async function* exactly(bytes: Bytes, size: number, signal: AbortSignal):
     if (left > 0) throw new RangeError(`There are ${size - left} bytes, not ${size}`);
   } finally {
     signal.removeEventListener('abort', abort);
-    // Not waited for: a source that hangs would hang in this as well.
+    // Not awaited: a source that hangs may hang here, too.
     if (!ended) source.return?.().catch(() => {});
   }
 }

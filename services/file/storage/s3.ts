@@ -191,7 +191,7 @@ export function openS3Storage(options: S3Options): Storage {
   }
 
   return {
-    smallestPart: 5 * mebibyte,
+    minPartBytes: 5 * mebibyte,
 
     async open(key) {
       checkKey(key);

@@ -5,7 +5,7 @@ import { hubDate } from '#lib/clock.ts';
 export interface Credentials {
   accessKey: string;
   secretKey: string;
-  /** Only temporary ones have it. */
+  /** Only temporary credentials have one. */
   sessionToken?: string;
 }
 
@@ -17,13 +17,14 @@ export interface SigningScope {
 
 const algorithm = 'AWS4-HMAC-SHA256';
 
-/** Stands for the digest of a body that is not part of the signature. */
+/** In place of the digest, if the body is not signed. */
 const unsignedPayload = 'UNSIGNED-PAYLOAD';
 
 /**
- * The headers that a request needs, `given` and Authorization among them: AWS Signature Version 4
- * (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html). All headers in `given`, whose names are in
- * lower case, are signed; the body is if it is given.
+ * Signs a request (AWS Signature Version 4, https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html). All headers in
+ * `given`, with names in lower case, are signed; the body is signed if it is given.
+ *
+ * @returns all headers of the request, including `given` and authorization
  */
 export function authorize(
   method: string,
@@ -50,9 +51,8 @@ export function authorize(
 }
 
 /**
- * A URL that is a permission in itself, for `lifetime` seconds, for a request with exactly this method, path and query and
- * these headers, whatever else it has
- * (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html).
+ * Makes a presigned URL, valid for `lifetime` seconds, for requests with exactly this method, path, query and `required` headers; other
+ * headers are free (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html).
  */
 export function presign(
   method: string,
@@ -119,7 +119,7 @@ function timestamp(): string {
     .replace(/[-:]|\.\d+/g, '');
 }
 
-/** The query in the order of the names, with everything escaped but what RFC 3986 calls unreserved. */
+/** The query sorted by name, with everything percent-encoded but RFC 3986's unreserved characters. */
 function canonicalQuery(url: URL): string {
   const pairs = [...url.searchParams].map(([name, value]) => `${escaped(name)}=${escaped(value)}`);
   return pairs.toSorted().join('&');

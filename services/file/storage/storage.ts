@@ -1,13 +1,12 @@
 /**
- * The port to the store of contents. Two adapters: a folder on disk (`disk.ts`), on a laptop, and S3 (`s3.ts`); both pass
- * `contract.ts`.
+ * The port to the store of contents. Two adapters: a folder on disk (`disk.ts`), on a laptop, and S3 (`s3.ts`); both pass `contract.ts`.
  *
- * Nothing is ever held whole: bytes come and go as streams, and the pace is that of the slower side.
+ * Contents are streamed with backpressure, and never held in memory as a whole.
  */
 
-/** An upload that takes parts. */
+/** An open upload. */
 export interface OpenUpload {
-  /** What the content is kept under. Letters, digits and hyphens, at most 64; never used again for anything else. */
+  /** The key of the content: up to 64 letters, digits and hyphens, never reused for another content. */
   key: string;
   /** What `open` returned. */
   uploadId: string;
@@ -22,41 +21,38 @@ export interface StoredPart {
   storedAt: Date;
 }
 
-/** Bytes as they come. A piece may be overwritten once the next one is requested. */
+/** A stream of bytes. A piece may be overwritten once the next one is requested. */
 export type Bytes = AsyncIterable<Uint8Array>;
 
 /**
- * Every method throws HubError UNAVAILABLE `STORE_UNAVAILABLE`, with a delay, if the store is away, full, doesn't answer in time,
- * refuses, or answers what nobody understands; what else it throws is said beside it. A store that is away is never taken for one that has nothing.
+ * Every method throws HubError UNAVAILABLE `STORE_UNAVAILABLE`, with a delay, if the store is unavailable or full, times out, refuses, or
+ * gives an unreadable answer; further errors are documented with each method. An unavailable store is never taken for an empty one.
  */
 export interface Storage {
-  /** The least bytes that a part but the last may have. */
-  readonly smallestPart: number;
+  /** The minimum size of all parts but the last, in bytes. */
+  readonly minPartBytes: number;
 
-  /**
-   * Opens an upload under a new key. One that fails may open it all the same, and later than it fails, unless what it throws is
-   * NotTried.
-   */
+  /** Opens an upload under a new key. If this fails, the upload may still be opened, even later, unless the error is NotTried. */
   open(key: string): Promise<string>;
 
   /**
-   * Stores a part, and replaces the one that was there. Returns once the bytes are durable.
+   * Stores a part, replacing an earlier one with its number. Returns once the bytes are durable.
    *
-   * If `bytes` throws, that is thrown, and nothing has changed; likewise, with the signal's reason, if `signal` aborts it.
+   * If `bytes` throws, that error is thrown and nothing changes; the same goes for the signal's reason if it aborts.
    *
-   * @param size how many bytes there will be; `bytes` yields exactly as many, or throws
+   * @param size the number of bytes; `bytes` yields exactly that many, or throws
    * @throws HubError ABORTED `UPLOAD_CLOSED` if the upload was assembled or removed
    */
   writePart(upload: OpenUpload, number: number, size: number, bytes: Bytes, signal: AbortSignal): Promise<void>;
 
-  /** The parts that are there, by number; undefined if there is no such upload, or not any more. */
+  /** The stored parts, in order; undefined if the upload doesn't exist any more. */
   parts(upload: OpenUpload): Promise<StoredPart[] | undefined>;
 
   /**
-   * Makes one object of the parts 0 to `count` - 1, all of which are there, and closes the upload. None make an empty object.
-   * Repeated, also by another process, it changes nothing.
+   * Makes one object of the parts 0 to `count` - 1, which must all be stored, and closes the upload. Without parts the object is empty. May
+   * be repeated, also by another process.
    *
-   * @throws HubError ABORTED `UPLOAD_CLOSED` if there is neither such an upload nor the object
+   * @throws HubError ABORTED `UPLOAD_CLOSED` if neither the upload nor the object exists
    */
   assemble(upload: OpenUpload, count: number): Promise<void>;
 
@@ -64,36 +60,36 @@ export interface Storage {
   size(key: string): Promise<number | undefined>;
 
   /**
-   * Reads an object from byte `start` up to byte `end`, exclusive. To stop before the end, leave the loop.
+   * Reads an object from byte `start` to byte `end`, exclusive. The loop may be left early.
    *
    * @throws HubError NOT_FOUND `CONTENT_MISSING` if there is no such object, or it is shorter
    */
   read(key: string, range: { start: number; end: number }, signal: AbortSignal): Bytes;
 
-  /** Removes whatever is under a key: the object, and uploads with all their parts. Repeated, it changes nothing. */
+  /** Removes everything under a key: the object, and uploads with all their parts. May be repeated. */
   remove(key: string): Promise<void>;
 
   /**
-   * A URL that takes one part by PUT, without a token, straight from the client; the store itself sees to it that it is this
-   * part, of this size, in this time, and that the URL is good for nothing else. Missing where a store can't do that.
+   * A URL to which the client can PUT one part directly, without a token. The store itself enforces the part, its size and the lifetime.
+   * Missing where a store can't do that.
    *
    * @param lifetime seconds
    */
   partUrl?(upload: OpenUpload, number: number, size: number, lifetime: number): Promise<string>;
 
   /**
-   * Such a URL for a gateway of ours, not for clients: it leads to where this process reaches the store. Missing where a store
-   * can't do that, and undefined where it isn't allowed to.
+   * Such a URL for our own gateways, at the endpoint at which this process reaches the store. Missing where a store can't do that, and
+   * undefined where it lacks the credentials.
    */
   innerPartUrl?(upload: OpenUpload, number: number, size: number): Promise<string | undefined>;
 
   /**
-   * A URL for a gateway of ours, not for clients, that answers GET with an object or ranges of it, where this process reaches the
-   * store. Missing where a store can't do that, and undefined where it isn't allowed to.
+   * A URL for our own gateways to GET an object or ranges of it, at the endpoint at which this process reaches the store. Missing where a
+   * store can't do that, and undefined where it lacks the credentials.
    */
   innerUrl?(key: string): Promise<string | undefined>;
 
-  /** Whether the store answers, within 2 s. */
+  /** Fulfilled if the store answers within 2 s. */
   ping(): Promise<void>;
 
   close(): Promise<void>;

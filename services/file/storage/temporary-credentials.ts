@@ -3,27 +3,26 @@ import { refused, unavailable } from './failures.ts';
 import { authorize, type Credentials } from './signature.ts';
 import { fieldOf } from './xml.ts';
 
-/** Milliseconds that the store may take to give out credentials. */
-const limit = 5_000;
-/** How long credentials of MinIO may live. */
+const timeoutMs = 5_000;
+/** The limits of MinIO. */
 const minLifetimeSeconds = 900;
 const maxLifetimeSeconds = 7 * 24 * 3600;
-/** Of a store, or of a proxy before it, that is away or has too much to do. */
-const passingStatuses = new Set([408, 429, 502, 503, 504]);
-const passingCodes = new Set(['InternalError', 'ServiceUnavailable', 'SlowDown', 'XMinioServerNotInitialized']);
+/** Statuses of a store, or a proxy in front of it, that is unavailable or overloaded. */
+const transientStatuses = new Set([408, 429, 502, 503, 504]);
+const transientCodes = new Set(['InternalError', 'ServiceUnavailable', 'SlowDown', 'XMinioServerNotInitialized']);
 
 const noUploadUrls =
   'The file store gives out no keys for upload URLs: set S3_UPLOAD_ACCESS_KEY and S3_UPLOAD_SECRET_KEY, or S3_DIRECT_UPLOADS=false';
 
-/** What the holder of a URL may come to do at the very worst. */
+/** The only action that temporary credentials allow. */
 export type Action = 's3:PutObject' | 's3:GetObject';
 
 /**
- * Allows one thing in a bucket.
+ * The policy for one action in a bucket.
  *
- * For whom is to write, reading must be out: MinIO lets an unsigned `x-amz-copy-source` header turn a PUT of a part into a copy of any object that
- * the key may read. The second rule is against CVE-2026-41145, of which the last public MinIO suffers: with this header it
- * checks no signature at all.
+ * Credentials for writing must not allow reading: MinIO lets an unsigned `x-amz-copy-source` header turn the PUT of a part into a copy of
+ * any object that the key may read. The second statement is against CVE-2026-41145 in the last public MinIO, which checks no signature on
+ * requests with this header.
  */
 function policyFor(bucket: string, action: Action): string {
   const what = { Action: [action], Resource: [`arn:aws:s3:::${bucket}/*`] };
@@ -48,9 +47,10 @@ export interface TemporaryCredentialsOptions {
 }
 
 /**
- * Gives credentials that sign URLs, may do nothing but `action`, and live at least `lifetime` seconds more: from MinIO's AssumeRole.
+ * Gets temporary credentials from MinIO's AssumeRole, to sign URLs: they allow nothing but `action`, and live at least `lifetime` seconds
+ * more.
  *
- * They throw HubError UNAVAILABLE `STORE_UNAVAILABLE`, where the store has no such thing with a message that says what to set instead.
+ * They throw HubError UNAVAILABLE `STORE_UNAVAILABLE`; for a store without AssumeRole its message says what to set instead.
  */
 export function openTemporaryCredentials(
   options: TemporaryCredentialsOptions,
@@ -60,9 +60,9 @@ export function openTemporaryCredentials(
   return async (lifetime) => {
     const now = hubTime();
     if (current === undefined || current.until < now + lifetime * 1000) {
-      // Well above, so that one set serves many URLs.
+      // Longer than needed, so that one set serves many URLs.
       const duration = Math.min(Math.max(2 * lifetime, 3600, minLifetimeSeconds), maxLifetimeSeconds);
-      // A minute less, for what clocks differ by and an answer takes.
+      // A minute less, for differing clocks and the latency of the answer.
       const asked = {
         credentials: assumeRole(options, action, duration),
         until: now + Math.max(duration - 60, lifetime) * 1000,
@@ -76,7 +76,7 @@ export function openTemporaryCredentials(
   };
 }
 
-/** https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, without a role, as MinIO has it. */
+/** https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html, without a role, as in MinIO. */
 async function assumeRole(
   options: TemporaryCredentialsOptions,
   action: Action,
@@ -95,7 +95,7 @@ async function assumeRole(
   let response: Response;
   let text: string;
   try {
-    const signal = AbortSignal.timeout(limit);
+    const signal = AbortSignal.timeout(timeoutMs);
     response = await fetch(url, { method: 'POST', headers, body, redirect: 'manual', signal });
     text = await response.text();
   } catch (error) {
@@ -110,7 +110,7 @@ async function assumeRole(
   const code = fieldOf(text, 'Code') ?? '';
   const reason = `${code} ${fieldOf(text, 'Message') ?? `HTTP status ${response.status}`}`.trim();
   const failure = new Error(`The S3 store gives out no temporary credentials (AssumeRole: ${reason})`);
-  // One that has no AssumeRole may answer 500 as well as 400.
-  if (passingStatuses.has(response.status) || passingCodes.has(code)) throw unavailable(failure);
+  // A store without AssumeRole may answer 500 as well as 400.
+  if (transientStatuses.has(response.status) || transientCodes.has(code)) throw unavailable(failure);
   throw refused(failure, action === 's3:PutObject' ? noUploadUrls : undefined);
 }

@@ -6,14 +6,13 @@ import { exactly } from './pieces.ts';
 import type { Bytes } from './storage.ts';
 import { fieldOf } from './xml.ts';
 
-/** Milliseconds that a store may keep us waiting without any progress. The time that the other side takes doesn't count. */
-const idleLimit = 30_000;
-/** Milliseconds that a connection may take. */
-const connectLimit = 5_000;
-/** Bytes of an answer that is read for its error code. */
-const largestRefusal = 64 * 1024;
-/** Bytes that are given on at once. */
-const pieceSize = 128 * 1024;
+/** How long a store may make no progress. The time that the other side takes doesn't count. */
+const idleTimeoutMs = 30_000;
+const connectTimeoutMs = 5_000;
+/** The maximum size of an error answer. */
+const maxRefusalChars = 64 * 1024;
+/** The size of the pieces that are passed on. */
+const pieceBytes = 128 * 1024;
 
 /** A request to the store, signed. */
 export interface SignedRequest {
@@ -22,7 +21,7 @@ export interface SignedRequest {
   headers: Record<string, string>;
 }
 
-/** An answer of the store that is not success: its status, and what S3 calls the reason (`NoSuchKey`). */
+/** An error answer of the store: its status and S3's error code (`NoSuchKey`). */
 export class Refusal extends Error {
   readonly status: number;
   readonly code: string;
@@ -36,18 +35,18 @@ export class Refusal extends Error {
 }
 
 /**
- * Whether a request failed on a connection that was kept open and that the store had closed meanwhile, as it does when it
- * restarts: it is worth another try at once, on a new one.
+ * Whether a request failed because the store had closed its kept-alive connection, for example in a restart: it can be repeated at once on
+ * a new connection.
  */
 export function wasClosed(request: ClientRequest, error: Error): boolean {
   const { code } = error as NodeJS.ErrnoException;
-  // The listener goes when an answer comes.
+  // The listener is removed when an answer comes.
   return request.reusedSocket && request.listenerCount('response') > 0 && (code === 'ECONNRESET' || code === 'EPIPE');
 }
 
 /**
- * Sends `size` bytes. The last of them is sent only when `bytes` has ended well, so that the store never has all of a body
- * that isn't to be stored; from then on, the signal has no effect any more.
+ * Sends `size` bytes. The last byte is sent only when `bytes` has completed, so that the store never gets the whole of a body that must not
+ * be stored. After that the signal has no effect any more.
  *
  * @throws Refusal, HubError `STORE_UNAVAILABLE`, the signal's reason, or what `bytes` throws
  */
@@ -63,7 +62,7 @@ export async function send(
   }
 }
 
-/** @returns `closed` if nothing was sent, since there was no connection any more */
+/** @returns `closed` if nothing was sent, because the connection had been closed */
 async function sendThrough(
   agent: Agent | false,
   signed: SignedRequest,
@@ -72,7 +71,7 @@ async function sendThrough(
   signal: AbortSignal,
 ): Promise<'sent' | 'closed'> {
   signal.throwIfAborted();
-  // Ends the wait for bytes, and `interrupt` the wait for the store.
+  // This ends the wait for bytes; `interrupt` ends the wait for the store.
   const failed = new AbortController();
   let interrupt: (reason: unknown) => void = () => {};
   const fail = (reason: unknown) => {
@@ -80,8 +79,8 @@ async function sendThrough(
     interrupt(failed.signal.reason);
   };
   const abort = () => fail(signal.reason);
-  const watch = watchdog(() => fail(unavailable(new Error(`no progress for ${idleLimit} ms`))));
-  /** Waits for the store to do something. */
+  const watch = watchdog(() => fail(unavailable(new Error(`no progress for ${idleTimeoutMs} ms`))));
+  /** Waits for the store, up to `idleTimeoutMs`. */
   function until<T>(begin: (done: (value: T) => void) => void): Promise<T> {
     return new Promise((resolve, reject) => {
       if (failed.signal.aborted) return reject(failed.signal.reason as Error);
@@ -94,8 +93,8 @@ async function sendThrough(
     });
   }
 
-  // The store looks at the request before it asks for the body: a refusal then costs nothing, and is always read, which it
-  // is not by those who are busy sending while the connection is closed. Nobody asks for a body that is empty.
+  // With `Expect: 100-continue` the store answers before the body is sent: so a refusal costs nothing and is always read, whereas a sender
+  // might only see the connection close. Not with an empty body, for which no 100 is sent.
   const headers = size > 0 ? { ...signed.headers, expect: '100-continue' } : signed.headers;
   const request = open(agent, { ...signed, headers });
   let step: 'asking' | 'sending' | 'sent' = 'asking';
@@ -122,8 +121,8 @@ async function sendThrough(
       left -= piece.byteLength;
       const now = left > 0 ? piece : piece.subarray(0, -1);
       if (left === 0) last = Uint8Array.of(piece.at(-1)!);
-      // Waits until the kernel has it all, since the piece may be reused then. It has buffers of its own, so the connection
-      // doesn't run dry meanwhile.
+      // Waits until the kernel has accepted the piece, whose memory may be reused after that. The kernel's buffers keep the connection busy
+      // meanwhile.
       if (now.byteLength > 0) {
         await until<void>((done) => void request.write(now, (error) => (error ? fail(unavailable(error)) : done())));
       }
@@ -161,14 +160,14 @@ export async function* receive(
 ): AsyncGenerator<Uint8Array, void> {
   signal.throwIfAborted();
   let request: ClientRequest | undefined;
-  const watch = watchdog(() => request?.destroy(new Error(`no progress for ${idleLimit} ms`)));
+  const watch = watchdog(() => request?.destroy(new Error(`no progress for ${idleTimeoutMs} ms`)));
   const abort = () => request?.destroy(new Error('aborted'));
-  /** Waits for the head of the answer. */
+  /** Waits for the response's head. */
   function ask(agent: Agent | false): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const asking = open(agent, signed);
       request = asking;
-      // Stays on: errors come here as well when nobody is waiting.
+      // The listener stays: later errors must be handled as well.
       asking.on('error', (error) => (wasClosed(asking, error) ? resolve(ask(false)) : reject(error)));
       asking.once('response', resolve);
       asking.end();
@@ -178,14 +177,14 @@ export async function* receive(
   try {
     watch.start();
     const response = await ask(agent);
-    // Node's parser, which is called first, has copied what it hands on.
+    // Node's HTTP parser runs first and has copied the bytes.
     const { socket } = response;
     socket.on('data', release);
     request!.on('close', () => socket.off('data', release));
     if (response.statusCode !== 200 && response.statusCode !== 206) throw await readRefusal(response);
     const length = response.headers['content-length'];
     if (length !== String(size)) {
-      // A shorter object has less of the range. Who sends the whole of it, or doesn't say how much there is, knows no ranges.
+      // A shorter object gives a shorter range. A server that sends the whole object, or no length, doesn't support ranges.
       const code = response.statusCode === 206 && length !== undefined ? 'InvalidRange' : '';
       throw new Refusal(
         response.statusCode,
@@ -193,9 +192,9 @@ export async function* receive(
         `${length ?? 'Any number of'} bytes are offered of a range of ${size}`,
       );
     }
-    // They come in pieces of 64 KiB at most, each of which would cost as much on its way as a large one. The buffer is
-    // used again, as the port allows.
-    const buffer = Buffer.allocUnsafeSlow(Math.min(pieceSize, size));
+    // Chunks of 64 KiB at most are collected into larger pieces, since each piece has a fixed cost. The buffer is reused, as the port
+    // allows.
+    const buffer = Buffer.allocUnsafeSlow(Math.min(pieceBytes, size));
     let filled = 0;
     for await (const part of response as AsyncIterable<Buffer>) {
       for (let taken = 0; taken < part.byteLength;) {
@@ -217,18 +216,18 @@ export async function* receive(
   } finally {
     signal.removeEventListener('abort', abort);
     watch.end();
-    // Without effect on a connection whose answer has been read to its end.
+    // No effect if the answer has been read to its end.
     request?.destroy();
   }
 }
 
-/** Bites if a wait for the store lasts too long. */
-function watchdog(bite: () => void) {
+/** Calls `onStall` if a wait for the store takes too long. */
+function watchdog(onStall: () => void) {
   let since: number | undefined;
-  // One timer that looks now and then is cheaper than one for each wait.
+  // One interval is cheaper than a timer for each wait.
   const timer = setInterval(() => {
-    if (since !== undefined && performance.now() - since > idleLimit) bite();
-  }, idleLimit / 10);
+    if (since !== undefined && performance.now() - since > idleTimeoutMs) onStall();
+  }, idleTimeoutMs / 10);
   return {
     start() {
       since = performance.now();
@@ -242,21 +241,21 @@ function watchdog(bite: () => void) {
   };
 }
 
-/** Opens a request, which fails if no connection is had in time. */
+/** Opens a request, which fails if it isn't connected in time. */
 function open(agent: Agent | false, { method, url, headers }: SignedRequest): ClientRequest {
   const request = httpOf(url.protocol).request(url, { method, headers, agent });
-  limitConnecting(request, connectLimit);
+  limitConnecting(request, connectTimeoutMs);
   return request;
 }
 
-/** What an answer that is not success says. */
+/** Reads an error answer. */
 async function readRefusal(response: IncomingMessage): Promise<Error> {
   const status = response.statusCode!;
   let text = '';
   try {
     for await (const piece of response.setEncoding('utf8')) {
       text += piece;
-      if (text.length > largestRefusal) break;
+      if (text.length > maxRefusalChars) break;
     }
   } catch (error) {
     return unavailable(error);

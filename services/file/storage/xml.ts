@@ -1,11 +1,11 @@
 /**
- * What an S3 answers in XML, read by the names of its elements: they say enough, and their roots are not called the same by every S3 (moto:
- * `ListPartsResponse`). All values are text: an upload id that is a number for us would not come back as it was.
+ * Reads S3's XML answers by the names of elements, whatever the root: S3s name it differently (moto: `ListPartsResponse`). All values are
+ * text: an upload id that looks like a number must be returned unchanged.
  */
 
 const entities: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 
-/** The text of the first element of this name that has only text; undefined if there is none, or it is empty. */
+/** The text of the first element with this name and only text in it; undefined if there is none, or it is empty. */
 export function fieldOf(xml: string, name: string): string | undefined {
   const text = new RegExp(`<${name}(?:\\s[^>]*)?>([^<]+)</${name}>`).exec(xml)?.[1];
   return text?.replace(/&(?:#(\d+)|#x([\da-f]+)|(\w+));/gi, (whole, decimal?: string, hex?: string, named = '') => {
@@ -15,7 +15,7 @@ export function fieldOf(xml: string, name: string): string | undefined {
   });
 }
 
-/** What is in each element of this name. */
+/** The content of each element with this name. */
 export function elementsOf(xml: string, name: string): string[] {
   return [...xml.matchAll(new RegExp(`<${name}(?:\\s[^>]*)?>(.*?)</${name}>`, 'gs'))].map(([, inner]) => inner!);
 }

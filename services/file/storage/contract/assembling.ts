@@ -66,7 +66,7 @@ export function assemblingContract(check: Check, engine: Engine): void {
   check('an upload that was assembled takes no parts any more, also those on their way', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 4_000_000)];
+    const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.minPartBytes + 4_000_000)];
     await write(storage, upload, 0, content);
     await isClosed(
       t,
@@ -83,7 +83,7 @@ export function assemblingContract(check: Check, engine: Engine): void {
     async (t) => {
       const storage = await open(t, engine);
       const upload = await begin(t, storage);
-      const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 4_000_000)];
+      const [content, other] = [someParts(storage, 1)[0]!, randomBytes(storage.minPartBytes + 4_000_000)];
       await write(storage, upload, 0, content);
       await isClosed(
         t,

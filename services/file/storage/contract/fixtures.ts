@@ -3,11 +3,11 @@ import type { ExecutionContext } from 'ava';
 import { HubError } from '#lib/errors.ts';
 import type { Bytes, OpenUpload, Storage } from '../storage.ts';
 
-/** A store that storages are opened on. */
+/** A store that can be opened several times. */
 export interface Engine {
-  /** Another one each time, as another process would have. */
+  /** Opens the store once more, as another process would. */
   open(): Promise<Storage>;
-  /** Names of whatever the store really has under a key: objects, uploads, parts, and what it should have cleared away. */
+  /** Names of everything that the store has under a key: objects, uploads, parts, and leftovers. */
   remains(key: string): Promise<string[]>;
 }
 
@@ -39,7 +39,7 @@ export async function stored(t: ExecutionContext, storage: Storage, contents: re
 
 /** No two are alike, and the last is the smallest. */
 export function someSize(storage: Storage, index: number): number {
-  return storage.smallestPart + 700_001 - index * 100_003;
+  return storage.minPartBytes + 700_001 - index * 100_003;
 }
 
 export function someParts(storage: Storage, count: number): Buffer[] {

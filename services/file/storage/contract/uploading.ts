@@ -60,7 +60,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: a part that is written again is replaced', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const [first, last, other] = [...someParts(storage, 2), randomBytes(storage.smallestPart + 1)];
+    const [first, last, other] = [...someParts(storage, 2), randomBytes(storage.minPartBytes + 1)];
     await write(storage, upload, 0, first!);
     await write(storage, upload, 1, last!);
     await write(storage, upload, 0, other!);
@@ -76,7 +76,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: of one part written twice at once, one is there, whole', async (t) => {
     const [one, two] = [await open(t, engine), await open(t, engine)];
     const upload = await begin(t, one);
-    const contents = [1, 2].map((byte) => Buffer.alloc(one.smallestPart + 4_000_000, byte));
+    const contents = [1, 2].map((byte) => Buffer.alloc(one.minPartBytes + 4_000_000, byte));
     await Promise.all([write(one, upload, 0, contents[0]!), write(two, upload, 0, contents[1]!)]);
     await one.assemble(upload, 1);
     const whole = await readAll(two, upload.key, 0, contents[0]!.byteLength);
@@ -86,7 +86,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: if the bytes throw, early or at the very end, nothing has changed', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 500_000)];
+    const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.minPartBytes + 500_000)];
     const reason = new Error('the client is gone');
     async function* failing(after: number): Bytes {
       yield* inPieces(other.subarray(0, after));
@@ -110,7 +110,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: more or fewer bytes than were announced are not stored', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const content = randomBytes(storage.smallestPart + 100);
+    const content = randomBytes(storage.minPartBytes + 100);
     for (const size of [content.byteLength - 1, content.byteLength + 1, 0]) {
       await t.throwsAsync(storage.writePart(upload, 0, size, inPieces(content), never), { instanceOf: RangeError });
     }
@@ -120,7 +120,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: the signal ends it, also while it waits for bytes, and nothing has changed', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.smallestPart + 500_000)];
+    const [kept, other] = [someParts(storage, 1)[0]!, randomBytes(storage.minPartBytes + 500_000)];
     await write(storage, upload, 0, kept);
     const before = await engine.remains(upload.key);
     for (const after of [0, 300_000, other.byteLength]) {
@@ -142,7 +142,7 @@ export function uploadingContract(check: Check, engine: Engine): void {
   check('writePart: a source that is slow is waited for', async (t) => {
     const storage = await open(t, engine);
     const upload = await begin(t, storage);
-    const content = randomBytes(storage.smallestPart + 10);
+    const content = randomBytes(storage.minPartBytes + 10);
     async function* slow(): Bytes {
       for (let start = 0; start < content.byteLength; start += mebibyte) {
         await wait(100);
