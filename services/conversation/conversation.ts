@@ -3,14 +3,14 @@ import { isUuid } from '#lib/uuid.ts';
 
 export type ConversationKind = 'private' | 'group';
 
-/** A user that exists. */
+/** An existing user. */
 export interface KnownUser {
   /** UUID in lower case. */
   userId: string;
   username: string;
 }
 
-/** A moment at which something happened in a conversation. */
+/** The time of activity in a conversation. */
 export interface Activity {
   conversationId: string;
   at: Date;
@@ -21,19 +21,17 @@ const sizes = {
   group: { min: 3, max: 100, rule: 'must name 3 to 100 people for a group' },
 } as const;
 
-/**
- * The ids and the usernames to look up for the given members, whatever their letter case. A name that looks like an id may be either.
- */
+/** The ids and usernames to look up for the given members, regardless of letter case. Text that looks like an id may also be a username. */
 export function possibleUsers(named: readonly string[]): { userIds: string[]; usernames: string[] } {
   const ids = named.map((name) => name.toLowerCase()).filter(isUuid);
   return { userIds: [...new Set(ids)], usernames: [...new Set(named)] };
 }
 
 /**
- * Who the members of a new conversation are, in the order in which they were named, and everything that is wrong with
- * them: how many they are, who doesn't exist, who is named again by whatever name.
+ * The members of a new conversation, in the given order, with everything that is wrong with them: their number, unknown users, and users
+ * who are named twice, by id or username.
  *
- * @param kind undefined if that is wrong itself: then any number is right
+ * @param kind undefined if it is invalid itself: then any number is accepted
  * @param known the users found for `possibleUsers(named)`
  */
 export function chooseMembers(

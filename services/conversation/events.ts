@@ -22,12 +22,12 @@ export interface Following {
 
 const backoff = { firstMs: 1_000, maxMs: 1_000, jitter: 0 };
 const stopLimitMs = 2_000;
-/** Nobody waits for the order of conversations, and each message changes it: many changes are made at once. */
-const activityInterval = 1_000;
+/** Nobody waits for the order of conversations, and each message changes it: so many changes are written together. */
+const activityIntervalMs = 1_000;
 
 /**
- * Follows the messages that are accepted, so that the conversation with the newest one is listed first. Only that order
- * needs the bus, and that others are told of changes: while it is away, the service starts and works without.
+ * Follows accepted messages, so that the conversation with the newest message is listed first. Only that order, and the events about changes,
+ * need the bus: while it is unavailable, the service starts and works without.
  *
  * @throws what `openBus` throws, unless it is transient
  */
@@ -45,7 +45,7 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     await bus.consume({
       topics: [topics.messageProcessing],
       group: groups.conversation,
-      interval: activityInterval,
+      interval: activityIntervalMs,
       handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
     });
   }
@@ -62,7 +62,7 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     },
     async stop() {
       stopped.abort();
-      // An attempt on a bus that is away may take longer than is left.
+      // To open an unavailable bus may take longer than the time that is left.
       await waitAtMost(stopLimitMs, starting);
       await bus?.stop();
     },

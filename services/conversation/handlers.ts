@@ -95,7 +95,7 @@ export function openHandlers({ store, auth, changed }: HandlerOptions): Handlers
   };
 }
 
-/** What is wrong with the members, beside what is wrong already: by itself the handler says it. */
+/** Checks the members if other fields are wrong, so that all wrong fields are reported together; otherwise the handler checks them. */
 export function openChecks({ auth }: Pick<HandlerOptions, 'auth'>): Checks<ConversationServiceService> {
   return {
     async createConversation({ type, members }, found) {

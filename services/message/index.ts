@@ -55,7 +55,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const connectors = connect(ConnectorsServiceService, 'connectors', config.CONNECTORS_ADDRESS);
     const files = connect(FileServiceService, 'file', config.FILE_ADDRESS);
     const store = openStore(db);
-    // Connections of their own: under load, what empties the outbox must not queue behind what fills it.
+    // A pool of its own: under load the relay, which empties the outbox, must not queue behind the calls that fill it.
     const background = own(
       openDatabase(database, {
         url: config.DATABASE_URL,

@@ -1,13 +1,13 @@
 import test from 'ava';
 import {
-  channelsMeant,
+  expandChannels,
   channelViolations,
   contentViolations,
   deliveriesOf,
   fingerprintOf,
   historyOf,
   pageOf,
-  recipientsMeant,
+  recipientsOf,
   settle,
   timesOf,
   type DeliveryState,
@@ -37,8 +37,8 @@ const draft: Draft = {
 
 test('channels: `all` is every installed one, and a repeated one counts once', (t) => {
   const installed = ['instagram', 'whatsapp'];
-  t.deepEqual(channelsMeant(['whatsapp', 'WhatsApp'], installed), ['whatsapp']);
-  t.deepEqual(channelsMeant(['whatsapp', 'all'], installed), installed);
+  t.deepEqual(expandChannels(['whatsapp', 'WhatsApp'], installed), ['whatsapp']);
+  t.deepEqual(expandChannels(['whatsapp', 'all'], installed), installed);
   t.deepEqual(channelViolations(['ALL', 'whatsapp', 'sms', 'fax'], installed), [
     { field: 'channels[2]', description: 'must be one of instagram, whatsapp, all' },
     { field: 'channels[3]', description: 'must be one of instagram, whatsapp, all' },
@@ -57,16 +57,16 @@ test('content: the field that belongs to the type has to be there', (t) => {
 
 test('recipients: everyone else, or those named, once each', (t) => {
   const members = [ana, bia, caio];
-  t.deepEqual(recipientsMeant(draft, members), [bia, caio]);
-  t.deepEqual(recipientsMeant({ ...draft, to: [caio, caio] }, members), [caio]);
+  t.deepEqual(recipientsOf(draft, members), [bia, caio]);
+  t.deepEqual(recipientsOf({ ...draft, to: [caio, caio] }, members), [caio]);
 });
 
 test('recipients: outsiders, as sender or recipient, are refused', (t) => {
   const refused = (work: () => unknown) => t.throws(work, { message: /^Access denied/ }) as { reason?: string };
-  t.is(refused(() => recipientsMeant({ ...draft, senderId: davi }, [ana, bia])).reason, 'NOT_A_MEMBER');
-  t.is(refused(() => recipientsMeant({ ...draft, to: [bia, davi] }, [ana, bia])).reason, 'NOT_A_MEMBER');
+  t.is(refused(() => recipientsOf({ ...draft, senderId: davi }, [ana, bia])).reason, 'NOT_A_MEMBER');
+  t.is(refused(() => recipientsOf({ ...draft, to: [bia, davi] }, [ana, bia])).reason, 'NOT_A_MEMBER');
   t.like(
-    t.throws(() => recipientsMeant(draft, [ana])),
+    t.throws(() => recipientsOf(draft, [ana])),
     { reason: 'NO_RECIPIENTS' },
   );
 });

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { HubError, type FieldViolation } from '#lib/errors.ts';
 
-/** How far a message or a delivery has come; it only moves to the right, and the last two are ends. */
+/** The status of a message or a delivery. It only moves to the right, and the last two are final. */
 export type Status = 'accepted' | 'in_transit' | 'delivered' | 'failed';
 
-/** A file as people see it in a message. */
+/** A file as shown in a message. */
 export interface FileLabel {
   filename: string;
   /** Bytes. */
@@ -17,13 +17,13 @@ export interface Content {
   type: 'text' | 'file';
   text: string;
   fileId: string;
-  /** Only of a file whose upload is known to be complete. */
+  /** Only for a file whose upload is known to be completed. */
   label?: FileLabel;
 }
 
 export type Priority = 'low' | 'normal' | 'high';
 
-/** A message as its sender means it, ids in lower case. */
+/** A message as the sender requests it, with ids in lower case. */
 export interface Draft {
   messageId: string;
   conversationId: string;
@@ -34,10 +34,10 @@ export interface Draft {
   priority: Priority;
 }
 
-/** Stands for every installed channel. */
+/** The name for all installed channels. */
 const everyChannel = 'all';
 
-/** What is wrong with the content: exactly the field that belongs to its type has to be there. */
+/** What is wrong with the content: exactly the field of its type must be set. */
 export function contentViolations(content: Content): FieldViolation[] {
   if (content.type === 'text') {
     return content.text === '' ? [{ field: 'payload.text', description: 'is required' }] : [];
@@ -45,12 +45,12 @@ export function contentViolations(content: Content): FieldViolation[] {
   return content.fileId === '' ? [{ field: 'payload.file_id', description: 'is required' }] : [];
 }
 
-/** What is wrong with a file that is unknown, not completed, or not the sender's to send. */
+/** The violation for a file that is unknown, not completed, or may not be sent by the sender. */
 export function fileViolation(): FieldViolation {
   return { field: 'payload.file_id', description: 'is not a completed file that you may send' };
 }
 
-/** Names each channel that is not installed. */
+/** The violations for channels that are not installed. */
 export function channelViolations(channels: readonly string[], installed: readonly string[]): FieldViolation[] {
   const known = [...installed, everyChannel];
   return channels.flatMap((channel, index) =>
@@ -60,19 +60,19 @@ export function channelViolations(channels: readonly string[], installed: readon
   );
 }
 
-/** The channels to deliver over, each once, `all` being every one that is installed. */
-export function channelsMeant(channels: readonly string[], installed: readonly string[]): string[] {
+/** The channels to deliver over, each once; `all` stands for all installed ones. */
+export function expandChannels(channels: readonly string[], installed: readonly string[]): string[] {
   const named = channels.map((channel) => channel.toLowerCase());
   return unique(named.includes(everyChannel) ? installed : named);
 }
 
 /**
- * Whom a message goes to: `to`, or every active member but the sender.
+ * The recipients of a message: `to`, or all active members but the sender.
  *
- * @throws HubError PERMISSION_DENIED `NOT_A_MEMBER` if the sender or one of `to` is no active member;
- *   FAILED_PRECONDITION `NO_RECIPIENTS` if the sender is the last one there
+ * @throws HubError PERMISSION_DENIED `NOT_A_MEMBER` if the sender or one of `to` is no active member; FAILED_PRECONDITION `NO_RECIPIENTS`
+ *   if the sender is the only member
  */
-export function recipientsMeant(draft: Draft, members: readonly string[]): string[] {
+export function recipientsOf(draft: Draft, members: readonly string[]): string[] {
   requireMember(draft.senderId, members);
   const outsiders = draft.to.filter((recipient) => !members.includes(recipient));
   if (outsiders.length > 0) {
@@ -94,8 +94,8 @@ export function requireMember(userId: string, members: readonly string[]): void 
 }
 
 /**
- * A hash of all that makes a message what it is. The same message_id with another fingerprint was used for something
- * else. Order and repetition in `to` and `channels` mean nothing, so they don't change it.
+ * A hash of everything that defines a message. A message_id with another fingerprint was used for another message. The order of `to` and
+ * `channels`, and repetitions in them, don't change it.
  */
 export function fingerprintOf(draft: Draft): Buffer {
   const { senderId, conversationId, to, channels, content, priority } = draft;
@@ -113,8 +113,8 @@ export function fingerprintOf(draft: Draft): Buffer {
 }
 
 /**
- * The times that a message has: no delivery begins after `deliverBy`, so that the report of one that began in time is
- * back before `expiresAt`, when what is still open is failed. Both lie within the deadline that was promised.
+ * The deadlines of a message: no delivery attempt begins after `deliverBy`, so that its report arrives before `expiresAt`, when deliveries
+ * that are still open fail. Both are within the promised deadline.
  *
  * @param deadline milliseconds
  */
@@ -125,8 +125,8 @@ export function timesOf(acceptedAt: Date, deadline: number): { deliverBy: Date; 
 }
 
 /**
- * How long the deliveries of a message may have to wait for their networks: 70 % of the time until they may not begin any more, since how
- * fast a network is can only be estimated, and it doesn't serve everybody strictly in turn.
+ * How long the deliveries of a message may queue for their networks: 70 % of the time until `deliverBy`, since the speed of a network can
+ * only be estimated, and it doesn't serve all recipients strictly in order.
  *
  * @param deadline milliseconds
  */
@@ -135,7 +135,7 @@ export function maxQueueingMs(deadline: number): number {
   return timesOf(accepted, deadline).deliverBy.getTime() * 0.7;
 }
 
-/** A report about a message. `replay` is the round that it is about: 0 at first, 1 more for each replay. */
+/** A report about a message. `replay` is its round: 0 at first, increased by 1 with each replay. */
 export type Report =
   | { kind: 'routed'; at: Date; replay: number }
   | { kind: 'rejected'; at: Date; reason: string; replay: number }
@@ -166,16 +166,16 @@ export interface DeliveryState {
   channel: string;
   status: Status;
   attempts: number;
-  /** Why it failed; while it is open, why the last attempt did. */
+  /** Why it failed; while it is open, why the last attempt failed. */
   error: string;
   updatedAt: Date;
-  /** When it is tried again, if it is open after an attempt that failed. */
+  /** The time of the next attempt, if it is open after a failed one. */
   nextAttemptAt: Date | null;
 }
 
 /**
- * The deliveries of a message: to each recipient, over each channel. `reported` are those of which something was reported; the others are
- * as they were when the message was accepted. While the message is in transit, so is each open delivery.
+ * The deliveries of a message: to each recipient over each channel. `reported` are those with a report; the others are as they were at
+ * acceptance. While the message is in transit, so is each open delivery.
  */
 export function deliveriesOf(
   message: { recipientIds: readonly string[]; channels: readonly string[]; createdAt: Date; status: Status },
@@ -203,8 +203,7 @@ export function deliveriesOf(
 }
 
 /**
- * The history of a message from its stored steps. The acceptance, which comes first, isn't stored: `createdAt` says when it was. Older
- * messages have it stored, too.
+ * The history of a message from its stored steps. The first step, the acceptance at `createdAt`, is not stored, except for older messages.
  */
 export function historyOf(createdAt: Date, steps: readonly StatusChange[]): StatusChange[] {
   return steps[0]?.status === 'accepted' ? [...steps] : [{ status: 'accepted', at: createdAt, note: '' }, ...steps];
@@ -213,7 +212,7 @@ export function historyOf(createdAt: Date, steps: readonly StatusChange[]): Stat
 export interface MessageState {
   status: Status;
   updatedAt: Date;
-  /** The round that it is in. */
+  /** Its round. */
   replay: number;
   deliveries: readonly DeliveryState[];
 }
@@ -225,8 +224,8 @@ export interface StatusChange {
 }
 
 /**
- * What reports change: the deliveries that changed, and each step of the message's status. That a message is in transit is kept for the
- * message, not for each delivery.
+ * The effect of reports: the changed deliveries, and each step of the message's status. `in_transit` is stored for the message, not for
+ * each delivery.
  */
 export interface Settlement {
   deliveries: DeliveryState[];
@@ -234,10 +233,10 @@ export interface Settlement {
 }
 
 /**
- * Applies reports to a message, in their order. What has ended stays as it is, so a report that comes twice or too late
- * changes nothing. The message is delivered when every delivery is, and failed as soon as all have ended and one failed.
+ * Applies reports to a message, in order. Ended deliveries don't change, so repeated and late reports have no effect. The message is
+ * delivered when all deliveries are, and failed once all have ended and one has failed.
  *
- * Reports of an earlier round of a replayed message are ignored, save that something was delivered: that stays true.
+ * Reports of an earlier round of a replayed message are ignored, except that something was delivered: that stays true.
  */
 export function settle(message: MessageState, reports: readonly Report[]): Settlement {
   const deliveries = new Map(message.deliveries.map((delivery) => [keyOf(delivery), delivery]));
@@ -252,7 +251,7 @@ export function settle(message: MessageState, reports: readonly Report[]): Settl
     changed.set(key, delivery);
   };
   const advance = (next: Status, at: Date, note = '') => {
-    // The clocks of machines differ a little: the history has the order in which the reports came.
+    // Clocks differ a little: the history keeps the order in which the reports arrived.
     updatedAt = at > updatedAt ? at : updatedAt;
     status = next;
     history.push({ status, at: updatedAt, note });
@@ -311,7 +310,6 @@ function failureNote(failed: readonly DeliveryState[], all: number): string {
   return all === 1 ? reasons.join('; ') : `${failed.length} of ${all} deliveries failed: ${reasons.join('; ')}`;
 }
 
-/** Whether it is delivered or failed. */
 export function hasEnded(status: Status): boolean {
   return status === 'delivered' || status === 'failed';
 }
@@ -332,16 +330,13 @@ export function readersOf(
   return readers.filter((reader) => reader.seq >= seq && reader.userId !== senderId).length;
 }
 
-/** About how many bytes a message takes in a list: its text, and ids, names and times, whose sizes are bounded. */
+/** The approximate size of a message in a list, in bytes: its text, plus ids, names and times of bounded size. */
 export function sizeOf({ content, recipientIds }: { content: Content; recipientIds: readonly string[] }): number {
   const bytes = content.type === 'text' ? Buffer.byteLength(content.text) : 0;
   return bytes + 40 * recipientIds.length + 2_048;
 }
 
-/**
- * Which positions of a conversation a page shows. Because positions have no gaps, this is arithmetic: no row is counted
- * or passed over.
- */
+/** The positions of a conversation on a page. Positions have no gaps, so this is arithmetic: no rows are counted or skipped. */
 export function pageOf(
   { firstSeq, lastSeq }: { firstSeq: number; lastSeq: number },
   filter: { afterSeq: number; beforeSeq: number | undefined; limit: number; offset: number; order: 'asc' | 'desc' },

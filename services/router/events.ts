@@ -16,11 +16,11 @@ import { keyOf, type Store } from './store.ts';
 
 const missingFile = 'The file is not in the store';
 
-/** Ids of events are made in here from what the events say, so that a repeated event has the same id. */
+/** The namespace for ids of events, which are derived from their content, so that a repeated event has the same id. */
 const eventNamespace = 'c4c3b8d0-54f5-4b4d-8a3e-6a1f2f1d7c10';
 
-/** Bytes. Texts may be long: not everything of a batch may be encoded, or published, at once. */
-const largestPublication = 2 * 1024 * 1024;
+/** Texts may be long: not all events of a batch may be encoded or published at once. */
+const maxPublicationBytes = 2 * 1024 * 1024;
 
 export interface RoutingOptions {
   store: Pick<Store, 'record'>;
@@ -29,10 +29,10 @@ export interface RoutingOptions {
   log: Logger;
 }
 
-/** What of the file service is needed here. */
+/** The part of the file service that is needed here. */
 export type Files = Pick<Connection<typeof FileServiceService>, 'verifyFile'>;
 
-/** Routes accepted messages, as they come over the bus. */
+/** Routes accepted messages from the bus. */
 export function consumeMessages(options: { bus: Bus; store: Store; files: Files; log: Logger }): Promise<Consumer> {
   const { bus, store, files, log } = options;
   return bus.consume({
@@ -44,9 +44,8 @@ export function consumeMessages(options: { bus: Bus; store: Store; files: Files;
 }
 
 /**
- * Makes the handler of a batch. Its effects come in an order that may be cut off anywhere and then repeated: the decision
- * is recorded, then said on `message_status`, and only then are the deliveries asked for, so that no report of one comes
- * before it.
+ * Makes the handler of a batch. Its effects may stop anywhere and are then repeated in the same order: the decision is recorded, then
+ * published on `message_status`, and only then are the deliveries requested, so that no report of a delivery comes before it.
  */
 export function routing({ store, files, publish, log }: RoutingOptions) {
   return async (events: readonly ReceivedEvent[]): Promise<void> => {
@@ -82,7 +81,7 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
         let bytes = 0;
         for (const { event, message, request } of some) {
           const next = requestEvent(event, message, request);
-          if (bytes + next.value.byteLength > largestPublication && run.length > 0) {
+          if (bytes + next.value.byteLength > maxPublicationBytes && run.length > 0) {
             await publish(topic, run);
             run = [];
             bytes = 0;
@@ -97,9 +96,9 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
 }
 
 /**
- * What is wrong with the files that messages carry, by the file's id. Files of messages whose time is over are not looked at.
+ * What is wrong with the files of messages, by file id. Files of messages past their deadline are not checked.
  *
- * @throws HubError that is transient while that can't be found out
+ * @throws HubError that is transient while the file service is unavailable
  */
 async function problemsOf(messages: readonly Accepted[], files: Files, now: Date): Promise<Map<string, string>> {
   const fileIds = messages.flatMap(({ message: { payload, deliverBy } }) =>
@@ -119,12 +118,12 @@ async function problemsOf(messages: readonly Accepted[], files: Files, now: Date
   return problems;
 }
 
-/** Says that a message which can't be routed has failed. Needs nothing but the bus, whatever it was that failed. */
+/** Publishes that a message that can't be routed has failed. Needs only the bus. */
 export function rejection(publish: Bus['publish']) {
   return async (event: ReceivedEvent, error: unknown): Promise<void> => {
     const reason = error instanceof HubError ? error.message : 'Something went wrong while it was routed';
     const about = roundOf(event);
-    // Nobody can say whose it is: there is nothing to end.
+    // Its message is unknown, so there is nothing to end.
     if (about === undefined) return;
     await publish(topics.messageStatus, [rejectedEvent(event, { ...about, at: hubDate(), reason })]);
   };
@@ -135,7 +134,7 @@ interface Accepted {
   message: MessageAccepted & { deliverBy: Date };
 }
 
-/** @throws HubError INVALID_ARGUMENT for an event that doesn't say what has to be known */
+/** @throws HubError INVALID_ARGUMENT for an event that lacks something or can't be read */
 function readAccepted(event: ReceivedEvent): Accepted {
   const unreadable = (what: string, cause?: unknown) =>
     new HubError('INVALID_ARGUMENT', 'UNREADABLE_EVENT', `The event could not be read: ${what}`, { cause });
@@ -162,13 +161,13 @@ function readAccepted(event: ReceivedEvent): Accepted {
   return { event, message: { ...message, deliverBy } };
 }
 
-/** Which round of which message an event is about, if that can be told. One that can't be read has the id of its message. */
+/** The message and round of an event, if they can be read. An unreadable event has the id of its message. */
 function roundOf({ id, value }: ReceivedEvent): { messageId: string; replay: number } | undefined {
   try {
     const { messageId, replay } = MessageAccepted.decode(value);
     if (isUuid(messageId)) return { messageId, replay };
   } catch {
-    // Said by whoever tried to route it.
+    // The error was logged when routing failed.
   }
   return isUuid(id) ? { messageId: id, replay: 0 } : undefined;
 }
@@ -199,15 +198,15 @@ function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEven
 }
 
 /**
- * Asks for the deliveries of a message over a channel. For one recipient the event is as it was before there could be several, so
- * that connectors of then understand it.
+ * The event that requests the deliveries of a message over a channel. For a single recipient it has the older format, which earlier
+ * connectors understand.
  */
 function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientIds, channel }: Request): BusEvent {
   const { messageId, conversationId, seq, senderId, payload, priority, deliverBy, replay } = message;
   const [first] = recipientIds;
   const isForOne = recipientIds.length === 1;
   return {
-    // Named after the first: what is asked for together is so whenever the message is routed again.
+    // The id is derived from the first recipient: routing the message again groups the recipients in the same way.
     id: idOf(isForOne ? `${messageId}/${first}/${channel}` : `${messageId}/${channel}/${first}`, replay),
     type: eventTypes.DeliveryRequested,
     key: cause.key,

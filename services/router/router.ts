@@ -1,51 +1,51 @@
-/** A message, as far as deciding about it goes. Ids in lower case. */
+/** The parts of a message that routing needs. Ids in lower case. */
 export interface MessageToRoute {
   messageId: string;
   conversationId: string;
   recipientIds: readonly string[];
   channels: readonly string[];
-  /** From this moment on no delivery may begin. */
+  /** No delivery attempt may begin after this. */
   deliverBy: Date;
   /** How often the message was replayed. */
   replay: number;
-  /** In a replay: the deliveries that are to be made again. Otherwise empty: to each recipient over each channel. */
+  /** In a replay: the deliveries to make again. Otherwise empty, for all recipients over all channels. */
   only: readonly Target[];
 }
 
-/** To whom, and over what. */
+/** A recipient over a channel. */
 export interface Target {
   recipientId: string;
   channel: string;
 }
 
-/** What was decided for one round of a message. The first decision stands. */
+/** The decision for one round of a message. The first decision stands. */
 export interface Route {
   messageId: string;
-  /** How often the message had been replayed. */
+  /** The round: how often the message has been replayed. */
   replay: number;
   conversationId: string;
   recipientIds: readonly string[];
   channels: readonly string[];
   routedAt: Date;
-  /** Why it goes nowhere, for people; null if it goes to each recipient over each channel, or to `targets` only. */
+  /** Why it is not delivered, for people; null if it goes to all recipients over all channels, or to `targets` only. */
   rejectedReason: string | null;
-  /** Of a replay: what of it is to be done again. */
+  /** In a replay: the deliveries to make again. */
   targets: readonly Target[] | null;
 }
 
-/** One event that asks for deliveries: to these people over one channel. */
+/** An event that requests deliveries to these recipients over one channel. */
 export interface Request {
   channel: string;
   recipientIds: readonly string[];
 }
 
-/** Whatever else a channel is called can't be part of a topic's name, so nobody can listen there. */
+/** Other names can't be part of a topic's name, so no connector can have them. */
 const channelName = /^[a-z][a-z0-9_-]{0,62}$/;
 
 /**
  * Decides where a message goes. A recipient or channel that is named twice counts once.
  *
- * @param fileProblem why the file that it carries can't be delivered, for people; nothing if nothing is known against it
+ * @param fileProblem why its file can't be delivered, for people; undefined if nothing is known against it
  */
 export function decide(message: MessageToRoute, now: Date, fileProblem?: string): Route {
   const recipientIds = [...new Set(message.recipientIds)];
@@ -75,10 +75,9 @@ function objection(
   return unknown.length === 0 ? null : `There is no channel ${unknown.map((name) => JSON.stringify(name)).join(', ')}`;
 }
 
-/** The most recipients that one event may have. */
 const maxRecipients = 100;
 
-/** What is asked for so that the copies are sent out: the content goes once to each channel, in as few events as may be. */
+/** The events that request the deliveries: the content goes once to each channel, in as few events as possible. */
 export function requestsFor(route: Route): Request[] {
   const byChannel = Map.groupBy(copiesOf(route), ({ channel }) => channel);
   return [...byChannel].flatMap(([channel, copies]) => {
@@ -91,7 +90,7 @@ export function requestsFor(route: Route): Request[] {
   });
 }
 
-/** The copies that a message is sent out in: by channel, then by recipient. None if it was rejected. */
+/** The deliveries of a message, by channel, then by recipient. None if it was rejected. */
 export function copiesOf({ recipientIds, channels, rejectedReason, targets }: Route): Target[] {
   if (rejectedReason !== null) return [];
   const wanted = targets && new Set(targets.map(({ recipientId, channel }) => `${recipientId} ${channel}`));

@@ -25,7 +25,7 @@ export const database: DatabaseDefinition = {
     { name: '0001-routes', load: async () => (await import('./migrations/0001-routes.ts')).Routes },
     {
       name: '0002-replays',
-      // Older code names the former primary key in its `on conflict`, and fails without it.
+      // Code before this migration names the former primary key in an `on conflict`, and fails without it.
       needs: '0002-replays',
       load: async () => (await import('./migrations/0002-replays.ts')).Replays,
     },
@@ -40,10 +40,10 @@ export function openStore(db: Database) {
     /**
      * Records decisions, at most one for each round of a message. The first one for a round stands.
      *
-     * @returns the one that stands, by `keyOf`
+     * @returns the decisions that stand, by `keyOf`
      */
     async record(decisions: readonly Route[]): Promise<Map<string, Route>> {
-      // An update that changes nothing, so that a decision of earlier comes back as well, also one committed just now.
+      // An update that changes nothing, so that earlier decisions are returned as well, also ones that were committed just now.
       const recorded = await db.sql<Route>(
         `insert into routes (message_id, replay, conversation_id, recipient_ids, channels, routed_at, rejected_reason, targets)
          select "messageId", replay, "conversationId", "recipientIds", channels, "routedAt", "rejectedReason", targets
@@ -60,7 +60,7 @@ export function openStore(db: Database) {
       return new Map(recorded.map((route) => [keyOf(route), route]));
     },
 
-    /** What was decided for the last round of a message. */
+    /** The decision for the last round of a message. */
     async find(messageId: string): Promise<Route | undefined> {
       const found = await db.entities((em) => em.findOne(RouteEntity, { messageId }, { orderBy: { replay: 'desc' } }));
       return (found as Route | null) ?? undefined;
@@ -68,7 +68,7 @@ export function openStore(db: Database) {
   };
 }
 
-/** What a decision is for: one round of a message. */
+/** The key of a decision: one round of a message. */
 export function keyOf({ messageId, replay }: { messageId: string; replay: number }): string {
   return `${messageId}/${replay}`;
 }

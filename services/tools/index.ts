@@ -83,10 +83,10 @@ export const settings = {
 };
 
 const laptopHosts = ['127.0.0.0/8', '::1'];
-/** How much longer than its tool may take a call may take at the most, with all that is around it. */
-const settlingTime = 10 * second;
+/** How much longer a call may take than its tool, for everything around it. */
+const settlingTimeMs = 10 * second;
 const expiredPause = 2 * second;
-/** What calls have used for so long says what others will. */
+/** How far back the usage of a tool's calls is used to estimate that of the next one. */
 const memory = 30 * day;
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
@@ -103,7 +103,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const ledger = openLedger(db, {
       plans,
       period: config.PLAN_PERIOD,
-      lifetime: config.TOOL_TIMEOUT + settlingTime,
+      lifetime: config.TOOL_TIMEOUT + settlingTimeMs,
     });
     if (config.DEMO_TOOLS_URL !== undefined) await seed({ catalog, subscriptions, url: config.DEMO_TOOLS_URL });
 
@@ -114,7 +114,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     onStop(() => expiry.stop());
     const endpoints = openEndpoints(config.TOOL_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : []));
     const upstream = own(openUpstream({ timeout: config.TOOL_TIMEOUT, responseLimit: config.TOOL_RESPONSE_LIMIT }));
-    const expectations = openExpectations((toolId) => ledger.mostTokens(toolId, new Date(hubTime() - memory)));
+    const expectations = openExpectations((toolId) => ledger.maxTokens(toolId, new Date(hubTime() - memory)));
     const metering = openMetering({ ledger, catalog, expectations, maxWaitMs: config.TOOL_TIMEOUT });
     const invocations = own(
       openInvocations({

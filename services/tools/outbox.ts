@@ -27,7 +27,7 @@ export interface AdminChange {
   requestId: string;
 }
 
-/** Changes that the auth service has to learn of. */
+/** Changes to report to the auth service. */
 export interface Outbox {
   /** Delivers an entry now, so that the caller's next request sees the change. Whether or not that works in time, the entry isn't lost. */
   push(entry: bigint | undefined): Promise<void>;

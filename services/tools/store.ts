@@ -14,7 +14,7 @@ const ToolEntity = defineEntity({
     apiEndpoint: p.text(),
     isActive: p.boolean(),
     createdAt: p.datetime(3),
-    /** Set once it is taken away: its usage still has its name. */
+    /** Set once it is deleted: its usage still refers to its name. */
     deletedAt: p.datetime(3).nullable(),
   },
 });
@@ -31,7 +31,7 @@ const SubscriptionEntity = defineEntity({
     periodStart: p.datetime(3),
     periodEnd: p.datetime(3),
     expiresAt: p.datetime(3).nullable(),
-    /** Counts the changes that others are told of. */
+    /** Increased with each change that is reported to the auth service. */
     version: p.bigint('number'),
   },
 });

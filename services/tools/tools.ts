@@ -13,7 +13,7 @@ export interface Plan {
   features: readonly string[];
 }
 
-/** A subscription as it was when something of it changed last. */
+/** A subscription as of its last change. */
 export interface SubscriptionState {
   plan: PlanName;
   /** Tokens that calls which began in this period have used. */

@@ -1,15 +1,6 @@
 import path from 'node:path';
 import { z } from 'zod';
-import {
-  ConfigError,
-  duration,
-  laptopSettings,
-  list,
-  maxRetentionMs,
-  secret,
-  text,
-  type Config,
-} from '#lib/config.ts';
+import { ConfigError, duration, laptopSettings, list, maxRetentionMs, secret, text, type Config } from '#lib/config.ts';
 import { passwordViolations } from './accounts.ts';
 import { openFolderPost, openSmtpPost, type Post } from '../mails/post.ts';
 

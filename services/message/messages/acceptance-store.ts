@@ -6,45 +6,45 @@ import { Rounds } from '#lib/rounds.ts';
 import type { StoredMessage } from './store.ts';
 import { acceptedEventOf } from './wire.ts';
 
-/** A message to be kept. */
+/** A message to be stored. */
 export interface NewMessage extends Omit<StoredMessage, 'seq' | 'status' | 'updatedAt' | 'replay'> {
   fingerprint: Buffer;
-  /** When what is still open is failed. */
+  /** When deliveries that are still open fail. */
   expiresAt: Date;
   requestId: string;
 }
 
-/** A message, and the event that tells the bus of it. */
+/** A message with its event for the bus. */
 interface Kept extends NewMessage {
   event: Buffer;
 }
 
-/** One statement keeps so many messages at most, with events of so many bytes. Beside its event a message has its text once more. */
-const mostInRound = 200;
-const mostBytesInRound = 1024 * 1024;
-/** While one round is committed another one is written. */
-const roundsAtOnce = 2;
+/** The limits of one insert: messages, and bytes of their events. The text of a message is written once more beside its event. */
+const maxMessagesInRound = 200;
+const maxBytesInRound = 1024 * 1024;
+/** So that one round can be written while another one is committed. */
+const concurrentRounds = 2;
 /**
- * A conversation that another round, or another process, is just writing to is left out of a round, so that nobody else waits for it. Its
- * messages come again with a later round: after a pause, until they give up.
+ * A conversation that another round or process is writing to is left out of a round, so that no other conversation waits for it. Its
+ * messages are tried again with later rounds, with pauses, until they time out.
  */
 const busy = { backoff: { firstMs: 3, maxMs: 60, jitter: 2 / 3 }, giveUp: 2_000 };
-/** Milliseconds that a statement waits for the lock of another one at most: on a new conversation, or on the id of the same message. */
-const longestLock = 1_000;
+/** How long a statement waits for locks: on a new conversation, or on a message with the same id. */
+const maxLockMs = 1_000;
 
 type Outcome = 'new' | 'known' | 'busy';
 
-/** What is kept of messages that are accepted: those that come at the same time in one statement, and so by one commit. */
+/** Stores accepted messages: those that come at the same time with one statement, and so with one commit. */
 export function openAcceptance(database: Database) {
   const rounds = new Rounds<Kept, Outcome>((messages) => insert(database, messages), {
-    items: mostInRound,
-    size: { of: ({ event }) => event.length, max: mostBytesInRound },
-    atOnce: roundsAtOnce,
+    items: maxMessagesInRound,
+    size: { of: ({ event }) => event.length, max: maxBytesInRound },
+    atOnce: concurrentRounds,
     mayBeOfOneItem: (error) => !isTransient(error),
   });
 
   /**
-   * Whether this very message was accepted before.
+   * Whether this message was accepted before.
    *
    * @throws HubError ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id belongs to a message with another fingerprint
    */
@@ -62,7 +62,7 @@ export function openAcceptance(database: Database) {
     const giveUp = performance.now() + busy.giveUp;
     for (let tries = 1; ; tries += 1) {
       const outcome = await rounds.do(message).catch((error: unknown): Outcome => {
-        // Two calls with one new id at once, at two processes: the second one waited for the first, and finds its message.
+        // Two processes got calls with the same new id: the second insert waited for the first, and now finds its message.
         if (isUniqueViolation(error)) return 'known';
         throw error;
       });
@@ -79,8 +79,8 @@ export function openAcceptance(database: Database) {
     accepted,
 
     /**
-     * Keeps a message, with its place in the conversation and its event for the bus: all of it or nothing. It is committed once this is
-     * fulfilled. A message that is there already is left as it is.
+     * Stores a message, with its position in the conversation and its event for the bus, in one transaction, which is committed when this
+     * returns. An existing message is left as it is.
      *
      * @returns whether it is new
      * @throws HubError ALREADY_EXISTS `MESSAGE_ID_REUSED` if the id belongs to a message with another fingerprint; UNAVAILABLE
@@ -96,7 +96,7 @@ export function openAcceptance(database: Database) {
   };
 }
 
-/** @returns what became of each message; one is known if there was one with its id already, or earlier among them */
+/** @returns the outcome of each message; one is `known` if its id exists already, or occurs earlier among them */
 async function insert(database: Database, messages: readonly Kept[]): Promise<Outcome[]> {
   const firsts = new Map(messages.toReversed().map((message) => [message.messageId, message]));
   const rows = messages
@@ -104,7 +104,7 @@ async function insert(database: Database, messages: readonly Kept[]): Promise<Ou
     .map((message, index) => ({
       ...message,
       place: index,
-      // An array of arrays of different lengths is none to PostgreSQL.
+      // PostgreSQL has no arrays of arrays of different lengths.
       recipients: message.recipientIds.join(),
       networks: message.channels.join(),
       type: message.content.type,
@@ -112,12 +112,12 @@ async function insert(database: Database, messages: readonly Kept[]): Promise<Ou
       fileId: message.content.type === 'file' ? message.content.fileId : null,
       label: message.content.label === undefined ? null : JSON.stringify(message.content.label),
     }));
-  // The rows of the heads stay locked until the end of the statement's transaction. That makes positions gapless, and rows of the
-  // outbox with greater ids come later in their conversation: the relay relies on it. Heads that are locked are passed over; new ones
-  // are made in the order of their conversations, so that two rounds at once wait for each other instead of blocking each other.
+  // The rows of `conversation_heads` stay locked until the end of the statement's transaction. That makes positions gapless, and outbox
+  // rows with greater ids come later in their conversation, on which the relay relies. Locked heads are skipped; new ones are inserted in
+  // the order of their conversations, so that concurrent rounds don't deadlock.
   const fresh = await database.sql<{ message_id: string; placed: boolean }>(
     `with limits as materialized (
-      select set_config('lock_timeout', '${longestLock}', true)
+      select set_config('lock_timeout', '${maxLockMs}', true)
     ), given as (
       select g.* from limits, unnest($1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
           $10::uuid[], $11::jsonb[], $12::text[], $13::bytea[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::text[],

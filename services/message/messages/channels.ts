@@ -7,7 +7,7 @@ import type { Connection } from '#lib/rpc/client.ts';
 
 /** How often the connectors are asked while messages are sent, and while none are. */
 const refreshEveryMs = { busy: 1_000, idle: 60_000 };
-/** How long an answer about a channel's load counts. */
+/** How long an answer about a channel's load is used. */
 const loadTtlMs = 5_000;
 
 const refusedMessages = counter('messages_refused_total', 'Messages that were refused before they were accepted', [
@@ -17,24 +17,23 @@ const refusedMessages = counter('messages_refused_total', 'Messages that were re
 
 const overloaded = 'CHANNEL_OVERLOADED';
 
-/** The channels that are installed, as the connectors last said. */
+/** The installed channels, by the connectors' last answer. */
 export interface Channels {
-  /** Their names; undefined until the connectors were reached once. */
+  /** Their names; undefined until the connectors have answered once. */
   known(): readonly string[] | undefined;
-  /** @throws HubError UNAVAILABLE `CHANNELS_UNKNOWN` until the connectors were reached once */
+  /** @throws HubError UNAVAILABLE `CHANNELS_UNKNOWN` until the connectors have answered once */
   require(): readonly string[];
   /**
-   * Counts deliveries over each of some channels that are about to be accepted.
+   * Admits deliveries that are about to be accepted over each of some channels.
    *
    * @param maxWaitMs how long they may wait
-   * @throws HubError UNAVAILABLE `CHANNEL_OVERLOADED` if one of the channels has so much to do that they would wait longer; then none is
-   *   counted
+   * @throws HubError UNAVAILABLE `CHANNEL_OVERLOADED` if they would wait longer on one of the channels; then none is counted
    */
   requireRoom(channels: readonly string[], deliveries: number, maxWaitMs: number): void;
   stop(): Promise<void>;
 }
 
-/** Asks the connectors again and again, and goes on with their last answer while they are away. */
+/** Polls the connectors, and uses their last answer while they are unavailable. */
 export function watchChannels({
   connectors,
   log,

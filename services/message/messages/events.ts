@@ -10,8 +10,8 @@ import type { Report } from '../message.ts';
 import type { Relay } from '../outbox/relay.ts';
 import type { Store } from './store.ts';
 
-/** Milliseconds. A message has at least two reports, and one transaction for both is half the work. */
-const reportInterval = 100;
+/** A message has at least two reports; one transaction for both is half the work. */
+const reportIntervalMs = 100;
 
 const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', {
   status: ['delivered', 'failed'],
@@ -25,12 +25,12 @@ export interface SettlingOptions {
   log: Logger;
 }
 
-/** Applies what router and connectors report on `message_status`. */
+/** Applies the reports of router and connectors on `message_status`. */
 export function consumeReports({ bus, store, relay, log }: SettlingOptions & { bus: Bus }): Promise<Consumer> {
   return bus.consume({
     topics: [topics.messageStatus],
     group: groups.message,
-    interval: reportInterval,
+    interval: reportIntervalMs,
     async handle(events) {
       const reports = events.map(reportOf);
       const { unknown, ended } = await store.applyReports(
@@ -48,7 +48,7 @@ export function consumeReports({ bus, store, relay, log }: SettlingOptions & { b
   });
 }
 
-/** @throws Error for an event that is none of those that belong on the topic: it goes to the dead letters */
+/** @throws Error for an event that doesn't belong on the topic: it goes to the dead letters */
 function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: Report } {
   switch (type) {
     case eventTypes.MessageRouted: {
@@ -76,22 +76,22 @@ function reportOf({ type, value }: ReceivedEvent): { messageId: string; report: 
   }
 }
 
-/** The shortest pause in milliseconds; shorter for short deadlines, so that the end comes in time. */
-const sweepEvery = 250;
+/** The minimum pause; shorter for short deadlines, so that they are enforced in time. */
+const sweepEveryMs = 250;
 const sweepBatch = 500;
-/** Milliseconds that the clocks of processes may differ by. */
-const clocksDiffer = 10_000;
+/** The tolerated difference between the clocks of processes. */
+const maxClockSkewMs = 10_000;
 
-/** Fails what is still open when its time is over, so that every message ends. */
+/** Fails open deliveries at the deadline of their message, so that every message ends. */
 export function startSweep({ store, relay, log, deadline }: SettlingOptions & { deadline: number }): Loop {
-  const shortest = Math.min(sweepEvery, deadline / 40);
-  // What is accepted during a pause is open for longer than that.
-  const longest = deadline / 4;
+  const minPauseMs = Math.min(sweepEveryMs, deadline / 40);
+  // A message that is accepted during the pause expires later than that.
+  const maxPauseMs = deadline / 4;
   const reason = `Not delivered within ${deadline / 1000} s`;
-  // An earlier version, which ran until this one began, doesn't list what it accepts as open.
+  // The previous version, which may run until this one starts, doesn't add its messages to `open_messages`.
   let adopted = false;
   return repeat('The sweep for messages whose time is over', log, async () => {
-    if (!adopted) await store.adoptOpen(deadline + clocksDiffer);
+    if (!adopted) await store.adoptOpen(deadline + maxClockSkewMs);
     adopted = true;
     const expired = await store.expire(hubDate(), reason, sweepBatch);
     if (expired > 0) {
@@ -102,13 +102,13 @@ export function startSweep({ store, relay, log, deadline }: SettlingOptions & { 
     }
     if (expired === sweepBatch) return 0;
     const next = (await store.nextExpiry())?.getTime() ?? Infinity;
-    return Math.min(Math.max(next - hubTime(), shortest), longest);
+    return Math.min(Math.max(next - hubTime(), minPauseMs), maxPauseMs);
   });
 }
 
 const removalSizes = { batchSize: 500, everyMs: 60_000, pauseMs: 100 };
 
-/** Removes messages `retention` milliseconds after they were accepted, some hundred at a time. */
+/** Removes messages `retention` milliseconds after their acceptance, some hundred at a time. */
 export function startRemoval(options: { store: Pick<Store, 'remove'>; log: Logger; retention: number }): Loop {
   const { store, log, retention } = options;
   return sweep('The end of old messages', log, removalSizes, async (batchSize) => {

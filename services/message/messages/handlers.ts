@@ -11,7 +11,7 @@ import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Channels } from './channels.ts';
 import type { Memberships } from './memberships.ts';
 import {
-  channelsMeant,
+  expandChannels,
   channelViolations,
   contentViolations,
   fileViolation,
@@ -19,7 +19,7 @@ import {
   readersOf,
   pageOf,
   maxQueueingMs,
-  recipientsMeant,
+  recipientsOf,
   requireMember,
   timesOf,
   sizeOf,
@@ -42,7 +42,7 @@ export interface HandlerOptions {
   deadline: number;
 }
 
-/** The RPC of the file service that is needed here. */
+/** The part of the file service that is needed here. */
 export type Files = Pick<Connection<typeof FileServiceService>, 'shareFile'>;
 
 const defaultLimit = 50;
@@ -55,8 +55,8 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
   async function accept(draft: Draft, call: UserCall, fingerprint: Buffer): Promise<void> {
     relay.requireBus();
     const installed = channels.require();
-    const recipientIds = recipientsMeant(draft, await memberships.of(draft.conversationId));
-    const meant = channelsMeant(draft.channels, installed);
+    const recipientIds = recipientsOf(draft, await memberships.of(draft.conversationId));
+    const meant = expandChannels(draft.channels, installed);
     channels.requireRoom(meant, recipientIds.length, maxQueueingMs(deadline));
     const content = await sharedContent(draft, files);
     const createdAt = hubDate();
@@ -90,7 +90,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
       try {
         await accept(draft, call, fingerprint);
       } catch (refusal) {
-        // A message that was accepted stays accepted, whatever has changed since: a client that repeats its call gets the first answer.
+        // An accepted message stays accepted, whatever has changed since: a client that repeats its call gets the first answer.
         if (!(await store.accepted(draft.messageId, fingerprint))) throw refusal;
       }
       return { status: MessageStatus.MESSAGE_STATUS_ACCEPTED, messageId: draft.messageId };
@@ -153,7 +153,7 @@ export function handlers(options: HandlerOptions): Handlers<typeof MessageServic
 }
 
 /**
- * The content as it is stored. A file is shared with the conversation first: whoever reads of it may fetch it at once.
+ * The content to store. A file is shared with the conversation first, so that readers of the message can download it at once.
  *
  * @throws HubError INVALID_ARGUMENT that names `payload.file_id` if the sender may not send that file
  */
@@ -175,7 +175,7 @@ function isRefusal(error: unknown): boolean {
   return error instanceof HubError && ['NOT_FOUND', 'PERMISSION_DENIED', 'ABORTED'].includes(error.kind);
 }
 
-/** What is wrong with a message that its proto can't say. */
+/** Checks of messages that their proto can't express. */
 export function checks(channels: Channels, files: Files): Checks<typeof MessageServiceService> {
   return {
     async sendMessage(request, found, caller) {
@@ -185,7 +185,7 @@ export function checks(channels: Channels, files: Files): Checks<typeof MessageS
         ...channelViolations(request.channels, channels.known() ?? request.channels),
       ];
       const isKnownWrong = [...found, ...wrong].some(({ field }) => field === 'payload.file_id');
-      // If nothing else is wrong, the file is checked when the message is accepted.
+      // If nothing else is wrong, the handler checks the file.
       if (content?.type !== 'file' || found.length + wrong.length === 0 || isKnownWrong) return wrong;
       const senderId = caller?.kind === 'user' ? caller.userId : '';
       try {

@@ -3,16 +3,16 @@ import { HubError } from '#lib/errors.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import { Rounds } from '#lib/rounds.ts';
 
-/** Tells who is in a conversation at that moment. */
+/** The members of conversations. */
 export interface Memberships {
-  /** @throws HubError NOT_FOUND `CONVERSATION_NOT_FOUND`; whatever the conversation service can't be asked for */
+  /** @throws HubError NOT_FOUND `CONVERSATION_NOT_FOUND`, or the error of the call to the conversation service */
   of(conversationId: string): Promise<string[]>;
 }
 
 const maxConversationsInRound = 500;
 const concurrentRounds = 2;
 
-/** Asks the conversation service: those who want to know something at the same time ask together, and nothing is remembered. */
+/** Asks the conversation service, with one call for all that ask at the same time. Nothing is cached. */
 export function openMemberships(
   conversations: Pick<Connection<typeof ConversationServiceService>, 'getMemberships'>,
 ): Memberships {

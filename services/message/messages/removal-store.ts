@@ -1,11 +1,10 @@
 import type { Database } from '#lib/database.ts';
 
-/** What becomes of messages that are kept no longer. */
+/** Removes messages at the end of their retention. */
 export function openRemoval(database: Database) {
   return {
     /**
-     * Removes ended messages that were accepted before `moment`, oldest first, with all that was written of them: `limit` at most.
-     * Open ones stay.
+     * Removes at most `limit` ended messages that were accepted before `moment`, oldest first, with all their data. Open ones stay.
      *
      * @returns how many were removed
      */

@@ -3,7 +3,7 @@ import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
 import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from '../message.ts';
 import { changeEvent } from './wire.ts';
 
-/** What applying reports came to: the ids of messages that don't exist, and the final status of each message that ended. */
+/** The result of applying reports: the ids of unknown messages, and the final status of each message that ended. */
 interface Applied {
   unknown: string[];
   ended: Status[];
@@ -17,7 +17,7 @@ export function openSettlement(database: Database) {
       return database.transaction(async (transaction) => {
         const ids = [...reports.keys()];
         const [messages, reported] = await Promise.all([
-          // Always locked in the same order, so that two transactions can't deadlock.
+          // Locked in a fixed order, so that two transactions can't deadlock.
           transaction.sql<MessageRow>(
             `select ${messageColumns} from messages m where message_id = any($1) order by message_id for update`,
             [ids],
@@ -31,7 +31,7 @@ export function openSettlement(database: Database) {
       });
     },
 
-    /** Fails the open deliveries of messages that have expired, `limit` messages at a time. @returns how many there were */
+    /** Fails the open deliveries of at most `limit` expired messages. @returns how many messages there were */
     async expire(now: Date, reason: string, limit: number): Promise<number> {
       return database.transaction(async (transaction) => {
         const due = await transaction.sql<MessageRow>(
@@ -47,15 +47,15 @@ export function openSettlement(database: Database) {
       });
     },
 
-    /** When the next open message is to be failed; undefined if none is open. */
+    /** When the next open message expires; undefined if none is open. */
     async nextExpiry(): Promise<Date | undefined> {
       const [row] = await database.sql<{ at: Date | null }>('select min(expires_at) as at from open_messages');
       return row?.at ?? undefined;
     },
 
     /**
-     * Adds to `open_messages` the open ones among the messages that were accepted within `milliseconds` before the newest one: the version
-     * before accepts messages without listing them.
+     * Adds the open messages that were accepted within `milliseconds` before the newest one to `open_messages`, where the previous version
+     * doesn't list them.
      */
     async adoptOpen(milliseconds: number): Promise<void> {
       await database.sql(
@@ -85,7 +85,7 @@ interface MessageRow {
   replay: number;
 }
 
-/** The deliveries of messages of which something was reported, by message. */
+/** The deliveries with reports, by message. */
 async function reportedDeliveries(
   transaction: SqlTransaction,
   messageIds: readonly string[],
@@ -132,7 +132,7 @@ function write(
         changeEvent({ messageId, conversationId, seq, replay, status, updatedAt: row.updated_at }, settlement),
       );
     }
-    // Also if it had ended before: then it should not be listed any more.
+    // Also if it had ended before, so that it is not listed any more.
     if (hasEnded(last?.status ?? status)) over.push({ messageId, expiresAt: row.expires_at });
   }
 

@@ -13,7 +13,7 @@ import { openAcceptance } from './acceptance-store.ts';
 import { openRemoval } from './removal-store.ts';
 import { openSettlement } from './settlement-store.ts';
 
-/** A message as it is kept. */
+/** A message as it is stored. */
 export interface StoredMessage {
   messageId: string;
   conversationId: string;
@@ -27,7 +27,7 @@ export interface StoredMessage {
   status: Status;
   createdAt: Date;
   updatedAt: Date;
-  /** No delivery begins after this. */
+  /** No delivery attempt begins after this. */
   deliverBy: Date;
   /** How often it was replayed. */
   replay: number;
@@ -46,7 +46,7 @@ export function openStore(database: Database) {
     ...openSettlement(database),
     ...openRemoval(database),
 
-    /** The positions of the messages of a conversation: that of the newest, 0 if there was none, and of the oldest that is kept. */
+    /** The positions of a conversation's newest message (0 if there was none) and of the oldest that is still stored. */
     async positions(conversationId: string): Promise<{ firstSeq: number; lastSeq: number }> {
       const [head] = await database.sql<{ first_seq: bigint; last_seq: bigint }>(
         'select first_seq, last_seq from conversation_heads where conversation_id = $1',
@@ -69,7 +69,7 @@ export function openStore(database: Database) {
       return range.order === 'asc' ? messages : messages.reverse();
     },
 
-    /** A message with its history and its deliveries, as they are at one moment. */
+    /** A message with its history and its deliveries, from one snapshot. */
     async find(messageId: string): Promise<MessageDetails | undefined> {
       const [row] = await database.sql<MessageRow & { history: StepJson[]; reported: DeliveryJson[] }>(
         `select ${messageColumns},
@@ -138,7 +138,7 @@ export interface MessageRow {
   replay: number;
 }
 
-/** What there is to know of a message `m`. */
+/** All columns of a message `m`. */
 export const messageColumns = `m.message_id, m.conversation_id, m.seq, m.sender_id, m.sender_username, m.recipient_ids, m.channels,
   m.payload_type, m.payload_text, m.payload_file_id, m.payload_label, m.priority, m.status, m.created_at, m.updated_at,
   m.deliver_by, m.replay`;

@@ -31,7 +31,6 @@ const priorities: Record<Priority, WirePriority> = {
   high: WirePriority.PRIORITY_HIGH,
 };
 
-/** A validated request as the sender means it. */
 export function draftOf(request: SendMessageRequest): Draft {
   const named = Object.entries(priorities).find(([, value]) => value === request.priority);
   return {
@@ -45,7 +44,7 @@ export function draftOf(request: SendMessageRequest): Draft {
   };
 }
 
-/** Only what belongs to the type counts: a file_id beside a text means nothing. */
+/** Only the field of the type counts: a file_id in a text message is ignored. */
 export function contentOf(payload: Payload | undefined): Content {
   return payload?.type === PayloadType.PAYLOAD_TYPE_FILE
     ? { type: 'file', text: '', fileId: payload.fileId }
@@ -94,7 +93,7 @@ export function messageOf(message: StoredMessage, readBy = 0): Message {
   };
 }
 
-/** The event that a message was accepted or replayed, without its position: that is put behind it by `withSeq`. */
+/** The event for an accepted or replayed message, without its position, which `withSeq` appends. */
 export function acceptedEventOf(
   message: Omit<StoredMessage, 'seq' | 'status' | 'updatedAt'>,
   only: readonly DeliveryTarget[] = [],
@@ -116,7 +115,7 @@ export function acceptedEventOf(
   }).finish();
 }
 
-/** An encoded MessageAccepted with its position: encodings of protobuf messages that are joined are the encoding of one message. */
+/** Appends the position to an encoded MessageAccepted: concatenated encodings of protobuf messages are merged into one message. */
 export function withSeq(event: Uint8Array, seq: bigint): Uint8Array {
   return Buffer.concat([event, MessageAccepted.encode(MessageAccepted.create({ seq })).finish()]);
 }

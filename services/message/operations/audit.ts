@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Database } from '#lib/database.ts';
 
-/** How much of something there is, by what became of it. */
+/** Numbers of messages or deliveries by status. */
 export interface Balance {
   accepted: bigint;
   delivered: bigint;
@@ -17,32 +17,32 @@ export interface SeqGap {
   missing: bigint;
 }
 
-/** The books for a period. */
+/** The balance of a period. */
 export interface Books {
   messages: Balance;
   deliveries: Balance;
-  /** Messages whose deliveries or history don't go with them: 20 at most, and how many there are. */
+  /** Messages that contradict their deliveries or history: 20 at most, and their number. */
   mismatched: string[];
   mismatchedTotal: bigint;
   /** Messages in flight that should have ended by now. */
   overdue: bigint;
   oldestInFlight: { messageId: string; acceptedAt: Date } | undefined;
-  /** Gaps in the positions of conversations, of each one for each part of the period: 20 at most, and how many there are. */
+  /** Gaps in the positions of conversations, for each part of the period: 20 at most, and their number. */
   gaps: SeqGap[];
   gapsTotal: bigint;
-  /** Whatever the period. */
+  /** Independent of the period. */
   outboxEvents: bigint;
   oldestOutboxEvent: Date | undefined;
   deadLettersWaiting: bigint;
-  /** What was accepted before was removed at the end of its time. */
+  /** Messages that were accepted before this were removed at the end of their retention. */
   removedBefore: Date | undefined;
 }
 
-/** Few enough that a transaction is over soon and holds up no vacuum. */
+/** Few enough for short transactions, which don't hold up vacuum. */
 const messagesAtOnce = 20_000;
 /** After this no further transaction is begun, so that the call is answered in time. */
 const lookLimitMs = 8_000;
-/** How long to pause after each transaction, as a share of the time that it took: the database has others to serve. */
+/** The pause after each transaction, as a share of the time that it took, to leave room for other queries. */
 const restShare = 0.1;
 const maxListed = 20;
 /** A message counts as overdue only after this: the sweep for expired ones runs several times a second. */
@@ -51,10 +51,10 @@ const graceMs = 1_000;
 export type Audit = ReturnType<typeof openAudit>;
 
 export function openAudit(database: Database, { atOnce = messagesAtOnce, limitMs = lookLimitMs } = {}) {
-  /** Where a part of the period ends that begins at `from`: after about `atOnce` messages, or with the period. */
+  /** The end of the part of the period that begins at `from`: after about `atOnce` messages, or at the end of the period. */
   async function endOfPart(from: Date, to: Date): Promise<Date> {
     const [row] = await database.sql<{ end: Date }>(
-      // Later than `from` in any case, since times are whole milliseconds: however many messages have the same one.
+      // At least 1 ms after `from`, however many messages have that time.
       `select greatest(created_at, $1::timestamptz + interval '1 ms') as end from messages
         where created_at >= $1 and created_at < $2 order by created_at offset $3 limit 1`,
       [from, to, atOnce],
@@ -64,10 +64,10 @@ export function openAudit(database: Database, { atOnce = messagesAtOnce, limitMs
 
   return {
     /**
-     * The books for the messages accepted in a period, or in as much of it as can be looked at within some seconds. The period is gone
-     * through in parts, each as it was at one moment.
+     * The balance of the messages accepted in a period, or in as much of it as can be read within some seconds. It is read in parts, each
+     * from one snapshot.
      *
-     * @returns the books, and up to when they go: `to`, or earlier
+     * @returns the balance, and its actual end: `to`, or earlier
      */
     async books(from: Date, to: Date): Promise<{ books: Books; to: Date }> {
       const giveUp = performance.now() + limitMs;
@@ -85,14 +85,14 @@ export function openAudit(database: Database, { atOnce = messagesAtOnce, limitMs
   };
 }
 
-/** The books for a part of a period, as they are at one moment. */
+/** The balance of a part of a period, from one snapshot. */
 async function booksOfPart(database: Database, from: Date, to: Date): Promise<Books> {
   return database.transaction(async (transaction) => {
     await transaction.sql('set transaction isolation level repeatable read read only');
     const period = [from, to];
-    // `wanted` is what was promised at the acceptance; the ledger and the history are what is there. The deliveries of each message are
-    // looked up by its id: else all that there are might be read for each part. The book is made once: else what is asked of its rows
-    // would be computed for each question.
+    // `wanted` is what was promised at acceptance; the ledger and the history are what is stored. The deliveries of each message are looked
+    // up by its id, to avoid a scan of all deliveries for each part. The CTE is materialized, so that its rows are not computed once per
+    // use.
     const [sums] = await transaction.sql<Sums>(
       `with book as materialized (
         select m.message_id, m.status, created_at, expires_at, wanted, ledger.delivered, ledger.failed,
@@ -131,8 +131,8 @@ async function booksOfPart(database: Database, from: Date, to: Date): Promise<Bo
       [...period, graceMs],
     );
 
-    // Each conversation from the message before its first one of the period, or the first that is kept, to its last one of the period,
-    // and if that is its newest, to the last position that was given out.
+    // For each conversation: from the message before its first one in the period (or the first stored one) to its last one in the period;
+    // if that is its newest, to the last position that was assigned.
     const gaps = await transaction.sql<SeqGap & { total: bigint }>(
       `with touched as (
         select conversation_id, min(seq) as low, max(seq) as high
@@ -162,7 +162,7 @@ async function booksOfPart(database: Database, from: Date, to: Date): Promise<Bo
   });
 }
 
-/** The books of a part and of the next one. What waits at present is as the latter says. */
+/** Adds the balances of two parts. Current backlogs are those of the later one. */
 function added(one: Books, next: Books): Books {
   const sum = (some: Balance, more: Balance): Balance => ({
     accepted: some.accepted + more.accepted,
@@ -229,7 +229,7 @@ function booksOf(sums: Sums, gaps: readonly (SeqGap & { total: bigint })[], wait
   };
 }
 
-/** Whether all that was accepted is accounted for. */
+/** Whether everything that was accepted is accounted for. */
 export function balances(books: Books): boolean {
   const isWhole = ({ accepted, delivered, failed, inFlight }: Balance) => accepted === delivered + failed + inFlight;
   return (

@@ -4,7 +4,7 @@ import type { Bus } from '#lib/bus/bus.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Channels } from '../messages/channels.ts';
 
-/** Asks how far each consumer group of the hub is behind; undefined while the bus can't be asked. */
+/** The lag of each consumer group of the hub; undefined while the bus is unavailable. */
 export type ConsumerLag = () => Promise<TopicLag[] | undefined>;
 
 export function consumerLag({

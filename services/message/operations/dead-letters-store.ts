@@ -4,7 +4,7 @@ import type { Database, SqlTransaction } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { StatusChange } from '../message.ts';
 
-/** An event that was given up, without what it says. */
+/** A dead letter, without the event's value. */
 export interface DeadLetter {
   id: string;
   topic: string;
@@ -17,7 +17,7 @@ export interface DeadLetter {
   eventType: string;
   key: string;
   requestId: string;
-  /** What it is about, as far as that can be told. */
+  /** The message, recipient and channel, as far as they can be read. */
   messageId: string | null;
   recipientId: string | null;
   channel: string | null;
@@ -31,54 +31,54 @@ export interface DeadLetterWithValue extends DeadLetter {
 
 export type NewDeadLetter = Omit<DeadLetterWithValue, 'replayedAt' | 'replayedBy'>;
 
-/** Which dead letters: those that match all that is said. */
+/** Selects the dead letters that match all given fields. */
 export interface Selection {
   ids?: readonly string[] | undefined;
   messageId?: string | undefined;
   channel?: string | undefined;
   topic?: string | undefined;
-  /** Given up at this time or later. */
+  /** Failed at this time or later. */
   from?: Date | undefined;
-  /** Given up before this time. */
+  /** Failed before this time. */
   to?: Date | undefined;
   state?: 'waiting' | 'replayed' | undefined;
 }
 
 export interface Replaying {
-  /** Who replays: a username. */
+  /** The username of the administrator who replays. */
   by: string;
   requestId: string;
-  /** The most dead letters to replay; those of one message are not parted. */
+  /** The maximum number of dead letters to replay; those of one message stay together. */
   limit: number;
-  /** The times of a message that is accepted at a moment. */
+  /** The deadlines of a message that is accepted at a given time. */
   timesOf: (acceptedAt: Date) => { deliverBy: Date; expiresAt: Date };
-  /** Publishes events once more as they were. */
+  /** Publishes events again unchanged. */
   publish: (letters: readonly DeadLetterWithValue[]) => Promise<void>;
-  /** Once aborted, nothing more is begun. */
+  /** Once it is aborted, nothing further is begun. */
   signal: AbortSignal;
 }
 
-/** How many dead letters were replayed, had nothing left to do, or were left because their message is open. */
+/** The numbers of dead letters that were replayed, had nothing left to do, or were left because their message is open. */
 export interface Replayed {
   replayed: number;
   settled: number;
   open: number;
-  /** Messages of which deliveries begin anew. */
+  /** Messages with deliveries that begin again. */
   messages: number;
 }
 
-/** Events that are published again in one transaction: each may have 4 MiB. */
+/** How many events one transaction publishes again: each may have 4 MiB. */
 const republishedAtOnce = 20;
 
-/** Reports without which a delivery ends as it does: nothing begins anew because of them. */
+/** Reports that don't end a delivery: no delivery begins again because of them. */
 const endsNothing = [eventTypes.MessageRouted, eventTypes.DeliveryAttempted] as string[];
 
 export type DeadLetters = ReturnType<typeof openDeadLetters>;
 
-/** The events that were given up, and how they are tried again. */
+/** The dead letters, and their replay. */
 export function openDeadLetters(database: Database) {
   return {
-    /** Keeps dead letters. Those that are there already are left as they are. */
+    /** Stores dead letters. Existing ones are left as they are. */
     async record(letters: readonly NewDeadLetter[]): Promise<void> {
       await database.sql(
         `insert into dead_letters (id, topic, partition, consumer_group, reason, attempts, failed_at, event_id, event_type,
@@ -108,7 +108,7 @@ export function openDeadLetters(database: Database) {
       );
     },
 
-    /** A page of those that match, oldest first, and how many there are in all, both of one moment. */
+    /** A page of the matching dead letters, oldest first, and their total number, from one snapshot. */
     async list(
       selection: Selection,
       { limit, offset }: { limit: number; offset: number },
@@ -126,7 +126,7 @@ export function openDeadLetters(database: Database) {
       return { letters, total: Number(rows[0]!.total) };
     },
 
-    /** How many match. */
+    /** The number of matching dead letters. */
     async count(selection: Selection): Promise<number> {
       const [row] = await database.sql<{ total: bigint }>(
         `select count(*) as total from dead_letters where ${matches}`,
@@ -144,13 +144,13 @@ export function openDeadLetters(database: Database) {
     },
 
     /**
-     * Replays those that match. Of an ended message, the failed deliveries that its dead letters are about begin anew: a
-     * message in one transaction. What belongs to no message that is known is published again, and so are reports of
-     * open ones; another dead letter of an open message is left as it is.
+     * Replays the matching dead letters. For an ended message, the failed deliveries that its dead letters are about begin again, in one
+     * transaction per message. Dead letters of unknown messages are published again, and so are reports of open messages; other dead
+     * letters of open messages are left as they are.
      *
-     * Two at once don't get in each other's way: who comes second finds the message open.
+     * Concurrent replays don't interfere: the second one finds the message open.
      *
-     * @throws HubError of `publish`; what was replayed before that stays so
+     * @throws HubError of `publish`; earlier replays stay
      */
     async replay(selection: Selection, replaying: Replaying): Promise<Replayed> {
       const chosen = await database.sql<{ id: string; message_id: string | null }>(
@@ -176,7 +176,7 @@ export function openDeadLetters(database: Database) {
       return total;
     },
 
-    /** Deletes those that were given up, or replayed since, before `moment`; `limit` at a time. Returns how many. */
+    /** Deletes at most `limit` dead letters that failed and were last replayed before `moment`. @returns how many */
     forget(moment: Date, limit: number): Promise<number> {
       return deleteOld(
         database,
@@ -196,7 +196,7 @@ const columns = `id, topic, partition, consumer_group as "group", reason, attemp
   event_id as "eventId", event_type as "eventType", key, request_id as "requestId", message_id as "messageId",
   recipient_id as "recipientId", channel, replayed_at as "replayedAt", replayed_by as "replayedBy"`;
 
-/** The condition that the parameters of `valuesOf` fill. */
+/** SQL condition for a selection, with the parameters of `valuesOf`. */
 const matches = `($1::uuid[] is null or id = any($1)) and ($2::uuid is null or message_id = $2)
   and ($3::text is null or channel = $3) and ($4::text is null or topic = $4)
   and ($5::timestamptz is null or failed_at >= $5) and ($6::timestamptz is null or failed_at < $6)
@@ -214,7 +214,7 @@ async function replayMessage(
 ): Promise<Partial<Replayed>> {
   const { by, requestId, timesOf } = replaying;
   return database.transaction(async (transaction) => {
-    // Before its dead letters, so that two who replay wait for each other here.
+    // Locked before its dead letters, so that concurrent replays wait for each other here.
     const [message] = await transaction.sql<{ status: string; replay: number }>(
       'select status, replay from messages where message_id = $1 for update',
       [messageId],
@@ -265,8 +265,7 @@ async function replayMessage(
 }
 
 /**
- * Publishes events again as they were, and keeps that they were: in this order, so that none is lost. Somebody else's
- * are passed over.
+ * Publishes events again unchanged, and then records that: in this order, so that none is lost. Those locked by another replay are skipped.
  *
  * @returns how many
  */

@@ -20,17 +20,17 @@ import type { DeadLetters, DeadLetterWithValue, NewDeadLetter } from './dead-let
 
 const waiting = sharedGauge('dead_letters_waiting', 'Events that were given up and not replayed so far');
 
-/** Shows how many dead letters wait, until what is returned is called. */
+/** Shows the number of dead letters as a metric. @returns a function that ends that */
 export function watchDeadLetters(letters: Pick<DeadLetters, 'count'>): () => void {
   return sample(async (tell) => tell(waiting, {}, await letters.count({ state: 'waiting' })));
 }
 
-/** Milliseconds in which dead letters are gathered before they are kept. */
-const recordInterval = 100;
-/** Milliseconds: a channel that is installed while this runs is heard of by then. */
-const lookForChannelsEvery = { known: 5_000, unknown: 500 };
+/** Dead letters are collected for this long before they are stored. */
+const recordIntervalMs = 100;
+/** How often the installed channels are looked up. */
+const channelsPollEveryMs = { known: 5_000, unknown: 500 };
 
-/** Keeps what is given up on any topic of the hub, those of channels that are installed later included. */
+/** Stores the dead letters of all topics of the hub, including those of channels that are installed later. */
 export function startDeadLetters(options: {
   bus: Bus;
   letters: Pick<DeadLetters, 'record'>;
@@ -41,20 +41,20 @@ export function startDeadLetters(options: {
   const consumers = new Map<string, Consumer>();
   const starting = repeat('The consumers of dead letters', log, async () => {
     const known = channels.known();
-    // Until the connectors are there everything is just starting, and has better things to do.
-    if (known === undefined) return lookForChannelsEvery.unknown;
+    // Before the connectors have answered, the hub is still starting.
+    if (known === undefined) return channelsPollEveryMs.unknown;
     for (const topic of [topics.messageProcessing, topics.messageStatus, ...known.map(topics.outgoing)]) {
       if (consumers.has(topic)) continue;
       const consumer = await bus.consume({
         topics: [deadLetterTopic(topic)],
         group: 'operations',
-        interval: recordInterval,
-        batchSize: deadLetterBatch,
+        interval: recordIntervalMs,
+        batchSize: maxDeadLettersAtOnce,
         handle: (events) => letters.record(events.map(deadLetterOf)),
       });
       consumers.set(topic, consumer);
     }
-    return lookForChannelsEvery.known;
+    return channelsPollEveryMs.known;
   });
   return {
     async stop() {
@@ -64,13 +64,13 @@ export function startDeadLetters(options: {
   };
 }
 
-/** Few: each may have 4 MiB. */
-const deadLetterBatch = 20;
+/** Few, since each may have 4 MiB. */
+const maxDeadLettersAtOnce = 20;
 
-/** Ids of dead letters are made in here, so that the same one has the same id when it comes again. */
+/** The namespace for ids of dead letters, so that one that comes again has the same id. */
 const deadLetterNamespace = '5b0f1c52-7f0e-4e0e-8f0c-0b6f0a5a9c11';
 
-/** What there is to know of a dead letter. Never throws: there is nowhere to put one that can't be kept. */
+/** Reads a dead letter. Never throws, since there is no place for an unreadable one. */
 export function deadLetterOf(event: ReceivedEvent): NewDeadLetter {
   const { id: eventId, type, key, requestId, topic: at, partition: on, value } = event;
   const unexplained = { topic: originOfDeadLetters(at) ?? at, partition: on, group: '', reason: '', attempts: 0 };
@@ -94,16 +94,16 @@ export function deadLetterOf(event: ReceivedEvent): NewDeadLetter {
   };
 }
 
-/** PostgreSQL takes none in a text. */
+/** PostgreSQL refuses NUL in texts. */
 function withoutNul(text: string): string {
   return text.replaceAll('\0', '');
 }
 
-/** Which message, recipient and channel an event is about, as far as it can be told. */
+/** The message, recipient and channel of an event, as far as they can be read. */
 function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'messageId' | 'recipientId' | 'channel'> {
   const channel = channelOfOutgoing(topic) ?? null;
   const uuid = (text: string) => (isUuid(text) ? text : null);
-  // The event of a message that is routed for the first time has its id, whatever else can be read of it.
+  // In its first round, the event of a message has the message's id, even if its value is unreadable.
   const deliveryIn = (report: { messageId: string; recipientId: string; channel: string }) => ({
     messageId: uuid(report.messageId),
     recipientId: uuid(report.recipientId),
@@ -134,7 +134,7 @@ function subjectOf(event: ReceivedEvent, topic: string): Pick<NewDeadLetter, 'me
   }
 }
 
-/** Publishes events that were given up as they were, those of a topic together and in order. */
+/** Publishes dead letters again unchanged, those of a topic together and in order. */
 export async function publishAgain(bus: Pick<Bus, 'publish'>, letters: readonly DeadLetterWithValue[]): Promise<void> {
   for (const [topic, group] of Map.groupBy(letters, (letter) => letter.topic)) {
     await bus.publish(
@@ -153,7 +153,7 @@ export async function publishAgain(bus: Pick<Bus, 'publish'>, letters: readonly 
 
 const forgettingSizes = { batchSize: 500, everyMs: 60_000 };
 
-/** Deletes dead letters `retention` milliseconds after they were given up or last replayed. */
+/** Deletes dead letters `retention` milliseconds after they failed or were last replayed. */
 export function startForgetting(options: {
   letters: Pick<DeadLetters, 'forget'>;
   log: Logger;

@@ -30,10 +30,10 @@ export interface OperationsOptions {
 const defaultLimit = 50;
 const defaultReplays = 100;
 const defaultPeriodMs = 3_600_000;
-/** Larger events are not shown decoded: as JSON one may be twice as large. */
+/** Larger events are not decoded: the JSON may be twice as large. */
 const maxDecodedBytes = 1024 * 1024;
 
-/** What administrators do. That they are administrators is checked before. */
+/** The handlers for administrators; the access rule is checked before. */
 export function operationHandlers(options: OperationsOptions): Handlers<typeof OperationsServiceService> {
   const { letters, audit, lag, publish, relay, deadline } = options;
 
@@ -99,7 +99,7 @@ export function operationHandlers(options: OperationsOptions): Handlers<typeof O
   };
 }
 
-/** What is wrong with a request that its proto can't say. */
+/** Checks of requests that their proto can't express. */
 export const operationChecks: Checks<typeof OperationsServiceService> = {
   listDeadLetters: periodViolations,
   getAudit: periodViolations,
@@ -147,7 +147,7 @@ function wireOf(letter: DeadLetter): WireDeadLetter {
   };
 }
 
-/** What an event says, in ProtoJSON; undefined if it is no message of its type. */
+/** The event's value as ProtoJSON; undefined if it is no message of its type. */
 function decoded({ eventType, value }: DeadLetterWithValue): JsonObject | undefined {
   const type = registry.getMessage(eventType);
   if (type === undefined) return undefined;

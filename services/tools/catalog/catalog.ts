@@ -20,16 +20,16 @@ export interface Page {
   offset: number;
 }
 
-/** What an administrator wants of a tool; undefined stays as it is. */
+/** An administrator's changes to a tool; undefined fields stay as they are. */
 export type ToolWish = Partial<Pick<Tool, 'name' | 'description' | 'apiEndpoint' | 'isActive'>>;
 
-/** Which administrator changes something, and by which request. */
+/** The administrator who changes something, and the request. */
 export interface Actor {
   actorId: string;
   requestId: string;
 }
 
-/** A tool, and the entry of the outbox that tells of its change, if it was changed. */
+/** A tool, and the outbox entry of its change, if it was changed. */
 export interface ChangedTool {
   tool: Tool;
   entry: bigint | undefined;
@@ -163,8 +163,8 @@ export function openCatalog(db: Database) {
     },
 
     /**
-     * Gives a name to work that is counted like a tool's, for lists of usage. In all else it is like a deleted tool: nobody can invoke or
-     * change it, and another tool may have its name.
+     * Names work that is counted like a tool's, for lists of usage. It is stored as a deleted tool: it can't be invoked or changed, and
+     * another tool may have its name.
      */
     async name(id: string, name: string): Promise<void> {
       await db.sql(
@@ -174,9 +174,7 @@ export function openCatalog(db: Database) {
       );
     },
 
-    /**
-     * Adds a demo tool, or updates its endpoint. Whatever else an administrator has changed stays, also that it was deleted.
-     */
+    /** Adds a demo tool, or updates its endpoint. Other changes by administrators stay, also its deletion. */
     async seed(tool: Omit<Tool, 'createdAt' | 'isActive'>): Promise<void> {
       await db.sql(
         `insert into tools (${columns}, name_key)

@@ -17,7 +17,7 @@ export interface EndpointProblem {
   description: string;
 }
 
-/** Where tools may be. */
+/** Checks which endpoints tools may have. */
 export interface Endpoints {
   /** What is wrong with an endpoint, as far as that can be told without looking up its host. */
   problem(endpoint: string): EndpointProblem | undefined;

@@ -1,7 +1,7 @@
 import type { Catalog } from './catalog.ts';
 import type { Subscriptions } from '../subscriptions/subscriptions.ts';
 
-/** The administrator that the auth service makes in laptop mode. */
+/** The administrator that the auth service creates in laptop mode. */
 const seededAdmin = '00000000-0000-4000-8000-0000000000ad';
 
 const demoTools = [

@@ -25,7 +25,7 @@ export interface Invocation {
 export interface Invoked {
   output: Record<string, unknown>;
   tokens: number;
-  /** Milliseconds, all tries together. */
+  /** For all attempts together, in milliseconds. */
   duration: number;
 }
 
@@ -77,15 +77,15 @@ export function openInvocations(options: InvocationOptions): Invocations {
     const body = JSON.stringify(input);
     const [tool, known] = await Promise.all([catalog.findActive(toolId), expectations.of(toolId)]);
     const circuit = circuits(toolId);
-    const least = tokensOfBytes(Buffer.byteLength(body));
+    const minTokens = tokensOfBytes(Buffer.byteLength(body));
     const reservation = await reserve(ledger, { maxWaitMs, signal: stopping.signal }, () => {
       // While it waited, the call before it may have shown what the tool uses.
-      const most = expectations.now(toolId) ?? known;
+      const maxUsed = expectations.now(toolId) ?? known;
       return {
         userId,
         toolId,
         requestId,
-        expected: most === undefined ? undefined : Math.max(most, least),
+        expected: maxUsed === undefined ? undefined : Math.max(maxUsed, minTokens),
         refusal: tool === undefined ? toolNotFound() : circuit.refusal(),
       };
     });

@@ -6,25 +6,25 @@ import type { Destination } from '../catalog/endpoint.ts';
 import { isShallow, toolTimeout, toolUnavailable } from '../tools.ts';
 
 export interface UpstreamOptions {
-  /** Milliseconds for all tries of a call together. */
+  /** For all attempts of a call together, in milliseconds. */
   timeout: number;
   /** Bytes that an answer may have. */
   responseLimit: number;
 }
 
-/** What a tool is asked. */
+/** A request to a tool. */
 export interface Question {
   /** JSON. */
   body: string;
   requestId: string;
-  /** Aborted when nobody can use the answer any more. */
+  /** Aborted when the answer is of no use any more. */
   signal: AbortSignal;
 }
 
-/** What a tool answered: a value of JSON; or that it won't work on this, which is no failure of the tool. */
+/** The answer of a tool: a JSON value; or its refusal of the input, which is no failure of the tool. */
 export type Answer = { value: unknown } | { declined: HubError };
 
-/** A tool has failed: it can't be reached, isn't in time, or answers with an error or with what is no answer. */
+/** A failure of a tool: it is unreachable, too slow, or answers with an error or invalid JSON. */
 export class ToolFailure extends Error {
   readonly status: 'error' | 'timeout';
   readonly shown: HubError;
@@ -36,10 +36,10 @@ export class ToolFailure extends Error {
   }
 }
 
-/** A try that failed, and may go well another time. */
+/** A failed attempt that may be retried. */
 class Retryable extends Error {
   readonly outcome: ToolFailure | HubError;
-  /** Milliseconds that the tool wants to be left alone for. */
+  /** The tool's Retry-After, in milliseconds. */
   readonly pause: number | undefined;
 
   constructor(outcome: ToolFailure | HubError, pause?: number) {
@@ -52,7 +52,7 @@ class Retryable extends Error {
 /** Asks tools over HTTP. */
 export interface Upstream {
   /**
-   * POSTs to a tool, again where that may help, at one of the addresses that were checked and at no other.
+   * POSTs to a tool, with retries, only at the addresses that were checked.
    *
    * @throws ToolFailure
    */
@@ -60,29 +60,29 @@ export interface Upstream {
   close(): Promise<void>;
 }
 
-const mostTries = 3;
+const maxAttempts = 3;
 const backoff = { firstMs: 200, maxMs: 400 };
-const longestConnect = 5_000;
-/** Connections to so many tools are kept, and of each so many at once: others wait for one. */
-const mostPools = 256;
-const mostConnections = 256;
-/** Deeper ones would not fit into a message (protobuf's parsers stop at 100 levels, of which each level here takes three). */
-const mostLevels = 30;
+const connectTimeoutMs = 5_000;
+/** The maximum number of connection pools, and of connections in each; further calls wait for one. */
+const maxPools = 256;
+const maxConnections = 256;
+/** The maximum nesting of an answer: protobuf's parsers stop at 100 levels, of which each level of JSON takes three. */
+const maxLevels = 30;
 
-/** Loaded for the first call: it takes 30 MB, more than all that the service has of its own. */
+/** Loaded at the first call, since it takes 30 MB. */
 const load = () => import('undici');
 
 export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstream {
   const pools = new Map<string, Pool>();
 
-  /** Connections are shared by calls for the same host that was found at the same addresses. */
+  /** Connections are shared by calls to the same host at the same addresses. */
   async function poolFor({ url, addresses }: Destination): Promise<Pool> {
     const { Pool: PoolOfUndici } = await load();
     const key = [url.origin, ...addresses.toSorted()].join(' ');
     const pool = pools.get(key) ?? openPool(PoolOfUndici, url.origin, addresses, timeout);
     pools.delete(key);
     pools.set(key, pool);
-    if (pools.size > mostPools) {
+    if (pools.size > maxPools) {
       const [oldest, unused] = pools.entries().next().value as [string, Pool];
       pools.delete(oldest);
       void unused.close().catch(() => {});
@@ -103,7 +103,7 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
           if (question.signal.aborted) throw unreachable(error);
           if (!(error instanceof Retryable)) throw error;
           const pause = error.pause ?? backoffMs(backoff, tries);
-          if (tries < mostTries && performance.now() + pause < giveUp) {
+          if (tries < maxAttempts && performance.now() + pause < giveUp) {
             await pauseFor(pause, signal);
             continue;
           }
@@ -123,14 +123,14 @@ function openPool(PoolOfUndici: typeof Pool, origin: string, addresses: readonly
   const found = addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
   return new PoolOfUndici(origin, {
     connect: {
-      timeout: Math.min(longestConnect, timeout),
+      timeout: Math.min(connectTimeoutMs, timeout),
       autoSelectFamily: true,
       lookup(_host, { all }, callback) {
         if (all) callback(null, found);
         else callback(null, found[0]!.address, found[0]!.family);
       },
     },
-    connections: mostConnections,
+    connections: maxConnections,
     pipelining: 1,
     allowH2: false,
     headersTimeout: timeout,
@@ -187,15 +187,15 @@ function answerOf({ statusCode, headers }: Dispatcher.ResponseData, text: string
   } catch (error) {
     throw notJson(error);
   }
-  if (isShallow(value, mostLevels)) return { value };
-  const why = `The tool answered with JSON of more than ${mostLevels} levels`;
+  if (isShallow(value, maxLevels)) return { value };
+  const why = `The tool answered with JSON of more than ${maxLevels} levels`;
   throw new ToolFailure('error', toolUnavailable(why));
 }
 
-/** @param limit of its bytes; 0 if nobody wants it */
+/** @param limit maximum bytes; 0 to discard the body */
 async function readText({ body, headers }: Dispatcher.ResponseData, limit: number): Promise<string> {
   if (limit === 0) {
-    // It isn't waited for: a short one leaves the connection as it is, any other ends it.
+    // Not awaited: a short body keeps the connection usable, a longer one ends it.
     body.dump({ limit: 64 * 1024 }).catch(() => {});
     return '';
   }
@@ -208,7 +208,7 @@ async function readText({ body, headers }: Dispatcher.ResponseData, limit: numbe
   }
   for await (const piece of body as AsyncIterable<Buffer>) {
     size += piece.length;
-    // Leaving the loop destroys the rest.
+    // Leaving the loop destroys the stream.
     if (size > limit) throw tooLarge();
     pieces.push(piece);
   }
@@ -223,7 +223,7 @@ function notJson(cause: unknown): ToolFailure {
   return new ToolFailure('error', toolUnavailable('The tool answered with what is no JSON', { cause }));
 }
 
-/** Milliseconds that a Retry-After header asks for, in seconds or as a date (RFC 9110, 10.2.3); undefined without one. */
+/** Parses Retry-After, in seconds or as a date (RFC 9110, 10.2.3), to milliseconds; undefined without one. */
 function retryAfterOf(headers: Dispatcher.ResponseData['headers']): number | undefined {
   const header = headers['retry-after'];
   const text = Array.isArray(header) ? header[0] : header;
@@ -233,11 +233,11 @@ function retryAfterOf(headers: Dispatcher.ResponseData['headers']): number | und
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }
 
-/** What callers are told at most of how long a tool wants to be left alone: seconds. */
-const longestRetryAfter = 86_400;
+/** The maximum Retry-After for callers, in seconds. */
+const maxRetryAfter = 86_400;
 
 function unavailable(why: string, pause?: number): HubError {
-  const retryAfter = pause === undefined ? 1 : Math.min(longestRetryAfter, Math.max(1, Math.ceil(pause / 1_000)));
+  const retryAfter = pause === undefined ? 1 : Math.min(maxRetryAfter, Math.max(1, Math.ceil(pause / 1_000)));
   return toolUnavailable(why, { retryAfter });
 }
 

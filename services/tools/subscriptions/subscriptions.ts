@@ -8,7 +8,7 @@ export interface Subscription extends SubscriptionState {
   /** UUID; stays the same for a user. */
   id: string;
   userId: string;
-  /** Counts the changes that others are told of. */
+  /** Increased with each change that is reported to the auth service. */
   version: number;
 }
 
@@ -84,7 +84,7 @@ export function openSubscriptions(db: Database, period: number) {
     /** Subscribes a user to a plan, changes the plan, or takes a cancellation back. Of several at once one is the first. */
     async subscribe(userId: string, plan: PlanName): Promise<Changed> {
       return db.transaction(async (transaction) => {
-        // There is no row to lock yet for those who come at once.
+        // Serialises concurrent first subscriptions, for which there is no row to lock yet.
         await transaction.sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`subscribe ${userId}`]);
         const now = hubDate();
         const stored = (await lockSubscriptions(transaction, [userId])).get(userId);
@@ -106,7 +106,7 @@ export function openSubscriptions(db: Database, period: number) {
       });
     },
 
-    /** How many users have each plan, so that it can be used. */
+    /** How many users have a usable subscription to each plan. */
     async countByPlan(): Promise<Map<PlanName, number>> {
       const rows = await db.sql<{ plan: PlanName; users: bigint }>(
         'select plan, count(*) as users from subscriptions where expires_at is null or expires_at > $1 group by plan',

@@ -1,20 +1,20 @@
 import { BoundedMap } from '#lib/bounded-map.ts';
 
-/** The last successful calls of a tool, which say what the next one may use. */
-const rememberedCalls = 64;
+/** How many of a tool's last successful calls are used for the estimate. */
+const maxRememberedCalls = 64;
 const maxTools = 10_000;
 
 /** What calls of a tool are expected to use. */
 export interface Expectations {
-  /** The most that one of the last calls has used; undefined if nothing is known of the tool. */
+  /** The maximum that one of the last calls has used; undefined if nothing is known about the tool. */
   of(toolId: string): Promise<number | undefined>;
-  /** The same, as far as this process knows by now. */
+  /** The same, if this process knows it already. */
   now(toolId: string): number | undefined;
   /** Records what a call has used. */
   learn(toolId: string, tokens: number): void;
 }
 
-/** @param known the most that a tool's calls used before this process started */
+/** @param known looks up the maximum that a tool's calls used before this process started */
 export function openExpectations(known: (toolId: string) => Promise<number | undefined>): Expectations {
   const seen = new BoundedMap<string, number[]>(maxTools);
 
@@ -36,7 +36,7 @@ export function openExpectations(known: (toolId: string) => Promise<number | und
     learn(toolId, tokens) {
       const last = seen.get(toolId) ?? [];
       last.push(tokens);
-      if (last.length > rememberedCalls) last.shift();
+      if (last.length > maxRememberedCalls) last.shift();
       seen.set(toolId, last);
     },
   };

@@ -13,7 +13,7 @@ export interface Claim {
   userId: string;
   toolId: string;
   requestId: string;
-  /** Tokens that it is expected to use; undefined if nobody knows: then it reserves all that are left. */
+  /** The tokens that it is expected to use; undefined if unknown: then it reserves all that are left. */
   expected: number | undefined;
   /** Why it can't begin although the user may: the tool is missing, or its circuit is open. */
   refusal: HubError | undefined;
@@ -23,7 +23,7 @@ export interface Claim {
 
 /** Tokens set aside for a call under way. */
 export interface Reservation {
-  /** UUID; the usage has it, too. */
+  /** UUID, which its usage record keeps. */
   id: string;
   /** After that it is ended as failed. */
   expiresAt: Date;
@@ -84,7 +84,7 @@ const maxExpiredAtOnce = 500;
  * subscriptions that they are about, in the order of their users, so that they can't deadlock.
  */
 export function openLedger(db: Database, { plans, period, lifetime }: LedgerOptions) {
-  /** Where the lanes of this process begin: other processes have probably begun elsewhere. */
+  /** A random start for the lanes of this process, so that processes use different rows. */
   const firstPart = randomInt(partCount);
   const lanes = Array.from({ length: laneCount }, (_, lane) => {
     const part = (firstPart + lane) % partCount;
@@ -101,7 +101,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     const users = [...new Set(entries.map((entry) => ('claim' in entry ? entry.claim : entry.settlement).userId))];
     const settlements = entries.flatMap((entry) => ('settlement' in entry ? [entry.settlement] : []));
     const claims = entries.flatMap((entry) => ('claim' in entry ? [entry.claim] : []));
-    // Sent together; PostgreSQL runs them one after the other.
+    // Pipelined; PostgreSQL runs them one after another.
     const [stored, ended, reserved] = await Promise.all([
       lockSubscriptions(transaction, users),
       end(transaction, settlements, part),
@@ -260,7 +260,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
     return outcomes;
   }
 
-  /** What calls under way of those who want to begin one have reserved: those that began in an earlier period, too. */
+  /** The reservations of calls in flight of the users who want to begin one, including those from an earlier period. */
   async function reservedBy(transaction: SqlTransaction, claims: readonly Claim[]): Promise<readonly Reserved[]> {
     if (claims.length === 0) return [];
     return transaction.sql<Reserved>(
@@ -315,13 +315,13 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
       return found.length;
     },
 
-    /** The most that a call of a tool has used since `since`; undefined if there was none that used any. */
-    async mostTokens(toolId: string, since: Date): Promise<number | undefined> {
-      const [row] = await db.sql<{ most: bigint | null }>(
-        'select max(most_tokens) as most from usage_days where tool_id = $1 and day >= $2::timestamptz::date',
+    /** The maximum that a call of a tool has used since `since`; undefined if none has used any. */
+    async maxTokens(toolId: string, since: Date): Promise<number | undefined> {
+      const [row] = await db.sql<{ maximum: bigint | null }>(
+        'select max(most_tokens) as maximum from usage_days where tool_id = $1 and day >= $2::timestamptz::date',
         [toolId, since],
       );
-      return row?.most ? Number(row.most) : undefined;
+      return row?.maximum ? Number(row.maximum) : undefined;
     },
   };
 }
