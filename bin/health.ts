@@ -3,8 +3,8 @@ import { isServing } from '#lib/rpc/health.ts';
 import { transportSettings } from '#lib/rpc/transport.ts';
 
 /**
- * `node bin/health.ts`: whether the process takes calls that runs here with the same settings, for containers. A service is
- * asked on GRPC_PORT; without that it is the gateway, on PORT, which also speaks for all that is behind it. Exit code 0 or 1.
+ * `node bin/health.ts`: a health check for containers, with the environment of the process that it checks. A service is asked on GRPC_PORT;
+ * without GRPC_PORT it is the gateway, on PORT, whose health includes everything behind it. Exit code 0 or 1.
  */
 
 const limit = 3_000;

@@ -5,8 +5,8 @@ import { z } from 'zod';
 import { generateKeys } from '#lib/identity.ts';
 
 /**
- * A folder of keys: for each service a folder that it alone is given, with `identity-key.json` and `trusted-keys.json`, for
- * IDENTITY_KEY and TRUSTED_KEYS. Each process reads them again when they change.
+ * A folder of keys: it has a folder for each service, mounted into that service only, with `identity-key.json` and `trusted-keys.json` for
+ * IDENTITY_KEY and TRUSTED_KEYS. Processes reload them when they change.
  */
 
 const identityFile = 'identity-key.json';
@@ -16,7 +16,7 @@ const keySchema = z.looseObject({ kid: z.string(), service: z.string().optional(
 const keySetSchema = z.object({ keys: z.array(keySchema) });
 type PublicKey = z.output<typeof keySchema>;
 
-/** Makes a folder with a key for each service, or adds those that aren't there yet. */
+/** Creates a folder with a key for each service, or adds the missing ones. */
 export async function makeKeyFolder(folder: string, services: readonly string[]): Promise<void> {
   const fileOf = (service: string, name: string) => path.join(folder, service, name);
   const isThere = await Promise.all(services.map((service) => exists(fileOf(service, identityFile))));
@@ -48,19 +48,19 @@ async function exists(file: string): Promise<boolean> {
 }
 
 export interface RotationOptions {
-  /** Milliseconds that the old keys are believed after they were replaced: as long as any token lives that they signed. */
+  /** How long the old keys are trusted after their replacement, in milliseconds: as long as the tokens that they signed are valid. */
   trustFor: number;
-  /** Milliseconds until each process has read a file that has changed. */
+  /** How long to wait until every process has read a changed file, in milliseconds. */
   settle: number;
 }
 
 /**
- * Gives services new keys, so that no call fails: at first everybody gets to know the new ones, then they sign, and the old ones are
- * believed for a while. Whatever it is interrupted at, it may be done again.
+ * Replaces the keys of services without a failing call: first all services trust the new keys, then these are used to sign, and the old
+ * ones stay trusted for a while. May be repeated after an interruption at any point.
  *
  * @param all the services that have folders
  * @param rotated those that get new keys
- * @throws Error if a file is missing, or is none of ours; nothing has changed then
+ * @throws Error if a file is missing or invalid; then nothing has changed
  */
 export async function rotateKeys(
   folder: string,
@@ -95,13 +95,13 @@ async function readJson(file: string): Promise<unknown> {
   return JSON.parse(await readFile(file, 'utf8'));
 }
 
-/** Replaces a file at once, for readers: with the same owner and mode. */
+/** Replaces a file atomically, with the same owner and mode. */
 async function replace(file: string, text: string): Promise<void> {
   const { uid, gid, mode } = await stat(file);
   const next = `${file}.new`;
   await writeFile(next, text, { mode: 0o600 });
   await chmod(next, mode & 0o777);
-  // Whoever is not root makes files of their own anyway.
+  // Only root can change the owner; for others it is the same.
   if (process.getuid?.() === 0) await chown(next, uid, gid);
   await rename(next, file);
 }

@@ -34,10 +34,10 @@ const settingsFor = (some: typeof owners): Settings => ({
   ...engineSettings,
 });
 
-/** All that the migration may ask for: the bus's only where there is no Kafka. */
+/** All settings of the migration; those of the bus are only needed without Kafka. */
 export const settings = settingsFor(owners);
 
-/** `npm start` starts this process together with the database, and sends the URL when the database is there. */
+/** `npm start` starts this process together with the database, and sends the URL once the database is available. */
 async function sentEnvironment(): Promise<NodeJS.ProcessEnv> {
   if (!process.connected) return {};
   const [message] = (await once(process, 'message')) as [NodeJS.ProcessEnv];
@@ -67,7 +67,7 @@ async function migrate(): Promise<void> {
   );
 }
 
-/** @throws ConfigError or StartError as a service does that starts */
+/** @throws ConfigError or StartError, as a service does at its start */
 async function awaitDatabase(url: string, patienceMs: number): Promise<void> {
   const database = openDatabase(
     { schema: 'public', entities: [], migrations: [] },
@@ -93,7 +93,7 @@ if (import.meta.main) {
       console.error(`migrate: ${error.message}`);
       process.exitCode = 1;
     } else {
-      // That the database is away is said by the cause: who refused what.
+      // The cause says why the database is unavailable.
       const away = error instanceof HubError && error.cause instanceof Error;
       console.error('migrate: failed:', away ? String(error.cause) : error);
       process.exitCode = 1;

@@ -17,12 +17,12 @@ import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
  */
 
 const password = () => randomBytes(24).toString('base64url');
-/** Every process looks at its files at least that often, in milliseconds, and a bit more. */
+/** Longer than any process takes to notice a changed file, in milliseconds. */
 const settle = 5_000;
 
 const identityKeyOf = (name: string) => `${name.toUpperCase()}_IDENTITY_KEY`;
 
-/** What is set already: docker's --env-file leaves the quotes around a value. */
+/** Reads a setting; docker's --env-file leaves the quotes around a value. */
 function readGiven(wanted: readonly string[]): Record<string, string | undefined> {
   const unquoted = z.string().transform((text) => /^'(.*)'$/s.exec(text)?.[1] ?? text);
   return loadConfig(Object.fromEntries(wanted.map((name) => [name, unquoted.optional()])));
@@ -44,10 +44,10 @@ async function printSecrets(): Promise<void> {
   if (missing.length > 0) {
     const { privateKeys, trusted } = await generateKeys(missing);
     for (const name of missing) secrets[identityKeyOf(name)] = privateKeys[name]!;
-    // In a .env the last line of a name counts.
+    // In a .env the last line with a name counts.
     secrets.TRUSTED_KEYS = withKeys(known, trusted);
   }
-  // In single quotes nothing in a value means anything; none of these has one.
+  // In single quotes no character is special; none of the values contains one.
   for (const [name, value] of Object.entries(secrets)) console.log(`${name}='${value}'`);
 }
 

@@ -10,7 +10,7 @@ import { checkApi } from './client/package.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';
 
-/** `npm run check`: all that can be said of the tree without running it. Each check says what to do about it. */
+/** `npm run check`: all static checks. Each says what to do if it fails. */
 const checks: [name: string, run: () => Promise<void>][] = [
   ['format (npm run format mends it)', () => command('prettier', ['--check', '--log-level', 'warn', '.'])],
   ['lint and import rules', () => command('oxlint', ['--config', 'oxlint.config.ts'])],
@@ -46,7 +46,7 @@ function command(name: string, args: string[], env: NodeJS.ProcessEnv = {}): Pro
   });
 }
 
-/** Compares with main, or on main itself with the commit before; a clone may know main only as the remote's. */
+/** Compares with main, or on main itself with the previous commit; a clone may have main only as origin/main. */
 async function breaking(): Promise<void> {
   const commit = (ref: string) => {
     try {

@@ -10,7 +10,7 @@ const run = promisify(execFile);
 
 /** A folder that one hub at a time keeps its data in. */
 export interface DataFolder {
-  /** The hub that had the folder before ended without letting go of it: its processes may still be about to end. */
+  /** Whether the previous hub didn't release the folder: its processes may still be ending. */
   abandoned: boolean;
   release(): Promise<void>;
 }
@@ -45,7 +45,7 @@ export async function claimFolder(folder: string): Promise<DataFolder> {
   }
 }
 
-/** What tells a process from a later one with the same number; undefined if there is none. */
+/** Distinguishes a process from a later one with the same pid; undefined if there is none. */
 async function processIdentity(pid: number): Promise<string | undefined> {
   try {
     if (process.platform === 'linux') {
@@ -74,7 +74,7 @@ const secretsSchema = z.object({
   uploadUrlKey: z.string().optional(),
 });
 
-/** What the processes of a hub know each other by. */
+/** The secrets of a hub's processes. */
 export interface Secrets {
   /** By the name of the service, and of the bus. */
   databasePasswords: Record<string, string>;

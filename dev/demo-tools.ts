@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { freePorts } from './ports.ts';
 
-/** The tools that `npm start` has: what they do with what they are sent. */
+/** The demo tools of `npm start`. */
 const demoTools: Readonly<Record<string, (input: Record<string, unknown>) => object>> = {
   '/echo': (input) => ({ echo: input }),
   '/text-stats': ({ text }) => {
@@ -25,7 +25,7 @@ export interface DemoTools {
   stop(): Promise<void>;
 }
 
-/** Answers as tools that somebody else runs would: for the first minutes with a hub. On loopback, on a free port. */
+/** Serves demo tools on loopback, on a free port. */
 export async function startDemoTools(): Promise<DemoTools> {
   const server: Server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
     const answer = (status: number, body: object) =>
@@ -51,7 +51,7 @@ export async function startDemoTools(): Promise<DemoTools> {
         },
       };
     } catch (error) {
-      // Somebody else may have taken it meanwhile.
+      // Another process may have taken the port meanwhile.
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || tries === 5) throw error;
     }
   }
@@ -60,7 +60,7 @@ export async function startDemoTools(): Promise<DemoTools> {
 async function readJson(request: IncomingMessage): Promise<Record<string, unknown>> {
   const pieces: Buffer[] = [];
   let size = 0;
-  // What is too much is read as well, and thrown away: whoever sends it still hears why it is refused.
+  // The rest of a body that is too large is read and discarded, so that the client can read the refusal.
   for await (const piece of request as AsyncIterable<Buffer>) {
     size += piece.length;
     if (size <= mostBytes) pieces.push(piece);

@@ -8,7 +8,7 @@ import { writeApi } from './client/package.ts';
 import { pluginAvailable, pluginNeeds } from './client/plugin.ts';
 import { eventCatalogue } from './event-catalogue.ts';
 
-/** Imported by the protos, but not by the code that is made from them. */
+/** Imported by the protos, but not by the generated code. */
 const unused = [
   'buf',
   'google/api',
@@ -26,7 +26,7 @@ export const testProtos = [
   ...['test/protos/transcoding', 'proto/chat4all/http', 'proto/chat4all/paging'].flatMap((path) => ['--path', path]),
 ];
 
-/** All that is made from the protos and committed. */
+/** All committed files that are generated from the protos. */
 export const made = ['gen', 'test/protos/descriptors.binpb', ...(pluginAvailable() ? ['client/gen'] : [])];
 
 /**

@@ -14,7 +14,7 @@ export interface Ports {
   gateway: number;
   /** By the names of the processes. */
   services: Record<string, number>;
-  /** One that another program has, if the services have a later block of ports because of it. */
+  /** A port of another program, if the services have a later block of ports because of it. */
   taken?: number;
 }
 
@@ -44,9 +44,9 @@ export const portOrder: readonly string[] = [
   'assistant',
   'events',
 ];
-/** So much higher is the port of a service's second process, and twice as much that of its third. */
+/** The distance between the ports of a service's first, second, … process. */
 const replicaStep = 100;
-/** From one block of ports to the next, at least. */
+/** The minimum distance between two blocks of ports. */
 const blockStep = 10;
 const mostBlocks = 100;
 

@@ -16,7 +16,7 @@ const semiSpace = { files: '--max-semi-space-size=1', both: '--max-semi-space-si
 // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
 const forKafka = ['--disable-warning=TimeoutNegativeWarning'];
 
-/** The gateway or a process of a service, with what is for it alone. */
+/** The gateway or a process of a service, with its own environment. */
 interface Part {
   name: string;
   /** `gateway`, too. */
@@ -46,11 +46,11 @@ export function childDefinitions({
   ports: Ports;
   secrets: Secrets;
   databaseUrl: string;
-  /** Where files are kept that no other store is named for. */
+  /** The folder for file contents, unless an S3 is configured. */
   filesDir: string;
-  /** Where mails go as long as no server for them, and no other folder, is named. */
+  /** The folder for mails, unless a mail server or another folder is configured. */
   mailDir: string;
-  /** Where the tools to try answer. */
+  /** The URL of the demo tools. */
   demoToolsUrl: string;
 }): { groups: ChildDefinition[][] } {
   const roleUrl = (name: string) => {
@@ -61,7 +61,7 @@ export function childDefinitions({
   };
   const host = ownHost(env);
   const address = (name: string) => `${host}:${ports.services[name]}`;
-  // Nobody calls some of the services, so that there is no setting for where they are.
+  // Some services are not called by others, so there is no setting for their address.
   const called = replicas.filter(({ service }) => settingNames.includes(addressSetting(service)));
   const addresses = Map.groupBy(called, ({ service }) => service);
   const { DATABASE_URL: _admin, ...rest } = env;

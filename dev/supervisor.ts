@@ -152,7 +152,7 @@ function keepRunning(definition: ChildDefinition, log: Logger, stopped: AbortSig
   async function end(child: ChildProcess, limit: number): Promise<void> {
     const gone = exit(child);
     child.kill('SIGTERM');
-    // A frozen one couldn't take the signal.
+    // A frozen process could not handle the signal.
     if (process.platform !== 'win32') child.kill('SIGCONT');
     const timer = setTimeout(() => {
       log.error(`${name} didn't stop within ${limit / 1000} s: killed`);

@@ -131,7 +131,7 @@ export interface Replica {
 export function openReplica(
   harness: Harness,
   desk: Pick<Desk, 'provider' | 'toolbox'>,
-  limits: Partial<Pick<TurnsOptions, 'mostSteps' | 'turnLimit' | 'contextTokens'>> & { rateLimit?: number } = {},
+  limits: Partial<Pick<TurnsOptions, 'maxSteps' | 'turnLimit' | 'contextTokens'>> & { rateLimit?: number } = {},
 ): Replica {
   const { rateLimit = 1_000_000, ...more } = limits;
   const db = openDatabase(database, { url: harness.databaseUrl('assistant'), poolSize: 4, name: 'replica' });
@@ -146,7 +146,7 @@ export function openReplica(
     toolbox: desk.toolbox,
     billing: { reserve: async () => ({ settle: async () => {} }) },
     log: openLog({ name: 'replica', format: 'json', level: 'silent' }),
-    mostSteps: 8,
+    maxSteps: 8,
     turnLimit: 60_000,
     contextTokens: 32_000,
     ...more,

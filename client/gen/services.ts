@@ -14,7 +14,7 @@ import { ToolService, UsageService, SubscriptionService, ToolAdminService } from
 
 /** All services that can be called over REST. */
 export class Services {
-  /** What people do with their own account. */
+  /** The caller's own account. */
   readonly account: AccountService;
   /** Users and what was changed by administrators, for administrators. */
   readonly userAdmin: UserAdminService;
@@ -24,11 +24,11 @@ export class Services {
   readonly task: TaskService;
   /** Logs users in and looks them up. */
   readonly auth: AuthService;
-  /** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
+  /** Lists the channels and what was handed to them. Deliveries themselves are requested over the bus. */
   readonly connectors: ConnectorsService;
-  /** What the networks that are only simulated do, and what they have done, for administrators. */
+  /** Simulated networks, for administrators. */
   readonly simulation: SimulationService;
-  /** Opens conversations, lists them, and answers who is in them. */
+  /** Opens and lists conversations, and tells who their members are. */
   readonly conversation: ConversationService;
   /**
    * Tells clients what happens, from one log of events that each of them reads from a place of its own.
@@ -40,25 +40,25 @@ export class Services {
    */
   readonly events: EventsService;
   /**
-   * Takes files in, keeps them and gives them out.
+   * Uploads, stores and serves files.
    *
-   * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each as often as it takes;
-   * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
+   * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each repeated as often as needed; CompleteUpload
+   * with the SHA-256 of the whole file. After an interruption, GetFile tells which chunks are missing.
    */
   readonly file: FileService;
-  /** Accepts messages and tells what became of them. */
+  /** Accepts messages and reports how their delivery went. */
   readonly message: MessageService;
-  /** What administrators need to see of the hub, and to mend in it. */
+  /** Operations for administrators: dead letters and the audit. */
   readonly operations: OperationsService;
-  /** Tells what the router did with a message. Its work itself comes over the bus. */
+  /** Reports routing decisions. Messages themselves come over the bus. */
   readonly router: RouterService;
   /** The tools, and their invocation. */
   readonly tool: ToolService;
-  /** What the caller has used. */
+  /** The caller's usage. */
   readonly usage: UsageService;
-  /** Plans, and what the caller is subscribed to. */
+  /** Plans and the caller's subscription. */
   readonly subscription: SubscriptionService;
-  /** The tools as administrators see them, and what all users use. */
+  /** The tools, and the usage of all users, for administrators. */
   readonly toolAdmin: ToolAdminService;
 
   constructor(caller: Caller) {

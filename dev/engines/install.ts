@@ -10,20 +10,20 @@ import { lastLines } from './server-process.ts';
 const execute = promisify(execFile);
 
 export interface InstallOptions {
-  /** Told what takes long. */
+  /** Called with a line about each slow step. */
   log?: (line: string) => void;
-  /** Gives up when it is aborted. */
+  /** Cancels the work. */
   signal?: AbortSignal;
 }
 
 /**
- * Where an engine of this version is installed, once for all checkouts of this user: below `chat4all/engines` in the folder
- * for caches (XDG Base Directory Specification: XDG_CACHE_HOME, else `~/.cache`). Where that can't be written, in this checkout.
+ * The folder of an engine's version, shared by all checkouts of this user: below `chat4all/engines` in the cache folder (XDG Base Directory
+ * Specification: XDG_CACHE_HOME, else `~/.cache`), or in this checkout if that isn't writable.
  */
 export function engineHome(name: string, version: string, env: NodeJS.ProcessEnv = process.env): string {
   const given = env['XDG_CACHE_HOME'] ?? '';
   const home = env['HOME'] ?? homedir();
-  // By the specification a relative path is as good as none.
+  // The specification ignores relative paths.
   const cache = path.isAbsolute(given) ? given : existsSync(home) ? path.join(home, '.cache') : undefined;
   const checkout = path.resolve(import.meta.dirname, '../../.chat4all');
   const parent = cache !== undefined && mayBeWritten(cache) ? path.join(cache, 'chat4all') : checkout;
@@ -54,8 +54,8 @@ export function isOnPath(program: string): boolean {
 }
 
 /**
- * Makes the folder `home` unless it is there. `make` fills a folder beside it, which gets its name only then: what was
- * interrupted is never used, and of several processes that do this at once the first one wins.
+ * Creates the folder `home`, unless it exists. `make` fills a temporary folder, which is then renamed: an interrupted installation is never
+ * used, and of concurrent processes the first one wins.
  */
 export async function installOnce(home: string, make: (unfinished: string) => Promise<void>): Promise<void> {
   if (existsSync(home)) return;
@@ -140,7 +140,7 @@ export async function runTool(program: string, args: readonly string[], options:
   }
 }
 
-/** What is built beside something else takes what that leaves of the processors. */
+/** Lowers the priority of builds that run beside other work. */
 function letOthersFirst(pid: number | undefined): void {
   try {
     if (pid !== undefined) setPriority(pid, system.priority.PRIORITY_LOW);

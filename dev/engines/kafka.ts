@@ -18,7 +18,7 @@ export interface KafkaOptions extends InstallOptions {
 
 /** A Kafka broker of our own, a single node. */
 export interface Kafka extends Server {
-  /** As KAFKA_BROKERS wants it. */
+  /** For KAFKA_BROKERS. */
   brokers: string;
 }
 
@@ -98,7 +98,7 @@ function properties(given: { dataDir: string; port: number; advertisedPort: numb
     'transaction.state.log.min.isr': '1',
     'share.coordinator.state.topic.replication.factor': '1',
     'share.coordinator.state.topic.min.isr': '1',
-    // Fewer of everything than a cluster has, to start fast and stay small.
+    // Smaller than in a cluster, to start fast and use little memory.
     'offsets.topic.num.partitions': '8',
     'num.network.threads': '2',
     'num.io.threads': '4',

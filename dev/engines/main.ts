@@ -41,12 +41,12 @@ async function run(): Promise<void> {
       const died = server.exited.then(() => {
         throw new Error(`${engine.name} ended by itself. Its log: ${path.join(dataDir, 'server.log')}`);
       });
-      // Also while the other one still starts; whoever waits below hears of it.
+      // Handled here, since it may happen while the other engine starts; the wait below reports it.
       died.catch(() => {});
       return { env, died };
     }),
   );
-  // Only once all have ended one way or the other, so that what did start is stopped.
+  // Waits for all, so that the engines that did start are stopped if another fails.
   const running = outcomes.map((outcome) => {
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;

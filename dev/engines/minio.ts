@@ -20,7 +20,7 @@ export interface MinioOptions extends InstallOptions {
 
 /** A MinIO of our own, on a single folder. */
 export interface Minio extends Server {
-  /** As S3_ENDPOINT wants it. */
+  /** For S3_ENDPOINT. */
   endpoint: string;
   /** Of the administrator. */
   accessKey: string;
@@ -36,9 +36,9 @@ const version = 'v0.0.0-20260212201848-7aac2a2c5b7c';
 const module = `github.com/minio/minio@${version}`;
 const home = engineHome('minio', version);
 const program = path.join(home, 'minio');
-/** What its go.mod wants, as major and minor. */
+/** The Go version in its go.mod, as major and minor. */
 const leastGo = [1, 24] as const;
-/** From here on Go fetches a newer Go by itself where a module wants one, unless it is told not to. */
+/** From this version Go downloads a newer toolchain if a module needs it, unless GOTOOLCHAIN forbids it. */
 const leastGoThatUpgrades = [1, 21] as const;
 /** What the machine must have for it. */
 export const minioNeeds = `Go ${leastGo.join('.')} or later (go) on the PATH, to be built`;
@@ -53,7 +53,7 @@ const stopSignals = [
 export function minioAvailable(): boolean {
   if (existsSync(program)) return true;
   if (!isOnPath('go')) return false;
-  // Not in the folder of somebody's module, whose go.mod would have a say.
+  // Not in the folder of another module, whose go.mod would apply.
   const { stdout, status } = spawnSync('go', ['env', 'GOVERSION', 'GOTOOLCHAIN'], {
     cwd: tmpdir(),
     encoding: 'utf8',

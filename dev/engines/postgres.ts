@@ -24,9 +24,9 @@ export interface Postgres {
   port: number;
   /** Of the postmaster. */
   pid: number;
-  /** Settles when the server is gone, for whatever reason. */
+  /** Fulfilled when the server has ended, for whatever reason. */
   exited: Promise<void>;
-  /** Ends all sessions and stops in order; after 10 s by force. */
+  /** Ends all sessions and stops gracefully; after 10 s by force. */
   stop(): Promise<void>;
   /** SIGKILL to the postmaster: what a crash does. Returns once it is gone. */
   kill(): Promise<void>;

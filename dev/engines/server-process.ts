@@ -8,9 +8,9 @@ import { isFree } from '../ports.ts';
 export interface Server {
   port: number;
   pid: number;
-  /** Settles when the server is gone, for whatever reason. */
+  /** Fulfilled when the server has ended, for whatever reason. */
   exited: Promise<void>;
-  /** Stops in order; after a while by force. */
+  /** Stops gracefully; after a while by force. */
   stop(): Promise<void>;
   /** SIGKILL: what a crash does. Returns once it is gone. */
   kill(): Promise<void>;
@@ -27,9 +27,9 @@ export interface ServerOptions {
   dataDir: string;
   /** Where it is going to listen. */
   port: number;
-  /** Whether it can be used, asked again and again. Gets what it has written since it was started. */
+  /** Polled until it returns true. `written` returns the server's output since its start. */
   isReady: (written: () => Promise<string>) => Promise<boolean>;
-  /** Milliseconds until it must be ready. */
+  /** How long the start may take, in milliseconds. */
   startLimit: number;
   stopSignals: StopSignals;
   /** Gives up when it is aborted before the server is ready. */
@@ -116,7 +116,7 @@ export function watchServer(server: ChildProcess, exited: Promise<void>, script:
 export async function stopServer(server: ChildProcess, exited: Promise<void>, signals: StopSignals): Promise<void> {
   for (const [signal, limit] of signals) {
     server.kill(signal);
-    // A frozen one couldn't take the signal.
+    // A frozen process could not handle the signal.
     if (process.platform !== 'win32') server.kill('SIGCONT');
     const timer = new AbortController();
     const stopped = await Promise.race([

@@ -12,7 +12,7 @@ export interface Toxiproxy extends Server {
   open(name: string, ports: { port: number; upstream: number }): Promise<Link>;
 }
 
-/** The way to one server. Each change takes effect on the connections that are there, too, and lasts until `heal`. */
+/** The connection path to one server. Each change also affects existing connections, and lasts until `heal`. */
 export interface Link {
   /** Closes all connections and refuses new ones. */
   cut(): Promise<void>;
@@ -22,7 +22,7 @@ export interface Link {
   reset(): Promise<void>;
   /** Connections stay, or are even made, and nothing comes through in either direction. They end with `heal`. */
   silence(): Promise<void>;
-  /** All is as it should be. */
+  /** Removes all faults. */
   heal(): Promise<void>;
 }
 
@@ -39,9 +39,9 @@ const program = path.join(home, 'server');
 export const toxiproxyNeeds = 'Go (go) on the PATH, to be built';
 const startLimit = 20_000;
 const buildLimit = 10 * 60_000;
-/** To take a slow one away, it sends on first what it has held back. */
+/** To remove a slow link, Toxiproxy first forwards the data that it has delayed. */
 const callLimit = 30_000;
-/** To let go of what a slow link has held back. */
+/** A slow link first forwards the data that it has delayed. */
 const healLimit = 120_000;
 const healPause = 200;
 const stopSignals = [
@@ -114,7 +114,7 @@ function linkOf(api: string, name: string): Link {
     silence: () => add(['timeout', { timeout: 0 }]),
     async heal() {
       const giveUp = Date.now() + healLimit;
-      // One that is removed first lets through what it has held back, and so long nothing is answered but 503.
+      // While a removed link forwards its delayed data, the API answers 503.
       const patiently = async (method: string, at: string): Promise<unknown> => {
         for (;;) {
           try {

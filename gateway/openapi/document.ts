@@ -11,7 +11,7 @@ import { failureSchemas } from './envelopes.ts';
 import type { Schema } from './rules.ts';
 import { Schemas } from './schemas.ts';
 
-/** What an OpenAPI document is about, beside its endpoints. */
+/** The title and other information of an OpenAPI document. */
 export interface About {
   title: string;
   version: string;
@@ -34,7 +34,7 @@ const apiKey = {
   description: 'An API key. Where a bearer token is sent, too, that counts.',
 };
 
-/** Whether what is wrong with its requests is told in an envelope. */
+/** Whether errors of its requests are enveloped. */
 function isOfEnvelopes(operation: Operation): boolean {
   return refersTo(operation, 'Failure');
 }
@@ -48,8 +48,8 @@ function refersTo({ body: { responses } }: Operation, name: string): boolean {
 const methods = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']);
 
 /**
- * The OpenAPI 3.1 document of a gateway: of the endpoints that it serves, as their descriptors describe them, and of those that
- * are its own. Endpoints with a method that OpenAPI has no word for are left out.
+ * The OpenAPI 3.1 document of a gateway: the endpoints for RPCs, from their descriptors, and the gateway's own. Endpoints with a method
+ * that OpenAPI doesn't have are left out.
  */
 export function openApiDocument(
   endpoints: readonly Endpoint[],
@@ -96,7 +96,7 @@ export function openApiDocument(
   };
 }
 
-/** What is the same everywhere below a path whose services answer in an envelope. */
+/** Describes the conventions below a path with enveloped answers. */
 function envelopeConventions(prefixes: readonly string[]): string {
   if (prefixes.length === 0) return '';
   return `
@@ -145,9 +145,7 @@ const headers: Record<string, Schema> = {
   },
 };
 
-/**
- * Says of each answer which endpoints take what it names: where its `file_id` goes to.
- */
+/** Adds links to answers: which endpoints accept an id that an answer contains, such as `file_id`. */
 function link(operations: readonly Operation[], { components }: Schemas): void {
   const places = operations.flatMap(({ body }) =>
     (body['parameters'] as { name: string; in: string }[])
@@ -183,7 +181,7 @@ function propertiesOf(schema: Schema, components: Readonly<Record<string, Schema
   return new Set([...Object.keys(properties), ...parts.flatMap((part) => [...propertiesOf(part, components)])]);
 }
 
-/** Puts what several operations answer in the same words under a name of its own. @returns those, by name */
+/** Moves responses that several operations share to the components. @returns those, by name */
 function shareResponses(operations: readonly Operation[]): Record<string, Schema> {
   const all = operations.flatMap(({ body }) => Object.entries(body['responses'] as Record<string, Schema>));
   const shared = [...Map.groupBy(all, ([, response]) => JSON.stringify(response))].filter(

@@ -20,7 +20,7 @@ const requestId: Schema = {
   description: 'The same as X-Request-ID: the one to look for in the logs.',
 };
 
-/** What a success looks like. @param pagination the schema of what `meta` says of a list */
+/** The schema of an enveloped success. @param pagination the schema of `meta.pagination`, for lists */
 export function successSchema(data: Schema, pagination?: Schema): Schema {
   return {
     type: 'object',

@@ -24,16 +24,16 @@ export interface Operation {
 const bytes = 'application/octet-stream';
 
 const headers = { 'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' } };
-/** The headers of an answer of which there are versions. */
+/** The headers of an answer with an entity tag. */
 export const versioned = {
   ...headers,
   ETag: { description: 'The entity tag of this version.', schema: { type: 'string' } },
 };
-/** What is answered in place of one that the client has. */
+/** The response for a client that has the current version. */
 export const unchanged: Schema = {
   304: { description: 'The client has it already: If-None-Match names its entity tag.', headers: versioned },
 };
-/** Describes endpoints that lead to RPCs. */
+/** Describes the endpoints for RPCs. */
 export class Operations {
   readonly #schemas: Schemas;
   readonly #errors: KnownErrors;
@@ -44,7 +44,7 @@ export class Operations {
     this.#errors = errors;
   }
 
-  /** The operation of an endpoint; that of an upload tells of the RPC beside it, too. */
+  /** The operation of an endpoint. An upload's also describes the RPC for JSON bodies at the same path. */
   of({ route, json, lookup }: Endpoint): Operation {
     const { target: binding } = route;
     const both = json === undefined ? [binding] : [binding, json.target];
@@ -85,7 +85,7 @@ export class Operations {
     return { summary: title || binding!.method.name, ...(description !== '' && { description }) };
   }
 
-  /** Each of several rules of one RPC has an id of its own. */
+  /** A unique id for each HTTP rule of an RPC. */
   #idOf({ operationId: name }: Binding): string {
     const count = (this.#ids.get(name) ?? 0) + 1;
     this.#ids.set(name, count);
@@ -95,7 +95,7 @@ export class Operations {
   #requestContent(binding: Binding): Schema {
     const { body, rawBody, method } = binding;
     if (bodyKindOf(binding) === 'none') return {};
-    // What it has to be the protocol says.
+    // The protocol defines the body.
     if (binding.isWholeHttp) return jsonContent({}, undefined);
     if (rawBody !== undefined) {
       const example = this.#schemas.exampleOf(rawBody.bytes);
@@ -130,7 +130,7 @@ export class Operations {
 
   #needsBody(binding: Binding): boolean {
     const { body, rawBody, method } = binding;
-    // Bytes may be none at all.
+    // A raw body may be empty.
     if (rawBody !== undefined || body === 'none') return false;
     if (binding.isWholeHttp) return true;
     const { fields } = method.input;
@@ -154,13 +154,13 @@ export class Operations {
     return { [successStatus]: { description, headers, content } };
   }
 
-  /** What is answered where messages are events. */
+  /** The responses of an RPC whose messages are server-sent events. */
   #eventResponses({ method, successStatus }: Binding, { askedBy, members, last: ends }: Events): Schema {
     const fields = method.output.fields.filter(({ number }) => members.has(number));
     const types = fields.map(({ name, message }) =>
       message?.typeName === statusType ? `\`${name}\`: the error` : `\`${name}\`: ${message!.name}`,
     );
-    // Each event, as a client sees it that has read the stream.
+    // An event, as parsed by a client.
     const events = {
       type: 'object',
       description: `Server-sent events (WHATWG HTML, 9.2), each with its type, its id, and a value of JSON: ${types.join(', ')}.`,
@@ -218,7 +218,6 @@ function isEnveloped({ answers }: Binding): boolean {
   return answers?.style === 'envelope';
 }
 
-/** The message that tells of an error. */
 const statusType = 'google.rpc.Status';
 
 /** The answer of an RPC that takes whole HTTP requests. */
@@ -253,13 +252,13 @@ function hasEntityTag({ rawBody }: Binding): boolean {
   return rawBody?.responseHeaders.some(({ header }) => header === 'etag') ?? false;
 }
 
-/** Whether messages are answered one by one. */
+/** Whether the answer is a stream of messages. */
 function isStream({ method: { methodKind }, isJoined }: Binding): boolean {
   if (isJoined) return false;
   return methodKind === 'server_streaming' || methodKind === 'bidi_streaming';
 }
 
-/** How an answer is told: as it is, or message by message. */
+/** The content of an answer: a single message, or a stream of messages. */
 function streamed(binding: Binding, schema: Schema): Schema {
   if (!isStream(binding)) return { 'application/json': { schema } };
   const line = {
@@ -272,7 +271,7 @@ function streamed(binding: Binding, schema: Schema): Schema {
   return { 'application/json': { schema: line }, 'text/event-stream': { schema: line } };
 }
 
-/** The group in which an endpoint is shown: its service, in short. */
+/** The tag of an endpoint: the short name of its service. */
 export function tagOf({ method }: Binding): string {
   return method.parent.name.replace(/Service$/, '') || method.parent.name;
 }
@@ -282,7 +281,7 @@ function bodyKindOf({ body, rawBody, method }: Binding): BodyKind {
   return body === 'none' ? 'none' : 'json';
 }
 
-/** The fields of the request itself that the path gives. */
+/** The names of top-level request fields that the path sets. */
 function boundNames({ variables }: Binding): Set<string> {
   return new Set(variables.filter(({ length }) => length === 1).map(([field]) => field!.name));
 }
@@ -291,7 +290,7 @@ function jsonContent(schema: Schema, example: unknown): Schema {
   return { 'application/json': { schema, ...(example !== undefined && { example }) } };
 }
 
-/** What a download answers: all of it, a part, or that the client has it. */
+/** The responses of a download: the whole content, a range, or 304. */
 function downloads({ successStatus, rawBody, method }: Binding, description: string): Schema {
   const fields = rawBody!.responseHeaders.filter(({ header }) => header !== 'content-type');
   const has = (header: string) => fields.some((field) => field.header === header);

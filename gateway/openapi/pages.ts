@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { Problem } from '../http/problem.ts';
 import { answerFixed, Fixed } from '../http/conditional-get.ts';
 
-/** The two pages of documentation, and what each is made with. */
+/** The two pages of documentation. */
 export type Page = 'docs' | 'redoc';
 
 const swaggerUi = (name: string) => fileURLToPath(import.meta.resolve(`swagger-ui-dist/${name}`));
@@ -53,8 +53,8 @@ const contentTypes: Readonly<Record<string, string>> = {
 };
 
 /**
- * What the pages may do: load what is beside them, and call this server. Both set styles of their elements; Redoc also searches
- * in a worker that it makes of its own text.
+ * The Content-Security-Policy of the pages: they may load files of this server, and call it. Both libraries set inline styles; Redoc also
+ * searches in a worker made from a blob.
  */
 const policy = [
   "default-src 'none'",

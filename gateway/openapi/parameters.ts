@@ -41,11 +41,11 @@ export function parametersOf(
 
 export interface Wildcard {
   name: string;
-  /** Of its step. */
+  /** The index of its step. */
   index: number;
 }
 
-/** A template as OpenAPI writes paths: with a name in braces for whatever may be anything. */
+/** A path template in OpenAPI's form, with a name in braces for each wildcard. */
 export function writtenPath({ steps, variables, verb }: Template): { path: string; wildcards: Wildcard[] } {
   const wildcards: Wildcard[] = [];
   const segments = steps.map((step, index) => {
@@ -120,7 +120,7 @@ function fieldAt(fields: readonly DescField[], [name, ...rest]: readonly string[
   return rest.length === 0 ? field : fieldAt(field?.message?.fields ?? [], rest);
 }
 
-/** Headers that say something about the message rather than the wish: HTTP clients make them. */
+/** Headers that HTTP clients set by themselves, so that they are no parameters. */
 const madeByClients = new Set(['content-length', 'content-type', 'accept', 'authorization']);
 
 function headerParameters(headers: readonly HeaderField[], { method }: Binding): Schema[] {

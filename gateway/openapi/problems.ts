@@ -7,18 +7,18 @@ import type { Schema } from './rules.ts';
 export interface KnownProblem {
   status: number;
   code: string;
-  /** What has happened then, as the rest of a sentence. */
+  /** When it occurs, as the rest of a sentence. */
   when: string;
-  /** The code that its service has for it in an envelope, if it has one. */
+  /** Its code in an envelope, if its service declares one. */
   envelopeCode?: string | undefined;
 }
 
-/** How a request carries what it says beyond its path and query. */
+/** The kind of a request's body. */
 export type BodyKind = 'none' | 'json' | 'bytes';
 
 const problem = (status: number, code: string, when: string): KnownProblem => ({ status, code, when });
 
-/** What can be wrong with any request, also one that calls no backend. */
+/** Problems of any request, also of one that calls no backend. */
 export const ownProblems: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_REQUEST', 'this is no valid HTTP request'),
   problem(400, 'TOO_MANY_PARAMETERS', 'the query has more parameters than any endpoint takes'),
@@ -31,14 +31,14 @@ export const ownProblems: readonly KnownProblem[] = [
   problem(503, 'OVERLOADED', 'there is too much to do at the moment'),
 ];
 
-/** What a conditional request may lead to. */
+/** The problem of a conditional request. */
 export const preconditionFailed = problem(
   412,
   'PRECONDITION_FAILED',
   'If-Match or If-None-Match is not met by what is there now',
 );
 
-/** What calling a backend may lead to. */
+/** Problems of calls to a backend. */
 const ofCalls: readonly KnownProblem[] = [
   problem(400, 'MALFORMED_HEADER', 'Grpc-Timeout, or metadata in a header, is not usable'),
   problem(401, 'MALFORMED_HEADER', 'the header Authorization or X-API-Key has characters that are not ASCII'),
@@ -69,7 +69,7 @@ const ofBodies: Readonly<Record<BodyKind, readonly KnownProblem[]>> = {
   ],
 };
 
-/** What the access rule of an RPC (chat4all.options.v1.access) leads to. */
+/** Problems that the access rule of an RPC (chat4all.options.v1.access) may cause. */
 const ofTokens: readonly KnownProblem[] = [
   problem(401, 'TOKEN_MISSING', 'there is no bearer token'),
   problem(401, 'TOKEN_INVALID', 'the token is not valid'),
@@ -104,7 +104,7 @@ export class KnownErrors {
       : undefined;
   }
 
-  /** Which credentials an RPC takes, as a Security Requirement of OpenAPI; undefined if its proto doesn't say who may call it. */
+  /** The credentials that an RPC accepts, as a Security Requirement of OpenAPI; undefined without an access rule. */
   securityOf(binding: Binding): Schema[] | undefined {
     const access = this.accessOf(binding);
     if (access === undefined) return undefined;
@@ -117,7 +117,7 @@ export class KnownErrors {
     return this.accessOf(binding) === userAccess && !isBearerOnly;
   }
 
-  /** All problems that a route may answer with, whose request has one of those kinds of body. */
+  /** All problems that a route may answer with, for these kinds of body. */
   problemsOf(binding: Binding, bodies: readonly BodyKind[]): KnownProblem[] {
     const { input, variables } = binding;
     const access = this.accessOf(binding);
@@ -134,9 +134,9 @@ export class KnownErrors {
   }
 
   /**
-   * What the RPC's proto declares.
+   * The errors that the RPC's proto declares.
    *
-   * @throws Error if it names an error that its service doesn't know
+   * @throws Error if it names an error that its service doesn't declare
    */
   #declared({ method, errorStatuses, errorCodes }: Binding): KnownProblem[] {
     if (this.#known === undefined || this.#errors === undefined) return [];
@@ -166,7 +166,7 @@ interface DeclaredError {
   everywhere: boolean;
 }
 
-/** The headers of an answer that tells of a problem. */
+/** The headers of a problem response. */
 export function problemHeaders(status: number): Schema {
   return {
     'X-Request-ID': { $ref: '#/components/headers/X-Request-ID' },
@@ -179,7 +179,7 @@ export function problemHeaders(status: number): Schema {
   };
 }
 
-/** A sentence with its first letter as it has to be. */
+/** Capitalises the first letter of a sentence. */
 export function sentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

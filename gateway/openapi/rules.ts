@@ -11,7 +11,7 @@ import {
 /** A schema of JSON Schema 2020-12, as OpenAPI 3.1 has it. */
 export type Schema = Record<string, unknown>;
 
-/** A rule of buf.validate as ProtoJSON has it, with its proto names. 64-bit numbers and infinities are texts there. */
+/** A rule of buf.validate as ProtoJSON with proto names, in which 64-bit numbers and infinities are strings. */
 type Rule = Readonly<Record<string, unknown>>;
 
 interface Cel {
@@ -31,7 +31,7 @@ export interface FieldRules {
   [numbers: string]: unknown;
 }
 
-/** Reads the validation rules in protos (buf.validate), as far as a JSON schema can say them. */
+/** Reads the validation rules in protos (buf.validate) that a JSON schema can express. */
 export class Rules {
   readonly #registry: Registry;
   readonly #field: DescExtension | undefined;
@@ -51,7 +51,7 @@ export class Rules {
     return rules;
   }
 
-  /** What a message says of rules that only an expression can check. */
+  /** The descriptions of a message's CEL rules. */
   sentencesOf(message: DescMessage): string[] {
     return sentences((this.#optionOf(message, this.#message) as { cel?: Cel[] } | undefined)?.cel);
   }
@@ -63,12 +63,12 @@ export class Rules {
   }
 }
 
-/** What rules say for people, where a schema can't. */
+/** The descriptions of CEL rules, which a schema can't express. */
 export function sentences(cel: readonly Cel[] | undefined): string[] {
   return (cel ?? []).flatMap(({ message }) => (message === undefined ? [] : [`${message}.`]));
 }
 
-/** What the rules of a single value add to its schema. */
+/** The schema keywords for the rules of a single value. */
 export function valueRules(rules: FieldRules): Schema {
   if (rules.string !== undefined) return stringRules(rules.string);
   for (const type of numberTypes) {
@@ -104,7 +104,7 @@ function stringRules(rule: Rule): Schema {
   return {
     ...constants(rule),
     ...(format !== undefined && { format: formats[format] }),
-    // A character is 1 to 4 bytes of UTF-8: in characters the bounds are as near as can be.
+    // A character has 1 to 4 bytes in UTF-8, so bounds in characters only approximate those in bytes.
     ...bound('minLength', rule['len'] ?? rule['min_len'] ?? quarter(rule['len_bytes'] ?? rule['min_bytes'])),
     ...bound('maxLength', rule['len'] ?? rule['max_len'] ?? rule['len_bytes'] ?? rule['max_bytes']),
     ...allOf([...patterns.map((each) => ({ pattern: each })), ...(unwanted === undefined ? [] : [without(unwanted)])]),
@@ -121,7 +121,7 @@ function numberRules(rule: Rule): Schema {
   };
 }
 
-/** What the rules of a list add to its schema, beside those of its items. */
+/** The schema keywords for the rules of a list, without those of its items. */
 export function listRules({ repeated = {} }: FieldRules): Schema {
   return {
     ...bound('minItems', repeated['min_items']),
@@ -130,7 +130,7 @@ export function listRules({ repeated = {} }: FieldRules): Schema {
   };
 }
 
-/** What the rules of a map add to its schema, beside those of its values. */
+/** The schema keywords for the rules of a map, without those of its values. */
 export function mapRules({ map = {} }: FieldRules): Schema {
   const keys = map.keys === undefined ? {} : valueRules(map.keys);
   return {

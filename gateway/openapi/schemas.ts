@@ -14,16 +14,16 @@ import { commentOf } from './comments.ts';
 import { listRules, mapRules, Rules, sentences, valueRules, type FieldRules, type Schema } from './rules.ts';
 
 /**
- * Whether JSON is read or answered: an answer names every field, a request may leave some out; in an envelope an answer leaves out
- * those that have no value.
+ * Whether a schema is for requests, which may leave fields out, for responses, which have every field, or for enveloped responses, which
+ * leave out fields without a value.
  */
 export type Direction = 'request' | 'response' | 'enveloped';
 
 /** A parameter in a query: a field that isn't a message with fields of its own, however deep. */
 export interface Leaf {
-  /** As a client writes it: `a.b`. */
+  /** Its name in the query: `a.b`. */
   name: string;
-  /** The way down. */
+  /** The path of fields from the request message. */
   fields: readonly Field[];
   schema: Schema;
   description: string;
@@ -31,12 +31,12 @@ export interface Leaf {
   isMap: boolean;
 }
 
-/** How deep query parameters are named. */
+/** The maximum depth of query parameters. */
 const maxDepth = 5;
 
 /** Makes JSON schemas of messages, as the gateway reads and answers them. */
 export class Schemas {
-  /** The messages that were referred to, by the names under which they stand in `#/components/schemas`. */
+  /** The referenced messages, by their names in `#/components/schemas`. */
   readonly components: Record<string, Schema> = {};
   readonly #rules: Rules;
   readonly #example: DescExtension | undefined;
@@ -53,7 +53,7 @@ export class Schemas {
     if (wellKnown !== undefined) return wellKnown;
     const name = this.#nameOf(message, direction);
     if (this.components[name] === undefined) {
-      // Taken before its fields are looked at, since a message may contain itself.
+      // Reserved before its fields are described, since a message may contain itself.
       this.components[name] = {};
       Object.assign(this.components[name], this.object(message, direction));
     }
@@ -64,9 +64,9 @@ export class Schemas {
   object(message: DescMessage, direction: Direction, left: ReadonlySet<string> = new Set()): Schema {
     const fields = message.fields.filter(({ name }) => !left.has(name));
     const isNeeded = {
-      // It has to name what is required.
+      // In a request, the required fields.
       request: (field: DescField) => this.isRequired(field),
-      // It names whatever isn't one of several.
+      // In a response, all fields but members of oneofs.
       response: (field: DescField) => field.oneof === undefined,
       enveloped: (field: DescField) => this.isRequired(field) || hasValue(field),
     };
@@ -167,7 +167,7 @@ export class Schemas {
           const schema = this.#value(field, rules, direction);
           return isNeeded && own.implicit ? { ...schema, ...notZero(schema) } : schema;
         }
-        // Where a zero is answered, whatever the rules of a request say of it.
+        // A response may have a zero that the rules of requests forbid.
         const schema = this.#value(field, rules.ignore === undefined ? rules : {}, direction);
         const unset = own.implicit ? value.kind === 'enum' && value.names.shown.get(0) === null : true;
         return unset && !isAlwaysThere && direction === 'response' ? orNull(schema) : schema;
@@ -204,7 +204,7 @@ function hasValue(field: DescField): boolean {
   return implicit && (value.kind === 'enum' ? value.names.shown.get(0) !== null : value.kind === 'scalar');
 }
 
-/** What stands in `description`. */
+/** Joins the texts of a description. */
 function described(...texts: (string | readonly string[])[]): Schema {
   const text = texts
     .flat()
@@ -213,7 +213,7 @@ function described(...texts: (string | readonly string[])[]): Schema {
   return text === '' ? {} : { description: text };
 }
 
-/** A schema counts characters: where bytes are limited, that has to be said. */
+/** Describes a limit in bytes, since schemas count characters. */
 function bytesSentence({ string: rule = {} }: FieldRules): string {
   return rule['max_bytes'] === undefined ? '' : `At most ${Number(rule['max_bytes'])} bytes of UTF-8.`;
 }

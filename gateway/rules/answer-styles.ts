@@ -2,7 +2,7 @@ import { getOption, hasOption, type DescExtension, type DescMethod, type DescSer
 import type { Binding } from './bindings.ts';
 import { parseTemplate, RouteError, type Route } from './path-template.ts';
 
-/** The styles of answers beside the usual one (chat4all.options.v1.AnswerStyle). */
+/** The styles of answers other than the default (chat4all.options.v1.AnswerStyle). */
 export type AnswerStyle = 'envelope' | 'problem with message' | 'problem with error';
 
 /** How the answers of a service look, where its proto says so (chat4all.options.v1.answers). */

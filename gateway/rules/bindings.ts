@@ -25,7 +25,7 @@ import { parseTemplate, RouteError, type Route, type Template } from './path-tem
 import { fieldsAt, messageType, type Field, type MessageType } from '../json/schema.ts';
 import { fitsText, isPlainMessage } from '../json/well-known.ts';
 
-/** A body of any type, which travels as it is. */
+/** A body of any media type, which is passed through unchanged. */
 export const httpBody = 'google.api.HttpBody';
 /** A whole HTTP request and a whole answer, as messages. */
 const httpRequest = 'chat4all.http.v1.HttpRequest';
@@ -39,43 +39,43 @@ export interface Binding {
   template: Template;
   input: MessageType;
   output: MessageType;
-  /** The fields that the template's variables bind, each as the way down from the request message. */
+  /** The fields that the template's variables bind, each as its path from the request message. */
   variables: readonly (readonly Field[])[];
   /** What the HTTP body holds: the whole request, one field of it, or nothing. */
   body: 'all' | 'none' | Field;
-  /** The way down from the request message to the field that is the body; empty if none is. */
+  /** The path from the request message to the body field; empty if there is none. */
   bodyPath: readonly Field[];
-  /** The field that is answered in place of the whole response. */
+  /** The field that is the HTTP response in place of the whole message. */
   responseBody: Field | undefined;
   /** The field mask that a PATCH of one field fills with the names in its body, unless the client gives one. */
   updateMask: Field | undefined;
   /** The HTTP body that travels as the RPC's stream, if it does. */
   rawBody: RawBody | undefined;
-  /** How the messages that are streamed look as server-sent events, if they do. */
+  /** How streamed messages become server-sent events, if they do. */
   events: Events | undefined;
-  /** Whether the arrays in `responseBody` of all messages that are streamed are one array. */
+  /** Whether the arrays in `responseBody` of all streamed messages are joined to one array. */
   isJoined: boolean;
   /** Whether the request and its answer travel as a whole (chat4all.http.v1). */
   isWholeHttp: boolean;
   /** Whether a call stays open for long, with next to nothing to do. */
   isStanding: boolean;
-  /** What headers say to the request, unless it says so otherwise. Those of a raw body are there. */
+  /** Request headers that set fields of the request, unless it sets them otherwise; including those of a raw body. */
   requestHeaders: readonly HeaderField[];
-  /** Whether the backend says whose path it is, and whether there is what it names, before what is wrong with the body. */
+  /** Whether the backend checks the owner of the path, and that what it names exists, before it reports errors in the body. */
   namesCaller: boolean;
   /** The HTTP status of a success. */
   successStatus: number;
   /** The HTTP status of errors that have one of their own, by their reason. */
   errorStatuses: ReadonlyMap<string, number>;
-  /** How its service wants answers to look, if not like all others. */
+  /** The style of its service's answers, if not the default. */
   answers: Answers | undefined;
-  /** The codes under which an envelope tells the errors of its service, by their reason; undefined for an RPC without one. */
+  /** The codes of its service's errors in envelopes, by reason; undefined for an RPC without envelope. */
   errorCodes: ReadonlyMap<string, string> | undefined;
-  /** Whether a member of a JSON body which is no field of the request is wrong. */
+  /** Whether unknown members of a JSON body are an error. */
   knownFieldsOnly: boolean;
-  /** What OpenAPI calls it: the RPC's name, unless its proto says another. */
+  /** The operationId in OpenAPI: the RPC's name, unless its proto has another. */
   operationId: string;
-  /** Milliseconds that a call may take, where that isn't what all others may. */
+  /** The timeout of a call in milliseconds, if not the default. */
   timeout: number | undefined;
   /**
    * Whether the method's server takes notice of `x-field-violations-bin`: those that state an access rule of ours do.
@@ -84,7 +84,7 @@ export interface Binding {
   reportsViolations: boolean;
 }
 
-/** The options of a method, as far as they are the same for all its HTTP rules. */
+/** The options of a method that apply to all its HTTP rules. */
 type MethodOptions = Pick<
   Binding,
   | 'successStatus'
@@ -112,22 +112,22 @@ function httpRules(rule: HttpRule): HttpRule[] {
   return [rule, ...rule.additionalBindings];
 }
 
-/** What HTTP rules may say, and what else counts, where dialects differ. */
+/** The differences between dialects in HTTP rules. */
 export interface RuleConventions {
-  /** Finds an option of chat4all.options.v1; a dialect that knows none of them finds none. */
+  /** Finds an option of chat4all.options.v1; undefined in a dialect without them. */
   hubOption(registry: Registry, name: string): DescExtension | undefined;
-  /** Whether a variable of a path may be a list, whose items then have commas between them. */
+  /** Whether a path variable may be a list, with its items separated by commas. */
   takesListsInPaths: boolean;
   /** Whether the body may be a field of a field. */
   takesNestedBodies: boolean;
-  /** The field mask that the names in the body of a PATCH go to, of those that the request has. */
+  /** Chooses the field mask for the names in the body of a PATCH among those of the request. */
   updateMask(masks: readonly Field[]): Field | undefined;
 }
 
 export interface RuleOptions {
-  /** Takes notice of a rule that isn't usable, which is left out then. By default it is thrown. */
+  /** Called for an unusable rule, which is then left out. By default the error is thrown. */
   onUnusable?: (error: RouteError) => void;
-  /** Rules that don't stand in the protos, by the full names of their methods. They go before those that do. */
+  /** Rules from outside the protos, by the full names of their methods. They precede those in the protos. */
   rules?: ReadonlyMap<string, readonly HttpRule[]>;
 }
 
@@ -263,7 +263,7 @@ function readRule(
   };
 }
 
-/** A template, whose fault is told with the name of the method that has it. */
+/** Parses a template; an error names its method. */
 function templateOf(text: string, fail: (what: string) => RouteError): Template {
   try {
     return parseTemplate(text);

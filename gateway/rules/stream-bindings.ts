@@ -11,26 +11,26 @@ export interface HeaderField {
   field: Field;
 }
 
-/** How an HTTP body travels as the stream of an RPC. */
+/** How an HTTP body is mapped to the stream of an RPC. */
 export interface RawBody {
-  /** The field that holds a piece of it. */
+  /** The field for pieces of the body. */
   bytes: DescField;
-  /** What the first message that comes back says in headers. */
+  /** Fields of the first response message that become response headers. */
   responseHeaders: readonly HeaderField[];
 }
 
-/** How the messages of a stream look as server-sent events. */
+/** How the messages of a stream become server-sent events. */
 export interface Events {
   /** The members of the oneof that holds the event, by number. */
   members: ReadonlyMap<number, Field>;
   id: Field;
   /** The bool that asks for events; undefined if they are always sent. */
   askedBy: Field | undefined;
-  /** Those of the members that a stream may end with, beside an error. */
+  /** The members that a stream may end with, beside an error. */
   last: readonly Field[];
   /** Whether the data of an event is the whole message, and a client that asks for no events gets messages as lines of JSON. */
   hasWholeMessages: boolean;
-  /** Milliseconds that a client is to wait before it connects again; 0 says nothing of it. */
+  /** The reconnection time for clients, in milliseconds; 0 for none. */
   retry: number;
 }
 
@@ -140,7 +140,7 @@ export function readEvents(method: DescMethod, option: EventsOption, fail: (what
 /** EVENT_DATA_MESSAGE of chat4all.options.v1. */
 const wholeMessage = 1;
 
-/** What the id of an event may be. */
+/** The types that the id of an event may have. */
 const eventIds = new Set([
   ScalarType.STRING,
   ScalarType.INT32,

@@ -56,7 +56,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       provider,
       toolbox: mcp.toolbox,
       billing,
-      mostSteps: config.ASSISTANT_MAX_STEPS,
+      maxSteps: config.ASSISTANT_MAX_STEPS,
       limit: config.ASSISTANT_TURN_LIMIT,
       observe: (observation) => observed(observation, log),
     });
@@ -69,7 +69,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
         toolbox: mcp.toolbox,
         billing,
         log,
-        mostSteps: config.ASSISTANT_MAX_STEPS,
+        maxSteps: config.ASSISTANT_MAX_STEPS,
         turnLimit: config.ASSISTANT_TURN_LIMIT,
         contextTokens: config.ASSISTANT_CONTEXT_TOKENS,
       }),

@@ -2,20 +2,20 @@ import { z } from 'zod';
 import { HubError, invalidFields, type FieldViolation } from '#lib/errors.ts';
 import type { PromptMessage, ToolDefinition } from '../provider/provider.ts';
 import { toolContent } from '../provider/tool-content.ts';
-import { deepestJson, isShallow } from '../turns/tool-arguments.ts';
+import { maxJsonDepth, isShallow } from '../turns/tool-arguments.ts';
 
-/** A request of OpenAI's Chat Completions API, as far as the assistant has a use for it. */
+/** The parts of a Chat Completions request (OpenAI's API) that the assistant uses. */
 export interface CompletionRequest {
   model: string;
   messages: PromptMessage[];
   /** Tools that the client calls by itself. */
   tools: ToolDefinition[];
-  /** Members that are handed on to the model. */
+  /** Members that are passed on to the model. */
   options: Record<string, unknown>;
-  /** Which tools the model is to call first; undefined leaves it to the model. */
+  /** OpenAI's `tool_choice` for the first step; undefined leaves it to the model. */
   toolChoice: unknown;
   stream: boolean;
-  /** Whether a stream tells at its end what was used. */
+  /** Whether a stream ends with the usage. */
   includeUsage: boolean;
 }
 
@@ -104,7 +104,7 @@ const schema = z.looseObject({
   response_format: z.looseObject({ type: z.enum(['text', 'json_object', 'json_schema']) }).nullish(),
   reasoning_effort: z.string().max(20).nullish(),
   parallel_tool_calls: z.boolean().nullish(),
-  // What would be another answer than the one that was asked for, if it were passed over.
+  // Members that can't be ignored, since the answer would not be the requested one.
   n: z.literal(1, 'must be 1: there is one answer').nullish(),
   logprobs: z.literal(false, 'must be false: log probabilities are not supported').nullish(),
   modalities: z.array(z.literal('text', 'must be `text`')).nullish(),
@@ -112,7 +112,7 @@ const schema = z.looseObject({
   function_call: z.never('is not supported: use `tool_choice`').nullish(),
 });
 
-/** Members that are the model's own affair. */
+/** Members that are passed on to the model unchecked. */
 const handedOn = [
   'temperature',
   'top_p',
@@ -129,8 +129,7 @@ const handedOn = [
 type Body = z.output<typeof schema>;
 
 /**
- * Reads the body of a request. Members that OpenAI's API has and this one has no use for are passed over, as other servers of the
- * API do.
+ * Reads the body of a request. Members of OpenAI's API that are not supported are ignored, as other servers do.
  *
  * @throws HubError INVALID_ARGUMENT that names the wrong members
  */
@@ -141,8 +140,8 @@ export function readCompletionRequest(bytes: Uint8Array): CompletionRequest {
   } catch {
     throw invalidBody('is not valid JSON');
   }
-  if (!isShallow(value, deepestJson)) {
-    throw invalidBody(`has more than ${deepestJson} levels of objects and lists`);
+  if (!isShallow(value, maxJsonDepth)) {
+    throw invalidBody(`has more than ${maxJsonDepth} levels of objects and lists`);
   }
   const read = schema.safeParse(value);
   if (!read.success) {
@@ -184,7 +183,7 @@ function fieldOf(path: readonly PropertyKey[]): string {
   }, '');
 }
 
-/** Models insist that each tool call has its result right behind it, and each result its call. */
+/** Models require the result of each tool call right after it, and a call for each result. */
 function conversationProblems({ messages }: Body): FieldViolation[] {
   const problems: FieldViolation[] = [];
   let open = new Set<string>();

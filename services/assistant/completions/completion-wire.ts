@@ -1,7 +1,7 @@
 import type { HubError } from '#lib/errors.ts';
 import type { TokenUsage, ToolRequest } from '../provider/provider.ts';
 
-/** What the chunks of one completion have in common with each other, and with it as a whole. */
+/** The members that a completion and all its chunks share. */
 export interface CompletionHead {
   id: string;
   /** Seconds since the epoch. */
@@ -35,7 +35,7 @@ export function completionJson(head: CompletionHead, { text, toolRequests, finis
   };
 }
 
-/** A chunk of a stream: `usage` is null in all but the last one, where the client wants it, and else not there. */
+/** A chunk of a stream. If the client wants `usage`, it is null in all chunks but the last; otherwise it is left out. */
 export function chunkJson(
   head: CompletionHead,
   delta: object,
@@ -57,7 +57,7 @@ export function toolCallsDelta(toolRequests: readonly ToolRequest[]) {
   return { tool_calls: toolRequests.map((request, index) => ({ index, ...wireToolCall(request) })) };
 }
 
-/** An error in the middle of a stream, where no status can tell of it any more. */
+/** An error in the middle of a stream, after the HTTP status was sent. */
 export function errorJson({ message, reason }: Pick<HubError, 'message' | 'reason'>) {
   return { error: { message, type: 'server_error', param: null, code: reason.toLowerCase() } };
 }

@@ -75,7 +75,7 @@ function openAgent(options: Partial<CompletionsOptions> = {}) {
       close: async () => {},
     },
     billing: { reserve: async () => ({ settle: async () => {} }) },
-    mostSteps: 8,
+    maxSteps: 8,
     limit: 60_000,
     observe: () => {},
     ...options,

@@ -24,24 +24,23 @@ export interface CompletionsOptions {
   provider: Provider;
   toolbox: Toolbox;
   billing: Billing;
-  /** How often the model is called for one completion at most. */
-  mostSteps: number;
-  /** Milliseconds that one completion may take. */
+  /** The maximum number of model calls for one completion. */
+  maxSteps: number;
+  /** The time limit of a completion, in milliseconds. */
   limit: number;
-  /** Told of each call of the model and of each tool: for traces. */
+  /** Called for each call of the model and of a tool, for traces. */
   observe: (observation: Observation) => void;
 }
 
-/** Who asks. */
 export interface CompletionCaller extends ToolCaller {
   username: string;
 }
 
-/** The agent for clients that keep their conversations by themselves. */
+/** The agent for clients that keep the conversation themselves. */
 export interface Completions {
   models(): readonly string[];
   /**
-   * @param onEffect called before a tool with an effect: from then on a retry may have the effect twice
+   * @param onEffect called before a tool with side effects: from then on a retry may repeat them
    * @throws HubError
    */
   complete(
@@ -51,21 +50,21 @@ export interface Completions {
     onEffect?: () => void,
   ): Promise<object>;
   /**
-   * The same as server-sent events. Fails before the first one as `complete` does; after that an event tells of it. The first one
-   * comes before a tool with an effect is called, since clients ask again by themselves where none has come.
+   * The same as server-sent events. Before the first event it fails as `complete` does; after that an error is an event. The first event is
+   * sent before a tool with side effects is called, since clients retry by themselves until they have got one.
    *
    * @throws HubError
    */
   stream(request: CompletionRequest, caller: CompletionCaller, signal: AbortSignal): AsyncIterable<string>;
 }
 
-/** Milliseconds after which a stream begins although the model has sent nothing yet: until then a failure can be an HTTP status. */
-const firstPatience = 10_000;
-/** Milliseconds between the comments that keep a silent connection open. */
-const commentPause = 15_000;
+/** After this a stream begins even if the model has sent nothing; until then a failure can be an HTTP status. */
+const firstEventTimeoutMs = 10_000;
+/** The interval of SSE comments that keep an idle connection open. */
+const commentPauseMs = 15_000;
 
 export function openCompletions(options: CompletionsOptions): Completions {
-  const { provider, toolbox, billing, mostSteps, limit, observe } = options;
+  const { provider, toolbox, billing, maxSteps, limit, observe } = options;
 
   async function run(
     request: CompletionRequest,
@@ -90,12 +89,12 @@ export function openCompletions(options: CompletionsOptions): Completions {
         provider: choosingFirst(provider, request.toolChoice),
         toolSet: watched,
         messages: [systemMessage(caller.username), ...request.messages],
-        mostSteps,
+        maxSteps,
         approveTools: false,
         callId: (step, index) => `completion_${id}_${step}_${index}`,
         signal: ending,
         emit: (event) => event.kind === 'text' && tell(event.delta),
-        // Nothing of it is kept: a client that wants it again asks again.
+        // Nothing is stored: clients repeat their request.
         save: async () => {},
         observe,
         clientTools: request.tools,
@@ -158,7 +157,7 @@ export function openCompletions(options: CompletionsOptions): Completions {
         let hasBegun = false;
         const begin = () => event(chunkJson(head, { role: 'assistant', content: '', refusal: null }, { includeUsage }));
         for (;;) {
-          const delta = await deltas.take(hasBegun ? commentPause : firstPatience);
+          const delta = await deltas.take(hasBegun ? commentPauseMs : firstEventTimeoutMs);
           if (delta === 'ended') break;
           if (!hasBegun) yield begin();
           hasBegun = true;
@@ -198,7 +197,7 @@ interface Ended {
   usage: { inputTokens: number; outputTokens: number };
 }
 
-/** The client's choice of a tool is for the model's first step: with each step it would call tools without end. */
+/** The client's `tool_choice` is only for the first step: with each step the model would call tools without end. */
 function choosingFirst(provider: Provider, toolChoice: unknown): Provider {
   if (toolChoice === undefined) return provider;
   let isFirst = true;
@@ -214,8 +213,8 @@ function choosingFirst(provider: Provider, toolChoice: unknown): Provider {
 }
 
 /**
- * Names the tools with an effect that were called before the client is asked to call one of its own. The client sends this back with the
- * result, so that the model knows of them and doesn't call them again.
+ * Names the tools with side effects that were called before the client is asked to call one of its own. The client sends this back with the
+ * result, so that the model doesn't call them again.
  */
 function noteOf(end: AgentEnd, toolSet: ToolSet): string {
   const done = end.steps
@@ -231,7 +230,7 @@ function hasEffect({ tools }: ToolSet, server: string, name: string): boolean {
   return tools.some((tool) => tool.server === server && tool.name === name && !tool.isReadOnly);
 }
 
-/** The same tools; `onEffect` is called before each one with an effect. */
+/** Wraps tools so that `onEffect` is called before each one with side effects. */
 function watching(toolSet: ToolSet, onEffect: () => void): ToolSet {
   return {
     tools: toolSet.tools,

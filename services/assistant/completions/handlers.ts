@@ -13,21 +13,21 @@ export function completionHandlers(completions: Completions, streams: Streams): 
     async *createCompletion({ body }: HttpRequest, call: UserCall) {
       const request = readCompletionRequest(body);
       const caller = { ...toolCallerOf(call), username: call.caller.username };
-      // One that isn't streamed counts, too: it works as long.
+      // A completion that isn't streamed counts as well, since it takes as long.
       using _open = streams.open(caller.userId);
       if (!request.stream) {
         const effect = Promise.withResolvers<'effect'>();
         const completion = completions.complete(request, caller, call.signal, () => effect.resolve('effect'));
-        // It may fail while the first part is on its way.
+        // It may fail while the first part is being sent.
         completion.catch(() => {});
-        if ((await Promise.race([effect.promise, completion])) === 'effect') yield notToBeRetried;
+        if ((await Promise.race([effect.promise, completion])) === 'effect') yield doNotRetry;
         yield jsonResponse(await completion);
         return;
       }
       let status = 200;
       for await (const event of completions.stream(request, caller, call.signal)) {
         yield { status, headers: status === 200 ? eventStream : [], body: Buffer.from(event) };
-        // Only the first part has them.
+        // Only the first part has status and headers.
         status = 0;
       }
     },
@@ -56,8 +56,8 @@ const eventStream = [
   { name: 'x-accel-buffering', value: 'no' },
 ];
 
-/** OpenAI's clients retry most errors by themselves, which would repeat the effects of tools. */
-const notToBeRetried: HttpResponse = {
+/** OpenAI's clients retry most errors by themselves, which would repeat side effects of tools. */
+const doNotRetry: HttpResponse = {
   status: 0,
   headers: [{ name: 'x-should-retry', value: 'false' }],
   body: Buffer.alloc(0),

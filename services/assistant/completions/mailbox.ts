@@ -1,13 +1,13 @@
 /** A queue between one writer and one reader. */
 export interface Mailbox<Item> {
   put(item: Item): void;
-  /** Nothing more is put in. */
+  /** Ends the queue. */
   end(): void;
   /** The next item, `ended` if there is none and none will come, or `late` if none came within `milliseconds`. */
   take(milliseconds: number): Promise<{ item: Item } | 'ended' | 'late'>;
 }
 
-/** Opens a mailbox. It has no limit of its own: the writer has to limit what it puts in. */
+/** Opens a mailbox. It is unbounded: the writer must limit what it puts in. */
 export function openMailbox<Item>(): Mailbox<Item> {
   const items: Item[] = [];
   let hasEnded = false;

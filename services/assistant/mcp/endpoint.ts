@@ -14,48 +14,48 @@ import { v4 as uuid, validate as isUuid } from 'uuid';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import type { ToolCaller } from '../toolbox/toolbox.ts';
-import { Exchange, exchangeLimit, isResponse, messagesOf } from './exchange.ts';
+import { Exchange, exchangeTimeoutMs, isResponse, messagesOf } from './exchange.ts';
 import { resumedStream, silentStream } from './resumption.ts';
 import type { McpSession, McpSessions } from './sessions-store.ts';
 
-/** An MCP server over Streamable HTTP, for clients of both eras of the protocol. */
+/** An MCP server over Streamable HTTP, for the protocol revisions with and without sessions. */
 export interface Endpoint {
   /** Answers an HTTP request of the caller. The body of the answer may be a stream. */
   answer(request: Request, caller: ToolCaller): Promise<Response>;
-  /** Ends the streams of clients that only listen, who come back to another process. */
+  /** Ends the streams of clients that only listen; they reconnect to another process. */
   retire(): void;
   /** Aborts requests in flight. */
   close(): Promise<void>;
 }
 
 export interface EndpointOptions {
-  /** By which name sessions belong to it. */
+  /** The name under which its sessions are stored. */
   name: string;
   /** A server for one request of a caller. */
   serve: (caller: ToolCaller) => McpServer;
   sessions: McpSessions;
-  /** Hosts whose pages may call: other origins are refused (the specification's transports, "Security Warning"). */
+  /** Hosts whose pages may call; other origins are refused (MCP specification, Transports, "Security Warning"). */
   origins: readonly string[];
   log: Logger;
 }
 
 const limits = {
-  /** Requests and streams of a user that are under way at once. */
+  /** Maximum concurrent requests and streams of a user. */
   perUser: 50,
-  /** Bytes of an `initialize` request, which is kept with its session. */
+  /** Maximum size of an `initialize` request, which is stored with its session. */
   initialize: 65_536,
-  /** Milliseconds after which a request counts as a slow one. */
+  /** A request counts as slow after this, in milliseconds. */
   long: 200,
-  /** Milliseconds between two looks for messages of clients to slow requests. */
+  /** How often messages of clients for slow requests are looked for, in milliseconds. */
   pause: 250,
-  /** Milliseconds by which clocks of processes may differ. */
+  /** The tolerated difference between clocks of processes, in milliseconds. */
   skew: 5_000,
 } as const;
 const codes = { badRequest: -32_000, notFound: -32_001, parseError: -32_700 };
 
 /**
- * Serves one MCP server. The revision of 2026-07-28 knows no sessions: each request is answered by itself. Sessions of the revisions
- * of 2025 are in the database, with the events of their streams, so that any process answers any request and a client that was cut off
+ * Serves one MCP server. The revision of 2026-07-28 has no sessions: each request stands alone. Sessions of the revisions of 2025 are
+ * stored in the database with the events of their streams, so that any process can answer any request, and a client that was disconnected
  * gets the rest.
  */
 export function openEndpoint({ name, serve, sessions, origins, log }: EndpointOptions): Endpoint {
@@ -64,24 +64,24 @@ export function openEndpoint({ name, serve, sessions, origins, log }: EndpointOp
     onerror: (error) => log.debug({ err: error, server: name }, 'An MCP request could not be answered as asked'),
   });
   const exchanges = new Set<Exchange>();
-  /** Streams that clients read which have no request under way here. */
+  /** Streams to clients without a request in flight here. */
   const streams = new Set<AbortController>();
   const underWay = new Map<string, number>();
 
-  // While a request is worked on here, the client may say something to it at another process.
+  // While a request is in flight here, the client may send a message for it to another process.
   const replies = repeat('Reading what MCP clients reply', log, async () => {
     if (exchanges.size === 0) return 60_000;
     const long = [...exchanges].filter(({ began }) => Date.now() - began > limits.long);
     if (long.length > 0) {
       const since = new Date(Math.min(...long.map(({ began }) => began)) - limits.skew);
       const found = await sessions.repliesSince([...new Set(long.map(({ sessionId }) => sessionId))], since);
-      // One that was read before is not for anybody any more.
+      // A message that was read before has no recipient any more.
       for (const { sessionId, message } of found) take(sessionId, message as JSONRPCMessage);
     }
     return limits.pause;
   });
 
-  /** Gives a message to the request here that it belongs to. @returns whether there is one */
+  /** Passes a message to its request, if that is in flight here. @returns whether it is */
   function take(sessionId: string, message: JSONRPCMessage): boolean {
     return [...exchanges].some((exchange) => exchange.sessionId === sessionId && exchange.take(message));
   }
@@ -129,7 +129,7 @@ export function openEndpoint({ name, serve, sessions, origins, log }: EndpointOp
       streams.add(stop);
       stop.signal.addEventListener('abort', () => streams.delete(stop));
       if (lastEventId === null) return silentStream(stop);
-      const behind = { sessionId: session.id, lastEventId, patience: exchangeLimit };
+      const behind = { sessionId: session.id, lastEventId, patienceMs: exchangeTimeoutMs };
       const rest = await resumedStream(sessions, behind, stop);
       if (rest !== undefined) return rest;
       stop.abort();
@@ -192,7 +192,7 @@ export function openEndpoint({ name, serve, sessions, origins, log }: EndpointOp
   };
 }
 
-/** Messages of clients that may belong to a request which another process works on. */
+/** Whether a message may belong to a request in flight at another process. */
 function isOfInterest(message: JSONRPCMessage): boolean {
   return isResponse(message) || ('method' in message && message.method === 'notifications/cancelled');
 }
@@ -212,7 +212,7 @@ function refused(status: number, code: number, message: string): Response {
   return Response.json({ jsonrpc: '2.0', error: { code, message }, id: null }, { status });
 }
 
-/** The same answer, which tells once its body was read or nobody reads it any more. */
+/** The same answer; calls `done` once its body was read or cancelled. */
 function whenRead(response: Response, done: () => void): Response {
   if (response.body === null) {
     done();
@@ -240,7 +240,7 @@ function whenRead(response: Response, done: () => void): Response {
   return new Response(body, { status: response.status, headers: response.headers });
 }
 
-/** How the SDK hands on who calls. The token was checked before, and is none of its business. */
+/** The caller in the SDK's form. The token was verified before, and isn't passed on. */
 function authInfoOf(caller: ToolCaller): AuthInfo {
   return { token: '', clientId: caller.userId, scopes: [], extra: { caller } };
 }

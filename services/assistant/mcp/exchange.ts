@@ -13,17 +13,17 @@ import {
 import { v4 as uuid } from 'uuid';
 import type { McpSession, McpSessions } from './sessions-store.ts';
 
-/** How long the server may work on what one POST asks for, in milliseconds. */
-export const exchangeLimit = 120_000;
+/** The time limit for the requests of one POST, in milliseconds. */
+export const exchangeTimeoutMs = 120_000;
 
-/** The code of the JSON-RPC error that answers a request which was given up. */
+/** The code of the JSON-RPC error for a request that was given up. */
 const givenUp = -32_001;
 
 /**
- * One HTTP request of a session of the 2025 protocol, with a server of its own: what the session has agreed on is told to it by the
- * client's `initialize` request, as it was kept. So any process answers any request, and none keeps anything between two of them.
+ * One HTTP request of a session of the 2025 protocol, with a server of its own, for which the stored `initialize` request of the client is
+ * replayed. So any process can answer any request, and keeps no state between two of them.
  *
- * The requests of the POST are worked on to their end though the client goes away: it may come back for the rest of the stream.
+ * The requests of the POST are completed even if the client disconnects: it may come back for the rest of the stream.
  */
 export class Exchange {
   readonly sessionId: string;
@@ -42,11 +42,11 @@ export class Exchange {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.ended = promise;
     this.#end = resolve;
-    this.#timer = setTimeout(() => void this.giveUp('The request took too long'), exchangeLimit);
+    this.#timer = setTimeout(() => void this.giveUp('The request took too long'), exchangeTimeoutMs);
     transport.onanswered = () => void this.#close();
   }
 
-  /** Makes the server ready for a request of the session: for its first one, there is nothing to be told. */
+  /** Prepares the server for a request of the session: replays the handshake, except for the first request. */
   static async open(
     { id, initialize }: McpSession,
     { server, sessions, isNew }: { server: McpServer; sessions: McpSessions; isNew: boolean },
@@ -67,12 +67,12 @@ export class Exchange {
     return response;
   }
 
-  /** Takes a message of the client that belongs to what is worked on here. @returns whether it does */
+  /** Accepts a message of the client for a request in flight here. @returns whether there is one */
   take(message: JSONRPCMessage): boolean {
     return this.#transport.take(message);
   }
 
-  /** Answers what is still open with an error, and ends. */
+  /** Answers all open requests with an error, and ends. */
   async giveUp(why: string): Promise<void> {
     await this.#transport.refuseOpen(why);
     await this.#close();
@@ -142,7 +142,7 @@ class ExchangeTransport extends WebStandardStreamableHTTPServerTransport {
     const { requestId } = message.params as { requestId?: RequestId };
     if (requestId === undefined || !this.#open.has(requestId)) return false;
     this.onmessage?.(message);
-    // Who has cancelled a request gets no answer to it.
+    // A cancelled request gets no answer.
     this.#settle(requestId);
     return true;
   }
@@ -156,7 +156,7 @@ class ExchangeTransport extends WebStandardStreamableHTTPServerTransport {
 
   override async send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
     const sent = isJSONRPCRequest(message) ? { ...message, id: `${this.#prefix}${String(message.id)}` } : message;
-    // Whatever is said here belongs to what was asked, and goes where the client waits for the answer to that.
+    // Every message belongs to a request, and is sent on that request's stream.
     const relatedRequestId = options?.relatedRequestId ?? [...this.#open][0];
     await super.send(sent, relatedRequestId === undefined ? options : { ...options, relatedRequestId });
     if (isResponse(message) && !this.#agreement.isGoingOn) this.#settle(message.id);
@@ -177,14 +177,14 @@ function storeOf(
 ): EventStore {
   return {
     async storeEvent(streamId, message) {
-      // What was agreed on is on record already.
+      // The agreement is stored already.
       if (agreement.isGoingOn) return '';
       const isBeginning = Object.keys(message).length === 0;
       const isLast = !isBeginning && isResponse(message) && open.size === 1 && open.has(message.id);
       const id = await sessions.append({ sessionId, streamId, message: isBeginning ? null : message, isLast });
       return id === undefined ? '' : String(id);
     },
-    // Clients that come back are answered from the database, whoever works on their request.
+    // Clients that reconnect are answered from the database, whichever process has their request.
     replayEventsAfter: () => Promise.reject(new Error('Events are not replayed by an exchange')),
   };
 }

@@ -29,11 +29,11 @@ export interface Mesh {
 }
 
 const limits = {
-  /** How many users and conversations one answer names. */
+  /** Maximum number of users and conversations in an answer. */
   listed: 50,
-  /** How many names are looked through for a part of a name, and conversations for one with somebody. */
+  /** Maximum number of names searched for a part of a name, and of conversations for one with a user. */
   searched: 1_000,
-  /** What one page of a list has at most. */
+  /** Page size. */
   page: 100,
 } as const;
 
@@ -273,7 +273,7 @@ async function userNamed(mesh: Mesh, username: string, call: ToolCall): Promise<
 type Target = { conversationId: string } | { userId: string };
 
 /**
- * The conversation or the user that is meant.
+ * Finds a conversation or user by name or id.
  *
  * @throws HubError NOT_FOUND `USER_NOT_FOUND`; PERMISSION_DENIED `NOT_A_MEMBER` for a conversation of others
  */
@@ -293,7 +293,7 @@ async function targetOf(mesh: Mesh, name: string, call: ToolCall): Promise<Targe
   }
 }
 
-/** The newest private conversation of the caller with somebody, if there is one. */
+/** The caller's newest private conversation with a user, if there is one. */
 async function between(mesh: Mesh, { userId }: { userId: string }, call: ToolCall): Promise<string | undefined> {
   const isMeant = ({ type, members }: Conversation) =>
     type === ConversationType.CONVERSATION_TYPE_PRIVATE && members.includes(userId) && members.length === 2;

@@ -26,7 +26,7 @@ async function* answered(endpoint: Endpoint, request: HttpRequest, call: UserStr
   for await (const piece of body) yield { status: 0, headers: [], body: Buffer.from(piece) };
 }
 
-/** The request as the web's standard has it. Of its URL only the path is the client's: the SDK looks at no more. */
+/** Converts to a web-standard Request. Only the path of its URL is the client's: the SDK reads nothing else. */
 function webRequest({ method, path, query, headers, body }: HttpRequest, signal: AbortSignal): Request {
   // A gRPC client may leave it out.
   if (method === '') throw invalidFields([{ field: 'method', description: 'must be the method of an HTTP request' }]);

@@ -37,20 +37,20 @@ export const mcpSettings = {
 
 type McpConfig = Config<typeof mcpSettings & typeof serverSettings & typeof authoritySettings>;
 
-/** Milliseconds between two sweeps of sessions that nobody uses. */
-const sweepPause = 60_000;
+/** The interval of the sweep for unused sessions. */
+const sweepPauseMs = 60_000;
 
 export interface Mcp {
-  /** What the assistant's turns have. */
+  /** The tools for the assistant's turns. */
   toolbox: Toolbox;
-  /** What serves agents of others. */
+  /** The service for other agents. */
   service: ServedService;
   /** Ends the streams of clients that only listen. */
   retire(): void;
   stop(): Promise<void>;
 }
 
-/** Opens the MCP servers of the hub, for agents of others and for the assistant itself, who has those of ASSISTANT_MCP_FILE beside. */
+/** Opens the hub's MCP servers, for other agents and for the assistant, which also uses those of ASSISTANT_MCP_FILE. */
 export function openMcp({
   config,
   db,
@@ -91,7 +91,7 @@ export function openMcp({
   const endpoints = { tasks: endpointOf(servers.tasks), hub: endpointOf(servers.hub) };
   const sweep = repeat('Ending MCP sessions that nobody uses', log, async () => {
     await sessions.sweep();
-    return sweepPause;
+    return sweepPauseMs;
   });
   const toolbox = openToolbox({ own: [servers.tasks, servers.hub], others, log });
 

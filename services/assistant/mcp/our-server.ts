@@ -6,11 +6,11 @@ import type { ToolCaller } from '../toolbox/toolbox.ts';
 
 /** What a tool of ours is called with, beside its arguments. */
 export interface ToolCall {
-  /** Who calls: by the token, never by an argument. */
+  /** The caller, by the token, never by an argument. */
   caller: ToolCaller;
-  /** Of a call that the assistant makes: the same each time that the same call is made. */
+  /** For calls by the assistant: the call's id, the same when the call is repeated. */
   callId: string | undefined;
-  /** Aborted when nobody waits for the answer any more. */
+  /** Aborted when the answer is of no use any more. */
   signal: AbortSignal;
 }
 
@@ -27,7 +27,7 @@ export interface OurTool {
   run(input: unknown, call: ToolCall): Promise<Record<string, unknown>>;
 }
 
-/** An MCP server of ours: what it is called, and its tools. */
+/** One of our MCP servers, with its tools. */
 export interface OurServer {
   name: string;
   title: string;
@@ -36,12 +36,12 @@ export interface OurServer {
   tools: readonly OurTool[];
 }
 
-/** The member of a call's `_meta` in which the assistant says the id of the call. Believed where the assistant calls, alone. */
+/** The member of a call's `_meta` with the assistant's call id. Only accepted from the assistant. */
 export const callIdKey = 'chat4all.dev/call-id';
 
 const version = '1.0.0';
 
-/** Describes a tool. Arguments that its input doesn't name are refused: nobody can say there for whom it acts. */
+/** Describes a tool. Unknown arguments are refused, so that none can name another user to act for. */
 export function tool<Input extends z.ZodRawShape, Output extends z.ZodRawShape>({
   input,
   output,

@@ -10,22 +10,22 @@ const encoder = new TextEncoder();
 const pauses = { alive: 15_000, look: 200 } as const;
 
 /**
- * The rest of a stream of a session behind an event, from the database: whichever process works on the request, or has done so.
+ * The rest of a session's stream after an event, from the database, whichever process has or had the request.
  *
  * @param stop ends the stream
- * @param patience milliseconds after that event for which the stream may still go on
+ * @param patienceMs how long after that event the stream may still go on
  * @returns undefined if the session has no such event
  */
 export async function resumedStream(
   sessions: McpSessions,
-  { sessionId, lastEventId, patience }: { sessionId: string; lastEventId: string; patience: number },
+  { sessionId, lastEventId, patienceMs }: { sessionId: string; lastEventId: string; patienceMs: number },
   stop: AbortController,
 ): Promise<Response | undefined> {
   if (!/^\d{1,18}$/.test(lastEventId)) return undefined;
   let after = BigInt(lastEventId);
   const found = await sessions.streamOf(sessionId, after);
   if (found === undefined) return undefined;
-  const until = found.createdAt.getTime() + patience;
+  const until = found.createdAt.getTime() + patienceMs;
 
   async function* pieces(): AsyncGenerator<string> {
     let shownAlive = Date.now();

@@ -69,13 +69,13 @@ export interface McpEvent {
 export type McpSessions = ReturnType<typeof openMcpSessions>;
 
 export const sessionLimits = {
-  /** Sessions of a user; one more ends the one that was used longest ago. */
+  /** Maximum sessions of a user; one more ends the least recently used. */
   perUser: 100,
-  /** Milliseconds after which a session ends that nobody uses. */
+  /** An unused session ends after this, in milliseconds. */
   idle: 24 * 3_600_000,
   /** Milliseconds that events and replies are kept. */
   kept: 3_600_000,
-  /** Milliseconds after which it is noted again that a session is used. */
+  /** The use of a session is recorded at most this often, in milliseconds. */
   noted: 60_000,
   /** Events of a stream that are read at once. */
   page: 100,
@@ -153,7 +153,7 @@ export function openMcpSessions(db: Database) {
       );
     },
 
-    /** Leaves a message of the client for the process that works on the request which it belongs to. */
+    /** Stores a message of the client for the process that has its request in flight. */
     async leave(sessionId: string, message: StoredMessage): Promise<void> {
       await db.sql(
         `insert into mcp_replies (session_id, message, created_at)

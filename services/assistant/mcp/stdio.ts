@@ -16,7 +16,6 @@ const settings = {
   CHAT4ALL_API_KEY: text(),
 };
 const names = ['tasks', 'hub'];
-/** Milliseconds that an answer of the hub may take. */
 const timeout = 60_000;
 
 function fail(message: string): never {
@@ -52,7 +51,7 @@ function hub(): Promise<Client> {
 async function connect(): Promise<Client> {
   const key = config.CHAT4ALL_API_KEY;
   const headers: Record<string, string> = isApiKey(key) ? { 'x-api-key': key } : { authorization: `Bearer ${key}` };
-  // Each of its requests stands for itself: nothing is lost when the hub restarts.
+  // Each request stands alone, so a restart of the hub loses nothing.
   const client = new Client(
     { name: `chat4all-stdio-${name}`, version: '1.0.0' },
     { versionNegotiation: { mode: { pin: '2026-07-28' } } },
@@ -61,7 +60,7 @@ async function connect(): Promise<Client> {
   return client;
 }
 
-/** Asks the hub; what keeps it from answering is told to the host, and to people. */
+/** Calls the hub; failures are reported to the host, and to people on standard error. */
 async function asked<Answer>(ask: (client: Client) => Promise<Answer>): Promise<Answer> {
   try {
     return await ask(await hub());

@@ -1,7 +1,7 @@
 import { HubError } from '#lib/errors.ts';
 import type { ProviderError } from './provider.ts';
 
-/** What callers are told of a provider that has given no answer. */
+/** The error for callers when the provider has failed. */
 export function providerFailure(error: ProviderError): HubError {
   const kind = error.reason === 'PROVIDER_TIMEOUT' ? 'DEADLINE_EXCEEDED' : 'UNAVAILABLE';
   return new HubError(kind, error.reason, error.message, {

@@ -12,27 +12,27 @@ import {
 import { tokensIn, tokensInPrompt } from './tokens.ts';
 
 export interface OpenAiOptions {
-  /** Of the API, with its version: `http://localhost:11434/v1`. */
+  /** Base URL of the API with its version: `http://localhost:11434/v1`. */
   baseUrl: string;
-  /** Undefined where none is asked for. */
+  /** Undefined if the provider needs none. */
   apiKey: string | undefined;
   model: string;
-  /** Milliseconds that the provider may be silent. */
+  /** How long the provider may be silent, in milliseconds. */
   timeout: number;
-  /** Tokens that one answer may have; undefined leaves it to the provider. */
+  /** Maximum tokens of an answer; undefined leaves it to the provider. */
   maxOutputTokens: number | undefined;
 }
 
-/** Characters of text and arguments that an answer may have: far more than models write, so what goes beyond is no answer. */
+/** The maximum length of text and arguments in an answer, far more than models write; a longer one is an error. */
 const maxCharacters = 1024 * 1024;
 const maxToolRequests = 64;
-/** Milliseconds that are waited for the usage, once the answer is complete. */
-const usagePatience = 2_000;
-/** When a provider may be asked again that doesn't say so itself. */
+/** How long to wait for the usage once the answer is complete. */
+const usageTimeoutMs = 2_000;
+/** The wait before a retry if the provider sends no Retry-After. */
 const defaultRetryAfterMs = 5_000;
 const maxRetryAfterMs = 3_600_000;
 
-/** Members of a request that some providers don't know, and what is sent then instead of them. */
+/** Members of a request that some providers refuse, with their substitutes. */
 const substitutes = {
   stream_options: (_body: RequestBody) => ({}),
   max_tokens: ({ max_tokens: limit }: RequestBody) => ({ max_completion_tokens: limit }),
@@ -55,7 +55,7 @@ type ToolPiece = NonNullable<Delta['tool_calls']>[number];
 
 /** A model behind an OpenAI-compatible endpoint: Chat Completions with streaming. */
 export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
-  // It takes time and memory, which only those pay who use it.
+  // Loaded on demand, since it takes time and memory.
   const sdk = await import('openai');
   const client = new sdk.OpenAI({
     baseURL: options.baseUrl,
@@ -66,14 +66,14 @@ export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
     organization: null,
     project: null,
     webhookSecret: null,
-    // The user is told at once, and decides.
+    // No retries: the user sees the error at once, and decides.
     maxRetries: 0,
     // The package's own limit must not come before `Silence`, which covers the whole answer.
     timeout: options.timeout * 2,
-    // It would log what users and models say.
+    // It would log the messages of users and models.
     logLevel: 'off',
   });
-  /** What this provider is known to refuse. */
+  /** The members that this provider is known to refuse. */
   const refused = new Set<Doubtful>();
   const closing = new AbortController();
 
@@ -102,7 +102,7 @@ export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
     return body;
   }
 
-  /** Asks again without a member that the provider refuses, and remembers it. */
+  /** Sends the request, and repeats it without a member that the provider refuses, which is remembered. */
   async function request(prompt: Prompt, signal: AbortSignal) {
     for (;;) {
       const body = bodyOf(prompt);
@@ -130,7 +130,7 @@ export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
       return broken("The model's provider has hung up", error);
     }
     if (error instanceof sdk.APIError) return refusal(error);
-    // A connection that breaks off is a TypeError of fetch, JSON that is none a SyntaxError.
+    // A broken connection is a TypeError of fetch, invalid JSON a SyntaxError.
     return broken("The answer of the model's provider has broken off, or is no completion", error);
   }
 
@@ -148,15 +148,15 @@ export async function openOpenAi(options: OpenAiOptions): Promise<Provider> {
         const chunks = await request(prompt, ended);
         silence.begin(options.timeout);
         for await (const chunk of chunks) {
-          // Whoever reads it may take any time.
+          // The reader's time doesn't count.
           silence.end();
           for (const delta of answer.add(chunk as Chunk)) yield { kind: 'text', delta };
-          silence.begin(answer.isComplete ? Math.min(options.timeout, usagePatience) : options.timeout);
+          silence.begin(answer.isComplete ? Math.min(options.timeout, usageTimeoutMs) : options.timeout);
         }
         // The package ends the stream without an error if the signal was what ended it.
         if (!answer.isComplete) ended.throwIfAborted();
       } catch (error) {
-        // With the whole answer there, nothing is missing but perhaps its usage.
+        // If the answer is complete, only its usage may be missing.
         if (!answer.isComplete || signal.aborted || error instanceof ProviderError) {
           throw failure(error, silence.signal, signal);
         }
@@ -190,7 +190,7 @@ function wireMessage(message: PromptMessage): ChatCompletionMessageParam {
         tool_calls: toolRequests.map(({ id, name, arguments: given }) => ({
           id,
           type: 'function',
-          // Servers that read it answer 400 or 500 to what is no JSON; what was wrong with it stands in the tool's message.
+          // Servers that parse the arguments answer 400 or 500 to invalid JSON; the tool's message tells the model what was wrong.
           function: { name, arguments: isJsonObject(given) ? given : '{}' },
         })),
       };
@@ -213,7 +213,7 @@ function refusedMember(error: unknown, body: RequestBody): Doubtful | undefined 
     .find((name) => param === name || (typeof message === 'string' && message.includes(name)));
 }
 
-/** Says when nothing was heard for too long. */
+/** Detects that the provider has been silent for too long. */
 class Silence {
   readonly #controller = new AbortController();
   #timer: NodeJS.Timeout | undefined;
@@ -222,7 +222,7 @@ class Silence {
     return this.#controller.signal;
   }
 
-  /** From now on something has to be heard within `milliseconds`. */
+  /** Starts the watch: something must arrive within `milliseconds`. */
   begin(milliseconds: number): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#controller.abort(), milliseconds);
@@ -241,7 +241,7 @@ class AnswerParts {
   #finishReason: string | undefined;
   #usage: Chunk['usage'];
 
-  /** Whether the provider has said why it ends. */
+  /** Whether the provider has sent a finish reason. */
   get isComplete(): boolean {
     return this.#finishReason !== undefined;
   }
@@ -252,12 +252,12 @@ class AnswerParts {
    */
   add(chunk: Chunk): string[] {
     if (typeof chunk !== 'object' || chunk === null) throw broken('The answer of the model is no completion');
-    // Some send it with each chunk, as far as it has come.
+    // Some providers send the usage so far with each chunk.
     if (chunk.usage) this.#usage = chunk.usage;
     const choice = Array.isArray(chunk.choices)
       ? (chunk.choices as NonNullable<Chunk['choices']>).find((each) => (each?.index ?? 0) === 0)
       : undefined;
-    // Others send a last chunk after the end which repeats some of it.
+    // Others repeat some of the answer in a last chunk after its end.
     if (!choice || this.isComplete) return [];
     const { delta, finish_reason: finishReason } = choice;
     const texts = [delta?.content, delta?.refusal].filter(
@@ -310,7 +310,7 @@ class AnswerParts {
   *end(prompt: Prompt): Generator<ProviderEvent> {
     const said = this.#finishReason;
     if (said === undefined) throw broken("The answer of the model's provider is empty, or has broken off");
-    // Of a call that was cut off nothing may be done.
+    // A tool call that was cut off must not be made.
     const wanted = said === 'length' ? [] : this.#requests;
     const requests = wanted.filter((each) => each.name !== '' || each.arguments !== '').map(wholeRequest);
     const isWithheld = said === 'content_filter' || said === 'tool_calls' || said === 'function_call';
@@ -322,7 +322,7 @@ class AnswerParts {
     const written = [this.#text, ...this.#requests.flatMap(({ name, arguments: given }) => [name, given])];
     yield {
       kind: 'finish',
-      // Some say `stop` though they want tools called.
+      // Some send `stop` although they request tools.
       reason: said === 'length' ? 'length' : requests.length > 0 ? 'toolRequests' : 'stop',
       usage: {
         inputTokens: countOf(this.#usage?.prompt_tokens) ?? tokensInPrompt(prompt.messages, prompt.tools),
@@ -366,10 +366,7 @@ function unavailable(message: string, options: { cause?: unknown; retryAfter?: n
   return new ProviderError('PROVIDER_UNAVAILABLE', message, { cause: options.cause, retryAfter });
 }
 
-/**
- * An error that the provider has answered with. Of its text nothing is passed on, not even to the log: it may have the key, or what
- * the user said.
- */
+/** Converts an error answer of the provider. Its text is not passed on or logged: it may contain the key, or the user's message. */
 function refusal({ status, code, type, headers }: InstanceType<typeof OpenAI.APIError>): ProviderError {
   const names = [code, type].filter((name) => typeof name === 'string' && /^[\w.-]{1,60}$/.test(name));
   const said = [...(status === undefined ? [] : [status]), ...names].join(' ');

@@ -1,7 +1,7 @@
 /** The languages of the scripted model. */
 export type Language = 'en' | 'es' | 'pt';
 
-/** What a user wants, as far as the scripted model understands it. */
+/** A request of the user that the scripted model understands. */
 export type Intent =
   | { kind: 'add'; title: string }
   | { kind: 'list'; status: 'all' | 'pending' | 'completed' }
@@ -52,7 +52,7 @@ const call = ({ tool = '', given }: Slots): Intent => ({ kind: 'call', tool, arg
 const channels = String.raw`(?<channels>[\w-]+(?:(?:\s*,\s*|\s+(?:and|y|e)\s+)[\w-]+)*)`;
 const number = String.raw`(?:#|number |no\.? |n\.?º |número )?(?<id>\d{1,15})`;
 
-/** In this order: the first one that a text matches is meant. */
+/** The first one that matches a text counts. */
 const phrases: readonly Phrase[] = [
   phrase(
     'en',
@@ -259,10 +259,10 @@ function phrase(language: Language, pattern: string, read: (slots: Slots) => Int
   return { language, read, pattern: new RegExp(`^${please}${pattern}${thanks}$`, 'isu') };
 }
 
-/** Longer ones are no phrase, so that no pattern takes long. */
+/** Longer texts are not matched, which bounds the time of the patterns. */
 const maxPhraseLength = 2_000;
 
-/** What a text of a user means, and in which language it is. */
+/** The intent and the language of a user's text. */
 export function understand(text: string): { intent: Intent; language: Language } {
   const plain = text
     .normalize('NFC')

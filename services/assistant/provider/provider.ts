@@ -1,18 +1,18 @@
-/** A tool as a model is told of it. */
+/** A tool, as described to a model. */
 export interface ToolDefinition {
-  /** Unique among all that the model is told: `server__tool`. */
+  /** Unique among the tools of a prompt: `server__tool`. */
   name: string;
   description: string;
   /** A JSON schema of type `object`. */
   parameters: Record<string, unknown>;
 }
 
-/** A model's wish to have a tool called. */
+/** A model's request to call a tool. */
 export interface ToolRequest {
   id: string;
   /** As in its definition. */
   name: string;
-  /** What the model wrote: JSON, if it keeps to the rules. */
+  /** The model's text, which should be JSON. */
   arguments: string;
 }
 
@@ -23,7 +23,7 @@ export type PromptMessage =
   /** Its content is what `toolContent` makes of an outcome. */
   | { role: 'tool'; toolRequestId: string; content: string };
 
-/** What one call of a model is about. */
+/** The input of one call of a model. */
 export interface Prompt {
   messages: readonly PromptMessage[];
   tools: readonly ToolDefinition[];
@@ -36,7 +36,7 @@ export interface TokenUsage {
   outputTokens: number;
 }
 
-/** What comes of a call, piece by piece. The last one is `finish`; without it the call has failed. */
+/** The events of a call. The last one is `finish`; without it the call has failed. */
 export type ProviderEvent =
   | { kind: 'text'; delta: string }
   /** A whole one, once all of its arguments have come. */
@@ -45,7 +45,7 @@ export type ProviderEvent =
 
 /** A model that completes prompts. */
 export interface Provider {
-  /** The name under which its answers are kept. */
+  /** The name that is stored with its answers. */
   readonly model: string;
   /**
    * Calls the model once. Ends the call at the provider when `signal` is aborted, or when nobody reads any more.
@@ -60,7 +60,7 @@ export interface Provider {
 export class ProviderError extends Error {
   override name = 'ProviderError';
   readonly reason: 'PROVIDER_ERROR' | 'PROVIDER_UNAVAILABLE' | 'PROVIDER_TIMEOUT';
-  /** Milliseconds after which it may be asked again, if it said so. */
+  /** The provider's Retry-After, in milliseconds. */
   readonly retryAfter: number | undefined;
 
   constructor(

@@ -84,9 +84,9 @@ function stepsIn(messages: readonly PromptMessage[]): Step[] {
 }
 
 interface Situation {
-  /** What was done for the present message so far. */
+  /** The steps for the current message so far. */
   steps: readonly Step[];
-  /** What was said before it. */
+  /** The messages before it. */
   before: readonly PromptMessage[];
   tools: readonly ToolDefinition[];
   language: Language;

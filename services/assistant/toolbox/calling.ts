@@ -5,7 +5,7 @@ import type { ToolOutcome } from './toolbox.ts';
 /** Characters of the JSON of a result; what is longer is cut. */
 const maxResultLength = 100_000;
 
-/** The server is not there, or the connection to it has broken. */
+/** The server is unavailable, or the connection to it has broken. */
 export class ServerLost extends Error {
   override name = 'ServerLost';
 }
@@ -48,7 +48,7 @@ export function failure(text: string): ToolOutcome {
   return { result: text, isError: true };
 }
 
-/** What a model and the user are told: the structured result, or else the texts. */
+/** The outcome for the model and the user: the structured result, or else the texts. */
 export function outcomeOf({ structuredContent, content, isError = false }: CallToolResult): ToolOutcome {
   return { result: bounded(structuredContent ?? resultOf(content)), isError };
 }

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { ConfigError, duration } from '#lib/config.ts';
 
-/** An MCP server of somebody else, which the assistant may use. */
+/** An external MCP server that the assistant may use. */
 export type ServerConfiguration = z.output<typeof serverSchema> & { name: string };
 
 const second = 1_000;

@@ -12,9 +12,9 @@ import type { Tool, ToolOutcome } from './toolbox.ts';
 const limits = {
   /** Milliseconds for a connection and the list of tools. */
   connecting: 10_000,
-  /** Milliseconds that a turn waits for the first connection. */
-  patience: 3_000,
-  /** Milliseconds after which the tools are asked for again. */
+  /** How long a turn waits for the first connection, in milliseconds. */
+  patienceMs: 3_000,
+  /** How often the tools are listed again, in milliseconds. */
   refresh: 60_000,
   tools: 128,
   /** Characters of a tool's description, and of the JSON of its parameters. */
@@ -22,13 +22,13 @@ const limits = {
   schema: 32_768,
 } as const;
 
-/** Between two tries to reach a server. */
+/** The pauses between attempts to connect. */
 const backoff = { firstMs: 500, maxMs: 30_000, jitter: 0 };
 
 /** What providers take as the name of a function. */
 const functionName = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** An MCP server of somebody else: connected as long as this process runs, and again whenever it was away. */
+/** An external MCP server: connected as long as this process runs, and reconnected when it was unavailable. */
 export class OtherServer {
   readonly name: string;
   readonly #configuration: ServerConfiguration;
@@ -56,7 +56,7 @@ export class OtherServer {
   async tools(signal: AbortSignal): Promise<readonly Tool[] | undefined> {
     if (this.#connected === undefined) {
       const gaveUp = Promise.withResolvers<void>();
-      const timer = setTimeout(gaveUp.resolve, limits.patience);
+      const timer = setTimeout(gaveUp.resolve, limits.patienceMs);
       signal.addEventListener('abort', gaveUp.resolve as () => void, { once: true });
       await Promise.race([this.#tried.promise, gaveUp.promise]);
       clearTimeout(timer);
@@ -77,7 +77,7 @@ export class OtherServer {
   }
 
   async stop(): Promise<void> {
-    // A connection that is being made would come after the stop: its end is waited for.
+    // Awaited, since a connection that is being made would be opened after the stop.
     await this.#loop.stop();
     const client = this.#connected?.client;
     this.#connected = undefined;

@@ -6,7 +6,6 @@ import { callTool } from './calling.ts';
 import { clientInfo } from './client-info.ts';
 import type { Tool, ToolCaller, ToolOutcome } from './toolbox.ts';
 
-/** Milliseconds that a tool of ours may take. */
 const timeout = 30_000;
 
 /** A connection to a server of ours for one caller, over the memory of this process: made once it is needed. */

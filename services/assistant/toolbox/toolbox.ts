@@ -6,7 +6,7 @@ export interface ToolCaller {
   userId: string;
   /** The user's number. */
   numId: bigint;
-  /** The user's own token or API key: what a tool does in the hub, it does with it. */
+  /** The user's own token or API key, with which tools act in the hub. */
   credentials: Credentials;
   requestId: string;
 }
@@ -19,9 +19,9 @@ export interface Tool {
   description: string;
   /** A JSON schema of type `object`. */
   inputSchema: Record<string, unknown>;
-  /** Whether the user is asked before it is called, where a request says so: what destroys something. */
+  /** Whether it is destructive: then the user's approval is required, if the request says so. */
   needsApproval: boolean;
-  /** Whether it changes nothing, so that it may be called as often as one likes. */
+  /** Whether it has no side effects, so that it may be repeated. */
   isReadOnly: boolean;
 }
 
@@ -37,9 +37,9 @@ export interface ToolSet {
   /** Servers that can't be reached now, and why: their tools are missing. */
   missing: readonly { server: string; why: string }[];
   /**
-   * Calls a tool. What fails, is refused or is unknown is an outcome with `isError`, too: the model and the user are told.
+   * Calls a tool. Failures, refusals and unknown tools are outcomes with `isError`, for the model and the user.
    *
-   * @param callId the same each time that the same call of the model is made: a tool with an effect has it once
+   * @param callId the same when a call is repeated, so that a side effect happens once
    */
   call(
     call: { server: string; name: string; arguments: unknown; callId: string },

@@ -71,7 +71,7 @@ function run(options: Pick<AgentOptions, 'provider' | 'toolSet'> & Partial<Agent
   const observed: Observation[] = [];
   const end = runAgent({
     messages: [{ role: 'user', content: 'Hello' }],
-    mostSteps: 8,
+    maxSteps: 8,
     approveTools: false,
     callId: (step, index) => `call_${step}_${index}`,
     signal: new AbortController().signal,
@@ -194,7 +194,7 @@ test('a tool that fails is told to the model, and the turn goes on', async (t) =
 test('a model that always wants tools is called so often and no more, and the last tools still run', async (t) => {
   const { provider, prompts } = modelOf(...Array.from({ length: 9 }, () => asks(['tasks__add_task', '{}'])));
   const { toolSet, called } = toolsOf([tool('add_task')], done);
-  const { end } = run({ provider, toolSet, mostSteps: 3 });
+  const { end } = run({ provider, toolSet, maxSteps: 3 });
   t.like(await end, { state: 'completed', finishReason: 'max_steps' });
   t.is(prompts.length, 3);
   t.is(called.length, 3);

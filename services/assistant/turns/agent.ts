@@ -11,15 +11,15 @@ import { toolContent } from '../provider/tool-content.ts';
 import type { Tool, ToolOutcome, ToolSet } from '../toolbox/toolbox.ts';
 import { unlessAborted } from '#lib/deadline.ts';
 import { eachUnlessAborted } from './aborting.ts';
-import { argumentsOf, deepestJson, isShallow, storable, storableText } from './tool-arguments.ts';
+import { argumentsOf, maxJsonDepth, isShallow, storable, storableText } from './tool-arguments.ts';
 import { definitionsOf, nameTools } from './tool-names.ts';
 import { after, type TurnEvent, type TurnState } from './turn.ts';
 
-/** What the agent does, as it does it. */
+/** The events of the agent. */
 export type AgentEvent =
   { kind: 'text'; delta: string } | { kind: 'toolCall'; call: StoredCall } | { kind: 'toolResult'; call: StoredCall };
 
-/** How far a turn has come. */
+/** The progress of a turn. */
 export interface Progress {
   state: TurnState;
   steps: readonly Step[];
@@ -36,7 +36,7 @@ export type AgentEnd = Progress &
     | { state: 'failed'; error: ProviderError }
   );
 
-/** Why the work is aborted: the user wants it to end, or it has taken as long as it may. Anything else is thrown. */
+/** The reason of an abort that ends a turn regularly: the user has stopped it, or the time is up. Any other reason is thrown. */
 export class Interruption extends Error {
   override name = 'Interruption';
   readonly event: 'stop' | 'timeUp';
@@ -50,23 +50,23 @@ export class Interruption extends Error {
 export interface AgentOptions {
   provider: Provider;
   toolSet: ToolSet;
-  /** The system's message, what was said before, and the message that is to be answered. */
+  /** The system message, the earlier messages, and the message to answer. */
   messages: readonly PromptMessage[];
-  /** What the turn has done already; nothing for a new one. */
+  /** The progress of a turn that goes on; undefined for a new one. */
   progress?: Progress;
-  /** How often the model is called at most, with the calls that `progress` has. */
-  mostSteps: number;
+  /** The maximum number of model calls, including those in `progress`. */
+  maxSteps: number;
   /** Whether the user is asked before tools that need it. */
   approveTools: boolean;
   /** The id of a tool call: always the same for the same place in a turn. */
   callId: (step: number, index: number) => string;
   /** Aborted with an `Interruption`, or with anything else that is then thrown. */
   signal: AbortSignal;
-  /** Told of everything at once. */
+  /** Called with each event at once. */
   emit: (event: AgentEvent) => void;
-  /** Keeps how far the turn has come, before a tool is called and after it has answered; what it throws ends the work. */
+  /** Stores the progress before a tool is called and after it has answered; an error ends the turn. */
   save: (progress: Progress) => Promise<void>;
-  /** Told of each call of the model and of each tool: for traces. */
+  /** Called for each call of the model and of a tool, for traces. */
   observe?: (observation: Observation) => void;
   /** Tools that the client of the completions API calls itself: a step that requests one of them is the last. */
   clientTools?: readonly ToolDefinition[];
@@ -87,13 +87,13 @@ export type Observation = { startedAt: number; durationMs: number; error?: unkno
   | { kind: 'tool'; server: string; name: string; callId: string; isError: boolean }
 );
 
-/** Tools that one step may call. */
+/** The maximum number of tool calls in a step. */
 const maxCallsPerStep = 32;
-/** Characters that the model may say in a turn. */
+/** The maximum length of the model's text in a turn. */
 const maxTextLength = 1_000_000;
 
 /**
- * Answers a message: calls the model, the tools that it asks for, and the model again, until it asks for none.
+ * Answers a message: calls the model, the tools that it requests, and the model again, until it requests none.
  *
  * @throws what `save` throws, and the reason of `signal` unless that is an `Interruption`
  */
@@ -227,7 +227,7 @@ class Agent {
           watch.note({ ...event.usage, finishReason: event.reason });
         }
       }
-      // Where the abort ended the stream as if it had been complete.
+      // The abort may have ended the stream as if it were complete.
       signal.throwIfAborted();
       if (finish === undefined) throw new ProviderError('PROVIDER_ERROR', 'The answer of the model was cut off');
     } catch (error) {
@@ -273,7 +273,7 @@ class Agent {
 
   /** Calls those tools of the last step that have no outcome yet, each after the one before. */
   async #callTools(): Promise<void> {
-    const { emit, save, mostSteps } = this.#options;
+    const { emit, save, maxSteps } = this.#options;
     const calls = this.#steps.at(-1)!.calls as StoredCall[];
     for (const [index, call] of calls.entries()) {
       if (call.outcome !== undefined && call.isTold === true) continue;
@@ -292,7 +292,7 @@ class Agent {
         this.#options.signal.throwIfAborted();
       }
     }
-    if (this.#clientRequests !== undefined || this.#steps.length >= mostSteps) {
+    if (this.#clientRequests !== undefined || this.#steps.length >= maxSteps) {
       this.#finishReason = this.#clientRequests === undefined ? 'max_steps' : 'stop';
       this.#move('stepsUsed');
     } else {
@@ -333,13 +333,13 @@ class Agent {
     }
     watch.note({ isError: outcome.isError });
     watch.end();
-    const result = isShallow(outcome.result, deepestJson) ? outcome.result : JSON.stringify(outcome.result);
+    const result = isShallow(outcome.result, maxJsonDepth) ? outcome.result : JSON.stringify(outcome.result);
     const durationMs = Math.round(performance.now() - began);
     return { ...begun, outcome: { result: storable(result), isError: outcome.isError, durationMs } };
   }
 }
 
-/** Puts the pieces of a text together again where a character was cut in two, and makes each one that can be kept. */
+/** Joins characters that were split between pieces of text, and makes each piece storable. */
 function wholeCharacters(): (delta: string) => string {
   let carried = '';
   return (delta) => {

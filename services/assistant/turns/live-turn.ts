@@ -1,6 +1,6 @@
 import type { ChatResponse } from '#gen/chat4all/assistant/v1/assistant.ts';
 
-/** A turn that this process works on, for those here who follow it. */
+/** A turn of this process, for its followers here. */
 export class LiveTurn {
   readonly messageId: bigint;
   readonly conversationId: bigint;
@@ -35,7 +35,7 @@ export class LiveTurn {
     this.#wake();
   }
 
-  /** There will be no more events here. */
+  /** Ends the stream of events. */
   close(): void {
     this.#isOver = true;
     this.#over.resolve();

@@ -43,7 +43,7 @@ const tool = (name: string, needsApproval: boolean): Tool => ({
   isReadOnly: false,
 });
 const tools = [tool('add', false), tool('destroy', true)];
-const mostSteps = 2;
+const maxSteps = 2;
 const never = new AbortController().signal;
 
 /** What a turn is known to be. */
@@ -101,7 +101,7 @@ async function goOn(model: Model, real: Real): Promise<void> {
     real.callIds.add(real.toolCall.callId);
     return;
   }
-  await move(model, real, model.steps < mostSteps ? 'told' : 'stepsUsed');
+  await move(model, real, model.steps < maxSteps ? 'told' : 'stepsUsed');
 }
 
 async function acted(model: Model, real: Real): Promise<void> {
@@ -318,7 +318,7 @@ const dies = command('the process dies', isOwned, async (model, real) => {
     real.messageId,
   ]);
   await dead.close();
-  real.replicas[real.owner] = openReplica(hub, real.desk, { mostSteps });
+  real.replicas[real.owner] = openReplica(hub, real.desk, { maxSteps });
   await move(model, real, 'ownerLost');
 });
 
@@ -342,7 +342,7 @@ test('turns are where the table says, whatever happens in whatever order', async
       const desk = new Desk(tools);
       const real: Real = {
         desk,
-        replicas: [openReplica(hub, desk, { mostSteps }), openReplica(hub, desk, { mostSteps })],
+        replicas: [openReplica(hub, desk, { maxSteps }), openReplica(hub, desk, { maxSteps })],
         asker: newAsker(),
         conversationId: undefined,
         messageId: 0n,

@@ -10,7 +10,7 @@ interface Exchange {
   steps: readonly Step[];
 }
 
-/** What the model is told of itself, before anything else. */
+/** The system message. */
 export function systemMessage(username: string): PromptMessage {
   return {
     role: 'system',
@@ -22,7 +22,7 @@ export function systemMessage(username: string): PromptMessage {
   };
 }
 
-/** What a model reads of an answer without a word: some accept no two messages of the user one after the other. */
+/** Stands for an answer without text: some models accept no two user messages in a row. */
 const noAnswer = '(There was no answer.)';
 
 /**

@@ -1,6 +1,6 @@
 const maxArgumentBytes = 256 * 1024;
-/** Levels of objects and lists: protobuf readers give up at 100. */
-export const deepestJson = 64;
+/** The maximum nesting of objects and lists: protobuf's parsers stop at 100 levels. */
+export const maxJsonDepth = 64;
 
 /** Reads what a model wrote as the arguments of a tool. Nothing at all is no arguments. */
 export function argumentsOf(written: string): { arguments: Record<string, unknown> } | { problem: string } {
@@ -15,8 +15,8 @@ export function argumentsOf(written: string): { arguments: Record<string, unknow
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return { problem: 'its arguments are not a JSON object' };
-  if (!isShallow(value, deepestJson))
-    return { problem: `its arguments are nested more than ${deepestJson} levels deep` };
+  if (!isShallow(value, maxJsonDepth))
+    return { problem: `its arguments are nested more than ${maxJsonDepth} levels deep` };
   return { arguments: storable(value) as Record<string, unknown> };
 }
 
@@ -26,12 +26,12 @@ export function isShallow(value: unknown, levels: number): boolean {
   return levels > 0 && Object.values(value).every((member) => isShallow(member, levels - 1));
 }
 
-/** A text as PostgreSQL takes it: without NUL, and well-formed. */
+/** A text that PostgreSQL accepts: without NUL, and well-formed. */
 export function storableText(text: string): string {
   return text.replaceAll('\0', '\u{FFFD}').toWellFormed();
 }
 
-/** JSON as PostgreSQL takes it, in all its texts. */
+/** JSON whose texts PostgreSQL accepts. */
 export function storable(value: unknown): unknown {
   if (typeof value === 'string') return storableText(value);
   if (typeof value !== 'object' || value === null) return value;

@@ -1,7 +1,7 @@
 import type { ToolDefinition } from '../provider/provider.ts';
 import type { Tool } from '../toolbox/toolbox.ts';
 
-/** What OpenAI's API takes as the name of a function. */
+/** OpenAI's limit for names of functions. */
 const maxNameLength = 64;
 
 /** The tools of a turn by the names under which the model is told of them. */

@@ -4,7 +4,7 @@ import { conversationNotFound, titleOf, type Step } from '../conversations/conve
 import type { Progress } from './agent.ts';
 import { findKey, keepKey, lockKey, type IdempotencyKey } from './idempotency-keys-store.ts';
 
-/** A turn that a process has begun, or goes on with. */
+/** A turn that this process has begun or resumed. */
 export interface OwnedTurn {
   /** The answer's id, which is the turn's, too. */
   messageId: bigint;
@@ -37,7 +37,7 @@ export interface NewMessage extends Beginning {
 }
 
 export interface TurnBeginningsOptions {
-  /** How long a process owns a turn after it has last renewed its lease: milliseconds. */
+  /** How long the lease on a turn lasts, in milliseconds. */
   lease: number;
   /** How many answers one user may ask for within a minute. */
   rateLimit: number;
@@ -60,7 +60,7 @@ export function turnInProgress(): HubError {
   return new HubError('ABORTED', 'TURN_IN_PROGRESS', 'The assistant is still answering in this conversation');
 }
 
-/** How turns begin, and go on after the user has decided about a tool call. From then on the process that asks for it owns them. */
+/** Begins turns, and resumes them after the user's decision about a tool call. The calling process then owns them. */
 export function openTurnBeginnings(db: Database, { lease, rateLimit }: TurnBeginningsOptions) {
   const leaseText = `${lease} milliseconds`;
 
@@ -115,7 +115,7 @@ export function openTurnBeginnings(db: Database, { lease, rateLimit }: TurnBegin
     };
   }
 
-  /** Answers the last message of the user anew. */
+  /** Answers the last message of the user again. */
   async function answerAnew(sql: SqlTransaction, beginning: Beginning, conversationId: bigint): Promise<OwnedTurn> {
     await requireQuiet(sql, conversationId);
     const [last] = await sql.sql<{ id: bigint; content: string }>(

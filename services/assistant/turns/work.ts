@@ -41,14 +41,14 @@ export interface WorkOptions {
   toolbox: Toolbox;
   log: Logger;
   /** How often the model is called for one answer. */
-  mostSteps: number;
+  maxSteps: number;
   /** Milliseconds that one answer may take. */
   turnLimit: number;
   /** Tokens that the model is shown. */
   contextTokens: number;
 }
 
-/** How long a process owns a turn after it has last renewed its lease: milliseconds. */
+/** How long the lease on a turn lasts, in milliseconds. */
 export const lease = 5_000;
 
 /** This process does not own the turn any more: its lease ran out, or the conversation was deleted. */
@@ -112,7 +112,7 @@ export class Work {
   }
 
   async #answer(note: (progress: Progress) => void): Promise<AgentEnd> {
-    const { provider, toolbox, conversations, mostSteps, contextTokens, store } = this.#options;
+    const { provider, toolbox, conversations, maxSteps, contextTokens, store } = this.#options;
     const { messageId, conversationId, questionId, question, approveTools, progress } = this.#turn;
     const { signal } = this.#live.control;
     let toolSet: ToolSet;
@@ -138,7 +138,7 @@ export class Work {
         toolSet,
         messages,
         progress,
-        mostSteps,
+        maxSteps,
         approveTools,
         callId: (step, index) => `call_${messageId}_${step + 1}_${index + 1}`,
         signal,

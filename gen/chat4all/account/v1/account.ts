@@ -22,13 +22,13 @@ import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value } from "../../../google/protobuf/wrappers.ts";
 import { Pagination } from "../../paging/v1/paging.ts";
 
-/** What somebody may do. */
+/** A user's role. */
 export const Role = {
-  /** ROLE_UNSPECIFIED - Not said. */
+  /** ROLE_UNSPECIFIED - Unspecified. */
   ROLE_UNSPECIFIED: 0,
-  /** ROLE_USER - Use the place. */
+  /** ROLE_USER - May use the hub. */
   ROLE_USER: 1,
-  /** ROLE_ADMIN - Run it, too. */
+  /** ROLE_ADMIN - May also administer it. */
   ROLE_ADMIN: 2,
   UNRECOGNIZED: -1,
 } as const;
@@ -42,13 +42,13 @@ export namespace Role {
   export type UNRECOGNIZED = typeof Role.UNRECOGNIZED;
 }
 
-/** Whether somebody may do anything. */
+/** The status of a user. */
 export const UserStatus = {
-  /** USER_STATUS_UNSPECIFIED - Not said. */
+  /** USER_STATUS_UNSPECIFIED - Unspecified. */
   USER_STATUS_UNSPECIFIED: 0,
-  /** USER_STATUS_ACTIVE - As the role says. */
+  /** USER_STATUS_ACTIVE - Has the rights of the role. */
   USER_STATUS_ACTIVE: 1,
-  /** USER_STATUS_DISABLED - No: logins, tokens and API keys are refused. */
+  /** USER_STATUS_DISABLED - Has no rights: logins, tokens and API keys are refused. */
   USER_STATUS_DISABLED: 2,
   UNRECOGNIZED: -1,
 } as const;
@@ -62,39 +62,36 @@ export namespace UserStatus {
   export type UNRECOGNIZED = typeof UserStatus.UNRECOGNIZED;
 }
 
-/** Somebody's account, as they see it themselves. */
+/** An account, as its owner sees it. */
 export interface Account {
   /** UUID. */
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Where they can be written to; not set for users that were made without one. */
+  /** Email address; not set for users that were created without one. */
   email?:
     | string
     | undefined;
-  /** What they may do. */
+  /** Role. */
   role: Role;
   /** When the account was made. */
   createdAt: Date | undefined;
 }
 
-/** Who wants an account. */
+/** The account to create. */
 export interface RegisterRequest {
-  /** What they want to be called: 1 to 100 characters, without the spaces around them. */
+  /** Display name: 1 to 100 characters, not counting spaces around it. */
   name: string;
-  /** Their email, unique in any letter case. */
+  /** Email address, unique regardless of letter case. */
   email: string;
   /**
    * At least 8 characters with an upper-case letter, a lower-case letter, a digit and another printable character; at most 72
    * bytes of UTF-8, since bcrypt reads no further.
    */
   password: string;
-  /**
-   * The unique name to be known by, 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. If it is not set one is made
-   * from the email.
-   */
+  /** Unique username: 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. By default made from the email. */
   username?: string | undefined;
 }
 
@@ -104,9 +101,9 @@ export interface RegisterResponse {
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Their email, as they wrote it. */
+  /** Email address, as given. */
   email: string;
   /** `user`. */
   role: Role;
@@ -158,17 +155,17 @@ export interface LogoutRequest {
   refreshToken: string;
 }
 
-/** Nothing: it has ended. */
+/** No fields: the session has ended. */
 export interface LogoutResponse {
 }
 
-/** Who has forgotten their password. */
+/** The user who has forgotten the password. */
 export interface RequestPasswordResetRequest {
   /** Their email, in any letter case. */
   email: string;
 }
 
-/** Nothing, whether or not a mail is sent. */
+/** No fields, whether or not a mail is sent. */
 export interface RequestPasswordResetResponse {
 }
 
@@ -176,15 +173,15 @@ export interface RequestPasswordResetResponse {
 export interface ResetPasswordRequest {
   /** The token from the mail. */
   token: string;
-  /** By the same rules as in RegisterRequest. */
+  /** The same rules as in RegisterRequest. */
   newPassword: string;
 }
 
-/** Nothing: the password is set. */
+/** No fields: the password is set. */
 export interface ResetPasswordResponse {
 }
 
-/** Nothing: the credentials say who asks. */
+/** No fields: the credentials identify the caller. */
 export interface GetAccountRequest {
 }
 
@@ -196,7 +193,7 @@ export interface GetAccountResponse {
 
 /** What to change. */
 export interface UpdateAccountRequest {
-  /** The new name: 1 to 100 characters, without the spaces around them. Not set, it stays. */
+  /** The new name: 1 to 100 characters, not counting spaces around it. Unchanged if not set. */
   name?: string | undefined;
 }
 
@@ -206,11 +203,11 @@ export interface UpdateAccountResponse {
   account: Account | undefined;
 }
 
-/** An API key, without what it is. */
+/** An API key, without the key itself. */
 export interface ApiKey {
   /** UUID. */
   id: string;
-  /** What its owner calls it. */
+  /** The name that its owner gave it. */
   name: string;
   /** Its first 8 characters. */
   keyPrefix: string;
@@ -220,7 +217,7 @@ export interface ApiKey {
   createdAt:
     | Date
     | undefined;
-  /** When it was last used, at most a minute behind; not set if it never was. */
+  /** When it was last used, up to a minute late; not set if it never was. */
   lastUsedAt:
     | Date
     | undefined;
@@ -228,7 +225,7 @@ export interface ApiKey {
   expiresAt: Date | undefined;
 }
 
-/** Nothing: the credentials say whose keys. */
+/** No fields: the credentials identify the caller. */
 export interface ListApiKeysRequest {
 }
 
@@ -240,9 +237,9 @@ export interface ListApiKeysResponse {
 
 /** The key to make. */
 export interface CreateApiKeyRequest {
-  /** What to call it: 1 to 100 characters, without the spaces around them. */
+  /** Its name: 1 to 100 characters, not counting spaces around it. */
   name: string;
-  /** When it expires, in the future; not set, it doesn't. */
+  /** When it expires, in the future; never if not set. */
   expiresAt: Date | undefined;
 }
 
@@ -252,7 +249,7 @@ export interface CreateApiKeyResponse {
   id: string;
   /** What it is called. */
   name: string;
-  /** The key, for `X-API-Key` on every call: keep it now, it is not shown again. */
+  /** The key, for the header `X-API-Key`: store it now, it is not shown again. */
   key: string;
   /** Its first 8 characters. */
   keyPrefix: string;
@@ -270,11 +267,11 @@ export interface RevokeApiKeyRequest {
   keyId: string;
 }
 
-/** Nothing: it is revoked. */
+/** No fields: the key is revoked. */
 export interface RevokeApiKeyResponse {
 }
 
-/** What somebody is subscribed to, in short. */
+/** A user's subscription, in short. */
 export interface SubscriptionSummary {
   /** Name of the plan. */
   plan: string;
@@ -288,17 +285,17 @@ export interface UserAccount {
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Where they can be written to; not set for users that were made without one. */
+  /** Email address; not set for users that were created without one. */
   email?:
     | string
     | undefined;
-  /** What they may do. */
+  /** Role. */
   role: Role;
-  /** Whether they may do anything. */
+  /** Status. */
   status: UserStatus;
-  /** What they are subscribed to; not set if they never were. */
+  /** Subscription; not set if there never was one. */
   subscription:
     | SubscriptionSummary
     | undefined;
@@ -308,11 +305,11 @@ export interface UserAccount {
 
 /** Which users to list. */
 export interface ListAccountsRequest {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
   /** Only those with this role. */
   role: Role;
@@ -322,7 +319,7 @@ export interface ListAccountsRequest {
 export interface ListAccountsResponse {
   /** The page. */
   users: UserAccount[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Pagination | undefined;
 }
 
@@ -330,9 +327,9 @@ export interface ListAccountsResponse {
 export interface UpdateUserRequest {
   /** UUID of the user. */
   userId: string;
-  /** The new role; not set, it stays. */
+  /** The new role; unchanged if not set. */
   role: Role;
-  /** The new status; not set, it stays. */
+  /** The new status; unchanged if not set. */
   status: UserStatus;
 }
 
@@ -344,11 +341,11 @@ export interface UpdateUserResponse {
 
 /** Which changes to list. */
 export interface ListAuditEventsRequest {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
   /** Only those by the administrator with this id. */
   actor: string;
@@ -370,7 +367,7 @@ export interface AuditEvent {
   at:
     | Date
     | undefined;
-  /** Id of the request that did it: the one to look for in the logs. */
+  /** Request id of the change, as in the logs. */
   requestId: string;
 }
 
@@ -378,11 +375,11 @@ export interface AuditEvent {
 export interface ListAuditEventsResponse {
   /** The page. */
   events: AuditEvent[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Pagination | undefined;
 }
 
-/** Nothing: all of them. */
+/** No fields: all users are counted. */
 export interface CountUsersRequest {
 }
 
@@ -392,7 +389,7 @@ export interface CountUsersResponse {
   total: bigint;
 }
 
-/** What somebody is subscribed to, from some moment on. */
+/** A user's subscription as of its last change. */
 export interface SubscriptionRecord {
   /** UUID of the user. */
   userId: string;
@@ -402,11 +399,11 @@ export interface SubscriptionRecord {
   expiresAt:
     | Date
     | undefined;
-  /** Counts the changes of this subscription, from 1: a lower one than is known is older. */
+  /** Increased with each change of this subscription, from 1: a record with a lower version is outdated. */
   version: bigint;
 }
 
-/** What to take note of. */
+/** What to record. */
 export interface RecordChangesRequest {
   /** Subscriptions as they are now. */
   subscriptions: SubscriptionRecord[];
@@ -414,7 +411,7 @@ export interface RecordChangesRequest {
   auditEvents: AuditEvent[];
 }
 
-/** Nothing: they are stored. */
+/** No fields: the records are stored. */
 export interface RecordChangesResponse {
 }
 
@@ -3155,10 +3152,10 @@ export const RecordChangesResponse: MessageFns<RecordChangesResponse> = {
   },
 };
 
-/** What people do with their own account. */
+/** The caller's own account. */
 export type AccountServiceService = typeof AccountServiceService;
 export const AccountServiceService = {
-  /** Makes an account. It subscribes to nothing. */
+  /** Creates an account, without a subscription. */
   register: {
     path: "/chat4all.account.v1.AccountService/Register" as const,
     requestStream: false as const,
@@ -3183,8 +3180,8 @@ export const AccountServiceService = {
     responseDeserialize: (value: Buffer): LoginResponse => LoginResponse.decode(value),
   },
   /**
-   * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
-   * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
+   * Exchanges a refresh token for a new pair of tokens. The old refresh token is used up: if it is used again, it may have been stolen, and
+   * the whole session ends (RFC 9700, 4.14.2). Of two concurrent calls with one token, one succeeds.
    */
   refreshTokens: {
     path: "/chat4all.account.v1.AccountService/RefreshTokens" as const,
@@ -3242,7 +3239,7 @@ export const AccountServiceService = {
     responseSerialize: (value: GetAccountResponse): Buffer => Buffer.from(GetAccountResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetAccountResponse => GetAccountResponse.decode(value),
   },
-  /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
+  /** Changes the name of the caller's own account. Nothing else can be changed: other fields are an error. */
   updateAccount: {
     path: "/chat4all.account.v1.AccountService/UpdateAccount" as const,
     requestStream: false as const,
@@ -3253,7 +3250,7 @@ export const AccountServiceService = {
       Buffer.from(UpdateAccountResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateAccountResponse => UpdateAccountResponse.decode(value),
   },
-  /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
+  /** Lists the caller's API keys, newest first, including revoked ones. The keys themselves are never shown again. */
   listApiKeys: {
     path: "/chat4all.account.v1.AccountService/ListApiKeys" as const,
     requestStream: false as const,
@@ -3263,7 +3260,7 @@ export const AccountServiceService = {
     responseSerialize: (value: ListApiKeysResponse): Buffer => Buffer.from(ListApiKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListApiKeysResponse => ListApiKeysResponse.decode(value),
   },
-  /** Makes an API key. This answer is the only one that ever shows it. */
+  /** Creates an API key. Only this answer shows the key. */
   createApiKey: {
     path: "/chat4all.account.v1.AccountService/CreateApiKey" as const,
     requestStream: false as const,
@@ -3288,7 +3285,7 @@ export const AccountServiceService = {
 } as const;
 
 export interface AccountServiceServer extends UntypedServiceImplementation {
-  /** Makes an account. It subscribes to nothing. */
+  /** Creates an account, without a subscription. */
   register: handleUnaryCall<RegisterRequest, RegisterResponse>;
   /**
    * Exchanges an email and a password for an access token and a refresh token.
@@ -3297,8 +3294,8 @@ export interface AccountServiceServer extends UntypedServiceImplementation {
    */
   login: handleUnaryCall<LoginRequest, LoginResponse>;
   /**
-   * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
-   * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
+   * Exchanges a refresh token for a new pair of tokens. The old refresh token is used up: if it is used again, it may have been stolen, and
+   * the whole session ends (RFC 9700, 4.14.2). Of two concurrent calls with one token, one succeeds.
    */
   refreshTokens: handleUnaryCall<RefreshTokensRequest, RefreshTokensResponse>;
   /** Ends the session that a refresh token belongs to. May be repeated. */
@@ -3312,18 +3309,18 @@ export interface AccountServiceServer extends UntypedServiceImplementation {
   resetPassword: handleUnaryCall<ResetPasswordRequest, ResetPasswordResponse>;
   /** The caller's own account. */
   getAccount: handleUnaryCall<GetAccountRequest, GetAccountResponse>;
-  /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
+  /** Changes the name of the caller's own account. Nothing else can be changed: other fields are an error. */
   updateAccount: handleUnaryCall<UpdateAccountRequest, UpdateAccountResponse>;
-  /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
+  /** Lists the caller's API keys, newest first, including revoked ones. The keys themselves are never shown again. */
   listApiKeys: handleUnaryCall<ListApiKeysRequest, ListApiKeysResponse>;
-  /** Makes an API key. This answer is the only one that ever shows it. */
+  /** Creates an API key. Only this answer shows the key. */
   createApiKey: handleUnaryCall<CreateApiKeyRequest, CreateApiKeyResponse>;
   /** Revokes an API key: within two seconds it is refused everywhere. May be repeated. */
   revokeApiKey: handleUnaryCall<RevokeApiKeyRequest, RevokeApiKeyResponse>;
 }
 
 export interface AccountServiceClient extends Client {
-  /** Makes an account. It subscribes to nothing. */
+  /** Creates an account, without a subscription. */
   register(
     request: RegisterRequest,
     callback: (error: ServiceError | null, response: RegisterResponse) => void,
@@ -3360,8 +3357,8 @@ export interface AccountServiceClient extends Client {
     callback: (error: ServiceError | null, response: LoginResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
-   * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
+   * Exchanges a refresh token for a new pair of tokens. The old refresh token is used up: if it is used again, it may have been stolen, and
+   * the whole session ends (RFC 9700, 4.14.2). Of two concurrent calls with one token, one succeeds.
    */
   refreshTokens(
     request: RefreshTokensRequest,
@@ -3445,7 +3442,7 @@ export interface AccountServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetAccountResponse) => void,
   ): ClientUnaryCall;
-  /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
+  /** Changes the name of the caller's own account. Nothing else can be changed: other fields are an error. */
   updateAccount(
     request: UpdateAccountRequest,
     callback: (error: ServiceError | null, response: UpdateAccountResponse) => void,
@@ -3461,7 +3458,7 @@ export interface AccountServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateAccountResponse) => void,
   ): ClientUnaryCall;
-  /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
+  /** Lists the caller's API keys, newest first, including revoked ones. The keys themselves are never shown again. */
   listApiKeys(
     request: ListApiKeysRequest,
     callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
@@ -3477,7 +3474,7 @@ export interface AccountServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListApiKeysResponse) => void,
   ): ClientUnaryCall;
-  /** Makes an API key. This answer is the only one that ever shows it. */
+  /** Creates an API key. Only this answer shows the key. */
   createApiKey(
     request: CreateApiKeyRequest,
     callback: (error: ServiceError | null, response: CreateApiKeyResponse) => void,
@@ -3534,10 +3531,7 @@ export const UserAdminServiceService = {
       Buffer.from(ListAccountsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListAccountsResponse => ListAccountsResponse.decode(value),
   },
-  /**
-   * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
-   * on API keys, too.
-   */
+  /** Changes the role or the status of a user. It takes effect everywhere within two seconds, also for issued tokens and for API keys. */
   updateUser: {
     path: "/chat4all.account.v1.UserAdminService/UpdateUser" as const,
     requestStream: false as const,
@@ -3547,7 +3541,7 @@ export const UserAdminServiceService = {
     responseSerialize: (value: UpdateUserResponse): Buffer => Buffer.from(UpdateUserResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateUserResponse => UpdateUserResponse.decode(value),
   },
-  /** What administrators have changed, newest first. */
+  /** Lists the changes by administrators, newest first. */
   listAuditEvents: {
     path: "/chat4all.account.v1.UserAdminService/ListAuditEvents" as const,
     requestStream: false as const,
@@ -3564,12 +3558,9 @@ export const UserAdminServiceService = {
 export interface UserAdminServiceServer extends UntypedServiceImplementation {
   /** All users, oldest first. */
   listAccounts: handleUnaryCall<ListAccountsRequest, ListAccountsResponse>;
-  /**
-   * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
-   * on API keys, too.
-   */
+  /** Changes the role or the status of a user. It takes effect everywhere within two seconds, also for issued tokens and for API keys. */
   updateUser: handleUnaryCall<UpdateUserRequest, UpdateUserResponse>;
-  /** What administrators have changed, newest first. */
+  /** Lists the changes by administrators, newest first. */
   listAuditEvents: handleUnaryCall<ListAuditEventsRequest, ListAuditEventsResponse>;
 }
 
@@ -3590,10 +3581,7 @@ export interface UserAdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListAccountsResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
-   * on API keys, too.
-   */
+  /** Changes the role or the status of a user. It takes effect everywhere within two seconds, also for issued tokens and for API keys. */
   updateUser(
     request: UpdateUserRequest,
     callback: (error: ServiceError | null, response: UpdateUserResponse) => void,
@@ -3609,7 +3597,7 @@ export interface UserAdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateUserResponse) => void,
   ): ClientUnaryCall;
-  /** What administrators have changed, newest first. */
+  /** Lists the changes by administrators, newest first. */
   listAuditEvents(
     request: ListAuditEventsRequest,
     callback: (error: ServiceError | null, response: ListAuditEventsResponse) => void,
@@ -3636,7 +3624,7 @@ export const UserAdminServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** What the auth service keeps or knows for the tools service. */
+/** Records that the auth service keeps for the tools service. */
 export type AccountRecordServiceService = typeof AccountRecordServiceService;
 export const AccountRecordServiceService = {
   /** How many users there are. */
@@ -3650,8 +3638,8 @@ export const AccountRecordServiceService = {
     responseDeserialize: (value: Buffer): CountUsersResponse => CountUsersResponse.decode(value),
   },
   /**
-   * Takes note of subscriptions, shown beside users, and of what administrators have changed elsewhere. What is known already,
-   * or is older than what is known, changes nothing.
+   * Records subscriptions, which are shown with users, and changes by administrators in other services. Known or outdated records have no
+   * effect.
    */
   recordChanges: {
     path: "/chat4all.account.v1.AccountRecordService/RecordChanges" as const,
@@ -3669,8 +3657,8 @@ export interface AccountRecordServiceServer extends UntypedServiceImplementation
   /** How many users there are. */
   countUsers: handleUnaryCall<CountUsersRequest, CountUsersResponse>;
   /**
-   * Takes note of subscriptions, shown beside users, and of what administrators have changed elsewhere. What is known already,
-   * or is older than what is known, changes nothing.
+   * Records subscriptions, which are shown with users, and changes by administrators in other services. Known or outdated records have no
+   * effect.
    */
   recordChanges: handleUnaryCall<RecordChangesRequest, RecordChangesResponse>;
 }
@@ -3693,8 +3681,8 @@ export interface AccountRecordServiceClient extends Client {
     callback: (error: ServiceError | null, response: CountUsersResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Takes note of subscriptions, shown beside users, and of what administrators have changed elsewhere. What is known already,
-   * or is older than what is known, changes nothing.
+   * Records subscriptions, which are shown with users, and changes by administrators in other services. Known or outdated records have no
+   * effect.
    */
   recordChanges(
     request: RecordChangesRequest,

@@ -25,9 +25,9 @@ import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { BoolValue, Int32Value, Int64Value, StringValue } from "../../../google/protobuf/wrappers.ts";
 import { Status } from "../../../google/rpc/status.ts";
 
-/** Who said a message. */
+/** The author of a message. */
 export const Role = {
-  /** ROLE_UNSPECIFIED - Nobody; never used. */
+  /** ROLE_UNSPECIFIED - Unspecified; never used. */
   ROLE_UNSPECIFIED: 0,
   /** ROLE_USER - The user. */
   ROLE_USER: 1,
@@ -45,17 +45,17 @@ export namespace Role {
   export type UNRECOGNIZED = typeof Role.UNRECOGNIZED;
 }
 
-/** What has become of a message. */
+/** The status of a message. */
 export const MessageStatus = {
-  /** MESSAGE_STATUS_UNSPECIFIED - Nothing is known; never used. */
+  /** MESSAGE_STATUS_UNSPECIFIED - Unspecified; never used. */
   MESSAGE_STATUS_UNSPECIFIED: 0,
-  /** MESSAGE_STATUS_COMPLETED - It is as it was meant to be. */
+  /** MESSAGE_STATUS_COMPLETED - It is complete. */
   MESSAGE_STATUS_COMPLETED: 1,
   /** MESSAGE_STATUS_STOPPED - The user has stopped it. */
   MESSAGE_STATUS_STOPPED: 2,
-  /** MESSAGE_STATUS_FAILED - Something went wrong. */
+  /** MESSAGE_STATUS_FAILED - It has failed. */
   MESSAGE_STATUS_FAILED: 3,
-  /** MESSAGE_STATUS_STREAMING - It is still being said, or waits for an approval. */
+  /** MESSAGE_STATUS_STREAMING - It is in progress, or waits for an approval. */
   MESSAGE_STATUS_STREAMING: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -71,19 +71,19 @@ export namespace MessageStatus {
   export type UNRECOGNIZED = typeof MessageStatus.UNRECOGNIZED;
 }
 
-/** Why an answer is as long as it is. */
+/** Why an answer ended. */
 export const FinishReason = {
-  /** FINISH_REASON_UNSPECIFIED - Nothing is known; never used. */
+  /** FINISH_REASON_UNSPECIFIED - Unspecified; never used. */
   FINISH_REASON_UNSPECIFIED: 0,
   /** FINISH_REASON_STOP - It is complete. */
   FINISH_REASON_STOP: 1,
-  /** FINISH_REASON_LENGTH - The model may not say more at once. */
+  /** FINISH_REASON_LENGTH - The maximum length was reached. */
   FINISH_REASON_LENGTH: 2,
-  /** FINISH_REASON_MAX_STEPS - The model wanted more steps, or more time, than a turn may have. */
+  /** FINISH_REASON_MAX_STEPS - The maximum number of steps, or the time limit, was reached. */
   FINISH_REASON_MAX_STEPS: 3,
   /** FINISH_REASON_STOPPED - The user has stopped it. */
   FINISH_REASON_STOPPED: 4,
-  /** FINISH_REASON_APPROVAL - It goes on once the user has decided about `approvals`. */
+  /** FINISH_REASON_APPROVAL - It continues once the user has decided about `approvals`. */
   FINISH_REASON_APPROVAL: 5,
   UNRECOGNIZED: -1,
 } as const;
@@ -123,13 +123,13 @@ export namespace TaskFilter {
   export type UNRECOGNIZED = typeof TaskFilter.UNRECOGNIZED;
 }
 
-/** By what tasks are sorted. */
+/** The field to sort tasks by. */
 export const TaskSort = {
-  /** TASK_SORT_UNSPECIFIED - When they were made. */
+  /** TASK_SORT_UNSPECIFIED - When they were created. */
   TASK_SORT_UNSPECIFIED: 0,
-  /** TASK_SORT_CREATED_AT - When they were made. */
+  /** TASK_SORT_CREATED_AT - When they were created. */
   TASK_SORT_CREATED_AT: 1,
-  /** TASK_SORT_UPDATED_AT - When they were changed last. */
+  /** TASK_SORT_UPDATED_AT - When they were last changed. */
   TASK_SORT_UPDATED_AT: 2,
   /** TASK_SORT_TITLE - Their titles. */
   TASK_SORT_TITLE: 3,
@@ -150,9 +150,9 @@ export namespace TaskSort {
 export const SortOrder = {
   /** SORT_ORDER_UNSPECIFIED - Times the newest first, titles from A to Z. */
   SORT_ORDER_UNSPECIFIED: 0,
-  /** SORT_ORDER_ASC - Upwards. */
+  /** SORT_ORDER_ASC - Ascending. */
   SORT_ORDER_ASC: 1,
-  /** SORT_ORDER_DESC - Downwards. */
+  /** SORT_ORDER_DESC - Descending. */
   SORT_ORDER_DESC: 2,
   UNRECOGNIZED: -1,
 } as const;
@@ -166,13 +166,13 @@ export namespace SortOrder {
   export type UNRECOGNIZED = typeof SortOrder.UNRECOGNIZED;
 }
 
-/** What model calls have used. */
+/** The tokens used by calls of the model. */
 export interface Usage {
-  /** Tokens that were read. */
+  /** Input tokens. */
   inputTokens: bigint;
-  /** Tokens that were written. */
+  /** Output tokens. */
   outputTokens: bigint;
-  /** Both together. */
+  /** The sum of both. */
   totalTokens: bigint;
 }
 
@@ -184,18 +184,15 @@ export interface ToolCall {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it was given. */
+  /** Its arguments. */
   arguments:
     | { [key: string]: any }
     | undefined;
-  /**
-   * What the tool has answered; null as long as it has not. Of a call that was cut off, since the answer ended before:
-   * a sentence that says so.
-   */
+  /** The tool's answer; null until then. For a call that was cut off by the end of the answer, a sentence that says so. */
   result:
     | any
     | undefined;
-  /** Whether it failed, or was cut off: then it may have had its effect. */
+  /** Whether it failed or was cut off; a call that was cut off may have had its effect. */
   isError: boolean;
   /** Milliseconds from the call to its result. */
   durationMs: bigint;
@@ -203,7 +200,7 @@ export interface ToolCall {
 
 /** A tool call that waits for the user. */
 export interface Approval {
-  /** By which the user decides. */
+  /** The id for DecideApproval. */
   approvalId: string;
   /** The tool call's id. */
   id: string;
@@ -211,7 +208,7 @@ export interface Approval {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it will be given. */
+  /** Its arguments. */
   arguments: { [key: string]: any } | undefined;
 }
 
@@ -219,7 +216,7 @@ export interface Approval {
 export interface Answer {
   /** The conversation. */
   conversationId: bigint;
-  /** What the assistant says: the text of all steps, in order. */
+  /** The assistant's text, of all steps, in order. */
   response: string;
   /** The tools that it has called, in order. */
   toolCalls: ToolCall[];
@@ -227,13 +224,13 @@ export interface Answer {
   messageId: bigint;
   /** The model. */
   model: string;
-  /** What it has used. */
+  /** The tokens used. */
   usage:
     | Usage
     | undefined;
-  /** Why it ends. */
+  /** Why it ended. */
   finishReason: FinishReason;
-  /** With `approval` the tool calls that wait for the user. */
+  /** With `approval`, the tool calls that wait for the user. */
   approvals: Approval[];
 }
 
@@ -245,7 +242,7 @@ export interface Start {
   messageId: bigint;
 }
 
-/** A piece of what the assistant says. */
+/** A piece of the assistant's text. */
 export interface TextDelta {
   /** The piece. */
   delta: string;
@@ -259,7 +256,7 @@ export interface ToolCallStarted {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it is given. */
+  /** Its arguments. */
   arguments: { [key: string]: any } | undefined;
 }
 
@@ -267,7 +264,7 @@ export interface ToolCallStarted {
 export interface ToolCallResult {
   /** The call's id. */
   id: string;
-  /** What it has answered. */
+  /** The tool's answer. */
   result:
     | any
     | undefined;
@@ -277,11 +274,11 @@ export interface ToolCallResult {
   durationMs: bigint;
 }
 
-/** What the user says. */
+/** A message of the user. */
 export interface ChatRequest {
   /** The caller's UUID or number. */
   userId: string;
-  /** The conversation that goes on; a new one if it is missing. */
+  /** The conversation; a new one if not set. */
   conversationId:
     | bigint
     | undefined;
@@ -289,15 +286,15 @@ export interface ChatRequest {
   message: string;
   /** Whether the answer comes as events. */
   stream: boolean;
-  /** Whether tools that destroy something wait for the user. */
+  /** Whether destructive tools wait for the user's approval. */
   approveTools: boolean;
-  /** A key by which a repeated request is known: 1 to 255 characters. Over HTTP the header Idempotency-Key. */
+  /** Idempotency key, by which a repeated request is recognised: 1 to 255 characters. Over HTTP the header Idempotency-Key. */
   idempotencyKey: string;
 }
 
 /** An event of an answer. */
 export interface ChatResponse {
-  /** The event's number in its answer, from 1 on. A client that doesn't ask for events gets one that is the last. */
+  /** The event's number within the answer, from 1. A client that doesn't ask for events gets only the last one. */
   id: bigint;
   /** What happened. The last one is `finish`, `stopped` or `error`; to a client that doesn't ask for events it is the only one. */
   event:
@@ -332,11 +329,11 @@ export interface ChatResponse {
 export interface ListConversationsRequest {
   /** The caller's UUID or number. */
   userId: string;
-  /** How many at most, 1 to 100; 20 if it is missing. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -344,13 +341,13 @@ export interface ListConversationsRequest {
 export interface Conversation {
   /** Its id. */
   id: bigint;
-  /** What it is about: the beginning of its first message, as long as nobody has said anything else. */
+  /** Its title; by default the beginning of its first message. */
   title: string;
   /** When it began. */
   createdAt:
     | Date
     | undefined;
-  /** When something was said last. */
+  /** The time of the last message. */
   updatedAt:
     | Date
     | undefined;
@@ -362,11 +359,11 @@ export interface Conversation {
 export interface ListConversationsResponse {
   /** The conversations. */
   conversations: Conversation[];
-  /** How many there are in all. */
+  /** The total number. */
   total: bigint;
-  /** How many there may be in the answer. */
+  /** The limit that was applied. */
   limit: number;
-  /** How many were passed over. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -376,7 +373,7 @@ export interface GetHistoryRequest {
   userId: string;
   /** The conversation. */
   conversationId: bigint;
-  /** How many at most, the newest; all if it is missing. */
+  /** The maximum number, of the newest; all if not set. */
   limit:
     | number
     | undefined;
@@ -392,25 +389,25 @@ export interface HistoryMessage {
   conversationId: bigint;
   /** The number of the user whose conversation it is. */
   userId: bigint;
-  /** Who said it. */
+  /** Its author. */
   role: Role;
-  /** What was said. */
+  /** Its text. */
   content: string;
   /** When. */
   createdAt:
     | Date
     | undefined;
-  /** What has become of it. */
+  /** Its status. */
   status: MessageStatus;
   /** The tools that the assistant called for it. */
   toolCalls: ToolCall[];
-  /** What an answer has used. */
+  /** The tokens used by an answer. */
   usage:
     | Usage
     | undefined;
-  /** The model that an answer is from. */
+  /** The model of an answer. */
   model: string;
-  /** Answers to the same message that came before this one, the oldest first. */
+  /** Earlier answers to the same message, oldest first. */
   siblings: HistoryMessage[];
 }
 
@@ -460,7 +457,7 @@ export interface StreamAnswerRequest {
 
 /** An event of the answer under way. */
 export interface StreamAnswerResponse {
-  /** The event's number in its answer, from 1 on. A client that doesn't ask for events gets one that is the last. */
+  /** The event's number within the answer, from 1. A client that doesn't ask for events gets only the last one. */
   id: bigint;
   /** What happened. The last one is `finish`, `stopped` or `error`; to a client that doesn't ask for events it is the only one. */
   event:
@@ -499,13 +496,13 @@ export interface StopAnswerRequest {
   conversationId: bigint;
 }
 
-/** What came of it. */
+/** The result. */
 export interface StopAnswerResponse {
-  /** Whether there was an answer under way, which has ended by this. */
+  /** Whether an answer was in progress and has been stopped. */
   stopped: boolean;
 }
 
-/** Where to answer anew. */
+/** The conversation to answer again in. */
 export interface RegenerateAnswerRequest {
   /** The caller's UUID or number. */
   userId: string;
@@ -513,13 +510,13 @@ export interface RegenerateAnswerRequest {
   conversationId: bigint;
   /** Whether the answer comes as events. */
   stream: boolean;
-  /** Whether tools that destroy something wait for the user. */
+  /** Whether destructive tools wait for the user's approval. */
   approveTools: boolean;
 }
 
 /** An event of the new answer. */
 export interface RegenerateAnswerResponse {
-  /** The event's number in its answer, from 1 on. A client that doesn't ask for events gets one that is the last. */
+  /** The event's number within the answer, from 1. A client that doesn't ask for events gets only the last one. */
   id: bigint;
   /** What happened. The last one is `finish`, `stopped` or `error`; to a client that doesn't ask for events it is the only one. */
   event:
@@ -550,7 +547,7 @@ export interface RegenerateAnswerResponse {
     | undefined;
 }
 
-/** What the user says of a tool call. */
+/** The user's decision on a tool call. */
 export interface DecideApprovalRequest {
   /** The caller's UUID or number. */
   userId: string;
@@ -568,7 +565,7 @@ export interface DecideApprovalRequest {
 
 /** An event of the answer as it goes on. */
 export interface DecideApprovalResponse {
-  /** The event's number in its answer, from 1 on. A client that doesn't ask for events gets one that is the last. */
+  /** The event's number within the answer, from 1. A client that doesn't ask for events gets only the last one. */
   id: bigint;
   /** What happened. The last one is `finish`, `stopped` or `error`; to a client that doesn't ask for events it is the only one. */
   event:
@@ -605,9 +602,9 @@ export interface Task {
   id: bigint;
   /** The number of the user whose task it is. */
   userId: bigint;
-  /** What is to be done. */
+  /** Its title. */
   title: string;
-  /** More about it; null without. */
+  /** A description; null if there is none. */
   description:
     | string
     | undefined;
@@ -627,7 +624,7 @@ export interface ListTasksRequest {
   userId: string;
   /** Which of them: `all`, `pending` or `completed`. */
   status: TaskFilter;
-  /** By what they are sorted. */
+  /** The field to sort by. */
   sortBy: TaskSort;
   /** In which direction. */
   order: SortOrder;
@@ -643,9 +640,9 @@ export interface ListTasksResponse {
 export interface CreateTaskRequest {
   /** The caller's UUID or number. */
   userId: string;
-  /** What is to be done: 1 to 200 characters without the white space around them. */
+  /** The title: 1 to 200 characters, not counting white space around it. */
   title: string;
-  /** More about it, at most 1,000 characters. */
+  /** A description, at most 1,000 characters. */
   description: string | undefined;
 }
 
@@ -669,17 +666,17 @@ export interface GetTaskResponse {
   task: Task | undefined;
 }
 
-/** What is to be different. */
+/** The changes to a task. */
 export interface UpdateTaskRequest {
   /** The caller's UUID or number. */
   userId: string;
   /** The task. */
   taskId: bigint;
-  /** What is to be done: 1 to 200 characters without the white space around them. */
+  /** The title: 1 to 200 characters, not counting white space around it. */
   title?:
     | string
     | undefined;
-  /** More about it, at most 1,000 characters; an empty one takes it away. */
+  /** A description, at most 1,000 characters; an empty one removes it. */
   description?: string | undefined;
 }
 
@@ -4674,10 +4671,9 @@ export const ToggleTaskResponse: MessageFns<ToggleTaskResponse> = {
 export type AssistantServiceService = typeof AssistantServiceService;
 export const AssistantServiceService = {
   /**
-   * Says something to the assistant, in a new conversation or in one that goes on, and answers with what it says.
-   *
-   * The message is kept whatever becomes of the answer. A client that goes away doesn't stop the answer. With an
-   * `Idempotency-Key` (gRPC: the field) a repeated request gets the first answer for 24 hours.
+   * Sends a message to the assistant, in a new or an existing conversation, and returns its answer. The message is stored even if the
+   * answer fails. The answer goes on if the client disconnects. With an `Idempotency-Key` (gRPC: the field) a repeated request gets the
+   * first answer for 24 hours.
    */
   chat: {
     path: "/chat4all.assistant.v1.AssistantService/Chat" as const,
@@ -4700,7 +4696,7 @@ export const AssistantServiceService = {
       Buffer.from(ListConversationsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListConversationsResponse => ListConversationsResponse.decode(value),
   },
-  /** The messages of a conversation, the oldest first: all of them, or the newest `limit`. */
+  /** Lists the messages of a conversation, oldest first: all of them, or the newest `limit`. */
   getHistory: {
     path: "/chat4all.assistant.v1.AssistantService/GetHistory" as const,
     requestStream: false as const,
@@ -4710,7 +4706,7 @@ export const AssistantServiceService = {
     responseSerialize: (value: GetHistoryResponse): Buffer => Buffer.from(GetHistoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetHistoryResponse => GetHistoryResponse.decode(value),
   },
-  /** Gives a conversation another title. */
+  /** Changes the title of a conversation. */
   updateConversation: {
     path: "/chat4all.assistant.v1.AssistantService/UpdateConversation" as const,
     requestStream: false as const,
@@ -4722,7 +4718,7 @@ export const AssistantServiceService = {
       Buffer.from(UpdateConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateConversationResponse => UpdateConversationResponse.decode(value),
   },
-  /** Deletes a conversation with all its messages. An answer under way is stopped. */
+  /** Deletes a conversation with all its messages. An answer in progress is stopped. */
   deleteConversation: {
     path: "/chat4all.assistant.v1.AssistantService/DeleteConversation" as const,
     requestStream: false as const,
@@ -4735,8 +4731,8 @@ export const AssistantServiceService = {
     responseDeserialize: (value: Buffer): DeleteConversationResponse => DeleteConversationResponse.decode(value),
   },
   /**
-   * The answer that is under way in a conversation, as events: from its beginning, or behind the event that the client has seen last.
-   * Without one there is nothing (204).
+   * Streams the answer in progress in a conversation as events: from its beginning, or after the last event that the client has seen. 204
+   * if no answer is in progress.
    */
   streamAnswer: {
     path: "/chat4all.assistant.v1.AssistantService/StreamAnswer" as const,
@@ -4748,7 +4744,7 @@ export const AssistantServiceService = {
       Buffer.from(StreamAnswerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamAnswerResponse => StreamAnswerResponse.decode(value),
   },
-  /** Ends the answer that is under way in a conversation. What was said so far is kept. */
+  /** Stops the answer in progress in a conversation. What it has so far is kept. */
   stopAnswer: {
     path: "/chat4all.assistant.v1.AssistantService/StopAnswer" as const,
     requestStream: false as const,
@@ -4758,7 +4754,7 @@ export const AssistantServiceService = {
     responseSerialize: (value: StopAnswerResponse): Buffer => Buffer.from(StopAnswerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StopAnswerResponse => StopAnswerResponse.decode(value),
   },
-  /** Answers the last message of the user anew. The answer before is kept as a sibling of the new one; the model doesn't see it. */
+  /** Answers the user's last message again. The previous answer is kept as a sibling of the new one; the model doesn't see it. */
   regenerateAnswer: {
     path: "/chat4all.assistant.v1.AssistantService/RegenerateAnswer" as const,
     requestStream: false as const,
@@ -4770,10 +4766,7 @@ export const AssistantServiceService = {
       Buffer.from(RegenerateAnswerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RegenerateAnswerResponse => RegenerateAnswerResponse.decode(value),
   },
-  /**
-   * Lets a tool call that waits for the user run, or not, and answers with what comes of it: the finished answer, or the next
-   * approval.
-   */
+  /** Approves or rejects a tool call that waits for the user, and returns the rest of the answer: to its end, or to the next approval. */
   decideApproval: {
     path: "/chat4all.assistant.v1.AssistantService/DecideApproval" as const,
     requestStream: false as const,
@@ -4789,42 +4782,37 @@ export const AssistantServiceService = {
 
 export interface AssistantServiceServer extends UntypedServiceImplementation {
   /**
-   * Says something to the assistant, in a new conversation or in one that goes on, and answers with what it says.
-   *
-   * The message is kept whatever becomes of the answer. A client that goes away doesn't stop the answer. With an
-   * `Idempotency-Key` (gRPC: the field) a repeated request gets the first answer for 24 hours.
+   * Sends a message to the assistant, in a new or an existing conversation, and returns its answer. The message is stored even if the
+   * answer fails. The answer goes on if the client disconnects. With an `Idempotency-Key` (gRPC: the field) a repeated request gets the
+   * first answer for 24 hours.
    */
   chat: handleServerStreamingCall<ChatRequest, ChatResponse>;
   /** The caller's conversations, those with the newest activity first. */
   listConversations: handleUnaryCall<ListConversationsRequest, ListConversationsResponse>;
-  /** The messages of a conversation, the oldest first: all of them, or the newest `limit`. */
+  /** Lists the messages of a conversation, oldest first: all of them, or the newest `limit`. */
   getHistory: handleServerStreamingCall<GetHistoryRequest, GetHistoryResponse>;
-  /** Gives a conversation another title. */
+  /** Changes the title of a conversation. */
   updateConversation: handleUnaryCall<UpdateConversationRequest, UpdateConversationResponse>;
-  /** Deletes a conversation with all its messages. An answer under way is stopped. */
+  /** Deletes a conversation with all its messages. An answer in progress is stopped. */
   deleteConversation: handleUnaryCall<DeleteConversationRequest, DeleteConversationResponse>;
   /**
-   * The answer that is under way in a conversation, as events: from its beginning, or behind the event that the client has seen last.
-   * Without one there is nothing (204).
+   * Streams the answer in progress in a conversation as events: from its beginning, or after the last event that the client has seen. 204
+   * if no answer is in progress.
    */
   streamAnswer: handleServerStreamingCall<StreamAnswerRequest, StreamAnswerResponse>;
-  /** Ends the answer that is under way in a conversation. What was said so far is kept. */
+  /** Stops the answer in progress in a conversation. What it has so far is kept. */
   stopAnswer: handleUnaryCall<StopAnswerRequest, StopAnswerResponse>;
-  /** Answers the last message of the user anew. The answer before is kept as a sibling of the new one; the model doesn't see it. */
+  /** Answers the user's last message again. The previous answer is kept as a sibling of the new one; the model doesn't see it. */
   regenerateAnswer: handleServerStreamingCall<RegenerateAnswerRequest, RegenerateAnswerResponse>;
-  /**
-   * Lets a tool call that waits for the user run, or not, and answers with what comes of it: the finished answer, or the next
-   * approval.
-   */
+  /** Approves or rejects a tool call that waits for the user, and returns the rest of the answer: to its end, or to the next approval. */
   decideApproval: handleServerStreamingCall<DecideApprovalRequest, DecideApprovalResponse>;
 }
 
 export interface AssistantServiceClient extends Client {
   /**
-   * Says something to the assistant, in a new conversation or in one that goes on, and answers with what it says.
-   *
-   * The message is kept whatever becomes of the answer. A client that goes away doesn't stop the answer. With an
-   * `Idempotency-Key` (gRPC: the field) a repeated request gets the first answer for 24 hours.
+   * Sends a message to the assistant, in a new or an existing conversation, and returns its answer. The message is stored even if the
+   * answer fails. The answer goes on if the client disconnects. With an `Idempotency-Key` (gRPC: the field) a repeated request gets the
+   * first answer for 24 hours.
    */
   chat(request: ChatRequest, options?: Partial<CallOptions>): ClientReadableStream<ChatResponse>;
   chat(request: ChatRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<ChatResponse>;
@@ -4844,14 +4832,14 @@ export interface AssistantServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListConversationsResponse) => void,
   ): ClientUnaryCall;
-  /** The messages of a conversation, the oldest first: all of them, or the newest `limit`. */
+  /** Lists the messages of a conversation, oldest first: all of them, or the newest `limit`. */
   getHistory(request: GetHistoryRequest, options?: Partial<CallOptions>): ClientReadableStream<GetHistoryResponse>;
   getHistory(
     request: GetHistoryRequest,
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<GetHistoryResponse>;
-  /** Gives a conversation another title. */
+  /** Changes the title of a conversation. */
   updateConversation(
     request: UpdateConversationRequest,
     callback: (error: ServiceError | null, response: UpdateConversationResponse) => void,
@@ -4867,7 +4855,7 @@ export interface AssistantServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateConversationResponse) => void,
   ): ClientUnaryCall;
-  /** Deletes a conversation with all its messages. An answer under way is stopped. */
+  /** Deletes a conversation with all its messages. An answer in progress is stopped. */
   deleteConversation(
     request: DeleteConversationRequest,
     callback: (error: ServiceError | null, response: DeleteConversationResponse) => void,
@@ -4884,8 +4872,8 @@ export interface AssistantServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteConversationResponse) => void,
   ): ClientUnaryCall;
   /**
-   * The answer that is under way in a conversation, as events: from its beginning, or behind the event that the client has seen last.
-   * Without one there is nothing (204).
+   * Streams the answer in progress in a conversation as events: from its beginning, or after the last event that the client has seen. 204
+   * if no answer is in progress.
    */
   streamAnswer(
     request: StreamAnswerRequest,
@@ -4896,7 +4884,7 @@ export interface AssistantServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamAnswerResponse>;
-  /** Ends the answer that is under way in a conversation. What was said so far is kept. */
+  /** Stops the answer in progress in a conversation. What it has so far is kept. */
   stopAnswer(
     request: StopAnswerRequest,
     callback: (error: ServiceError | null, response: StopAnswerResponse) => void,
@@ -4912,7 +4900,7 @@ export interface AssistantServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StopAnswerResponse) => void,
   ): ClientUnaryCall;
-  /** Answers the last message of the user anew. The answer before is kept as a sibling of the new one; the model doesn't see it. */
+  /** Answers the user's last message again. The previous answer is kept as a sibling of the new one; the model doesn't see it. */
   regenerateAnswer(
     request: RegenerateAnswerRequest,
     options?: Partial<CallOptions>,
@@ -4922,10 +4910,7 @@ export interface AssistantServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<RegenerateAnswerResponse>;
-  /**
-   * Lets a tool call that waits for the user run, or not, and answers with what comes of it: the finished answer, or the next
-   * approval.
-   */
+  /** Approves or rejects a tool call that waits for the user, and returns the rest of the answer: to its end, or to the next approval. */
   decideApproval(
     request: DecideApprovalRequest,
     options?: Partial<CallOptions>,
@@ -4959,7 +4944,7 @@ export const TaskServiceService = {
     responseSerialize: (value: ListTasksResponse): Buffer => Buffer.from(ListTasksResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTasksResponse => ListTasksResponse.decode(value),
   },
-  /** Makes a task. */
+  /** Creates a task. */
   createTask: {
     path: "/chat4all.assistant.v1.TaskService/CreateTask" as const,
     requestStream: false as const,
@@ -4979,7 +4964,7 @@ export const TaskServiceService = {
     responseSerialize: (value: GetTaskResponse): Buffer => Buffer.from(GetTaskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetTaskResponse => GetTaskResponse.decode(value),
   },
-  /** Gives a task another title or description. What the request doesn't say stays as it is. */
+  /** Changes the title or description of a task. Fields that are not set stay as they are. */
   updateTask: {
     path: "/chat4all.assistant.v1.TaskService/UpdateTask" as const,
     requestStream: false as const,
@@ -4999,7 +4984,7 @@ export const TaskServiceService = {
     responseSerialize: (value: DeleteTaskResponse): Buffer => Buffer.from(DeleteTaskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteTaskResponse => DeleteTaskResponse.decode(value),
   },
-  /** Completes a task that is pending, and makes a completed one pending again. */
+  /** Completes a pending task, or makes a completed one pending again. */
   toggleTask: {
     path: "/chat4all.assistant.v1.TaskService/ToggleTask" as const,
     requestStream: false as const,
@@ -5014,15 +4999,15 @@ export const TaskServiceService = {
 export interface TaskServiceServer extends UntypedServiceImplementation {
   /** The tasks. */
   listTasks: handleServerStreamingCall<ListTasksRequest, ListTasksResponse>;
-  /** Makes a task. */
+  /** Creates a task. */
   createTask: handleUnaryCall<CreateTaskRequest, CreateTaskResponse>;
   /** One task. */
   getTask: handleUnaryCall<GetTaskRequest, GetTaskResponse>;
-  /** Gives a task another title or description. What the request doesn't say stays as it is. */
+  /** Changes the title or description of a task. Fields that are not set stay as they are. */
   updateTask: handleUnaryCall<UpdateTaskRequest, UpdateTaskResponse>;
   /** Deletes a task. */
   deleteTask: handleUnaryCall<DeleteTaskRequest, DeleteTaskResponse>;
-  /** Completes a task that is pending, and makes a completed one pending again. */
+  /** Completes a pending task, or makes a completed one pending again. */
   toggleTask: handleUnaryCall<ToggleTaskRequest, ToggleTaskResponse>;
 }
 
@@ -5034,7 +5019,7 @@ export interface TaskServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ListTasksResponse>;
-  /** Makes a task. */
+  /** Creates a task. */
   createTask(
     request: CreateTaskRequest,
     callback: (error: ServiceError | null, response: CreateTaskResponse) => void,
@@ -5066,7 +5051,7 @@ export interface TaskServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetTaskResponse) => void,
   ): ClientUnaryCall;
-  /** Gives a task another title or description. What the request doesn't say stays as it is. */
+  /** Changes the title or description of a task. Fields that are not set stay as they are. */
   updateTask(
     request: UpdateTaskRequest,
     callback: (error: ServiceError | null, response: UpdateTaskResponse) => void,
@@ -5098,7 +5083,7 @@ export interface TaskServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteTaskResponse) => void,
   ): ClientUnaryCall;
-  /** Completes a task that is pending, and makes a completed one pending again. */
+  /** Completes a pending task, or makes a completed one pending again. */
   toggleTask(
     request: ToggleTaskRequest,
     callback: (error: ServiceError | null, response: ToggleTaskResponse) => void,

@@ -18,7 +18,7 @@ import {
 } from "@grpc/grpc-js";
 import { HttpRequest, HttpResponse } from "../../http/v1/http.ts";
 
-/** Our own MCP servers, for agents of others: Streamable HTTP of the Model Context Protocol. */
+/** Our MCP servers, for other agents: Streamable HTTP of the Model Context Protocol. */
 export type McpServiceService = typeof McpServiceService;
 export const McpServiceService = {
   /** The tools for tasks. */
@@ -76,10 +76,10 @@ export const McpServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** The assistant as OpenAI's Chat Completions API, for its clients: nothing is kept of a call but what it used. */
+/** The assistant as OpenAI's Chat Completions API. Only the usage of a call is stored. */
 export type CompletionServiceService = typeof CompletionServiceService;
 export const CompletionServiceService = {
-  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, with `stream`, too. */
+  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, also with `stream`. */
   createCompletion: {
     path: "/chat4all.assistant.v1.CompletionService/CreateCompletion" as const,
     requestStream: false as const,
@@ -102,14 +102,14 @@ export const CompletionServiceService = {
 } as const;
 
 export interface CompletionServiceServer extends UntypedServiceImplementation {
-  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, with `stream`, too. */
+  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, also with `stream`. */
   createCompletion: handleServerStreamingCall<HttpRequest, HttpResponse>;
   /** The models there are: OpenAI's `GET /v1/models`. */
   listModels: handleServerStreamingCall<HttpRequest, HttpResponse>;
 }
 
 export interface CompletionServiceClient extends Client {
-  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, with `stream`, too. */
+  /** Answers a list of messages: OpenAI's `POST /v1/chat/completions`, also with `stream`. */
   createCompletion(request: HttpRequest, options?: Partial<CallOptions>): ClientReadableStream<HttpResponse>;
   createCompletion(
     request: HttpRequest,

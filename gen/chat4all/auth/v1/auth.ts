@@ -31,7 +31,7 @@ export interface User {
   createdAt:
     | Date
     | undefined;
-  /** The user's number, from 1 on in the order of registration: a short name for the UUID, in paths below `/api`. */
+  /** The user's number, from 1 in the order of registration. It can be used in place of the UUID in paths below `/api`. */
   numId: bigint;
 }
 
@@ -63,7 +63,7 @@ export interface IssueTokenResponse {
   username: string;
 }
 
-/** Nothing: the token says who asks. */
+/** No fields: the token identifies the caller. */
 export interface GetCurrentUserRequest {
 }
 
@@ -77,11 +77,11 @@ export interface GetCurrentUserResponse {
 export interface ListUsersRequest {
   /** Only the user with this name, in any letter case; every user if empty. */
   username: string;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -89,11 +89,11 @@ export interface ListUsersRequest {
 export interface ListUsersResponse {
   /** The page. */
   users: User[];
-  /** How many match in all. */
+  /** The total number of matches. */
   total: bigint;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -810,7 +810,7 @@ export const AuthServiceService = {
     responseSerialize: (value: IssueTokenResponse): Buffer => Buffer.from(IssueTokenResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): IssueTokenResponse => IssueTokenResponse.decode(value),
   },
-  /** The user whose token this is. */
+  /** Returns the user of the token. */
   getCurrentUser: {
     path: "/chat4all.auth.v1.AuthService/GetCurrentUser" as const,
     requestStream: false as const,
@@ -852,7 +852,7 @@ export interface AuthServiceServer extends UntypedServiceImplementation {
    * the same answer after the same time.
    */
   issueToken: handleUnaryCall<IssueTokenRequest, IssueTokenResponse>;
-  /** The user whose token this is. */
+  /** Returns the user of the token. */
   getCurrentUser: handleUnaryCall<GetCurrentUserRequest, GetCurrentUserResponse>;
   /** Lists users by username, all of them or the one with a given name. */
   listUsers: handleUnaryCall<ListUsersRequest, ListUsersResponse>;
@@ -882,7 +882,7 @@ export interface AuthServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: IssueTokenResponse) => void,
   ): ClientUnaryCall;
-  /** The user whose token this is. */
+  /** Returns the user of the token. */
   getCurrentUser(
     request: GetCurrentUserRequest,
     callback: (error: ServiceError | null, response: GetCurrentUserResponse) => void,

@@ -21,15 +21,15 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value, Int64Value } from "../../../google/protobuf/wrappers.ts";
 
-/** How a network treats people whom it doesn't serve. */
+/** How a network treats the recipients of an exception. */
 export const Treatment = {
-  /** TREATMENT_UNSPECIFIED - Not said. */
+  /** TREATMENT_UNSPECIFIED - Unspecified. */
   TREATMENT_UNSPECIFIED: 0,
-  /** TREATMENT_THROTTLED - Each request is told to come back a second later, for ever. */
+  /** TREATMENT_THROTTLED - Each request is told to retry a second later, for ever. */
   TREATMENT_THROTTLED: 1,
   /** TREATMENT_OUT_OF_ORDER - Each request is told that the network is out of order. */
   TREATMENT_OUT_OF_ORDER: 2,
-  /** TREATMENT_SILENT - No request is answered, until whoever asks gives up. */
+  /** TREATMENT_SILENT - No request is answered. */
   TREATMENT_SILENT: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -44,7 +44,7 @@ export namespace Treatment {
   export type UNRECOGNIZED = typeof Treatment.UNRECOGNIZED;
 }
 
-/** Nothing to say. */
+/** No fields: all channels are listed. */
 export interface ListChannelsRequest {
 }
 
@@ -54,14 +54,14 @@ export interface Channel {
   name: string;
   /** Its name for people, such as `WhatsApp`. */
   title: string;
-  /** How many deliveries wait for the network, without those that only wait because it doesn't serve their recipient. */
+  /** The number of deliveries that wait for the network, without those that only wait because it throttles their recipient. */
   backlog: bigint;
   /**
-   * How many deliveries a second the network has taken in the last ten seconds, while others waited. 0 if that isn't known, or if it
-   * has taken none.
+   * Deliveries per second that the network has accepted in the last ten seconds while others waited. 0 if unknown, or if it has accepted
+   * none.
    */
   drainRate: number;
-  /** How long a delivery would wait that came now, in milliseconds, as far as that can be told. 0 if not. */
+  /** The estimated wait of a new delivery, in milliseconds; 0 if unknown. */
   waitMs: bigint;
 }
 
@@ -83,9 +83,9 @@ export interface Attempt {
   recipientId: string;
   /** Name of the channel. */
   channel: string;
-  /** Whether the channel took it. */
+  /** Whether the channel has delivered it. */
   delivered: boolean;
-  /** How often it was tried. */
+  /** The number of attempts. */
   attempts: number;
   /** Why it failed, if it did. */
   error: string;
@@ -99,45 +99,42 @@ export interface ListAttemptsResponse {
   attempts: Attempt[];
 }
 
-/**
- * How a simulated network behaves. Everything left out is as little as possible: an empty profile takes every message at
- * once and remembers nothing.
- */
+/** How a simulated network behaves. With an empty profile it accepts every message at once and stores nothing. */
 export interface Profile {
   /**
-   * The most requests that it takes in a second, from all processes together; further ones are told to come back in the
-   * next second. 0 is no limit.
+   * The maximum number of requests per second, from all processes together; further ones are told to retry in the next second. 0 for no
+   * limit.
    */
   rateLimit: number;
   /** How long it takes to answer. */
   latency:
     | Latency
     | undefined;
-  /** Share of requests, 0 to 1, that fail without effect in a way that is worth trying again. */
+  /** Share of requests, 0 to 1, that fail transiently and without effect. */
   transientErrors: number;
-  /** Share of requests, 0 to 1, that take effect, but whose answer gets lost: they look like a transient error. */
+  /** Share of requests, 0 to 1, that take effect, but whose answer is lost: to the caller that is a transient error. */
   lostAnswers: number;
   /**
-   * Share of deliveries, 0 to 1, that it refuses for good. One that is asked for again is refused again, as long as the
-   * share stays.
+   * Share of deliveries, 0 to 1, that it refuses for good. A refused one is refused again when repeated, as long as the share stays the
+   * same.
    */
   finalErrors: number;
-  /** When it is out of order: then it takes nothing and reports nothing. */
+  /** When it is out of order: then it accepts nothing and reports nothing. */
   outages: Outage[];
-  /** What it reports after it took a message. Without it, a message is delivered once it is taken. */
+  /** Its later reports on accepted messages. If not set, an accepted message is delivered at once. */
   receipts:
     | Receipts
     | undefined;
   /**
-   * Whether it keeps what it took, for ListEffects, and so knows for seven days what it is asked for again. A network with
-   * receipts does in any case; without, each process knows the last 10,000.
+   * Whether it stores what it has accepted, for ListEffects, and so recognises repeated requests for seven days. A network with receipts
+   * does so in any case; without either, each process remembers the last 10,000.
    */
   record: boolean;
-  /** People whom it treats in another way than everybody else. Who is in several of these is treated as the first one says. */
+  /** Recipients that it treats differently. The first exception with a recipient counts. */
   exceptions: Exception[];
 }
 
-/** People whom a network treats in another way than everybody else: nothing has an effect for them. */
+/** Recipients that a network treats differently: no request for them has an effect. */
 export interface Exception {
   /** User ids of the recipients. */
   recipients: string[];
@@ -145,14 +142,11 @@ export interface Exception {
   treatment: Treatment;
 }
 
-/**
- * A length of time that differs from one time to the next: half are shorter than `p50_ms`, one in a hundred is longer than
- * `p99_ms`. None is longer than ten minutes.
- */
+/** A random duration: half are shorter than `p50_ms`, one in a hundred is longer than `p99_ms`. None is longer than ten minutes. */
 export interface Latency {
   /** The median, in milliseconds. */
   p50Ms: number;
-  /** The 99th percentile, in milliseconds. 0 is that of the median: it never differs. */
+  /** The 99th percentile, in milliseconds; 0 to make all durations equal to the median. */
   p99Ms: number;
 }
 
@@ -166,28 +160,28 @@ export interface Outage {
   to:
     | Date
     | undefined;
-  /** How long after its beginning it begins again, in milliseconds; 0 is never. */
+  /** The time from one beginning to the next, in milliseconds; 0 for no repetition. */
   repeatMs: number;
 }
 
 /**
- * What a network reports of a message that it took: `sent`, then `delivered` and `read`, or `failed`. A delivery is open
- * until one of the last three comes.
+ * A network's reports on an accepted message: `sent`, then `delivered` and `read`, or `failed`. A delivery is open until one of the last
+ * three arrives.
  */
 export interface Receipts {
-  /** How long after it was taken a message is delivered, or fails. It is sent half of that time before, and read as long after. */
+  /** How long after its acceptance a message is delivered or fails. It is reported sent after half that time, and read after one and a half. */
   delay:
     | Latency
     | undefined;
   /** Share of messages, 0 to 1, that fail. */
   failed: number;
-  /** Share of reports, 0 to 1, that come twice. */
+  /** Share of reports, 0 to 1, that are sent twice. */
   duplicates: number;
-  /** Share of messages, 0 to 1, whose reports come in the opposite order. */
+  /** Share of messages, 0 to 1, whose reports are sent in reverse order. */
   outOfOrder: number;
-  /** Share of messages, 0 to 1, whose reports all come `late_ms` later. */
+  /** Share of messages, 0 to 1, whose reports are all sent `late_ms` later. */
   late: number;
-  /** By how much late reports are late, in milliseconds. */
+  /** The delay of late reports, in milliseconds. */
   lateMs: number;
 }
 
@@ -197,13 +191,13 @@ export interface GetProfileRequest {
   channel: string;
 }
 
-/** How the channel behaves. */
+/** The channel's profile. */
 export interface GetProfileResponse {
   /** The profile. */
   profile: Profile | undefined;
 }
 
-/** How a channel is to behave. */
+/** The new profile of a channel. */
 export interface SetProfileRequest {
   /** Name of the channel. */
   channel: string;
@@ -211,7 +205,7 @@ export interface SetProfileRequest {
   profile: Profile | undefined;
 }
 
-/** How the channel behaves from now on. */
+/** The channel's new profile. */
 export interface SetProfileResponse {
   /** The profile. */
   profile: Profile | undefined;
@@ -223,7 +217,7 @@ export interface ResetProfileRequest {
   channel: string;
 }
 
-/** How the channel behaves from now on. */
+/** The channel's new profile. */
 export interface ResetProfileResponse {
   /** The profile. */
   profile: Profile | undefined;
@@ -231,29 +225,29 @@ export interface ResetProfileResponse {
 
 /** Which effects to list. */
 export interface ListEffectsRequest {
-  /** Only what this channel took; all channels if empty. */
+  /** Only those of this channel; all channels if empty. */
   channel: string;
-  /** Only what was taken of this message. UUID. */
+  /** Only those of this message. UUID. */
   messageId: string;
-  /** Only what has a greater `position`: to go on behind a page, however long the list is. */
+  /** Only those with a greater `position`: to continue after a page, however long the list is. */
   after:
     | bigint
     | undefined;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
-/** That a network took a message for somebody. */
+/** A message that a network has accepted for a recipient. */
 export interface Effect {
-  /** Place in the order in which networks took messages. There may be gaps. */
+  /** Position in the order of acceptance. There may be gaps. */
   position: bigint;
   /** Name of the channel. */
   channel: string;
-  /** UUID by which the network knows the delivery: the same each time that it is asked for. */
+  /** Idempotency key of the delivery: UUID, the same for all its requests. */
   idempotencyKey: string;
   /** UUID of the message. */
   messageId: string;
@@ -263,16 +257,13 @@ export interface Effect {
   seq: bigint;
   /** User id of the recipient. */
   recipient: string;
-  /** When the network took it. */
+  /** When the network accepted it. */
   firstAt:
     | Date
     | undefined;
-  /** How often it was asked for since, the first time included: the others had no effect. */
+  /** The number of requests with this key, including the first; the others had no effect. */
   requests: number;
-  /**
-   * How often the network took this message for this recipient, under whatever keys. More than 1 is one that was sent
-   * twice.
-   */
+  /** How often the network accepted this message for this recipient, under all keys. More than 1 means that it was sent twice. */
   effects: number;
 }
 
@@ -280,11 +271,11 @@ export interface Effect {
 export interface ListEffectsResponse {
   /** The page. */
   effects: Effect[];
-  /** How many match in all. */
+  /** The total number of matches. */
   total: bigint;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -1942,10 +1933,10 @@ export const ListEffectsResponse: MessageFns<ListEffectsResponse> = {
   },
 };
 
-/** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
+/** Lists the channels and what was handed to them. Deliveries themselves are requested over the bus. */
 export type ConnectorsServiceService = typeof ConnectorsServiceService;
 export const ConnectorsServiceService = {
-  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
+  /** Lists the installed channels, by name, with the backlog of each, which is up to a second old. */
   listChannels: {
     path: "/chat4all.connectors.v1.ConnectorsService/ListChannels" as const,
     requestStream: false as const,
@@ -1957,8 +1948,8 @@ export const ConnectorsServiceService = {
     responseDeserialize: (value: Buffer): ListChannelsResponse => ListChannelsResponse.decode(value),
   },
   /**
-   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
-   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   * Lists the ended deliveries of one message as the connectors recorded them, for administrators: what a network has really accepted, even
+   * if that became known only after the message's deadline. Empty while no delivery has ended, and for an unknown message.
    */
   listAttempts: {
     path: "/chat4all.connectors.v1.ConnectorsService/ListAttempts" as const,
@@ -1973,17 +1964,17 @@ export const ConnectorsServiceService = {
 } as const;
 
 export interface ConnectorsServiceServer extends UntypedServiceImplementation {
-  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
+  /** Lists the installed channels, by name, with the backlog of each, which is up to a second old. */
   listChannels: handleUnaryCall<ListChannelsRequest, ListChannelsResponse>;
   /**
-   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
-   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   * Lists the ended deliveries of one message as the connectors recorded them, for administrators: what a network has really accepted, even
+   * if that became known only after the message's deadline. Empty while no delivery has ended, and for an unknown message.
    */
   listAttempts: handleUnaryCall<ListAttemptsRequest, ListAttemptsResponse>;
 }
 
 export interface ConnectorsServiceClient extends Client {
-  /** The channels that are installed, by name, with how much waits for each of them. That is a second old at most. */
+  /** Lists the installed channels, by name, with the backlog of each, which is up to a second old. */
   listChannels(
     request: ListChannelsRequest,
     callback: (error: ServiceError | null, response: ListChannelsResponse) => void,
@@ -2000,8 +1991,8 @@ export interface ConnectorsServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListChannelsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
-   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   * Lists the ended deliveries of one message as the connectors recorded them, for administrators: what a network has really accepted, even
+   * if that became known only after the message's deadline. Empty while no delivery has ended, and for an unknown message.
    */
   listAttempts(
     request: ListAttemptsRequest,
@@ -2029,10 +2020,10 @@ export const ConnectorsServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** What the networks that are only simulated do, and what they have done, for administrators. */
+/** Simulated networks, for administrators. */
 export type SimulationServiceService = typeof SimulationServiceService;
 export const SimulationServiceService = {
-  /** How a simulated network behaves at present. */
+  /** Returns the current profile of a simulated network. */
   getProfile: {
     path: "/chat4all.connectors.v1.SimulationService/GetProfile" as const,
     requestStream: false as const,
@@ -2043,8 +2034,8 @@ export const SimulationServiceService = {
     responseDeserialize: (value: Buffer): GetProfileResponse => GetProfileResponse.decode(value),
   },
   /**
-   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
-   * said is as in an empty profile: the network takes everything at once.
+   * Changes the profile of a simulated network, within a second in every process, until it is set again or reset. Fields that are not set
+   * are as in an empty profile: the network accepts everything at once.
    */
   setProfile: {
     path: "/chat4all.connectors.v1.SimulationService/SetProfile" as const,
@@ -2055,7 +2046,7 @@ export const SimulationServiceService = {
     responseSerialize: (value: SetProfileResponse): Buffer => Buffer.from(SetProfileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetProfileResponse => SetProfileResponse.decode(value),
   },
-  /** Makes a simulated network behave as it is configured, within a second. */
+  /** Resets a simulated network to its configured profile, within a second. */
   resetProfile: {
     path: "/chat4all.connectors.v1.SimulationService/ResetProfile" as const,
     requestStream: false as const,
@@ -2066,10 +2057,7 @@ export const SimulationServiceService = {
       Buffer.from(ResetProfileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResetProfileResponse => ResetProfileResponse.decode(value),
   },
-  /**
-   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
-   * seven days.
-   */
+  /** Lists what simulated networks have accepted while their profile had `record`, in order. It is kept for seven days. */
   listEffects: {
     path: "/chat4all.connectors.v1.SimulationService/ListEffects" as const,
     requestStream: false as const,
@@ -2082,24 +2070,21 @@ export const SimulationServiceService = {
 } as const;
 
 export interface SimulationServiceServer extends UntypedServiceImplementation {
-  /** How a simulated network behaves at present. */
+  /** Returns the current profile of a simulated network. */
   getProfile: handleUnaryCall<GetProfileRequest, GetProfileResponse>;
   /**
-   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
-   * said is as in an empty profile: the network takes everything at once.
+   * Changes the profile of a simulated network, within a second in every process, until it is set again or reset. Fields that are not set
+   * are as in an empty profile: the network accepts everything at once.
    */
   setProfile: handleUnaryCall<SetProfileRequest, SetProfileResponse>;
-  /** Makes a simulated network behave as it is configured, within a second. */
+  /** Resets a simulated network to its configured profile, within a second. */
   resetProfile: handleUnaryCall<ResetProfileRequest, ResetProfileResponse>;
-  /**
-   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
-   * seven days.
-   */
+  /** Lists what simulated networks have accepted while their profile had `record`, in order. It is kept for seven days. */
   listEffects: handleUnaryCall<ListEffectsRequest, ListEffectsResponse>;
 }
 
 export interface SimulationServiceClient extends Client {
-  /** How a simulated network behaves at present. */
+  /** Returns the current profile of a simulated network. */
   getProfile(
     request: GetProfileRequest,
     callback: (error: ServiceError | null, response: GetProfileResponse) => void,
@@ -2116,8 +2101,8 @@ export interface SimulationServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetProfileResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
-   * said is as in an empty profile: the network takes everything at once.
+   * Changes the profile of a simulated network, within a second in every process, until it is set again or reset. Fields that are not set
+   * are as in an empty profile: the network accepts everything at once.
    */
   setProfile(
     request: SetProfileRequest,
@@ -2134,7 +2119,7 @@ export interface SimulationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetProfileResponse) => void,
   ): ClientUnaryCall;
-  /** Makes a simulated network behave as it is configured, within a second. */
+  /** Resets a simulated network to its configured profile, within a second. */
   resetProfile(
     request: ResetProfileRequest,
     callback: (error: ServiceError | null, response: ResetProfileResponse) => void,
@@ -2150,10 +2135,7 @@ export interface SimulationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResetProfileResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
-   * seven days.
-   */
+  /** Lists what simulated networks have accepted while their profile had `record`, in order. It is kept for seven days. */
   listEffects(
     request: ListEffectsRequest,
     callback: (error: ServiceError | null, response: ListEffectsResponse) => void,

@@ -21,9 +21,9 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value } from "../../../google/protobuf/wrappers.ts";
 
-/** How many people a conversation is for. */
+/** The type of a conversation. */
 export const ConversationType = {
-  /** CONVERSATION_TYPE_UNSPECIFIED - Not said. */
+  /** CONVERSATION_TYPE_UNSPECIFIED - Unspecified. */
   CONVERSATION_TYPE_UNSPECIFIED: 0,
   /** CONVERSATION_TYPE_PRIVATE - Exactly two people. */
   CONVERSATION_TYPE_PRIVATE: 1,
@@ -41,7 +41,7 @@ export namespace ConversationType {
   export type UNRECOGNIZED = typeof ConversationType.UNRECOGNIZED;
 }
 
-/** What people call a conversation. */
+/** A conversation's name and description. */
 export interface ConversationMetadata {
   /** A name to show. */
   name: string;
@@ -69,7 +69,7 @@ export interface Conversation {
 export interface CreateConversationRequest {
   /** Private or group. */
   type: ConversationType;
-  /** User ids or usernames, the caller among them, nobody twice: exactly 2 for a private conversation, 3 to 100 for a group. */
+  /** User ids or usernames, including the caller, without duplicates: exactly 2 for a private conversation, 3 to 100 for a group. */
   members: string[];
   /** Name and description. */
   metadata: ConversationMetadata | undefined;
@@ -83,11 +83,11 @@ export interface CreateConversationResponse {
 
 /** Which of the caller's conversations to list. */
 export interface ListConversationsRequest {
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -95,11 +95,11 @@ export interface ListConversationsRequest {
 export interface ListConversationsResponse {
   /** The page. */
   conversations: Conversation[];
-  /** How many there are in all. */
+  /** The total number. */
   total: bigint;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -1521,7 +1521,7 @@ export const FilterMembershipsResponse: MessageFns<FilterMembershipsResponse> = 
   },
 };
 
-/** Opens conversations, lists them, and answers who is in them. */
+/** Opens and lists conversations, and tells who their members are. */
 export type ConversationServiceService = typeof ConversationServiceService;
 export const ConversationServiceService = {
   /**
@@ -1540,7 +1540,7 @@ export const ConversationServiceService = {
       Buffer.from(CreateConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateConversationResponse => CreateConversationResponse.decode(value),
   },
-  /** The caller's conversations, the one with the newest activity first. */
+  /** Lists the caller's conversations, the one with the newest activity first. */
   listConversations: {
     path: "/chat4all.conversation.v1.ConversationService/ListConversations" as const,
     requestStream: false as const,
@@ -1552,7 +1552,7 @@ export const ConversationServiceService = {
       Buffer.from(ListConversationsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListConversationsResponse => ListConversationsResponse.decode(value),
   },
-  /** One conversation, for its members. */
+  /** Returns a conversation, for its members. */
   getConversation: {
     path: "/chat4all.conversation.v1.ConversationService/GetConversation" as const,
     requestStream: false as const,
@@ -1586,7 +1586,7 @@ export const ConversationServiceService = {
       Buffer.from(LeaveConversationResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LeaveConversationResponse => LeaveConversationResponse.decode(value),
   },
-  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
+  /** Returns the members of a conversation, for services that check who may write to it or read it. */
   getMembership: {
     path: "/chat4all.conversation.v1.ConversationService/GetMembership" as const,
     requestStream: false as const,
@@ -1597,7 +1597,7 @@ export const ConversationServiceService = {
       Buffer.from(GetMembershipResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetMembershipResponse => GetMembershipResponse.decode(value),
   },
-  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  /** Returns the members of several conversations. Those that don't exist are left out of the answer. */
   getMemberships: {
     path: "/chat4all.conversation.v1.ConversationService/GetMemberships" as const,
     requestStream: false as const,
@@ -1621,7 +1621,7 @@ export const ConversationServiceService = {
       Buffer.from(GetConversationsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetConversationsResponse => GetConversationsResponse.decode(value),
   },
-  /** In which of these conversations somebody is an active member. */
+  /** Filters conversations for those that a user is an active member of. */
   filterMemberships: {
     path: "/chat4all.conversation.v1.ConversationService/FilterMemberships" as const,
     requestStream: false as const,
@@ -1642,21 +1642,21 @@ export interface ConversationServiceServer extends UntypedServiceImplementation 
    * The caller must be among the members. Every call opens a new conversation.
    */
   createConversation: handleUnaryCall<CreateConversationRequest, CreateConversationResponse>;
-  /** The caller's conversations, the one with the newest activity first. */
+  /** Lists the caller's conversations, the one with the newest activity first. */
   listConversations: handleUnaryCall<ListConversationsRequest, ListConversationsResponse>;
-  /** One conversation, for its members. */
+  /** Returns a conversation, for its members. */
   getConversation: handleUnaryCall<GetConversationRequest, GetConversationResponse>;
   /** Adds somebody to a group. Any of its members may do that. Who is a member already stays one: that changes nothing. */
   addMember: handleUnaryCall<AddMemberRequest, AddMemberResponse>;
   /** Leaves a conversation: the caller no longer sends to it, reads it or receives from it. Doing it again is NOT_A_MEMBER. */
   leaveConversation: handleUnaryCall<LeaveConversationRequest, LeaveConversationResponse>;
-  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
+  /** Returns the members of a conversation, for services that check who may write to it or read it. */
   getMembership: handleUnaryCall<GetMembershipRequest, GetMembershipResponse>;
-  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  /** Returns the members of several conversations. Those that don't exist are left out of the answer. */
   getMemberships: handleUnaryCall<GetMembershipsRequest, GetMembershipsResponse>;
   /** Several conversations, for the service that tells of them. Those that don't exist are left out of the answer. */
   getConversations: handleUnaryCall<GetConversationsRequest, GetConversationsResponse>;
-  /** In which of these conversations somebody is an active member. */
+  /** Filters conversations for those that a user is an active member of. */
   filterMemberships: handleUnaryCall<FilterMembershipsRequest, FilterMembershipsResponse>;
 }
 
@@ -1681,7 +1681,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateConversationResponse) => void,
   ): ClientUnaryCall;
-  /** The caller's conversations, the one with the newest activity first. */
+  /** Lists the caller's conversations, the one with the newest activity first. */
   listConversations(
     request: ListConversationsRequest,
     callback: (error: ServiceError | null, response: ListConversationsResponse) => void,
@@ -1697,7 +1697,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListConversationsResponse) => void,
   ): ClientUnaryCall;
-  /** One conversation, for its members. */
+  /** Returns a conversation, for its members. */
   getConversation(
     request: GetConversationRequest,
     callback: (error: ServiceError | null, response: GetConversationResponse) => void,
@@ -1745,7 +1745,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LeaveConversationResponse) => void,
   ): ClientUnaryCall;
-  /** Who is in a conversation, for the services that must know whether somebody may write to it or read it. */
+  /** Returns the members of a conversation, for services that check who may write to it or read it. */
   getMembership(
     request: GetMembershipRequest,
     callback: (error: ServiceError | null, response: GetMembershipResponse) => void,
@@ -1761,7 +1761,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetMembershipResponse) => void,
   ): ClientUnaryCall;
-  /** Who is in each of several conversations. Those that don't exist are left out of the answer. */
+  /** Returns the members of several conversations. Those that don't exist are left out of the answer. */
   getMemberships(
     request: GetMembershipsRequest,
     callback: (error: ServiceError | null, response: GetMembershipsResponse) => void,
@@ -1793,7 +1793,7 @@ export interface ConversationServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetConversationsResponse) => void,
   ): ClientUnaryCall;
-  /** In which of these conversations somebody is an active member. */
+  /** Filters conversations for those that a user is an active member of. */
   filterMemberships(
     request: FilterMembershipsRequest,
     callback: (error: ServiceError | null, response: FilterMembershipsResponse) => void,

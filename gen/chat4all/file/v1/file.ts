@@ -25,17 +25,17 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value, Int64Value } from "../../../google/protobuf/wrappers.ts";
 
-/** How far a file has come. */
+/** The status of a file. */
 export const FileStatus = {
-  /** FILE_STATUS_UNSPECIFIED - Not said. */
+  /** FILE_STATUS_UNSPECIFIED - Unspecified. */
   FILE_STATUS_UNSPECIFIED: 0,
-  /** FILE_STATUS_INITIATED - No chunk was uploaded so far. */
+  /** FILE_STATUS_INITIATED - No chunk has been uploaded yet. */
   FILE_STATUS_INITIATED: 1,
-  /** FILE_STATUS_IN_PROGRESS - Some chunks were uploaded. */
+  /** FILE_STATUS_IN_PROGRESS - Some chunks have been uploaded. */
   FILE_STATUS_IN_PROGRESS: 2,
-  /** FILE_STATUS_COMPLETED - It is whole and verified. */
+  /** FILE_STATUS_COMPLETED - The file is complete and verified. */
   FILE_STATUS_COMPLETED: 3,
-  /** FILE_STATUS_FAILED - It was aborted, or is not what its owner said it is. Nothing of it is kept. */
+  /** FILE_STATUS_FAILED - The upload was aborted, or its checksum was wrong. Nothing of it is kept. */
   FILE_STATUS_FAILED: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -51,11 +51,11 @@ export namespace FileStatus {
   export type UNRECOGNIZED = typeof FileStatus.UNRECOGNIZED;
 }
 
-/** What became of a chunk. */
+/** The status of a chunk. */
 export const ChunkStatus = {
-  /** CHUNK_STATUS_UNSPECIFIED - Not said. */
+  /** CHUNK_STATUS_UNSPECIFIED - Unspecified. */
   CHUNK_STATUS_UNSPECIFIED: 0,
-  /** CHUNK_STATUS_PENDING - It waits for its bytes, at the URL beside this. */
+  /** CHUNK_STATUS_PENDING - Its bytes can be PUT to the URL in the same message. */
   CHUNK_STATUS_PENDING: 1,
   /** CHUNK_STATUS_UPLOADED - It is stored. */
   CHUNK_STATUS_UPLOADED: 2,
@@ -73,17 +73,17 @@ export namespace ChunkStatus {
 
 /** The file to upload. */
 export interface InitiateUploadRequest {
-  /** Its name: 1 to 255 bytes of UTF-8 without control characters. A label, kept as it is, and never a path. */
+  /** The file's name: 1 to 255 bytes of UTF-8 without control characters. A label that is kept unchanged, not a path. */
   filename: string;
-  /** Its size in bytes: 0 to 2 GiB. A file without content has no chunks, and is completed at once. */
+  /** The file's size in bytes: 0 to 2 GiB. An empty file has no chunks, and can be completed at once. */
   fileSize:
     | bigint
     | undefined;
-  /** Its media type; `application/octet-stream` if not said. */
+  /** The file's media type; `application/octet-stream` by default. */
   contentType: string;
-  /** SHA-256 of the whole in hex, if it is known already: CompleteUpload then has to say the same. */
+  /** SHA-256 of the whole file in hex, if known already: CompleteUpload must then have the same. */
   checksum: string;
-  /** Size of the chunks in bytes, 5 to 64 MiB; chosen by the service if not said. The last chunk may be smaller. */
+  /** Size of the chunks in bytes, 5 to 64 MiB; by default chosen by the service. The last chunk may be smaller. */
   chunkSize: number | undefined;
 }
 
@@ -99,7 +99,7 @@ export interface InitiateUploadResponse {
   chunkSize: number;
   /** How many chunks there are: their ids are 0 to chunk_count - 1. */
   chunkCount: number;
-  /** When the upload is aborted if nothing happens until then. Each chunk puts it off. */
+  /** When the upload is aborted if there is no activity until then. Each chunk extends it. */
   expiresAt:
     | Date
     | undefined;
@@ -107,7 +107,7 @@ export interface InitiateUploadResponse {
   status: FileStatus;
 }
 
-/** A piece of a chunk. The first message of the stream says which chunk; the fields beside `data` count only there. */
+/** A piece of a chunk. The fields other than `data` are only read from the first message of the stream. */
 export interface UploadChunkRequest {
   /** UUID of the file. */
   fileId: string;
@@ -115,9 +115,9 @@ export interface UploadChunkRequest {
   chunkId:
     | number
     | undefined;
-  /** The chunk's digest as RFC 9530 has it: `sha-256=:<base64>:`, or sha-512. What doesn't match is not stored. */
+  /** The chunk's digest (Content-Digest, RFC 9530): `sha-256=:<base64>:`, or sha-512. A chunk that doesn't match is not stored. */
   contentDigest: string;
-  /** How many bytes will follow, if it is known: a wrong number is refused before they are sent. */
+  /** The number of bytes that will follow, if known: a wrong number is refused before they are sent. */
   contentLength:
     | bigint
     | undefined;
@@ -139,7 +139,7 @@ export interface UploadChunkResponse {
   nextUploadUrl?: string | undefined;
 }
 
-/** A piece of a chunk. The first message of the stream holds what the URL's query says. */
+/** A piece of a chunk. The first message of the stream has the fields from the URL's query. */
 export interface UploadSignedChunkRequest {
   /** UUID of the file. */
   fileId: string;
@@ -147,11 +147,11 @@ export interface UploadSignedChunkRequest {
   chunkId: string;
   /** Until when the URL is valid, in seconds since 1970. */
   expires: string;
-  /** What makes the URL a permission. */
+  /** The signature of the URL. */
   signature: string;
-  /** The chunk's digest as RFC 9530 has it: `sha-256=:<base64>:`, or sha-512. What doesn't match is not stored. */
+  /** The chunk's digest (Content-Digest, RFC 9530): `sha-256=:<base64>:`, or sha-512. A chunk that doesn't match is not stored. */
   contentDigest: string;
-  /** How many bytes will follow, if it is known: a wrong number is refused before they are sent. */
+  /** The number of bytes that will follow, if known: a wrong number is refused before they are sent. */
   contentLength:
     | bigint
     | undefined;
@@ -171,11 +171,11 @@ export interface GetChunkUploadUrlRequest {
   chunkId:
     | number
     | undefined;
-  /** There are none so far: over REST, the body is `{}`. */
+  /** There are no options yet: over REST, the body is `{}`. */
   options: ChunkUploadUrlOptions | undefined;
 }
 
-/** What a URL for a chunk should be like. */
+/** Options of a URL for a chunk. */
 export interface ChunkUploadUrlOptions {
 }
 
@@ -215,7 +215,7 @@ export interface CompleteUploadResponse {
   fileSize: bigint;
   /** SHA-256 of the whole, in lower-case hex. */
   checksum: string;
-  /** Where its content is, for those who may read it. */
+  /** URL of its content, for users who may read it. */
   downloadUrl: string;
 }
 
@@ -225,13 +225,13 @@ export interface GetFileRequest {
   fileId: string;
 }
 
-/** What is known of a file. */
+/** A file's metadata. */
 export interface GetFileResponse {
   /** UUID of the file. */
   fileId: string;
   /** User id of its owner. */
   ownerId: string;
-  /** Its name: a label, and never a path. */
+  /** The file's name: a label, not a path. */
   filename: string;
   /** Its size in bytes. */
   fileSize: bigint;
@@ -239,7 +239,7 @@ export interface GetFileResponse {
   contentType: string;
   /** SHA-256 of the whole, in lower-case hex; empty until it is completed. */
   checksum: string;
-  /** How far it has come. */
+  /** Its status. */
   status: FileStatus;
   /** Why it failed, if it did. */
   error: string;
@@ -247,7 +247,7 @@ export interface GetFileResponse {
   chunkSize: number;
   /** How many chunks there are. */
   chunkCount: number;
-  /** The chunks that are still to be uploaded, by id: resume from here. */
+  /** The ids of the chunks that are still to be uploaded: resume with these. */
   missingChunks: number[];
   /** Bytes that are stored so far, in all chunks. */
   receivedBytes: bigint;
@@ -255,15 +255,15 @@ export interface GetFileResponse {
   createdAt:
     | Date
     | undefined;
-  /** When something happened to it last. */
+  /** The time of its last activity. */
   updatedAt:
     | Date
     | undefined;
-  /** When the upload is aborted if nothing happens until then; null once it has ended. */
+  /** When the upload is aborted if there is no activity until then; null once it has ended. */
   expiresAt:
     | Date
     | undefined;
-  /** Where its content is, for those who may read it; null until it is completed. */
+  /** URL of its content, for users who may read it; null until it is completed. */
   downloadUrl?: string | undefined;
 }
 
@@ -272,11 +272,11 @@ export interface DownloadFileRequest {
   /** UUID of the file. */
   fileId: string;
   /**
-   * The bytes that are wanted, as RFC 9110 has it: `bytes=0-499`, `bytes=500-`, `bytes=-500`. All of them if it is empty, no
-   * range of bytes, or several ranges.
+   * The requested bytes (Range, RFC 9110): `bytes=0-499`, `bytes=500-`, `bytes=-500`. If it is empty, not a range of bytes, or several
+   * ranges, all bytes are returned.
    */
   range: string;
-  /** The entity tag, in quotes, that the range is meant for: if the content is another one, all of it is wanted. */
+  /** The entity tag, in quotes, that the range refers to: if the content has another one, all of it is returned. */
   ifRange: string;
 }
 
@@ -294,9 +294,9 @@ export interface DownloadFileResponse {
   contentLength:
     | bigint
     | undefined;
-  /** Which bytes follow: `bytes 0-499/1234`; empty if it is all of them. */
+  /** Which bytes follow: `bytes 0-499/1234`; empty for the whole content. */
   contentRange: string;
-  /** Always `bytes`: a range may be asked for. */
+  /** Always `bytes`: ranges can be requested. */
   acceptRanges: string;
 }
 
@@ -306,23 +306,23 @@ export interface DeleteFileRequest {
   fileId: string;
 }
 
-/** It is gone. */
+/** The file was deleted. */
 export interface DeleteFileResponse {
 }
 
-/** Which file goes where. */
+/** The file and the conversation. */
 export interface ShareFileRequest {
   /** UUID of the file. */
   fileId: string;
-  /** User id of who sends it. */
+  /** User id of the sender. */
   senderId: string;
-  /** UUID of the conversation that it is sent to. If it is empty, nothing is shared: the answer only says whether it could be. */
+  /** UUID of the conversation that it is sent to. If it is empty, nothing is shared: the call only checks whether it could be. */
   conversationId: string;
 }
 
 /** The file, as a message shows it. */
 export interface ShareFileResponse {
-  /** Its name: a label, and never a path. */
+  /** The file's name: a label, not a path. */
   filename: string;
   /** Its size in bytes. */
   fileSize: bigint;
@@ -336,7 +336,7 @@ export interface VerifyFileRequest {
   fileId: string;
 }
 
-/** Its content is there. */
+/** Its content is in the store. */
 export interface VerifyFileResponse {
 }
 
@@ -2285,10 +2285,10 @@ export const VerifyFileResponse: MessageFns<VerifyFileResponse> = {
 };
 
 /**
- * Takes files in, keeps them and gives them out.
+ * Uploads, stores and serves files.
  *
- * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each as often as it takes;
- * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
+ * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each repeated as often as needed; CompleteUpload
+ * with the SHA-256 of the whole file. After an interruption, GetFile tells which chunks are missing.
  */
 export type FileServiceService = typeof FileServiceService;
 export const FileServiceService = {
@@ -2305,10 +2305,10 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): InitiateUploadResponse => InitiateUploadResponse.decode(value),
   },
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
-   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
-   * its place and the digest that was given. Uploaded again, it replaces what was there.
+   * Uploads one chunk of the caller's own upload. The first message tells which one, and may carry data like the messages after it: the
+   * bytes in order, in pieces of any size up to 1 MiB. The first message must arrive within 10 s, and the others at a rate of at least 1
+   * KiB/s, measured over 20 s. The chunk counts only once the call has succeeded, which requires that it has exactly the expected size and
+   * the given digest. A chunk that is uploaded again replaces the earlier one.
    */
   uploadChunk: {
     path: "/chat4all.file.v1.FileService/UploadChunk" as const,
@@ -2320,8 +2320,8 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): UploadChunkResponse => UploadChunkResponse.decode(value),
   },
   /**
-   * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
-   * that chunk only and for a limited time. Else as UploadChunk.
+   * Uploads one chunk to a URL from InitiateUpload, UploadChunk or GetChunkUploadUrl. The URL is the permission, for that chunk only and
+   * for a limited time. Otherwise like UploadChunk.
    */
   uploadSignedChunk: {
     path: "/chat4all.file.v1.FileService/UploadSignedChunk" as const,
@@ -2334,7 +2334,7 @@ export const FileServiceService = {
       Buffer.from(UploadSignedChunkResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UploadSignedChunkResponse => UploadSignedChunkResponse.decode(value),
   },
-  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
+  /** Makes a URL to which one chunk of the caller's own upload can be PUT without a token. This alone uploads nothing. */
   getChunkUploadUrl: {
     path: "/chat4all.file.v1.FileService/GetChunkUploadUrl" as const,
     requestStream: false as const,
@@ -2347,8 +2347,8 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): GetChunkUploadUrlResponse => GetChunkUploadUrlResponse.decode(value),
   },
   /**
-   * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
-   * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
+   * Completes an upload: verifies the checksum of the file, and only then shows it as completed. May be repeated, with the same answer.
+   * Takes some seconds for a large file, which is read once more.
    */
   completeUpload: {
     path: "/chat4all.file.v1.FileService/CompleteUpload" as const,
@@ -2361,7 +2361,7 @@ export const FileServiceService = {
       Buffer.from(CompleteUploadResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CompleteUploadResponse => CompleteUploadResponse.decode(value),
   },
-  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
+  /** Returns a file's metadata, to its owner and to the members of a conversation that it was sent to. */
   getFile: {
     path: "/chat4all.file.v1.FileService/GetFile" as const,
     requestStream: false as const,
@@ -2372,8 +2372,8 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): GetFileResponse => GetFileResponse.decode(value),
   },
   /**
-   * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
-   * to. The first message describes what follows.
+   * Downloads a completed file or a range of it, for its owner and for the members of a conversation that it was sent to. The first message
+   * describes the bytes that follow.
    */
   downloadFile: {
     path: "/chat4all.file.v1.FileService/DownloadFile" as const,
@@ -2385,7 +2385,7 @@ export const FileServiceService = {
       Buffer.from(DownloadFileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DownloadFileResponse => DownloadFileResponse.decode(value),
   },
-  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
+  /** Aborts an upload, which then is `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile: {
     path: "/chat4all.file.v1.FileService/DeleteFile" as const,
     requestStream: false as const,
@@ -2396,8 +2396,8 @@ export const FileServiceService = {
     responseDeserialize: (value: Buffer): DeleteFileResponse => DeleteFileResponse.decode(value),
   },
   /**
-   * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
+   * Lets the members of a conversation read a file, before a message with it is accepted there. From then on the file is kept, even if the
+   * message is refused after all. May be repeated.
    */
   shareFile: {
     path: "/chat4all.file.v1.FileService/ShareFile" as const,
@@ -2408,7 +2408,7 @@ export const FileServiceService = {
     responseSerialize: (value: ShareFileResponse): Buffer => Buffer.from(ShareFileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShareFileResponse => ShareFileResponse.decode(value),
   },
-  /** Looks whether a file's content is really in the store, whole. */
+  /** Checks that a file's content is completely in the store. */
   verifyFile: {
     path: "/chat4all.file.v1.FileService/VerifyFile" as const,
     requestStream: false as const,
@@ -2424,39 +2424,39 @@ export interface FileServiceServer extends UntypedServiceImplementation {
   /** Begins an upload. */
   initiateUpload: handleUnaryCall<InitiateUploadRequest, InitiateUploadResponse>;
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
-   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
-   * its place and the digest that was given. Uploaded again, it replaces what was there.
+   * Uploads one chunk of the caller's own upload. The first message tells which one, and may carry data like the messages after it: the
+   * bytes in order, in pieces of any size up to 1 MiB. The first message must arrive within 10 s, and the others at a rate of at least 1
+   * KiB/s, measured over 20 s. The chunk counts only once the call has succeeded, which requires that it has exactly the expected size and
+   * the given digest. A chunk that is uploaded again replaces the earlier one.
    */
   uploadChunk: handleClientStreamingCall<UploadChunkRequest, UploadChunkResponse>;
   /**
-   * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
-   * that chunk only and for a limited time. Else as UploadChunk.
+   * Uploads one chunk to a URL from InitiateUpload, UploadChunk or GetChunkUploadUrl. The URL is the permission, for that chunk only and
+   * for a limited time. Otherwise like UploadChunk.
    */
   uploadSignedChunk: handleClientStreamingCall<UploadSignedChunkRequest, UploadSignedChunkResponse>;
-  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
+  /** Makes a URL to which one chunk of the caller's own upload can be PUT without a token. This alone uploads nothing. */
   getChunkUploadUrl: handleUnaryCall<GetChunkUploadUrlRequest, GetChunkUploadUrlResponse>;
   /**
-   * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
-   * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
+   * Completes an upload: verifies the checksum of the file, and only then shows it as completed. May be repeated, with the same answer.
+   * Takes some seconds for a large file, which is read once more.
    */
   completeUpload: handleUnaryCall<CompleteUploadRequest, CompleteUploadResponse>;
-  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
+  /** Returns a file's metadata, to its owner and to the members of a conversation that it was sent to. */
   getFile: handleUnaryCall<GetFileRequest, GetFileResponse>;
   /**
-   * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
-   * to. The first message describes what follows.
+   * Downloads a completed file or a range of it, for its owner and for the members of a conversation that it was sent to. The first message
+   * describes the bytes that follow.
    */
   downloadFile: handleServerStreamingCall<DownloadFileRequest, DownloadFileResponse>;
-  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
+  /** Aborts an upload, which then is `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile: handleUnaryCall<DeleteFileRequest, DeleteFileResponse>;
   /**
-   * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
+   * Lets the members of a conversation read a file, before a message with it is accepted there. From then on the file is kept, even if the
+   * message is refused after all. May be repeated.
    */
   shareFile: handleUnaryCall<ShareFileRequest, ShareFileResponse>;
-  /** Looks whether a file's content is really in the store, whole. */
+  /** Checks that a file's content is completely in the store. */
   verifyFile: handleUnaryCall<VerifyFileRequest, VerifyFileResponse>;
 }
 
@@ -2478,10 +2478,10 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: InitiateUploadResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Uploads one chunk of the caller's own upload. The first message says which one, and may carry data like the ones after it:
-   * the bytes, in order, in pieces of any size up to 1 MiB. The first message has to come within 10 s, and the others at a rate of
-   * 1 KiB/s, measured over 20 s. The chunk counts once the call has answered, and only if it has exactly the size that a chunk has in
-   * its place and the digest that was given. Uploaded again, it replaces what was there.
+   * Uploads one chunk of the caller's own upload. The first message tells which one, and may carry data like the messages after it: the
+   * bytes in order, in pieces of any size up to 1 MiB. The first message must arrive within 10 s, and the others at a rate of at least 1
+   * KiB/s, measured over 20 s. The chunk counts only once the call has succeeded, which requires that it has exactly the expected size and
+   * the given digest. A chunk that is uploaded again replaces the earlier one.
    */
   uploadChunk(
     callback: (error: ServiceError | null, response: UploadChunkResponse) => void,
@@ -2500,8 +2500,8 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: UploadChunkResponse) => void,
   ): ClientWritableStream<UploadChunkRequest>;
   /**
-   * Uploads one chunk by a URL that InitiateUpload, UploadChunk or GetChunkUploadUrl gave out: the URL is the permission, for
-   * that chunk only and for a limited time. Else as UploadChunk.
+   * Uploads one chunk to a URL from InitiateUpload, UploadChunk or GetChunkUploadUrl. The URL is the permission, for that chunk only and
+   * for a limited time. Otherwise like UploadChunk.
    */
   uploadSignedChunk(
     callback: (error: ServiceError | null, response: UploadSignedChunkResponse) => void,
@@ -2519,7 +2519,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UploadSignedChunkResponse) => void,
   ): ClientWritableStream<UploadSignedChunkRequest>;
-  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
+  /** Makes a URL to which one chunk of the caller's own upload can be PUT without a token. This alone uploads nothing. */
   getChunkUploadUrl(
     request: GetChunkUploadUrlRequest,
     callback: (error: ServiceError | null, response: GetChunkUploadUrlResponse) => void,
@@ -2536,8 +2536,8 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetChunkUploadUrlResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
-   * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
+   * Completes an upload: verifies the checksum of the file, and only then shows it as completed. May be repeated, with the same answer.
+   * Takes some seconds for a large file, which is read once more.
    */
   completeUpload(
     request: CompleteUploadRequest,
@@ -2554,7 +2554,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CompleteUploadResponse) => void,
   ): ClientUnaryCall;
-  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
+  /** Returns a file's metadata, to its owner and to the members of a conversation that it was sent to. */
   getFile(
     request: GetFileRequest,
     callback: (error: ServiceError | null, response: GetFileResponse) => void,
@@ -2571,8 +2571,8 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetFileResponse) => void,
   ): ClientUnaryCall;
   /**
-   * The content of a completed file, or a range of it, for its owner and for the members of a conversation that it was sent
-   * to. The first message describes what follows.
+   * Downloads a completed file or a range of it, for its owner and for the members of a conversation that it was sent to. The first message
+   * describes the bytes that follow.
    */
   downloadFile(
     request: DownloadFileRequest,
@@ -2583,7 +2583,7 @@ export interface FileServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<DownloadFileResponse>;
-  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
+  /** Aborts an upload, which then is `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile(
     request: DeleteFileRequest,
     callback: (error: ServiceError | null, response: DeleteFileResponse) => void,
@@ -2600,8 +2600,8 @@ export interface FileServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteFileResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lets the members of a conversation read a file, because a message with it is about to be accepted there. From then on the
-   * file is kept, also if the message is refused after all. Repeated, it changes nothing.
+   * Lets the members of a conversation read a file, before a message with it is accepted there. From then on the file is kept, even if the
+   * message is refused after all. May be repeated.
    */
   shareFile(
     request: ShareFileRequest,
@@ -2618,7 +2618,7 @@ export interface FileServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShareFileResponse) => void,
   ): ClientUnaryCall;
-  /** Looks whether a file's content is really in the store, whole. */
+  /** Checks that a file's content is completely in the store. */
   verifyFile(
     request: VerifyFileRequest,
     callback: (error: ServiceError | null, response: VerifyFileResponse) => void,

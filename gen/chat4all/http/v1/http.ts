@@ -11,7 +11,7 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 export interface Header {
   /** Its name, in lower case. */
   name: string;
-  /** Its value. A field that occurs several times is there as often. */
+  /** Its value. A field that occurs several times is repeated. */
   value: string;
 }
 
@@ -21,7 +21,7 @@ export interface HttpRequest {
   method: string;
   /** The path, as it was sent: percent-encoded, without the query. */
   path: string;
-  /** What stands behind the question mark, as it was sent; empty without one. */
+  /** The query, as it was sent, without the question mark; empty if there is none. */
   query: string;
   /** The header fields, without those that are about the connection, the credentials or the mesh. */
   headers: Header[];
@@ -30,9 +30,8 @@ export interface HttpRequest {
 }
 
 /**
- * A part of the answer. The first one with a status begins it, and has its headers; each from then on may have a piece of the body,
- * which reaches the client at once. Parts before it have nothing but headers, which the answer has whatever it becomes: that of an RPC
- * that then fails, too.
+ * A part of the answer. The first part with a status begins it and has its headers; this and later parts may have a piece of the body,
+ * which is sent to the client at once. Earlier parts have only headers, which the answer gets in any case, even if the RPC then fails.
  */
 export interface HttpResponse {
   /** The status code, 200 to 599; in one part only. */

@@ -20,13 +20,13 @@ import {
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 
-/** An API key, by its hash alone: the key itself goes nowhere. */
+/** An API key, by its hash: the key itself is never sent on. */
 export interface ExchangeApiKeyRequest {
   /** SHA-256 of the key. */
   keyHash: Buffer;
 }
 
-/** Whom the key stands for. */
+/** The user of the key. */
 export interface ExchangeApiKeyResponse {
   /** UUID of the key. */
   keyId: string;
@@ -42,19 +42,19 @@ export interface ExchangeApiKeyResponse {
   numId: bigint;
 }
 
-/** From where on. */
+/** The position in the list of changes. */
 export interface WatchStandingsRequest {
   /** The cursor of the last answer; 0 at first. */
   after: bigint;
 }
 
-/** What a user may do at present. */
+/** A user's current rights. */
 export interface Standing {
   /** UUID of the user. */
   userId: string;
   /** Whether the user is an administrator. */
   admin: boolean;
-  /** Whether nothing of the user's is to be accepted: no token and no key. */
+  /** Whether all tokens and API keys of the user are to be refused. */
   disabled: boolean;
 }
 
@@ -62,11 +62,11 @@ export interface Standing {
 export interface WatchStandingsResponse {
   /** The cursor to ask with next. */
   cursor: bigint;
-  /** Each user once, as it is now. */
+  /** Each changed user once, with the current rights. */
   standings: Standing[];
   /** UUIDs of API keys that are not valid any more. */
   revokedKeyIds: string[];
-  /** Whether there are more changes already. */
+  /** Whether more changes are available already. */
   more: boolean;
 }
 
@@ -462,12 +462,12 @@ export const WatchStandingsResponse: MessageFns<WatchStandingsResponse> = {
   },
 };
 
-/** Answered by the auth service, for all others. */
+/** Served by the auth service, for all others. */
 export type IdentityServiceService = typeof IdentityServiceService;
 export const IdentityServiceService = {
   /**
-   * Whom an API key stands for. What is answered may be remembered for 45 seconds, until the key expires, or until
-   * WatchStandings tells otherwise; whichever is first.
+   * Returns the user of an API key. The answer may be cached for 45 seconds, until the key expires, or until WatchStandings revokes it,
+   * whichever is first.
    */
   exchangeApiKey: {
     path: "/chat4all.identity.v1.IdentityService/ExchangeApiKey" as const,
@@ -481,9 +481,8 @@ export const IdentityServiceService = {
     responseDeserialize: (value: Buffer): ExchangeApiKeyResponse => ExchangeApiKeyResponse.decode(value),
   },
   /**
-   * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
-   * token or a remembered key which is still valid may not know of.
+   * Returns the changes of users and API keys after a cursor, in pages of at most 1,000. Without changes it waits up to 20 seconds for some
+   * (long poll). Cursor 0 is answered at once, with every change that a valid token or a cached key may not reflect.
    */
   watchStandings: {
     path: "/chat4all.identity.v1.IdentityService/WatchStandings" as const,
@@ -500,22 +499,21 @@ export const IdentityServiceService = {
 
 export interface IdentityServiceServer extends UntypedServiceImplementation {
   /**
-   * Whom an API key stands for. What is answered may be remembered for 45 seconds, until the key expires, or until
-   * WatchStandings tells otherwise; whichever is first.
+   * Returns the user of an API key. The answer may be cached for 45 seconds, until the key expires, or until WatchStandings revokes it,
+   * whichever is first.
    */
   exchangeApiKey: handleUnaryCall<ExchangeApiKeyRequest, ExchangeApiKeyResponse>;
   /**
-   * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
-   * token or a remembered key which is still valid may not know of.
+   * Returns the changes of users and API keys after a cursor, in pages of at most 1,000. Without changes it waits up to 20 seconds for some
+   * (long poll). Cursor 0 is answered at once, with every change that a valid token or a cached key may not reflect.
    */
   watchStandings: handleUnaryCall<WatchStandingsRequest, WatchStandingsResponse>;
 }
 
 export interface IdentityServiceClient extends Client {
   /**
-   * Whom an API key stands for. What is answered may be remembered for 45 seconds, until the key expires, or until
-   * WatchStandings tells otherwise; whichever is first.
+   * Returns the user of an API key. The answer may be cached for 45 seconds, until the key expires, or until WatchStandings revokes it,
+   * whichever is first.
    */
   exchangeApiKey(
     request: ExchangeApiKeyRequest,
@@ -533,9 +531,8 @@ export interface IdentityServiceClient extends Client {
     callback: (error: ServiceError | null, response: ExchangeApiKeyResponse) => void,
   ): ClientUnaryCall;
   /**
-   * What has changed of users and API keys after a cursor, in pages of at most 1,000. Where nothing has, the answer waits for
-   * up to 20 seconds for something that does. Whoever begins with cursor 0 is answered at once, and hears of every change that a
-   * token or a remembered key which is still valid may not know of.
+   * Returns the changes of users and API keys after a cursor, in pages of at most 1,000. Without changes it waits up to 20 seconds for some
+   * (long poll). Cursor 0 is answered at once, with every change that a valid token or a cached key may not reflect.
    */
   watchStandings(
     request: WatchStandingsRequest,

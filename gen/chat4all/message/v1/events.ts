@@ -9,7 +9,7 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Delivery, MessageStatus, Payload, Priority } from "./message.ts";
 
-/** From the message service: a message was stored and is to be routed. It is also on `message_changes`, before all that becomes of it. */
+/** From the message service: a message was stored and is ready to be routed. */
 export interface MessageAccepted {
   /** UUID of the message. */
   messageId: string;
@@ -27,19 +27,19 @@ export interface MessageAccepted {
   payload:
     | Payload
     | undefined;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
   /** When it was accepted. */
   acceptedAt:
     | Date
     | undefined;
-  /** The moment after which no delivery may begin any more. */
+  /** No delivery attempt may begin after this time. */
   deliverBy:
     | Date
     | undefined;
-  /** How often an administrator has replayed the message: 0 at first. What is decided and reported is so for one round. */
+  /** The round: how often an administrator has replayed the message, 0 at first. Decisions and reports belong to one round. */
   replay: number;
-  /** In a replay: the deliveries that are to be made again. Otherwise empty: to each recipient over each channel. */
+  /** In a replay: the deliveries to make again. Otherwise empty, for all recipients over all channels. */
   only: DeliveryTarget[];
   /** Name of the sender. */
   senderUsername: string;
@@ -71,7 +71,7 @@ export interface MessageChanged {
   at:
     | Date
     | undefined;
-  /** The round that it is about, as in MessageAccepted. */
+  /** Its round, as in MessageAccepted. */
   replay: number;
 }
 
@@ -95,7 +95,7 @@ export interface MessageRouted {
   at:
     | Date
     | undefined;
-  /** The round that it is about, as in MessageAccepted. */
+  /** Its round, as in MessageAccepted. */
   replay: number;
 }
 
@@ -109,7 +109,7 @@ export interface MessageRejected {
     | undefined;
   /** Why, for people. */
   reason: string;
-  /** The round that it is about, as in MessageAccepted. */
+  /** Its round, as in MessageAccepted. */
   replay: number;
 }
 
@@ -123,7 +123,7 @@ export interface DeliveryEnded {
   channel: string;
   /** DELIVERED or FAILED. */
   status: MessageStatus;
-  /** How often the channel was tried. */
+  /** The number of delivery attempts. */
   attempts: number;
   /** Why it failed, if it did, for people. */
   error: string;
@@ -131,7 +131,7 @@ export interface DeliveryEnded {
   at:
     | Date
     | undefined;
-  /** The round that it is about, as in MessageAccepted: a failure counts only for its own round. */
+  /** Its round, as in MessageAccepted: a failure counts only for its own round. */
   replay: number;
 }
 
@@ -146,11 +146,11 @@ export interface DeliveryAttempted {
   recipientId: string;
   /** Name of the channel. */
   channel: string;
-  /** How often the channel has been tried. */
+  /** The number of delivery attempts so far. */
   attempts: number;
   /** Why the last attempt failed, for people. */
   error: string;
-  /** When it is tried again at the earliest. */
+  /** The earliest time of the next attempt. */
   nextAttemptAt:
     | Date
     | undefined;
@@ -158,7 +158,7 @@ export interface DeliveryAttempted {
   at:
     | Date
     | undefined;
-  /** The round that it is about, as in MessageAccepted. */
+  /** Its round, as in MessageAccepted. */
   replay: number;
 }
 

@@ -21,9 +21,9 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value, Int64Value } from "../../../google/protobuf/wrappers.ts";
 
-/** What a message carries. */
+/** The type of a message's content. */
 export const PayloadType = {
-  /** PAYLOAD_TYPE_UNSPECIFIED - Not said. */
+  /** PAYLOAD_TYPE_UNSPECIFIED - Unspecified. */
   PAYLOAD_TYPE_UNSPECIFIED: 0,
   /** PAYLOAD_TYPE_TEXT - A text. */
   PAYLOAD_TYPE_TEXT: 1,
@@ -41,9 +41,9 @@ export namespace PayloadType {
   export type UNRECOGNIZED = typeof PayloadType.UNRECOGNIZED;
 }
 
-/** How urgent the sender says a message is: passed on to the channels. It never changes the order within a conversation. */
+/** The priority that the sender gives a message. It is passed on to the channels, and never changes the order within a conversation. */
 export const Priority = {
-  /** PRIORITY_UNSPECIFIED - Not said: normal. */
+  /** PRIORITY_UNSPECIFIED - Unspecified: normal. */
   PRIORITY_UNSPECIFIED: 0,
   /** PRIORITY_LOW - Can wait. */
   PRIORITY_LOW: 1,
@@ -65,19 +65,19 @@ export namespace Priority {
 }
 
 /**
- * How far a message or one of its deliveries has come. It only moves forward, unless an administrator replays what failed:
- * then that begins anew.
+ * The status of a message or of one of its deliveries. It only moves forward, unless an administrator replays a failed message: then it
+ * begins again.
  */
 export const MessageStatus = {
-  /** MESSAGE_STATUS_UNSPECIFIED - Not said. */
+  /** MESSAGE_STATUS_UNSPECIFIED - Unspecified. */
   MESSAGE_STATUS_UNSPECIFIED: 0,
-  /** MESSAGE_STATUS_ACCEPTED - Stored; not lost from here on. */
+  /** MESSAGE_STATUS_ACCEPTED - Stored durably. */
   MESSAGE_STATUS_ACCEPTED: 1,
   /** MESSAGE_STATUS_IN_TRANSIT - Handed to its channels. */
   MESSAGE_STATUS_IN_TRANSIT: 2,
-  /** MESSAGE_STATUS_DELIVERED - A message: every delivery was made. A delivery: the channel took it. */
+  /** MESSAGE_STATUS_DELIVERED - For a message: every delivery succeeded. For a delivery: the channel has delivered it. */
   MESSAGE_STATUS_DELIVERED: 3,
-  /** MESSAGE_STATUS_FAILED - A message: every delivery has ended and at least one failed. A delivery: it failed for good. */
+  /** MESSAGE_STATUS_FAILED - For a message: every delivery has ended and at least one failed. For a delivery: it failed for good. */
   MESSAGE_STATUS_FAILED: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -95,7 +95,7 @@ export namespace MessageStatus {
 
 /** The order of a list of messages. */
 export const MessageOrder = {
-  /** MESSAGE_ORDER_UNSPECIFIED - Not said: newest first. */
+  /** MESSAGE_ORDER_UNSPECIFIED - Unspecified: newest first. */
   MESSAGE_ORDER_UNSPECIFIED: 0,
   /** MESSAGE_ORDER_DESC - Newest first. */
   MESSAGE_ORDER_DESC: 1,
@@ -115,17 +115,17 @@ export namespace MessageOrder {
 
 /** The content of a message: a text, or a file. */
 export interface Payload {
-  /** Which of the two. */
+  /** The type of the content. */
   type: PayloadType;
   /** For a text: 1 to 65,536 bytes of UTF-8 without NUL. */
   text: string;
   /** For a file: the id of a completed upload. */
   fileId: string;
-  /** For a file, in answers: its name, a label and never a path. */
+  /** For a file, only in answers: its name, a label and not a path. */
   filename: string;
-  /** For a file, in answers: its size in bytes. */
+  /** For a file, only in answers: its size in bytes. */
   fileSize: bigint;
-  /** For a file, in answers: its media type. */
+  /** For a file, only in answers: its media type. */
   contentType: string;
 }
 
@@ -139,7 +139,7 @@ export interface Sender {
 
 /** The message to send. */
 export interface SendMessageRequest {
-  /** UUID, chosen by the client; a repeated call with the same one is the same message. */
+  /** UUID, chosen by the client; a repeated call must use the same one. */
   messageId: string;
   /** The conversation to send to. */
   conversationId: string;
@@ -147,19 +147,19 @@ export interface SendMessageRequest {
   from: string;
   /** User ids of the recipients; every other active member if empty. */
   to: string[];
-  /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. One named twice counts once. */
+  /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. Duplicates are ignored. */
   channels: string[];
   /** What to send. */
   payload:
     | Payload
     | undefined;
-  /** How urgent it is; normal if not said. */
+  /** Its priority; normal by default. */
   priority: Priority;
 }
 
 /** The message is stored. */
 export interface SendMessageResponse {
-  /** Always `accepted`: what became of it since is for GetMessage to tell. */
+  /** Always `accepted`, also for a repeated call: GetMessage returns the current status. */
   status: MessageStatus;
   /** The message's id, in lower case. */
   messageId: string;
@@ -170,15 +170,15 @@ export interface ListMessagesRequest {
   /** UUID. */
   conversationId: string;
   /**
-   * How many to return at most: 1 to 100, 50 if not said. There are fewer where they would have more than 3 MiB together: then go on with
-   * the `offset` behind them, or with the `seq` of the last one.
+   * The maximum number to return: 1 to 100, 50 by default. There are fewer if they would exceed 3 MiB together: continue with the `offset`
+   * after them, or with the `seq` of the last one.
    */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
-  /** Newest first if not said. */
+  /** Newest first by default. */
   order: MessageOrder;
   /** Only messages with a greater `seq`. */
   afterSeq:
@@ -210,9 +210,9 @@ export interface Message {
   payload:
     | Payload
     | undefined;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
   /** When it was accepted. */
   createdAt:
@@ -230,13 +230,13 @@ export interface Message {
 export interface ListMessagesResponse {
   /** UUID, in lower case. */
   conversationId: string;
-  /** The page. It has at most 3 MiB, and then fewer messages than the limit allows: what is left comes behind them. */
+  /** The page. To stay within 3 MiB it may have fewer messages than `limit`. */
   messages: Message[];
-  /** How many match the filters in all. */
+  /** The total number of matches. */
   total: bigint;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -254,7 +254,7 @@ export interface StatusChange {
   at:
     | Date
     | undefined;
-  /** Why, where there is something to say. */
+  /** Why, if there is something to add. */
   note: string;
 }
 
@@ -264,9 +264,9 @@ export interface Delivery {
   recipient: string;
   /** Name of the channel. */
   channel: string;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
-  /** How often the channel was tried. */
+  /** The number of delivery attempts. */
   attempts: number;
   /** Why it failed, if it did; while it is open, why the last attempt failed. */
   error: string;
@@ -274,11 +274,11 @@ export interface Delivery {
   updatedAt:
     | Date
     | undefined;
-  /** When the channel is tried again; only while it is open after an attempt that failed. */
+  /** When the next attempt is made; only while it is open after a failed attempt. */
   nextAttemptAt: Date | undefined;
 }
 
-/** A message and what became of it. */
+/** A message with its history and deliveries. */
 export interface GetMessageResponse {
   /** UUID, in lower case. */
   messageId: string;
@@ -300,9 +300,9 @@ export interface GetMessageResponse {
   payload:
     | Payload
     | undefined;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
   /** When it was accepted. */
   createdAt:
@@ -2002,14 +2002,12 @@ export const GetReadPositionsResponse: MessageFns<GetReadPositionsResponse> = {
   },
 };
 
-/** Accepts messages and tells what became of them. */
+/** Accepts messages and reports how their delivery went. */
 export type MessageServiceService = typeof MessageServiceService;
 export const MessageServiceService = {
   /**
-   * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
-   *
-   * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
-   * same answer and is kept once.
+   * Accepts a message for delivery. Once this call has succeeded, the message is stored durably. The client chooses `message_id`, so that
+   * it can safely repeat a call whose answer was lost: the same message gets the same answer and is stored once.
    */
   sendMessage: {
     path: "/chat4all.message.v1.MessageService/SendMessage" as const,
@@ -2020,7 +2018,7 @@ export const MessageServiceService = {
     responseSerialize: (value: SendMessageResponse): Buffer => Buffer.from(SendMessageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SendMessageResponse => SendMessageResponse.decode(value),
   },
-  /** The messages of a conversation, for its members. */
+  /** Lists the messages of a conversation, for its members. */
   listMessages: {
     path: "/chat4all.message.v1.MessageService/ListMessages" as const,
     requestStream: false as const,
@@ -2056,7 +2054,7 @@ export const MessageServiceService = {
       Buffer.from(GetReadPositionsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetReadPositionsResponse => GetReadPositionsResponse.decode(value),
   },
-  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
+  /** Returns a message with the history of its status and all its deliveries, for members of its conversation. */
   getMessage: {
     path: "/chat4all.message.v1.MessageService/GetMessage" as const,
     requestStream: false as const,
@@ -2070,13 +2068,11 @@ export const MessageServiceService = {
 
 export interface MessageServiceServer extends UntypedServiceImplementation {
   /**
-   * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
-   *
-   * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
-   * same answer and is kept once.
+   * Accepts a message for delivery. Once this call has succeeded, the message is stored durably. The client chooses `message_id`, so that
+   * it can safely repeat a call whose answer was lost: the same message gets the same answer and is stored once.
    */
   sendMessage: handleUnaryCall<SendMessageRequest, SendMessageResponse>;
-  /** The messages of a conversation, for its members. */
+  /** Lists the messages of a conversation, for its members. */
   listMessages: handleUnaryCall<ListMessagesRequest, ListMessagesResponse>;
   /**
    * Says that the caller has read the messages of a conversation up to a position, that one included. It only moves on: an earlier position
@@ -2085,16 +2081,14 @@ export interface MessageServiceServer extends UntypedServiceImplementation {
   markRead: handleUnaryCall<MarkReadRequest, MarkReadResponse>;
   /** How far each member of a conversation has read, for its members. */
   getReadPositions: handleUnaryCall<GetReadPositionsRequest, GetReadPositionsResponse>;
-  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
+  /** Returns a message with the history of its status and all its deliveries, for members of its conversation. */
   getMessage: handleUnaryCall<GetMessageRequest, GetMessageResponse>;
 }
 
 export interface MessageServiceClient extends Client {
   /**
-   * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
-   *
-   * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
-   * same answer and is kept once.
+   * Accepts a message for delivery. Once this call has succeeded, the message is stored durably. The client chooses `message_id`, so that
+   * it can safely repeat a call whose answer was lost: the same message gets the same answer and is stored once.
    */
   sendMessage(
     request: SendMessageRequest,
@@ -2111,7 +2105,7 @@ export interface MessageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SendMessageResponse) => void,
   ): ClientUnaryCall;
-  /** The messages of a conversation, for its members. */
+  /** Lists the messages of a conversation, for its members. */
   listMessages(
     request: ListMessagesRequest,
     callback: (error: ServiceError | null, response: ListMessagesResponse) => void,
@@ -2162,7 +2156,7 @@ export interface MessageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetReadPositionsResponse) => void,
   ): ClientUnaryCall;
-  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
+  /** Returns a message with the history of its status and all its deliveries, for members of its conversation. */
   getMessage(
     request: GetMessageRequest,
     callback: (error: ServiceError | null, response: GetMessageResponse) => void,

@@ -22,13 +22,13 @@ import { Struct } from "../../../google/protobuf/struct.ts";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Int32Value } from "../../../google/protobuf/wrappers.ts";
 
-/** Whether something was done about a dead letter. */
+/** The state of a dead letter. */
 export const DeadLetterState = {
-  /** DEAD_LETTER_STATE_UNSPECIFIED - Not said: any. */
+  /** DEAD_LETTER_STATE_UNSPECIFIED - Unspecified: any. */
   DEAD_LETTER_STATE_UNSPECIFIED: 0,
-  /** DEAD_LETTER_STATE_WAITING - Nothing was done so far. */
+  /** DEAD_LETTER_STATE_WAITING - It has not been replayed. */
   DEAD_LETTER_STATE_WAITING: 1,
-  /** DEAD_LETTER_STATE_REPLAYED - It was replayed. What failed again is another dead letter. */
+  /** DEAD_LETTER_STATE_REPLAYED - It was replayed. If it fails again, that is a new dead letter. */
   DEAD_LETTER_STATE_REPLAYED: 2,
   UNRECOGNIZED: -1,
 } as const;
@@ -54,9 +54,9 @@ export interface DeadLetter {
   group: string;
   /** The last error. */
   reason: string;
-  /** How often it was tried on its own. */
+  /** How often it was tried by itself. */
   attempts: number;
-  /** When it was given up. */
+  /** When it became a dead letter. */
   failedAt:
     | Date
     | undefined;
@@ -66,19 +66,19 @@ export interface DeadLetter {
   eventType: string;
   /** The event's key: the id of its conversation. */
   key: string;
-  /** Request id of the call that it comes from: the one to look for in the logs. */
+  /** Request id of the call that caused it, as in the logs. */
   requestId: string;
-  /** The message that it is about; empty if that can't be told. */
+  /** The message that it is about; empty if unknown. */
   messageId: string;
   /** The channel that it is about; empty if it is about none. */
   channel: string;
-  /** Whether something was done about it. */
+  /** Its state. */
   state: DeadLetterState;
   /** When it was replayed. */
   replayedAt:
     | Date
     | undefined;
-  /** Who did that: a username. */
+  /** The username of the administrator who replayed it. */
   replayedBy: string;
 }
 
@@ -90,21 +90,21 @@ export interface ListDeadLettersRequest {
   channel: string;
   /** Those of this topic. */
   topic: string;
-  /** Those given up at this time or later. */
+  /** Those that failed at this time or later. */
   from:
     | Date
     | undefined;
-  /** Those given up before this time. */
+  /** Those that failed before this time. */
   to:
     | Date
     | undefined;
   /** Those in this state. */
   state: DeadLetterState;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -112,11 +112,11 @@ export interface ListDeadLettersRequest {
 export interface ListDeadLettersResponse {
   /** The page. */
   deadLetters: DeadLetter[];
-  /** How many match the filters in all. */
+  /** The total number of matches. */
   total: bigint;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 }
 
@@ -126,21 +126,21 @@ export interface GetDeadLetterRequest {
   id: string;
 }
 
-/** A dead letter and what the event says. */
+/** A dead letter with the value of its event. */
 export interface GetDeadLetterResponse {
-  /** What is known of it. */
+  /** The dead letter. */
   deadLetter:
     | DeadLetter
     | undefined;
-  /** The event as the protobuf message of its type; null if it is none, or if it has more than 1 MiB. */
+  /** The event decoded as the protobuf message of its type; null if that fails, or if it has more than 1 MiB. */
   decoded:
     | { [key: string]: any }
     | undefined;
-  /** The event as it is; empty if it has more than 3 MiB. */
+  /** The event's bytes; empty if there are more than 3 MiB. */
   value: Buffer;
 }
 
-/** Which dead letters to replay. Of those that match all of it, only the ones that wait, unless they are named by their ids. */
+/** Which dead letters to replay: those that match all fields. Without `ids` only those that wait. */
 export interface ReplayDeadLettersRequest {
   /** Exactly these. */
   ids: string[];
@@ -150,30 +150,30 @@ export interface ReplayDeadLettersRequest {
   channel: string;
   /** Those of this topic. */
   topic: string;
-  /** Those given up at this time or later. */
+  /** Those that failed at this time or later. */
   from:
     | Date
     | undefined;
-  /** Those given up before this time. */
+  /** Those that failed before this time. */
   to:
     | Date
     | undefined;
   /**
-   * How many at most, 1 to 500, 100 if not said: the oldest first. Those of one message are replayed together, so that it
-   * may be a few more.
+   * The maximum number to replay, oldest first: 1 to 500, 100 by default. Those of one message are replayed together, so that it may be a
+   * few more.
    */
   limit: number | undefined;
 }
 
-/** What was done. */
+/** The result. */
 export interface ReplayDeadLettersResponse {
   /** Dead letters that were replayed. */
   replayed: number;
-  /** Messages of which deliveries begin anew by that. */
+  /** Messages with deliveries that begin again. */
   messages: number;
-  /** Dead letters with nothing left to do: what they are about was delivered meanwhile. They don't wait any more. */
+  /** Dead letters with nothing left to do, because their deliveries have succeeded meanwhile. They don't wait any more. */
   settled: number;
-  /** Dead letters whose messages are still open. Try again when these have ended. */
+  /** Dead letters whose messages are still open. Replay them when these have ended. */
   open: number;
   /** How many still wait and match. */
   remaining: bigint;
@@ -181,15 +181,15 @@ export interface ReplayDeadLettersResponse {
 
 /** Which period. */
 export interface GetAuditRequest {
-  /** Messages accepted at this time or later; an hour before `to` if not said. */
+  /** Messages accepted at this time or later; by default an hour before `to`. */
   from:
     | Date
     | undefined;
-  /** Messages accepted before this time; now if not said. */
+  /** Messages accepted before this time; by default now. */
   to: Date | undefined;
 }
 
-/** How much of something there is, by what became of it. */
+/** Numbers by status. */
 export interface Balance {
   /** All of it. */
   accepted: bigint;
@@ -205,11 +205,11 @@ export interface Balance {
 export interface SeqGap {
   /** UUID. */
   conversationId: string;
-  /** The first position that was looked at. */
+  /** The first position of the range. */
   fromSeq: bigint;
-  /** The last one; the last that was given out, if that is greater than what is there. */
+  /** The last position of the range; the last one that was assigned, if its message is missing. */
   toSeq: bigint;
-  /** How many positions between these have no message. */
+  /** How many positions in the range have no message. */
   missing: bigint;
 }
 
@@ -225,19 +225,19 @@ export interface OpenMessage {
   ageMs: bigint;
 }
 
-/** How far a group is behind. */
+/** The lag of a consumer group. */
 export interface TopicLag {
   /** The topic. */
   topic: string;
   /** The group. */
   group: string;
-  /** Events that it has not handled, on all partitions. */
+  /** Events that it has not handled yet, on all partitions. */
   events: bigint;
   /** The same for each partition. */
   partitions: PartitionLag[];
 }
 
-/** How far a group is behind on one partition. */
+/** The lag of a consumer group on one partition. */
 export interface PartitionLag {
   /** Number of the partition. */
   partition: number;
@@ -245,20 +245,20 @@ export interface PartitionLag {
   events: bigint;
 }
 
-/** The books. */
+/** The result of the audit. */
 export interface GetAuditResponse {
-  /** The period, from here on. */
+  /** The beginning of the period. */
   from:
     | Date
     | undefined;
-  /** The end of what these books are for, exclusive: that of the period, or the same as `next`. */
+  /** The end of the audited part, exclusive: that of the period, or `next`. */
   to:
     | Date
     | undefined;
   /**
-   * Whether the books balance: accepted = delivered + failed + in flight, for messages and for deliveries; each message has
-   * the deliveries that it was accepted with, a status that goes with theirs, and a history that ends in it; no position is
-   * missing; nothing is overdue.
+   * Whether everything is accounted for: accepted = delivered + failed + in flight, for messages and for deliveries; each message has the
+   * deliveries that it was accepted with, a status that agrees with theirs, and a history that ends in it; no position is missing; nothing
+   * is overdue.
    */
   balanced: boolean;
   /** Messages accepted in the period. */
@@ -269,41 +269,38 @@ export interface GetAuditResponse {
   deliveries:
     | Balance
     | undefined;
-  /** Messages whose deliveries or history don't go with them; 20 at most. */
+  /** Messages that contradict their deliveries or history; 20 at most. */
   mismatched: string[];
-  /** How many of these there are. */
+  /** The total number of these. */
   mismatchedTotal: bigint;
   /** Messages in flight that should have ended by now. */
   overdue: bigint;
-  /** Gaps in the positions of conversations with messages in the period; 20 at most. Of one conversation there may be several. */
+  /** Gaps in the positions of conversations with messages in the period; 20 at most. One conversation may have several. */
   gaps: SeqGap[];
-  /** How many of these there are. */
+  /** The total number of these. */
   gapsTotal: bigint;
   /** The message of the period that has been in flight for longest. */
   oldestInFlight:
     | OpenMessage
     | undefined;
-  /** Events that were not brought to the bus so far, whatever the period. */
+  /** Events that are not published on the bus yet, regardless of the period. */
   outboxEvents: bigint;
   /** How long the oldest of these has been waiting, in milliseconds. */
   outboxAgeMs: bigint;
-  /** Dead letters that wait, whatever the period. */
+  /** Dead letters that wait, regardless of the period. */
   deadLettersWaiting: bigint;
   /**
-   * How far each group is behind on its topic at present. It is asked of the bus, so it is not of the same moment as the
-   * books; empty while the bus can't be asked.
+   * The current lag of each consumer group. It comes from the bus, so not from the same snapshot as the rest; empty while the bus is
+   * unavailable.
    */
   lag: TopicLag[];
-  /** Whether the bus could be asked. */
+  /** Whether `lag` is known. */
   lagKnown: boolean;
-  /** Up to when messages were looked at, if that is not the whole period: the `from` to go on with. Null if it is. */
+  /** If only a part of the period was read, the `from` of the next call. Null if all of it was. */
   next:
     | Date
     | undefined;
-  /**
-   * Messages accepted before this were removed at the end of the time that they are kept, and are in no books. Null if none was so
-   * far.
-   */
+  /** Messages accepted before this were removed at the end of their retention, and are not audited. Null if none were. */
   removedBefore: Date | undefined;
 }
 
@@ -1996,10 +1993,10 @@ export const GetAuditResponse: MessageFns<GetAuditResponse> = {
   },
 };
 
-/** What administrators need to see of the hub, and to mend in it. */
+/** Operations for administrators: dead letters and the audit. */
 export type OperationsServiceService = typeof OperationsServiceService;
 export const OperationsServiceService = {
-  /** The events that could not be handled and were given up, oldest first. */
+  /** Lists dead letters: events that could not be handled, oldest first. */
   listDeadLetters: {
     path: "/chat4all.message.v1.OperationsService/ListDeadLetters" as const,
     requestStream: false as const,
@@ -2011,7 +2008,7 @@ export const OperationsServiceService = {
       Buffer.from(ListDeadLettersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListDeadLettersResponse => ListDeadLettersResponse.decode(value),
   },
-  /** One of them with what the event says, the content of its message included. */
+  /** Returns a dead letter with the value of its event, including the content of the message. */
   getDeadLetter: {
     path: "/chat4all.message.v1.OperationsService/GetDeadLetter" as const,
     requestStream: false as const,
@@ -2023,15 +2020,13 @@ export const OperationsServiceService = {
     responseDeserialize: (value: Buffer): GetDeadLetterResponse => GetDeadLetterResponse.decode(value),
   },
   /**
-   * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
-   * the filters.
+   * Replays dead letters, once their cause is gone: those with the given ids, or all that wait and match the filters.
    *
-   * Of a message that has failed, the failed deliveries that the dead letters are about begin anew, with a new deadline;
-   * what was delivered is not sent again. A replayed message comes later than its neighbours in the conversation. An event
-   * that belongs to no known message is published once more as it was. While its message is still open a dead letter is
-   * left as it is, unless it is a report: that is published again.
+   * For a failed message, the failed deliveries that the dead letters are about begin again, with a new deadline; deliveries that succeeded
+   * are not repeated. A replayed message arrives later than its neighbours in the conversation. An event of an unknown message is published
+   * again unchanged. A dead letter of a message that is still open is left as it is, unless it is a report, which is published again.
    *
-   * May be repeated, and at once: what is being replayed is open, and is left alone.
+   * May be repeated, also concurrently: a message that is being replayed is open, so it is left alone.
    */
   replayDeadLetters: {
     path: "/chat4all.message.v1.OperationsService/ReplayDeadLetters" as const,
@@ -2045,11 +2040,11 @@ export const OperationsServiceService = {
     responseDeserialize: (value: Buffer): ReplayDeadLettersResponse => ReplayDeadLettersResponse.decode(value),
   },
   /**
-   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   * Audits the messages that were accepted in a period: whether each is accounted for, and what is waiting now.
    *
-   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
-   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
-   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
+   * A long period is read in parts of some thousand messages, each from one snapshot. An answer covers as much of the period as can be read
+   * within 8 s. If that is not all of it, `next` is set: call again with it as `from` and the same `to`, until there is no `next`. The
+   * period balances if all answers do, and their numbers add up to its own.
    */
   getAudit: {
     path: "/chat4all.message.v1.OperationsService/GetAudit" as const,
@@ -2063,34 +2058,32 @@ export const OperationsServiceService = {
 } as const;
 
 export interface OperationsServiceServer extends UntypedServiceImplementation {
-  /** The events that could not be handled and were given up, oldest first. */
+  /** Lists dead letters: events that could not be handled, oldest first. */
   listDeadLetters: handleUnaryCall<ListDeadLettersRequest, ListDeadLettersResponse>;
-  /** One of them with what the event says, the content of its message included. */
+  /** Returns a dead letter with the value of its event, including the content of the message. */
   getDeadLetter: handleUnaryCall<GetDeadLetterRequest, GetDeadLetterResponse>;
   /**
-   * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
-   * the filters.
+   * Replays dead letters, once their cause is gone: those with the given ids, or all that wait and match the filters.
    *
-   * Of a message that has failed, the failed deliveries that the dead letters are about begin anew, with a new deadline;
-   * what was delivered is not sent again. A replayed message comes later than its neighbours in the conversation. An event
-   * that belongs to no known message is published once more as it was. While its message is still open a dead letter is
-   * left as it is, unless it is a report: that is published again.
+   * For a failed message, the failed deliveries that the dead letters are about begin again, with a new deadline; deliveries that succeeded
+   * are not repeated. A replayed message arrives later than its neighbours in the conversation. An event of an unknown message is published
+   * again unchanged. A dead letter of a message that is still open is left as it is, unless it is a report, which is published again.
    *
-   * May be repeated, and at once: what is being replayed is open, and is left alone.
+   * May be repeated, also concurrently: a message that is being replayed is open, so it is left alone.
    */
   replayDeadLetters: handleUnaryCall<ReplayDeadLettersRequest, ReplayDeadLettersResponse>;
   /**
-   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   * Audits the messages that were accepted in a period: whether each is accounted for, and what is waiting now.
    *
-   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
-   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
-   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
+   * A long period is read in parts of some thousand messages, each from one snapshot. An answer covers as much of the period as can be read
+   * within 8 s. If that is not all of it, `next` is set: call again with it as `from` and the same `to`, until there is no `next`. The
+   * period balances if all answers do, and their numbers add up to its own.
    */
   getAudit: handleUnaryCall<GetAuditRequest, GetAuditResponse>;
 }
 
 export interface OperationsServiceClient extends Client {
-  /** The events that could not be handled and were given up, oldest first. */
+  /** Lists dead letters: events that could not be handled, oldest first. */
   listDeadLetters(
     request: ListDeadLettersRequest,
     callback: (error: ServiceError | null, response: ListDeadLettersResponse) => void,
@@ -2106,7 +2099,7 @@ export interface OperationsServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListDeadLettersResponse) => void,
   ): ClientUnaryCall;
-  /** One of them with what the event says, the content of its message included. */
+  /** Returns a dead letter with the value of its event, including the content of the message. */
   getDeadLetter(
     request: GetDeadLetterRequest,
     callback: (error: ServiceError | null, response: GetDeadLetterResponse) => void,
@@ -2123,15 +2116,13 @@ export interface OperationsServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetDeadLetterResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
-   * the filters.
+   * Replays dead letters, once their cause is gone: those with the given ids, or all that wait and match the filters.
    *
-   * Of a message that has failed, the failed deliveries that the dead letters are about begin anew, with a new deadline;
-   * what was delivered is not sent again. A replayed message comes later than its neighbours in the conversation. An event
-   * that belongs to no known message is published once more as it was. While its message is still open a dead letter is
-   * left as it is, unless it is a report: that is published again.
+   * For a failed message, the failed deliveries that the dead letters are about begin again, with a new deadline; deliveries that succeeded
+   * are not repeated. A replayed message arrives later than its neighbours in the conversation. An event of an unknown message is published
+   * again unchanged. A dead letter of a message that is still open is left as it is, unless it is a report, which is published again.
    *
-   * May be repeated, and at once: what is being replayed is open, and is left alone.
+   * May be repeated, also concurrently: a message that is being replayed is open, so it is left alone.
    */
   replayDeadLetters(
     request: ReplayDeadLettersRequest,
@@ -2149,11 +2140,11 @@ export interface OperationsServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReplayDeadLettersResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   * Audits the messages that were accepted in a period: whether each is accounted for, and what is waiting now.
    *
-   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
-   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
-   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
+   * A long period is read in parts of some thousand messages, each from one snapshot. An answer covers as much of the period as can be read
+   * within 8 s. If that is not all of it, `next` is set: call again with it as `from` and the same `to`, until there is no `next`. The
+   * period balances if all answers do, and their numbers add up to its own.
    */
   getAudit(
     request: GetAuditRequest,

@@ -9,11 +9,11 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 
 /** Which part of a list an answer has. */
 export interface Pagination {
-  /** How many were passed over. */
+  /** The offset that was applied. */
   offset: number;
-  /** How many there may be in the answer. */
+  /** The limit that was applied. */
   limit: number;
-  /** How many there are in all. */
+  /** The total number. */
   total: bigint;
 }
 

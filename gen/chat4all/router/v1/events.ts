@@ -10,8 +10,8 @@ import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Payload, Priority } from "../../message/v1/message.ts";
 
 /**
- * From the router: deliver this message to these people over that channel. Each of them is one
- * delivery; the content travels once for all of them.
+ * From the router: deliver this message to these recipients over that channel. Each of them is one delivery; the content is sent once for
+ * all of them.
  */
 export interface DeliveryRequested {
   /** UUID of the message. With recipient and channel it identifies a delivery. */
@@ -33,13 +33,13 @@ export interface DeliveryRequested {
   payload:
     | Payload
     | undefined;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
-  /** The moment after which the delivery may not begin any more. */
+  /** No delivery attempt may begin after this time. */
   deliverBy:
     | Date
     | undefined;
-  /** How often the message was replayed: what failed in an earlier round is tried again, what was delivered is not. */
+  /** The round: how often the message was replayed. What failed in an earlier round is tried again, what was delivered is not. */
   replay: number;
   /**
    * User ids of the recipients, 100 at most, each once. The idempotency key of each delivery is made from the event's id and

@@ -36,7 +36,7 @@ export interface RoutedDelivery {
   topic: string;
 }
 
-/** What was decided for a message. */
+/** The decision for a message. */
 export interface GetRouteResponse {
   /** UUID of the message. */
   messageId: string;
@@ -289,12 +289,12 @@ export const GetRouteResponse: MessageFns<GetRouteResponse> = {
   },
 };
 
-/** Tells what the router did with a message. Its work itself comes over the bus. */
+/** Reports routing decisions. Messages themselves come over the bus. */
 export type RouterServiceService = typeof RouterServiceService;
 export const RouterServiceService = {
   /**
-   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
-   * its first decision.
+   * Returns the routing decision for a message, for administrators: where its copies went, or why it was not routed. A replayed message
+   * keeps its first decision.
    */
   getRoute: {
     path: "/chat4all.router.v1.RouterService/GetRoute" as const,
@@ -309,16 +309,16 @@ export const RouterServiceService = {
 
 export interface RouterServiceServer extends UntypedServiceImplementation {
   /**
-   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
-   * its first decision.
+   * Returns the routing decision for a message, for administrators: where its copies went, or why it was not routed. A replayed message
+   * keeps its first decision.
    */
   getRoute: handleUnaryCall<GetRouteRequest, GetRouteResponse>;
 }
 
 export interface RouterServiceClient extends Client {
   /**
-   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
-   * its first decision.
+   * Returns the routing decision for a message, for administrators: where its copies went, or why it was not routed. A replayed message
+   * keeps its first decision.
    */
   getRoute(
     request: GetRouteRequest,

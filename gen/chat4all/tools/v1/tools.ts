@@ -25,13 +25,13 @@ import { Pagination } from "../../paging/v1/paging.ts";
 
 /** How an invocation ended. */
 export const ResponseStatus = {
-  /** RESPONSE_STATUS_UNSPECIFIED - Not said. */
+  /** RESPONSE_STATUS_UNSPECIFIED - Unspecified. */
   RESPONSE_STATUS_UNSPECIFIED: 0,
   /** RESPONSE_STATUS_SUCCESS - With an answer. */
   RESPONSE_STATUS_SUCCESS: 1,
   /** RESPONSE_STATUS_ERROR - With a failure of the tool, or of this service while it ran. */
   RESPONSE_STATUS_ERROR: 2,
-  /** RESPONSE_STATUS_TIMEOUT - Without an answer in time. */
+  /** RESPONSE_STATUS_TIMEOUT - With a timeout. */
   RESPONSE_STATUS_TIMEOUT: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -48,13 +48,13 @@ export namespace ResponseStatus {
 
 /** Whether a subscription can be used. */
 export const SubscriptionStatus = {
-  /** SUBSCRIPTION_STATUS_UNSPECIFIED - Not said. */
+  /** SUBSCRIPTION_STATUS_UNSPECIFIED - Unspecified. */
   SUBSCRIPTION_STATUS_UNSPECIFIED: 0,
-  /** SUBSCRIPTION_STATUS_ACTIVE - It can, and renews itself. */
+  /** SUBSCRIPTION_STATUS_ACTIVE - It can be used, and renews itself. */
   SUBSCRIPTION_STATUS_ACTIVE: 1,
-  /** SUBSCRIPTION_STATUS_CANCELLED - It can until `expires_at`. */
+  /** SUBSCRIPTION_STATUS_CANCELLED - It can be used until `expires_at`. */
   SUBSCRIPTION_STATUS_CANCELLED: 2,
-  /** SUBSCRIPTION_STATUS_EXPIRED - It can't. */
+  /** SUBSCRIPTION_STATUS_EXPIRED - It can't be used any more. */
   SUBSCRIPTION_STATUS_EXPIRED: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -71,7 +71,7 @@ export namespace SubscriptionStatus {
 
 /** The names of the plans. */
 export const PlanName = {
-  /** PLAN_NAME_UNSPECIFIED - Not said. */
+  /** PLAN_NAME_UNSPECIFIED - Unspecified. */
   PLAN_NAME_UNSPECIFIED: 0,
   /** PLAN_NAME_FREE - To try it. */
   PLAN_NAME_FREE: 1,
@@ -104,11 +104,11 @@ export interface ToolSummary {
 
 /** Which tools to list. */
 export interface ListToolsRequest {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -116,11 +116,11 @@ export interface ListToolsRequest {
 export interface ListToolsResponse {
   /** The page. */
   tools: ToolSummary[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Pagination | undefined;
 }
 
-/** A tool, as its users see it: not where it is. */
+/** A tool, as its users see it: without its endpoint. */
 export interface Tool {
   /** UUID. */
   id: string;
@@ -150,37 +150,37 @@ export interface GetToolResponse {
 export interface InvokeToolRequest {
   /** UUID of the tool. */
   toolId: string;
-  /** What the tool is sent, as it is. */
+  /** The input, which is sent to the tool unchanged. */
   input: { [key: string]: any } | undefined;
 }
 
-/** What the tool made of it. */
+/** The tool's answer. */
 export interface InvokeToolResponse {
   /** Id of the request, as in the caller's usage. */
   requestId: string;
-  /** What the tool answered: an object as it is, anything else as `{"result": …}`. */
+  /** The tool's answer: an object unchanged, anything else as `{"result": …}`. */
   output:
     | { [key: string]: any }
     | undefined;
-  /** What it cost. */
+  /** The tokens that it used. */
   tokensUsed: bigint;
-  /** Milliseconds that it took, all tries together. */
+  /** The duration in milliseconds, with all attempts. */
   durationMs: bigint;
 }
 
 /** Which invocations to list. */
 export interface ListUsageRequest {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   startDate: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   endDate: string;
   /** Only those of this tool. */
   toolId: string;
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
 }
 
@@ -190,19 +190,19 @@ export interface UsageRecord {
   id: string;
   /** UUID of the tool. */
   toolId: string;
-  /** Name of the tool, as it was called last. */
+  /** The last name of the tool. */
   toolName: string;
   /** When it began. */
   timestamp:
     | Date
     | undefined;
-  /** What it cost; 0 if it failed. */
+  /** The tokens that it used; 0 if it failed. */
   tokensUsed: bigint;
   /** How it ended. */
   responseStatus: ResponseStatus;
-  /** Milliseconds that it took, all tries together. */
+  /** The duration in milliseconds, with all attempts. */
   durationMs: bigint;
-  /** Id of its request: the one to look for in the logs. */
+  /** Its request id, as in the logs. */
   requestId: string;
 }
 
@@ -210,15 +210,15 @@ export interface UsageRecord {
 export interface ListUsageResponse {
   /** The page. */
   usage: UsageRecord[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Pagination | undefined;
 }
 
-/** Of which days. */
+/** The days to sum up. */
 export interface GetUsageSummaryRequest {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   startDate: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   endDate: string;
 }
 
@@ -226,9 +226,9 @@ export interface GetUsageSummaryRequest {
 export interface ToolUsage {
   /** UUID of the tool. */
   toolId: string;
-  /** Name of the tool, as it was called last. */
+  /** The last name of the tool. */
   toolName: string;
-  /** What it cost in all. */
+  /** The tokens used in total. */
   tokensUsed: bigint;
   /** How often it was invoked. */
   invocationCount: bigint;
@@ -238,7 +238,7 @@ export interface ToolUsage {
 export interface DayUsage {
   /** The day, in UTC (`2026-11-29`). */
   date: string;
-  /** What it cost in all. */
+  /** The tokens used in total. */
   tokensUsed: bigint;
   /** How many invocations there were. */
   invocationCount: bigint;
@@ -246,13 +246,13 @@ export interface DayUsage {
 
 /** The sums. */
 export interface GetUsageSummaryResponse {
-  /** What all of it cost. */
+  /** The tokens used in total. */
   totalTokens: bigint;
   /** How many invocations there were. */
   totalInvocations: bigint;
-  /** By tool, the dearest first. */
+  /** By tool, the most expensive first. */
   byTool: ToolUsage[];
-  /** By day, the first one first; days without any are left out. */
+  /** By day, in order; days without invocations are left out. */
   byDay: DayUsage[];
 }
 
@@ -264,11 +264,11 @@ export interface Plan {
   tokenLimit: bigint;
   /** What a month costs. */
   priceMonthly: number;
-  /** What it offers, for people. */
+  /** Its features, for people. */
   features: string[];
 }
 
-/** Nothing: all plans. */
+/** No fields: all plans are listed. */
 export interface ListPlansRequest {
 }
 
@@ -304,7 +304,7 @@ export interface Subscription {
   expiresAt: Date | undefined;
 }
 
-/** Nothing: the credentials say whose. */
+/** No fields: the credentials identify the caller. */
 export interface GetSubscriptionRequest {
 }
 
@@ -326,7 +326,7 @@ export interface SubscribeResponse {
   subscription: Subscription | undefined;
 }
 
-/** Nothing: the credentials say whose. */
+/** No fields: the credentials identify the caller. */
 export interface CancelSubscriptionRequest {
 }
 
@@ -350,17 +350,17 @@ export interface ManagedTool {
   createdAt:
     | Date
     | undefined;
-  /** Where it is asked. */
+  /** Its endpoint. */
   apiEndpoint: string;
 }
 
 /** The tool to add. */
 export interface CreateToolRequest {
-  /** Unique name in whatever letter case: 1 to 100 characters, without the spaces around them. */
+  /** Name, unique regardless of letter case: 1 to 100 characters, not counting spaces around it. */
   name: string;
   /** What it does: 1 to 4,000 characters. */
   description: string;
-  /** Where it is asked, with a POST: an http or https URL of at most 500 characters, whose host is reachable from everywhere. */
+  /** Its endpoint, which is called with POST: an http or https URL of at most 500 characters with a publicly reachable host. */
   apiEndpoint: string;
 }
 
@@ -372,13 +372,13 @@ export interface CreateToolResponse {
 
 /** Which tools to list. */
 export interface ListAllToolsRequest {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit:
     | number
     | undefined;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset: number;
-  /** Only active ones, or only inactive ones; all if not said. */
+  /** Only active ones, or only inactive ones; all by default. */
   isActive: boolean | undefined;
 }
 
@@ -386,7 +386,7 @@ export interface ListAllToolsRequest {
 export interface ListAllToolsResponse {
   /** The page. */
   tools: ManagedTool[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Pagination | undefined;
 }
 
@@ -394,19 +394,19 @@ export interface ListAllToolsResponse {
 export interface UpdateToolRequest {
   /** UUID of the tool. */
   toolId: string;
-  /** The new name; not set, it stays. */
+  /** The new name; unchanged if not set. */
   name?:
     | string
     | undefined;
-  /** The new description; not set, it stays. */
+  /** The new description; unchanged if not set. */
   description?:
     | string
     | undefined;
-  /** The new endpoint; not set, it stays. */
+  /** The new endpoint; unchanged if not set. */
   apiEndpoint?:
     | string
     | undefined;
-  /** Whether it can be invoked; not set, that stays. */
+  /** Whether it can be invoked; unchanged if not set. */
   isActive?: boolean | undefined;
 }
 
@@ -422,15 +422,15 @@ export interface DeleteToolRequest {
   toolId: string;
 }
 
-/** Nothing: it is gone. */
+/** No fields: the tool is deleted. */
 export interface DeleteToolResponse {
 }
 
-/** Of which days. */
+/** The days to sum up. */
 export interface GetUsageStatsRequest {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   startDate: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   endDate: string;
 }
 
@@ -438,7 +438,7 @@ export interface GetUsageStatsRequest {
 export interface PlanUsage {
   /** The plan. */
   plan: PlanName;
-  /** How many have it now, so that it can be used. */
+  /** How many users have a usable subscription to it now. */
   userCount: bigint;
   /** What they used in those days. */
   tokensUsed: bigint;
@@ -446,31 +446,31 @@ export interface PlanUsage {
 
 /** What all users have used. */
 export interface GetUsageStatsResponse {
-  /** How many users there are, whatever the days. */
+  /** The number of users, regardless of the days. */
   totalUsers: bigint;
   /** How many invocations there were. */
   totalInvocations: bigint;
-  /** What all of it cost. */
+  /** The tokens used in total. */
   totalTokens: bigint;
   /** By plan: free, pro, enterprise. */
   byPlan: PlanUsage[];
-  /** By tool, the dearest first. */
+  /** By tool, the most expensive first. */
   byTool: ToolUsage[];
 }
 
-/** Whose tokens to set aside. */
+/** The tokens to reserve. */
 export interface ReserveTokensRequest {
   /** UUID of the user. */
   userId: string;
-  /** Id of the request that the work is for: the one to look for in the logs. */
+  /** Request id of the work, as in the logs. */
   requestId: string;
   /** Seconds that the work may take. */
   seconds: number;
 }
 
-/** What was set aside. */
+/** The reservation. */
 export interface ReserveTokensResponse {
-  /** UUID of the reservation: the usage has it, too. */
+  /** UUID of the reservation, which the usage record keeps. */
   reservationId: string;
 }
 
@@ -480,15 +480,15 @@ export interface SettleTokensRequest {
   reservationId: string;
   /** UUID of the user. */
   userId: string;
-  /** How it ended; not said if it never began: then it leaves no trace. */
+  /** How it ended; unspecified if it never began: then no usage is recorded. */
   status: ResponseStatus;
-  /** What it cost. */
+  /** The tokens that it used. */
   tokens: bigint;
-  /** Milliseconds that it took. */
+  /** The duration in milliseconds. */
   durationMs: number;
 }
 
-/** Nothing: it is counted. */
+/** No fields: the usage is recorded. */
 export interface SettleTokensResponse {
 }
 
@@ -3694,8 +3694,8 @@ export const ToolServiceService = {
     responseDeserialize: (value: Buffer): GetToolResponse => GetToolResponse.decode(value),
   },
   /**
-   * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
-   * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
+   * Invokes a tool. The tokens that it uses are counted against the caller's subscription, even if the caller doesn't wait for the answer.
+   * A failed call costs nothing, and one that is refused before the tool is called isn't listed in the usage.
    */
   invokeTool: {
     path: "/chat4all.tools.v1.ToolService/InvokeTool" as const,
@@ -3714,8 +3714,8 @@ export interface ToolServiceServer extends UntypedServiceImplementation {
   /** One active tool. */
   getTool: handleUnaryCall<GetToolRequest, GetToolResponse>;
   /**
-   * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
-   * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
+   * Invokes a tool. The tokens that it uses are counted against the caller's subscription, even if the caller doesn't wait for the answer.
+   * A failed call costs nothing, and one that is refused before the tool is called isn't listed in the usage.
    */
   invokeTool: handleUnaryCall<InvokeToolRequest, InvokeToolResponse>;
 }
@@ -3754,8 +3754,8 @@ export interface ToolServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetToolResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
-   * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
+   * Invokes a tool. The tokens that it uses are counted against the caller's subscription, even if the caller doesn't wait for the answer.
+   * A failed call costs nothing, and one that is refused before the tool is called isn't listed in the usage.
    */
   invokeTool(
     request: InvokeToolRequest,
@@ -3783,7 +3783,7 @@ export const ToolServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** What the caller has used. */
+/** The caller's usage. */
 export type UsageServiceService = typeof UsageServiceService;
 export const UsageServiceService = {
   /** The caller's invocations, newest first. */
@@ -3796,7 +3796,7 @@ export const UsageServiceService = {
     responseSerialize: (value: ListUsageResponse): Buffer => Buffer.from(ListUsageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListUsageResponse => ListUsageResponse.decode(value),
   },
-  /** The sums of them, by tool and by day. */
+  /** Sums up the caller's invocations, by tool and by day. */
   getUsageSummary: {
     path: "/chat4all.tools.v1.UsageService/GetUsageSummary" as const,
     requestStream: false as const,
@@ -3813,7 +3813,7 @@ export const UsageServiceService = {
 export interface UsageServiceServer extends UntypedServiceImplementation {
   /** The caller's invocations, newest first. */
   listUsage: handleUnaryCall<ListUsageRequest, ListUsageResponse>;
-  /** The sums of them, by tool and by day. */
+  /** Sums up the caller's invocations, by tool and by day. */
   getUsageSummary: handleUnaryCall<GetUsageSummaryRequest, GetUsageSummaryResponse>;
 }
 
@@ -3834,7 +3834,7 @@ export interface UsageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListUsageResponse) => void,
   ): ClientUnaryCall;
-  /** The sums of them, by tool and by day. */
+  /** Sums up the caller's invocations, by tool and by day. */
   getUsageSummary(
     request: GetUsageSummaryRequest,
     callback: (error: ServiceError | null, response: GetUsageSummaryResponse) => void,
@@ -3861,7 +3861,7 @@ export const UsageServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** Plans, and what the caller is subscribed to. */
+/** Plans and the caller's subscription. */
 export type SubscriptionServiceService = typeof SubscriptionServiceService;
 export const SubscriptionServiceService = {
   /** The plans, the smallest first. */
@@ -3874,7 +3874,7 @@ export const SubscriptionServiceService = {
     responseSerialize: (value: ListPlansResponse): Buffer => Buffer.from(ListPlansResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListPlansResponse => ListPlansResponse.decode(value),
   },
-  /** The caller's subscription, also one that is cancelled or has expired. */
+  /** Returns the caller's subscription, also if it is cancelled or has expired. */
   getSubscription: {
     path: "/chat4all.tools.v1.SubscriptionService/GetSubscription" as const,
     requestStream: false as const,
@@ -3887,8 +3887,8 @@ export const SubscriptionServiceService = {
     responseDeserialize: (value: Buffer): GetSubscriptionResponse => GetSubscriptionResponse.decode(value),
   },
   /**
-   * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
-   * The plan that is active already changes nothing.
+   * Subscribes the caller to a plan, changes the plan, or revokes a cancellation. It takes effect at once, and the tokens used in the
+   * period stay counted. No effect if the plan is active already.
    */
   subscribe: {
     path: "/chat4all.tools.v1.SubscriptionService/Subscribe" as const,
@@ -3916,11 +3916,11 @@ export const SubscriptionServiceService = {
 export interface SubscriptionServiceServer extends UntypedServiceImplementation {
   /** The plans, the smallest first. */
   listPlans: handleUnaryCall<ListPlansRequest, ListPlansResponse>;
-  /** The caller's subscription, also one that is cancelled or has expired. */
+  /** Returns the caller's subscription, also if it is cancelled or has expired. */
   getSubscription: handleUnaryCall<GetSubscriptionRequest, GetSubscriptionResponse>;
   /**
-   * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
-   * The plan that is active already changes nothing.
+   * Subscribes the caller to a plan, changes the plan, or revokes a cancellation. It takes effect at once, and the tokens used in the
+   * period stay counted. No effect if the plan is active already.
    */
   subscribe: handleUnaryCall<SubscribeRequest, SubscribeResponse>;
   /** Cancels the caller's subscription: it can be used until its period ends. May be repeated. */
@@ -3944,7 +3944,7 @@ export interface SubscriptionServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListPlansResponse) => void,
   ): ClientUnaryCall;
-  /** The caller's subscription, also one that is cancelled or has expired. */
+  /** Returns the caller's subscription, also if it is cancelled or has expired. */
   getSubscription(
     request: GetSubscriptionRequest,
     callback: (error: ServiceError | null, response: GetSubscriptionResponse) => void,
@@ -3961,8 +3961,8 @@ export interface SubscriptionServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetSubscriptionResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
-   * The plan that is active already changes nothing.
+   * Subscribes the caller to a plan, changes the plan, or revokes a cancellation. It takes effect at once, and the tokens used in the
+   * period stay counted. No effect if the plan is active already.
    */
   subscribe(
     request: SubscribeRequest,
@@ -4006,7 +4006,7 @@ export const SubscriptionServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** The tools as administrators see them, and what all users use. */
+/** The tools, and the usage of all users, for administrators. */
 export type ToolAdminServiceService = typeof ToolAdminServiceService;
 export const ToolAdminServiceService = {
   /** Adds a tool. */
@@ -4040,7 +4040,7 @@ export const ToolAdminServiceService = {
     responseSerialize: (value: UpdateToolResponse): Buffer => Buffer.from(UpdateToolResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateToolResponse => UpdateToolResponse.decode(value),
   },
-  /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
+  /** Deletes a tool. Its usage keeps the tool's name, which another tool may then have. */
   deleteTool: {
     path: "/chat4all.tools.v1.ToolAdminService/DeleteTool" as const,
     requestStream: false as const,
@@ -4050,7 +4050,7 @@ export const ToolAdminServiceService = {
     responseSerialize: (value: DeleteToolResponse): Buffer => Buffer.from(DeleteToolResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteToolResponse => DeleteToolResponse.decode(value),
   },
-  /** What all users have used, by plan and by tool. */
+  /** Sums up the usage of all users, by plan and by tool. */
   getUsageStats: {
     path: "/chat4all.tools.v1.ToolAdminService/GetUsageStats" as const,
     requestStream: false as const,
@@ -4070,9 +4070,9 @@ export interface ToolAdminServiceServer extends UntypedServiceImplementation {
   listAllTools: handleUnaryCall<ListAllToolsRequest, ListAllToolsResponse>;
   /** Changes a tool. */
   updateTool: handleUnaryCall<UpdateToolRequest, UpdateToolResponse>;
-  /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
+  /** Deletes a tool. Its usage keeps the tool's name, which another tool may then have. */
   deleteTool: handleUnaryCall<DeleteToolRequest, DeleteToolResponse>;
-  /** What all users have used, by plan and by tool. */
+  /** Sums up the usage of all users, by plan and by tool. */
   getUsageStats: handleUnaryCall<GetUsageStatsRequest, GetUsageStatsResponse>;
 }
 
@@ -4125,7 +4125,7 @@ export interface ToolAdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateToolResponse) => void,
   ): ClientUnaryCall;
-  /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
+  /** Deletes a tool. Its usage keeps the tool's name, which another tool may then have. */
   deleteTool(
     request: DeleteToolRequest,
     callback: (error: ServiceError | null, response: DeleteToolResponse) => void,
@@ -4141,7 +4141,7 @@ export interface ToolAdminServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteToolResponse) => void,
   ): ClientUnaryCall;
-  /** What all users have used, by plan and by tool. */
+  /** Sums up the usage of all users, by plan and by tool. */
   getUsageStats(
     request: GetUsageStatsRequest,
     callback: (error: ServiceError | null, response: GetUsageStatsResponse) => void,
@@ -4168,10 +4168,10 @@ export const ToolAdminServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
-/** For services of the mesh whose own work counts as a tool's: each has one, by its name, which nobody can invoke. */
+/** Metering for other services, whose work is counted like a tool's: under a tool with the service's name, which can't be invoked. */
 export type MeteringServiceService = typeof MeteringServiceService;
 export const MeteringServiceService = {
-  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  /** Reserves tokens of a user before work begins. While other work of the user has reserved all that are left, it waits. */
   reserveTokens: {
     path: "/chat4all.tools.v1.MeteringService/ReserveTokens" as const,
     requestStream: false as const,
@@ -4183,8 +4183,8 @@ export const MeteringServiceService = {
     responseDeserialize: (value: Buffer): ReserveTokensResponse => ReserveTokensResponse.decode(value),
   },
   /**
-   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
-   * costs nothing.
+   * Replaces a reservation by the tokens that were used. Work that isn't settled before its reservation expires has failed, and costs
+   * nothing.
    */
   settleTokens: {
     path: "/chat4all.tools.v1.MeteringService/SettleTokens" as const,
@@ -4199,17 +4199,17 @@ export const MeteringServiceService = {
 } as const;
 
 export interface MeteringServiceServer extends UntypedServiceImplementation {
-  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  /** Reserves tokens of a user before work begins. While other work of the user has reserved all that are left, it waits. */
   reserveTokens: handleUnaryCall<ReserveTokensRequest, ReserveTokensResponse>;
   /**
-   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
-   * costs nothing.
+   * Replaces a reservation by the tokens that were used. Work that isn't settled before its reservation expires has failed, and costs
+   * nothing.
    */
   settleTokens: handleUnaryCall<SettleTokensRequest, SettleTokensResponse>;
 }
 
 export interface MeteringServiceClient extends Client {
-  /** Sets tokens of a user aside, before work begins. While other work of the user has reserved all that are left, it waits for that. */
+  /** Reserves tokens of a user before work begins. While other work of the user has reserved all that are left, it waits. */
   reserveTokens(
     request: ReserveTokensRequest,
     callback: (error: ServiceError | null, response: ReserveTokensResponse) => void,
@@ -4226,8 +4226,8 @@ export interface MeteringServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReserveTokensResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Puts what the work has used in the place of its reservation. Work that isn't settled before its reservation expires has failed, and
-   * costs nothing.
+   * Replaces a reservation by the tokens that were used. Work that isn't settled before its reservation expires has failed, and costs
+   * nothing.
    */
   settleTokens(
     request: SettleTokensRequest,

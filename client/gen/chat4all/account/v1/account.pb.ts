@@ -4,55 +4,52 @@ import type * as Chat4allPagingV1Paging from '../../paging/v1/paging.pb.ts';
 import type * as wire from '../../../../wire.ts';
 import type * as codes from '../../../codes.ts';
 
-/** What somebody may do. */
+/** A user's role. */
 export const Role = {
-  /** Use the place. */
+  /** May use the hub. */
   ROLE_USER: 'user',
-  /** Run it, too. */
+  /** May also administer it. */
   ROLE_ADMIN: 'admin',
 } as const;
 export type Role = (typeof Role)[keyof typeof Role];
 
-/** Whether somebody may do anything. */
+/** The status of a user. */
 export const UserStatus = {
-  /** As the role says. */
+  /** Has the rights of the role. */
   USER_STATUS_ACTIVE: 'active',
-  /** No: logins, tokens and API keys are refused. */
+  /** Has no rights: logins, tokens and API keys are refused. */
   USER_STATUS_DISABLED: 'disabled',
 } as const;
 export type UserStatus = (typeof UserStatus)[keyof typeof UserStatus];
 
-/** Somebody's account, as they see it themselves. */
+/** An account, as its owner sees it. */
 export type Account = {
   /** UUID. */
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Where they can be written to; not set for users that were made without one. */
+  /** Email address; not set for users that were created without one. */
   email?: string;
-  /** What they may do. */
+  /** Role. */
   role: Role;
   /** When the account was made. */
   created_at: string;
 };
 
-/** Who wants an account. */
+/** The account to create. */
 export type RegisterRequest = {
-  /** What they want to be called: 1 to 100 characters, without the spaces around them. */
+  /** Display name: 1 to 100 characters, not counting spaces around it. */
   name: string;
-  /** Their email, unique in any letter case. */
+  /** Email address, unique regardless of letter case. */
   email: string;
   /**
    * At least 8 characters with an upper-case letter, a lower-case letter, a digit and another printable character; at most 72
    * bytes of UTF-8, since bcrypt reads no further.
    */
   password: string;
-  /**
-   * The unique name to be known by, 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. If it is not set one is made
-   * from the email.
-   */
+  /** Unique username: 3 to 32 of a–z, 0–9, `.`, `_` and `-`; upper case is lowered. By default made from the email. */
   username?: string | null;
 };
 
@@ -62,9 +59,9 @@ export type RegisterResponse = {
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Their email, as they wrote it. */
+  /** Email address, as given. */
   email: string;
   /** `user`. */
   role: Role;
@@ -116,30 +113,30 @@ export type LogoutRequest = {
   refresh_token: string;
 };
 
-/** Nothing: it has ended. */
+/** No fields: the session has ended. */
 export type LogoutResponse = Record<string, never>;
 
-/** Who has forgotten their password. */
+/** The user who has forgotten the password. */
 export type RequestPasswordResetRequest = {
   /** Their email, in any letter case. */
   email: string;
 };
 
-/** Nothing, whether or not a mail is sent. */
+/** No fields, whether or not a mail is sent. */
 export type RequestPasswordResetResponse = Record<string, never>;
 
 /** The new password. */
 export type ResetPasswordRequest = {
   /** The token from the mail. */
   token: string;
-  /** By the same rules as in RegisterRequest. */
+  /** The same rules as in RegisterRequest. */
   new_password: string;
 };
 
-/** Nothing: the password is set. */
+/** No fields: the password is set. */
 export type ResetPasswordResponse = Record<string, never>;
 
-/** Nothing: the credentials say who asks. */
+/** No fields: the credentials identify the caller. */
 export type GetAccountRequest = Record<string, never>;
 
 /** The caller. */
@@ -150,7 +147,7 @@ export type GetAccountResponse = {
 
 /** What to change. */
 export type UpdateAccountRequest = {
-  /** The new name: 1 to 100 characters, without the spaces around them. Not set, it stays. */
+  /** The new name: 1 to 100 characters, not counting spaces around it. Unchanged if not set. */
   name?: string | null;
 };
 
@@ -160,11 +157,11 @@ export type UpdateAccountResponse = {
   account: Account;
 };
 
-/** An API key, without what it is. */
+/** An API key, without the key itself. */
 export type ApiKey = {
   /** UUID. */
   id: string;
-  /** What its owner calls it. */
+  /** The name that its owner gave it. */
   name: string;
   /** Its first 8 characters. */
   key_prefix: string;
@@ -172,13 +169,13 @@ export type ApiKey = {
   active: boolean;
   /** When it was made. */
   created_at: string;
-  /** When it was last used, at most a minute behind; not set if it never was. */
+  /** When it was last used, up to a minute late; not set if it never was. */
   last_used_at?: string;
   /** When it expires; not set if it doesn't. */
   expires_at?: string;
 };
 
-/** Nothing: the credentials say whose keys. */
+/** No fields: the credentials identify the caller. */
 export type ListApiKeysRequest = Record<string, never>;
 
 /** The caller's API keys. */
@@ -189,9 +186,9 @@ export type ListApiKeysResponse = {
 
 /** The key to make. */
 export type CreateApiKeyRequest = {
-  /** What to call it: 1 to 100 characters, without the spaces around them. */
+  /** Its name: 1 to 100 characters, not counting spaces around it. */
   name: string;
-  /** When it expires, in the future; not set, it doesn't. */
+  /** When it expires, in the future; never if not set. */
   expires_at?: string | null;
 };
 
@@ -201,7 +198,7 @@ export type CreateApiKeyResponse = {
   id: string;
   /** What it is called. */
   name: string;
-  /** The key, for `X-API-Key` on every call: keep it now, it is not shown again. */
+  /** The key, for the header `X-API-Key`: store it now, it is not shown again. */
   key: string;
   /** Its first 8 characters. */
   key_prefix: string;
@@ -217,10 +214,10 @@ export type RevokeApiKeyRequest = {
   key_id: string;
 };
 
-/** Nothing: it is revoked. */
+/** No fields: the key is revoked. */
 export type RevokeApiKeyResponse = Record<string, never>;
 
-/** What somebody is subscribed to, in short. */
+/** A user's subscription, in short. */
 export type SubscriptionSummary = {
   /** Name of the plan. */
   plan: string;
@@ -234,15 +231,15 @@ export type UserAccount = {
   id: string;
   /** Unique name, in lower case. */
   username: string;
-  /** What they want to be called. */
+  /** Display name. */
   name: string;
-  /** Where they can be written to; not set for users that were made without one. */
+  /** Email address; not set for users that were created without one. */
   email?: string;
-  /** What they may do. */
+  /** Role. */
   role: Role;
-  /** Whether they may do anything. */
+  /** Status. */
   status: UserStatus;
-  /** What they are subscribed to; not set if they never were. */
+  /** Subscription; not set if there never was one. */
   subscription?: SubscriptionSummary;
   /** When the account was made. */
   created_at: string;
@@ -250,9 +247,9 @@ export type UserAccount = {
 
 /** Which users to list. */
 export type ListAccountsRequest = {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
   /** Only those with this role. */
   role?: Role;
@@ -262,7 +259,7 @@ export type ListAccountsRequest = {
 export type ListAccountsResponse = {
   /** The page. */
   users: UserAccount[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
@@ -270,9 +267,9 @@ export type ListAccountsResponse = {
 export type UpdateUserRequest = {
   /** UUID of the user. */
   user_id: string;
-  /** The new role; not set, it stays. */
+  /** The new role; unchanged if not set. */
   role?: Role;
-  /** The new status; not set, it stays. */
+  /** The new status; unchanged if not set. */
   status?: UserStatus;
 };
 
@@ -284,9 +281,9 @@ export type UpdateUserResponse = {
 
 /** Which changes to list. */
 export type ListAuditEventsRequest = {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
   /** Only those by the administrator with this id. */
   actor?: string;
@@ -306,7 +303,7 @@ export type AuditEvent = {
   target: string;
   /** When. */
   at: string;
-  /** Id of the request that did it: the one to look for in the logs. */
+  /** Request id of the change, as in the logs. */
   request_id: string;
 };
 
@@ -314,7 +311,7 @@ export type AuditEvent = {
 export type ListAuditEventsResponse = {
   /** The page. */
   events: AuditEvent[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
@@ -360,7 +357,7 @@ export type UpdateUserCode = 'LAST_ADMIN' | 'NOT_FOUND' | 'UNAVAILABLE' | codes.
 /** The error codes of `listAuditEvents`. */
 export type ListAuditEventsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
-/** What people do with their own account. */
+/** The caller's own account. */
 export class AccountService {
   readonly #caller: Caller;
 
@@ -368,7 +365,7 @@ export class AccountService {
     this.#caller = caller;
   }
 
-  /** Makes an account. It subscribes to nothing. */
+  /** Creates an account, without a subscription. */
   register(request: RegisterRequest, options?: CallOptions): Reply<RegisterResponse, RegisterCode> {
     return this.#caller.reply<RegisterResponse>({ verb: 'POST', path: '/api/v1/auth/register', body: '*', isPublic: true, isEnveloped: true }, request, options);
   }
@@ -383,8 +380,8 @@ export class AccountService {
   }
 
   /**
-   * Exchanges a refresh token for a new pair of tokens. The old refresh token is good for nothing from then on: if it is shown
-   * again, somebody has a copy, and the whole session ends (RFC 9700, 4.14.2). Of two calls at once with one token, one wins.
+   * Exchanges a refresh token for a new pair of tokens. The old refresh token is used up: if it is used again, it may have been stolen, and
+   * the whole session ends (RFC 9700, 4.14.2). Of two concurrent calls with one token, one succeeds.
    */
   refreshTokens(request: RefreshTokensRequest, options?: CallOptions): Reply<RefreshTokensResponse, RefreshTokensCode> {
     return this.#caller.reply<RefreshTokensResponse>({ verb: 'POST', path: '/api/v1/auth/refresh', body: '*', isPublic: true, isEnveloped: true }, request, options);
@@ -413,17 +410,17 @@ export class AccountService {
     return this.#caller.reply<Account>({ verb: 'GET', path: '/api/v1/users/me', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** Changes the name of the caller's own account. Nothing else of it can be changed: another field is an error. */
+  /** Changes the name of the caller's own account. Nothing else can be changed: other fields are an error. */
   updateAccount(request: UpdateAccountRequest = {}, options?: CallOptions): Reply<Account, UpdateAccountCode> {
     return this.#caller.reply<Account>({ verb: 'PATCH', path: '/api/v1/users/me', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** The caller's API keys, newest first, revoked ones included. The keys themselves are shown to nobody any more. */
+  /** Lists the caller's API keys, newest first, including revoked ones. The keys themselves are never shown again. */
   listApiKeys(request: ListApiKeysRequest = {}, options?: CallOptions): Reply<ApiKey[], ListApiKeysCode> {
     return this.#caller.reply<ApiKey[]>({ verb: 'GET', path: '/api/v1/users/me/api-keys', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** Makes an API key. This answer is the only one that ever shows it. */
+  /** Creates an API key. Only this answer shows the key. */
   createApiKey(request: CreateApiKeyRequest, options?: CallOptions): Reply<CreateApiKeyResponse, CreateApiKeyCode> {
     return this.#caller.reply<CreateApiKeyResponse>({ verb: 'POST', path: '/api/v1/users/me/api-keys', body: '*', isEnveloped: true }, request, options);
   }
@@ -447,15 +444,12 @@ export class UserAdminService {
     return this.#caller.reply<wire.Page<UserAccount[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/admin/users', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /**
-   * Changes the role or the status of a user, which acts everywhere within two seconds: on tokens that were issued before and
-   * on API keys, too.
-   */
+  /** Changes the role or the status of a user. It takes effect everywhere within two seconds, also for issued tokens and for API keys. */
   updateUser(request: UpdateUserRequest, options?: CallOptions): Reply<UserAccount, UpdateUserCode> {
     return this.#caller.reply<UserAccount>({ verb: 'PATCH', path: '/api/v1/admin/users/{user_id}', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** What administrators have changed, newest first. */
+  /** Lists the changes by administrators, newest first. */
   listAuditEvents(request: ListAuditEventsRequest = {}, options?: CallOptions): Reply<wire.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>, ListAuditEventsCode> {
     return this.#caller.reply<wire.Page<AuditEvent[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/admin/audit', isRepeatable: true, isEnveloped: true }, request, options);
   }

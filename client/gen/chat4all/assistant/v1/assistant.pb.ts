@@ -3,7 +3,7 @@ import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as wire from '../../../../wire.ts';
 import type * as codes from '../../../codes.ts';
 
-/** Who said a message. */
+/** The author of a message. */
 export const Role = {
   /** The user. */
   ROLE_USER: 'user',
@@ -12,30 +12,30 @@ export const Role = {
 } as const;
 export type Role = (typeof Role)[keyof typeof Role];
 
-/** What has become of a message. */
+/** The status of a message. */
 export const MessageStatus = {
-  /** It is as it was meant to be. */
+  /** It is complete. */
   MESSAGE_STATUS_COMPLETED: 'completed',
   /** The user has stopped it. */
   MESSAGE_STATUS_STOPPED: 'stopped',
-  /** Something went wrong. */
+  /** It has failed. */
   MESSAGE_STATUS_FAILED: 'failed',
-  /** It is still being said, or waits for an approval. */
+  /** It is in progress, or waits for an approval. */
   MESSAGE_STATUS_STREAMING: 'streaming',
 } as const;
 export type MessageStatus = (typeof MessageStatus)[keyof typeof MessageStatus];
 
-/** Why an answer is as long as it is. */
+/** Why an answer ended. */
 export const FinishReason = {
   /** It is complete. */
   FINISH_REASON_STOP: 'stop',
-  /** The model may not say more at once. */
+  /** The maximum length was reached. */
   FINISH_REASON_LENGTH: 'length',
-  /** The model wanted more steps, or more time, than a turn may have. */
+  /** The maximum number of steps, or the time limit, was reached. */
   FINISH_REASON_MAX_STEPS: 'max_steps',
   /** The user has stopped it. */
   FINISH_REASON_STOPPED: 'stopped',
-  /** It goes on once the user has decided about `approvals`. */
+  /** It continues once the user has decided about `approvals`. */
   FINISH_REASON_APPROVAL: 'approval',
 } as const;
 export type FinishReason = (typeof FinishReason)[keyof typeof FinishReason];
@@ -51,11 +51,11 @@ export const TaskFilter = {
 } as const;
 export type TaskFilter = (typeof TaskFilter)[keyof typeof TaskFilter];
 
-/** By what tasks are sorted. */
+/** The field to sort tasks by. */
 export const TaskSort = {
-  /** When they were made. */
+  /** When they were created. */
   TASK_SORT_CREATED_AT: 'created_at',
-  /** When they were changed last. */
+  /** When they were last changed. */
   TASK_SORT_UPDATED_AT: 'updated_at',
   /** Their titles. */
   TASK_SORT_TITLE: 'title',
@@ -64,20 +64,20 @@ export type TaskSort = (typeof TaskSort)[keyof typeof TaskSort];
 
 /** In which direction tasks are sorted. */
 export const SortOrder = {
-  /** Upwards. */
+  /** Ascending. */
   SORT_ORDER_ASC: 'asc',
-  /** Downwards. */
+  /** Descending. */
   SORT_ORDER_DESC: 'desc',
 } as const;
 export type SortOrder = (typeof SortOrder)[keyof typeof SortOrder];
 
-/** What model calls have used. */
+/** The tokens used by calls of the model. */
 export type Usage = {
-  /** Tokens that were read. */
+  /** Input tokens. */
   input_tokens: number;
-  /** Tokens that were written. */
+  /** Output tokens. */
   output_tokens: number;
-  /** Both together. */
+  /** The sum of both. */
   total_tokens: number;
 };
 
@@ -89,14 +89,11 @@ export type ToolCall = {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it was given. */
+  /** Its arguments. */
   arguments: Record<string, unknown> | null;
-  /**
-   * What the tool has answered; null as long as it has not. Of a call that was cut off, since the answer ended before:
-   * a sentence that says so.
-   */
+  /** The tool's answer; null until then. For a call that was cut off by the end of the answer, a sentence that says so. */
   result: unknown;
-  /** Whether it failed, or was cut off: then it may have had its effect. */
+  /** Whether it failed or was cut off; a call that was cut off may have had its effect. */
   is_error: boolean;
   /** Milliseconds from the call to its result. */
   duration_ms: number;
@@ -104,7 +101,7 @@ export type ToolCall = {
 
 /** A tool call that waits for the user. */
 export type Approval = {
-  /** By which the user decides. */
+  /** The id for DecideApproval. */
   approval_id: string;
   /** The tool call's id. */
   id: string;
@@ -112,7 +109,7 @@ export type Approval = {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it will be given. */
+  /** Its arguments. */
   arguments: Record<string, unknown> | null;
 };
 
@@ -120,7 +117,7 @@ export type Approval = {
 export type Answer = {
   /** The conversation. */
   conversation_id: number;
-  /** What the assistant says: the text of all steps, in order. */
+  /** The assistant's text, of all steps, in order. */
   response: string;
   /** The tools that it has called, in order. */
   tool_calls: ToolCall[];
@@ -128,11 +125,11 @@ export type Answer = {
   message_id: number;
   /** The model. */
   model: string;
-  /** What it has used. */
+  /** The tokens used. */
   usage: Usage | null;
-  /** Why it ends. */
+  /** Why it ended. */
   finish_reason: FinishReason;
-  /** With `approval` the tool calls that wait for the user. */
+  /** With `approval`, the tool calls that wait for the user. */
   approvals: Approval[];
 };
 
@@ -144,7 +141,7 @@ export type Start = {
   message_id: number;
 };
 
-/** A piece of what the assistant says. */
+/** A piece of the assistant's text. */
 export type TextDelta = {
   /** The piece. */
   delta: string;
@@ -158,7 +155,7 @@ export type ToolCallStarted = {
   server: string;
   /** The tool's name there. */
   name: string;
-  /** What it is given. */
+  /** Its arguments. */
   arguments: Record<string, unknown> | null;
 };
 
@@ -166,7 +163,7 @@ export type ToolCallStarted = {
 export type ToolCallResult = {
   /** The call's id. */
   id: string;
-  /** What it has answered. */
+  /** The tool's answer. */
   result: unknown;
   /** Whether it failed. */
   is_error: boolean;
@@ -174,17 +171,17 @@ export type ToolCallResult = {
   duration_ms: number;
 };
 
-/** What the user says. */
+/** A message of the user. */
 export type ChatRequest = {
   /** The caller's UUID or number. */
   user_id: string;
-  /** The conversation that goes on; a new one if it is missing. */
+  /** The conversation; a new one if not set. */
   conversation_id?: number | null;
   /** The text, 1 to 32,000 characters, not only white space. */
   message: string;
-  /** Whether tools that destroy something wait for the user. */
+  /** Whether destructive tools wait for the user's approval. */
   approve_tools?: boolean;
-  /** A key by which a repeated request is known: 1 to 255 characters. Over HTTP the header Idempotency-Key. */
+  /** Idempotency key, by which a repeated request is recognised: 1 to 255 characters. Over HTTP the header Idempotency-Key. */
   idempotency_key?: string;
 };
 
@@ -210,9 +207,9 @@ export type ChatResponse = wire.EventOf<number, {
 export type ListConversationsRequest = {
   /** The caller's UUID or number. */
   user_id: string;
-  /** How many at most, 1 to 100; 20 if it is missing. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -220,11 +217,11 @@ export type ListConversationsRequest = {
 export type Conversation = {
   /** Its id. */
   id: number;
-  /** What it is about: the beginning of its first message, as long as nobody has said anything else. */
+  /** Its title; by default the beginning of its first message. */
   title: string;
   /** When it began. */
   created_at: string;
-  /** When something was said last. */
+  /** The time of the last message. */
   updated_at: string;
   /** How many messages it has. */
   message_count: number;
@@ -234,11 +231,11 @@ export type Conversation = {
 export type ListConversationsResponse = {
   /** The conversations. */
   conversations: Conversation[];
-  /** How many there are in all. */
+  /** The total number. */
   total: number;
-  /** How many there may be in the answer. */
+  /** The limit that was applied. */
   limit: number;
-  /** How many were passed over. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -248,7 +245,7 @@ export type GetHistoryRequest = {
   user_id: string;
   /** The conversation. */
   conversation_id: number;
-  /** How many at most, the newest; all if it is missing. */
+  /** The maximum number, of the newest; all if not set. */
   limit?: number | null;
   /** Only messages before this one. */
   before_id?: number | null;
@@ -262,21 +259,21 @@ export type HistoryMessage = {
   conversation_id: number;
   /** The number of the user whose conversation it is. */
   user_id: number;
-  /** Who said it. */
+  /** Its author. */
   role: Role;
-  /** What was said. */
+  /** Its text. */
   content: string;
   /** When. */
   created_at: string;
-  /** What has become of it. */
+  /** Its status. */
   status: MessageStatus;
   /** The tools that the assistant called for it. */
   tool_calls: ToolCall[];
-  /** What an answer has used. */
+  /** The tokens used by an answer. */
   usage: Usage | null;
-  /** The model that an answer is from. */
+  /** The model of an answer. */
   model: string;
-  /** Answers to the same message that came before this one, the oldest first. */
+  /** Earlier answers to the same message, oldest first. */
   siblings: HistoryMessage[];
 };
 
@@ -349,19 +346,19 @@ export type StopAnswerRequest = {
   conversation_id: number;
 };
 
-/** What came of it. */
+/** The result. */
 export type StopAnswerResponse = {
-  /** Whether there was an answer under way, which has ended by this. */
+  /** Whether an answer was in progress and has been stopped. */
   stopped: boolean;
 };
 
-/** Where to answer anew. */
+/** The conversation to answer again in. */
 export type RegenerateAnswerRequest = {
   /** The caller's UUID or number. */
   user_id: string;
   /** The conversation. */
   conversation_id: number;
-  /** Whether tools that destroy something wait for the user. */
+  /** Whether destructive tools wait for the user's approval. */
   approve_tools?: boolean;
 };
 
@@ -383,7 +380,7 @@ export type RegenerateAnswerResponse = wire.EventOf<number, {
   stopped: Answer;
 }>;
 
-/** What the user says of a tool call. */
+/** The user's decision on a tool call. */
 export type DecideApprovalRequest = {
   /** The caller's UUID or number. */
   user_id: string;
@@ -419,9 +416,9 @@ export type Task = {
   id: number;
   /** The number of the user whose task it is. */
   user_id: number;
-  /** What is to be done. */
+  /** Its title. */
   title: string;
-  /** More about it; null without. */
+  /** A description; null if there is none. */
   description: string | null;
   /** Whether it is done. */
   completed: boolean;
@@ -437,7 +434,7 @@ export type ListTasksRequest = {
   user_id: string;
   /** Which of them: `all`, `pending` or `completed`. */
   status?: TaskFilter;
-  /** By what they are sorted. */
+  /** The field to sort by. */
   sort_by?: TaskSort;
   /** In which direction. */
   order?: SortOrder;
@@ -453,9 +450,9 @@ export type ListTasksResponse = {
 export type CreateTaskRequest = {
   /** The caller's UUID or number. */
   user_id: string;
-  /** What is to be done: 1 to 200 characters without the white space around them. */
+  /** The title: 1 to 200 characters, not counting white space around it. */
   title: string;
-  /** More about it, at most 1,000 characters. */
+  /** A description, at most 1,000 characters. */
   description?: string | null;
 };
 
@@ -479,15 +476,15 @@ export type GetTaskResponse = {
   task: Task;
 };
 
-/** What is to be different. */
+/** The changes to a task. */
 export type UpdateTaskRequest = {
   /** The caller's UUID or number. */
   user_id: string;
   /** The task. */
   task_id: number;
-  /** What is to be done: 1 to 200 characters without the white space around them. */
+  /** The title: 1 to 200 characters, not counting white space around it. */
   title?: string | null;
-  /** More about it, at most 1,000 characters; an empty one takes it away. */
+  /** A description, at most 1,000 characters; an empty one removes it. */
   description?: string | null;
 };
 
@@ -576,10 +573,9 @@ export class AssistantService {
   }
 
   /**
-   * Says something to the assistant, in a new conversation or in one that goes on, and answers with what it says.
-   *
-   * The message is kept whatever becomes of the answer. A client that goes away doesn't stop the answer. With an
-   * `Idempotency-Key` (gRPC: the field) a repeated request gets the first answer for 24 hours.
+   * Sends a message to the assistant, in a new or an existing conversation, and returns its answer. The message is stored even if the
+   * answer fails. The answer goes on if the client disconnects. With an `Idempotency-Key` (gRPC: the field) a repeated request gets the
+   * first answer for 24 hours.
    */
   chat(request: ChatRequest, options?: CallOptions): Reply<Answer, ChatCode> {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
@@ -595,35 +591,35 @@ export class AssistantService {
     return this.#caller.reply<ListConversationsResponse>({ verb: 'GET', path: '/api/{user_id}/chat', isRepeatable: true }, request, options);
   }
 
-  /** The messages of a conversation, the oldest first: all of them, or the newest `limit`. */
+  /** Lists the messages of a conversation, oldest first: all of them, or the newest `limit`. */
   getHistory(request: GetHistoryRequest, options?: CallOptions): Reply<HistoryMessage[], GetHistoryCode> {
     return this.#caller.reply<HistoryMessage[]>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/history', isRepeatable: true }, request, options);
   }
 
-  /** Gives a conversation another title. */
+  /** Changes the title of a conversation. */
   updateConversation(request: UpdateConversationRequest, options?: CallOptions): Reply<Conversation, UpdateConversationCode> {
     return this.#caller.reply<Conversation>({ verb: 'PATCH', path: '/api/{user_id}/chat/{conversation_id}', body: '*', isRepeatable: true }, request, options);
   }
 
-  /** Deletes a conversation with all its messages. An answer under way is stopped. */
+  /** Deletes a conversation with all its messages. An answer in progress is stopped. */
   deleteConversation(request: DeleteConversationRequest, options?: CallOptions): Reply<DeleteConversationResponse, DeleteConversationCode> {
     return this.#caller.reply<DeleteConversationResponse>({ verb: 'DELETE', path: '/api/{user_id}/chat/{conversation_id}' }, request, options);
   }
 
   /**
-   * The answer that is under way in a conversation, as events: from its beginning, or behind the event that the client has seen last.
-   * Without one there is nothing (204).
+   * Streams the answer in progress in a conversation as events: from its beginning, or after the last event that the client has seen. 204
+   * if no answer is in progress.
    */
   streamAnswer(request: StreamAnswerRequest, options?: CallOptions): AsyncGenerator<StreamAnswerResponse, void> {
     return this.#caller.events<StreamAnswerResponse>({ verb: 'GET', path: '/api/{user_id}/chat/{conversation_id}/stream', isRepeatable: true, hasNumericIds: true }, request, options);
   }
 
-  /** Ends the answer that is under way in a conversation. What was said so far is kept. */
+  /** Stops the answer in progress in a conversation. What it has so far is kept. */
   stopAnswer(request: StopAnswerRequest, options?: CallOptions): Reply<StopAnswerResponse, StopAnswerCode> {
     return this.#caller.reply<StopAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/stop', body: '*', isRepeatable: true }, request, options);
   }
 
-  /** Answers the last message of the user anew. The answer before is kept as a sibling of the new one; the model doesn't see it. */
+  /** Answers the user's last message again. The previous answer is kept as a sibling of the new one; the model doesn't see it. */
   regenerateAnswer(request: RegenerateAnswerRequest, options?: CallOptions): Reply<Answer, RegenerateAnswerCode> {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
@@ -633,10 +629,7 @@ export class AssistantService {
     return this.#caller.events<RegenerateAnswerResponse>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/regenerate', body: '*', set: { stream: true }, hasNumericIds: true }, request, options);
   }
 
-  /**
-   * Lets a tool call that waits for the user run, or not, and answers with what comes of it: the finished answer, or the next
-   * approval.
-   */
+  /** Approves or rejects a tool call that waits for the user, and returns the rest of the answer: to its end, or to the next approval. */
   decideApproval(request: DecideApprovalRequest, options?: CallOptions): Reply<Answer, DecideApprovalCode> {
     return this.#caller.reply<Answer>({ verb: 'POST', path: '/api/{user_id}/chat/{conversation_id}/approvals/{approval_id}', body: '*', set: { stream: false }, timeout: 185000 }, request, options);
   }
@@ -660,7 +653,7 @@ export class TaskService {
     return this.#caller.reply<Task[]>({ verb: 'GET', path: '/api/{user_id}/tasks', isRepeatable: true }, request, options);
   }
 
-  /** Makes a task. */
+  /** Creates a task. */
   createTask(request: CreateTaskRequest, options?: CallOptions): Reply<Task, CreateTaskCode> {
     return this.#caller.reply<Task>({ verb: 'POST', path: '/api/{user_id}/tasks', body: '*' }, request, options);
   }
@@ -670,7 +663,7 @@ export class TaskService {
     return this.#caller.reply<Task>({ verb: 'GET', path: '/api/{user_id}/tasks/{task_id}', isRepeatable: true }, request, options);
   }
 
-  /** Gives a task another title or description. What the request doesn't say stays as it is. */
+  /** Changes the title or description of a task. Fields that are not set stay as they are. */
   updateTask(request: UpdateTaskRequest, options?: CallOptions): Reply<Task, UpdateTaskCode> {
     return this.#caller.reply<Task>({ verb: 'PUT', path: '/api/{user_id}/tasks/{task_id}', body: '*', isRepeatable: true }, request, options);
   }
@@ -680,7 +673,7 @@ export class TaskService {
     return this.#caller.reply<DeleteTaskResponse>({ verb: 'DELETE', path: '/api/{user_id}/tasks/{task_id}' }, request, options);
   }
 
-  /** Completes a task that is pending, and makes a completed one pending again. */
+  /** Completes a pending task, or makes a completed one pending again. */
   toggleTask(request: ToggleTaskRequest, options?: CallOptions): Reply<Task, ToggleTaskCode> {
     return this.#caller.reply<Task>({ verb: 'PATCH', path: '/api/{user_id}/tasks/{task_id}/complete', body: '*' }, request, options);
   }

@@ -10,7 +10,7 @@ export type User = {
   username: string;
   /** When the user was created. */
   created_at: string;
-  /** The user's number, from 1 on in the order of registration: a short name for the UUID, in paths below `/api`. */
+  /** The user's number, from 1 in the order of registration. It can be used in place of the UUID in paths below `/api`. */
   num_id: number;
 };
 
@@ -40,7 +40,7 @@ export type IssueTokenResponse = {
   username: string;
 };
 
-/** Nothing: the token says who asks. */
+/** No fields: the token identifies the caller. */
 export type GetCurrentUserRequest = Record<string, never>;
 
 /** The caller. */
@@ -53,9 +53,9 @@ export type GetCurrentUserResponse = {
 export type ListUsersRequest = {
   /** Only the user with this name, in any letter case; every user if empty. */
   username?: string;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -63,11 +63,11 @@ export type ListUsersRequest = {
 export type ListUsersResponse = {
   /** The page. */
   users: User[];
-  /** How many match in all. */
+  /** The total number of matches. */
   total: number;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -98,7 +98,7 @@ export class AuthService {
     return this.#caller.reply<IssueTokenResponse>({ verb: 'POST', path: '/auth/token', body: '*', isPublic: true }, request, options);
   }
 
-  /** The user whose token this is. */
+  /** Returns the user of the token. */
   getCurrentUser(request: GetCurrentUserRequest = {}, options?: CallOptions): Reply<User, GetCurrentUserCode> {
     return this.#caller.reply<User>({ verb: 'GET', path: '/v1/users/me', isRepeatable: true }, request, options);
   }

@@ -3,13 +3,13 @@ import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as wire from '../../../../wire.ts';
 import type * as codes from '../../../codes.ts';
 
-/** How a network treats people whom it doesn't serve. */
+/** How a network treats the recipients of an exception. */
 export const Treatment = {
-  /** Each request is told to come back a second later, for ever. */
+  /** Each request is told to retry a second later, for ever. */
   TREATMENT_THROTTLED: 'throttled',
   /** Each request is told that the network is out of order. */
   TREATMENT_OUT_OF_ORDER: 'out_of_order',
-  /** No request is answered, until whoever asks gives up. */
+  /** No request is answered. */
   TREATMENT_SILENT: 'silent',
 } as const;
 export type Treatment = (typeof Treatment)[keyof typeof Treatment];
@@ -26,9 +26,9 @@ export type Attempt = {
   recipient_id: string;
   /** Name of the channel. */
   channel: string;
-  /** Whether the channel took it. */
+  /** Whether the channel has delivered it. */
   delivered: boolean;
-  /** How often it was tried. */
+  /** The number of attempts. */
   attempts: number;
   /** Why it failed, if it did. */
   error: string;
@@ -42,41 +42,38 @@ export type ListAttemptsResponse = {
   attempts: Attempt[];
 };
 
-/**
- * How a simulated network behaves. Everything left out is as little as possible: an empty profile takes every message at
- * once and remembers nothing.
- */
+/** How a simulated network behaves. With an empty profile it accepts every message at once and stores nothing. */
 export type Profile = {
   /**
-   * The most requests that it takes in a second, from all processes together; further ones are told to come back in the
-   * next second. 0 is no limit.
+   * The maximum number of requests per second, from all processes together; further ones are told to retry in the next second. 0 for no
+   * limit.
    */
   rate_limit?: number;
   /** How long it takes to answer. */
   latency?: Latency | null;
-  /** Share of requests, 0 to 1, that fail without effect in a way that is worth trying again. */
+  /** Share of requests, 0 to 1, that fail transiently and without effect. */
   transient_errors?: number;
-  /** Share of requests, 0 to 1, that take effect, but whose answer gets lost: they look like a transient error. */
+  /** Share of requests, 0 to 1, that take effect, but whose answer is lost: to the caller that is a transient error. */
   lost_answers?: number;
   /**
-   * Share of deliveries, 0 to 1, that it refuses for good. One that is asked for again is refused again, as long as the
-   * share stays.
+   * Share of deliveries, 0 to 1, that it refuses for good. A refused one is refused again when repeated, as long as the share stays the
+   * same.
    */
   final_errors?: number;
-  /** When it is out of order: then it takes nothing and reports nothing. */
+  /** When it is out of order: then it accepts nothing and reports nothing. */
   outages?: Outage[];
-  /** What it reports after it took a message. Without it, a message is delivered once it is taken. */
+  /** Its later reports on accepted messages. If not set, an accepted message is delivered at once. */
   receipts?: Receipts | null;
   /**
-   * Whether it keeps what it took, for ListEffects, and so knows for seven days what it is asked for again. A network with
-   * receipts does in any case; without, each process knows the last 10,000.
+   * Whether it stores what it has accepted, for ListEffects, and so recognises repeated requests for seven days. A network with receipts
+   * does so in any case; without either, each process remembers the last 10,000.
    */
   record?: boolean;
-  /** People whom it treats in another way than everybody else. Who is in several of these is treated as the first one says. */
+  /** Recipients that it treats differently. The first exception with a recipient counts. */
   exceptions?: Exception[];
 };
 
-/** People whom a network treats in another way than everybody else: nothing has an effect for them. */
+/** Recipients that a network treats differently: no request for them has an effect. */
 export type Exception = {
   /** User ids of the recipients. */
   recipients?: string[];
@@ -84,14 +81,11 @@ export type Exception = {
   treatment: Treatment;
 };
 
-/**
- * A length of time that differs from one time to the next: half are shorter than `p50_ms`, one in a hundred is longer than
- * `p99_ms`. None is longer than ten minutes.
- */
+/** A random duration: half are shorter than `p50_ms`, one in a hundred is longer than `p99_ms`. None is longer than ten minutes. */
 export type Latency = {
   /** The median, in milliseconds. */
   p50_ms?: number;
-  /** The 99th percentile, in milliseconds. 0 is that of the median: it never differs. */
+  /** The 99th percentile, in milliseconds; 0 to make all durations equal to the median. */
   p99_ms?: number;
 };
 
@@ -101,26 +95,26 @@ export type Outage = {
   from: string;
   /** When it is over. */
   to: string;
-  /** How long after its beginning it begins again, in milliseconds; 0 is never. */
+  /** The time from one beginning to the next, in milliseconds; 0 for no repetition. */
   repeat_ms?: number;
 };
 
 /**
- * What a network reports of a message that it took: `sent`, then `delivered` and `read`, or `failed`. A delivery is open
- * until one of the last three comes.
+ * A network's reports on an accepted message: `sent`, then `delivered` and `read`, or `failed`. A delivery is open until one of the last
+ * three arrives.
  */
 export type Receipts = {
-  /** How long after it was taken a message is delivered, or fails. It is sent half of that time before, and read as long after. */
+  /** How long after its acceptance a message is delivered or fails. It is reported sent after half that time, and read after one and a half. */
   delay?: Latency | null;
   /** Share of messages, 0 to 1, that fail. */
   failed?: number;
-  /** Share of reports, 0 to 1, that come twice. */
+  /** Share of reports, 0 to 1, that are sent twice. */
   duplicates?: number;
-  /** Share of messages, 0 to 1, whose reports come in the opposite order. */
+  /** Share of messages, 0 to 1, whose reports are sent in reverse order. */
   out_of_order?: number;
-  /** Share of messages, 0 to 1, whose reports all come `late_ms` later. */
+  /** Share of messages, 0 to 1, whose reports are all sent `late_ms` later. */
   late?: number;
-  /** By how much late reports are late, in milliseconds. */
+  /** The delay of late reports, in milliseconds. */
   late_ms?: number;
 };
 
@@ -130,13 +124,13 @@ export type GetProfileRequest = {
   channel: string;
 };
 
-/** How the channel behaves. */
+/** The channel's profile. */
 export type GetProfileResponse = {
   /** The profile. */
   profile: wire.Answered<Profile>;
 };
 
-/** How a channel is to behave. */
+/** The new profile of a channel. */
 export type SetProfileRequest = {
   /** Name of the channel. */
   channel: string;
@@ -144,7 +138,7 @@ export type SetProfileRequest = {
   profile: Profile;
 };
 
-/** How the channel behaves from now on. */
+/** The channel's new profile. */
 export type SetProfileResponse = {
   /** The profile. */
   profile: wire.Answered<Profile>;
@@ -156,7 +150,7 @@ export type ResetProfileRequest = {
   channel: string;
 };
 
-/** How the channel behaves from now on. */
+/** The channel's new profile. */
 export type ResetProfileResponse = {
   /** The profile. */
   profile: wire.Answered<Profile>;
@@ -164,25 +158,25 @@ export type ResetProfileResponse = {
 
 /** Which effects to list. */
 export type ListEffectsRequest = {
-  /** Only what this channel took; all channels if empty. */
+  /** Only those of this channel; all channels if empty. */
   channel?: string;
-  /** Only what was taken of this message. UUID. */
+  /** Only those of this message. UUID. */
   message_id?: string;
-  /** Only what has a greater `position`: to go on behind a page, however long the list is. */
+  /** Only those with a greater `position`: to continue after a page, however long the list is. */
   after?: number | null;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
-/** That a network took a message for somebody. */
+/** A message that a network has accepted for a recipient. */
 export type Effect = {
-  /** Place in the order in which networks took messages. There may be gaps. */
+  /** Position in the order of acceptance. There may be gaps. */
   position: number;
   /** Name of the channel. */
   channel: string;
-  /** UUID by which the network knows the delivery: the same each time that it is asked for. */
+  /** Idempotency key of the delivery: UUID, the same for all its requests. */
   idempotency_key: string;
   /** UUID of the message. */
   message_id: string;
@@ -192,14 +186,11 @@ export type Effect = {
   seq: number;
   /** User id of the recipient. */
   recipient: string;
-  /** When the network took it. */
+  /** When the network accepted it. */
   first_at: string;
-  /** How often it was asked for since, the first time included: the others had no effect. */
+  /** The number of requests with this key, including the first; the others had no effect. */
   requests: number;
-  /**
-   * How often the network took this message for this recipient, under whatever keys. More than 1 is one that was sent
-   * twice.
-   */
+  /** How often the network accepted this message for this recipient, under all keys. More than 1 means that it was sent twice. */
   effects: number;
 };
 
@@ -207,11 +198,11 @@ export type Effect = {
 export type ListEffectsResponse = {
   /** The page. */
   effects: Effect[];
-  /** How many match in all. */
+  /** The total number of matches. */
   total: number;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -230,7 +221,7 @@ export type ResetProfileCode = 'CHANNEL_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | co
 /** The error codes of `listEffects`. */
 export type ListEffectsCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Tells which channels there are and what was handed to them. Deliveries themselves come over the bus. */
+/** Lists the channels and what was handed to them. Deliveries themselves are requested over the bus. */
 export class ConnectorsService {
   readonly #caller: Caller;
 
@@ -239,15 +230,15 @@ export class ConnectorsService {
   }
 
   /**
-   * What was handed to the channels of one message, as the connectors recorded it, for administrators: what a network has really taken, also
-   * where that became known only after the message's deadline. Empty while no delivery has ended, and of a message that is not known.
+   * Lists the ended deliveries of one message as the connectors recorded them, for administrators: what a network has really accepted, even
+   * if that became known only after the message's deadline. Empty while no delivery has ended, and for an unknown message.
    */
   listAttempts(request: ListAttemptsRequest, options?: CallOptions): Reply<ListAttemptsResponse, ListAttemptsCode> {
     return this.#caller.reply<ListAttemptsResponse>({ verb: 'GET', path: '/v1/admin/messages/{message_id}/attempts', isRepeatable: true }, request, options);
   }
 }
 
-/** What the networks that are only simulated do, and what they have done, for administrators. */
+/** Simulated networks, for administrators. */
 export class SimulationService {
   readonly #caller: Caller;
 
@@ -255,28 +246,25 @@ export class SimulationService {
     this.#caller = caller;
   }
 
-  /** How a simulated network behaves at present. */
+  /** Returns the current profile of a simulated network. */
   getProfile(request: GetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, GetProfileCode> {
     return this.#caller.reply<wire.Answered<Profile>>({ verb: 'GET', path: '/v1/admin/channels/{channel}/profile', isRepeatable: true }, request, options);
   }
 
   /**
-   * Makes a simulated network behave so, within a second, in every process, until it is set again or reset. What is not
-   * said is as in an empty profile: the network takes everything at once.
+   * Changes the profile of a simulated network, within a second in every process, until it is set again or reset. Fields that are not set
+   * are as in an empty profile: the network accepts everything at once.
    */
   setProfile(request: SetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, SetProfileCode> {
     return this.#caller.reply<wire.Answered<Profile>>({ verb: 'PUT', path: '/v1/admin/channels/{channel}/profile', body: 'profile', empty: {}, isRepeatable: true }, request, options);
   }
 
-  /** Makes a simulated network behave as it is configured, within a second. */
+  /** Resets a simulated network to its configured profile, within a second. */
   resetProfile(request: ResetProfileRequest, options?: CallOptions): Reply<wire.Answered<Profile>, ResetProfileCode> {
     return this.#caller.reply<wire.Answered<Profile>>({ verb: 'DELETE', path: '/v1/admin/channels/{channel}/profile', isRepeatable: true }, request, options);
   }
 
-  /**
-   * What simulated networks took while their profiles said `record`, in the order in which they took it. It is kept for
-   * seven days.
-   */
+  /** Lists what simulated networks have accepted while their profile had `record`, in order. It is kept for seven days. */
   listEffects(request: ListEffectsRequest = {}, options?: CallOptions): Reply<ListEffectsResponse, ListEffectsCode> {
     return this.#caller.reply<ListEffectsResponse>({ verb: 'GET', path: '/v1/admin/effects', isRepeatable: true }, request, options);
   }

@@ -3,7 +3,7 @@ import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as wire from '../../../../wire.ts';
 import type * as codes from '../../../codes.ts';
 
-/** How many people a conversation is for. */
+/** The type of a conversation. */
 export const ConversationType = {
   /** Exactly two people. */
   CONVERSATION_TYPE_PRIVATE: 'private',
@@ -12,7 +12,7 @@ export const ConversationType = {
 } as const;
 export type ConversationType = (typeof ConversationType)[keyof typeof ConversationType];
 
-/** What people call a conversation. */
+/** A conversation's name and description. */
 export type ConversationMetadata = {
   /** A name to show. */
   name?: string;
@@ -38,7 +38,7 @@ export type Conversation = {
 export type CreateConversationRequest = {
   /** Private or group. */
   type: ConversationType;
-  /** User ids or usernames, the caller among them, nobody twice: exactly 2 for a private conversation, 3 to 100 for a group. */
+  /** User ids or usernames, including the caller, without duplicates: exactly 2 for a private conversation, 3 to 100 for a group. */
   members: string[];
   /** Name and description. */
   metadata?: ConversationMetadata | null;
@@ -52,9 +52,9 @@ export type CreateConversationResponse = {
 
 /** Which of the caller's conversations to list. */
 export type ListConversationsRequest = {
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -62,11 +62,11 @@ export type ListConversationsRequest = {
 export type ListConversationsResponse = {
   /** The page. */
   conversations: Conversation[];
-  /** How many there are in all. */
+  /** The total number. */
   total: number;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -120,7 +120,7 @@ export type AddMemberCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 
 /** The error codes of `leaveConversation`. */
 export type LeaveConversationCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'NOT_A_MEMBER' | codes.CommonCode;
 
-/** Opens conversations, lists them, and answers who is in them. */
+/** Opens and lists conversations, and tells who their members are. */
 export class ConversationService {
   readonly #caller: Caller;
 
@@ -137,12 +137,12 @@ export class ConversationService {
     return this.#caller.reply<Conversation>({ verb: 'POST', path: '/v1/conversations', body: '*' }, request, options);
   }
 
-  /** The caller's conversations, the one with the newest activity first. */
+  /** Lists the caller's conversations, the one with the newest activity first. */
   listConversations(request: ListConversationsRequest = {}, options?: CallOptions): Reply<ListConversationsResponse, ListConversationsCode> {
     return this.#caller.reply<ListConversationsResponse>({ verb: 'GET', path: '/v1/conversations', isRepeatable: true }, request, options);
   }
 
-  /** One conversation, for its members. */
+  /** Returns a conversation, for its members. */
   getConversation(request: GetConversationRequest, options?: CallOptions): Reply<Conversation, GetConversationCode> {
     return this.#caller.reply<Conversation>({ verb: 'GET', path: '/v1/conversations/{conversation_id}', isRepeatable: true }, request, options);
   }

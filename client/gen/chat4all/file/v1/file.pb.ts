@@ -2,22 +2,22 @@
 import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as codes from '../../../codes.ts';
 
-/** How far a file has come. */
+/** The status of a file. */
 export const FileStatus = {
-  /** No chunk was uploaded so far. */
+  /** No chunk has been uploaded yet. */
   FILE_STATUS_INITIATED: 'initiated',
-  /** Some chunks were uploaded. */
+  /** Some chunks have been uploaded. */
   FILE_STATUS_IN_PROGRESS: 'in_progress',
-  /** It is whole and verified. */
+  /** The file is complete and verified. */
   FILE_STATUS_COMPLETED: 'completed',
-  /** It was aborted, or is not what its owner said it is. Nothing of it is kept. */
+  /** The upload was aborted, or its checksum was wrong. Nothing of it is kept. */
   FILE_STATUS_FAILED: 'failed',
 } as const;
 export type FileStatus = (typeof FileStatus)[keyof typeof FileStatus];
 
-/** What became of a chunk. */
+/** The status of a chunk. */
 export const ChunkStatus = {
-  /** It waits for its bytes, at the URL beside this. */
+  /** Its bytes can be PUT to the URL in the same message. */
   CHUNK_STATUS_PENDING: 'pending',
   /** It is stored. */
   CHUNK_STATUS_UPLOADED: 'uploaded',
@@ -26,15 +26,15 @@ export type ChunkStatus = (typeof ChunkStatus)[keyof typeof ChunkStatus];
 
 /** The file to upload. */
 export type InitiateUploadRequest = {
-  /** Its name: 1 to 255 bytes of UTF-8 without control characters. A label, kept as it is, and never a path. */
+  /** The file's name: 1 to 255 bytes of UTF-8 without control characters. A label that is kept unchanged, not a path. */
   filename: string;
-  /** Its size in bytes: 0 to 2 GiB. A file without content has no chunks, and is completed at once. */
+  /** The file's size in bytes: 0 to 2 GiB. An empty file has no chunks, and can be completed at once. */
   file_size: number;
-  /** Its media type; `application/octet-stream` if not said. */
+  /** The file's media type; `application/octet-stream` by default. */
   content_type?: string;
-  /** SHA-256 of the whole in hex, if it is known already: CompleteUpload then has to say the same. */
+  /** SHA-256 of the whole file in hex, if known already: CompleteUpload must then have the same. */
   checksum?: string;
-  /** Size of the chunks in bytes, 5 to 64 MiB; chosen by the service if not said. The last chunk may be smaller. */
+  /** Size of the chunks in bytes, 5 to 64 MiB; by default chosen by the service. The last chunk may be smaller. */
   chunk_size?: number | null;
 };
 
@@ -48,7 +48,7 @@ export type InitiateUploadResponse = {
   chunk_size: number;
   /** How many chunks there are: their ids are 0 to chunk_count - 1. */
   chunk_count: number;
-  /** When the upload is aborted if nothing happens until then. Each chunk puts it off. */
+  /** When the upload is aborted if there is no activity until then. Each chunk extends it. */
   expires_at: string;
   /** Always `initiated`. */
   status: FileStatus;
@@ -77,11 +77,11 @@ export type GetChunkUploadUrlRequest = {
   file_id: string;
   /** Which chunk, counted from 0. */
   chunk_id: number;
-  /** There are none so far: over REST, the body is `{}`. */
+  /** There are no options yet: over REST, the body is `{}`. */
   options?: ChunkUploadUrlOptions | null;
 };
 
-/** What a URL for a chunk should be like. */
+/** Options of a URL for a chunk. */
 export type ChunkUploadUrlOptions = Record<string, never>;
 
 /** Where the chunk can be put. */
@@ -120,7 +120,7 @@ export type CompleteUploadResponse = {
   file_size: number;
   /** SHA-256 of the whole, in lower-case hex. */
   checksum: string;
-  /** Where its content is, for those who may read it. */
+  /** URL of its content, for users who may read it. */
   download_url: string;
 };
 
@@ -130,13 +130,13 @@ export type GetFileRequest = {
   file_id: string;
 };
 
-/** What is known of a file. */
+/** A file's metadata. */
 export type GetFileResponse = {
   /** UUID of the file. */
   file_id: string;
   /** User id of its owner. */
   owner_id: string;
-  /** Its name: a label, and never a path. */
+  /** The file's name: a label, not a path. */
   filename: string;
   /** Its size in bytes. */
   file_size: number;
@@ -144,7 +144,7 @@ export type GetFileResponse = {
   content_type: string;
   /** SHA-256 of the whole, in lower-case hex; empty until it is completed. */
   checksum: string;
-  /** How far it has come. */
+  /** Its status. */
   status: FileStatus;
   /** Why it failed, if it did. */
   error: string;
@@ -152,17 +152,17 @@ export type GetFileResponse = {
   chunk_size: number;
   /** How many chunks there are. */
   chunk_count: number;
-  /** The chunks that are still to be uploaded, by id: resume from here. */
+  /** The ids of the chunks that are still to be uploaded: resume with these. */
   missing_chunks: number[];
   /** Bytes that are stored so far, in all chunks. */
   received_bytes: number;
   /** When the upload was begun. */
   created_at: string;
-  /** When something happened to it last. */
+  /** The time of its last activity. */
   updated_at: string;
-  /** When the upload is aborted if nothing happens until then; null once it has ended. */
+  /** When the upload is aborted if there is no activity until then; null once it has ended. */
   expires_at: string | null;
-  /** Where its content is, for those who may read it; null until it is completed. */
+  /** URL of its content, for users who may read it; null until it is completed. */
   download_url: string | null;
 };
 
@@ -172,7 +172,7 @@ export type DeleteFileRequest = {
   file_id: string;
 };
 
-/** It is gone. */
+/** The file was deleted. */
 export type DeleteFileResponse = Record<string, never>;
 
 /** The error codes of `initiateUpload`. */
@@ -200,10 +200,10 @@ export type DownloadFileCode = 'CONTENT_MISSING' | 'DATABASE_UNAVAILABLE' | 'FIL
 export type DeleteFileCode = 'DATABASE_UNAVAILABLE' | 'FILE_NOT_FOUND' | 'FILE_SENT' | 'NOT_THE_OWNER' | 'UPLOAD_COMPLETING' | codes.CommonCode;
 
 /**
- * Takes files in, keeps them and gives them out.
+ * Uploads, stores and serves files.
  *
- * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each as often as it takes;
- * CompleteUpload with the SHA-256 of the whole. After an interruption, GetFile says which chunks are missing.
+ * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each repeated as often as needed; CompleteUpload
+ * with the SHA-256 of the whole file. After an interruption, GetFile tells which chunks are missing.
  */
 export class FileService {
   readonly #caller: Caller;
@@ -217,25 +217,25 @@ export class FileService {
     return this.#caller.reply<InitiateUploadResponse>({ verb: 'POST', path: '/v1/files/initiate', body: '*' }, request, options);
   }
 
-  /** A URL to which one chunk of the caller's own upload can be PUT without a token. Nothing is counted as uploaded by asking. */
+  /** Makes a URL to which one chunk of the caller's own upload can be PUT without a token. This alone uploads nothing. */
   getChunkUploadUrl(request: GetChunkUploadUrlRequest, options?: CallOptions): Reply<GetChunkUploadUrlResponse, GetChunkUploadUrlCode> {
     return this.#caller.reply<GetChunkUploadUrlResponse>({ verb: 'PATCH', path: '/v1/files/upload', body: 'options', empty: {}, isRepeatable: true }, request, options);
   }
 
   /**
-   * Ends an upload: verifies that the file is what the caller says it is, and only then shows it as completed. May be
-   * repeated, and answers the same. Takes some seconds for a large file, since all of it is read once more.
+   * Completes an upload: verifies the checksum of the file, and only then shows it as completed. May be repeated, with the same answer.
+   * Takes some seconds for a large file, which is read once more.
    */
   completeUpload(request: CompleteUploadRequest, options?: CallOptions): Reply<CompleteUploadResponse, CompleteUploadCode> {
     return this.#caller.reply<CompleteUploadResponse>({ verb: 'POST', path: '/v1/files/complete', body: '*', isRepeatable: true, timeout: 305000 }, request, options);
   }
 
-  /** What is known of a file, for its owner and for the members of a conversation that it was sent to. */
+  /** Returns a file's metadata, to its owner and to the members of a conversation that it was sent to. */
   getFile(request: GetFileRequest, options?: CallOptions): Reply<GetFileResponse, GetFileCode> {
     return this.#caller.reply<GetFileResponse>({ verb: 'GET', path: '/v1/files/{file_id}', isRepeatable: true }, request, options);
   }
 
-  /** Ends an upload, which then reads `failed`, or deletes the caller's own file if it failed or was never sent. */
+  /** Aborts an upload, which then is `failed`, or deletes the caller's own file if it failed or was never sent. */
   deleteFile(request: DeleteFileRequest, options?: CallOptions): Reply<DeleteFileResponse, DeleteFileCode> {
     return this.#caller.reply<DeleteFileResponse>({ verb: 'DELETE', path: '/v1/files/{file_id}' }, request, options);
   }

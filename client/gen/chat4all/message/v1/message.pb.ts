@@ -3,7 +3,7 @@ import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as wire from '../../../../wire.ts';
 import type * as codes from '../../../codes.ts';
 
-/** What a message carries. */
+/** The type of a message's content. */
 export const PayloadType = {
   /** A text. */
   PAYLOAD_TYPE_TEXT: 'text',
@@ -12,7 +12,7 @@ export const PayloadType = {
 } as const;
 export type PayloadType = (typeof PayloadType)[keyof typeof PayloadType];
 
-/** How urgent the sender says a message is: passed on to the channels. It never changes the order within a conversation. */
+/** The priority that the sender gives a message. It is passed on to the channels, and never changes the order within a conversation. */
 export const Priority = {
   /** Can wait. */
   PRIORITY_LOW: 'low',
@@ -24,17 +24,17 @@ export const Priority = {
 export type Priority = (typeof Priority)[keyof typeof Priority];
 
 /**
- * How far a message or one of its deliveries has come. It only moves forward, unless an administrator replays what failed:
- * then that begins anew.
+ * The status of a message or of one of its deliveries. It only moves forward, unless an administrator replays a failed message: then it
+ * begins again.
  */
 export const MessageStatus = {
-  /** Stored; not lost from here on. */
+  /** Stored durably. */
   MESSAGE_STATUS_ACCEPTED: 'accepted',
   /** Handed to its channels. */
   MESSAGE_STATUS_IN_TRANSIT: 'in_transit',
-  /** A message: every delivery was made. A delivery: the channel took it. */
+  /** For a message: every delivery succeeded. For a delivery: the channel has delivered it. */
   MESSAGE_STATUS_DELIVERED: 'delivered',
-  /** A message: every delivery has ended and at least one failed. A delivery: it failed for good. */
+  /** For a message: every delivery has ended and at least one failed. For a delivery: it failed for good. */
   MESSAGE_STATUS_FAILED: 'failed',
 } as const;
 export type MessageStatus = (typeof MessageStatus)[keyof typeof MessageStatus];
@@ -50,17 +50,17 @@ export type MessageOrder = (typeof MessageOrder)[keyof typeof MessageOrder];
 
 /** The content of a message: a text, or a file. */
 export type Payload = {
-  /** Which of the two. */
+  /** The type of the content. */
   type: PayloadType;
   /** For a text: 1 to 65,536 bytes of UTF-8 without NUL. */
   text?: string;
   /** For a file: the id of a completed upload. */
   file_id?: string;
-  /** For a file, in answers: its name, a label and never a path. */
+  /** For a file, only in answers: its name, a label and not a path. */
   filename?: string;
-  /** For a file, in answers: its size in bytes. */
+  /** For a file, only in answers: its size in bytes. */
   file_size?: number;
-  /** For a file, in answers: its media type. */
+  /** For a file, only in answers: its media type. */
   content_type?: string;
 };
 
@@ -74,7 +74,7 @@ export type Sender = {
 
 /** The message to send. */
 export type SendMessageRequest = {
-  /** UUID, chosen by the client; a repeated call with the same one is the same message. */
+  /** UUID, chosen by the client; a repeated call must use the same one. */
   message_id: string;
   /** The conversation to send to. */
   conversation_id: string;
@@ -82,17 +82,17 @@ export type SendMessageRequest = {
   from: string;
   /** User ids of the recipients; every other active member if empty. */
   to?: string[];
-  /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. One named twice counts once. */
+  /** Names of the channels to deliver over (`whatsapp`, `instagram`), or `all`. Duplicates are ignored. */
   channels: string[];
   /** What to send. */
   payload: Payload;
-  /** How urgent it is; normal if not said. */
+  /** Its priority; normal by default. */
   priority?: Priority;
 };
 
 /** The message is stored. */
 export type SendMessageResponse = {
-  /** Always `accepted`: what became of it since is for GetMessage to tell. */
+  /** Always `accepted`, also for a repeated call: GetMessage returns the current status. */
   status: MessageStatus;
   /** The message's id, in lower case. */
   message_id: string;
@@ -103,13 +103,13 @@ export type ListMessagesRequest = {
   /** UUID. */
   conversation_id: string;
   /**
-   * How many to return at most: 1 to 100, 50 if not said. There are fewer where they would have more than 3 MiB together: then go on with
-   * the `offset` behind them, or with the `seq` of the last one.
+   * The maximum number to return: 1 to 100, 50 by default. There are fewer if they would exceed 3 MiB together: continue with the `offset`
+   * after them, or with the `seq` of the last one.
    */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
-  /** Newest first if not said. */
+  /** Newest first by default. */
   order?: MessageOrder;
   /** Only messages with a greater `seq`. */
   after_seq?: number | null;
@@ -135,9 +135,9 @@ export type Message = {
   channels: string[];
   /** The content. */
   payload: wire.Answered<Payload>;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
   /** When it was accepted. */
   created_at: string;
@@ -151,13 +151,13 @@ export type Message = {
 export type ListMessagesResponse = {
   /** UUID, in lower case. */
   conversation_id: string;
-  /** The page. It has at most 3 MiB, and then fewer messages than the limit allows: what is left comes behind them. */
+  /** The page. To stay within 3 MiB it may have fewer messages than `limit`. */
   messages: Message[];
-  /** How many match the filters in all. */
+  /** The total number of matches. */
   total: number;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -173,7 +173,7 @@ export type StatusChange = {
   status: MessageStatus;
   /** When. */
   at: string;
-  /** Why, where there is something to say. */
+  /** Why, if there is something to add. */
   note: string;
 };
 
@@ -183,19 +183,19 @@ export type Delivery = {
   recipient: string;
   /** Name of the channel. */
   channel: string;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
-  /** How often the channel was tried. */
+  /** The number of delivery attempts. */
   attempts: number;
   /** Why it failed, if it did; while it is open, why the last attempt failed. */
   error: string;
   /** When it last changed. */
   updated_at: string;
-  /** When the channel is tried again; only while it is open after an attempt that failed. */
+  /** When the next attempt is made; only while it is open after a failed attempt. */
   next_attempt_at: string | null;
 };
 
-/** A message and what became of it. */
+/** A message with its history and deliveries. */
 export type GetMessageResponse = {
   /** UUID, in lower case. */
   message_id: string;
@@ -213,9 +213,9 @@ export type GetMessageResponse = {
   channels: string[];
   /** The content. */
   payload: wire.Answered<Payload>;
-  /** How urgent it is. */
+  /** Its priority. */
   priority: Priority;
-  /** How far it has come. */
+  /** Its status. */
   status: MessageStatus;
   /** When it was accepted. */
   created_at: string;
@@ -278,7 +278,7 @@ export type GetReadPositionsCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILA
 /** The error codes of `getMessage`. */
 export type GetMessageCode = 'CONVERSATION_NOT_FOUND' | 'DATABASE_UNAVAILABLE' | 'MESSAGE_NOT_FOUND' | 'NOT_A_MEMBER' | 'SERVICE_UNAVAILABLE' | codes.CommonCode;
 
-/** Accepts messages and tells what became of them. */
+/** Accepts messages and reports how their delivery went. */
 export class MessageService {
   readonly #caller: Caller;
 
@@ -287,16 +287,14 @@ export class MessageService {
   }
 
   /**
-   * Accepts a message for delivery. Once this has answered, the message is stored and is not lost.
-   *
-   * The client chooses `message_id`, so that it can repeat a call whose answer it never saw: the same message gets the
-   * same answer and is kept once.
+   * Accepts a message for delivery. Once this call has succeeded, the message is stored durably. The client chooses `message_id`, so that
+   * it can safely repeat a call whose answer was lost: the same message gets the same answer and is stored once.
    */
   sendMessage(request: SendMessageRequest, options?: CallOptions): Reply<SendMessageResponse, SendMessageCode> {
     return this.#caller.reply<SendMessageResponse>({ verb: 'POST', path: '/v1/messages', body: '*', isRepeatable: true }, request, options);
   }
 
-  /** The messages of a conversation, for its members. */
+  /** Lists the messages of a conversation, for its members. */
   listMessages(request: ListMessagesRequest, options?: CallOptions): Reply<ListMessagesResponse, ListMessagesCode> {
     return this.#caller.reply<ListMessagesResponse>({ verb: 'GET', path: '/v1/conversations/{conversation_id}/messages', isRepeatable: true }, request, options);
   }
@@ -314,7 +312,7 @@ export class MessageService {
     return this.#caller.reply<GetReadPositionsResponse>({ verb: 'GET', path: '/v1/conversations/{conversation_id}/read', isRepeatable: true }, request, options);
   }
 
-  /** One message with the history of its status and the ledger of its deliveries, for members of its conversation. */
+  /** Returns a message with the history of its status and all its deliveries, for members of its conversation. */
   getMessage(request: GetMessageRequest, options?: CallOptions): Reply<GetMessageResponse, GetMessageCode> {
     return this.#caller.reply<GetMessageResponse>({ verb: 'GET', path: '/v1/messages/{message_id}', isRepeatable: true }, request, options);
   }

@@ -2,11 +2,11 @@
 import type { Caller, CallOptions, Reply } from '../../../../caller.ts';
 import type * as codes from '../../../codes.ts';
 
-/** Whether something was done about a dead letter. */
+/** The state of a dead letter. */
 export const DeadLetterState = {
-  /** Nothing was done so far. */
+  /** It has not been replayed. */
   DEAD_LETTER_STATE_WAITING: 'waiting',
-  /** It was replayed. What failed again is another dead letter. */
+  /** It was replayed. If it fails again, that is a new dead letter. */
   DEAD_LETTER_STATE_REPLAYED: 'replayed',
 } as const;
 export type DeadLetterState = (typeof DeadLetterState)[keyof typeof DeadLetterState];
@@ -23,9 +23,9 @@ export type DeadLetter = {
   group: string;
   /** The last error. */
   reason: string;
-  /** How often it was tried on its own. */
+  /** How often it was tried by itself. */
   attempts: number;
-  /** When it was given up. */
+  /** When it became a dead letter. */
   failed_at: string;
   /** Id of the event. */
   event_id: string;
@@ -33,17 +33,17 @@ export type DeadLetter = {
   event_type: string;
   /** The event's key: the id of its conversation. */
   key: string;
-  /** Request id of the call that it comes from: the one to look for in the logs. */
+  /** Request id of the call that caused it, as in the logs. */
   request_id: string;
-  /** The message that it is about; empty if that can't be told. */
+  /** The message that it is about; empty if unknown. */
   message_id: string;
   /** The channel that it is about; empty if it is about none. */
   channel: string;
-  /** Whether something was done about it. */
+  /** Its state. */
   state: DeadLetterState;
   /** When it was replayed. */
   replayed_at: string | null;
-  /** Who did that: a username. */
+  /** The username of the administrator who replayed it. */
   replayed_by: string;
 };
 
@@ -55,15 +55,15 @@ export type ListDeadLettersRequest = {
   channel?: string;
   /** Those of this topic. */
   topic?: string;
-  /** Those given up at this time or later. */
+  /** Those that failed at this time or later. */
   from?: string | null;
-  /** Those given up before this time. */
+  /** Those that failed before this time. */
   to?: string | null;
   /** Those in this state. */
   state?: DeadLetterState;
-  /** How many to return: 1 to 100, 50 if not said. */
+  /** The maximum number to return: 1 to 100, 50 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -71,11 +71,11 @@ export type ListDeadLettersRequest = {
 export type ListDeadLettersResponse = {
   /** The page. */
   dead_letters: DeadLetter[];
-  /** How many match the filters in all. */
+  /** The total number of matches. */
   total: number;
-  /** The limit that was used. */
+  /** The limit that was applied. */
   limit: number;
-  /** The offset that was used. */
+  /** The offset that was applied. */
   offset: number;
 };
 
@@ -85,17 +85,17 @@ export type GetDeadLetterRequest = {
   id: string;
 };
 
-/** A dead letter and what the event says. */
+/** A dead letter with the value of its event. */
 export type GetDeadLetterResponse = {
-  /** What is known of it. */
+  /** The dead letter. */
   dead_letter: DeadLetter;
-  /** The event as the protobuf message of its type; null if it is none, or if it has more than 1 MiB. */
+  /** The event decoded as the protobuf message of its type; null if that fails, or if it has more than 1 MiB. */
   decoded: Record<string, unknown> | null;
-  /** The event as it is; empty if it has more than 3 MiB. */
+  /** The event's bytes; empty if there are more than 3 MiB. */
   value: string;
 };
 
-/** Which dead letters to replay. Of those that match all of it, only the ones that wait, unless they are named by their ids. */
+/** Which dead letters to replay: those that match all fields. Without `ids` only those that wait. */
 export type ReplayDeadLettersRequest = {
   /** Exactly these. */
   ids?: string[];
@@ -105,26 +105,26 @@ export type ReplayDeadLettersRequest = {
   channel?: string;
   /** Those of this topic. */
   topic?: string;
-  /** Those given up at this time or later. */
+  /** Those that failed at this time or later. */
   from?: string | null;
-  /** Those given up before this time. */
+  /** Those that failed before this time. */
   to?: string | null;
   /**
-   * How many at most, 1 to 500, 100 if not said: the oldest first. Those of one message are replayed together, so that it
-   * may be a few more.
+   * The maximum number to replay, oldest first: 1 to 500, 100 by default. Those of one message are replayed together, so that it may be a
+   * few more.
    */
   limit?: number | null;
 };
 
-/** What was done. */
+/** The result. */
 export type ReplayDeadLettersResponse = {
   /** Dead letters that were replayed. */
   replayed: number;
-  /** Messages of which deliveries begin anew by that. */
+  /** Messages with deliveries that begin again. */
   messages: number;
-  /** Dead letters with nothing left to do: what they are about was delivered meanwhile. They don't wait any more. */
+  /** Dead letters with nothing left to do, because their deliveries have succeeded meanwhile. They don't wait any more. */
   settled: number;
-  /** Dead letters whose messages are still open. Try again when these have ended. */
+  /** Dead letters whose messages are still open. Replay them when these have ended. */
   open: number;
   /** How many still wait and match. */
   remaining: number;
@@ -132,13 +132,13 @@ export type ReplayDeadLettersResponse = {
 
 /** Which period. */
 export type GetAuditRequest = {
-  /** Messages accepted at this time or later; an hour before `to` if not said. */
+  /** Messages accepted at this time or later; by default an hour before `to`. */
   from?: string | null;
-  /** Messages accepted before this time; now if not said. */
+  /** Messages accepted before this time; by default now. */
   to?: string | null;
 };
 
-/** How much of something there is, by what became of it. */
+/** Numbers by status. */
 export type Balance = {
   /** All of it. */
   accepted: number;
@@ -154,11 +154,11 @@ export type Balance = {
 export type SeqGap = {
   /** UUID. */
   conversation_id: string;
-  /** The first position that was looked at. */
+  /** The first position of the range. */
   from_seq: number;
-  /** The last one; the last that was given out, if that is greater than what is there. */
+  /** The last position of the range; the last one that was assigned, if its message is missing. */
   to_seq: number;
-  /** How many positions between these have no message. */
+  /** How many positions in the range have no message. */
   missing: number;
 };
 
@@ -172,19 +172,19 @@ export type OpenMessage = {
   age_ms: number;
 };
 
-/** How far a group is behind. */
+/** The lag of a consumer group. */
 export type TopicLag = {
   /** The topic. */
   topic: string;
   /** The group. */
   group: string;
-  /** Events that it has not handled, on all partitions. */
+  /** Events that it has not handled yet, on all partitions. */
   events: number;
   /** The same for each partition. */
   partitions: PartitionLag[];
 };
 
-/** How far a group is behind on one partition. */
+/** The lag of a consumer group on one partition. */
 export type PartitionLag = {
   /** Number of the partition. */
   partition: number;
@@ -192,53 +192,50 @@ export type PartitionLag = {
   events: number;
 };
 
-/** The books. */
+/** The result of the audit. */
 export type GetAuditResponse = {
-  /** The period, from here on. */
+  /** The beginning of the period. */
   from: string;
-  /** The end of what these books are for, exclusive: that of the period, or the same as `next`. */
+  /** The end of the audited part, exclusive: that of the period, or `next`. */
   to: string;
   /**
-   * Whether the books balance: accepted = delivered + failed + in flight, for messages and for deliveries; each message has
-   * the deliveries that it was accepted with, a status that goes with theirs, and a history that ends in it; no position is
-   * missing; nothing is overdue.
+   * Whether everything is accounted for: accepted = delivered + failed + in flight, for messages and for deliveries; each message has the
+   * deliveries that it was accepted with, a status that agrees with theirs, and a history that ends in it; no position is missing; nothing
+   * is overdue.
    */
   balanced: boolean;
   /** Messages accepted in the period. */
   messages: Balance;
   /** Their deliveries. */
   deliveries: Balance;
-  /** Messages whose deliveries or history don't go with them; 20 at most. */
+  /** Messages that contradict their deliveries or history; 20 at most. */
   mismatched: string[];
-  /** How many of these there are. */
+  /** The total number of these. */
   mismatched_total: number;
   /** Messages in flight that should have ended by now. */
   overdue: number;
-  /** Gaps in the positions of conversations with messages in the period; 20 at most. Of one conversation there may be several. */
+  /** Gaps in the positions of conversations with messages in the period; 20 at most. One conversation may have several. */
   gaps: SeqGap[];
-  /** How many of these there are. */
+  /** The total number of these. */
   gaps_total: number;
   /** The message of the period that has been in flight for longest. */
   oldest_in_flight: OpenMessage | null;
-  /** Events that were not brought to the bus so far, whatever the period. */
+  /** Events that are not published on the bus yet, regardless of the period. */
   outbox_events: number;
   /** How long the oldest of these has been waiting, in milliseconds. */
   outbox_age_ms: number;
-  /** Dead letters that wait, whatever the period. */
+  /** Dead letters that wait, regardless of the period. */
   dead_letters_waiting: number;
   /**
-   * How far each group is behind on its topic at present. It is asked of the bus, so it is not of the same moment as the
-   * books; empty while the bus can't be asked.
+   * The current lag of each consumer group. It comes from the bus, so not from the same snapshot as the rest; empty while the bus is
+   * unavailable.
    */
   lag: TopicLag[];
-  /** Whether the bus could be asked. */
+  /** Whether `lag` is known. */
   lag_known: boolean;
-  /** Up to when messages were looked at, if that is not the whole period: the `from` to go on with. Null if it is. */
+  /** If only a part of the period was read, the `from` of the next call. Null if all of it was. */
   next: string | null;
-  /**
-   * Messages accepted before this were removed at the end of the time that they are kept, and are in no books. Null if none was so
-   * far.
-   */
+  /** Messages accepted before this were removed at the end of their retention, and are not audited. Null if none were. */
   removed_before: string | null;
 };
 
@@ -254,7 +251,7 @@ export type ReplayDeadLettersCode = 'BUS_UNAVAILABLE' | 'DATABASE_UNAVAILABLE' |
 /** The error codes of `getAudit`. */
 export type GetAuditCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** What administrators need to see of the hub, and to mend in it. */
+/** Operations for administrators: dead letters and the audit. */
 export class OperationsService {
   readonly #caller: Caller;
 
@@ -262,37 +259,35 @@ export class OperationsService {
     this.#caller = caller;
   }
 
-  /** The events that could not be handled and were given up, oldest first. */
+  /** Lists dead letters: events that could not be handled, oldest first. */
   listDeadLetters(request: ListDeadLettersRequest = {}, options?: CallOptions): Reply<ListDeadLettersResponse, ListDeadLettersCode> {
     return this.#caller.reply<ListDeadLettersResponse>({ verb: 'GET', path: '/v1/admin/dead-letters', isRepeatable: true }, request, options);
   }
 
-  /** One of them with what the event says, the content of its message included. */
+  /** Returns a dead letter with the value of its event, including the content of the message. */
   getDeadLetter(request: GetDeadLetterRequest, options?: CallOptions): Reply<GetDeadLetterResponse, GetDeadLetterCode> {
     return this.#caller.reply<GetDeadLetterResponse>({ verb: 'GET', path: '/v1/admin/dead-letters/{id}', isRepeatable: true }, request, options);
   }
 
   /**
-   * Tries again what was given up, once its cause is gone: those that are named by their ids, or all that wait and match
-   * the filters.
+   * Replays dead letters, once their cause is gone: those with the given ids, or all that wait and match the filters.
    *
-   * Of a message that has failed, the failed deliveries that the dead letters are about begin anew, with a new deadline;
-   * what was delivered is not sent again. A replayed message comes later than its neighbours in the conversation. An event
-   * that belongs to no known message is published once more as it was. While its message is still open a dead letter is
-   * left as it is, unless it is a report: that is published again.
+   * For a failed message, the failed deliveries that the dead letters are about begin again, with a new deadline; deliveries that succeeded
+   * are not repeated. A replayed message arrives later than its neighbours in the conversation. An event of an unknown message is published
+   * again unchanged. A dead letter of a message that is still open is left as it is, unless it is a report, which is published again.
    *
-   * May be repeated, and at once: what is being replayed is open, and is left alone.
+   * May be repeated, also concurrently: a message that is being replayed is open, so it is left alone.
    */
   replayDeadLetters(request: ReplayDeadLettersRequest = {}, options?: CallOptions): Reply<ReplayDeadLettersResponse, ReplayDeadLettersCode> {
     return this.#caller.reply<ReplayDeadLettersResponse>({ verb: 'POST', path: '/v1/admin/dead-letters/replay', body: '*' }, request, options);
   }
 
   /**
-   * Balances the books for the messages that were accepted in a period, and tells what waits where at present.
+   * Audits the messages that were accepted in a period: whether each is accounted for, and what is waiting now.
    *
-   * A long period is gone through in parts of some thousand messages, each as it was at one moment. An answer has as much of
-   * the period as could be looked at within 8 s. If that is not all of it, `next` says where to go on: ask again with that as
-   * `from` and the same `to`, until there is no `next`. The period balances if all answers do, and their numbers add up to its.
+   * A long period is read in parts of some thousand messages, each from one snapshot. An answer covers as much of the period as can be read
+   * within 8 s. If that is not all of it, `next` is set: call again with it as `from` and the same `to`, until there is no `next`. The
+   * period balances if all answers do, and their numbers add up to its own.
    */
   getAudit(request: GetAuditRequest = {}, options?: CallOptions): Reply<GetAuditResponse, GetAuditCode> {
     return this.#caller.reply<GetAuditResponse>({ verb: 'GET', path: '/v1/admin/audit', isRepeatable: true }, request, options);

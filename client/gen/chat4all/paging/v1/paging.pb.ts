@@ -2,10 +2,10 @@
 
 /** Which part of a list an answer has. */
 export type Pagination = {
-  /** How many were passed over. */
+  /** The offset that was applied. */
   offset: number;
-  /** How many there may be in the answer. */
+  /** The limit that was applied. */
   limit: number;
-  /** How many there are in all. */
+  /** The total number. */
   total: number;
 };

@@ -18,7 +18,7 @@ export type RoutedDelivery = {
   topic: string;
 };
 
-/** What was decided for a message. */
+/** The decision for a message. */
 export type GetRouteResponse = {
   /** UUID of the message. */
   message_id: string;
@@ -35,7 +35,7 @@ export type GetRouteResponse = {
 /** The error codes of `getRoute`. */
 export type GetRouteCode = 'DATABASE_UNAVAILABLE' | 'ROUTE_NOT_FOUND' | codes.CommonCode;
 
-/** Tells what the router did with a message. Its work itself comes over the bus. */
+/** Reports routing decisions. Messages themselves come over the bus. */
 export class RouterService {
   readonly #caller: Caller;
 
@@ -44,8 +44,8 @@ export class RouterService {
   }
 
   /**
-   * What was decided for a message, for administrators: where its copies went, or why it was not routed. A message that is replayed keeps
-   * its first decision.
+   * Returns the routing decision for a message, for administrators: where its copies went, or why it was not routed. A replayed message
+   * keeps its first decision.
    */
   getRoute(request: GetRouteRequest, options?: CallOptions): Reply<GetRouteResponse, GetRouteCode> {
     return this.#caller.reply<GetRouteResponse>({ verb: 'GET', path: '/v1/admin/messages/{message_id}/route', isRepeatable: true }, request, options);

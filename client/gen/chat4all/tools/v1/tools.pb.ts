@@ -10,18 +10,18 @@ export const ResponseStatus = {
   RESPONSE_STATUS_SUCCESS: 'success',
   /** With a failure of the tool, or of this service while it ran. */
   RESPONSE_STATUS_ERROR: 'error',
-  /** Without an answer in time. */
+  /** With a timeout. */
   RESPONSE_STATUS_TIMEOUT: 'timeout',
 } as const;
 export type ResponseStatus = (typeof ResponseStatus)[keyof typeof ResponseStatus];
 
 /** Whether a subscription can be used. */
 export const SubscriptionStatus = {
-  /** It can, and renews itself. */
+  /** It can be used, and renews itself. */
   SUBSCRIPTION_STATUS_ACTIVE: 'active',
-  /** It can until `expires_at`. */
+  /** It can be used until `expires_at`. */
   SUBSCRIPTION_STATUS_CANCELLED: 'cancelled',
-  /** It can't. */
+  /** It can't be used any more. */
   SUBSCRIPTION_STATUS_EXPIRED: 'expired',
 } as const;
 export type SubscriptionStatus = (typeof SubscriptionStatus)[keyof typeof SubscriptionStatus];
@@ -49,9 +49,9 @@ export type ToolSummary = {
 
 /** Which tools to list. */
 export type ListToolsRequest = {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -59,11 +59,11 @@ export type ListToolsRequest = {
 export type ListToolsResponse = {
   /** The page. */
   tools: ToolSummary[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
-/** A tool, as its users see it: not where it is. */
+/** A tool, as its users see it: without its endpoint. */
 export type Tool = {
   /** UUID. */
   id: string;
@@ -93,33 +93,33 @@ export type GetToolResponse = {
 export type InvokeToolRequest = {
   /** UUID of the tool. */
   tool_id: string;
-  /** What the tool is sent, as it is. */
+  /** The input, which is sent to the tool unchanged. */
   input: Record<string, unknown>;
 };
 
-/** What the tool made of it. */
+/** The tool's answer. */
 export type InvokeToolResponse = {
   /** Id of the request, as in the caller's usage. */
   request_id: string;
-  /** What the tool answered: an object as it is, anything else as `{"result": …}`. */
+  /** The tool's answer: an object unchanged, anything else as `{"result": …}`. */
   output: Record<string, unknown>;
-  /** What it cost. */
+  /** The tokens that it used. */
   tokens_used: number;
-  /** Milliseconds that it took, all tries together. */
+  /** The duration in milliseconds, with all attempts. */
   duration_ms: number;
 };
 
 /** Which invocations to list. */
 export type ListUsageRequest = {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   start_date?: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   end_date?: string;
   /** Only those of this tool. */
   tool_id?: string;
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
 };
 
@@ -129,17 +129,17 @@ export type UsageRecord = {
   id: string;
   /** UUID of the tool. */
   tool_id: string;
-  /** Name of the tool, as it was called last. */
+  /** The last name of the tool. */
   tool_name: string;
   /** When it began. */
   timestamp: string;
-  /** What it cost; 0 if it failed. */
+  /** The tokens that it used; 0 if it failed. */
   tokens_used: number;
   /** How it ended. */
   response_status: ResponseStatus;
-  /** Milliseconds that it took, all tries together. */
+  /** The duration in milliseconds, with all attempts. */
   duration_ms: number;
-  /** Id of its request: the one to look for in the logs. */
+  /** Its request id, as in the logs. */
   request_id: string;
 };
 
@@ -147,15 +147,15 @@ export type UsageRecord = {
 export type ListUsageResponse = {
   /** The page. */
   usage: UsageRecord[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
-/** Of which days. */
+/** The days to sum up. */
 export type GetUsageSummaryRequest = {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   start_date?: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   end_date?: string;
 };
 
@@ -163,9 +163,9 @@ export type GetUsageSummaryRequest = {
 export type ToolUsage = {
   /** UUID of the tool. */
   tool_id: string;
-  /** Name of the tool, as it was called last. */
+  /** The last name of the tool. */
   tool_name: string;
-  /** What it cost in all. */
+  /** The tokens used in total. */
   tokens_used: number;
   /** How often it was invoked. */
   invocation_count: number;
@@ -175,7 +175,7 @@ export type ToolUsage = {
 export type DayUsage = {
   /** The day, in UTC (`2026-11-29`). */
   date: string;
-  /** What it cost in all. */
+  /** The tokens used in total. */
   tokens_used: number;
   /** How many invocations there were. */
   invocation_count: number;
@@ -183,13 +183,13 @@ export type DayUsage = {
 
 /** The sums. */
 export type GetUsageSummaryResponse = {
-  /** What all of it cost. */
+  /** The tokens used in total. */
   total_tokens: number;
   /** How many invocations there were. */
   total_invocations: number;
-  /** By tool, the dearest first. */
+  /** By tool, the most expensive first. */
   by_tool: ToolUsage[];
-  /** By day, the first one first; days without any are left out. */
+  /** By day, in order; days without invocations are left out. */
   by_day: DayUsage[];
 };
 
@@ -201,11 +201,11 @@ export type Plan = {
   token_limit: number;
   /** What a month costs. */
   price_monthly: number;
-  /** What it offers, for people. */
+  /** Its features, for people. */
   features: string[];
 };
 
-/** Nothing: all plans. */
+/** No fields: all plans are listed. */
 export type ListPlansRequest = Record<string, never>;
 
 /** The plans. */
@@ -236,7 +236,7 @@ export type Subscription = {
   expires_at?: string;
 };
 
-/** Nothing: the credentials say whose. */
+/** No fields: the credentials identify the caller. */
 export type GetSubscriptionRequest = Record<string, never>;
 
 /** The caller's subscription. */
@@ -257,7 +257,7 @@ export type SubscribeResponse = {
   subscription: Subscription;
 };
 
-/** Nothing: the credentials say whose. */
+/** No fields: the credentials identify the caller. */
 export type CancelSubscriptionRequest = Record<string, never>;
 
 /** The caller's subscription. */
@@ -278,17 +278,17 @@ export type ManagedTool = {
   is_active: boolean;
   /** When it was added. */
   created_at: string;
-  /** Where it is asked. */
+  /** Its endpoint. */
   api_endpoint: string;
 };
 
 /** The tool to add. */
 export type CreateToolRequest = {
-  /** Unique name in whatever letter case: 1 to 100 characters, without the spaces around them. */
+  /** Name, unique regardless of letter case: 1 to 100 characters, not counting spaces around it. */
   name: string;
   /** What it does: 1 to 4,000 characters. */
   description: string;
-  /** Where it is asked, with a POST: an http or https URL of at most 500 characters, whose host is reachable from everywhere. */
+  /** Its endpoint, which is called with POST: an http or https URL of at most 500 characters with a publicly reachable host. */
   api_endpoint: string;
 };
 
@@ -300,11 +300,11 @@ export type CreateToolResponse = {
 
 /** Which tools to list. */
 export type ListAllToolsRequest = {
-  /** How many to return: 1 to 100, 20 if not said. */
+  /** The maximum number to return: 1 to 100, 20 by default. */
   limit?: number | null;
-  /** How many to pass over. */
+  /** The number of items to skip. */
   offset?: number;
-  /** Only active ones, or only inactive ones; all if not said. */
+  /** Only active ones, or only inactive ones; all by default. */
   is_active?: boolean | null;
 };
 
@@ -312,7 +312,7 @@ export type ListAllToolsRequest = {
 export type ListAllToolsResponse = {
   /** The page. */
   tools: ManagedTool[];
-  /** Which part of all it is. */
+  /** Which part of the list it is. */
   pagination: Chat4allPagingV1Paging.Pagination;
 };
 
@@ -320,13 +320,13 @@ export type ListAllToolsResponse = {
 export type UpdateToolRequest = {
   /** UUID of the tool. */
   tool_id: string;
-  /** The new name; not set, it stays. */
+  /** The new name; unchanged if not set. */
   name?: string | null;
-  /** The new description; not set, it stays. */
+  /** The new description; unchanged if not set. */
   description?: string | null;
-  /** The new endpoint; not set, it stays. */
+  /** The new endpoint; unchanged if not set. */
   api_endpoint?: string | null;
-  /** Whether it can be invoked; not set, that stays. */
+  /** Whether it can be invoked; unchanged if not set. */
   is_active?: boolean | null;
 };
 
@@ -342,14 +342,14 @@ export type DeleteToolRequest = {
   tool_id: string;
 };
 
-/** Nothing: it is gone. */
+/** No fields: the tool is deleted. */
 export type DeleteToolResponse = Record<string, never>;
 
-/** Of which days. */
+/** The days to sum up. */
 export type GetUsageStatsRequest = {
-  /** The first day, in UTC (`2026-11-29`); not set, from the beginning. */
+  /** The first day, in UTC (`2026-11-29`); from the beginning if not set. */
   start_date?: string;
-  /** The last day, in UTC; not set, until now. */
+  /** The last day, in UTC; until now if not set. */
   end_date?: string;
 };
 
@@ -357,7 +357,7 @@ export type GetUsageStatsRequest = {
 export type PlanUsage = {
   /** The plan. */
   plan: PlanName;
-  /** How many have it now, so that it can be used. */
+  /** How many users have a usable subscription to it now. */
   user_count: number;
   /** What they used in those days. */
   tokens_used: number;
@@ -365,15 +365,15 @@ export type PlanUsage = {
 
 /** What all users have used. */
 export type GetUsageStatsResponse = {
-  /** How many users there are, whatever the days. */
+  /** The number of users, regardless of the days. */
   total_users: number;
   /** How many invocations there were. */
   total_invocations: number;
-  /** What all of it cost. */
+  /** The tokens used in total. */
   total_tokens: number;
   /** By plan: free, pro, enterprise. */
   by_plan: PlanUsage[];
-  /** By tool, the dearest first. */
+  /** By tool, the most expensive first. */
   by_tool: ToolUsage[];
 };
 
@@ -438,15 +438,15 @@ export class ToolService {
   }
 
   /**
-   * Has a tool work on an input. What it uses is counted against the caller's subscription, whether the caller waits for the
-   * answer or not; a call that fails counts nothing, and one that is refused before the tool is asked leaves no trace.
+   * Invokes a tool. The tokens that it uses are counted against the caller's subscription, even if the caller doesn't wait for the answer.
+   * A failed call costs nothing, and one that is refused before the tool is called isn't listed in the usage.
    */
   invokeTool(request: InvokeToolRequest, options?: CallOptions): Reply<InvokeToolResponse, InvokeToolCode> {
     return this.#caller.reply<InvokeToolResponse>({ verb: 'POST', path: '/api/v1/tools/{tool_id}/invoke', body: '*', isEnveloped: true, timeout: 335000 }, request, options);
   }
 }
 
-/** What the caller has used. */
+/** The caller's usage. */
 export class UsageService {
   readonly #caller: Caller;
 
@@ -459,13 +459,13 @@ export class UsageService {
     return this.#caller.reply<wire.Page<UsageRecord[], Chat4allPagingV1Paging.Pagination>>({ verb: 'GET', path: '/api/v1/usage', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** The sums of them, by tool and by day. */
+  /** Sums up the caller's invocations, by tool and by day. */
   getUsageSummary(request: GetUsageSummaryRequest = {}, options?: CallOptions): Reply<GetUsageSummaryResponse, GetUsageSummaryCode> {
     return this.#caller.reply<GetUsageSummaryResponse>({ verb: 'GET', path: '/api/v1/usage/summary', isRepeatable: true, isEnveloped: true }, request, options);
   }
 }
 
-/** Plans, and what the caller is subscribed to. */
+/** Plans and the caller's subscription. */
 export class SubscriptionService {
   readonly #caller: Caller;
 
@@ -478,14 +478,14 @@ export class SubscriptionService {
     return this.#caller.reply<Plan[]>({ verb: 'GET', path: '/api/v1/subscriptions/plans', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** The caller's subscription, also one that is cancelled or has expired. */
+  /** Returns the caller's subscription, also if it is cancelled or has expired. */
   getSubscription(request: GetSubscriptionRequest = {}, options?: CallOptions): Reply<Subscription, GetSubscriptionCode> {
     return this.#caller.reply<Subscription>({ verb: 'GET', path: '/api/v1/subscriptions/current', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
   /**
-   * Subscribes the caller to a plan, changes the plan, or takes a cancellation back; at once, and what was used stays counted.
-   * The plan that is active already changes nothing.
+   * Subscribes the caller to a plan, changes the plan, or revokes a cancellation. It takes effect at once, and the tokens used in the
+   * period stay counted. No effect if the plan is active already.
    */
   subscribe(request: SubscribeRequest, options?: CallOptions): Reply<Subscription, SubscribeCode> {
     return this.#caller.reply<Subscription>({ verb: 'POST', path: '/api/v1/subscriptions/subscribe', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
@@ -497,7 +497,7 @@ export class SubscriptionService {
   }
 }
 
-/** The tools as administrators see them, and what all users use. */
+/** The tools, and the usage of all users, for administrators. */
 export class ToolAdminService {
   readonly #caller: Caller;
 
@@ -520,12 +520,12 @@ export class ToolAdminService {
     return this.#caller.reply<ManagedTool>({ verb: 'PATCH', path: '/api/v1/admin/tools/{tool_id}', body: '*', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
-  /** Takes a tool away. What was used of it keeps its name, which another tool may have from then on. */
+  /** Deletes a tool. Its usage keeps the tool's name, which another tool may then have. */
   deleteTool(request: DeleteToolRequest, options?: CallOptions): Reply<DeleteToolResponse, DeleteToolCode> {
     return this.#caller.reply<DeleteToolResponse>({ verb: 'DELETE', path: '/api/v1/admin/tools/{tool_id}', isEnveloped: true }, request, options);
   }
 
-  /** What all users have used, by plan and by tool. */
+  /** Sums up the usage of all users, by plan and by tool. */
   getUsageStats(request: GetUsageStatsRequest = {}, options?: CallOptions): Reply<GetUsageStatsResponse, GetUsageStatsCode> {
     return this.#caller.reply<GetUsageStatsResponse>({ verb: 'GET', path: '/api/v1/admin/usage/stats', isRepeatable: true, isEnveloped: true }, request, options);
   }
