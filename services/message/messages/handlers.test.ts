@@ -69,6 +69,7 @@ function prepare() {
   };
   const options = {
     deadline: 30_000,
+    reads: { of: async () => [] },
     relay: {
       requireBus: () => failing(state.bus),
       wake: () => void done.push('wake'),
