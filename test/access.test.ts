@@ -169,7 +169,9 @@ const forUsers = { PUBLIC: undefined, USER: undefined, ADMIN: denied, SERVICE: d
 const hub = opened(openHarness, (hub) => hub.stop());
 /** The one first that all others ask. */
 const inStartOrder = ['auth', ...serviceNames.filter((name) => name !== 'auth')];
-const started = new Map(inStartOrder.map((name) => [name, opened(() => hub.startService(name, { SEED_USERS: '1', EVENT_STREAM_AGE: '1s' }))]));
+const started = new Map(
+  inStartOrder.map((name) => [name, opened(() => hub.startService(name, { SEED_USERS: '1', EVENT_STREAM_AGE: '1s' }))]),
+);
 
 const user = { userId: uuid(), username: 'somebody' };
 /** Signs like auth, with a key that nobody trusts. */

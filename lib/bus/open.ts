@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { ConfigError, integer, list, postgresUrl, type Config } from '../config.ts';
+import { isTransient } from '../errors.ts';
 import { awaitEngine, engineSettings, placeOf, type Engine } from '../engines.ts';
 import type { Logger } from '../log.ts';
 import { kafkaAccess, kafkaAccessSettings } from './kafka-access.ts';
@@ -77,6 +78,32 @@ export async function openBus(
   async function there(engine: Engine): Promise<void> {
     await awaitEngine(engine, { log, patienceMs: waits ? config.START_PATIENCE : undefined });
   }
+}
+
+/**
+ * Opens the bus for a process that only publishes, and that starts and works without it: while it is away, what is published fails.
+ *
+ * @throws what `openBus` throws, unless the bus is just away
+ */
+export async function openPublisher(
+  config: Config<typeof busSettings>,
+  options: Omit<OpenBusOptions, 'waits'>,
+): Promise<Pick<Bus, 'publish' | 'stop'>> {
+  let opening: Promise<Bus> | undefined;
+  const open = () => {
+    opening ??= openBus(config, { ...options, waits: false }).catch((error: unknown) => {
+      opening = undefined;
+      throw error;
+    });
+    return opening;
+  };
+  await open().catch((error: unknown) => {
+    if (!isTransient(error)) throw error;
+  });
+  return {
+    publish: async (topic, events) => (await open()).publish(topic, events),
+    stop: async () => (await opening?.catch(() => undefined))?.stop(),
+  };
 }
 
 /** A bus that adds a prefix to the names of its topics and groups. */

@@ -1,7 +1,10 @@
 import { z } from 'zod';
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { FileServiceService } from '#gen/chat4all/file/v1/file.ts';
+import { topics } from '#gen/events.ts';
+import { busSettings, openPublisher } from '#lib/bus/open.ts';
 import { ConfigError, duration, integer, secrets, type Config } from '#lib/config.ts';
+import { startOutboxRelay } from '#lib/database-outbox.ts';
 import { awaitEngine } from '#lib/engines.ts';
 import { messageSettings } from '#lib/forgetting.ts';
 import type { Running } from '#lib/lifecycle.ts';
@@ -26,6 +29,7 @@ const maxChunks = 10_000;
 
 export const settings = {
   ...serviceSettings,
+  ...busSettings,
   ...storageSettings,
   ...messageSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
@@ -67,11 +71,13 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const limits = limitsOf(config, storage.minPartBytes);
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
 
+    const bus = own(await openPublisher(config, { log, clientId: 'file', publishes: [topics.fileChanges] }));
+    const relay = own(startOutboxRelay({ database: db, bus, log }));
     const store = openStore(db);
     const lifetime = config.UPLOAD_TTL;
     const removing = own(startRemoving({ store, storage, log, lifetimeMs: lifetime }));
     const onRemoval = () => removing.wake();
-    const uploads = own(openUploads({ store, storage, limits, log, onRemoval }));
+    const uploads = own(openUploads({ store, storage, limits, log, onRemoval, onCompletion: relay.wake }));
     own(startSweep({ store, uploads, log, lifetimeMs: lifetime }));
 
     if (config.MESSAGE_RETENTION !== undefined) {

@@ -2,8 +2,10 @@ import { defineEntity, p } from '@mikro-orm/core';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
+import { addToOutbox, outboxEntity } from '#lib/database-outbox.ts';
 import type { File, Status } from './file.ts';
 import { openRemovals, remove, RemovalEntity, type Lease } from './removals-store.ts';
+import { completedEvent } from './wire.ts';
 
 const ContentEntity = defineEntity({
   name: 'Content',
@@ -75,7 +77,7 @@ const ShareEntity = defineEntity({
 
 export const database: DatabaseDefinition = {
   schema: 'file',
-  entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity],
+  entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity, outboxEntity()],
   migrations: [
     { name: '0001-files', load: async () => (await import('./migrations/0001-files.ts')).Files },
     {
@@ -88,6 +90,7 @@ export const database: DatabaseDefinition = {
       name: '0005-removals-by-earlier-code',
       load: async () => (await import('./migrations/0005-removals-by-earlier-code.ts')).RemovalsByEarlierCode,
     },
+    { name: '0006-outbox', load: async () => (await import('./migrations/0006-outbox.ts')).Outbox },
   ],
 };
 
@@ -264,8 +267,8 @@ export function openStore(db: Database) {
     async complete(fileId: string, by: string, checksum: string, lost: string | undefined): Promise<boolean> {
       return db.transaction(async (transaction) => {
         const { sql } = transaction;
-        const mine = await sql<{ size: bigint }>(
-          `select file_size as size from files where file_id = $1 and completing_by = $2 and ${open} for update`,
+        const mine = await sql<{ size: bigint; ownerId: string; filename: string; contentType: string }>(
+          `select file_size as size, owner_id as "ownerId", filename, content_type as "contentType" from files where file_id = $1 and completing_by = $2 and ${open} for update`,
           [fileId, by],
         );
         if (mine.length === 0) return false;
@@ -286,6 +289,7 @@ export function openStore(db: Database) {
           [fileId, checksum, now],
         );
         await sql('delete from chunks where file_id = $1', [fileId]);
+        addToOutbox(transaction, [completedEvent({ fileId, ...mine[0]!, at: now })]);
         return true;
       });
     },

@@ -75,9 +75,11 @@ export interface UploadsOptions {
   log: Logger;
   /** Called when something has to be removed from the store. */
   onRemoval: () => void;
+  /** Called when an upload is complete. */
+  onCompletion?: () => void;
 }
 
-export function openUploads({ store, storage, limits, log, onRemoval }: UploadsOptions): Uploads {
+export function openUploads({ store, storage, limits, log, onRemoval, onCompletion }: UploadsOptions): Uploads {
   /** By file id and checksum. */
   const completing = new Map<string, Promise<void>>();
   const stopped = new AbortController();
@@ -122,6 +124,7 @@ export function openUploads({ store, storage, limits, log, onRemoval }: UploadsO
       throw new HubError('ABORTED', 'UPLOAD_COMPLETING', 'The upload is being completed by somebody else: try again');
     }
     onRemoval();
+    onCompletion?.();
     log.info({ file: fileId, size: file.fileSize }, 'upload completed');
   }
 

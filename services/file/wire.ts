@@ -1,3 +1,8 @@
+import { randomUUID } from 'node:crypto';
+import { FileCompleted } from '#gen/chat4all/file/v1/events.ts';
+import { eventTypes, topics } from '#gen/events.ts';
+import { currentContext } from '#lib/context.ts';
+import type { OutboxEvent } from '#lib/database-outbox.ts';
 import {
   FileStatus,
   type CompleteUploadResponse,
@@ -69,5 +74,26 @@ export function described(shown: ShownFile, { missing, receivedBytes }: Progress
     updatedAt: file.updatedAt,
     expiresAt: expiry(shown),
     downloadUrl: file.status === 'completed' ? downloadUrl(shown) : undefined,
+  };
+}
+
+/** That the upload of a file is complete. */
+export function completedEvent(file: {
+  fileId: string;
+  ownerId: string;
+  filename: string;
+  /** Bytes. */
+  size: bigint;
+  contentType: string;
+  at: Date;
+}): OutboxEvent {
+  const { fileId, size, ...about } = file;
+  return {
+    topic: topics.fileChanges,
+    id: randomUUID(),
+    type: eventTypes.FileCompleted,
+    key: fileId,
+    value: FileCompleted.encode({ fileId, fileSize: size, ...about }).finish(),
+    requestId: currentContext()?.requestId ?? fileId,
   };
 }
