@@ -169,7 +169,7 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     const accepted = told.find(({ type }) => type === 'message_accepted')!;
     t.is(accepted.data.message_accepted!.message!.message_id, message);
     // As a browser does it: the header counts before the parameter.
-    const resumed = await bia.rest.raw('GET', `/v1/events?cursor=${hello.id}`, {
+    const resumed = await bia.rest.raw('GET', `/v1/events?cursor=${hello.id}&conversation_ids=${conversation}`, {
       headers: { Accept: 'text/event-stream', 'Last-Event-ID': accepted.id },
     });
     t.is(resumed.headers.get('content-type'), 'text/event-stream');
