@@ -31,13 +31,13 @@ function typeOf(told: Told): string {
 async function listen(t: ExecutionContext, person: Person, request: StreamEventsRequest = {}): Promise<Listening> {
   const all: Told[] = [];
   const stopping = new AbortController();
+  let failure: Error | undefined;
   const reading = (async () => {
     const options = { signal: stopping.signal, timeout: 60_000 };
     for await (const told of person.rest.client.events.streamEvents(request, options)) all.push(told);
   })().catch((error: unknown) => {
-    if (!stopping.signal.aborted) throw error;
+    if (!stopping.signal.aborted) failure = error as Error;
   });
-  reading.catch(() => {});
   const end = async () => {
     stopping.abort();
     await reading;
@@ -46,7 +46,10 @@ async function listen(t: ExecutionContext, person: Person, request: StreamEvents
   const until = async (what: string, is: (told: Told) => boolean) =>
     (await eventually(
       `${person.username} is told: ${what}`,
-      () => all.find(is),
+      () => {
+        if (failure !== undefined) throw failure;
+        return all.find(is);
+      },
       (told) => told !== undefined,
     ))!;
   await until('hello', (told) => typeOf(told) === 'hello');
@@ -71,7 +74,7 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     const messages = [await send(ana, conversation), await send(ana, conversation)];
     for (const message of messages) await listening.until('it is delivered', isDelivered(message));
     await bia.rest.client.message.markRead({ conversation_id: conversation, seq: 2 });
-    await listening.until('it is read', (told) => told.message_read?.seq === 2);
+    await listening.until('it is read', (told) => told.message_read?.conversation_id === conversation);
 
     const ofThis = listening.events().filter((told) => JSON.stringify(told).includes(conversation));
     const types = ofThis.map(typeOf);
