@@ -99,7 +99,11 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
       const { events } = await bia.rest.client.events.listEvents({ cursor, conversation_ids: [conversation] });
       t.deepEqual(events, ofThis.slice(index + 1), `behind event ${index}`);
     }
-    const again = await listen(t, bia, { cursor: ofThis[0]!.cursor, types: ['message_accepted'] });
+    const again = await listen(t, bia, {
+      cursor: ofThis[0]!.cursor,
+      conversation_ids: [conversation],
+      types: ['message_accepted'],
+    });
     await again.until('the second message', (told) => told.message_accepted?.message?.message_id === messages[1]);
     const ids = again.events().map((told) => told.message_accepted?.message?.message_id);
     t.deepEqual(ids.slice(0, 2), messages);
