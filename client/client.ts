@@ -14,6 +14,8 @@ import type {
   UploadSignedChunkCode,
 } from './gen/chat4all/file/v1/file.pb.ts';
 import { Services } from './gen/services.ts';
+import { followEvents, type FollowRequest } from './follow.ts';
+import type { StreamEventsResponse } from './gen/chat4all/events/v1/events.pb.ts';
 import { uploadFile, type UploadFileCode, type UploadOptions } from './upload.ts';
 
 /* The exports of `@chat4all/client`. Types of requests and responses, and enums, are in `@chat4all/client/message` and so on. */
@@ -21,6 +23,7 @@ export type { CallOptions, ClientOptions } from './caller.ts';
 export { ConnectionError, isRefused, outcomeOf, RefusedError } from './errors.ts';
 export type { Detail, Outcome, Problem, Reply } from './errors.ts';
 export type { ChunkBody, ChunkReply, ChunkRequest, DownloadRequest } from './files.ts';
+export type { FollowRequest } from './follow.ts';
 export type { UploadBegun, UploadFileCode, UploadMemory, UploadOptions, UploadProgress } from './upload.ts';
 export { b64Decode, b64Encode } from './wire.ts';
 
@@ -59,6 +62,16 @@ export class Client extends Services {
    */
   uploadChunk(request: ChunkRequest, body: ChunkBody, options?: CallOptions): ChunkReply {
     return uploadChunk(this.#caller, request, body, options);
+  }
+
+  /**
+   * Follows the caller's events without a gap, through lost connections: from a cursor on, or from now on. Yields the events, `hello` once,
+   * and `reset` where events can't be told any more: then load your state anew.
+   *
+   * @throws RefusedError if the hub refuses for good; the signal's reason once it is aborted
+   */
+  followEvents(request: FollowRequest = {}, options: CallOptions = {}): AsyncGenerator<StreamEventsResponse, void> {
+    return followEvents(this, request, options);
   }
 
   /** Uploads one chunk to a URL that the hub has signed. No credentials are sent. */

@@ -11,7 +11,7 @@ export const settings = {
   GRPC_PORT_BASE: integer({ min: 1024, max: 65_000 })
     .default(50_051)
     .describe(
-      'gRPC port of auth; conversation, message, file, router, connectors, tools and assistant have the ones after it. Not set, all are later ones where one of these is taken',
+      'gRPC port of auth; conversation, message, file, router, connectors, tools, assistant and events have the ones after it. Not set, all are later ones where one of these is taken',
     ),
   REPLICAS: integer({ min: 1, max: 5 }).default(1).describe('how often each service runs; the gateway runs once'),
   PROCESSES: z

@@ -41,7 +41,7 @@ export interface Postgres {
 const serverSettings: Record<string, string> = {
   listen_addresses: '127.0.0.1',
   unix_socket_directories: '',
-  max_connections: '400',
+  max_connections: '600',
   timezone: 'UTC',
   log_timezone: 'UTC',
   log_checkpoints: 'off',

@@ -144,6 +144,7 @@ test('a token is asked for where the access rule does, and nowhere else', (t) =>
     'get /live',
     'get /openapi.json',
     'get /ready',
+    'get /v1/events/by-ticket',
     'post /api/v1/auth/login',
     'post /api/v1/auth/password-reset',
     'post /api/v1/auth/password-reset/{token}',
@@ -212,6 +213,7 @@ test('every reason of an error of a service stands in its proto, unless no calle
     ],
     // Those that tools tell the model, and those that events of a broken answer have.
     assistant: ['USER_NOT_FOUND', 'INTERNAL', 'DEADLINE_EXCEEDED'],
+    conversation: ['BUS_UNAVAILABLE'],
     file: ['UPLOAD_CLOSED'],
     router: ['UNREADABLE_EVENT'],
   };

@@ -123,7 +123,8 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
           const said = await stream.next(Math.min(around(heartbeatMs, 0.2), untilEnd), () => isStopping);
           if (signal.aborted) return;
           if (said.length > 0) yield* said;
-          else if (!isStopping && hubTime() < endsAt) yield aboutStream(stream.cursor, { $case: 'heartbeat', value: {} });
+          else if (!isStopping && hubTime() < endsAt)
+            yield aboutStream(stream.cursor, { $case: 'heartbeat', value: {} });
         }
       } finally {
         stream.stop();

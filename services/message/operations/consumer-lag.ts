@@ -18,6 +18,7 @@ export function consumerLag({
     const consumed = [
       { topic: topics.messageProcessing, group: groups.router },
       { topic: topics.messageStatus, group: groups.message },
+      { topic: topics.messageChanges, group: groups.events },
       ...(channels.known() ?? []).map((channel) => ({
         topic: topics.outgoing(channel),
         group: groups.connector(channel),

@@ -30,6 +30,15 @@ const recordIntervalMs = 100;
 /** How often the installed channels are looked up. */
 const channelsPollEveryMs = { known: 5_000, unknown: 500 };
 
+/** The topics that are there whatever channels there are. */
+const commonTopics = [
+  topics.messageProcessing,
+  topics.messageStatus,
+  topics.messageChanges,
+  topics.conversationChanges,
+  topics.fileChanges,
+];
+
 /** Stores the dead letters of all topics of the hub, including those of channels that are installed later. */
 export function startDeadLetters(options: {
   bus: Bus;
@@ -43,7 +52,7 @@ export function startDeadLetters(options: {
     const known = channels.known();
     // Before the connectors have answered, the hub is still starting.
     if (known === undefined) return channelsPollEveryMs.unknown;
-    for (const topic of [topics.messageProcessing, topics.messageStatus, ...known.map(topics.outgoing)]) {
+    for (const topic of [...commonTopics, ...known.map(topics.outgoing)]) {
       if (consumers.has(topic)) continue;
       const consumer = await bus.consume({
         topics: [deadLetterTopic(topic)],

@@ -92,7 +92,7 @@ export interface StreamEventsRequest {
   conversationIds: string[];
   /** Only events of these types. Empty: of all. */
   types: EventType[];
-  /** Whether to tell what is ephemeral, too: who is typing, and, in the conversations that `conversation_ids` names, who is on line. */
+  /** Whether to tell what is ephemeral, too: who is typing. */
   ephemeral: boolean;
   /** Over HTTP the header Last-Event-ID, which a browser sends when it opens the stream anew: it counts before `cursor`. */
   lastEventId: string;
@@ -162,9 +162,6 @@ export interface StreamEventsResponse {
     | //
     /** Somebody is writing. Ephemeral. */
     { $case: "typing"; value: Typing }
-    | //
-    /** Somebody is on line, or not any more. Ephemeral. */
-    { $case: "presence"; value: Presence }
     | undefined;
 }
 
@@ -268,16 +265,6 @@ export interface Typing {
   userId: string;
   /** For how many milliseconds to show it, if nothing else comes before. */
   forMs: number;
-}
-
-/** Somebody is on line, or not any more. */
-export interface Presence {
-  /** UUID of the conversation. */
-  conversationId: string;
-  /** User id. */
-  userId: string;
-  /** Whether the user has a stream of events open. */
-  online: boolean;
 }
 
 /** Whose ticket: the caller's. */
@@ -620,9 +607,6 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
       case "typing":
         Typing.encode(message.event.value, writer.uint32(242).fork()).join();
         break;
-      case "presence":
-        Presence.encode(message.event.value, writer.uint32(250).fork()).join();
-        break;
     }
     return writer;
   },
@@ -763,14 +747,6 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
             message.event = { $case: "typing", value: Typing.decode(reader, reader.uint32()) };
             continue;
           }
-          case 31: {
-            if (tag !== 250) {
-              break;
-            }
-
-            message.event = { $case: "presence", value: Presence.decode(reader, reader.uint32()) };
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -861,12 +837,6 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
       case "typing": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "typing", value: Typing.fromPartial(object.event.value) };
-        }
-        break;
-      }
-      case "presence": {
-        if (object.event?.value !== undefined && object.event?.value !== null) {
-          message.event = { $case: "presence", value: Presence.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1726,85 +1696,6 @@ export const Typing: MessageFns<Typing> = {
     message.conversationId = object.conversationId ?? "";
     message.userId = object.userId ?? "";
     message.forMs = object.forMs ?? 0;
-    return message;
-  },
-};
-
-function createBasePresence(): Presence {
-  return { conversationId: "", userId: "", online: false };
-}
-
-export const Presence: MessageFns<Presence> = {
-  encode(message: Presence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.conversationId !== "") {
-      writer.uint32(10).string(message.conversationId);
-    }
-    if (message.userId !== "") {
-      writer.uint32(18).string(message.userId);
-    }
-    if (message.online !== false) {
-      writer.uint32(24).bool(message.online);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): Presence {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBasePresence();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.conversationId = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.userId = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 24) {
-              break;
-            }
-
-            message.online = reader.bool();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<Presence>): Presence {
-    return Presence.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<Presence>): Presence {
-    const message = createBasePresence();
-    message.conversationId = object.conversationId ?? "";
-    message.userId = object.userId ?? "";
-    message.online = object.online ?? false;
     return message;
   },
 };

@@ -43,7 +43,7 @@ export type StreamEventsRequest = {
   conversation_ids?: string[];
   /** Only events of these types. Empty: of all. */
   types?: EventType[];
-  /** Whether to tell what is ephemeral, too: who is typing, and, in the conversations that `conversation_ids` names, who is on line. */
+  /** Whether to tell what is ephemeral, too: who is typing. */
   ephemeral?: boolean;
   /** Over HTTP the header Last-Event-ID, which a browser sends when it opens the stream anew: it counts before `cursor`. */
   last_event_id?: string;
@@ -98,8 +98,6 @@ export type StreamEventsResponse = {
   file_completed: FileCompleted;
   /** Somebody is writing. Ephemeral. */
   typing: Typing;
-  /** Somebody is on line, or not any more. Ephemeral. */
-  presence: Presence;
 }>;
 
 /** The stream has begun. Its cursor is where it goes on from. */
@@ -201,16 +199,6 @@ export type Typing = {
   user_id: string;
   /** For how many milliseconds to show it, if nothing else comes before. */
   for_ms: number;
-};
-
-/** Somebody is on line, or not any more. */
-export type Presence = {
-  /** UUID of the conversation. */
-  conversation_id: string;
-  /** User id. */
-  user_id: string;
-  /** Whether the user has a stream of events open. */
-  online: boolean;
 };
 
 /** Whose ticket: the caller's. */
