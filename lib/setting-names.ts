@@ -160,4 +160,5 @@ export const settingNames: readonly string[] = [
   'UPLOAD_TTL',
   'UPLOAD_URL_KEYS',
   'UPLOAD_URL_TTL',
+  'WEBHOOK_ALLOWED_HOSTS',
 ];

@@ -123,7 +123,7 @@ const allowed: [file: string, specifier: string][] = [
   ['services/auth/logins/x.ts', 'piscina'],
   ['services/auth/mails/x.ts', 'nodemailer'],
   ['services/auth/logins/x.ts', '../accounts/accounts.ts'],
-  ['services/tools/invocations/x.ts', 'undici'],
+  ['lib/pinned-connections.ts', 'undici'],
   ['services/tools/invocations/x.ts', 'cockatiel'],
   ['services/auth/accounts/users-store.ts', '@mikro-orm/core'],
   ['services/file/storage/x.ts', 'minio'],

@@ -6,6 +6,7 @@ import { AuthService } from './chat4all/auth/v1/auth.pb.ts';
 import { ConnectorsService, SimulationService } from './chat4all/connectors/v1/connectors.pb.ts';
 import { ConversationService } from './chat4all/conversation/v1/conversation.pb.ts';
 import { EventsService } from './chat4all/events/v1/events.pb.ts';
+import { WebhooksService } from './chat4all/events/v1/webhooks.pb.ts';
 import { FileService } from './chat4all/file/v1/file.pb.ts';
 import { MessageService } from './chat4all/message/v1/message.pb.ts';
 import { OperationsService } from './chat4all/message/v1/operations.pb.ts';
@@ -40,7 +41,20 @@ export class Services {
    */
   readonly events: EventsService;
   /**
-   * Uploads, stores and serves files.
+   * Sends a user's events to URLs of theirs, by the Standard Webhooks specification (https://www.standardwebhooks.com).
+   *
+   * Each event is a POST with the body `{"type": "message.accepted", "timestamp": …, "data": …}`. `data` is the event as StreamEvents tells it.
+   * The headers are `webhook-id` (the event's `event_id`), `webhook-timestamp` and `webhook-signature`. Each event comes at least once; one
+   * that comes again has the same `webhook-id`. Events of a conversation come in their order, one after the other; those of different
+   * conversations come independently of each other.
+   *
+   * Whatever is not answered with 2xx within 15 s has failed, and is tried again for three days, after pauses that grow from 5 s to 4 h. The
+   * later events of its conversation wait. An endpoint that answers 410 is disabled. One for which everything has failed for three days is
+   * paused, and its owner is told by the event `webhook_paused`.
+   */
+  readonly webhooks: WebhooksService;
+  /**
+   * Takes files in, keeps them and gives them out.
    *
    * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each repeated as often as needed; CompleteUpload
    * with the SHA-256 of the whole file. After an interruption, GetFile tells which chunks are missing.
@@ -71,6 +85,7 @@ export class Services {
     this.simulation = new SimulationService(caller);
     this.conversation = new ConversationService(caller);
     this.events = new EventsService(caller);
+    this.webhooks = new WebhooksService(caller);
     this.file = new FileService(caller);
     this.message = new MessageService(caller);
     this.operations = new OperationsService(caller);

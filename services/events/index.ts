@@ -1,11 +1,13 @@
 import { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
 import { EventsServiceService } from '#gen/chat4all/events/v1/events.ts';
+import { WebhooksServiceService } from '#gen/chat4all/events/v1/webhooks.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
-import { duration, integer, maxRetentionMs, type Config } from '#lib/config.ts';
+import { duration, integer, laptopSettings, maxRetentionMs, type Config } from '#lib/config.ts';
 import { openDatabase } from '#lib/database.ts';
 import type { Logger } from '#lib/log.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import { listen } from '#lib/notifications.ts';
+import { allowedHosts, laptopHosts, openEndpoints } from '#lib/public-endpoint.ts';
 import { serviceAddress } from '#lib/rpc/client.ts';
 import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
@@ -19,6 +21,7 @@ import { database } from './store.ts';
 import { openStreams } from './streams/stream.ts';
 import { startTail } from './streams/tail.ts';
 import { openTickets } from './streams/tickets-store.ts';
+import { openWebhooks } from './webhooks/webhooks.ts';
 
 export { database };
 
@@ -26,6 +29,7 @@ const day = 86_400_000;
 
 export const settings = {
   ...serviceSettings,
+  ...laptopSettings,
   ...busSettings,
   CONVERSATION_ADDRESS: serviceAddress().describe('host:port of the conversation service'),
   EVENT_RETENTION: duration({ min: day, max: maxRetentionMs })
@@ -40,14 +44,20 @@ export const settings = {
   EVENT_STREAM_AGE: duration({ min: 1_000, max: 4_000_000 })
     .default(3_600_000)
     .describe('how long a stream of events lasts, about: then its client opens another one, perhaps at a new replica'),
+  WEBHOOK_ALLOWED_HOSTS: allowedHosts()
+    .optional()
+    .describe(
+      'hosts, IP addresses and networks where webhooks may be though they are not public, with commas between them; with LAPTOP_MODE=true 127.0.0.0/8,::1 if it is not set',
+    ),
 };
 
 export async function start(config: Config<typeof settings>, log: Logger): Promise<Running> {
   return startService({ name: 'events', config, log, database }, async ({ db, own, onStop, connect, serve }) => {
     const bus = own(await openBus(config, { log, clientId: 'events' }));
     const conversations = connect(ConversationServiceService, 'conversation', config.CONVERSATION_ADDRESS);
-    // Connections of their own: what is appended must not queue behind what is read.
+    // Connections of their own: what is appended must not queue behind what is read, nor streams behind webhooks.
     const appending = own(openDatabase(database, { url: config.DATABASE_URL, poolSize: 3, name: 'events appends' }));
+    const delivering = own(openDatabase(database, { url: config.DATABASE_URL, poolSize: 4, name: 'events webhooks' }));
     const store = openLogStore(db);
     const writing = openLogStore(appending);
 
@@ -56,6 +66,26 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const tail = own(await startTail({ store, log }));
     const processes = own(openProcesses(appending));
     const typing = openTyping({ processes, tail });
+    const heardGrown = (head?: number) => {
+      tail.grown(head);
+      webhooks.grown();
+    };
+    const grown = (head: number) => {
+      heardGrown(head);
+      processes.grown(head);
+    };
+    const webhooks = own(
+      openWebhooks({
+        database: delivering,
+        log: openLogStore(delivering),
+        writing,
+        grown,
+        processes,
+        endpoints: openEndpoints(config.WEBHOOK_ALLOWED_HOSTS ?? (config.LAPTOP_MODE ? laptopHosts : [])),
+        retention: config.EVENT_RETENTION,
+        logger: log,
+      }),
+    );
     const listening = {
       connectionString: config.DATABASE_URL,
       application_name: 'events listens',
@@ -63,14 +93,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       keepAlive: true,
     };
     const onNotification = (payload?: string) => {
-      if (payload === undefined) tail.grown();
-      else hear(payload, { grown: tail.grown, typing: typing.heard });
+      if (payload === undefined) heardGrown();
+      else hear(payload, { grown: heardGrown, typing: typing.heard, webhook: webhooks.heard });
     };
     own(await listen(listening, eventsNotification, onNotification, log));
-    const grown = (head: number) => {
-      tail.grown(head);
-      processes.grown(head);
-    };
     await startSequencing({ bus, store: writing, conversations, grown });
     const streams = openStreams({
       store,
@@ -80,7 +106,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       ageMs: config.EVENT_STREAM_AGE,
     });
     const handlers = openHandlers({ streams, tickets: openTickets(db), typing, store, conversations });
-    const server = await serve([service(EventsServiceService, handlers)]);
+    const server = await serve([
+      service(EventsServiceService, handlers),
+      service(WebhooksServiceService, webhooks.handlers, webhooks.checks),
+    ]);
     // Before the server stops, so that streams can say that they end.
     onStop(() => streams.stop());
     return server;

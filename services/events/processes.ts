@@ -9,6 +9,8 @@ export interface Heard {
   /** The log has grown up to an id. */
   grown(head: number): void;
   typing(conversationId: string, userId: string): void;
+  /** Something was changed of an endpoint of a webhook, or there is something new for it. */
+  webhook(endpointId: string): void;
 }
 
 /** Tells all processes of this service, this one included. */
@@ -17,6 +19,8 @@ export interface Processes {
   grown(head: number): void;
   /** That somebody is writing. */
   typing(conversationId: string, userId: string): Promise<void>;
+  /** That something was changed of an endpoint of a webhook, or that there is something new for it. */
+  webhook(endpointId: string): Promise<void>;
   stop(): void;
 }
 
@@ -38,6 +42,7 @@ export function openProcesses(database: Pick<Database, 'sql'>): Processes {
       }, pauseMs);
     },
     typing: (conversationId, userId) => notify(`typing ${conversationId} ${userId}`),
+    webhook: (endpointId) => notify(`webhook ${endpointId}`),
     stop: () => clearTimeout(timer),
   };
 }
@@ -47,4 +52,5 @@ export function hear(payload: string, heard: Heard): void {
   const [what, first = '', second = ''] = payload.split(' ');
   if (what === 'grown' && /^\d+$/.test(first)) heard.grown(Number(first));
   if (what === 'typing' && isUuid(first) && isUuid(second)) heard.typing(first, second);
+  if (what === 'webhook' && isUuid(first)) heard.webhook(first);
 }

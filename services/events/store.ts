@@ -51,8 +51,81 @@ const Ticket = defineEntity({
   indexes: [{ name: 'tickets_expires_at_index', properties: ['expiresAt'] }],
 });
 
+const Endpoint = defineEntity({
+  name: 'Endpoint',
+  tableName: 'endpoints',
+  checks: [{ name: 'endpoints_status_check', expression: `status in ('active', 'paused', 'disabled')` }],
+  properties: {
+    id: p.uuid().primary(),
+    userId: p.uuid(),
+    url: p.text(),
+    types: p.array().columnType('smallint[]'),
+    conversationIds: p.array().columnType('uuid[]'),
+    secret: p.blob(),
+    oldSecret: p.blob().nullable(),
+    oldSecretUntil: p.datetime(3).nullable(),
+    status: p.text(),
+    createdAt: p.datetime(3),
+    updatedAt: p.datetime(3),
+    failures: p.integer(),
+    failingSince: p.datetime(3).nullable(),
+    holdUntil: p.datetime(3).nullable(),
+    epoch: p.bigint('number'),
+    position: p.bigint('number'),
+    markedTo: p.bigint('number'),
+    dueAt: p.datetime(3).nullable(),
+    leaseBy: p.uuid().nullable(),
+    leaseUntil: p.datetime(3).nullable(),
+  },
+  indexes: [
+    { name: 'endpoints_user_id_index', properties: ['userId'] },
+    { name: 'endpoints_due_at_index', properties: ['dueAt'] },
+  ],
+});
+
+const Backlog = defineEntity({
+  name: 'Backlog',
+  tableName: 'backlogs',
+  checks: [{ name: 'backlogs_kind_check', expression: `kind in ('conversation', 'replay', 'reset')` }],
+  properties: {
+    id: p.uuid().primary(),
+    endpointId: p.uuid(),
+    kind: p.text(),
+    conversationId: p.uuid().nullable(),
+    afterId: p.bigint('number'),
+    upTo: p.bigint('number').nullable(),
+    remaining: p.integer().nullable(),
+    attempts: p.integer(),
+    failingSince: p.datetime(3).nullable(),
+    nextAt: p.datetime(3),
+  },
+  indexes: [{ name: 'backlogs_endpoint_id_index', properties: ['endpointId'] }],
+});
+
+const Attempt = defineEntity({
+  name: 'Attempt',
+  tableName: 'attempts',
+  properties: {
+    id: p.uuid().primary(),
+    endpointId: p.uuid(),
+    eventId: p.uuid(),
+    type: p.text(),
+    at: p.datetime(3),
+    durationMs: p.integer(),
+    statusCode: p.smallint(),
+    outcome: p.smallint(),
+    error: p.text(),
+    number: p.integer(),
+    nextAt: p.datetime(3).nullable(),
+  },
+  indexes: [{ name: 'attempts_endpoint_id_id_index', properties: ['endpointId', 'id'] }],
+});
+
 export const database: DatabaseDefinition = {
   schema: 'events',
-  entities: [LoggedEvent, Head, Member, Ticket],
-  migrations: [{ name: '0001-log', load: async () => (await import('./migrations/0001-log.ts')).Log }],
+  entities: [LoggedEvent, Head, Member, Ticket, Endpoint, Backlog, Attempt],
+  migrations: [
+    { name: '0001-log', load: async () => (await import('./migrations/0001-log.ts')).Log },
+    { name: '0002-webhooks', load: async () => (await import('./migrations/0002-webhooks.ts')).Webhooks },
+  ],
 };

@@ -1,7 +1,7 @@
 import * as conversations from '#gen/chat4all/conversation/v1/events.ts';
 import type { Conversation } from '#gen/chat4all/conversation/v1/conversation.ts';
 import * as files from '#gen/chat4all/file/v1/events.ts';
-import { EventType, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
+import { EventType, StreamEventsResponse, type WebhookPaused } from '#gen/chat4all/events/v1/events.ts';
 import * as messages from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus, type Delivery } from '#gen/chat4all/message/v1/message.ts';
 import { eventTypes } from '#gen/events.ts';
@@ -18,6 +18,7 @@ export const fieldOf: Record<Exclude<EventType, EventType.EVENT_TYPE_UNSPECIFIED
   [EventType.EVENT_TYPE_MEMBER_JOINED]: 24,
   [EventType.EVENT_TYPE_MEMBER_LEFT]: 25,
   [EventType.EVENT_TYPE_FILE_COMPLETED]: 26,
+  [EventType.EVENT_TYPE_WEBHOOK_PAUSED]: 27,
 };
 
 type What = NonNullable<StreamEventsResponse['event']>;
@@ -91,6 +92,12 @@ export function createdEntry(conversation: Conversation): NewEntry {
   const { conversationId: id, members, createdAt: at = hubDate() } = conversation;
   const what: What = { $case: 'conversationCreated', value: { conversation } };
   return { ...about(id, id), ...encoded(EventType.EVENT_TYPE_CONVERSATION_CREATED, id, at, what), joins: members };
+}
+
+/** That a webhook was paused or disabled. */
+export function webhookPausedEntry(eventId: string, userId: string, at: Date, paused: WebhookPaused): NewEntry {
+  const what: What = { $case: 'webhookPaused', value: paused };
+  return { eventId, conversationId: null, userId, ...encoded(EventType.EVENT_TYPE_WEBHOOK_PAUSED, eventId, at, what) };
 }
 
 function about(eventId: string, conversationId: string) {

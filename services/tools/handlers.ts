@@ -8,11 +8,11 @@ import type {
 } from '#gen/chat4all/tools/v1/tools.ts';
 import { invalidFields } from '#lib/errors.ts';
 import type { ServiceIdentity } from '#lib/identity.ts';
+import type { Endpoints } from '#lib/public-endpoint.ts';
 import type { Call, UserCall } from '#lib/rpc/call.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Actor, Catalog } from './catalog/catalog.ts';
-import type { Endpoints } from './catalog/endpoint.ts';
 import type { Invocations } from './invocations/invocation.ts';
 import type { Metering } from './usage/metering.ts';
 import type { Outbox } from './outbox.ts';

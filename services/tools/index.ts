@@ -6,18 +6,17 @@ import {
   ToolServiceService,
   UsageServiceService,
 } from '#gen/chat4all/tools/v1/tools.ts';
-import { isNetwork } from '#lib/client-address.ts';
 import { hubTime } from '#lib/clock.ts';
-import { ConfigError, duration, integer, laptopSettings, list, text, type Config } from '#lib/config.ts';
+import { ConfigError, duration, integer, laptopSettings, text, type Config } from '#lib/config.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
+import { allowedHosts, laptopHosts, openEndpoints } from '#lib/public-endpoint.ts';
 import { Places } from '#lib/rpc/places.ts';
 import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
 import { openCatalog } from './catalog/catalog.ts';
 import { openCircuits } from './invocations/circuits.ts';
-import { openEndpoints } from './catalog/endpoint.ts';
 import { openExpectations } from './usage/expectations.ts';
 import {
   adminChecks,
@@ -43,7 +42,6 @@ export { database };
 
 const second = 1_000;
 const day = 86_400_000;
-const hostPattern = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?$/i;
 
 export const settings = {
   ...serviceSettings,
@@ -63,15 +61,7 @@ export const settings = {
   TOOL_CIRCUIT_RESET: duration({ min: 100, max: day })
     .default(60 * second)
     .describe('how long a tool is left alone that has failed five times in a row'),
-  TOOL_ALLOWED_HOSTS: list()
-    .superRefine((hosts, context) => {
-      for (const host of hosts.filter((each) => !isNetwork(each) && !hostPattern.test(each))) {
-        context.addIssue({
-          code: 'custom',
-          message: `has ${JSON.stringify(host)}, which is neither a host, an IP address nor a network (10.0.0.0/8)`,
-        });
-      }
-    })
+  TOOL_ALLOWED_HOSTS: allowedHosts()
     .optional()
     .describe(
       'hosts, IP addresses and networks where tools may be though they are not public, with commas between them; with LAPTOP_MODE=true 127.0.0.0/8,::1 if it is not set',
@@ -82,7 +72,6 @@ export const settings = {
     .describe('where tools to try answer, which the service then has: with LAPTOP_MODE=true only'),
 };
 
-const laptopHosts = ['127.0.0.0/8', '::1'];
 /** How much longer a call may take than its tool, for everything around it. */
 const settlingTimeMs = 10 * second;
 const expiredPause = 2 * second;

@@ -44,6 +44,7 @@ export interface PageRequest {
   /** And none beyond this one. */
   upTo: number;
   limit: number;
+  /** The user's own id among them stands for the events of no conversation. All events, if there are none. */
   conversationIds: readonly string[];
   types: readonly number[];
 }
@@ -58,6 +59,8 @@ export interface Membership {
 
 export type LogStore = ReturnType<typeof openLogStore>;
 
+/** How much later an event may be in the log than one that happened after it. */
+const outOfOrderMs = 5_000;
 /** A page has this many bytes at most, or one event. */
 const maxPageBytes = 1024 * 1024;
 
@@ -195,7 +198,7 @@ export function openLogStore(database: Database) {
                 and (cardinality($5::uuid[]) = 0 or m.conversation_id = any($5)))
               union all
               (select id, type, conversation_id, user_id, body from log
-                where user_id = $1 and id > $2 and id <= $3 and cardinality($5::uuid[]) = 0
+                where user_id = $1 and id > $2 and id <= $3 and (cardinality($5::uuid[]) = 0 or $1 = any($5))
                   and (cardinality($6::smallint[]) = 0 or type = any($6))
                 order by id limit $4)
             ) as visible order by id limit $4
@@ -208,6 +211,19 @@ export function openLogStore(database: Database) {
       const [{ removed_to: removedTo, found }] = rows as [(typeof rows)[number]];
       const isCut = entries.length === limit || entries.length < Number(found ?? 0);
       return { entries, removedTo: Number(removedTo), more: isCut };
+    },
+
+    /** The id of the last event before a moment, or a little before that: events are in the order of their times, but for seconds. */
+    async idBefore(at: Date, timeOf: (body: Buffer) => number): Promise<number> {
+      const { removedTo, lastId } = await this.head();
+      let [low, high] = [removedTo, lastId];
+      while (low < high) {
+        const middle = Math.ceil((low + high) / 2);
+        const [row] = await database.sql<{ body: Buffer }>('select body from log where id = $1', [middle]);
+        if (row === undefined || timeOf(row.body) < at.getTime() - outOfOrderMs) low = middle;
+        else high = middle - 1;
+      }
+      return low;
     },
 
     /** All events behind an id, in their order: `limit` at most, and 1 MiB or one event. */

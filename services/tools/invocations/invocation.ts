@@ -4,10 +4,10 @@ import { hubTime } from '#lib/clock.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { counter, durationHistogram } from '#lib/metrics.ts';
+import { EndpointRefused, type Endpoints } from '#lib/public-endpoint.ts';
 import type { Places } from '#lib/rpc/places.ts';
 import type { Catalog, Tool } from '../catalog/catalog.ts';
 import type { Circuit } from './circuits.ts';
-import { EndpointRefused, type Endpoints } from '../catalog/endpoint.ts';
 import type { Expectations } from '../usage/expectations.ts';
 import type { Ledger, Reservation, Settlement } from '../usage/ledger.ts';
 import { reserve } from '../usage/reserving.ts';
@@ -113,7 +113,7 @@ export function openInvocations(options: InvocationOptions): Invocations {
       (error: unknown) => ({ error }),
     );
     if ('error' in located && located.error instanceof EndpointRefused) {
-      return { status: undefined, tokens: 0, failure: withCause(located.error.shown, located.error) };
+      return { status: undefined, tokens: 0, failure: endpointRefused(located.error) };
     }
     let answer: Answer;
     try {
@@ -171,6 +171,6 @@ export function openInvocations(options: InvocationOptions): Invocations {
   };
 }
 
-function withCause(shown: HubError, cause: unknown): HubError {
-  return Object.assign(shown, { cause });
+function endpointRefused(cause: EndpointRefused): HubError {
+  return toolUnavailable("The tool's endpoint may not be asked: its address is not a public one", { cause });
 }

@@ -1,8 +1,14 @@
-import type { Dispatcher, Pool } from 'undici';
 import type { HubError } from '#lib/errors.ts';
 import { backoffMs } from '#lib/backoff.ts';
+import {
+  isLate,
+  openPinnedConnections,
+  retryAfterOf,
+  type PinnedAnswer,
+  type PinnedConnections,
+} from '#lib/pinned-connections.ts';
+import type { Destination } from '#lib/public-endpoint.ts';
 import { pauseFor } from '#lib/retry.ts';
-import type { Destination } from '../catalog/endpoint.ts';
 import { isShallow, toolTimeout, toolUnavailable } from '../tools.ts';
 
 export interface UpstreamOptions {
@@ -62,33 +68,14 @@ export interface Upstream {
 
 const maxAttempts = 3;
 const backoff = { firstMs: 200, maxMs: 400 };
-const connectTimeoutMs = 5_000;
-/** The maximum number of connection pools, and of connections in each; further calls wait for one. */
-const maxPools = 256;
+/** The maximum number of hosts with connections, and of connections to each; further calls wait for one. */
+const maxHosts = 256;
 const maxConnections = 256;
 /** The maximum nesting of an answer: protobuf's parsers stop at 100 levels, of which each level of JSON takes three. */
 const maxLevels = 30;
 
-/** Loaded at the first call, since it takes 30 MB. */
-const load = () => import('undici');
-
 export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstream {
-  const pools = new Map<string, Pool>();
-
-  /** Connections are shared by calls to the same host at the same addresses. */
-  async function poolFor({ url, addresses }: Destination): Promise<Pool> {
-    const { Pool: PoolOfUndici } = await load();
-    const key = [url.origin, ...addresses.toSorted()].join(' ');
-    const pool = pools.get(key) ?? openPool(PoolOfUndici, url.origin, addresses, timeout);
-    pools.delete(key);
-    pools.set(key, pool);
-    if (pools.size > maxPools) {
-      const [oldest, unused] = pools.entries().next().value as [string, Pool];
-      pools.delete(oldest);
-      void unused.close().catch(() => {});
-    }
-    return pool;
-  }
+  const connections = openPinnedConnections({ timeout, maxHosts, connectionsPerHost: maxConnections });
 
   return {
     async ask(destination, question) {
@@ -97,7 +84,7 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
       const giveUp = performance.now() + timeout;
       for (let tries = 1; ; tries += 1) {
         try {
-          return await attempt(await poolFor(destination), destination.url, question, signal, responseLimit);
+          return await attempt(connections, destination, question, signal, responseLimit);
         } catch (error) {
           if (limit.aborted || isLate(error)) throw late(timeout, error);
           if (question.signal.aborted) throw unreachable(error);
@@ -113,46 +100,21 @@ export function openUpstream({ timeout, responseLimit }: UpstreamOptions): Upstr
       }
     },
 
-    async close() {
-      await Promise.all([...pools.values()].map((pool) => pool.destroy().catch(() => {})));
-    },
+    close: () => connections.close(),
   };
 }
 
-function openPool(PoolOfUndici: typeof Pool, origin: string, addresses: readonly string[], timeout: number): Pool {
-  const found = addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 }));
-  return new PoolOfUndici(origin, {
-    connect: {
-      timeout: Math.min(connectTimeoutMs, timeout),
-      autoSelectFamily: true,
-      lookup(_host, { all }, callback) {
-        if (all) callback(null, found);
-        else callback(null, found[0]!.address, found[0]!.family);
-      },
-    },
-    connections: maxConnections,
-    pipelining: 1,
-    allowH2: false,
-    headersTimeout: timeout,
-    bodyTimeout: timeout,
-    keepAliveTimeout: 10_000,
-    keepAliveMaxTimeout: 60_000,
-  });
-}
-
 async function attempt(
-  pool: Pool,
-  url: URL,
+  connections: PinnedConnections,
+  destination: Destination,
   { body, requestId }: Question,
   signal: AbortSignal,
   responseLimit: number,
 ): Promise<Answer> {
-  let response: Dispatcher.ResponseData;
+  let response: PinnedAnswer;
   let text: string;
   try {
-    response = await pool.request({
-      method: 'POST',
-      path: `${url.pathname}${url.search}`,
+    response = await connections.post(destination, {
       headers: {
         'user-agent': 'chat4all-tools/1',
         accept: 'application/json',
@@ -170,7 +132,7 @@ async function attempt(
   return answerOf(response, text);
 }
 
-function answerOf({ statusCode, headers }: Dispatcher.ResponseData, text: string): Answer {
+function answerOf({ statusCode, headers }: PinnedAnswer, text: string): Answer {
   if (statusCode >= 500) {
     const pause = retryAfterOf(headers);
     throw new Retryable(new ToolFailure('error', unavailable(`The tool answered with ${statusCode}`, pause)), pause);
@@ -193,7 +155,7 @@ function answerOf({ statusCode, headers }: Dispatcher.ResponseData, text: string
 }
 
 /** @param limit maximum bytes; 0 to discard the body */
-async function readText({ body, headers }: Dispatcher.ResponseData, limit: number): Promise<string> {
+async function readText({ body, headers }: PinnedAnswer, limit: number): Promise<string> {
   if (limit === 0) {
     // Not awaited: a short body keeps the connection usable, a longer one ends it.
     body.dump({ limit: 64 * 1024 }).catch(() => {});
@@ -223,27 +185,12 @@ function notJson(cause: unknown): ToolFailure {
   return new ToolFailure('error', toolUnavailable('The tool answered with what is no JSON', { cause }));
 }
 
-/** Parses Retry-After, in seconds or as a date (RFC 9110, 10.2.3), to milliseconds; undefined without one. */
-function retryAfterOf(headers: Dispatcher.ResponseData['headers']): number | undefined {
-  const header = headers['retry-after'];
-  const text = Array.isArray(header) ? header[0] : header;
-  if (text === undefined) return undefined;
-  if (/^\d+$/.test(text.trim())) return Number(text) * 1_000;
-  const date = Date.parse(text);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
-}
-
 /** The maximum Retry-After for callers, in seconds. */
 const maxRetryAfter = 86_400;
 
 function unavailable(why: string, pause?: number): HubError {
   const retryAfter = pause === undefined ? 1 : Math.min(maxRetryAfter, Math.max(1, Math.ceil(pause / 1_000)));
   return toolUnavailable(why, { retryAfter });
-}
-
-function isLate(error: unknown): boolean {
-  const { code } = error as { code?: unknown };
-  return code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT';
 }
 
 function unreachable(cause: unknown): ToolFailure {

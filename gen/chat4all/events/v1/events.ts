@@ -44,6 +44,8 @@ export const EventType = {
   EVENT_TYPE_MEMBER_LEFT: 6,
   /** EVENT_TYPE_FILE_COMPLETED - `file_completed`. */
   EVENT_TYPE_FILE_COMPLETED: 7,
+  /** EVENT_TYPE_WEBHOOK_PAUSED - `webhook_paused`. */
+  EVENT_TYPE_WEBHOOK_PAUSED: 8,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -58,6 +60,7 @@ export namespace EventType {
   export type EVENT_TYPE_MEMBER_JOINED = typeof EventType.EVENT_TYPE_MEMBER_JOINED;
   export type EVENT_TYPE_MEMBER_LEFT = typeof EventType.EVENT_TYPE_MEMBER_LEFT;
   export type EVENT_TYPE_FILE_COMPLETED = typeof EventType.EVENT_TYPE_FILE_COMPLETED;
+  export type EVENT_TYPE_WEBHOOK_PAUSED = typeof EventType.EVENT_TYPE_WEBHOOK_PAUSED;
   export type UNRECOGNIZED = typeof EventType.UNRECOGNIZED;
 }
 
@@ -82,6 +85,26 @@ export namespace ResetReason {
   export type RESET_REASON_EPOCH_CHANGED = typeof ResetReason.RESET_REASON_EPOCH_CHANGED;
   export type RESET_REASON_FUTURE = typeof ResetReason.RESET_REASON_FUTURE;
   export type UNRECOGNIZED = typeof ResetReason.UNRECOGNIZED;
+}
+
+/** Why events are not sent to a webhook any more. */
+export const WebhookPauseReason = {
+  /** WEBHOOK_PAUSE_REASON_UNSPECIFIED - Not said. */
+  WEBHOOK_PAUSE_REASON_UNSPECIFIED: 0,
+  /** WEBHOOK_PAUSE_REASON_FAILING - Everything that was sent to it has failed for three days. */
+  WEBHOOK_PAUSE_REASON_FAILING: 1,
+  /** WEBHOOK_PAUSE_REASON_GONE - It has answered 410 (Gone). */
+  WEBHOOK_PAUSE_REASON_GONE: 2,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type WebhookPauseReason = typeof WebhookPauseReason[keyof typeof WebhookPauseReason];
+
+export namespace WebhookPauseReason {
+  export type WEBHOOK_PAUSE_REASON_UNSPECIFIED = typeof WebhookPauseReason.WEBHOOK_PAUSE_REASON_UNSPECIFIED;
+  export type WEBHOOK_PAUSE_REASON_FAILING = typeof WebhookPauseReason.WEBHOOK_PAUSE_REASON_FAILING;
+  export type WEBHOOK_PAUSE_REASON_GONE = typeof WebhookPauseReason.WEBHOOK_PAUSE_REASON_GONE;
+  export type UNRECOGNIZED = typeof WebhookPauseReason.UNRECOGNIZED;
 }
 
 /** From where on, and which events. */
@@ -159,6 +182,9 @@ export interface StreamEventsResponse {
     | //
     /** The upload of a file is complete. */
     { $case: "fileCompleted"; value: FileCompleted }
+    | //
+    /** A webhook was paused or disabled, since it does not work. */
+    { $case: "webhookPaused"; value: WebhookPaused }
     | //
     /** Somebody is writing. Ephemeral. */
     { $case: "typing"; value: Typing }
@@ -255,6 +281,18 @@ export interface FileCompleted {
   fileSize: bigint;
   /** Its media type. */
   contentType: string;
+}
+
+/** A webhook of the user was paused or disabled, since it does not work. Events wait until it is resumed. Only its owner is told. */
+export interface WebhookPaused {
+  /** UUID of the webhook. */
+  webhookId: string;
+  /** Its URL. */
+  url: string;
+  /** Why. */
+  reason: WebhookPauseReason;
+  /** Since when everything that was sent to it has failed; not set for WEBHOOK_PAUSE_REASON_GONE. */
+  failingSince: Date | undefined;
 }
 
 /** Somebody is writing. */
@@ -604,6 +642,9 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
       case "fileCompleted":
         FileCompleted.encode(message.event.value, writer.uint32(210).fork()).join();
         break;
+      case "webhookPaused":
+        WebhookPaused.encode(message.event.value, writer.uint32(218).fork()).join();
+        break;
       case "typing":
         Typing.encode(message.event.value, writer.uint32(242).fork()).join();
         break;
@@ -739,6 +780,14 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
             message.event = { $case: "fileCompleted", value: FileCompleted.decode(reader, reader.uint32()) };
             continue;
           }
+          case 27: {
+            if (tag !== 218) {
+              break;
+            }
+
+            message.event = { $case: "webhookPaused", value: WebhookPaused.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -831,6 +880,12 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
       case "fileCompleted": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "fileCompleted", value: FileCompleted.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "webhookPaused": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "webhookPaused", value: WebhookPaused.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1617,6 +1672,97 @@ export const FileCompleted: MessageFns<FileCompleted> = {
     message.filename = object.filename ?? "";
     message.fileSize = (object.fileSize !== undefined && object.fileSize !== null) ? BigInt(object.fileSize) : 0n;
     message.contentType = object.contentType ?? "";
+    return message;
+  },
+};
+
+function createBaseWebhookPaused(): WebhookPaused {
+  return { webhookId: "", url: "", reason: 0, failingSince: undefined };
+}
+
+export const WebhookPaused: MessageFns<WebhookPaused> = {
+  encode(message: WebhookPaused, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.webhookId !== "") {
+      writer.uint32(10).string(message.webhookId);
+    }
+    if (message.url !== "") {
+      writer.uint32(18).string(message.url);
+    }
+    if (message.reason !== 0) {
+      writer.uint32(24).int32(message.reason);
+    }
+    if (message.failingSince !== undefined) {
+      Timestamp.encode(toTimestamp(message.failingSince), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WebhookPaused {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWebhookPaused();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.webhookId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.url = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.reason = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.failingSince = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WebhookPaused>): WebhookPaused {
+    return WebhookPaused.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WebhookPaused>): WebhookPaused {
+    const message = createBaseWebhookPaused();
+    message.webhookId = object.webhookId ?? "";
+    message.url = object.url ?? "";
+    message.reason = object.reason ?? 0;
+    message.failingSince = object.failingSince ?? undefined;
     return message;
   },
 };

@@ -21,6 +21,8 @@ export const EventType = {
   EVENT_TYPE_MEMBER_LEFT: 'member_left',
   /** `file_completed`. */
   EVENT_TYPE_FILE_COMPLETED: 'file_completed',
+  /** `webhook_paused`. */
+  EVENT_TYPE_WEBHOOK_PAUSED: 'webhook_paused',
 } as const;
 export type EventType = (typeof EventType)[keyof typeof EventType];
 
@@ -34,6 +36,15 @@ export const ResetReason = {
   RESET_REASON_FUTURE: 'future',
 } as const;
 export type ResetReason = (typeof ResetReason)[keyof typeof ResetReason];
+
+/** Why events are not sent to a webhook any more. */
+export const WebhookPauseReason = {
+  /** Everything that was sent to it has failed for three days. */
+  WEBHOOK_PAUSE_REASON_FAILING: 'failing',
+  /** It has answered 410 (Gone). */
+  WEBHOOK_PAUSE_REASON_GONE: 'gone',
+} as const;
+export type WebhookPauseReason = (typeof WebhookPauseReason)[keyof typeof WebhookPauseReason];
 
 /** From where on, and which events. */
 export type StreamEventsRequest = {
@@ -96,6 +107,8 @@ export type StreamEventsResponse = {
   member_left: MemberLeft;
   /** The upload of a file is complete. */
   file_completed: FileCompleted;
+  /** A webhook was paused or disabled, since it does not work. */
+  webhook_paused: WebhookPaused;
   /** Somebody is writing. Ephemeral. */
   typing: Typing;
 }>;
@@ -189,6 +202,18 @@ export type FileCompleted = {
   file_size: number;
   /** Its media type. */
   content_type: string;
+};
+
+/** A webhook of the user was paused or disabled, since it does not work. Events wait until it is resumed. Only its owner is told. */
+export type WebhookPaused = {
+  /** UUID of the webhook. */
+  webhook_id: string;
+  /** Its URL. */
+  url: string;
+  /** Why. */
+  reason: WebhookPauseReason;
+  /** Since when everything that was sent to it has failed; not set for WEBHOOK_PAUSE_REASON_GONE. */
+  failing_since: string | null;
 };
 
 /** Somebody is writing. */

@@ -1,7 +1,7 @@
 import test from 'ava';
-import { EndpointRefused, isPublic, openEndpoints } from './endpoint.ts';
-import { openUpstream } from '../invocations/upstream.ts';
-import { answering, startToolServer } from '../../../test/tool-servers.ts';
+import { openPinnedConnections } from './pinned-connections.ts';
+import { EndpointRefused, isPublic, openEndpoints } from './public-endpoint.ts';
+import { answering, startToolServer } from '../test/tool-servers.ts';
 
 const nowhere = async () => [];
 
@@ -192,16 +192,17 @@ test('a host whose addresses change is asked at those that were checked, which i
   t.teardown(async () => void (await Promise.all([right.stop(), wrong.stop()])));
   right.on('/', answering({ from: 'right' }));
   wrong.on('/', answering({ from: 'wrong' }));
-  const upstream = openUpstream({ timeout: 5_000, responseLimit: 1_000 });
-  t.teardown(() => upstream.close());
+  const connections = openPinnedConnections({ timeout: 5_000, maxHosts: 2, connectionsPerHost: 2 });
+  t.teardown(() => connections.close());
   const answers = [['127.0.0.1'], ['127.0.0.2'], ['127.0.0.2']];
   let lookups = 0;
   const { locate } = openEndpoints(['127.0.0.1'], async () => answers[lookups++]!);
   const { port } = new URL(right.url);
-  const question = { body: '{}', requestId: 'r', signal: new AbortController().signal };
+  const request = { headers: {}, body: '{}', signal: new AbortController().signal };
   const destination = await locate(`http://changing.example:${port}/`);
   for (let time = 0; time < 3; time += 1) {
-    t.deepEqual(await upstream.ask(destination, question), { value: { from: 'right' } });
+    const { body } = await connections.post(destination, request);
+    t.deepEqual(await body.json(), { from: 'right' });
   }
   t.is(lookups, 1);
   t.is(right.asked[0]?.headers.host, `changing.example:${port}`);
@@ -213,14 +214,15 @@ test('a connection that is kept belongs to the addresses that were checked for i
   const first = await startToolServer();
   t.teardown(() => first.stop());
   first.on('/', answering({ from: 'first' }));
-  const upstream = openUpstream({ timeout: 2_000, responseLimit: 1_000 });
-  t.teardown(() => upstream.close());
+  const connections = openPinnedConnections({ timeout: 2_000, maxHosts: 2, connectionsPerHost: 2 });
+  t.teardown(() => connections.close());
   const answers = [['127.0.0.1'], ['127.0.0.3']];
   const { locate } = openEndpoints(['127.0.0.0/8'], async () => answers.shift()!);
   const url = `http://changing.example:${new URL(first.url).port}/`;
-  const question = { body: '{}', requestId: 'r', signal: new AbortController().signal };
-  t.deepEqual(await upstream.ask(await locate(url), question), { value: { from: 'first' } });
+  const request = { headers: {}, body: '{}', signal: new AbortController().signal };
+  const { body } = await connections.post(await locate(url), request);
+  t.deepEqual(await body.json(), { from: 'first' });
   // Nothing listens there: an open connection to the first address must not be what answers.
-  await t.throwsAsync(upstream.ask(await locate(url), question), { message: /can't be reached/ });
+  await t.throwsAsync(connections.post(await locate(url), request), { code: 'ECONNREFUSED' });
   t.is(first.asked.length, 1);
 });

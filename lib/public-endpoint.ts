@@ -1,10 +1,10 @@
 import { lookup } from 'node:dns/promises';
 import ipaddr from 'ipaddr.js';
-import { isNetwork, Networks } from '#lib/client-address.ts';
-import { within } from '#lib/deadline.ts';
-import { toolUnavailable } from '../tools.ts';
+import { isNetwork, Networks } from './client-address.ts';
+import { list } from './config.ts';
+import { within } from './deadline.ts';
 
-/** A tool's endpoint, and the addresses to connect to for this call. */
+/** An endpoint, and the addresses to connect to for this call. */
 export interface Destination {
   url: URL;
   /** At least one, each of them checked. */
@@ -17,7 +17,10 @@ export interface EndpointProblem {
   description: string;
 }
 
-/** Checks which endpoints tools may have. */
+/**
+ * Where endpoints may be that users name: a guard against server-side request forgery (SSRF). A host is looked up once for each call, all of
+ * its addresses are checked, and the call connects to one of those and to no other (`pinned-connections.ts`).
+ */
 export interface Endpoints {
   /** What is wrong with an endpoint, as far as that can be told without looking up its host. */
   problem(endpoint: string): EndpointProblem | undefined;
@@ -34,9 +37,24 @@ export interface Endpoints {
 export type Resolve = (host: string) => Promise<readonly string[]>;
 
 /** The endpoint has an address that isn't allowed. Nothing was sent there. */
-export class EndpointRefused extends Error {
-  readonly shown = toolUnavailable("The tool's endpoint may not be asked: its address is not a public one");
+export class EndpointRefused extends Error {}
+
+const hostPattern = /^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?$/i;
+
+/** A setting that names hosts, addresses and networks that may be asked though they aren't public. */
+export function allowedHosts() {
+  return list().superRefine((hosts, context) => {
+    for (const host of hosts.filter((each) => !isNetwork(each) && !hostPattern.test(each))) {
+      context.addIssue({
+        code: 'custom',
+        message: `has ${JSON.stringify(host)}, which is neither a host, an IP address nor a network (10.0.0.0/8)`,
+      });
+    }
+  });
 }
+
+/** What may be asked on a laptop where nothing is said. */
+export const laptopHosts: readonly string[] = ['127.0.0.0/8', '::1'];
 
 /** Characters that a URL's parser removes or encodes, so that people who read the endpoint wouldn't see them. */
 // eslint-disable-next-line no-control-regex -- these are meant

@@ -1,0 +1,105 @@
+import { createHash } from 'node:crypto';
+import { WebhookPauseReason } from '#gen/chat4all/events/v1/events.ts';
+import type { WebhooksServiceService } from '#gen/chat4all/events/v1/webhooks.ts';
+import { hubDate, hubTime } from '#lib/clock.ts';
+import type { Database } from '#lib/database.ts';
+import type { Logger } from '#lib/log.ts';
+import { sweep } from '#lib/loop.ts';
+import type { Endpoints } from '#lib/public-endpoint.ts';
+import type { Checks, Handlers } from '#lib/rpc/server.ts';
+import type { LogStore } from '../log/log-store.ts';
+import type { Processes } from '../processes.ts';
+import { webhookPausedEntry } from '../wire.ts';
+import { openAttemptsStore } from './attempts-store.ts';
+import { openDeliveries, type Deliveries } from './deliveries.ts';
+import { openEndpointsStore } from './endpoints-store.ts';
+import { webhookChecks, webhookHandlers } from './handlers.ts';
+import { usualSchedule, type Schedule } from './schedule.ts';
+import { openSender } from './sender.ts';
+import { secretText } from './signature.ts';
+import { openWorkStore, type Work } from './work-store.ts';
+
+export interface WebhooksOptions {
+  database: Database;
+  log: LogStore;
+  /** Appends to the log. */
+  writing: Pick<LogStore, 'append'>;
+  /** Called when the log has grown, with the id of its last event. */
+  grown(head: number): void;
+  processes: Pick<Processes, 'webhook'>;
+  /** Where endpoints may be. */
+  endpoints: Endpoints;
+  /** How long attempts are kept, in milliseconds. */
+  retention: number;
+  logger: Logger;
+  schedule?: Schedule;
+}
+
+export interface Webhooks extends Pick<Deliveries, 'grown' | 'heard' | 'stop'> {
+  handlers: Handlers<WebhooksServiceService>;
+  checks: Checks<WebhooksServiceService>;
+}
+
+const sweepBatch = 1_000;
+const sweepEveryMs = 60_000;
+
+/** Webhooks: what users have of them, and their delivery. */
+export function openWebhooks(options: WebhooksOptions): Webhooks {
+  const { database, log, writing, processes, endpoints, retention, logger, schedule = usualSchedule } = options;
+  const attempts = openAttemptsStore(database);
+  const sender = openSender({ endpoints, timeoutMs: schedule.timeoutMs });
+
+  async function stopped(work: Work, why: 'failing' | 'gone', failingSince: Date | null): Promise<void> {
+    const { id: webhookId, userId, url, updatedAt } = work;
+    const isFailing = why === 'failing';
+    const reason = isFailing
+      ? WebhookPauseReason.WEBHOOK_PAUSE_REASON_FAILING
+      : WebhookPauseReason.WEBHOOK_PAUSE_REASON_GONE;
+    const paused = { webhookId, url, reason, failingSince: isFailing ? (failingSince ?? undefined) : undefined };
+    // One event, though the process may be killed before the endpoint is paused, and another one tell it again.
+    const eventId = uuidOf(`${webhookId} ${why} ${updatedAt.getTime()}`);
+    options.grown(await writing.append([webhookPausedEntry(eventId, userId, hubDate(), paused)]));
+    logger.warn({ endpoint: webhookId, why }, 'A webhook does not work: nothing is sent to it any more');
+  }
+
+  const deliveries = openDeliveries({
+    store: openWorkStore(database),
+    log,
+    sender,
+    schedule,
+    processes,
+    logger,
+    stopped,
+  });
+  const sweeping = sweep('Old attempts of webhooks', logger, { batchSize: sweepBatch, everyMs: sweepEveryMs }, (most) =>
+    attempts.sweep(new Date(hubTime() - retention), most),
+  );
+
+  return {
+    handlers: webhookHandlers({
+      endpoints: openEndpointsStore(database),
+      attempts,
+      log,
+      sender,
+      secretText,
+      changed(endpointId) {
+        deliveries.heard(endpointId);
+        // What is lost, the process that works on it finds when it renews its lease.
+        processes.webhook(endpointId).catch(() => {});
+      },
+    }),
+    checks: webhookChecks(endpoints),
+    grown: deliveries.grown,
+    heard: deliveries.heard,
+    async stop() {
+      await Promise.all([deliveries.stop(), sweeping.stop()]);
+      await sender.close();
+    },
+  };
+}
+
+/** A UUID that stands for a text (version 8). */
+function uuidOf(text: string): string {
+  const hex = createHash('sha256').update(text).digest('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+}

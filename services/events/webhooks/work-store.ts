@@ -1,0 +1,249 @@
+import { hubDate, hubTime } from '#lib/clock.ts';
+import { columns, type Database } from '#lib/database.ts';
+import { endpointColumns, type Endpoint } from './endpoints-store.ts';
+import type { Attempt } from './attempts-store.ts';
+
+/** An endpoint that a process works on. */
+export interface Work extends Endpoint {
+  /** Failures in a row, of whatever was sent. */
+  failures: number;
+  /** Nothing is sent before. */
+  holdUntil: Date | null;
+  /** All up to there was delivered, given up or left out, but for what stands in backlogs. */
+  position: number;
+  epoch: number;
+  /** There may be something for it up to there; beyond that nobody has looked, and between there and `position` there is nothing. */
+  markedTo: number;
+}
+
+/**
+ * Part of an endpoint's events that is delivered apart from the others, one after the other: the events of a conversation one of which has
+ * failed, or that come faster than they are taken; events that are sent once more; or word that events were lost.
+ */
+export interface Backlog {
+  id: string;
+  kind: 'conversation' | 'replay' | 'reset';
+  /** The lane (`laneOf`) of kind `conversation`; else null. */
+  conversationId: string | null;
+  /** All of it up to there was delivered or given up. */
+  after: number;
+  /** Where a replay ends, and after how many events at most. */
+  upTo: number | null;
+  remaining: number | null;
+  /** Attempts of the next event. */
+  attempts: number;
+  failingSince: Date | null;
+  nextAt: Date;
+}
+
+/** What a process has found out about an endpoint that it works on. */
+export interface Progress {
+  id: string;
+  position: number;
+  failures: number;
+  failingSince: Date | null;
+  holdUntil: Date | null;
+  backlogs: readonly Backlog[];
+  removedBacklogIds: readonly string[];
+  attempts: readonly Attempt[];
+}
+
+const workColumns = `${endpointColumns}, e.failures, e.hold_until as "holdUntil", e.position, e.epoch, e.marked_to as "markedTo"`;
+
+export type WorkStore = ReturnType<typeof openWorkStore>;
+
+/** Who works on which endpoints. The owner of a lease is a process, by a UUID of its own. */
+export function openWorkStore(database: Database) {
+  return {
+    /**
+     * Notes for which endpoints there may be something new in the log. If another process does that at the moment, it is left to that one.
+     *
+     * @param most so many events at most
+     */
+    async mark(most: number): Promise<Marked | undefined> {
+      return database.transaction(async (transaction) => {
+        const [heads] = await transaction.sql<{ from: bigint; to: bigint; any: boolean }>(
+          `select w.last_id as from, h.last_id as to, exists (select from endpoints where status = 'active') as any
+            from heads w, heads h where w.name = 'webhooks' and h.name = 'log' for update of w skip locked`,
+        );
+        if (heads === undefined) return undefined;
+        const [from, end] = [Number(heads.from), Number(heads.to)];
+        const to = heads.any && end > from ? Math.min(end, from + most) : end;
+        if (from === end) return { from, to: end, more: false, endpoints: [] };
+        const endpoints = !heads.any
+          ? []
+          : await transaction.sql<{ id: string; leaseBy: string | null }>(
+              `with fresh as (
+                select conversation_id, user_id, max(id) as id from log where id > $1 and id <= $2 group by conversation_id, user_id
+              ), told as (
+                select m.user_id from fresh f join members m on m.conversation_id = f.conversation_id
+                  where m.to_id is null or m.to_id > $1
+                union select user_id from fresh where user_id is not null
+              )
+              update endpoints set marked_to = $2,
+                  position = case when marked_to <= position then greatest(position, $1) else position end,
+                  due_at = greatest(hold_until, least(due_at, $3))
+                where status = 'active' and user_id in (select user_id from told)
+                returning id, lease_by as "leaseBy"`,
+              [from, to, hubDate()],
+            );
+        await transaction.sql(`update heads set last_id = $1 where name = 'webhooks'`, [to]);
+        return { from, to, more: to < end, endpoints };
+      });
+    },
+
+    /** Takes endpoints on which there is something to do, and that nobody works on: the longest due first. */
+    async claim(owner: string, most: number, leaseMs: number): Promise<{ work: Work; backlogs: Backlog[] }[]> {
+      const rows = await database.sql<WorkRow>(
+        `with due as (
+          select id from endpoints where status = 'active' and due_at <= $1 and (lease_until is null or lease_until < $1)
+            order by due_at limit $2 for update skip locked
+        )
+        update endpoints e set lease_by = $3, lease_until = $4 from due where e.id = due.id
+          returning ${workColumns}`,
+        [hubDate(), most, owner, new Date(hubTime() + leaseMs)],
+      );
+      if (rows.length === 0) return [];
+      const backlogs = await database.sql<BacklogRow>(
+        `select id, endpoint_id as "endpointId", kind, conversation_id as "conversationId", after_id as after, up_to as "upTo",
+            remaining, attempts, failing_since as "failingSince", next_at as "nextAt"
+          from backlogs where endpoint_id = any($1::uuid[])`,
+        [rows.map(({ id }) => id)],
+      );
+      return rows.map((row) => ({
+        work: workOf(row),
+        backlogs: backlogs.filter(({ endpointId }) => endpointId === row.id).map(backlogOf),
+      }));
+    },
+
+    /** Keeps the endpoints. @returns those that are still this process's, as they are now */
+    async renew(owner: string, ids: readonly string[], leaseMs: number): Promise<Work[]> {
+      const rows = await database.sql<WorkRow>(
+        `update endpoints e set lease_until = $3 where lease_by = $1 and id = any($2::uuid[]) and status = 'active'
+          returning ${workColumns}`,
+        [owner, ids, new Date(hubTime() + leaseMs)],
+      );
+      return rows.map(workOf);
+    },
+
+    /** Records what was done. @returns whether the endpoint was still the process's own; if not, nothing was recorded */
+    async record(owner: string, progress: Progress): Promise<boolean> {
+      const { id, position, failures, failingSince, holdUntil, removedBacklogIds, attempts } = progress;
+      const backlogs = progress.backlogs.map((backlog) => ({ ...backlog, endpointId: id }));
+      const told = attempts.map((attempt) => ({ ...attempt, endpointId: id }));
+      return database.transaction(async (transaction) => {
+        const own = await transaction.sql(
+          `update endpoints set position = greatest(position, $3), failures = $4, failing_since = $5, hold_until = $6
+            where id = $2 and lease_by = $1 returning id`,
+          [owner, id, position, failures, failingSince, holdUntil],
+        );
+        if (own.length === 0) return false;
+        if (backlogs.length > 0) {
+          void transaction.sql(
+            `insert into backlogs (id, endpoint_id, kind, conversation_id, after_id, up_to, remaining, attempts, failing_since,
+                next_at)
+              select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::integer[],
+                $8::integer[], $9::timestamptz[], $10::timestamptz[])
+              on conflict (id) do update set after_id = excluded.after_id, remaining = excluded.remaining,
+                attempts = excluded.attempts, failing_since = excluded.failing_since, next_at = excluded.next_at`,
+            columns(backlogs, [
+              'id',
+              'endpointId',
+              'kind',
+              'conversationId',
+              'after',
+              'upTo',
+              'remaining',
+              'attempts',
+              'failingSince',
+              'nextAt',
+            ]),
+          );
+        }
+        if (removedBacklogIds.length > 0) {
+          void transaction.sql('delete from backlogs where id = any($1::uuid[])', [removedBacklogIds]);
+        }
+        if (told.length > 0) {
+          void transaction.sql(
+            `insert into attempts (id, endpoint_id, event_id, type, at, duration_ms, status_code, outcome, error, number, next_at)
+              select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::integer[],
+                $7::smallint[], $8::smallint[], $9::text[], $10::integer[], $11::timestamptz[])`,
+            columns(told, attemptColumns),
+          );
+        }
+        return true;
+      });
+    },
+
+    /** Gives an endpoint back. @param nextAt when there is something to do for it, if nothing comes before */
+    async release(owner: string, id: string, readTo: number, nextAt: Date | null): Promise<void> {
+      await database.sql(
+        `update endpoints set lease_by = null, lease_until = null,
+            due_at = case when marked_to > $3 then greatest(hold_until, $5) else $4 end
+          where id = $2 and lease_by = $1`,
+        [owner, id, readTo, nextAt, hubDate()],
+      );
+    },
+
+    /** Stops an endpoint that doesn't work. @returns whether it was still the process's own, and active */
+    async stop(owner: string, id: string, status: 'paused' | 'disabled'): Promise<boolean> {
+      const rows = await database.sql(
+        `update endpoints set status = $3, due_at = null, lease_by = null, lease_until = null, updated_at = $4
+          where id = $2 and lease_by = $1 and status = 'active' returning id`,
+        [owner, id, status, hubDate()],
+      );
+      return rows.length > 0;
+    },
+
+    /** Begins anew at the end of a log: what an endpoint had to be sent before is lost, and it is told so. */
+    async reset(owner: string, id: string, at: { epoch: number; position: number }, told: Backlog): Promise<void> {
+      await database.transaction(async (transaction) => {
+        const own = await transaction.sql(
+          `update endpoints set epoch = $3, position = $4 where id = $2 and lease_by = $1 returning id`,
+          [owner, id, at.epoch, at.position],
+        );
+        if (own.length === 0) return;
+        void transaction.sql('delete from backlogs where endpoint_id = $1', [id]);
+        await transaction.sql(
+          `insert into backlogs (id, endpoint_id, kind, after_id, attempts, next_at) values ($1, $2, 'reset', $3, 0, $4)`,
+          [told.id, id, told.after, told.nextAt],
+        );
+      });
+    },
+  };
+}
+
+export interface Marked {
+  /** The events that were looked at: those behind `from` up to `to`. */
+  from: number;
+  to: number;
+  more: boolean;
+  /** For which there may be some, and which process works on each. */
+  endpoints: { id: string; leaseBy: string | null }[];
+}
+
+/** bigint columns come as bigint. */
+type WorkRow = Omit<Work, 'position' | 'epoch' | 'markedTo'> & { position: bigint; epoch: bigint; markedTo: bigint };
+type BacklogRow = Omit<Backlog, 'after' | 'upTo'> & { endpointId: string; after: bigint; upTo: bigint | null };
+
+export const attemptColumns = [
+  'id',
+  'endpointId',
+  'eventId',
+  'type',
+  'at',
+  'durationMs',
+  'statusCode',
+  'outcome',
+  'error',
+  'number',
+  'nextAt',
+] as const;
+
+function workOf(row: WorkRow): Work {
+  return { ...row, position: Number(row.position), epoch: Number(row.epoch), markedTo: Number(row.markedTo) };
+}
+
+function backlogOf({ endpointId: _, ...row }: BacklogRow): Backlog {
+  return { ...row, after: Number(row.after), upTo: row.upTo === null ? null : Number(row.upTo) };
+}
