@@ -423,7 +423,9 @@ export class Worker {
       if (this.#abort.signal.aborted) return;
       const number = backlog.attempts + 1;
       const failingSince = backlog.failingSince ?? sent.at;
-      const isOver = sent.at.getTime() - failingSince.getTime() >= this.#options.schedule.giveUpMs;
+      // Where nothing else has gone well since, it is the endpoint that fails: that is paused, and the event waits.
+      const isAlone = this.#work.failingSince === null || this.#work.failingSince > failingSince;
+      const isOver = isAlone && sent.at.getTime() - failingSince.getTime() >= this.#options.schedule.giveUpMs;
       const nextAt = sent.isDelivered || isOver ? null : this.#nextAt(sent, number);
       const outcome = sent.isDelivered ? outcomes.delivered : isOver ? outcomes.givenUp : outcomes.failed;
       this.#note(payload, sent, { number, outcome, nextAt });
