@@ -54,7 +54,7 @@ export class Services {
    */
   readonly webhooks: WebhooksService;
   /**
-   * Takes files in, keeps them and gives them out.
+   * Uploads, stores and serves files.
    *
    * An upload is: InitiateUpload; UploadChunk for each chunk, in any order and in parallel, each repeated as often as needed; CompleteUpload
    * with the SHA-256 of the whole file. After an interruption, GetFile tells which chunks are missing.

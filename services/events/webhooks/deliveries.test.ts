@@ -31,7 +31,12 @@ const quick: Schedule = {
   pollMs: 100,
 };
 
-const logger = openLog({ name: 'test', format: 'json', level: 'warn', destination: { write: (line) => console.log(line) } });
+const logger = openLog({
+  name: 'test',
+  format: 'json',
+  level: 'warn',
+  destination: { write: (line) => console.log(line) },
+});
 
 async function world(t: ExecutionContext) {
   const hub = await openHarness();
@@ -105,57 +110,60 @@ const seqOf = ({ event }: Receiver['received'][number]) =>
 const conversationOf = ({ event }: Receiver['received'][number]) =>
   (event.data['message_read'] as { conversation_id: string } | undefined)?.conversation_id;
 
-test.serial('what fails comes again until it is taken, in the order of its conversation, while other conversations go on', async (t) => {
-  const { log, receiver, read, conversation, create, replica, attempts } = await world(t);
-  const { id } = await create();
-  const [bad, good] = [await conversation(), await conversation()];
-  let failures = 0;
-  receiver.answer = (response, one) => {
-    const fails = conversationOf(one) === bad && failures < 6;
-    if (fails) failures += 1;
-    // Each way to fail in turn: an error, a broken connection, no answer at all, a redirect.
-    if (!fails) response.writeHead(200).end('ok');
-    else if (failures % 4 === 1) response.writeHead(500).end();
-    else if (failures % 4 === 2) response.destroy();
-    else if (failures % 4 === 0) response.writeHead(302, { location: `${receiver.url}/redirected` }).end();
-  };
-  replica();
-  for (let round = 0; round < 5; round += 1) await log.append([read(bad), read(good)]);
-  const taken = () => receiver.received.filter(({ ended }) => ended < Infinity);
-  await eventually(
-    'all of the good one are there',
-    () => taken().filter((one) => conversationOf(one) === good).length,
-    (n) => n >= 5,
-  );
-  t.true(failures < 6, 'the good one did not wait for the bad one');
-  await eventually(
-    'all of the bad one, too',
-    () => taken().filter((one) => conversationOf(one) === bad).length,
-    (n) => n >= 11,
-  );
-  const order = (which: string) =>
-    taken()
-      .filter((one) => conversationOf(one) === which)
-      .map(seqOf);
-  t.deepEqual(order(good), [2, 4, 6, 8, 10]);
-  t.deepEqual(order(bad), [1, 1, 1, 1, 1, 1, 1, 3, 5, 7, 9]);
-  t.is(receiver.on('/redirected').length, 0);
-  const listed = await eventually(
-    'the attempts are recorded',
-    () => attempts.list(id, undefined, 100),
-    (all) => all.length === 16,
-  );
-  const errors = listed.map(({ error }) => error).filter((error) => error !== '');
-  t.is(errors.length, 6);
-  t.true(
-    errors.some((error) => /No answer within 1 s/.test(error)),
-    errors.join(),
-  );
-  t.true(
-    errors.some((error) => /redirects are not followed/.test(error)),
-    errors.join(),
-  );
-});
+test.serial(
+  'what fails comes again until it is taken, in the order of its conversation, while other conversations go on',
+  async (t) => {
+    const { log, receiver, read, conversation, create, replica, attempts } = await world(t);
+    const { id } = await create();
+    const [bad, good] = [await conversation(), await conversation()];
+    let failures = 0;
+    receiver.answer = (response, one) => {
+      const fails = conversationOf(one) === bad && failures < 6;
+      if (fails) failures += 1;
+      // Each way to fail in turn: an error, a broken connection, no answer at all, a redirect.
+      if (!fails) response.writeHead(200).end('ok');
+      else if (failures % 4 === 1) response.writeHead(500).end();
+      else if (failures % 4 === 2) response.destroy();
+      else if (failures % 4 === 0) response.writeHead(302, { location: `${receiver.url}/redirected` }).end();
+    };
+    replica();
+    for (let round = 0; round < 5; round += 1) await log.append([read(bad), read(good)]);
+    const taken = () => receiver.received.filter(({ ended }) => ended < Infinity);
+    await eventually(
+      'all of the good one are there',
+      () => taken().filter((one) => conversationOf(one) === good).length,
+      (n) => n >= 5,
+    );
+    t.true(failures < 6, 'the good one did not wait for the bad one');
+    await eventually(
+      'all of the bad one, too',
+      () => taken().filter((one) => conversationOf(one) === bad).length,
+      (n) => n >= 11,
+    );
+    const order = (which: string) =>
+      taken()
+        .filter((one) => conversationOf(one) === which)
+        .map(seqOf);
+    t.deepEqual(order(good), [2, 4, 6, 8, 10]);
+    t.deepEqual(order(bad), [1, 1, 1, 1, 1, 1, 1, 3, 5, 7, 9]);
+    t.is(receiver.on('/redirected').length, 0);
+    const listed = await eventually(
+      'the attempts are recorded',
+      () => attempts.list(id, undefined, 100),
+      (all) => all.length === 16,
+    );
+    const errors = listed.map(({ error }) => error).filter((error) => error !== '');
+    t.is(errors.length, 6);
+    t.true(
+      errors.some((error) => /No answer within 1 s/.test(error)),
+      errors.join(),
+    );
+    t.true(
+      errors.some((error) => /redirects are not followed/.test(error)),
+      errors.join(),
+    );
+  },
+);
 
 test.serial('of a conversation one request is open at a time, however many events there are', async (t) => {
   const { log, receiver, read, conversation, create, replica } = await world(t);
@@ -183,40 +191,43 @@ test.serial('of a conversation one request is open at a time, however many event
   t.true(place < 110, `the other conversation did not wait for all of the busy one, but came as number ${place}`);
 });
 
-test.serial('two replicas deliver each event once between them, and a killed one is replaced within seconds', async (t) => {
-  const { db, log, receiver, read, conversation, create, replica } = await world(t);
-  const endpoints = [await create('/a'), await create('/b'), await create('/c')];
-  const one = await conversation();
-  // A lease that outlasts whatever else the machine does meanwhile.
-  replica({ leaseMs: 20_000 });
-  replica({ leaseMs: 20_000 });
-  for (let round = 0; round < 5; round += 1) {
-    await log.append([read(one), read(one)]);
-    await sleep(50);
-  }
-  for (const path of ['/a', '/b', '/c']) {
+test.serial(
+  'two replicas deliver each event once between them, and a killed one is replaced within seconds',
+  async (t) => {
+    const { db, log, receiver, read, conversation, create, replica } = await world(t);
+    const endpoints = [await create('/a'), await create('/b'), await create('/c')];
+    const one = await conversation();
+    // A lease that outlasts whatever else the machine does meanwhile.
+    replica({ leaseMs: 20_000 });
+    replica({ leaseMs: 20_000 });
+    for (let round = 0; round < 5; round += 1) {
+      await log.append([read(one), read(one)]);
+      await sleep(50);
+    }
+    for (const path of ['/a', '/b', '/c']) {
+      await eventually(
+        `all of ${path}`,
+        () => receiver.on(path).length,
+        (count) => count >= 10,
+      );
+      t.deepEqual(receiver.on(path).map(seqOf), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
     await eventually(
-      `all of ${path}`,
-      () => receiver.on(path).length,
-      (count) => count >= 10,
+      'all are given back',
+      () => openWorkStore(db).claim(uuid(), 0, 1),
+      (none) => none.length === 0,
     );
-    t.deepEqual(receiver.on(path).map(seqOf), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-  }
-  await eventually(
-    'all are given back',
-    () => openWorkStore(db).claim(uuid(), 0, 1),
-    (none) => none.length === 0,
-  );
-  // A process that takes the work and does nothing any more, as one that was killed.
-  await sleep(500);
-  await log.append([read(one)]);
-  await eventually(
-    'somebody has delivered it',
-    () => receiver.received.length,
-    (count) => count === 33,
-  );
-  t.is(endpoints.length, 3);
-});
+    // A process that takes the work and does nothing any more, as one that was killed.
+    await sleep(500);
+    await log.append([read(one)]);
+    await eventually(
+      'somebody has delivered it',
+      () => receiver.received.length,
+      (count) => count === 33,
+    );
+    t.is(endpoints.length, 3);
+  },
+);
 
 test.serial('the work of a process that was killed is taken over once its lease is over', async (t) => {
   const { db, log, receiver, read, conversation, create, replica } = await world(t);
@@ -263,92 +274,98 @@ test.serial('Retry-After is honoured, for all that the endpoint is sent', async 
   t.true(second!.began - first!.began > 1_900, String(second!.began - first!.began));
 });
 
-test.serial('an endpoint that answers 410 is disabled, and one that fails for long is paused; the owner is told in the log', async (t) => {
-  const { db, log, receiver, read, conversation, create, replica, endpoints, userId } = await world(t);
-  const gone = await create('/gone');
-  const failing = await create('/failing');
-  await create('/good');
-  const one = await conversation();
-  receiver.answer = (response, { path }) =>
-    void response.writeHead(path === '/gone' ? 410 : path === '/failing' ? 503 : 204).end();
-  replica({ giveUpMs: 1_000 });
-  await log.append([read(one)]);
-  const statusOf = async (id: string) => (await endpoints.get(userId, id)).status;
-  await eventually(
-    'it is disabled',
-    () => statusOf(gone.id),
-    (status) => status === 'disabled',
-  );
-  await eventually(
-    'it is paused',
-    () => statusOf(failing.id),
-    (status) => status === 'paused',
-  );
-  t.is(receiver.on('/gone').length, 1);
-  t.true(receiver.on('/failing').length > 3);
-  const told = await eventually(
-    'the owner is told of both at the endpoint that works',
-    () => receiver.on('/good').filter(({ event }) => event.type === 'webhook.paused'),
-    (events) => events.length === 2,
-  );
-  const reasons = new Map(
-    told.map(({ event }) => {
-      const { webhook_id: id, reason } = event.data['webhook_paused'] as Record<string, string>;
-      return [id, reason];
-    }),
-  );
-  t.deepEqual(
-    reasons,
-    new Map([
-      [gone.id, 'gone'],
-      [failing.id, 'failing'],
-    ]),
-  );
-  const count = receiver.on('/failing').length;
-  await sleep(500);
-  t.is(receiver.on('/failing').length, count);
-  // Resumed, it goes on from where it stopped.
-  receiver.answer = (response) => void response.writeHead(204).end();
-  await endpoints.resume(userId, failing.id, false);
-  await eventually(
-    'what had failed has come',
-    () =>
-      receiver
-        .on('/failing')
-        .slice(count)
-        .map(({ event }) => event.type),
-    (types) => types.includes('message.read'),
-  );
-  t.truthy(db);
-});
+test.serial(
+  'an endpoint that answers 410 is disabled, and one that fails for long is paused; the owner is told in the log',
+  async (t) => {
+    const { db, log, receiver, read, conversation, create, replica, endpoints, userId } = await world(t);
+    const gone = await create('/gone');
+    const failing = await create('/failing');
+    await create('/good');
+    const one = await conversation();
+    receiver.answer = (response, { path }) =>
+      void response.writeHead(path === '/gone' ? 410 : path === '/failing' ? 503 : 204).end();
+    replica({ giveUpMs: 1_000 });
+    await log.append([read(one)]);
+    const statusOf = async (id: string) => (await endpoints.get(userId, id)).status;
+    await eventually(
+      'it is disabled',
+      () => statusOf(gone.id),
+      (status) => status === 'disabled',
+    );
+    await eventually(
+      'it is paused',
+      () => statusOf(failing.id),
+      (status) => status === 'paused',
+    );
+    t.is(receiver.on('/gone').length, 1);
+    t.true(receiver.on('/failing').length > 3);
+    const told = await eventually(
+      'the owner is told of both at the endpoint that works',
+      () => receiver.on('/good').filter(({ event }) => event.type === 'webhook.paused'),
+      (events) => events.length === 2,
+    );
+    const reasons = new Map(
+      told.map(({ event }) => {
+        const { webhook_id: id, reason } = event.data['webhook_paused'] as Record<string, string>;
+        return [id, reason];
+      }),
+    );
+    t.deepEqual(
+      reasons,
+      new Map([
+        [gone.id, 'gone'],
+        [failing.id, 'failing'],
+      ]),
+    );
+    const count = receiver.on('/failing').length;
+    await sleep(500);
+    t.is(receiver.on('/failing').length, count);
+    // Resumed, it goes on from where it stopped.
+    receiver.answer = (response) => void response.writeHead(204).end();
+    await endpoints.resume(userId, failing.id, false);
+    await eventually(
+      'what had failed has come',
+      () =>
+        receiver
+          .on('/failing')
+          .slice(count)
+          .map(({ event }) => event.type),
+      (types) => types.includes('message.read'),
+    );
+    t.truthy(db);
+  },
+);
 
-test.serial('an event that is never taken is given up after its time, and the next ones of its conversation come', async (t) => {
-  const { log, receiver, read, conversation, create, replica, attempts } = await world(t);
-  const { id } = await create();
-  const [poisoned, well] = [await conversation(), await conversation()];
-  receiver.answer = (response, one) => void response.writeHead(seqOf(one) === 1 ? 500 : 204).end();
-  replica({ giveUpMs: 1_200 });
-  await log.append([read(poisoned), read(poisoned)]);
-  // Others go well meanwhile, so that the endpoint is not the one that fails.
-  const others = (async () => {
-    for (let round = 0; round < 12; round += 1) {
-      await log.append([read(well)]);
-      await sleep(150);
-    }
-  })();
-  await eventually(
-    'the second has come',
-    () => receiver.received.map(seqOf),
-    (seqs) => seqs.includes(2),
-  );
-  await others;
-  const given = await eventually(
-    'it is recorded',
-    () => attempts.list(id, undefined, 100),
-    (all) => all.some(({ outcome }) => outcome === 3),
-  );
-  t.is(given.filter(({ outcome }) => outcome === 3).length, 1);
-});
+test.serial(
+  'an event that is never taken is given up after its time, and the next ones of its conversation come',
+  async (t) => {
+    const { log, receiver, read, conversation, create, replica, attempts } = await world(t);
+    const { id } = await create();
+    const [poisoned, well] = [await conversation(), await conversation()];
+    receiver.answer = (response, one) => void response.writeHead(seqOf(one) === 1 ? 500 : 204).end();
+    replica({ giveUpMs: 1_200 });
+    await log.append([read(poisoned), read(poisoned)]);
+    // Others go well meanwhile, so that the endpoint is not the one that fails.
+    const others = (async () => {
+      for (let round = 0; round < 12; round += 1) {
+        await log.append([read(well)]);
+        await sleep(150);
+      }
+    })();
+    await eventually(
+      'the second has come',
+      () => receiver.received.map(seqOf),
+      (seqs) => seqs.includes(2),
+    );
+    await others;
+    const given = await eventually(
+      'it is recorded',
+      () => attempts.list(id, undefined, 100),
+      (all) => all.some(({ outcome }) => outcome === 3),
+    );
+    t.is(given.filter(({ outcome }) => outcome === 3).length, 1);
+  },
+);
 
 test.serial('a huge answer is not read, and a name at a private address is not asked', async (t) => {
   const { log, receiver, read, conversation, create, replica, attempts, endpoints, userId } = await world(t);

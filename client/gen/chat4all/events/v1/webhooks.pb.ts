@@ -227,37 +227,37 @@ export type ReplayWebhookResponse = {
   until_cursor: string;
 };
 
-/** Why `createWebhook` may be refused. */
+/** The error codes of `createWebhook`. */
 export type CreateWebhookCode = 'DATABASE_UNAVAILABLE' | 'TOO_MANY_WEBHOOKS' | codes.CommonCode;
 
-/** Why `listWebhooks` may be refused. */
+/** The error codes of `listWebhooks`. */
 export type ListWebhooksCode = 'DATABASE_UNAVAILABLE' | codes.CommonCode;
 
-/** Why `getWebhook` may be refused. */
+/** The error codes of `getWebhook`. */
 export type GetWebhookCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `updateWebhook` may be refused. */
+/** The error codes of `updateWebhook`. */
 export type UpdateWebhookCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `deleteWebhook` may be refused. */
+/** The error codes of `deleteWebhook`. */
 export type DeleteWebhookCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `rotateWebhookSecret` may be refused. */
+/** The error codes of `rotateWebhookSecret`. */
 export type RotateWebhookSecretCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `pingWebhook` may be refused. */
+/** The error codes of `pingWebhook`. */
 export type PingWebhookCode = 'DATABASE_UNAVAILABLE' | 'TOO_MANY_PINGS' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `pauseWebhook` may be refused. */
+/** The error codes of `pauseWebhook`. */
 export type PauseWebhookCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `resumeWebhook` may be refused. */
+/** The error codes of `resumeWebhook`. */
 export type ResumeWebhookCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `listWebhookAttempts` may be refused. */
+/** The error codes of `listWebhookAttempts`. */
 export type ListWebhookAttemptsCode = 'DATABASE_UNAVAILABLE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
-/** Why `replayWebhook` may be refused. */
+/** The error codes of `replayWebhook`. */
 export type ReplayWebhookCode = 'CURSOR_INVALID' | 'DATABASE_UNAVAILABLE' | 'EVENTS_EXPIRED' | 'REPLAY_UNDER_WAY' | 'WEBHOOK_NOT_ACTIVE' | 'WEBHOOK_NOT_FOUND' | codes.CommonCode;
 
 /**
