@@ -31,12 +31,7 @@ const quick: Schedule = {
   pollMs: 100,
 };
 
-const logger = openLog({
-  name: 'test',
-  format: 'json',
-  level: 'warn',
-  destination: { write: (line) => console.log(line) },
-});
+const logger = openLog({ name: 'test', format: 'json', level: 'silent' });
 
 async function world(t: ExecutionContext) {
   const hub = await openHarness();
