@@ -186,43 +186,26 @@ test.serial('of a conversation one request is open at a time, however many event
   t.true(place < 110, `the other conversation did not wait for all of the busy one, but came as number ${place}`);
 });
 
-test.serial(
-  'two replicas deliver each event once between them, and a killed one is replaced within seconds',
-  async (t) => {
-    const { db, log, receiver, read, conversation, create, replica } = await world(t);
-    const endpoints = [await create('/a'), await create('/b'), await create('/c')];
-    const one = await conversation();
-    // A lease that outlasts whatever else the machine does meanwhile.
-    replica({ leaseMs: 20_000 });
-    replica({ leaseMs: 20_000 });
-    for (let round = 0; round < 5; round += 1) {
-      await log.append([read(one), read(one)]);
-      await sleep(50);
-    }
-    for (const path of ['/a', '/b', '/c']) {
-      await eventually(
-        `all of ${path}`,
-        () => receiver.on(path).length,
-        (count) => count >= 10,
-      );
-      t.deepEqual(receiver.on(path).map(seqOf), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-    }
+test.serial('two replicas deliver each event once between them', async (t) => {
+  const { log, receiver, read, conversation, create, replica } = await world(t);
+  for (const path of ['/a', '/b', '/c']) await create(path);
+  const one = await conversation();
+  // A lease that outlasts whatever else the machine does meanwhile.
+  replica({ leaseMs: 20_000 });
+  replica({ leaseMs: 20_000 });
+  for (let round = 0; round < 5; round += 1) {
+    await log.append([read(one), read(one)]);
+    await sleep(50);
+  }
+  for (const path of ['/a', '/b', '/c']) {
     await eventually(
-      'all are given back',
-      () => openWorkStore(db).claim(uuid(), 0, 1),
-      (none) => none.length === 0,
+      `all of ${path}`,
+      () => receiver.on(path).length,
+      (count) => count >= 10,
     );
-    // A process that takes the work and does nothing any more, as one that was killed.
-    await sleep(500);
-    await log.append([read(one)]);
-    await eventually(
-      'somebody has delivered it',
-      () => receiver.received.length,
-      (count) => count === 33,
-    );
-    t.is(endpoints.length, 3);
-  },
-);
+    t.deepEqual(receiver.on(path).map(seqOf), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  }
+});
 
 test.serial('the work of a process that was killed is taken over once its lease is over', async (t) => {
   const { db, log, receiver, read, conversation, create, replica } = await world(t);
@@ -327,7 +310,6 @@ test.serial(
           .map(({ event }) => event.type),
       (types) => types.includes('message.read'),
     );
-    t.truthy(db);
   },
 );
 
