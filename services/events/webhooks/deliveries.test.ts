@@ -255,7 +255,7 @@ test.serial('Retry-After is honoured, for all that the endpoint is sent', async 
 test.serial(
   'an endpoint that answers 410 is disabled, and one that fails for long is paused; the owner is told in the log',
   async (t) => {
-    const { db, log, receiver, read, conversation, create, replica, endpoints, userId } = await world(t);
+    const { log, receiver, read, conversation, create, replica, endpoints, userId } = await world(t);
     const gone = await create('/gone');
     const failing = await create('/failing');
     await create('/good');
