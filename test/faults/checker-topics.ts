@@ -1,6 +1,9 @@
 import type { Breach } from './breach.ts';
 import type { Observations } from './observations.ts';
 
+/** Topics whose events are not about messages. */
+const otherTopics: ReadonlySet<string> = new Set(['conversation_changes', 'file_changes']);
+
 /** The bus carried what was accepted, in order, and nothing else; nothing was given up. */
 export function checkTopics({ records, leftOnBus, ledger }: Observations, known: ReadonlySet<string>): Breach[] {
   const breaches: Breach[] = [];
@@ -13,12 +16,13 @@ export function checkTopics({ records, leftOnBus, ledger }: Observations, known:
   const positions = new Map(ledger.messages.map((message) => [message.messageId, message]));
   const seen = new Set<string>();
   const last = new Map<string, number>();
-  for (const { topic, key, messageId, recipientId, channel, partition, offset } of records) {
+  for (const { topic, type, key, messageId, recipientId, channel, partition, offset } of records) {
     const at = `at offset ${offset} of partition ${partition} of ${topic}`;
     if (topic.endsWith('.dead_letters')) {
       breaches.push({ rule: 'dead letter', messageId, text: `is a dead letter ${at}` });
       continue;
     }
+    if (otherTopics.has(topic) || type === 'chat4all.message.v1.MessageRead') continue;
     const message = positions.get(messageId);
     if (message === undefined) {
       breaches.push({ rule: 'forged', messageId, text: `is unknown, and there is an event of it ${at}` });
@@ -40,8 +44,10 @@ export function checkTopics({ records, leftOnBus, ledger }: Observations, known:
     last.set(way, Math.max(before, message.seq));
   }
   for (const messageId of known) {
-    if (!seen.has(`message_processing ${messageId}  `)) {
-      breaches.push({ rule: 'topics', messageId, text: 'was never on message_processing' });
+    for (const topic of ['message_processing', 'message_changes']) {
+      if (!seen.has(`${topic} ${messageId}  `)) {
+        breaches.push({ rule: 'topics', messageId, text: `was never on ${topic}` });
+      }
     }
   }
   for (const { messageId, recipientId, channel } of ledger.deliveries) {

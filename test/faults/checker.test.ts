@@ -109,6 +109,7 @@ function observations(): Observations {
       ...kept.map((messageId) => record('message_processing', messageId)),
       ...pairs.map((pair) => record('whatsapp_outgoing', pair.messageId, pair)),
       ...pairs.map((pair) => record('message_status', pair.messageId, pair)),
+      ...kept.map((messageId) => record('message_changes', messageId)),
     ],
     leftOnBus: undefined,
     files: {
@@ -222,6 +223,8 @@ test('check: order is kept: of effects, of events, of what a client sent one aft
 test('check: the bus carried everything, under its key, and nothing was given up', (t) => {
   breaks(t, ['topics'], ({ records }) => records!.shift());
   breaks(t, ['topics'], ({ records }) => records!.splice(3, 1));
+  breaks(t, ['topics'], ({ records }) => records!.pop());
+  breaks(t, [], ({ records }) => records!.push({ ...records![0]!, topic: 'file_changes', messageId: 'a file' }));
   breaks(t, ['topics'], ({ records }) => (records![0]!.key = 'another'));
   breaks(t, ['dead letter'], ({ records }) =>
     records!.push({ ...records![0]!, topic: 'message_processing.dead_letters' }),
