@@ -257,6 +257,7 @@ for (const mesh of meshes) {
       [
         ['message_processing', 'router', 8],
         ['message_status', 'message', 8],
+        ['message_changes', 'events', 8],
         ['instagram_outgoing', 'instagram_connector', 8],
         ['whatsapp_outgoing', 'whatsapp_connector', 8],
       ],
