@@ -314,7 +314,6 @@ const ownClock = [
   'connectors/contract.ts',
   'file/storage/contract/uploading.ts',
   'tools/invocations/circuits.ts',
-  'tools/invocations/upstream.ts',
 ];
 
 test('services go by the time of the hub, and not by the clock of their process', (t) => {
