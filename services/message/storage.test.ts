@@ -103,7 +103,7 @@ function upTo(number: string): DatabaseDefinition {
 test.serial('0005-less-to-write: messages of before are read as they were, end, and balance', async (t) => {
   const url = harness.databaseUrl('message');
   await database.sql(
-    'drop table messages, open_messages, deliveries, status_changes, conversation_heads, removals, outbox, dead_letters, leases, migrations',
+    'drop table messages, open_messages, deliveries, status_changes, conversation_heads, reads, removals, outbox, outbox_events, dead_letters, leases, migrations',
   );
   await migrateDatabase(upTo('0004'), { url });
   const conversationId = randomUUID();

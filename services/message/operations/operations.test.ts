@@ -166,7 +166,14 @@ test('replay: only what failed, and what the dead letter is about, begins anew, 
     [[bia, 'whatsapp']],
   );
   const { entries } = await outbox.unpublished(100_000);
-  const { event } = entries.findLast(({ event }) => event.key === message.conversationId)!;
+  const { event } = entries.findLast(({ event, kind }) => kind === 'accepted' && event.key === message.conversationId)!;
+  const ofIt = entries.filter((entry) => entry.event.key === message.conversationId);
+  t.deepEqual(
+    ofIt.map(({ kind }) => kind),
+    ['accepted', ...ofIt.slice(2).map(() => 'change'), 'accepted'],
+    'a round is told behind all that became of the one before',
+  );
+  t.true(ofIt.length > 2);
   t.not(event.id, message.messageId, 'each round is an event of its own');
   t.like(MessageAccepted.decode(event.value), {
     messageId: message.messageId,

@@ -1,3 +1,4 @@
+import { MessageChanged } from '#gen/chat4all/message/v1/events.ts';
 import { eventTypes } from '#gen/events.ts';
 import type { BusEvent } from '#lib/bus/bus.ts';
 import type { Database } from '#lib/database.ts';
@@ -10,6 +11,8 @@ import { acceptedEventOf, withSeq } from '../messages/wire.ts';
 export interface OutboxEntry {
   /** Whether it tells that a message was accepted, or of a change since. */
   kind: 'accepted' | 'change';
+  /** Of an acceptance: how often the message had been replayed. */
+  round?: number;
   /** The id of its row, in the table of its kind. */
   id: bigint;
   event: BusEvent;
@@ -50,7 +53,13 @@ export function openOutbox(database: Database) {
           ? written.get(row.message_id)!
           : { key: row.conversation_id!, id: row.message_id, value: withSeq(row.event, row.seq!) };
       const type = eventTypes.MessageAccepted;
-      return { kind: 'accepted' as const, id: row.id, event: { id, type, key, value, requestId: row.request_id } };
+      const round = row.event === null ? written.get(row.message_id)!.round : 0;
+      return {
+        kind: 'accepted' as const,
+        round,
+        id: row.id,
+        event: { id, type, key, value, requestId: row.request_id },
+      };
     });
     const found = Number(rows[0]?.found ?? 0);
     return { entries, more: found === limit || rows.length < found };
@@ -68,7 +77,8 @@ export function openOutbox(database: Database) {
       if (accepted.more) return accepted;
       const changes = found.map((entry) => ({ kind: 'change' as const, id: entry.row, event: eventOf(entry) }));
       const bytes = found.reduce((sum, { value }) => sum + value.length, 0);
-      return { entries: [...accepted.entries, ...changes], more: found.length === limit || bytes > maxBatchBytes / 2 };
+      const entries = inRounds([...accepted.entries, ...changes]);
+      return { entries, more: found.length === limit || bytes > maxBatchBytes / 2 };
     },
 
     /** Takes events that are on the bus out of the outbox, unless the lease has gone to somebody else. */
@@ -148,7 +158,16 @@ function ageOf(moment: string): string {
   return `greatest(0, extract(epoch from now() - ${moment}) * 1000)::float8`;
 }
 
-type Written = Pick<BusEvent, 'id' | 'key' | 'value'>;
+/** Puts a replay behind what became of its message before: only where there is a replay, since a change has to be read for that. */
+function inRounds(entries: OutboxEntry[]): OutboxEntry[] {
+  if (!entries.some(({ round = 0 }) => round > 0)) return entries;
+  const roundOf = ({ round, event }: OutboxEntry) =>
+    round ?? (event.type === eventTypes.MessageChanged ? MessageChanged.decode(event.value).replay : 0);
+  const rounds = new Map(entries.map((entry) => [entry, roundOf(entry)]));
+  return entries.toSorted((one, other) => rounds.get(one)! - rounds.get(other)!);
+}
+
+type Written = Pick<BusEvent, 'id' | 'key' | 'value'> & { round: number };
 
 /** Ids of events about a replay are made in here from the message's id and the round. */
 const replayNamespace = '3d6c1f0e-52a1-4c0b-9a53-1a3a1c0f6d2b';
@@ -179,6 +198,7 @@ async function writeEvents(database: Database, messageIds: readonly string[]): P
           id: replay === 0 ? messageId : uuidOf(`${messageId}/${replay}`, replayNamespace),
           key: conversationId,
           value: withSeq(acceptedEventOf(message, row.only ?? []), row.seq),
+          round: replay,
         },
       ];
     }),
