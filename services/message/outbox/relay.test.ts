@@ -136,7 +136,7 @@ test.serial('what is published at once is bounded in bytes, and one that is larg
   start(t, {
     ...bus.bus,
     async publish(topic, events) {
-      sizes.push(events.reduce((sum, { value }) => sum + value.length, 0));
+      if (topic === 'message_processing') sizes.push(events.reduce((sum, { value }) => sum + value.length, 0));
       await bus.bus.publish(topic, events);
     },
   });
