@@ -84,7 +84,7 @@ for (const mesh of meshes) {
     const { history: _, deliveries: __, ...listed } = seen;
     t.deepEqual(await mine.get<MessagePage>(`${path}/messages`), {
       conversation_id: conversation.conversation_id,
-      messages: [listed],
+      messages: [{ ...listed, read_by: 0 }],
       total: 1,
       limit: 50,
       offset: 0,
