@@ -108,7 +108,18 @@ async function startServer(t: ExecutionContext, name: string): Promise<string> {
     const [, recipe] = /^### On a new server\n([^]*?)^## /m.exec(text)!;
     const blocks = blocksIn(recipe!);
     t.is(blocks.length, 2);
-    const names = ['auth', 'conversation', 'message', 'file', 'router', 'connectors', 'tools', 'assistant', 'bus'];
+    const names = [
+      'auth',
+      'conversation',
+      'message',
+      'file',
+      'router',
+      'connectors',
+      'tools',
+      'assistant',
+      'events',
+      'bus',
+    ];
     const { code, output, last } = await runShown({
       blocks,
       // The reader is in the project's folder.

@@ -38,7 +38,7 @@ async function serveHttp(t: ExecutionContext, listener: RequestListener): Promis
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-const services = ['auth', 'conversation', 'file', 'router', 'connectors', 'message', 'tools', 'assistant'];
+const services = ['auth', 'conversation', 'file', 'router', 'connectors', 'message', 'tools', 'assistant', 'events'];
 
 test('a database that refuses the role, or has no such thing, ends each service with 78', async (t) => {
   const url = hub.databaseUrl('router');
