@@ -13,7 +13,8 @@ export const apiFile = 'client/api.md';
 export function buildClient(folder: string, options: readonly string[] = []): void {
   rmSync(folder, { recursive: true, force: true });
   const project = path.join(root, 'client/tsconfig.build.json');
-  execFileSync('tsc', ['-p', project, '--outDir', folder, ...options], { stdio: 'inherit' });
+  const compiler = path.join(root, 'node_modules/typescript/bin/tsc');
+  execFileSync(process.execPath, [compiler, '-p', project, '--outDir', folder, ...options], { stdio: 'inherit' });
   for (const name of globSync('**/*.d.ts', { cwd: folder })) {
     const file = path.join(folder, name);
     // The compiler does that in what it makes of the code only.
