@@ -141,8 +141,7 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
       const giveUp = performance.now() + waitMs;
       const events = reset === undefined ? [] : [resetMessage(cursorText({ epoch, position }), reset)];
       let after = position;
-      for (;;) {
-        const { lastId: upTo } = await store.head();
+      for (let upTo = head.lastId; ; upTo = (await store.head()).lastId) {
         const request = { ...wanted, after, upTo, limit };
         const { entries, removedTo, more } = await store.page(request);
         if (removedTo > after) {

@@ -1,7 +1,8 @@
-import { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
+import { EventType, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
 import type { Entry, LogStore, Membership } from '../log/log-store.ts';
+import { fieldOf } from '../wire.ts';
 
 /** A stream that is told events as they are read from the end of the log. */
 export interface Follower {
@@ -220,5 +221,9 @@ function membershipsIn({ type, body }: Entry): { joins: readonly string[]; leave
   }
 }
 
-/** The numbers of the fields `conversation_created`, `member_joined` and `member_left`. */
-const membershipTypes: ReadonlySet<number> = new Set([23, 24, 25]);
+/** Only these are decoded. */
+const membershipTypes: ReadonlySet<number> = new Set([
+  fieldOf[EventType.EVENT_TYPE_CONVERSATION_CREATED],
+  fieldOf[EventType.EVENT_TYPE_MEMBER_JOINED],
+  fieldOf[EventType.EVENT_TYPE_MEMBER_LEFT],
+]);

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { v5 as uuidOf } from 'uuid';
 import { WebhookPauseReason } from '#gen/chat4all/events/v1/events.ts';
 import type { WebhooksServiceService } from '#gen/chat4all/events/v1/webhooks.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
@@ -40,6 +40,9 @@ export interface Webhooks extends Pick<Deliveries, 'grown' | 'heard' | 'stop'> {
   checks: Checks<WebhooksServiceService>;
 }
 
+/** Ids of events that tell of a pause are made in here, so that the same pause has the same id. */
+const pauseNamespace = '6f1d9a54-0c52-4b0e-9d0a-2f7b8f0c3e61';
+
 const sweepBatch = 1_000;
 const sweepEveryMs = 60_000;
 
@@ -57,7 +60,7 @@ export function openWebhooks(options: WebhooksOptions): Webhooks {
       : WebhookPauseReason.WEBHOOK_PAUSE_REASON_GONE;
     const paused = { webhookId, url, reason, failingSince: isFailing ? (failingSince ?? undefined) : undefined };
     // One event, though the process may be killed before the endpoint is paused, and another one tell it again.
-    const eventId = uuidOf(`${webhookId} ${why} ${updatedAt.getTime()}`);
+    const eventId = uuidOf(`${webhookId} ${why} ${updatedAt.getTime()}`, pauseNamespace);
     options.grown(await writing.append([webhookPausedEntry(eventId, userId, hubDate(), paused)]));
     logger.warn({ endpoint: webhookId, why }, 'A webhook does not work: nothing is sent to it any more');
   }
@@ -96,10 +99,4 @@ export function openWebhooks(options: WebhooksOptions): Webhooks {
       await sender.close();
     },
   };
-}
-
-/** A UUID that stands for a text (version 8). */
-function uuidOf(text: string): string {
-  const hex = createHash('sha256').update(text).digest('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }
