@@ -1,6 +1,6 @@
 import { defineEntity, p } from '@mikro-orm/core';
 import type { Bus, BusEvent } from './bus/bus.ts';
-import type { Database, SqlTransaction } from './database.ts';
+import { columns, type Database, type SqlTransaction } from './database.ts';
 import type { Logger } from './log.ts';
 import { repeat, type Loop } from './loop.ts';
 
@@ -54,13 +54,13 @@ export function outboxTable(): string {
 /** Adds events, in their order, in the transaction that makes true what they tell. Doesn't wait: the commit does. */
 export function addToOutbox(transaction: SqlTransaction, events: readonly OutboxEvent[]): void {
   if (events.length === 0) return;
-  const column = <Key extends keyof OutboxEvent>(key: Key) => events.map((event) => event[key]);
+  const rows = events.map((event) => ({ ...event, value: asBuffer(event.value) }));
   void transaction.sql(
     `insert into ${tableName} (topic, event_id, type, key, value, request_id)
       select topic, event_id, type, key, value, request_id
         from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[]) with ordinality
           as given (topic, event_id, type, key, value, request_id, place) order by place`,
-    [column('topic'), column('id'), column('type'), column('key'), column('value').map(asBuffer), column('requestId')],
+    columns(rows, ['topic', 'id', 'type', 'key', 'value', 'requestId']),
   );
 }
 

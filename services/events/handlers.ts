@@ -1,5 +1,5 @@
 import type { ConversationServiceService } from '#gen/chat4all/conversation/v1/conversation.ts';
-import type { EventsServiceService, EventType, StreamEventsRequest } from '#gen/chat4all/events/v1/events.ts';
+import type { EventsServiceService, StreamEventsRequest } from '#gen/chat4all/events/v1/events.ts';
 import { HubError } from '#lib/errors.ts';
 import { tokenExpiry } from '#lib/identity.ts';
 import type { UserCall, UserStreamCall, StreamCall } from '#lib/rpc/call.ts';
@@ -10,7 +10,7 @@ import type { LogStore } from './log/log-store.ts';
 import { readCursor } from './streams/cursor.ts';
 import type { Streams, Wanted } from './streams/stream.ts';
 import type { Tickets } from './streams/tickets-store.ts';
-import { fieldOf } from './wire.ts';
+import { fieldsOf } from './wire.ts';
 
 export interface HandlerOptions {
   streams: Streams;
@@ -72,9 +72,7 @@ function wantedOf(request: StreamEventsRequest, userId: string, expiresAt: numbe
     userId,
     cursor: behind === '' ? undefined : readCursor(behind),
     conversationIds,
-    types: types.map(
-      (type) => fieldOf[type as Exclude<EventType, EventType.EVENT_TYPE_UNSPECIFIED | EventType.UNRECOGNIZED>],
-    ),
+    types: fieldsOf(types),
     ephemeral,
     expiresAt,
   };

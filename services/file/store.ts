@@ -5,6 +5,7 @@ import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { addToOutbox, outboxEntity } from '#lib/database-outbox.ts';
 import type { File, Status } from './file.ts';
 import { openRemovals, remove, RemovalEntity, type Lease } from './removals-store.ts';
+import { openShares } from './shares-store.ts';
 import { completedEvent } from './wire.ts';
 
 const ContentEntity = defineEntity({
@@ -126,6 +127,7 @@ const columns = `file_id as "fileId", owner_id as "ownerId", filename, file_size
 export function openStore(db: Database) {
   return {
     ...openRemovals(db),
+    ...openShares(db),
 
     /** Inserts a new file, unless its owner has `limit` open uploads. @returns false if that is so */
     async begin(file: NewFile, limit: number): Promise<boolean> {
@@ -317,17 +319,6 @@ export function openStore(db: Database) {
       });
     },
 
-    /** The ids of files with a share from before `before`, `limit` at most. */
-    async lapsed(before: Date, limit: number): Promise<string[]> {
-      const rows = await db.sql<{ fileId: string }>(
-        `select distinct file_id as "fileId" from (
-            select file_id from shares where shared_at < $1 order by shared_at limit $2
-          ) as oldest`,
-        [before, limit],
-      );
-      return rows.map(({ fileId }) => fileId);
-    },
-
     /**
      * Deletes a completed or failed file that was not sent.
      *
@@ -360,29 +351,6 @@ export function openStore(db: Database) {
         );
         return 'deleted';
       });
-    },
-
-    /** Records that a file is sent to a conversation. @returns false if it is not completed, or gone */
-    async share(fileId: string, conversationId: string): Promise<boolean> {
-      // The lock makes a concurrent deletion wait.
-      const rows = await db.sql(
-        `with file as (select file_id from files where file_id = $1 and status = 'completed' for share)
-          insert into shares as s (file_id, conversation_id, shared_at) select file_id, $2, $3 from file
-            on conflict (file_id, conversation_id) do update set shared_at = greatest(s.shared_at, excluded.shared_at)
-          returning 1`,
-        [fileId, conversationId, hubDate()],
-      );
-      return rows.length > 0;
-    },
-
-    /** The ids of the conversations that a file was sent to, in order, after `after`, `limit` at most. */
-    async sharedWith(fileId: string, after: string, limit: number): Promise<string[]> {
-      const rows = await db.sql<{ conversationId: string }>(
-        `select conversation_id as "conversationId" from shares
-          where file_id = $1 and conversation_id > $2 order by conversation_id limit $3`,
-        [fileId, after, limit],
-      );
-      return rows.map((row) => row.conversationId);
     },
 
     /** Open uploads without activity since `before`, the oldest first. */

@@ -1,4 +1,4 @@
-import { columns, type Database } from '#lib/database.ts';
+import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
 
 /** How an attempt has ended: the numbers of chat4all.events.v1.AttemptOutcome. */
 export const outcomes = { delivered: 1, failed: 2, givenUp: 3 } as const;
@@ -28,25 +28,7 @@ export type AttemptsStore = ReturnType<typeof openAttemptsStore>;
 export function openAttemptsStore(database: Database) {
   return {
     async add(endpointId: string, attempt: Attempt): Promise<void> {
-      const rows = [{ ...attempt, endpointId }];
-      await database.sql(
-        `insert into attempts (id, endpoint_id, event_id, type, at, duration_ms, status_code, outcome, error, number, next_at)
-          select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::integer[], $7::smallint[],
-            $8::smallint[], $9::text[], $10::integer[], $11::timestamptz[])`,
-        columns(rows, [
-          'id',
-          'endpointId',
-          'eventId',
-          'type',
-          'at',
-          'durationMs',
-          'statusCode',
-          'outcome',
-          'error',
-          'number',
-          'nextAt',
-        ]),
-      );
+      await insertAttempts(database, endpointId, [attempt]);
     },
 
     /** The newest first: `limit` of those before an attempt, or of all. */
@@ -77,6 +59,34 @@ export function openAttemptsStore(database: Database) {
       return rows.length;
     },
   };
+}
+
+/** Adds attempts of an endpoint, by themselves or in a transaction, whose commit then needn't wait for it. */
+export function insertAttempts(
+  { sql }: SqlTransaction,
+  endpointId: string,
+  attempts: readonly Attempt[],
+): Promise<unknown> {
+  return sql(
+    `insert into attempts (endpoint_id, id, event_id, type, at, duration_ms, status_code, outcome, error, number, next_at)
+      select $1, * from unnest($2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::integer[], $7::smallint[],
+        $8::smallint[], $9::text[], $10::integer[], $11::timestamptz[])`,
+    [
+      endpointId,
+      ...columns(attempts, [
+        'id',
+        'eventId',
+        'type',
+        'at',
+        'durationMs',
+        'statusCode',
+        'outcome',
+        'error',
+        'number',
+        'nextAt',
+      ]),
+    ],
+  );
 }
 
 /** The least UUID of version 7 that is made at a moment. */

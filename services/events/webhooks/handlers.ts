@@ -9,18 +9,18 @@ import type { UserCall } from '#lib/rpc/call.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { LogStore } from '../log/log-store.ts';
 import { cursorText, readCursor, whyReset } from '../streams/cursor.ts';
-import { fieldOf } from '../wire.ts';
+import { fieldOf, fieldsOf } from '../wire.ts';
 import { outcomes, type Attempt, type AttemptsStore } from './attempts-store.ts';
 import type { Endpoint, EndpointsStore } from './endpoints-store.ts';
 import { pingPayload } from './payload.ts';
 import type { Sender } from './sender.ts';
+import { secretText } from './signature.ts';
 
 export interface WebhookHandlerOptions {
   endpoints: EndpointsStore;
   attempts: AttemptsStore;
   log: Pick<LogStore, 'head' | 'idBefore'>;
   sender: Sender;
-  secretText(secret: Uint8Array): string;
   /** Called when something was changed of an endpoint, so that whoever works on it hears of it. */
   changed(endpointId: string): void;
 }
@@ -31,7 +31,7 @@ const defaultReplay = 1_000;
 const maxPings = 32;
 
 export function webhookHandlers(options: WebhookHandlerOptions): Handlers<WebhooksServiceService> {
-  const { endpoints, attempts, log, sender, secretText, changed } = options;
+  const { endpoints, attempts, log, sender, changed } = options;
   let pings = 0;
 
   /** Behind which event to begin, and at which to end. */
@@ -51,7 +51,7 @@ export function webhookHandlers(options: WebhookHandlerOptions): Handlers<Webhoo
 
   return {
     async createWebhook({ url, types, conversationIds }, { caller }: UserCall) {
-      const endpoint = await endpoints.create(caller.userId, { url, types: numbersOf(types), conversationIds });
+      const endpoint = await endpoints.create(caller.userId, { url, types: fieldsOf(types), conversationIds });
       changed(endpoint.id);
       return { webhook: webhookOf(endpoint), secret: secretText(endpoint.secret) };
     },
@@ -68,7 +68,7 @@ export function webhookHandlers(options: WebhookHandlerOptions): Handlers<Webhoo
       const { webhookId, url, types, allTypes, conversationIds, allConversations } = request;
       const endpoint = await endpoints.update(caller.userId, webhookId, {
         url,
-        types: allTypes || types.length > 0 ? numbersOf(types) : undefined,
+        types: allTypes || types.length > 0 ? fieldsOf(types) : undefined,
         conversationIds: allConversations || conversationIds.length > 0 ? conversationIds : undefined,
       });
       changed(webhookId);
@@ -156,13 +156,7 @@ export function webhookChecks(endpoints: Pick<Endpoints, 'problem'>): Checks<Web
   };
 }
 
-type Choosable = keyof typeof fieldOf;
-
-function numbersOf(types: readonly EventType[]): number[] {
-  return types.map((type) => fieldOf[type as Choosable]);
-}
-
-const typeOf = new Map(Object.entries(fieldOf).map(([type, number]) => [number, Number(type) as Choosable] as const));
+const typeOf = new Map(Object.entries(fieldOf).map(([type, number]) => [number, Number(type) as EventType] as const));
 
 const statuses = {
   active: WebhookStatus.WEBHOOK_STATUS_ACTIVE,

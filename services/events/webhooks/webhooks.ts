@@ -16,7 +16,6 @@ import { openEndpointsStore } from './endpoints-store.ts';
 import { webhookChecks, webhookHandlers } from './handlers.ts';
 import { usualSchedule, type Schedule } from './schedule.ts';
 import { openSender } from './sender.ts';
-import { secretText } from './signature.ts';
 import { openWorkStore, type Work } from './work-store.ts';
 
 export interface WebhooksOptions {
@@ -84,7 +83,6 @@ export function openWebhooks(options: WebhooksOptions): Webhooks {
       attempts,
       log,
       sender,
-      secretText,
       changed(endpointId) {
         deliveries.heard(endpointId);
         // What is lost, the process that works on it finds when it renews its lease.

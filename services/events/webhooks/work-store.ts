@@ -1,7 +1,7 @@
 import { hubDate, hubTime } from '#lib/clock.ts';
 import { columns, type Database } from '#lib/database.ts';
 import { endpointColumns, type Endpoint } from './endpoints-store.ts';
-import type { Attempt } from './attempts-store.ts';
+import { insertAttempts, type Attempt } from './attempts-store.ts';
 
 /** An endpoint that a process works on. */
 export interface Work extends Endpoint {
@@ -69,7 +69,7 @@ export function openWorkStore(database: Database) {
         if (heads === undefined) return undefined;
         const [from, end] = [Number(heads.from), Number(heads.to)];
         const to = heads.any && end > from ? Math.min(end, from + most) : end;
-        if (from === end) return { from, to: end, more: false, endpoints: [] };
+        if (from === end) return { to: end, more: false, endpoints: [] };
         const endpoints = !heads.any
           ? []
           : await transaction.sql<{ id: string; leaseBy: string | null }>(
@@ -88,7 +88,7 @@ export function openWorkStore(database: Database) {
               [from, to, hubDate()],
             );
         await transaction.sql(`update heads set last_id = $1 where name = 'webhooks'`, [to]);
-        return { from, to, more: to < end, endpoints };
+        return { to, more: to < end, endpoints };
       });
     },
 
@@ -130,7 +130,6 @@ export function openWorkStore(database: Database) {
     async record(owner: string, progress: Progress): Promise<boolean> {
       const { id, position, failures, failingSince, holdUntil, removedBacklogIds, attempts } = progress;
       const backlogs = progress.backlogs.map((backlog) => ({ ...backlog, endpointId: id }));
-      const told = attempts.map((attempt) => ({ ...attempt, endpointId: id }));
       return database.transaction(async (transaction) => {
         const own = await transaction.sql(
           `update endpoints set position = greatest(position, $3), failures = $4, failing_since = $5, hold_until = $6
@@ -163,14 +162,7 @@ export function openWorkStore(database: Database) {
         if (removedBacklogIds.length > 0) {
           void transaction.sql('delete from backlogs where id = any($1::uuid[])', [removedBacklogIds]);
         }
-        if (told.length > 0) {
-          void transaction.sql(
-            `insert into attempts (id, endpoint_id, event_id, type, at, duration_ms, status_code, outcome, error, number, next_at)
-              select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::integer[],
-                $7::smallint[], $8::smallint[], $9::text[], $10::integer[], $11::timestamptz[])`,
-            columns(told, attemptColumns),
-          );
-        }
+        if (attempts.length > 0) void insertAttempts(transaction, id, attempts);
         return true;
       });
     },
@@ -214,8 +206,7 @@ export function openWorkStore(database: Database) {
 }
 
 export interface Marked {
-  /** The events that were looked at: those behind `from` up to `to`. */
-  from: number;
+  /** Up to where the log was looked at. */
   to: number;
   more: boolean;
   /** For which there may be some, and which process works on each. */
@@ -225,20 +216,6 @@ export interface Marked {
 /** bigint columns come as bigint. */
 type WorkRow = Omit<Work, 'position' | 'epoch' | 'markedTo'> & { position: bigint; epoch: bigint; markedTo: bigint };
 type BacklogRow = Omit<Backlog, 'after' | 'upTo'> & { endpointId: string; after: bigint; upTo: bigint | null };
-
-export const attemptColumns = [
-  'id',
-  'endpointId',
-  'eventId',
-  'type',
-  'at',
-  'durationMs',
-  'statusCode',
-  'outcome',
-  'error',
-  'number',
-  'nextAt',
-] as const;
 
 function workOf(row: WorkRow): Work {
   return { ...row, position: Number(row.position), epoch: Number(row.epoch), markedTo: Number(row.markedTo) };
