@@ -1,14 +1,11 @@
 import { hubDate, hubTime } from '#lib/clock.ts';
 import { columns, type Database } from '#lib/database.ts';
 import { endpointColumns, type Endpoint } from './endpoints-store.ts';
+import type { Standing } from './standing.ts';
 import { insertAttempts, type Attempt } from './attempts-store.ts';
 
 /** An endpoint that a process works on. */
-export interface Work extends Endpoint {
-  /** Failures in a row, of whatever was sent. */
-  failures: number;
-  /** Nothing is sent before. */
-  holdUntil: Date | null;
+export interface Work extends Endpoint, Standing {
   /** All up to there was delivered, given up or left out, but for what stands in backlogs. */
   position: number;
   epoch: number;
@@ -37,12 +34,9 @@ export interface Backlog {
 }
 
 /** What a process has found out about an endpoint that it works on. */
-export interface Progress {
+export interface Progress extends Standing {
   id: string;
   position: number;
-  failures: number;
-  failingSince: Date | null;
-  holdUntil: Date | null;
   backlogs: readonly Backlog[];
   removedBacklogIds: readonly string[];
   attempts: readonly Attempt[];

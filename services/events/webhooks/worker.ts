@@ -1,13 +1,14 @@
 import { v7 as orderedUuid } from 'uuid';
 import { ResetReason, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
-import { backoffMs } from '#lib/backoff.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Entry, LogStore } from '../log/log-store.ts';
 import { cursorText, whyReset } from '../streams/cursor.ts';
 import { outcomes, type Attempt } from './attempts-store.ts';
+import { Backlogs } from './backlogs.ts';
 import { payloadOf, type Payload } from './payload.ts';
 import type { Schedule } from './schedule.ts';
 import type { Sender, Sent } from './sender.ts';
+import { afterFailure, nextAttemptAt, wellStanding } from './standing.ts';
 import type { Backlog, Work, WorkStore } from './work-store.ts';
 
 export interface WorkerOptions {
@@ -71,16 +72,13 @@ export class Worker {
   /** By lane, the id of the event that is being sent, without those of backlogs. */
   readonly #sending = new Map<string, number>();
   readonly #busyLanes = new Set<string>();
-  readonly #backlogs = new Map<string, Backlog>();
-  readonly #byLane = new Map<string, Backlog>();
-  readonly #pages = new Map<string, Entry[]>();
+  readonly #backlogs = new Backlogs();
   readonly #busyBacklogs = new Set<string>();
   #inFlight = 0;
-  #changedBacklogs = new Set<string>();
-  #removedBacklogs: string[] = [];
   #attempts: Attempt[] = [];
   #isDirty = false;
   #recordedAt = 0;
+  #recording: Promise<void> = Promise.resolve();
   /** Until when the lease lasts, by performance.now(). */
   #leasedUntil: number;
   #isStopping = false;
@@ -97,7 +95,7 @@ export class Worker {
     this.#lookedTo = options.work.position;
     this.#markedTo = options.work.markedTo;
     this.#leasedUntil = performance.now() + options.schedule.leaseMs;
-    for (const backlog of options.backlogs) this.#addBacklog(backlog);
+    for (const backlog of options.backlogs) this.#backlogs.add(backlog);
   }
 
   /** There may be something new in the log up to there. */
@@ -171,7 +169,7 @@ export class Worker {
     if (this.#failure instanceof LeaseLost) return;
     if (this.#failure !== undefined) throw this.#failure;
     const isUnfinished = this.#isStopping || this.#waiting.length > 0;
-    const times = [...this.#backlogs.values()].map(({ nextAt }) => nextAt.getTime());
+    const times = [...this.#backlogs].map(({ nextAt }) => nextAt.getTime());
     if (isUnfinished) times.push(hubTime());
     const next = times.length === 0 ? null : new Date(Math.max(Math.min(...times), this.#heldUntil()));
     await store.release(owner, this.id, isUnfinished ? this.#position() : this.#lookedTo, next);
@@ -182,12 +180,12 @@ export class Worker {
     const soon = hubTime() + 1_000;
     if (this.#heldUntil() > soon) return false;
     if (this.#waiting.length > 0 || this.#mayRead()) return true;
-    return [...this.#backlogs.values()].some(({ nextAt }) => nextAt.getTime() <= soon);
+    return [...this.#backlogs].some(({ nextAt }) => nextAt.getTime() <= soon);
   }
 
   /** Milliseconds until something that waits for its time may be sent, at least 10. */
   #untilDue(): number {
-    const times = [...this.#backlogs.values()]
+    const times = [...this.#backlogs]
       .filter(({ id }) => !this.#busyBacklogs.has(id))
       .map(({ nextAt }) => Math.max(nextAt.getTime(), this.#heldUntil()) - hubTime());
     if (this.#waiting.length > 0) times.push(this.#heldUntil() - hubTime());
@@ -195,7 +193,9 @@ export class Worker {
   }
 
   #mayRead(): boolean {
-    return this.#markedTo > this.#lookedTo && this.#waiting.length < maxWaiting && this.#byLane.size < maxBacklogs;
+    return (
+      this.#markedTo > this.#lookedTo && this.#waiting.length < maxWaiting && this.#backlogs.laneCount < maxBacklogs
+    );
   }
 
   #heldUntil(): number {
@@ -212,7 +212,7 @@ export class Worker {
   async #requireSameLog(): Promise<void> {
     const head = await this.#options.log.head();
     const reason = whyReset({ epoch: this.#work.epoch, position: this.#work.position }, head);
-    const isExpired = [...this.#backlogs.values()].some(
+    const isExpired = [...this.#backlogs].some(
       ({ kind, after }) =>
         kind === 'conversation' && whyReset({ epoch: head.epoch, position: after }, head) !== undefined,
     );
@@ -237,10 +237,8 @@ export class Worker {
     };
     await store.reset(owner, this.id, { epoch, position: lastId }, backlog);
     this.#backlogs.clear();
-    this.#byLane.clear();
-    this.#pages.clear();
     this.#waiting.length = 0;
-    this.#addBacklog(backlog);
+    this.#backlogs.add(backlog);
     this.#readTo = lastId;
     this.#lookedTo = Math.max(lastId, this.#markedTo);
   }
@@ -262,7 +260,7 @@ export class Worker {
       return;
     }
     // A lane with a backlog is read for that, from the first of its events that waits.
-    this.#waiting.push(...entries.filter((entry) => !this.#byLane.has(laneOf(entry))));
+    this.#waiting.push(...entries.filter((entry) => this.#backlogs.ofLane(laneOf(entry)) === undefined));
     this.#readTo = more ? entries.at(-1)!.id : upTo;
     this.#lookedTo = more ? this.#readTo : Math.max(upTo, wanted);
     this.#isDirty = true;
@@ -271,7 +269,7 @@ export class Worker {
   #dispatch(): void {
     if (hubTime() < this.#heldUntil()) return;
     const isDue = ({ nextAt }: Backlog) => nextAt.getTime() <= hubTime();
-    for (const backlog of [...this.#backlogs.values()].filter(isDue)) {
+    for (const backlog of [...this.#backlogs].filter(isDue)) {
       // Lanes that are well don't wait for those that aren't.
       if (this.#waiting.length > 0 && this.#busyBacklogs.size >= maxInFlight / 2) break;
       if (
@@ -286,7 +284,7 @@ export class Worker {
     for (const entry of this.#waiting.slice()) {
       const lane = laneOf(entry);
       // It was put aside just now.
-      if (this.#byLane.has(lane)) continue;
+      if (this.#backlogs.ofLane(lane) !== undefined) continue;
       if (this.#busyLanes.has(lane) || behind.has(lane)) {
         const entries = behind.get(lane) ?? [];
         entries.push(entry);
@@ -335,14 +333,14 @@ export class Worker {
       if (sent.isDelivered) {
         this.#note(payload, sent, { number: 1, outcome: outcomes.delivered, nextAt: null });
         // The events behind it were put aside meanwhile.
-        const backlog = this.#byLane.get(lane);
+        const backlog = this.#backlogs.ofLane(lane);
         if (backlog !== undefined) {
           backlog.after = Math.max(backlog.after, entry.id);
-          this.#changedBacklogs.add(backlog.id);
+          this.#backlogs.changed(backlog);
         }
         return;
       }
-      const nextAt = this.#nextAt(sent, 1);
+      const nextAt = nextAttemptAt(sent, 1, this.#options.schedule);
       this.#note(payload, sent, { number: 1, outcome: outcomes.failed, nextAt });
       this.#putAside(lane, entry.id - 1, { attempts: 1, failingSince: sent.at, nextAt });
       await this.#judge(sent);
@@ -364,41 +362,24 @@ export class Worker {
   ): void {
     const sending = this.#sending.get(lane);
     if (sending !== undefined) after = Math.min(after, sending - 1);
-    const known = this.#byLane.get(lane);
-    if (known === undefined) {
-      const id = orderedUuid();
-      this.#addBacklog({
-        id,
-        kind: 'conversation',
-        conversationId: lane,
-        after,
-        upTo: null,
-        remaining: null,
-        ...standing,
-      });
-      this.#changedBacklogs.add(id);
+    let backlog = this.#backlogs.ofLane(lane);
+    if (backlog === undefined) {
+      const conversation = { kind: 'conversation', conversationId: lane, upTo: null, remaining: null } as const;
+      backlog = { id: orderedUuid(), ...conversation, after, ...standing };
+      this.#backlogs.add(backlog);
     } else {
       // It was put aside while its event was under way, which is before all others.
-      Object.assign(known, { after: Math.min(after, known.after), ...standing });
-      this.#pages.delete(known.id);
-      this.#changedBacklogs.add(known.id);
+      Object.assign(backlog, { after: Math.min(after, backlog.after), ...standing });
+      this.#backlogs.forgetRead(backlog);
     }
+    this.#backlogs.changed(backlog);
     const others = this.#waiting.filter((entry) => laneOf(entry) !== lane);
     this.#waiting.splice(0, Infinity, ...others);
     this.#isDirty = true;
   }
 
-  #addBacklog(backlog: Backlog): void {
-    this.#backlogs.set(backlog.id, backlog);
-    if (backlog.kind === 'conversation') this.#byLane.set(backlog.conversationId!, backlog);
-  }
-
-  #removeBacklog({ id, kind, conversationId }: Backlog): void {
-    this.#backlogs.delete(id);
-    this.#pages.delete(id);
-    this.#changedBacklogs.delete(id);
-    this.#removedBacklogs.push(id);
-    if (kind === 'conversation') this.#byLane.delete(conversationId!);
+  #removeBacklog(backlog: Backlog): void {
+    this.#backlogs.remove(backlog);
     this.#isDirty = true;
   }
 
@@ -426,12 +407,12 @@ export class Worker {
       // Where nothing else has gone well since, it is the endpoint that fails: that is paused, and the event waits.
       const isAlone = this.#work.failingSince === null || this.#work.failingSince > failingSince;
       const isOver = isAlone && sent.at.getTime() - failingSince.getTime() >= this.#options.schedule.giveUpMs;
-      const nextAt = sent.isDelivered || isOver ? null : this.#nextAt(sent, number);
+      const nextAt = sent.isDelivered || isOver ? null : nextAttemptAt(sent, number, this.#options.schedule);
       const outcome = sent.isDelivered ? outcomes.delivered : isOver ? outcomes.givenUp : outcomes.failed;
       this.#note(payload, sent, { number, outcome, nextAt });
       if (nextAt === null) this.#pass(backlog, next);
       else Object.assign(backlog, { attempts: number, failingSince, nextAt });
-      if (this.#backlogs.has(backlog.id)) this.#changedBacklogs.add(backlog.id);
+      this.#backlogs.changed(backlog);
       if (!sent.isDelivered) await this.#judge(sent);
     } finally {
       this.#busyBacklogs.delete(backlog.id);
@@ -445,7 +426,7 @@ export class Worker {
       this.#removeBacklog(backlog);
       return;
     }
-    this.#pages.get(backlog.id)?.shift();
+    this.#backlogs.readOf(backlog).shift();
     const remaining = backlog.remaining === null ? null : backlog.remaining - 1;
     Object.assign(backlog, { after: entry.id, attempts: 0, failingSince: null, nextAt: hubDate(), remaining });
     if (remaining === 0) this.#removeBacklog(backlog);
@@ -455,8 +436,8 @@ export class Worker {
   async #nextOf(backlog: Backlog): Promise<Entry | undefined> {
     const { userId, conversationIds, types } = this.#work;
     for (;;) {
-      const known = this.#pages.get(backlog.id);
-      if (known !== undefined && known.length > 0) return known[0];
+      const [next] = this.#backlogs.readOf(backlog);
+      if (next !== undefined) return next;
       const upTo = backlog.upTo ?? this.#readTo;
       if (backlog.after >= upTo) return undefined;
       const { entries } = await this.#options.log.page({
@@ -467,7 +448,7 @@ export class Worker {
         upTo,
         limit: backlogPageSize,
       });
-      this.#pages.set(backlog.id, entries);
+      this.#backlogs.read(backlog, entries);
       if (entries.length === 0) backlog.after = upTo;
     }
   }
@@ -483,12 +464,6 @@ export class Worker {
     return { cursor, eventId: id, at: hubDate(), event: { $case: 'reset', value: { reason } } };
   }
 
-  /** When to send an event again that has failed so often. */
-  #nextAt({ retryAfterMs = 0 }: Sent, failures: number): Date {
-    const { retry, maxRetryAfterMs } = this.#options.schedule;
-    return new Date(hubTime() + Math.max(backoffMs(retry, failures), Math.min(retryAfterMs, maxRetryAfterMs)));
-  }
-
   /** Notes an attempt, and what it says of the endpoint. */
   #note({ eventId, type }: Payload, sent: Sent, how: Pick<Attempt, 'number' | 'outcome' | 'nextAt'>): void {
     const { at, durationMs, statusCode, error } = sent;
@@ -498,26 +473,15 @@ export class Worker {
     if (sent.isDelivered) {
       // What failed only because nothing went through needn't wait any longer.
       if (this.#work.failures >= schedule.failuresBeforeHold) {
-        for (const backlog of this.#backlogs.values()) {
+        for (const backlog of this.#backlogs) {
           backlog.nextAt = hubDate();
-          this.#changedBacklogs.add(backlog.id);
+          this.#backlogs.changed(backlog);
         }
       }
-      this.#work = { ...this.#work, failures: 0, failingSince: null, holdUntil: null };
+      this.#work = { ...this.#work, ...wellStanding };
       return;
     }
-    const failures = this.#work.failures + 1;
-    const tooMany = failures - schedule.failuresBeforeHold + 1;
-    const holdMs = Math.max(
-      tooMany > 0 ? backoffMs(schedule.hold, tooMany) : 0,
-      Math.min(sent.retryAfterMs ?? 0, schedule.maxRetryAfterMs),
-    );
-    this.#work = {
-      ...this.#work,
-      failures,
-      failingSince: this.#work.failingSince ?? at,
-      holdUntil: holdMs > 0 ? new Date(Math.max(hubTime() + holdMs, this.#heldUntil())) : this.#work.holdUntil,
-    };
+    this.#work = { ...this.#work, ...afterFailure(this.#work, sent, schedule) };
   }
 
   /** After a failure: whether the endpoint is to be left alone. */
@@ -534,8 +498,6 @@ export class Worker {
     this.lost();
   }
 
-  #recording: Promise<void> = Promise.resolve();
-
   /** Records what was done, once what is being recorded is. */
   #record(): Promise<void> {
     this.#recording = this.#recording.then(() => this.#recordNow());
@@ -546,19 +508,13 @@ export class Worker {
     const { store, owner } = this.#options;
     if (this.#failure !== undefined) return;
     const { failures, failingSince, holdUntil } = this.#work;
-    const backlogs = [...this.#changedBacklogs].flatMap((id) => {
-      const backlog = this.#backlogs.get(id);
-      return backlog === undefined ? [] : [{ ...backlog }];
-    });
+    const changes = this.#backlogs.takeChanges();
     const attempts = this.#attempts;
-    const removedBacklogIds = this.#removedBacklogs;
-    this.#changedBacklogs = new Set();
     this.#attempts = [];
-    this.#removedBacklogs = [];
     this.#isDirty = false;
     this.#recordedAt = performance.now();
     const progress = { id: this.id, position: this.#position(), failures, failingSince, holdUntil };
-    const isOwn = await store.record(owner, { ...progress, backlogs, removedBacklogIds, attempts });
+    const isOwn = await store.record(owner, { ...progress, ...changes, attempts });
     if (!isOwn) this.lost();
   }
 
