@@ -51,7 +51,7 @@ export function outboxTable(): string {
     )`;
 }
 
-/** Adds events, in their order, in the transaction that makes true what they tell. Doesn't wait: the commit does. */
+/** Adds events, in order, in the transaction of the change that they are about. The commit waits for it, so the caller needn't. */
 export function addToOutbox(transaction: SqlTransaction, events: readonly OutboxEvent[]): void {
   if (events.length === 0) return;
   const rows = events.map((event) => ({ ...event, value: asBuffer(event.value) }));
@@ -104,7 +104,7 @@ export interface OutboxRelayOptions {
 const batchSize = 500;
 /** How soon events are found whose process has ended before it published them. */
 const pollEveryMs = 2_000;
-/** Of the lock that only one process at a time has: the schema is in it, since other services have outboxes, too. */
+/** First key of the advisory lock; the second is the schema, since each service has an outbox of its own. */
 const lockSpace = 7_419_203;
 
 /**
@@ -118,7 +118,7 @@ export function startOutboxRelay({ database, bus, log }: OutboxRelayOptions): Ou
       const [lock] = await transaction.sql<{ free: boolean }>(
         `select pg_try_advisory_xact_lock(${lockSpace}, hashtext(current_schema())) as free`,
       );
-      // Another process is at it, and takes what was added since with its next round, or this one does.
+      // Another process is publishing. What it has not seen is published by the next round of either.
       if (lock?.free !== true) return 100;
       const entries = await oldestInOutbox(transaction, batchSize);
       for (const [topic, some] of Map.groupBy(entries, (entry) => entry.topic)) {

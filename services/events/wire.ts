@@ -21,7 +21,7 @@ export const fieldOf: Record<Exclude<EventType, EventType.EVENT_TYPE_UNSPECIFIED
   [EventType.EVENT_TYPE_WEBHOOK_PAUSED]: 27,
 };
 
-/** The numbers of the fields of types that clients may choose among: their protos let none through that is not said. */
+/** The field numbers of event types. EVENT_TYPE_UNSPECIFIED is not among them: the rules of the protos refuse it. */
 export function fieldsOf(types: readonly EventType[]): number[] {
   return types.map((type) => fieldOf[type as keyof typeof fieldOf]);
 }

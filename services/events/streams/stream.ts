@@ -46,14 +46,14 @@ export interface StreamsOptions {
   tail: Tail;
   /** Streams that this process may have, in all. */
   maxStreams: number;
-  /** How often a stream says that it is alive, and how long it lasts, in milliseconds: each a fifth or a tenth more or less. */
+  /** The period of heartbeats (± 20 %, at random) and the age at which a stream ends (± 10 %), in milliseconds. */
   heartbeatMs: number;
   ageMs: number;
 }
 
 const maxStreamsOfUser = 8;
 const pageSize = 200;
-/** A stream that has more bytes waiting than this is not pushed any more: it reads the log as its client takes what it has. */
+/** A stream with more bytes waiting than this is no longer pushed events: it reads them from the log at its client's pace. */
 const maxWaitingBytes = 1024 * 1024;
 /** Clients come back within this time after the stream has ended, so that not all of a process come at once. */
 const reconnectWithinMs = 5_000;
@@ -184,7 +184,7 @@ function tooMany(text: string): HubError {
   return new HubError('RESOURCE_EXHAUSTED', 'TOO_MANY_STREAMS', text, { retryAfter: 5 });
 }
 
-/** A number that is that part more or less, by chance. */
+/** Adds jitter: up to `part` of the value more or less, at random. */
 function around(value: number, part: number): number {
   return value * (1 + part * (2 * Math.random() - 1));
 }
@@ -217,7 +217,7 @@ interface StreamOptions extends Pick<StreamsOptions, 'store' | 'tail'> {
   signal: AbortSignal;
 }
 
-/** Of entries that are told to several streams, each is encoded once. */
+/** The encoding of entries that the tail pushes to several streams, so that each is encoded once. */
 const encodedOnce = new WeakMap<Entry, EncodedMessage>();
 
 /**
@@ -249,7 +249,7 @@ class Stream {
   }
 
   /**
-   * What is to be told next, in order; nothing if there is nothing for `waitMs`, or `isOver` once the stream was woken.
+   * The messages to send next, in order. Waits for them up to `waitMs`, or until the stream is woken and `isOver`; then there are none.
    *
    * @throws what the store throws
    */

@@ -28,7 +28,7 @@ class Audience {
   readonly followers = new Set<Follower>();
   /** Resolves once it is known what the user may see. */
   ready = Promise.resolve();
-  /** Streams that have prepared it. */
+  /** How many streams use it; with the last one it goes. */
   holders = 0;
   readonly #visible = new Map<string, Stretch[]>();
   /** Changes that the tail has read while the memberships are being loaded. */
@@ -47,7 +47,7 @@ class Audience {
     for (const change of pending) this.change(change);
   }
 
-  /** What was loaded may have the change already: then it does nothing. */
+  /** Applies a change. It has no effect if what was loaded has the change already. */
   change(change: MembershipChange): void {
     if (this.#pending !== undefined) {
       this.#pending.push(change);
@@ -82,7 +82,7 @@ export interface Tail {
   /** The log has grown up to an id; without one, it may have grown. */
   grown(head?: number): void;
   /**
-   * Has it known from now on what a user may see, until it is disposed of.
+   * Loads what a user may see, and keeps it up to date until the result is disposed of. Streams of one user share it.
    *
    * @throws what the store throws
    */
@@ -95,7 +95,7 @@ export interface Tail {
 }
 
 const pageSize = 500;
-/** A notification may be lost together with its connection: the log is looked at so often in any case. */
+/** A notification may be lost together with its connection, so the log is also polled. */
 const pollEveryMs = 5_000;
 
 /**

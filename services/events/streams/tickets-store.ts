@@ -10,7 +10,7 @@ export type Tickets = ReturnType<typeof openTickets>;
 /** Tickets in place of a token, for clients that can't send one. Only their digests are kept. */
 export function openTickets(database: Database) {
   return {
-    /** Makes a ticket of a user. Those that nobody has used in time go meanwhile. */
+    /** Makes a ticket for a user, and deletes some of those that have expired unused. */
     async create(userId: string): Promise<{ ticket: string; expiresAt: Date }> {
       const ticket = randomBytes(32).toString('base64url');
       const expiresAt = new Date(hubTime() + lifetimeMs);
@@ -36,7 +36,7 @@ export function openTickets(database: Database) {
   };
 }
 
-/** It is random, so that its digest can't be guessed from. */
+/** A ticket has 256 random bits: a plain SHA-256 can't be reversed by guessing. */
 function digestOf(ticket: string): Buffer {
   return createHash('sha256').update(ticket).digest();
 }

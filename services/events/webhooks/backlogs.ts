@@ -42,7 +42,7 @@ export class Backlogs {
     if (kind === 'conversation') this.#byLane.delete(conversationId!);
   }
 
-  /** Leaves all of them out that there are: somebody else has removed them. */
+  /** Drops all of them without recording that: the caller has deleted their rows. */
   clear(): void {
     this.#byId.clear();
     this.#byLane.clear();
