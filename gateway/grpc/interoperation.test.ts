@@ -1,11 +1,6 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { connectivityState, status } from '@grpc/grpc-js';
@@ -14,21 +9,18 @@ import { loadConfig } from '#lib/config.ts';
 import type { CallError } from '#lib/rpc/delivery.ts';
 import { Reach } from '#lib/rpc/reach.ts';
 import { openTransport, transportSettings } from '#lib/rpc/transport.ts';
-import { freePorts } from '../../dev/ports.ts';
 import { eventually } from '../../test/eventually.ts';
 import { buildExamples, goIsThere, startGo } from '../../test/grpc-gateway/build.ts';
 import { buildGrpcJava, grpcJavaAvailable, startGrpcJava } from '../../test/grpc-java/build.ts';
 import { rawFrame, rawSettings } from '../../test/http2-peer.ts';
+import { nginxIsThere, startNginx } from '../../test/nginx.ts';
 import { Backends, type GrpcClient } from './backends.ts';
 import { UnaryClient } from './unary-client.ts';
 import type { UnaryCaller } from './unary-grpc-js.ts';
 import { keepalives, type Keepalive } from './unary-peer.ts';
 
 const clients: readonly GrpcClient[] = ['own', 'grpc-js'];
-/** Debian has it where the PATH of users doesn't lead. */
-const nginx = [...(process.env['PATH'] ?? '').split(path.delimiter), '/usr/sbin']
-  .map((folder) => path.join(folder, 'nginx'))
-  .find((program) => existsSync(program));
+const needsNginx = nginxIsThere || process.env['CI'] === 'true' ? test : test.skip;
 const needsGo = goIsThere() || process.env['CI'] === 'true' ? test : test.skip;
 const echoService = '/grpc.gateway.examples.internal.proto.examplepb.EchoService/';
 
@@ -149,18 +141,21 @@ for (const client of clients) {
     t.is((await failure(unary.call('/no.Service/Method', {}, new Uint8Array(), Infinity))).code, status.UNIMPLEMENTED);
   });
 
-  (nginx === undefined ? test.skip : test)(
-    `${client}: behind nginx, which ends its connections after some calls, a server answers`,
-    async (t) => {
-      const seen = new Map<string, number>();
-      const { address: behind } = await serveNode(t, {}, (stream, headers) =>
-        echo(stream, headers, (body) => seen.set(body, (seen.get(body) ?? 0) + 1)),
-      );
-      await echoes(t, await reached(t, await startNginx(t, behind), client));
-      const twice = [...seen].filter(([body, times]) => /^\d+$/.test(body) && times > 1);
-      t.deepEqual(twice, [], 'what was called again had not been looked at');
-    },
-  );
+  needsNginx(`${client}: behind nginx, which ends its connections after some calls, a server answers`, async (t) => {
+    const seen = new Map<string, number>();
+    const { address: behind } = await serveNode(t, {}, (stream, headers) =>
+      echo(stream, headers, (body) => seen.set(body, (seen.get(body) ?? 0) + 1)),
+    );
+    const nginx = await startNginx({
+      listen: 'http2',
+      server: `client_max_body_size 0; client_body_buffer_size 8m; keepalive_requests 100; http2_max_concurrent_streams 32;
+          location / { grpc_pass grpc://${behind}; grpc_buffer_size 64k; }`,
+    });
+    t.teardown(() => nginx.stop());
+    await echoes(t, await reached(t, nginx.address, client));
+    const twice = [...seen].filter(([body, times]) => /^\d+$/.test(body) && times > 1);
+    t.deepEqual(twice, [], 'what was called again had not been looked at');
+  });
 }
 
 /** Does what `echoes` asks for. */
@@ -182,38 +177,6 @@ function echo(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, onBody: (
     stream.on('wantTrailers', () => stream.sendTrailers({ ...answer, 'grpc-status': '0' }));
     stream.end(Buffer.concat(pieces));
   });
-}
-
-/** Starts an nginx on a free port that passes gRPC on. @returns its address */
-async function startNginx(t: ExecutionContext, behind: string): Promise<string> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'chat4all-nginx-'));
-  const [port] = (await freePorts(1)) as [number];
-  const places = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((each) => `${each}_temp_path ${folder};`);
-  await writeFile(
-    path.join(folder, 'nginx.conf'),
-    `daemon off; master_process off; pid ${folder}/pid; error_log stderr;
-${process.getuid?.() === 0 ? 'user root;' : ''}
-events {}
-http {
-  access_log off; ${places.join(' ')}
-  server {
-    listen 127.0.0.1:${port} http2;
-    client_max_body_size 0; client_body_buffer_size 8m; keepalive_requests 100; http2_max_concurrent_streams 32;
-    location / { grpc_pass grpc://${behind}; grpc_buffer_size 64k; }
-  }
-}
-`,
-  );
-  const server = spawn(nginx!, ['-p', folder, '-c', path.join(folder, 'nginx.conf')], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  const exited = once(server, 'exit');
-  t.teardown(async () => {
-    server.kill('SIGTERM');
-    await exited;
-    await rm(folder, { recursive: true });
-  });
-  return `127.0.0.1:${port}`;
 }
 
 async function serveNode(
