@@ -8,6 +8,7 @@ import { printComparison } from './baseline.ts';
 import { measureAssistant, printAssistant } from './assistant.ts';
 import { measureCredentials, printCredentials } from './credentials.ts';
 import { measureCrowd, printCrowd } from './crowd.ts';
+import { measureEvents, printEvents } from './events.ts';
 import { measureFiles, profileFiles } from './files.ts';
 import { printFiles } from './files-report.ts';
 import { measureGateways, printGateways } from './gateway.ts';
@@ -85,6 +86,11 @@ npm run bench -- --assistant [options]: what an answer takes beyond its model, w
 
   --json <file>                  as above
 
+npm run bench -- --events [options]: how soon clients are told what happens, and what that and many open streams cost
+
+  --json <file>                  as above
+  --profile <folder>             where each process keeps a CPU profile
+
 npm run bench -- --storage [options]: what the tables of messages cost when there is a lot in them, and the audit of all of it
 
   --messages <n>                 how many there are, half of them in one conversation; 2,000,000 by default, which takes some minutes
@@ -114,7 +120,7 @@ interface Options {
   /** By default as it is run with the engine. */
   processes: 'one' | 'each' | undefined;
   profile: string | undefined;
-  /** Messages through a hub, too many of them, more processes, files, the gateway alone, an honest client beside a hostile crowd, logins, credentials, tools, the assistant, or tables. */
+  /** Messages through a hub, too many of them, more processes, files, the gateway alone, an honest client beside a hostile crowd, logins, credentials, tools, the assistant, events, or tables. */
   mode:
     | 'messages'
     | 'overload'
@@ -126,6 +132,7 @@ interface Options {
     | 'credentials'
     | 'tools'
     | 'assistant'
+    | 'events'
     | 'storage';
   gib: number;
   messages: number;
@@ -166,6 +173,7 @@ async function readOptions(): Promise<Options> {
       credentials: { type: 'boolean' },
       tools: { type: 'boolean' },
       assistant: { type: 'boolean' },
+      events: { type: 'boolean' },
       storage: { type: 'boolean' },
       help: { type: 'boolean' },
     } as const;
@@ -186,6 +194,7 @@ async function readOptions(): Promise<Options> {
       'credentials',
       'tools',
       'assistant',
+      'events',
       'storage',
     ] as const;
     const [mode = 'messages', another] = own.filter((name) => values[name] === true);
@@ -201,6 +210,7 @@ async function readOptions(): Promise<Options> {
       credentials: ['seconds', 'json'] as const,
       tools: ['seconds', 'processes', 'json'] as const,
       assistant: ['json'] as const,
+      events: ['json', 'profile'] as const,
       storage: ['messages', 'json'] as const,
       messages: names.filter((name) => name !== 'gib' && name !== 'messages'),
     }[mode];
@@ -237,6 +247,7 @@ async function readOptions(): Promise<Options> {
           credentials: 5,
           tools: 15,
           assistant: 15,
+          events: 15,
           storage: 15,
         }[mode],
         1,
@@ -299,6 +310,7 @@ async function main(options: Options): Promise<number> {
     credentials: `${seconds} s a round`,
     tools: `invocations for ${seconds} s`,
     assistant: 'a model of our own',
+    events: 'streams of server-sent events',
     storage: `${options.messages} messages`,
   }[options.mode];
   console.log(`${cpus} cores (${model}), Node ${process.version}, ${about}`);
@@ -314,6 +326,7 @@ async function main(options: Options): Promise<number> {
   if (options.mode === 'credentials') return measureKeys(options, report);
   if (options.mode === 'tools') return measureInvocations(options, report);
   if (options.mode === 'assistant') return measureAnswers(options, report);
+  if (options.mode === 'events') return measureTelling(options, report);
   if (options.mode === 'storage') return measureTables(options, report);
   if (options.mode === 'files') await measureStores(options, report);
   else await measureMessages(options, report);
@@ -434,6 +447,14 @@ async function measureAnswers({ json }: Options, report: Report): Promise<number
   printAssistant(assistant);
   await writeReport(json, { ...report, assistant });
   return assistant.problems.length === 0 ? 0 : 1;
+}
+
+/** Events and their streams. */
+async function measureTelling({ json, profile }: Options, report: Report): Promise<number> {
+  const events = await inFolder((folder) => measureEvents({ folder, profile, signal: stopped.signal }));
+  printEvents(events);
+  await writeReport(json, { ...report, events });
+  return events.problems.length === 0 ? 0 : 1;
 }
 
 /** The tables of messages. */
