@@ -73,13 +73,14 @@ const maxBatchBytes = 1024 * 1024;
 
 /** The oldest events: at most `limit`, and at most 1 MiB or one event. */
 export async function oldestInOutbox(database: SqlTransaction, limit: number): Promise<OutboxEntry[]> {
+  // `order by id` alone would mean what is called id in the result, which is the event's.
   return database.sql<OutboxEntry>(
     `select id as row, topic, event_id as id, type, key, value, request_id as "requestId" from (
         select *, sum(length(value)) over (order by id) as bytes from (
           select * from ${tableName} order by id limit $1
         ) as oldest
       ) as sized
-      where bytes <= ${maxBatchBytes} or bytes = length(value) order by id`,
+      where bytes <= ${maxBatchBytes} or bytes = length(value) order by sized.id`,
     [limit],
   );
 }
