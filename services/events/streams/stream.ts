@@ -24,7 +24,11 @@ export interface Wanted {
 export interface Streams {
   /** @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_STREAMS` */
   stream(wanted: Wanted, signal: AbortSignal): AsyncIterable<StreamEventsResponse | EncodedMessage>;
-  /** A page of events, once there is one or `waitMs` are over. @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_STREAMS` */
+  /**
+   * A page of events, once there is one or `waitMs` are over. Without a cursor there is none, at once: the cursor is what is asked for.
+   *
+   * @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_STREAMS`
+   */
   list(wanted: Wanted, options: ListOptions, signal: AbortSignal): Promise<Page>;
   /** Has all streams end, with word to open another one. */
   stop(): void;
@@ -138,7 +142,7 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
       const head = await store.head();
       const { epoch } = head;
       const { position, reset } = beginning(wanted, head);
-      const giveUp = performance.now() + waitMs;
+      const giveUp = performance.now() + (wanted.cursor === undefined ? 0 : waitMs);
       const events = reset === undefined ? [] : [resetMessage(cursorText({ epoch, position }), reset)];
       let after = position;
       for (let upTo = head.lastId; ; upTo = (await store.head()).lastId) {
