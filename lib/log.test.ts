@@ -10,7 +10,7 @@ import { openLog } from './log.ts';
 /** Runs a script that has a `log`, with its output going into a pipe. */
 function logging(script: string) {
   const file = path.resolve(import.meta.dirname, 'log.ts');
-  const opening = `const { openLog } = await import(${JSON.stringify(file)}); const log = openLog({ name: 'test', level: 'info' });`;
+  const opening = `const { openLog, written } = await import(${JSON.stringify(file)}); const log = openLog({ name: 'test', level: 'info' });`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', `${opening}\n${script}`], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });
@@ -125,6 +125,7 @@ for (const [end, script] of Object.entries({
   'an error that nothing catches': `setTimeout(() => { throw new Error('x'); });`,
   'nothing left to do': ``,
   'process.exit after a fatal line': `log.fatal('line 1000'); process.exit(1);`,
+  'a kill after `written`': `await written(log); process.kill(process.pid, 'SIGKILL');`,
 })) {
   test(`no line is lost when a process ends: ${end}`, async (t) => {
     const child = logging(`for (let n = 0; n < 1000; n += 1) log.info('line ' + n);\n${script}`);

@@ -1,3 +1,4 @@
+import { promisify } from 'node:util';
 import { pino, type DestinationStream, type Logger } from 'pino';
 import pretty from 'pino-pretty';
 import { z } from 'zod';
@@ -77,27 +78,42 @@ function withoutSecrets(line: string): string {
 /**
  * Lines are buffered until the end of the current turn of the event loop, or until they would exceed 4 KiB, which a pipe writes atomically
  * (PIPE_BUF), so that lines of several processes don't mix. The write is synchronous: a slow reader slows the process down, and no line is
- * lost or piles up in memory.
+ * lost or piles up in memory. A process that is killed (SIGKILL) loses the lines of that turn: `written` waits for them.
  */
-const maxBufferedChars = 4 * 1024;
-let output: (DestinationStream & { flushSync(): void }) | undefined;
+const maxBufferedBytes = 4 * 1024;
+
+/** What pino calls of a destination, and we have ourselves. */
+interface Output extends DestinationStream {
+  /** Writes what is buffered. */
+  flushSync(): void;
+  /** Calls `done` once what is buffered now has been written. */
+  flush(done: () => void): void;
+}
+
+let output: Output | undefined;
 
 /** Standard output, shared by all logs of the process. Lines written just before the process ends are not lost. */
-function standardOutput(): DestinationStream {
+function standardOutput(): Output {
   if (output !== undefined) return output;
   // pino's own buffering would need `flushSync`, which also calls fsync if the output is a file.
   const file = pino.destination({ dest: 1, sync: true });
   let gathered = '';
+  let bytes = 0;
   let isWaiting = false;
+  const waiting: (() => void)[] = [];
   const flush = () => {
     if (gathered !== '') file.write(gathered);
     gathered = '';
+    bytes = 0;
+    for (const done of waiting.splice(0)) done();
   };
   process.once('exit', flush);
   output = {
     write(line) {
-      if (gathered.length + line.length > maxBufferedChars) flush();
+      const length = Buffer.byteLength(line);
+      if (bytes + length > maxBufferedBytes) flush();
       gathered += line;
+      bytes += length;
       if (isWaiting) return;
       isWaiting = true;
       setImmediate(() => {
@@ -107,6 +123,10 @@ function standardOutput(): DestinationStream {
     },
     // Called by pino after a fatal line.
     flushSync: flush,
+    flush(done) {
+      if (gathered === '') done();
+      else waiting.push(done);
+    },
   };
   return output;
 }
@@ -153,6 +173,11 @@ export function openLog({ name, format = defaultFormat(), level, destination }: 
     },
     stream,
   );
+}
+
+/** Fulfilled once the lines that this log has been given so far are written, so that no end of this process takes them away. */
+export function written(log: Logger): Promise<void> {
+  return promisify((done: () => void) => log.flush(done))();
 }
 
 function defaultFormat(): 'text' | 'json' {

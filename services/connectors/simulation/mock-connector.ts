@@ -1,4 +1,5 @@
 import { HubError } from '#lib/errors.ts';
+import { written } from '#lib/log.ts';
 import type { Connector, TellsLater } from '../connector.ts';
 import { instantProvider, type Provider } from './provider.ts';
 
@@ -39,6 +40,8 @@ function connectorTo(provider: Provider, { name, title }: { name: string; title:
       return provider.take(delivery, { idempotencyKey, replay, signal }, () => {
         const { messageId, recipientId } = delivery;
         log.info(`INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${title}`);
+        // The line is the whole effect: whoever kills this process finds either both, the line and the outcome, or only the line.
+        return written(log);
       });
     },
   };

@@ -57,7 +57,7 @@ async function ask(
   let effects = 0;
   const answer = await simulation
     .provider(channel)
-    .take(delivery, { idempotencyKey: key, replay, signal }, () => (effects += 1))
+    .take(delivery, { idempotencyKey: key, replay, signal }, async () => void (effects += 1))
     .catch((error: unknown) => error as HubError);
   return { answer, effects, reason: answer instanceof HubError ? answer.reason : undefined, key, delivery };
 }

@@ -22,13 +22,13 @@ import type { SimulationStore, TakeRequest } from './store.ts';
 /** The servers of a simulated network, as a connector sees them. */
 export interface Provider {
   /**
-   * Asks the network to accept a message, which takes effect once for each idempotency key. `effect` is called if this request is the one
-   * that does.
+   * Asks the network to accept a message, which takes effect once for each idempotency key. `effect` is called, and
+   * awaited, if this request is the one that does.
    *
    * @returns `taken` if the network reports later how the delivery ended
    * @throws HubError, as `deliver` of a connector does
    */
-  take(delivery: DeliveryToMake, request: ProviderRequest, effect: () => void): Promise<'taken' | void>;
+  take(delivery: DeliveryToMake, request: ProviderRequest, effect: () => Promise<void>): Promise<'taken' | void>;
   /** Makes the network report to `listener`, repeatedly until it doesn't throw; undefined ends that. */
   reportTo(listener: ((receipts: readonly Receipt[]) => Promise<void>) | undefined): void;
 }
@@ -78,7 +78,7 @@ export function instantProvider(): Provider {
   const takes = memory();
   return {
     async take(_delivery, { idempotencyKey }, effect) {
-      if (takes(idempotencyKey)) effect();
+      if (takes(idempotencyKey)) await effect();
     },
     reportTo() {},
   };
@@ -177,7 +177,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
         const profile = profiles?.get(channel);
         if (profile === undefined) throw fails('NETWORK_UNKNOWN', 'can not be reached yet');
         if (profile === emptyProfile) {
-          if (remembers(idempotencyKey)) effect();
+          if (remembers(idempotencyKey)) await effect();
           return undefined;
         }
         if (isOutOfOrder(profile, hubTime())) throw down();
@@ -190,7 +190,7 @@ export async function openSimulation(options: SimulationOptions): Promise<Simula
         await pause(half, signal);
         if (random() < profile.transientErrors) throw fails('NETWORK_ERROR', 'failed for the moment');
         const { first, reportsLater } = await takeOnce(profile, delivery, { idempotencyKey, replay });
-        if (first) effect();
+        if (first) await effect();
         if (reportsLater) owesReceipts = true;
         await pause(half, signal);
         if (random() < profile.lostAnswers) throw fails('ANSWER_LOST', 'did not answer');
