@@ -8,7 +8,8 @@ export default {
   workerThreads: false,
   concurrency: 2,
   sortTestFiles: inOrder,
-  timeout: '2m',
+  // Longer than the silence after which `test/runner.ts` ends the run, and tells what is still open.
+  timeout: '4m',
   // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
   nodeArguments: ['--disable-warning=TimeoutNegativeWarning'],
   nonSemVerExperiments: { observeRunsFromConfig: true },

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -45,14 +46,16 @@ async function run(t: ExecutionContext, files: Record<string, string>) {
 
 const passing = `test('it', (t) => t.pass());`;
 
-test('runAva: a file that does not end by itself is named, and the run has failed', async (t) => {
+test('runAva: a file that does not end by itself is named, and what keeps it, and the run has failed', async (t) => {
   t.timeout(5 * quietLimit);
   const { output, ...counted } = await run(t, {
     'quick.test.js': passing,
-    'stuck.test.js': `setInterval(() => console.log('not dead'), 1_000); test.skip('never', (t) => t.pass());`,
+    'stuck.test.js': `import { createServer } from 'node:net'; createServer().listen(0, '127.0.0.1');
+      setInterval(() => console.log('not dead'), 1_000); test.skip('never', (t) => t.pass());`,
   });
   t.regex(output, /Nothing has come for 12 s\. These have begun and not ended:\n {2}stuck\.test\.js\n/);
   t.false(output.includes('  quick.test.js'));
+  if (existsSync('/proc/self/task')) t.regex(output, /^ {4}tcp (127\.0\.0\.1|localhost):\d+$/m);
   t.like(counted, { passed: 1, failed: 1, skipped: 1 });
   t.not(counted.code, 0);
 });

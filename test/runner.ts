@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +8,8 @@ import type { Progress, Stats } from './progress.ts';
 
 /** What AVA may take to end its workers. */
 const stopLimit = 10_000;
+/** What Node may take to report what keeps a process running. */
+const reportLimit = 3_000;
 
 export interface AvaOptions {
   /** The folder with AVA's configuration, whose `observeRun` is that of `progress.ts`. */
@@ -37,11 +39,16 @@ export interface AvaRun {
   ended: Progress['ended'];
 }
 
-/** Runs AVA. A run from which nothing more comes is ended, and the files that have begun and not ended are named. */
+/**
+ * Runs AVA. A run from which nothing more comes is ended; the files that have begun and not ended are named, and what keeps their
+ * processes running.
+ */
 export async function runAva({ cwd, args, env, report, quietLimit, signal }: AvaOptions): Promise<AvaRun> {
   const ava = fileURLToPath(new URL('cli.js', import.meta.resolve('ava')));
   // A process group of its own, so that Ctrl-C reaches AVA once, from here.
-  const child = spawn(process.execPath, [ava, ...args], {
+  const reports = path.dirname(report);
+  const reporting = `--report-on-signal --report-exclude-env --report-exclude-network --report-directory=${reports}`;
+  const child = spawn(process.execPath, [ava, `--node-arguments=${reporting}`, ...args], {
     cwd,
     env: { ...env, TEST_REPORT: report },
     stdio: 'inherit',
@@ -71,6 +78,7 @@ export async function runAva({ cwd, args, env, report, quietLimit, signal }: Ava
     hung = running.length > 0 ? running : ['before the first file'];
     console.log(`\nNothing has come for ${Math.round(quietLimit / 1_000)} s. These have begun and not ended:`);
     for (const file of hung) console.log(`  ${path.relative(cwd, file)}`);
+    for (const line of await whatIsOpen(child.pid!, reports)) console.log(line);
     stop();
   }
   const [code] = await exited;
@@ -94,6 +102,40 @@ export async function runAva({ cwd, args, env, report, quietLimit, signal }: Ava
     ended: progress?.ended ?? [],
     code: failed > 0 ? code || 1 : (code ?? 1),
   };
+}
+
+/** What Node's diagnostic report tells of a handle: https://nodejs.org/api/report.html */
+interface Handle {
+  type: string;
+  is_active: boolean;
+  is_referenced: boolean;
+  localEndpoint?: { host: string; port: number } | null;
+  remoteEndpoint?: { host: string; port: number } | null;
+  firesInMsFromNow?: number;
+  pid?: number;
+}
+
+/** The handles that keep the workers of an AVA running, a line for each. Which processes these are is only known where there is `/proc`. */
+async function whatIsOpen(ava: number, folder: string): Promise<string[]> {
+  const workers = globSync(`/proc/${ava}/task/*/children`).flatMap((file) =>
+    readFileSync(file, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+  for (const pid of workers) process.kill(pid, 'SIGUSR2');
+  await sleep(reportLimit);
+  return globSync(path.join(folder, 'report.*.*.json')).flatMap((file) => {
+    const { header, libuv } = JSON.parse(readFileSync(file, 'utf8')) as {
+      header: { processId: number };
+      libuv: Handle[];
+    };
+    const at = (end: Handle['localEndpoint']) => (end ? ` ${end.host}:${end.port}` : '');
+    const open = libuv
+      .filter((handle) => handle.is_active && handle.is_referenced)
+      .map(({ type, localEndpoint, remoteEndpoint, firesInMsFromNow, pid }) => {
+        const due = firesInMsFromNow === undefined ? '' : ` in ${firesInMsFromNow} ms`;
+        return `    ${type}${at(localEndpoint)}${remoteEndpoint ? ` to${at(remoteEndpoint)}` : ''}${due}${pid === undefined ? '' : ` ${pid}`}`;
+      });
+    return [`  In the process ${header.processId} is open:`, ...open];
+  });
 }
 
 function readProgress(report: string): Progress | undefined {

@@ -32,18 +32,32 @@ const requests = counter('kafka_requests_total', 'Requests to Kafka, by their na
 /** Counts a request of a client of kafkajs. */
 export const countRequest = ({ payload }: RequestEvent) => requests.inc({ api: payload.apiName });
 
+interface Used<Client> {
+  client: Client;
+  connected: Promise<void>;
+  /** What is done with it, as long as those who asked for it wait. */
+  awaited: Set<Promise<unknown>>;
+  /** The same until it has ended, which may be later. */
+  working: Set<Promise<unknown>>;
+}
+
 /** A client that connects at its first use and is replaced after a failure: those of kafkajs don't always recover. */
 export function replaceable<Client extends { connect(): Promise<void>; disconnect(): Promise<void> }>(
   make: () => Client,
 ) {
-  let current: { client: Client; connected: Promise<void>; running: Set<Promise<unknown>> } | undefined;
+  let current: Used<Client> | undefined;
   let closed = false;
 
-  async function discard(client: Client): Promise<void> {
-    await waitAtMost(
-      disconnectTimeoutMs,
-      client.disconnect().catch(() => {}),
-    );
+  /**
+   * Closes the connections of a client, and does so again behind all that is still being done with it: a client of kafkajs that was
+   * disconnected opens new connections for that, and leaves them open.
+   */
+  async function discard({ client, connected, working }: Used<Client>): Promise<void> {
+    const disconnect = () => client.disconnect().catch(() => {});
+    const closing = disconnect()
+      .then(() => Promise.allSettled([connected, ...working]))
+      .then(disconnect);
+    await waitAtMost(disconnectTimeoutMs, closing);
   }
 
   return {
@@ -52,30 +66,31 @@ export function replaceable<Client extends { connect(): Promise<void>; disconnec
       if (closed) throw unavailable(new Error('the bus was stopped'));
       if (current === undefined) {
         const client = make();
-        current = { client, connected: client.connect(), running: new Set() };
+        current = { client, connected: client.connect(), awaited: new Set(), working: new Set() };
       }
       const used = current;
-      const running = answersWithin(
-        timeoutMs,
-        used.connected.then(() => work(used.client)),
-      );
-      used.running.add(running);
+      const working = used.connected.then(() => work(used.client));
+      used.working.add(working);
+      const isDone = () => void used.working.delete(working);
+      working.then(isDone, isDone);
+      const awaited = answersWithin(timeoutMs, working);
+      used.awaited.add(awaited);
       try {
-        return await running;
+        return await awaited;
       } catch (error) {
         if (current === used) current = undefined;
         // Other work on this client has its own timeout and may still succeed, so the client is closed after it.
-        void Promise.allSettled(used.running).then(() => discard(used.client));
+        void Promise.allSettled(used.awaited).then(() => discard(used));
         throw error;
       } finally {
-        used.running.delete(running);
+        used.awaited.delete(awaited);
       }
     },
     async close(): Promise<void> {
       closed = true;
       const last = current;
       current = undefined;
-      if (last !== undefined) await discard(last.client);
+      if (last !== undefined) await discard(last);
     },
   };
 }

@@ -109,6 +109,8 @@ export async function consumeTopic({
   interface Running {
     consumer: KafkaConsumer;
     ended: boolean;
+    /** Fulfilled once it is no longer about to join the group. */
+    begun: Promise<void>;
   }
 
   async function start(): Promise<Running> {
@@ -130,7 +132,7 @@ export async function consumeTopic({
         },
       ],
     });
-    const running: Running = { consumer, ended: false };
+    const running: Running = { consumer, ended: false, begun: Promise.resolve() };
     const signOfLife = () => void (lastSign = performance.now());
     consumer.on('consumer.network.request', countRequest);
     consumer.on('consumer.heartbeat', signOfLife);
@@ -146,18 +148,18 @@ export async function consumeTopic({
       await consumer.subscribe({ topic, fromBeginning: true });
     } catch (error) {
       running.ended = true;
-      await disconnect(consumer);
+      await disconnect(running);
       throw error;
     }
     signOfLife();
     // Not awaited: it returns once this member has joined, which may have to wait for the session of a dead member to expire.
-    consumer
+    running.begun = consumer
       .run({
         autoCommit: false,
         partitionsConsumedConcurrently: partitions,
         eachBatch: (payload) => take(running, payload),
       })
-      .catch((error: unknown) => restart(running, error));
+      .catch((error: unknown) => void restart(running, error));
     return running;
   }
 
@@ -172,10 +174,14 @@ export async function consumeTopic({
     }
   }
 
-  async function disconnect(consumer: KafkaConsumer): Promise<void> {
+  /**
+   * Leaves the group and closes the connections. A consumer of kafkajs that is told to stop while it joins doesn't hear it: it would become a
+   * member for good, whose partitions nobody handles. So this comes after the join, even if that takes longer than anybody waits here.
+   */
+  async function disconnect({ consumer, begun }: Running): Promise<void> {
     await waitAtMost(
       disconnectTimeoutMs,
-      consumer.disconnect().catch(() => {}),
+      begun.then(() => consumer.disconnect()).catch(() => {}),
     );
   }
 
@@ -190,7 +196,7 @@ export async function consumeTopic({
     log.warn({ ...where, err: error }, 'the consumer lost Kafka; trying again');
     for (const partition of works.keys()) drop(running.consumer, partition);
     fetchOn();
-    await disconnect(running.consumer);
+    await disconnect(running);
     if (stopping.signal.aborted) return;
     const startAgain = async () => {
       current = await start();
@@ -377,7 +383,7 @@ export async function consumeTopic({
       clearTimeout(timer);
       fetchOn();
       await waitAtMost(stopLimitMs, Promise.all([...busy.values(), restarting]));
-      await disconnect(current.consumer);
+      await disconnect(current);
     },
   };
 }

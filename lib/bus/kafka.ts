@@ -67,7 +67,8 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
   const admin = replaceable(newAdmin);
   // A client of its own: a probe that times out must not disconnect the other client.
   const prober = replaceable(newAdmin);
-  const consumers = new Set<Consumer>();
+  /** Also those that are only about to begin. */
+  const consumers = new Set<Promise<Consumer>>();
 
   /**
    * Requests that make the admin client of kafkajs load metadata of topics run one after the other: a late answer would overwrite newer
@@ -109,6 +110,12 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
     }
   });
 
+  async function stopAll(some: readonly Promise<Consumer>[]): Promise<void> {
+    for (const each of some) consumers.delete(each);
+    const started = await Promise.allSettled(some);
+    await Promise.all(started.map((each) => (each.status === 'fulfilled' ? each.value.stop() : undefined)));
+  }
+
   async function describe(limit: number): Promise<void> {
     await prober.use(limit, async (client) => {
       const { brokers: alive } = await client.describeCluster();
@@ -130,17 +137,10 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
       options.topics.forEach((topic) => checkName('topic', topic));
       const starting = options.topics.map(async (topic) => {
         await makeTopic(topic);
-        const consumer = await consumeTopic({ kafka, topic, options, partitions, publish, log });
-        consumers.add(consumer);
-        return consumer;
+        return consumeTopic({ kafka, topic, options, partitions, publish, log });
       });
-      async function stop(): Promise<void> {
-        for (const outcome of await Promise.allSettled(starting)) {
-          if (outcome.status === 'rejected') continue;
-          consumers.delete(outcome.value);
-          await outcome.value.stop();
-        }
-      }
+      for (const each of starting) consumers.add(each);
+      const stop = () => stopAll(starting);
       try {
         await answersWithin(limits.consume, Promise.all(starting));
       } catch (error) {
@@ -170,8 +170,7 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
       });
     },
     async stop() {
-      await Promise.all([...consumers].map((consumer) => consumer.stop()));
-      consumers.clear();
+      await stopAll([...consumers]);
       await Promise.all([producer.close(), admin.close(), prober.close()]);
     },
   };

@@ -69,6 +69,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
       .rows;
   }
 
+  let stopped = false;
   const consumers = new Set<TopicConsumer>();
   const wake = (topic?: string) => {
     for (const consumer of consumers) if (topic === undefined || consumer.topic === topic) consumer.wake();
@@ -152,7 +153,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
     await retryUntilDone(() => answersWithin(tryLimit, work()), {
       backoff: startBackoff,
       onFailure(error) {
-        if (performance.now() > giveUpAt) throw error;
+        if (stopped || performance.now() > giveUpAt) throw error;
         log.debug({ err: error }, 'a consumer could not start yet; trying again');
       },
     });
@@ -166,6 +167,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
       checkName('group', group);
       topics.forEach((topic) => checkName('topic', topic));
       await Promise.all(topics.map((topic) => retryForAWhile(() => subscribe(topic, group))));
+      if (stopped) throw unavailable(new Error('the bus was stopped'));
       const started = topics.map((topic) => consumeTopic({ query, topic, options, log, publish }));
       for (const consumer of started) consumers.add(consumer);
       return {
@@ -198,6 +200,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
     },
 
     async stop() {
+      stopped = true;
       await Promise.all([...consumers].map((consumer) => consumer.stop()));
       consumers.clear();
       await notifications.close();

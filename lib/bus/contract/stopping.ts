@@ -1,4 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as wait } from 'node:timers/promises';
 import type { TestFn } from 'ava';
 import { HubError } from '../../errors.ts';
 import { collector, eventFor, eventsFor, eventually, lagOf, newTopic, open, textOf, type Engines } from './fixtures.ts';
@@ -87,6 +90,39 @@ export function stoppingContract(test: TestFn, { shared }: Engines): void {
     const refused = await t.throwsAsync<HubError>(() => bus.publish(topic, [eventFor('key', 'after')]));
     t.is(refused?.reason, 'BUS_UNAVAILABLE');
     t.is(await lagOf(await open(t, shared()), topic, 'nobody'), 1);
+  });
+
+  test('stop: who stops while it begins leaves all of it to the others', async (t) => {
+    const [one, two] = [await open(t, shared()), await open(t, shared())];
+    const topic = await newTopic(one);
+    const seen = collector();
+    await one.consume({ topics: [topic], group: 'readers', handle: async (events) => seen.add(events) });
+    await one.publish(topic, [eventFor('key', 'before')]);
+    await seen.until(1);
+    // On Kafka it only joins the group now, for which the other member has to be heard first.
+    const second = await two.consume({ topics: [topic], group: 'readers', handle: async () => {} });
+    await second.stop();
+    const keys = Array.from({ length: 64 }, () => randomUUID());
+    const rounds = 12;
+    for (let round = 0; round < rounds; round += 1) {
+      await one.publish(topic, eventsFor(keys, keys.length));
+      // Longer, in all, than a group takes to be divided anew.
+      await wait(500);
+    }
+    await seen.until(1 + rounds * keys.length);
+    t.is(new Set(seen.events.map(({ id }) => id)).size, 1 + rounds * keys.length);
+  });
+
+  test('stop: whatever is under way, nothing stays open that keeps a process running', async (t) => {
+    const topics = await Promise.all(Array.from({ length: 8 }, async () => newTopic(await open(t, shared()))));
+    const child = fork(new URL('stopped-process.ts', import.meta.url), topics, {
+      env: { PATH: process.env['PATH'], ...shared().env },
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    t.teardown(() => void child.kill('SIGKILL'));
+    child.disconnect();
+    // Nothing ends it but that it has nothing left to do.
+    t.deepEqual(await once(child, 'exit'), [0, null]);
   });
 
   test('stop: an event that is being tried again is left to the next consumer', async (t) => {
