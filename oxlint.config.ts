@@ -22,6 +22,10 @@ const homes: Record<string, readonly string[]> = {
   'prom-client': ['lib/metrics'],
   openai: ['services/assistant'],
   '@modelcontextprotocol/*': ['services/assistant'],
+  preact: ['console'],
+  '@preact/*': ['console'],
+  '@tanstack/virtual-core': ['console'],
+  esbuild: ['dev'],
 };
 
 type Rule = [patterns: string[], reason: string];
@@ -61,6 +65,11 @@ const pure: Rule[] = [
     ['#lib/**', '!#lib/errors.ts', '!#lib/digest.ts', '!#lib/uuid.ts', '!#lib/backoff.ts'],
     'the rules of a domain need only errors and other pure functions from lib',
   ],
+];
+
+const onlyTheClient: Rule = [
+  ['#lib/**', '#gen/**', 'node:*', '**/client/**', '**/gateway/**', '**/services/**', '**/dev/**', '**/test/**'],
+  'the console runs in browsers, and knows the hub by the client package alone',
 ];
 
 /** The folders of services that have rooms. */
@@ -218,6 +227,17 @@ const areas: Area[] = [
     files: ['client/*.ts'],
     never: [[['#lib/**', '#gen/**', 'node:*', '../**'], 'the client stands alone, and runs in browsers']],
   },
+  { name: 'console', files: ['console/*.{ts,tsx}'], never: [onlyTheClient] },
+  {
+    name: 'console',
+    files: ['console/*/**/*.{ts,tsx}'],
+    never: [onlyTheClient, [['../*/**', '!../shell/**'], 'parts of the console know the shell, and not each other']],
+  },
+  {
+    name: 'console',
+    files: ['console/shell/**/*.{ts,tsx}'],
+    never: [onlyTheClient, [['../**'], 'the shell of the console knows none of its parts']],
+  },
   { name: 'dev', files: ['dev/**'], never: [[['**/test/**'], 'dev knows no tests'], noDomainTypes] },
 ];
 
@@ -225,7 +245,14 @@ export default defineConfig({
   plugins: ['typescript', 'unicorn', 'oxc', 'import', 'node', 'promise'],
   categories: { correctness: 'error', suspicious: 'error', perf: 'error' },
   options: { typeAware: true },
-  ignorePatterns: ['node_modules/**', 'gen/**', 'client/{gen,dist}/**', 'third_party/**', '.chat4all/**'],
+  ignorePatterns: [
+    'node_modules/**',
+    'gen/**',
+    'client/{gen,dist}/**',
+    'console/dist/**',
+    'third_party/**',
+    '.chat4all/**',
+  ],
   rules: {
     'typescript/no-floating-promises': 'error',
     'typescript/no-misused-promises': 'error',

@@ -7,6 +7,7 @@ import { hubRules } from '../gateway/dialects/hub/rules.ts';
 import { readRoutes } from '../gateway/rules/bindings.ts';
 import { documentOf } from '../gateway/own-routes.ts';
 import { checkApi } from './client/package.ts';
+import { buildConsole, consoleFiles } from './console.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';
 
@@ -16,12 +17,14 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['lint and import rules', () => command('oxlint', ['--config', 'oxlint.config.ts'])],
   ['types', () => command('tsc', ['-p', '.'])],
   ['types of the client in a browser', () => command('tsc', ['-p', 'client'])],
+  ['types of the console', () => command('tsc', ['-p', 'console'])],
   ['buf lint', () => command('buf', ['lint'])],
   ['buf format (npm run format mends it)', () => command('buf', ['format', '-d', '--exit-code'])],
   ['buf format of test/protos', () => command('buf', ['format', '-d', '--exit-code', ...testProtos])],
   ['buf breaking, against main or the commit before', breaking],
   ['generated code (npm run generate mends it)', compareGenerated],
   ['API of the client (npm run generate writes client/api.md)', async () => checkApi()],
+  ['files of the console (npm run console:build writes them)', compareConsole],
   ['OpenAPI', lintOpenApi],
   ['licences of dependencies (npm run licences writes the list)', async () => checkLicences()],
 ];
@@ -67,6 +70,17 @@ async function compareGenerated(): Promise<void> {
   try {
     await generate(folder);
     for (const path of made) await command('diff', ['-r', '--brief', path, join(folder, path)]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The committed files of the console are what its source makes. */
+async function compareConsole(): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'chat4all-console-'));
+  try {
+    await buildConsole(folder);
+    await command('diff', ['-r', '--brief', consoleFiles, folder]);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -31,6 +31,9 @@ const vendored = [
   ['redoc/redoc.standalone.js (Redoc 2.5.4)', 'MIT', 'third_party/licenses/redoc.txt'],
 ] as const;
 
+/** Packages whose code is in the files of the console, which are committed. */
+const bundled = ['preact', '@preact/signals', '@preact/signals-core', '@tanstack/virtual-core'];
+
 interface Dependency {
   name: string;
   version: string;
@@ -47,13 +50,16 @@ interface LockedPackage {
   link?: boolean;
 }
 
-/** What is installed without the development dependencies, on whatever platform. */
+/** What is installed without the development dependencies, on whatever platform, and what the console is made of. */
 function productionDependencies(): Dependency[] {
   const lock = JSON.parse(readFileSync(path.join(root, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, LockedPackage>;
   };
   const found = Object.entries(lock.packages)
-    .filter(([place, { dev, devOptional, link }]) => place !== '' && !dev && !devOptional && !link)
+    .filter(([place, { dev, devOptional, link }]) => {
+      if (bundled.some((name) => place === `node_modules/${name}`)) return true;
+      return place !== '' && !dev && !devOptional && !link;
+    })
     .map(([place, locked]): Dependency => {
       const name = locked.name ?? place.slice(place.lastIndexOf('node_modules/') + 'node_modules/'.length);
       return { name, version: locked.version, licence: locked.license ?? oldLicence(place) };

@@ -78,6 +78,7 @@ function banner({ url: ownUrl, grpcPorts, takenPort }: Hub, dataDir: string): st
   const lines = [
     '',
     `Chat4All is ready: ${url}`,
+    `  console ${url}/console`,
     `  gRPC    ${grpc.map(([name, number]) => `${name} ${number}`).join(', ')}`,
     ...(takenPort === undefined
       ? []

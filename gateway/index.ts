@@ -16,6 +16,7 @@ import { requestContext, startCounter, closeAfter, noRoute, type OpenAnswers } f
 import { envelopedPaths } from './rules/answer-styles.ts';
 import { readRoutes } from './rules/bindings.ts';
 import { Callers } from './http/callers.ts';
+import { ConsoleFiles } from './console-files.ts';
 import { corsOf, type Cors } from './http/cors.ts';
 import { hubRules } from './dialects/hub/rules.ts';
 import { hubDialect } from './dialects/hub/dialect.ts';
@@ -23,7 +24,7 @@ import { Docs } from './openapi/pages.ts';
 import type { RequestDetails } from './http/request-details.ts';
 import { HealthAnswers } from './health.ts';
 import { hasTarget, hostIn, malformedTarget, targetOf } from './http/request-target.ts';
-import { documentOf, ownRoutes, watchedPaths } from './own-routes.ts';
+import { documentOf, ownRoutes, routedPath, watchedPaths } from './own-routes.ts';
 import { Problem } from './http/problem.ts';
 import { ProblemForms } from './calls/problem-forms.ts';
 import { rateLimit } from './http/rate-limit.ts';
@@ -156,13 +157,14 @@ export async function start(
   });
   const health = new HealthAnswers(backends, version);
   const docs = new Docs(documentOf(bindings, registry));
+  const consoleFiles = new ConsoleFiles(path.join(root, 'console/dist'));
   const routes = rpcRoutes(bindings, registry, backends, limits, admission, hubDialect(registry));
   for (const { method, template, target } of bindings) {
     startCounter({ method, route: template.text }, target.successStatus);
   }
   startCounter(noRoute, 404);
   const prefixes = envelopedPaths(bindings);
-  const table = new RouteTable([...routes, ...ownRoutes({ health, docs }, prefixes)]);
+  const table = new RouteTable([...routes, ...ownRoutes({ health, docs, consoleFiles }, prefixes)]);
   const forms = new ProblemForms(bindings);
   const cors = corsOf(config.CORS_ORIGINS ?? []);
   const open: OpenAnswers = { answers: new Set(), stopping: false };
@@ -258,7 +260,7 @@ function detailsOf(response: ServerResponse): RequestDetails {
 
 function route(table: RouteTable<Handler>, cors: Cors): RequestHandler {
   const dispatcher: Dispatcher = {
-    find: (method, pathname) => table.find(method, pathname),
+    find: (method, pathname) => table.find(method, routedPath(pathname)),
     onRoute(response, template) {
       detailsOf(response).route = template;
     },

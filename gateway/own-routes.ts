@@ -4,6 +4,7 @@ import type { Registry } from '@bufbuild/protobuf';
 import { envelopedPaths } from './rules/answer-styles.ts';
 import type { Binding } from './rules/bindings.ts';
 import { assetNames, type Docs, type Page } from './openapi/pages.ts';
+import type { ConsoleFiles } from './console-files.ts';
 import type { HealthAnswers } from './health.ts';
 import { openApiDocument, ownTag, type OpenApi } from './openapi/document.ts';
 import { unchanged, versioned, type Operation } from './openapi/operations.ts';
@@ -19,6 +20,7 @@ import type { Handler } from './calls/rpc-routes.ts';
 interface Answers {
   health: HealthAnswers;
   docs: Docs;
+  consoleFiles: ConsoleFiles;
 }
 
 interface OwnEndpoint {
@@ -270,11 +272,28 @@ function ownOperations(prefixes: readonly string[]): Operation[] {
   );
 }
 
+/** The console is for people: it is no part of the API, nor of its documentation. */
+function consoleRoutes({ consoleFiles }: Answers): Route<Handler>[] {
+  const page: Handler = (_request, response) => consoleFiles.page(response);
+  const asset: Handler = (_request, response, [file]) => consoleFiles.asset(response, file as string);
+  return [
+    { method: 'GET', template: parseTemplate('/console'), target: page },
+    { method: 'GET', template: parseTemplate('/console/{view=**}'), target: page },
+    { method: 'GET', template: parseTemplate('/console/assets/{file}'), target: asset },
+  ];
+}
+
+/** The path by which the route of a request is found. People put a slash behind the path of a view. */
+export function routedPath(pathname: string): string {
+  return pathname.startsWith('/console/') ? pathname.replace(/\/+$/, '') : pathname;
+}
+
 /** The routes to the gateway's own endpoints. @param prefixes paths below which answers come in an envelope */
 export function ownRoutes(answers: Answers, prefixes: readonly string[]): Route<Handler>[] {
-  return endpointsFor(prefixes).map(({ path, answer }) => ({
+  const endpoints = endpointsFor(prefixes).map(({ path, answer }): Route<Handler> => ({
     method: 'GET',
     template: parseTemplate(path),
     target: (_request, response, values) => answer(answers, response, values),
   }));
+  return [...endpoints, ...consoleRoutes(answers)];
 }

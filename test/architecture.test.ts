@@ -72,6 +72,14 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['gateway/http/x.ts', 'content-disposition', 'content-disposition lives in'],
   ['client/caller.ts', 'node:fs', 'the client stands alone'],
   ['client/files.ts', '#lib/errors.ts', 'the client stands alone'],
+  ['console/messages/x.tsx', '#lib/errors.ts', 'by the client package alone'],
+  ['console/messages/x.tsx', '#gen/events.ts', 'by the client package alone'],
+  ['console/messages/x.ts', 'node:fs', 'by the client package alone'],
+  ['console/messages/x.ts', '../../client/caller.ts', 'by the client package alone'],
+  ['console/main.tsx', '../gateway/index.ts', 'by the client package alone'],
+  ['console/messages/x.tsx', '../assistant/part.ts', 'parts of the console know the shell'],
+  ['console/shell/x.tsx', '../messages/part.ts', 'the shell of the console knows none of its parts'],
+  ['client/caller.ts', 'preact', 'preact lives in'],
   ['dev/x.ts', '../test/harness.ts', 'dev knows no tests'],
   ['services/message/x.ts', '@grpc/grpc-js', '@grpc/grpc-js lives in'],
   ['lib/x.ts', '@grpc/proto-loader', '@grpc/proto-loader lives in'],
@@ -148,6 +156,13 @@ const allowed: [file: string, specifier: string][] = [
   ['gateway/calls/x.ts', 'content-disposition'],
   ['gateway/openapi/x.ts', '../calls/envelope.ts'],
   ['client/files.ts', './caller.ts'],
+  ['console/main.tsx', './messages/part.ts'],
+  ['console/messages/x.tsx', '../shell/session.ts'],
+  ['console/messages/x.tsx', '#client'],
+  ['console/messages/x.tsx', '#client/message'],
+  ['console/messages/x.tsx', 'preact/hooks'],
+  ['console/messages/x.tsx', '@preact/signals'],
+  ['dev/x.ts', 'esbuild'],
 ];
 
 /** Lints files of those texts, as if they stood in the project, and returns what was found by file. */

@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 /** All test files, below the root of the project. */
-export const testFiles = '{bin,client,lib,services,gateway,dev,test}/**/*.test.ts';
+export const testFiles = '{bin,client,console,lib,services,gateway,dev,test}/**/*.test.ts';
 
 /**
  * The files that take longest, the longest first: they begin before all others, so that none of them is left to run alone at

@@ -43,14 +43,22 @@ function mayBeWritten(folder: string): boolean {
 
 /** Whether there is such a program on the PATH. */
 export function isOnPath(program: string): boolean {
-  return (process.env['PATH'] ?? '').split(path.delimiter).some((folder) => {
-    try {
-      accessSync(path.join(folder, program), constants.X_OK);
-      return folder !== '';
-    } catch {
-      return false;
-    }
-  });
+  return placeOnPath(program) !== undefined;
+}
+
+/** Where a program is that is on the PATH. */
+export function placeOnPath(program: string): string | undefined {
+  const places = (process.env['PATH'] ?? '').split(path.delimiter).filter((folder) => folder !== '');
+  return places
+    .map((folder) => path.join(folder, program))
+    .find((place) => {
+      try {
+        accessSync(place, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
 }
 
 /**

@@ -110,9 +110,9 @@ export class Fixed implements Representation {
   }
 }
 
-/** Answers a GET or HEAD with something that everybody may have. */
+/** Answers a GET or HEAD with something that everybody may have. Caches ask each time, unless the headers say otherwise. */
 export function answerFixed(response: ServerResponse, fixed: Fixed, headers: OutgoingHttpHeaders = {}): Promise<void> {
-  return answer(response, { ...headers, 'Cache-Control': 'no-cache' }, fixed);
+  return answer(response, { 'Cache-Control': 'no-cache', ...headers }, fixed);
 }
 
 async function answer(response: ServerResponse, headers: OutgoingHttpHeaders, given: Representation): Promise<void> {

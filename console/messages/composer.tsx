@@ -1,0 +1,127 @@
+import { useSignal } from '@preact/signals';
+import { useEffect, useRef } from 'preact/hooks';
+import { AttachIcon, SendIcon } from '../shell/icons.tsx';
+import { nameOfMine } from '../shell/session.ts';
+import { kept } from '../shell/storage.ts';
+import { send } from './outbox.ts';
+import { channelTitle, knownChannels } from './ticks.ts';
+import { tellTyping } from './typing.ts';
+import { upload } from './uploads.ts';
+
+/** Bytes that a text may have. */
+const mostBytes = 65_536;
+const encoder = new TextEncoder();
+
+/** Where one writes. What is typed is kept until it is sent. */
+export function Composer({ conversation, sent }: { conversation: string; sent: () => void }) {
+  const draftName = nameOfMine(`draft.${conversation}`);
+  const channelsName = nameOfMine(`channels.${conversation}`);
+  const text = useSignal((kept.get(draftName) as string | undefined) ?? '');
+  const channels = useSignal((kept.get(channelsName) as string[] | undefined) ?? [...knownChannels]);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const chooser = useRef<HTMLInputElement>(null);
+  // The bytes are counted only where there may be too many: a character has three of them at the most for each unit of its text.
+  const isTooLong = text.value.length * 3 > mostBytes && encoder.encode(text.value).length > mostBytes;
+  const isEmpty = text.value.trim() === '';
+
+  useEffect(() => {
+    fit(field.current);
+    if (matchMedia('(hover: hover)').matches) field.current?.focus();
+  }, [conversation]);
+
+  const submit = () => {
+    if (isEmpty || isTooLong || channels.value.length === 0) return;
+    send({
+      conversation_id: conversation,
+      channels: channels.value,
+      payload: { type: 'text', text: text.value.toWellFormed().replaceAll('\0', '') },
+    });
+    text.value = '';
+    kept.set(draftName, undefined);
+    sent();
+    requestAnimationFrame(() => fit(field.current));
+  };
+
+  return (
+    <form
+      class="composer"
+      aria-label="Write a message"
+      onSubmit={(event) => {
+        event.preventDefault();
+        submit();
+      }}
+    >
+      <fieldset class="channels">
+        <legend class="hidden-text">Send over</legend>
+        {knownChannels.map((channel) => (
+          <label key={channel}>
+            <input
+              type="checkbox"
+              checked={channels.value.includes(channel)}
+              onChange={({ currentTarget: { checked } }) => {
+                channels.value = knownChannels.filter((each) =>
+                  each === channel ? checked : channels.value.includes(each),
+                );
+                kept.set(channelsName, channels.value);
+              }}
+            />
+            {channelTitle(channel)}
+          </label>
+        ))}
+        {channels.value.length === 0 && <span class="wrong">Choose at least one channel.</span>}
+        {isTooLong && <span class="wrong">A message may have 64 KiB: this one is too long.</span>}
+      </fieldset>
+      <button
+        type="button"
+        class="button plain icon"
+        aria-label="Attach files"
+        onClick={() => chooser.current?.click()}
+      >
+        <AttachIcon />
+      </button>
+      <input
+        ref={chooser}
+        type="file"
+        multiple
+        hidden
+        aria-label="Files to send"
+        onChange={({ currentTarget }) => {
+          for (const file of currentTarget.files ?? []) upload(conversation, channels.value, file);
+          currentTarget.value = '';
+          sent();
+        }}
+      />
+      <textarea
+        ref={field}
+        class="input"
+        rows={1}
+        dir="auto"
+        aria-label="Message"
+        placeholder="Message"
+        value={text.value}
+        onInput={({ currentTarget }) => {
+          text.value = currentTarget.value;
+          kept.set(draftName, currentTarget.value === '' ? undefined : currentTarget.value);
+          fit(currentTarget);
+          if (currentTarget.value !== '') tellTyping(conversation);
+        }}
+        onKeyDown={(event) => {
+          // While a word is being composed, Enter ends that.
+          if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+          event.preventDefault();
+          submit();
+        }}
+      />
+      <button class="button main icon" aria-label="Send" disabled={isEmpty || isTooLong || channels.value.length === 0}>
+        <SendIcon />
+      </button>
+    </form>
+  );
+}
+
+/** Lets the field grow with its text, as far as its style allows. */
+function fit(field: HTMLTextAreaElement | null): void {
+  if (field === null) return;
+  field.style.height = 'auto';
+  field.style.height = `${field.scrollHeight + 2}px`;
+}

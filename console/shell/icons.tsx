@@ -1,0 +1,40 @@
+import type { JSX } from 'preact';
+
+/** Icons say nothing by themselves: whoever shows one puts words beside it, or a label on its button. */
+
+function icon(...paths: readonly string[]): () => JSX.Element {
+  return () => (
+    <svg
+      width="20"
+      height="20"
+      viewBox="0 0 24 24"
+      fill="none"
+      stroke="currentColor"
+      stroke-width="1.75"
+      stroke-linecap="round"
+      stroke-linejoin="round"
+      aria-hidden="true"
+    >
+      {paths.map((d) => (
+        <path key={d} d={d} />
+      ))}
+    </svg>
+  );
+}
+
+export const MessagesIcon = icon('M4 5h16v11H11l-5 4v-4H4z');
+export const AssistantIcon = icon('M12 3v3', 'M6 8h12v10H6z', 'M3 12v3', 'M21 12v3', 'M10 12v1.5', 'M14 12v1.5');
+export const DashboardIcon = icon('M4 20V10', 'M10 20V4', 'M16 20v-8', 'M22 20H2');
+export const PersonIcon = icon('M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8z', 'M4 21c1-4 4-6 8-6s7 2 8 6');
+export const LeaveIcon = icon('M10 4H5v16h5', 'M14 8l4 4-4 4', 'M18 12H9');
+export const ColoursIcon = icon('M12 4a8 8 0 1 0 0 16z', 'M12 4a8 8 0 0 1 0 16');
+export const AddIcon = icon('M12 5v14', 'M5 12h14');
+export const BackIcon = icon('M14 6l-6 6 6 6');
+export const CloseIcon = icon('M6 6l12 12', 'M18 6L6 18');
+export const AttachIcon = icon(
+  'M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.4 3.4 0 0 1 4.8 4.8L9.5 17a1.7 1.7 0 0 1-2.4-2.4L15 6.8',
+);
+export const SendIcon = icon('M4 12l16-8-6 16-3-6z');
+export const FileIcon = icon('M6 3h8l4 4v14H6z', 'M14 3v4h4');
+export const DetailsIcon = icon('M12 12h.01', 'M19 12h.01', 'M5 12h.01');
+export const DownIcon = icon('M12 5v14', 'M6 13l6 6 6-6');
