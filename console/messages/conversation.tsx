@@ -73,7 +73,9 @@ function Header({ known: { conversation } }: { known: Known }) {
         <p class="quiet small" role="status">
           {writing.length > 0
             ? `${writing.map(nameOf).join(', ')} ${writing.length === 1 ? 'is' : 'are'} writing…`
-            : type === 'group' && `${members.length} members`}
+            : type === 'group'
+              ? `${members.length} members`
+              : 'Private'}
         </p>
       </div>
       <a class="button plain icon" href={urlOf('messages', id, 'people')} aria-label="Who is in this conversation">

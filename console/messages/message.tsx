@@ -47,16 +47,18 @@ export function MessageItem({
       )}
       <footer>
         {isMine && <Ticks message={message} timeline={timeline} readBy={readBy} />}
-        <time dateTime={created_at} title={fullTime(created_at)}>
-          {clockTime(created_at)}
-        </time>
-        <a
-          class="button plain details"
-          href={urlOf('messages', message.conversation_id, message_id)}
-          aria-label={`Details of the message of ${clockTime(created_at)}`}
-        >
-          <DetailsIcon />
-        </a>
+        <span class="when">
+          <time dateTime={created_at} title={fullTime(created_at)}>
+            {clockTime(created_at)}
+          </time>
+          <a
+            class="button plain details"
+            href={urlOf('messages', message.conversation_id, message_id)}
+            aria-label={`Details of the message of ${clockTime(created_at)}`}
+          >
+            <DetailsIcon />
+          </a>
+        </span>
       </footer>
     </article>
   );

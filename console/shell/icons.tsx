@@ -36,5 +36,5 @@ export const AttachIcon = icon(
 );
 export const SendIcon = icon('M4 12l16-8-6 16-3-6z');
 export const FileIcon = icon('M6 3h8l4 4v14H6z', 'M14 3v4h4');
-export const DetailsIcon = icon('M12 12h.01', 'M19 12h.01', 'M5 12h.01');
+export const DetailsIcon = icon('M12 11v6', 'M12 7.5v.01', 'M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18');
 export const DownIcon = icon('M12 5v14', 'M6 13l6 6 6-6');
