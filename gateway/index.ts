@@ -114,8 +114,11 @@ const defaultTimeouts = {
   idle: 65_000,
   /** Between two searches for requests that are too slow. */
   checkEvery: 1_000,
-  /** Between two signs of life to a client that waits for events: proxies give up after a minute, some after half of one. */
-  heartbeat: 15_000,
+  /**
+   * After how long a silence a client that waits for events is sent a sign of life: proxies give up after a minute, some after half of one.
+   * Longer than the events service is ever silent, which has heartbeats of its own.
+   */
+  heartbeat: 20_000,
 };
 
 /** Serves HTTP in front of gRPC servers, by the rules in their descriptors. */

@@ -12,7 +12,7 @@ import { isJson } from '../http/media-type.ts';
 import { answerDownload } from './download.ts';
 import type { Dialect } from '../dialects/dialect.ts';
 import { Envelope } from './envelope.ts';
-import { answerEvents } from './server-sent-events.ts';
+import { answerEvents, isStatus, SharedTexts } from './server-sent-events.ts';
 import { answerJoinedArray } from './joined-array.ts';
 import type { ErrorForms } from '../dialects/errors.ts';
 import { problemFormOf } from './problem-forms.ts';
@@ -118,7 +118,10 @@ function handlerOf(binding: Binding, context: Context): Handler {
     const options: StreamOptions = { ...common, ...body, enter, silence, heartbeat };
     const { events } = binding;
     if (events !== undefined) {
-      const ofEvents = { ...options, events };
+      // Only where errors are not among the messages, since they are told each client in its own way.
+      const isSame = binding.isStanding && ![...events.members.values()].some(isStatus);
+      const shared = isSame ? { events: new SharedTexts(), lines: new SharedTexts() } : undefined;
+      const ofEvents = { ...options, events, shared };
       return (request, response, values, query) => answerEvents(request, response, values, query, ofEvents);
     }
     if (binding.isWholeHttp) return (request, response) => answerWhole(request, response, options);
@@ -158,14 +161,16 @@ const noForms: ErrorForms = { errorStatuses: new Map(), errorCodes: undefined };
 
 /** Lets a stream begin only if there is room for it, and once its backend is there: it can't begin again. */
 function entrance(
-  { streamCalls }: Backend,
+  { streamCalls, messageCalls }: Backend,
   { admission, dialect }: Context,
-  { isStanding }: Binding,
+  { isStanding, events, isWholeHttp, isJoined }: Binding,
 ): StreamOptions['enter'] {
+  // What `passOn` calls.
+  const calls = events !== undefined || isWholeHttp || isJoined ? messageCalls : streamCalls;
   return async (request, response) => {
     if (isStanding) admission.standing(request, response);
     else admission.stream(request, response);
-    await streamCalls.reached(Infinity).catch((error: ServiceError) => {
+    await calls.reached(Infinity).catch((error: ServiceError) => {
       throw dialect.problemOf(error, new Reading(), noForms);
     });
   };

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { Metadata, type ServiceError } from '@grpc/grpc-js';
 import { Status } from '#gen/google/rpc/status.ts';
+import { BoundedMap } from '#lib/bounded-map.ts';
 import { answerBody, answerNothing } from '../http/send-answer.ts';
 import type { Events } from '../rules/stream-bindings.ts';
 import { Outgoing } from './call.ts';
@@ -24,6 +25,28 @@ interface Event {
   problem?: Problem;
 }
 
+/** So many messages are remembered, each of so many bytes at most. */
+const remembered = { messages: 1_000, bytes: 4_096 };
+
+/** The texts of the messages that came last, by their bytes: of thousands of streams many are told the same. */
+export class SharedTexts {
+  readonly #texts = new BoundedMap<string, string>(remembered.messages);
+
+  of(encoded: Buffer, make: () => string): string {
+    if (encoded.length > remembered.bytes) return make();
+    const key = encoded.toString('latin1');
+    let text = this.#texts.get(key);
+    if (text === undefined) this.#texts.set(key, (text = make()));
+    return text;
+  }
+}
+
+/** What the streams of an RPC share. */
+export interface SharedForms {
+  events: SharedTexts;
+  lines: SharedTexts;
+}
+
 /**
  * Answers a request with the messages of an RPC as server-sent events (`events` of chat4all.options.v1), or, where the client asks for
  * none, with the value of the last one, or with all messages as lines of JSON.
@@ -35,9 +58,9 @@ export async function answerEvents(
   response: ServerResponse,
   values: readonly string[],
   query: string,
-  options: StreamOptions & { events: Events },
+  options: StreamOptions & { events: Events; shared: SharedForms | undefined },
 ): Promise<void> {
-  const { binding, dialect, events, enter, form, heartbeat } = options;
+  const { binding, dialect, events, enter, form, heartbeat, shared } = options;
   const outgoing = new Outgoing(request, response, options);
   const message = await readMessage(request, response, values, query, options, outgoing);
   await enter(request, response);
@@ -92,27 +115,34 @@ export async function answerEvents(
         begun: begin,
         message(encoded) {
           begin();
-          passage.write(`${dialect.transcoder.response(binding, encoded)}\n`);
+          const line = () => `${dialect.transcoder.response(binding, encoded)}\n`;
+          passage.write(shared === undefined ? line() : shared.lines.of(encoded, line));
         },
         end: begin,
         broken: (problem) => passage.write(`{"error":${tell(problem)}}\n`),
       } satisfies Sink;
     }
+    // After a silence: a stream that says something by itself is known to be alive.
     const beat = setInterval(() => {
       begin();
       passage.write(': \n\n');
     }, heartbeat);
+    const textOf = (encoded: Buffer): string => {
+      const event = read(encoded);
+      if (event === undefined) return '';
+      const { type, id, value, problem } = event;
+      const data = problem === undefined ? JSON.stringify(value) : tell(problem);
+      // An empty id would have the client forget the one before.
+      const named = id === '' || id === undefined ? '' : `id: ${oneLine(id)}\n`;
+      return `event: ${type}\n${named}data: ${data}\n\n`;
+    };
     return {
       begun: begin,
       message(encoded) {
-        const event = read(encoded);
+        const text = shared === undefined ? textOf(encoded) : shared.events.of(encoded, () => textOf(encoded));
+        if (text !== '') beat.refresh();
         begin();
-        if (event === undefined) return;
-        const { type, id, value, problem } = event;
-        const data = problem === undefined ? JSON.stringify(value) : tell(problem);
-        // An empty id would have the client forget the one before.
-        const named = id === '' || id === undefined ? '' : `id: ${oneLine(id)}\n`;
-        passage.write(`event: ${type}\n${named}data: ${data}\n\n`);
+        passage.write(text);
       },
       end() {
         if (!hasBegun) answerNothing(response, passage.headers());
@@ -141,7 +171,8 @@ function memberIn(encoded: Uint8Array, { members }: Events): { field: Field; val
   return found;
 }
 
-function isStatus({ value }: Field): boolean {
+/** Whether a member of the event is the error that the call ends with. */
+export function isStatus({ value }: Field): boolean {
   return value.kind === 'message' && value.message.typeName === 'google.rpc.Status';
 }
 

@@ -1,8 +1,10 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import type { Client, Metadata, ServiceError, StatusObject } from '@grpc/grpc-js';
 import { callerKey } from '#lib/rpc/status.ts';
 import { asIs, type CallOptions, type Outgoing } from './call.ts';
-import { fromMetadata } from '../grpc/metadata.ts';
+import type { LastingRequest } from '../grpc/http2/request.ts';
+import { plain } from '../grpc/metadata.ts';
+import type { StreamListener } from '../grpc/stream-exchange.ts';
 import { recordCaller } from '../http/request-details.ts';
 import { FlowControl } from './flow-control.ts';
 import { Problem } from '../http/problem.ts';
@@ -47,15 +49,13 @@ export function passOn(
   sinkOf: (passage: Passage) => Sink,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const flowControl = new FlowControl();
     let isOpen = true;
     let metadata: IncomingHttpHeaders = {};
-    const upstream = backend.streams.makeServerStreamRequest(binding.rpcPath, asIs, asIs, message, outgoing.metadata, {
-      deadline: outgoing.deadline,
-      interceptors: [flowControl.interceptor],
-    });
+    /** What was written while messages came that came together. */
+    let together: string | undefined;
     const close = (then: () => void) => {
       if (!isOpen) return;
+      flush();
       isOpen = false;
       sink.stop?.();
       response.off('close', onGone).off('drain', onDrain);
@@ -66,8 +66,15 @@ export function passOn(
         upstream.cancel();
         resolve();
       });
-    const onDrain = () => flowControl.resume();
+    const onDrain = () => upstream.resume();
     response.on('close', onGone).on('drain', onDrain);
+    const send = (part: string | Uint8Array) => {
+      if (!response.write(part)) upstream.pause();
+    };
+    const flush = () => {
+      if (together !== undefined && together !== '') send(together);
+      together = undefined;
+    };
 
     const passage: Passage = {
       headers: () => dialect.headersOf(metadata),
@@ -83,10 +90,17 @@ export function passOn(
         response.flushHeaders();
       },
       write(part) {
-        if (isOpen && !response.write(part)) flowControl.pause();
+        if (!isOpen || part === '') return;
+        if (together !== undefined && typeof part === 'string') {
+          together += part;
+          return;
+        }
+        flush();
+        send(part);
       },
       fail(problem) {
         if (!isOpen) return;
+        flush();
         if (response.headersSent) sink.broken?.(problem);
         close(() => {
           upstream.cancel();
@@ -108,31 +122,68 @@ export function passOn(
       }
     };
 
-    upstream.on('metadata', (received: Metadata) => {
-      metadata = fromMetadata(received);
-      attempt(() => sink.begun?.());
-    });
-    upstream.on('status', ({ metadata: trailers }) => recordCaller(response, trailers.get(callerKey)[0]));
-    upstream.on('data', (received: Buffer) => attempt(() => sink.message(received)));
-    upstream.on('error', (error: ServiceError) => {
-      if (isOpen) passage.fail(outgoing.refusal(error));
-    });
-    upstream.on('end', () => {
-      if (!isOpen) return;
-      if (outgoing.isWrong) {
-        passage.fail(outgoing.wrong());
-        return;
-      }
-      (async () => sink.end())().then(
-        () =>
-          close(() => {
-            if (!response.writableEnded) response.end();
-            resolve();
-          }),
-        (cause: unknown) => passage.fail(cause instanceof Problem ? cause : broken(cause)),
-      );
-    });
+    const listener: StreamListener = {
+      begin(headers) {
+        metadata = headers;
+        attempt(() => sink.begun?.());
+      },
+      messages(messages) {
+        together = messages.length > 1 ? '' : undefined;
+        for (const each of messages) attempt(() => sink.message(each));
+        flush();
+      },
+      fail(error) {
+        recordCaller(response, error.metadata.get(callerKey)[0]);
+        if (isOpen) passage.fail(outgoing.refusal(error));
+      },
+      end(trailers) {
+        recordCaller(response, trailers[callerKey]);
+        if (!isOpen) return;
+        if (outgoing.isWrong) {
+          passage.fail(outgoing.wrong());
+          return;
+        }
+        (async () => sink.end())().then(
+          () =>
+            close(() => {
+              if (!response.writableEnded) response.end();
+              resolve();
+            }),
+          (cause: unknown) => passage.fail(cause instanceof Problem ? cause : broken(cause)),
+        );
+      },
+    };
+    const { rpcPath } = binding;
+    const { sent, deadline } = outgoing;
+    const upstream: LastingRequest =
+      backend.messages === undefined
+        ? throughGrpcJs(backend.streams, rpcPath, outgoing, message, listener)
+        : backend.messages.stream(rpcPath, sent, message, deadline, listener);
   });
+}
+
+/** The same through the client of grpc-js, which has messages one by one. */
+function throughGrpcJs(
+  client: Client,
+  path: string,
+  { metadata, deadline }: Outgoing,
+  message: Buffer,
+  listener: StreamListener,
+): LastingRequest {
+  const flowControl = new FlowControl();
+  const interceptors = [flowControl.interceptor];
+  const call = client.makeServerStreamRequest(path, asIs, asIs, message, metadata, { deadline, interceptors });
+  let trailers: IncomingHttpHeaders = {};
+  call.on('metadata', (received: Metadata) => listener.begin(plain(received)));
+  call.on('status', ({ metadata: received }: StatusObject) => (trailers = plain(received)));
+  call.on('data', (received: Buffer) => listener.messages([received]));
+  call.on('error', (error: ServiceError) => listener.fail(error));
+  call.on('end', () => listener.end(trailers));
+  return {
+    cancel: () => call.cancel(),
+    pause: () => flowControl.pause(),
+    resume: () => flowControl.resume(),
+  };
 }
 
 function broken(cause: unknown): Problem {

@@ -30,6 +30,9 @@ interface Connections {
   /** For streaming calls, which have a connection of their own so that large transfers don't delay unary calls. */
   streams: Client;
   streamCalls: Reach;
+  /** For calls that are answered with streams of messages, of which there may be thousands; undefined where they go through `streams`. */
+  messages: UnaryClient | undefined;
+  messageCalls: Reach;
   /** A client for each server by itself, for health checks. */
   servers: readonly Client[];
 }
@@ -110,7 +113,13 @@ export class Backends {
           : new GrpcJsCaller(open(all, { ...connectionOptions, 'grpc.max_receive_message_length': maxAnswer }));
       const streams = open(all, forStreams);
       const servers = addresses.map((address) => open(address, { ...connectionOptions, ...onceMoreIfRefused }));
-      connections = { unary, calls: new Reach(unary), streams, streamCalls: new Reach(streams), servers };
+      const streamCalls = new Reach(streams);
+      const messages =
+        client === 'own'
+          ? new UnaryClient(targetOf(all), { tls, maxAnswer, keepalive: keepalives[whose], window })
+          : undefined;
+      const messageCalls = messages === undefined ? streamCalls : new Reach(messages);
+      connections = { unary, calls: new Reach(unary), streams, streamCalls, messages, messageCalls, servers };
       this.#connections.set(all, connections);
     }
     return connections;
@@ -146,8 +155,8 @@ export class Backends {
   }
 
   close(): void {
-    for (const { unary, streams, servers } of this.#connections.values()) {
-      for (const each of [unary, streams, ...servers]) each.close();
+    for (const { unary, streams, messages, servers } of this.#connections.values()) {
+      for (const each of [unary, streams, messages, ...servers]) each?.close();
     }
   }
 }

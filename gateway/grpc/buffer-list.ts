@@ -45,6 +45,7 @@ export class BufferList {
   }
 
   clear(): void {
+    this.size = 0;
     this.#pieces = [];
     this.#tail = Buffer.alloc(0);
     this.#filled = 0;

@@ -17,3 +17,12 @@ export function fromMetadata(received: Metadata | undefined): IncomingHttpHeader
   }
   return headers;
 }
+
+/** The same, with a single value as it is. */
+export function plain(received: Metadata): IncomingHttpHeaders {
+  const headers = fromMetadata(received);
+  for (const [key, value] of Object.entries(headers)) {
+    if (Array.isArray(value) && value.length === 1) headers[key] = value[0];
+  }
+  return headers;
+}

@@ -9,7 +9,7 @@ import { grpcGatewayDialect } from '../dialects/grpc-gateway/dialect.ts';
 import { settings } from '../index.ts';
 import { httpStatusOf } from '../http/problem.ts';
 import { Reading } from '../json/reading.ts';
-import { failure } from './unary-exchange.ts';
+import { failure } from './exchange.ts';
 
 const portOf = ({ address }: EchoBackend) => Number(address.split(':')[1]);
 

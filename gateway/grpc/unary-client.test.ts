@@ -1,5 +1,11 @@
 import { once } from 'node:events';
-import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import {
+  createServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { connectivityState, status, type ServiceError } from '@grpc/grpc-js';
 import test, { type ExecutionContext } from 'ava';
@@ -8,6 +14,7 @@ import { asLost, Reach } from '#lib/rpc/reach.ts';
 import { behindTime } from '../../test/clock.ts';
 import { eventually } from '../../test/eventually.ts';
 import { endings, serveRaw, type Ending } from '../../test/raw-http2.ts';
+import type { StreamListener } from './stream-exchange.ts';
 import { UnaryClient } from './unary-client.ts';
 import { keepalives, type Keepalive } from './unary-peer.ts';
 
@@ -22,7 +29,7 @@ interface Served {
 }
 
 /** A bare HTTP/2 server, on which each stream is answered by `answer`. */
-async function serve(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => void, port = 0): Promise<Served> {
+async function serve(t: ExecutionContext, answer: (stream: ServerHttp2Stream) => unknown, port = 0): Promise<Served> {
   const server = createServer();
   const served: Served = { server, address: '', sessions: [], streams: [] };
   server.on('session', (session) => {
@@ -63,7 +70,7 @@ function answering(text: string, trailers: Record<string, string> = { 'grpc-stat
 async function connected(
   t: ExecutionContext,
   target: string,
-  options: { maxAnswer?: number; keepalive?: Keepalive } = {},
+  options: { maxAnswer?: number; keepalive?: Keepalive; window?: number } = {},
 ) {
   const client = new UnaryClient(target, {
     tls: undefined,
@@ -371,4 +378,170 @@ test('unary: a target that is no address is refused', (t) => {
   t.throws(() => new UnaryClient('a:b:c', { tls: undefined, maxAnswer: 1, keepalive: keepalives.foreign }), {
     message: /a:b:c/,
   });
+});
+
+/** What came of a call that is answered with a stream. */
+class Heard implements StreamListener {
+  headers: IncomingHttpHeaders | undefined;
+  readonly texts: string[] = [];
+  trailers: IncomingHttpHeaders | undefined;
+  error: CallError | undefined;
+
+  begin(headers: IncomingHttpHeaders): void {
+    this.headers = headers;
+  }
+
+  messages(messages: readonly Buffer[]): void {
+    this.texts.push(...messages.map(String));
+  }
+
+  end(trailers: IncomingHttpHeaders): void {
+    this.trailers = trailers;
+  }
+
+  fail(error: CallError): void {
+    this.error = error;
+  }
+
+  async over(): Promise<this> {
+    await eventually('the stream is over', () => this.trailers ?? this.error, Boolean);
+    return this;
+  }
+}
+
+function listen(client: UnaryClient, deadline = Infinity) {
+  const heard = new Heard();
+  return { heard, ...client.stream(path, {}, request, deadline, heard) };
+}
+
+/** Begins to answer, and sends pieces one after the other; then the trailers, unless there are none. */
+function streaming(pieces: readonly Buffer[], trailers?: Record<string, string>) {
+  return async (stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc', 'x-initial': 'i' }, { waitForTrailers: true });
+    if (trailers !== undefined) stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+    for (const piece of pieces) {
+      stream.write(piece);
+      // A frame of its own.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    if (trailers !== undefined) stream.end();
+  };
+}
+
+test('streams: messages come in order however they are cut, between the headers and the trailers', async (t) => {
+  const texts = ['one', '', 'a longer one', 'x'.repeat(900)];
+  const all = Buffer.concat(texts.map(framed));
+  for (const size of [1, 4, 7, 400, all.length]) {
+    const pieces = Array.from({ length: Math.ceil(all.length / size) }, (_, index) =>
+      all.subarray(index * size, (index + 1) * size),
+    );
+    const { address } = await serve(t, streaming(pieces, { 'grpc-status': '0', 'x-last': 'l' }));
+    const { heard } = listen(await connected(t, address));
+    await heard.over();
+    t.is(heard.headers?.['x-initial'], 'i');
+    t.deepEqual(heard.texts, texts, `pieces of ${size} bytes`);
+    t.is(heard.trailers?.['x-last'], 'l');
+  }
+});
+
+test('streams: whatever is wrong is told behind the messages that came before', async (t) => {
+  const compressed = framed('zip');
+  compressed[0] = 1;
+  const ok = { 'grpc-status': '0' };
+  const cases: [ReturnType<typeof streaming>, status, CallError['delivery']][] = [
+    [streaming([framed('one')], { 'grpc-status': '9', 'grpc-message': 'no' }), status.FAILED_PRECONDITION, 'answered'],
+    [streaming([framed('one'), compressed], ok), status.INTERNAL, 'answered'],
+    [streaming([framed('one'), framed('x'.repeat(1_001)).subarray(0, 20)], ok), status.RESOURCE_EXHAUSTED, 'too large'],
+    [streaming([framed('one'), framed('two').subarray(0, 6)], ok), status.INTERNAL, 'answered'],
+    [streaming([framed('one')], { 'x-last': 'l' }), status.INTERNAL, 'maybe processed'],
+    [
+      async (stream) => {
+        await streaming([framed('one')])(stream);
+        setImmediate(() => stream.session?.destroy());
+      },
+      status.UNAVAILABLE,
+      'maybe processed',
+    ],
+  ];
+  for (const [answer, code, delivery] of cases) {
+    const { address } = await serve(t, answer);
+    const { heard } = listen(await connected(t, address));
+    const { error, texts } = await heard.over();
+    t.like(error, { code, delivery }, `${error?.message}`);
+    t.deepEqual(texts, ['one']);
+  }
+});
+
+test('streams: a server is held up by who takes nothing, and goes on when that does', async (t) => {
+  const message = framed('x'.repeat(900));
+  let written = 0;
+  const { address } = await serve(t, async (stream) => {
+    stream.respond({ ':status': 200 }, { waitForTrailers: true });
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+    for (; written < 2_000; written += 1) if (!stream.write(message)) await once(stream, 'drain');
+    stream.end();
+  });
+  const client = await connected(t, address, { window: 64 * 1024 });
+  const { heard, pause, resume } = listen(client);
+  pause();
+  let before = -1;
+  await eventually(
+    'nothing more comes',
+    () => {
+      const found = { count: heard.texts.length, isStill: heard.texts.length > 0 && heard.texts.length === before };
+      before = found.count;
+      return found;
+    },
+    ({ isStill }) => isStill,
+  );
+  t.true(heard.texts.length < 200, `${heard.texts.length} messages`);
+  resume();
+  await heard.over();
+  t.is(heard.texts.length, 2_000);
+  t.truthy(heard.trailers);
+});
+
+test('streams: who has cancelled is told so, and the server that its stream is over', async (t) => {
+  const { address, streams } = await serve(t, streaming([framed('one')]));
+  const { heard, cancel } = listen(await connected(t, address));
+  await eventually('it has begun', () => heard.texts.length, Boolean);
+  cancel();
+  t.like(heard.error, { code: status.CANCELLED, delivery: 'given up' });
+  await eventually(
+    'the stream is reset',
+    () => streams[0]!.rstCode,
+    (code) => code === 8,
+  );
+});
+
+test('streams: the deadline ends them', async (t) => {
+  const { address } = await serve(t, streaming([framed('one')]));
+  const { heard } = listen(await connected(t, address), Date.now() + 300);
+  await heard.over();
+  t.is(heard.error?.code, status.DEADLINE_EXCEEDED);
+});
+
+test('streams: one that was refused unprocessed is begun once more, and a second time not', async (t) => {
+  let refusals = 1;
+  const { address, streams } = await serve(t, (stream) => {
+    if (refusals > 0) {
+      refusals -= 1;
+      stream.close(7);
+    } else void streaming([framed('one')], { 'grpc-status': '0' })(stream);
+  });
+  const client = await connected(t, address);
+  const first = listen(client);
+  t.deepEqual((await first.heard.over()).texts, ['one']);
+  t.is(streams.length, 2);
+  refusals = 2;
+  const second = listen(client);
+  t.like((await second.heard.over()).error, { code: status.UNAVAILABLE, delivery: 'refused unprocessed' });
+  t.is(streams.length, 4);
+});
+
+test('streams: without a connection they fail at once', async (t) => {
+  const client = new UnaryClient('127.0.0.1:1', { tls: undefined, maxAnswer: 1_000, keepalive: keepalives.foreign });
+  t.teardown(() => client.close());
+  const { heard } = listen(client);
+  t.like((await heard.over()).error, { code: status.UNAVAILABLE, delivery: 'never sent' });
 });

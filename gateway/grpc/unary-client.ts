@@ -2,7 +2,11 @@ import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { connectivityState, status } from '@grpc/grpc-js';
 import type { CallMetadata } from './metadata.ts';
-import { failure, type UnaryAnswer } from './unary-exchange.ts';
+import type { CallError } from '#lib/rpc/delivery.ts';
+import { failure } from './exchange.ts';
+import type { LastingRequest } from './http2/request.ts';
+import type { StreamListener } from './stream-exchange.ts';
+import type { UnaryAnswer } from './unary-exchange.ts';
 import type { UnaryCaller } from './unary-grpc-js.ts';
 import { Peer, type Address, type PeerOptions } from './unary-peer.ts';
 
@@ -10,8 +14,8 @@ import { Peer, type Address, type PeerOptions } from './unary-peer.ts';
 const lookupIntervalMs = { first: 1_000, max: 30_000 };
 
 /**
- * Makes unary calls over HTTP/2, to all servers of a target in turn (round robin), for a third of the CPU time of grpc-js's client.
- * Streams go through grpc-js.
+ * Makes calls with one request over HTTP/2, to all servers of a target in turn (round robin), for a third of the CPU time of grpc-js's
+ * client. Those with a stream of requests go through grpc-js.
  *
  * It keeps a connection to each address, reconnects when one is lost, and then looks the name up again. It has no queue: a call while
  * no server is connected fails at once (`lib/rpc/reach.ts` waits before a call, and retries it).
@@ -85,6 +89,61 @@ export class UnaryClient implements UnaryCaller {
       return Promise.reject(failure(status.UNAVAILABLE, 'No connection established', 'never sent'));
     }
     return peer.call(path, metadata, message, deadline, onCall);
+  }
+
+  /**
+   * Makes a call that is answered with a stream. It is sent once more if no server has processed it: nothing else retries streams.
+   *
+   * @param deadline milliseconds since the epoch, or Infinity
+   * @returns what cancels it, after which the listener hears that it has failed
+   */
+  stream(
+    path: string,
+    metadata: CallMetadata,
+    message: Uint8Array,
+    deadline: number,
+    listener: StreamListener,
+  ): LastingRequest {
+    let isCancelled = false;
+    let isPaused = false;
+    let current: LastingRequest | undefined;
+    const begin = (mayRetry: boolean) => {
+      const fail = (error: CallError) => {
+        const isUnprocessed = error.delivery === 'refused unprocessed' || error.delivery === 'never sent';
+        if (mayRetry && isUnprocessed && !isCancelled && this.#ready.length > 0) begin(false);
+        else listener.fail(error);
+      };
+      const peer = this.#ready[this.#next++ % this.#ready.length];
+      try {
+        if (peer === undefined) throw failure(status.UNAVAILABLE, 'No connection established', 'never sent');
+        current = peer.stream(path, metadata, message, deadline, {
+          begin: (headers) => listener.begin(headers),
+          messages: (messages) => listener.messages(messages),
+          end: (trailers) => listener.end(trailers),
+          fail,
+        });
+        if (isPaused) current.pause();
+      } catch (error) {
+        current = undefined;
+        // The caller doesn't know the call yet.
+        queueMicrotask(() => fail(error as CallError));
+      }
+    };
+    begin(true);
+    return {
+      cancel() {
+        isCancelled = true;
+        current?.cancel();
+      },
+      pause() {
+        isPaused = true;
+        current?.pause();
+      },
+      resume() {
+        isPaused = false;
+        current?.resume();
+      },
+    };
   }
 
   async #resolve(): Promise<void> {

@@ -1,11 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http2';
-import { Metadata, status } from '@grpc/grpc-js';
-import { maxTimerMs } from '#lib/deadline.ts';
-import { deadlineExceeded, isLost, isOfGateway, type CallError, type Delivery } from '#lib/rpc/delivery.ts';
-import { statusIn } from '#lib/rpc/status.ts';
+import { status } from '@grpc/grpc-js';
+import type { CallError } from '#lib/rpc/delivery.ts';
 import { BufferList } from './buffer-list.ts';
-import { errorCodes } from './http2/frames.ts';
-import type { Loss, Receiver } from './http2/request.ts';
+import { Exchange, prefixLength } from './exchange.ts';
 
 /** What a server answered. */
 export interface UnaryAnswer {
@@ -15,53 +12,23 @@ export interface UnaryAnswer {
   trailers: IncomingHttpHeaders;
 }
 
-/** The prefix of a message (gRPC over HTTP/2, Length-Prefixed-Message): whether it is compressed, and its length. */
-export const prefixLength = 5;
-
 /** One unary call: collects the response, and makes an answer or an error of it. */
-export class Exchange implements Receiver {
+export class UnaryExchange extends Exchange {
   readonly #maxAnswer: number;
   readonly #resolve: (answer: UnaryAnswer) => void;
   readonly #reject: (error: CallError) => void;
-  #headers: IncomingHttpHeaders | undefined;
-  #trailers: IncomingHttpHeaders | undefined;
-  /** The last of the two: it has the `grpc-status`. */
-  #ending: IncomingHttpHeaders | undefined;
   readonly #body = new BufferList();
   /** The length of the message, as its prefix says. */
   #announced: number | undefined;
-  /** Milliseconds since the epoch. */
-  #deadline = Infinity;
-  #timer: NodeJS.Timeout | undefined;
-  #isOver = false;
-  /** Cancels the request on the connection; set once it is sent. */
-  cancel: () => void = () => {};
 
   constructor(maxAnswer: number, resolve: (answer: UnaryAnswer) => void, reject: (error: CallError) => void) {
+    super();
     this.#maxAnswer = maxAnswer;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
-  endBy(deadline: number): void {
-    this.#deadline = deadline;
-    const left = Math.max(0, deadline - Date.now());
-    if (left <= maxTimerMs) this.#timer = setTimeout(() => this.#late(), left);
-  }
-
-  #late(): void {
-    const { code, details, delivery } = deadlineExceeded;
-    this.fail(code, details, delivery);
-  }
-
-  fields(fields: IncomingHttpHeaders, isLast: boolean): void {
-    if (this.#headers === undefined) this.#headers = fields;
-    else this.#trailers = fields;
-    if (isLast) this.#ending = fields;
-  }
-
-  data(piece: Buffer): void {
-    if (this.#isOver) return;
+  protected override take(piece: Buffer): void {
     this.#body.push(piece);
     const { size } = this.#body;
     // The length comes first: a message that is too long is refused before it has come.
@@ -69,116 +36,23 @@ export class Exchange implements Receiver {
       this.#announced = this.#body.begin(prefixLength).readUInt32BE(1);
     }
     const length = Math.max(this.#announced ?? 0, size - prefixLength);
-    if (length > this.#maxAnswer) {
-      const details = `Received message larger than max (${length} vs ${this.#maxAnswer})`;
-      this.fail(status.RESOURCE_EXHAUSTED, details, 'too large');
-    }
+    if (length > this.#maxAnswer) this.tooLong(length, this.#maxAnswer);
   }
 
-  end(): void {
-    if (this.#isOver) return;
-    const ending = this.#ending;
-    if (ending?.['grpc-status'] === undefined) this.#failWithout(status.INTERNAL, 'Call ended without gRPC status');
-    else if (ending['grpc-status'] === '0') this.#succeed();
-    else {
-      const { code, message } = statusIn(ending);
-      if (code === status.OK) this.#succeed();
-      else this.fail(code, message, 'answered', ending);
-    }
-  }
-
-  lost(loss: Loss): void {
-    if (this.#isOver) return;
-    switch (loss.kind) {
-      case 'unsent':
-        return this.fail(status.UNAVAILABLE, 'The connection was lost before the call was sent', 'never sent');
-      case 'refused': {
-        // A server that has begun to answer has processed the call, whatever it says later.
-        const delivery = this.#headers === undefined ? 'refused unprocessed' : 'maybe processed';
-        return this.fail(status.UNAVAILABLE, 'Stream refused by server', delivery);
-      }
-      case 'malformed':
-        return this.fail(status.INTERNAL, 'The answer breaks the rules of HTTP/2, or has too many fields', 'answered');
-      case 'gone':
-        return this.#failWithout(status.UNAVAILABLE, 'Connection dropped');
-      case 'reset': {
-        const details = `Received RST_STREAM with code ${loss.code}`;
-        const unwanted = unwantedCalls[loss.code];
-        if (unwanted !== undefined) return this.fail(unwanted, details, 'answered');
-        // We did not cancel it, so the server did.
-        const isOfServer = loss.code === errorCodes.none || loss.code === errorCodes.cancel;
-        return this.#failWithout(isOfServer ? status.UNAVAILABLE : status.INTERNAL, details);
-      }
-    }
-  }
-
-  fail(code: status, details: string, delivery: Delivery, trailers: IncomingHttpHeaders = {}): void {
-    if (this.#isOver) return;
-    if (isLost({ delivery }) && Date.now() >= this.#deadline) return this.#late();
-    this.#isOver = true;
-    clearTimeout(this.#timer);
-    this.#body.clear();
-    this.cancel();
-    const headers = this.#trailers === undefined ? {} : (this.#headers ?? {});
-    this.#reject(failure(code, details, delivery, headers, trailers));
-  }
-
-  #succeed(): void {
+  protected override succeed(headers: IncomingHttpHeaders, trailers: IncomingHttpHeaders): void {
     const body = this.#body.whole();
     if (body.length < prefixLength || body.readUInt32BE(1) !== body.length - prefixLength) {
       this.fail(status.UNIMPLEMENTED, 'The server answered with no message, or with several', 'answered');
     } else if (body[0] !== 0) {
-      this.fail(status.INTERNAL, 'The server compressed its answer without having been asked for it', 'answered');
+      this.compressed();
     } else {
-      this.#isOver = true;
-      clearTimeout(this.#timer);
-      const [headers, trailers] = [this.#headers ?? {}, this.#trailers ?? {}];
+      this.finish();
       this.#resolve({ message: body.subarray(prefixLength), headers, trailers });
     }
   }
 
-  /** Fails a call without `grpc-status`: with the HTTP status, if that is not 200. */
-  #failWithout(code: status, details: string): void {
-    const httpStatus = Number(this.#headers?.[':status'] ?? 200);
-    if (httpStatus === 200) return this.fail(code, details, 'maybe processed');
-    const delivery = isOfGateway(httpStatus) ? 'maybe processed' : 'answered';
-    return this.fail(httpStatuses[httpStatus] ?? status.UNKNOWN, `Received HTTP status code ${httpStatus}`, delivery);
+  protected override failed(error: CallError): void {
+    this.#body.clear();
+    this.#reject(error);
   }
-}
-
-/** Error codes of RST_STREAM by which the server rejects a call, and the gRPC status for each (gRPC over HTTP/2, Errors). */
-const unwantedCalls: Record<number, status> = {
-  [errorCodes.enhanceYourCalm]: status.RESOURCE_EXHAUSTED,
-  [errorCodes.inadequateSecurity]: status.PERMISSION_DENIED,
-};
-
-/** The gRPC status for an HTTP status, where there is no `grpc-status` (HTTP to gRPC Status Code Mapping). */
-const httpStatuses: Record<number, status> = {
-  400: status.INTERNAL,
-  401: status.UNAUTHENTICATED,
-  403: status.PERMISSION_DENIED,
-  404: status.UNIMPLEMENTED,
-  429: status.UNAVAILABLE,
-  502: status.UNAVAILABLE,
-  503: status.UNAVAILABLE,
-  504: status.UNAVAILABLE,
-};
-
-/** An error as the client of grpc-js throws it. */
-export function failure(
-  code: status,
-  details: string,
-  delivery: Delivery,
-  headers: IncomingHttpHeaders = {},
-  trailers: IncomingHttpHeaders = {},
-): CallError {
-  const metadata = Metadata.fromHttp2Headers({ ...headers, ...trailers });
-  return Object.assign(new Error(`${code} ${status[code] ?? 'UNKNOWN'}: ${details}`), {
-    code,
-    details,
-    delivery,
-    metadata,
-    headers,
-    trailers,
-  });
 }

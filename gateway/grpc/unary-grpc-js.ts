@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http2';
 import type { Client, Metadata, ServiceError } from '@grpc/grpc-js';
 import type { Connected } from '#lib/rpc/reach.ts';
-import { fromMetadata, toMetadata, type CallMetadata } from './metadata.ts';
+import { plain, toMetadata, type CallMetadata } from './metadata.ts';
 import type { UnaryAnswer } from './unary-exchange.ts';
 
 /** What makes unary calls to the servers of a backend: our own client, or grpc-js's. */
@@ -81,13 +81,4 @@ export class GrpcJsCaller implements UnaryCaller {
       onCall?.(() => call.cancel());
     });
   }
-}
-
-/** Metadata as HTTP/2 has it. */
-function plain(received: Metadata): IncomingHttpHeaders {
-  const headers = fromMetadata(received);
-  for (const [key, value] of Object.entries(headers)) {
-    if (Array.isArray(value) && value.length === 1) headers[key] = value[0];
-  }
-  return headers;
 }

@@ -4,15 +4,19 @@ import { status } from '@grpc/grpc-js';
 import { maxResets } from '#lib/rpc/http2-connect.ts';
 import type { TlsOptions } from '#lib/rpc/transport.ts';
 import { ClientConnection } from './http2/connection.ts';
-import { RequestHead, type Fields } from './http2/request.ts';
+import { RequestHead, type Fields, type LastingRequest } from './http2/request.ts';
 import type { CallMetadata } from './metadata.ts';
-import { Exchange, failure, prefixLength, type UnaryAnswer } from './unary-exchange.ts';
+import { failure, prefixLength, type Exchange } from './exchange.ts';
+import { StreamExchange, type StreamListener } from './stream-exchange.ts';
+import { UnaryExchange, type UnaryAnswer } from './unary-exchange.ts';
 
 export interface PeerOptions {
   tls: TlsOptions | undefined;
   /** Bytes that an answer may have. */
   maxAnswer: number;
   keepalive: Keepalive;
+  /** Bytes that the server may send on a stream before more is asked for; 1 MiB by default. */
+  window?: number;
 }
 
 /** When a server with calls in flight is sent a PING, in milliseconds. */
@@ -112,13 +116,29 @@ export class Peer {
       return Promise.reject(failure(status.UNAVAILABLE, 'The connection is closing', 'never sent'));
     }
     return new Promise((resolve, reject) => {
-      const exchange = new Exchange(this.#options.maxAnswer, resolve, reject);
-      const fields: Fields =
-        deadline === Infinity ? metadata : { 'grpc-timeout': timeoutText(deadline - Date.now()), ...metadata };
+      const exchange = new UnaryExchange(this.#options.maxAnswer, resolve, reject);
+      const fields = fieldsOf(metadata, deadline);
       exchange.cancel = connection.request(this.#headOf(path), fields, framed(message), exchange);
       if (deadline !== Infinity) exchange.endBy(deadline);
-      onCall?.(() => exchange.fail(status.CANCELLED, 'Cancelled on client', 'given up'));
+      onCall?.(() => cancel(exchange));
     });
+  }
+
+  /** Makes a call that is answered with a stream. @throws CallError if it can't be sent */
+  stream(
+    path: string,
+    metadata: CallMetadata,
+    message: Uint8Array,
+    deadline: number,
+    listener: StreamListener,
+  ): LastingRequest {
+    const connection = this.#connection;
+    if (connection?.isOpen !== true) throw failure(status.UNAVAILABLE, 'The connection is closing', 'never sent');
+    const exchange = new StreamExchange(this.#options.maxAnswer, listener);
+    const request = connection.stream(this.#headOf(path), fieldsOf(metadata, deadline), framed(message), exchange);
+    exchange.cancel = request.cancel;
+    if (deadline !== Infinity) exchange.endBy(deadline);
+    return { ...request, cancel: () => cancel(exchange) };
   }
 
   #headOf(path: string): RequestHead {
@@ -150,7 +170,7 @@ export class Peer {
     };
     const limit = setTimeout(() => socket.destroy(), connectTimeoutMs);
     const connection = new ClientConnection(socket, {
-      window,
+      window: { ...window, stream: this.#options.window ?? window.stream },
       onReady: () => {
         clearTimeout(limit);
         if (worn !== undefined) {
@@ -245,6 +265,14 @@ export class Peer {
       connection.ping(() => (isAsked = false));
     }, silence / 2).unref();
   }
+}
+
+function cancel(exchange: Exchange): void {
+  exchange.fail(status.CANCELLED, 'Cancelled on client', 'given up');
+}
+
+function fieldsOf(metadata: CallMetadata, deadline: number): Fields {
+  return deadline === Infinity ? metadata : { 'grpc-timeout': timeoutText(deadline - Date.now()), ...metadata };
 }
 
 function timeoutText(left: number): string {

@@ -108,7 +108,7 @@ type CallOfStream = StreamCall<any>;
  * that, since Node's HTTP/2 client ends a stream before it resets it: so a handler that needs all bytes must know how many there are. A
  * download returns its first message and the bytes that follow it.
  *
- * Any other stream is an async iterable of messages: the next one is requested when the connection has taken the last one. If the caller
+ * Any other stream is an async iterable of messages, or of arrays of encoded ones: the next is requested when the connection has taken the last. If the caller
  * goes or its deadline passes, no more messages are requested, and the signal is aborted.
  */
 export type Handlers<D> = {
@@ -118,7 +118,7 @@ export type Handlers<D> = {
       ? (request: Request, call: CallOfRpc, body: UploadBytes) => Promise<Response>
       : D[K] extends ServerStreamMethod<infer Request, infer Response>
         ? | ((request: Request, call: CallOfStream) => Promise<Download<Response>>)
-          | ((request: Request, call: CallOfStream) => AsyncIterable<Response | EncodedMessage>)
+          | ((request: Request, call: CallOfStream) => AsyncIterable<Response | readonly EncodedMessage[]>)
         : never;
 };
 

@@ -19,6 +19,7 @@ import type { RateFloorOptions } from '../rate-floor.ts';
 import type { UserStreamCall } from './call.ts';
 import { serve, serverSettings, service, type Finds, type Handlers } from './server.ts';
 import { encodeViolations, fromServiceError } from './status.ts';
+import { EncodedMessage } from './writing.ts';
 
 const { privateKeys, trusted } = await generateKeys(['auth', 'assistant']);
 const identitiesOf = (name: string) =>
@@ -36,7 +37,7 @@ const tokenOf = (numId: bigint) =>
   });
 
 type Definition = AssistantServiceService;
-type Chat = (request: ChatRequest, call: UserStreamCall) => AsyncIterable<ChatResponse>;
+type Chat = (request: ChatRequest, call: UserStreamCall) => AsyncIterable<ChatResponse | readonly EncodedMessage[]>;
 
 interface Given {
   finds?: Finds<Definition>;
@@ -115,6 +116,24 @@ test('a stream of messages arrives in order, and the caller is told in the trail
   const [{ metadata }] = await ended;
   t.deepEqual(metadata.get('x-caller-id'), [userId]);
   t.like(lines.at(-1), { rpc: 'chat4all.assistant.v1.AssistantService/Chat', code: 'OK', by: userId });
+});
+
+test('arrays of encoded messages arrive in order between others, however large they are', async (t) => {
+  const encoded = (id: number, size = 0) => new EncodedMessage(ChatResponse.encode(message(id, size)).finish());
+  const { read } = await open(t, async function* () {
+    yield [encoded(1), encoded(2, 1_000)];
+    yield message(3);
+    yield Array.from({ length: 50 }, (_, index) => encoded(4 + index, 20_000));
+    yield [];
+    yield message(54);
+    yield [encoded(55)];
+  });
+  const { ids, error } = await read();
+  t.is(error, undefined);
+  t.deepEqual(
+    ids,
+    Array.from({ length: 55 }, (_, index) => BigInt(index + 1)),
+  );
 });
 
 test('a stream may end without a message', async (t) => {
@@ -213,23 +232,31 @@ test('a handler that waits for ever without a look at the signal holds no place 
   t.deepEqual((await read()).ids, [1n]);
 });
 
-test('a caller that takes nothing holds the handler up, and is cut off', async (t) => {
-  let made = 0;
-  const { call, lines } = await open(
-    t,
-    async function* () {
-      for (;;) yield message((made += 1), 64 * 1024);
-    },
-    { taken: { window: 1_000, rate: 1_024 } },
-  );
-  const stream = await call();
-  stream.on('error', () => {});
-  // A client of grpc-js keeps all that comes before it reads the first message.
-  await once(stream, 'data');
-  stream.pause();
-  await eventually('the end', () => lines.find((line) => line['reason'] === 'READER_TOO_SLOW'), Boolean);
-  t.true(made < 1_000, `${made} messages were made for a caller that takes none`);
-});
+const endless = {
+  messages: message,
+  'arrays of encoded messages': (id: number, size: number) => [
+    new EncodedMessage(ChatResponse.encode(message(id, size)).finish()),
+  ],
+};
+for (const [what, next] of Object.entries(endless)) {
+  test(`a caller that takes no ${what} holds the handler up, and is cut off`, async (t) => {
+    let made = 0;
+    const { call, lines } = await open(
+      t,
+      async function* () {
+        for (;;) yield next((made += 1), 64 * 1024);
+      },
+      { taken: { window: 1_000, rate: 1_024 } },
+    );
+    const stream = await call();
+    stream.on('error', () => {});
+    // A client of grpc-js keeps all that comes before it reads the first message.
+    await once(stream, 'data');
+    stream.pause();
+    await eventually('the end', () => lines.find((line) => line['reason'] === 'READER_TOO_SLOW'), Boolean);
+    t.true(made < 1_000, `${made} were made for a caller that takes none`);
+  });
+}
 
 test('the field that names the caller may have the UUID in any case, or the number; nothing else', async (t) => {
   const { read } = await open(t, () => messages(1));

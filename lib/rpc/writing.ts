@@ -3,14 +3,27 @@ import type { ServerWritableStream } from '@grpc/grpc-js';
 import { HubError } from '../errors.ts';
 import { RateFloor, type RateFloorOptions } from '../rate-floor.ts';
 
-/** A message that is encoded already, since several streams are sent the same one. */
-export class EncodedMessage {
-  readonly bytes: Buffer;
+/** The prefix of a message (gRPC over HTTP/2, Length-Prefixed-Message): whether it is compressed, and its length. */
+const prefixLength = 5;
 
-  constructor(bytes: Buffer) {
-    this.bytes = bytes;
+/** A message that is encoded already, since several streams are sent the same one. Of an array of them as much as possible is sent at once. */
+export class EncodedMessage {
+  /** With its prefix. */
+  readonly frame: Buffer;
+
+  /** @param parts encodings that are the encoding of one message when they are joined */
+  constructor(...parts: readonly Uint8Array[]) {
+    this.frame = Buffer.concat([Buffer.alloc(prefixLength), ...parts]);
+    this.frame.writeUInt32BE(this.frame.length - prefixLength, 1);
+  }
+
+  get bytes(): Buffer {
+    return this.frame.subarray(prefixLength);
   }
 }
+
+/** Encoded messages are written in pieces of about this size, so that it shows that a slow reader reads. */
+const maxWriteBytes = 64 * 1024;
 
 export interface WritingOptions {
   /** Sends the initial metadata, unless that was done. */
@@ -56,6 +69,30 @@ export class Writing {
   }
 
   /**
+   * Writes encoded messages in one piece. For grpc-js each of them would be a write of its own, which takes longer than all else that is
+   * done for it here, so that they go directly to the stream. The metadata must have been sent.
+   *
+   * @param done is called when the connection has taken them
+   */
+  writeEncoded(messages: readonly EncodedMessage[], done: () => void): void {
+    const { stream } = (this.#call as ServedStream).call ?? {};
+    if (stream === undefined) {
+      // The private fields of grpc-js have changed.
+      messages.forEach(({ bytes }, index) => this.write(bytes, index === messages.length - 1 ? done : () => {}));
+      return;
+    }
+    this.#taken = new Promise<void>((resolve) => {
+      this.#onTaken = resolve;
+      const taken = () => {
+        done();
+        resolve();
+      };
+      if (stream.destroyed || stream.writableEnded) taken();
+      else stream.write(Buffer.concat(messages.map(({ frame }) => frame)), taken);
+    });
+  }
+
+  /**
    * Waits until the connection has taken the last message, so that never more than one is in flight.
    *
    * @throws the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
@@ -86,7 +123,8 @@ export class Writing {
 }
 
 /**
- * Writes messages as they come, with backpressure: the next one is asked for when the connection has taken the last one.
+ * Writes messages as they come, with backpressure: the next one, or the next array of encoded ones, is asked for when the connection has
+ * taken the last one.
  *
  * @throws what `messages` throws, or the signal's reason once the reader has gone; HubError DEADLINE_EXCEEDED `READER_TOO_SLOW`
  */
@@ -113,7 +151,16 @@ export async function writeMessages(
     for (;;) {
       const { done, value } = await next();
       if (done === true) break;
-      const encoded = value instanceof EncodedMessage ? value.bytes : serialize(value);
+      if (Array.isArray(value)) {
+        begin();
+        for (const some of pieces(value as EncodedMessage[])) {
+          const size = some.reduce((sum, { frame }) => sum + frame.length, 0);
+          writing.writeEncoded(some, () => writing.count(size));
+          await writing.last();
+        }
+        continue;
+      }
+      const encoded = serialize(value);
       begin();
       writing.write(encoded, () => writing.count(encoded.length));
       await writing.last();
@@ -125,6 +172,20 @@ export async function writeMessages(
     // Not awaited: the next message may never come.
     if (!isWhole) iterator.return?.().catch(() => {});
   }
+}
+
+/** Messages that are written together. */
+function* pieces(messages: readonly EncodedMessage[]): Generator<readonly EncodedMessage[]> {
+  let begin = 0;
+  let size = 0;
+  for (const [index, { frame }] of messages.entries()) {
+    size += frame.length;
+    if (size < maxWriteBytes) continue;
+    yield messages.slice(begin, index + 1);
+    begin = index + 1;
+    size = 0;
+  }
+  if (begin < messages.length) yield messages.slice(begin);
 }
 
 /** Private fields of a call that grpc-js 1.14 serves. */

@@ -16,7 +16,7 @@ import {
 } from './frames.ts';
 import { HpackDecoder, HpackError, maxHeaderListBytes } from './hpack.ts';
 import { WriteQueue } from './write-queue.ts';
-import { noReceiver, Stream, type Fields, type Receiver, type RequestHead } from './request.ts';
+import { noReceiver, Stream, type Fields, type LastingRequest, type Receiver, type RequestHead } from './request.ts';
 import { defaultWindow, Sender } from './sender.ts';
 
 export interface ConnectionOptions {
@@ -44,7 +44,7 @@ const maxWaiting = { requests: 10_000, bytes: 64 * 1024 * 1024 };
 const maxLateStreams = 1_000;
 
 /**
- * The client's side of an HTTP/2 connection (RFC 9113) for requests whose bodies are known in full, as those of unary gRPC calls are.
+ * The client's side of an HTTP/2 connection (RFC 9113) for requests whose bodies are known in full, as those of gRPC calls with one request are.
  * Node's own client makes a Duplex of each request, which is most of what such a call costs. Everything that is written in one turn
  * of the event loop is sent together.
  */
@@ -125,10 +125,29 @@ export class ClientConnection {
    * @returns cancels the request: the receiver is not called any more
    */
   request(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver): () => void {
+    const stream = this.#open(new Stream(head, fields, body, receiver));
+    return () => this.#cancel(stream);
+  }
+
+  /** Sends a request whose answer may go on for long, and may be more than its receiver can take at once. */
+  stream(head: RequestHead, fields: Fields, body: Buffer, receiver: Receiver): LastingRequest {
     const stream = new Stream(head, fields, body, receiver);
+    stream.isLasting = true;
+    this.#open(stream);
+    return {
+      cancel: () => this.#cancel(stream),
+      pause: () => (stream.isPaused = true),
+      resume: () => {
+        stream.isPaused = false;
+        if (this.#streams.get(stream.id) === stream) this.#grant(stream);
+      },
+    };
+  }
+
+  #open(stream: Stream): Stream {
     if (this.#streams.size < this.#maxStreams) this.#begin(stream);
     else this.#wait(stream);
-    return () => this.#cancel(stream);
+    return stream;
   }
 
   /** Sends a PING. */
@@ -183,7 +202,8 @@ export class ClientConnection {
   #cancel(stream: Stream): void {
     if (this.#stopWaiting(stream)) return;
     if (this.#streams.get(stream.id) !== stream) return;
-    if (this.#resets >= 2 * this.#options.maxResets && this.#uncancelled.size < maxUncancelled) {
+    const isKept = this.#resets >= 2 * this.#options.maxResets && this.#uncancelled.size < maxUncancelled;
+    if (isKept && !stream.isLasting) {
       stream.receiver = noReceiver;
       this.#uncancelled.add(stream);
     } else {
@@ -322,12 +342,16 @@ export class ClientConnection {
     if (stream === undefined) return;
     if (!stream.takesData(piece)) return this.#refuse(stream);
     stream.taken += size;
-    if (!isLast && stream.taken >= this.#options.window.stream / 2) {
-      this.#queue.write(windowUpdate(id, stream.taken));
-      stream.taken = 0;
-    }
     if (piece.length > 0) stream.receiver.data(piece);
     if (isLast) this.#answered(stream);
+    else if (this.#streams.get(id) === stream) this.#grant(stream);
+  }
+
+  /** Lets the server send as much again as was taken. */
+  #grant(stream: Stream): void {
+    if (stream.isPaused || stream.taken < this.#options.window.stream / 2) return;
+    this.#queue.write(windowUpdate(stream.id, stream.taken));
+    stream.taken = 0;
   }
 
   #reset(id: number, code: number): void {

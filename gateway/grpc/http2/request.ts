@@ -21,6 +21,15 @@ export interface Receiver {
   lost(loss: Loss): void;
 }
 
+/** A request whose answer may go on for long. */
+export interface LastingRequest {
+  /** The receiver is not called any more. */
+  cancel(): void;
+  /** Lets the server send no more than fits into the window of the stream, until `resume`. */
+  pause(): void;
+  resume(): void;
+}
+
 /** Receives an answer that nobody waits for any more. */
 export const noReceiver: Receiver = { fields() {}, data() {}, end() {}, lost() {} };
 
@@ -50,6 +59,10 @@ export class Stream {
   window = 0;
   /** Bytes received for which no WINDOW_UPDATE was sent yet. */
   taken = 0;
+  /** Whether the answer may go on for long: then a cancelled request is always reset. */
+  isLasting = false;
+  /** Whether the receiver wants no more for now: then the server may send no more than what the window has left. */
+  isPaused = false;
 
   /** Whether the header fields of the answer have come. */
   #hasHead = false;

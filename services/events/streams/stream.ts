@@ -21,9 +21,12 @@ export interface Wanted {
   expiresAt: number | undefined;
 }
 
+/** What a stream says next: something about itself, or events, which are encoded once for all streams. */
+export type Told = StreamEventsResponse | readonly EncodedMessage[];
+
 export interface Streams {
   /** @throws HubError RESOURCE_EXHAUSTED `TOO_MANY_STREAMS` */
-  stream(wanted: Wanted, signal: AbortSignal): AsyncIterable<StreamEventsResponse | EncodedMessage>;
+  stream(wanted: Wanted, signal: AbortSignal): AsyncIterable<Told>;
   /**
    * A page of events, once there is one or `waitMs` are over. Without a cursor there is none, at once: the cursor is what is asked for.
    *
@@ -57,6 +60,8 @@ export interface StreamsOptions {
 
 const maxStreamsOfUser = 8;
 const pageSize = 200;
+/** Heartbeats of streams that are due within this time are sent together: then they cost little. */
+const beatsApartMs = 500;
 /** A stream with more bytes waiting than this is no longer pushed events: it reads them from the log at its client's pace. */
 const maxWaitingBytes = 1024 * 1024;
 /** Clients come back within this time after the stream has ended, so that not all of a process come at once. */
@@ -76,6 +81,24 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
   let total = 0;
   const all = new Set<Stream>();
   let isStopping = false;
+  const beatEveryMs = Math.min(beatsApartMs, heartbeatMs / 10);
+  let beat = { cursor: '', at: -Infinity, told: [] as readonly EncodedMessage[] };
+
+  /** A heartbeat, encoded once for all streams that are due at about the same time. */
+  function heartbeatOf(cursor: string): readonly EncodedMessage[] {
+    const now = performance.now();
+    if (beat.cursor !== cursor || now - beat.at > beatEveryMs / 2) {
+      const message = aboutStream(cursor, { $case: 'heartbeat', value: {} });
+      beat = { cursor, at: now, told: [new EncodedMessage(StreamEventsResponse.encode(message).finish())] };
+    }
+    return beat.told;
+  }
+
+  /** Milliseconds until the next heartbeat of a stream that says something now. */
+  function untilBeat(): number {
+    const now = performance.now();
+    return Math.ceil((now + around(heartbeatMs, 0.2)) / beatEveryMs) * beatEveryMs - now;
+  }
 
   function enter(userId: string): Disposable {
     const count = counts.get(userId) ?? 0;
@@ -124,11 +147,10 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
             yield aboutStream(stream.cursor, { $case: 'reconnect', value: { afterMs } });
             return;
           }
-          const said = await stream.next(Math.min(around(heartbeatMs, 0.2), untilEnd), () => isStopping);
+          const said = await stream.next(Math.min(untilBeat(), untilEnd), () => isStopping);
           if (signal.aborted) return;
           if (said.length > 0) yield* said;
-          else if (!isStopping && hubTime() < endsAt)
-            yield aboutStream(stream.cursor, { $case: 'heartbeat', value: {} });
+          else if (!isStopping && hubTime() < endsAt) yield heartbeatOf(stream.cursor);
         }
       } finally {
         stream.stop();
@@ -206,8 +228,7 @@ function encoded({ id, body }: Entry, epoch: number): EncodedMessage {
   const cursor = StreamEventsResponse.encode(
     StreamEventsResponse.fromPartial({ cursor: cursorText({ epoch, position: id }) }),
   ).finish();
-  // Encodings of protobuf messages that are joined are the encoding of one message.
-  return new EncodedMessage(Buffer.concat([cursor, body]));
+  return new EncodedMessage(cursor, body);
 }
 
 function decoded({ id, body }: Entry, epoch: number): StreamEventsResponse {
@@ -257,16 +278,16 @@ class Stream {
    *
    * @throws what the store throws
    */
-  async next(waitMs: number, isOver: () => boolean): Promise<readonly (StreamEventsResponse | EncodedMessage)[]> {
+  async next(waitMs: number, isOver: () => boolean): Promise<readonly Told[]> {
     const { signal } = this.#options;
     const giveUp = performance.now() + waitMs;
     for (;;) {
       if (this.#following === undefined) {
         const page = await this.#catchUp();
-        if (page.length > 0) return page;
+        if (page !== undefined) return [page];
         if (this.#following === undefined) continue;
       }
-      if (this.#waiting.length > 0) return this.#take();
+      if (this.#waiting.length > 0) return [this.#take()];
       // All up to there was pushed, or is not for this stream.
       this.#position = Math.max(this.#position, this.#options.tail.position);
       if (this.#ephemeral.size > 0) {
@@ -289,13 +310,13 @@ class Stream {
     this.#following = undefined;
   }
 
-  /** A page of the log; empty once the stream follows the tail. */
-  async #catchUp(): Promise<readonly (StreamEventsResponse | EncodedMessage)[]> {
+  /** A page of the log; undefined if it has nothing for this stream, or once that follows the tail. */
+  async #catchUp(): Promise<Told | undefined> {
     const { wanted, store, tail, epoch } = this.#options;
     const upTo = tail.position;
     if (this.#position >= upTo) {
       this.#follow();
-      return [];
+      return undefined;
     }
     const { entries, removedTo, more } = await store.page({
       ...wanted,
@@ -305,10 +326,10 @@ class Stream {
     });
     if (removedTo > this.#position) {
       this.#position = upTo;
-      return [resetMessage(this.cursor, 'expired')];
+      return resetMessage(this.cursor, 'expired');
     }
     this.#position = more ? entries.at(-1)!.id : upTo;
-    return entries.map((entry) => encoded(entry, epoch));
+    return entries.length === 0 ? undefined : entries.map((entry) => encoded(entry, epoch));
   }
 
   #follow(): void {

@@ -5,7 +5,6 @@ import { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { openDatabase } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
-import { EncodedMessage } from '#lib/rpc/writing.ts';
 import { eventually } from '../../../test/eventually.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
@@ -13,7 +12,7 @@ import { openLogStore, type NewEntry } from '../log/log-store.ts';
 import { database } from '../store.ts';
 import { createdEntry } from '../wire.ts';
 import { cursorText, readCursor, whyReset, type Cursor } from './cursor.ts';
-import { openStreams, type Wanted } from './stream.ts';
+import { openStreams, type Streams, type Wanted } from './stream.ts';
 import { startTail } from './tail.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
@@ -53,8 +52,12 @@ function created(conversationId: string, members: string[]): NewEntry {
   return createdEntry({ conversationId, type: 2, members, metadata, createdAt: new Date(0) });
 }
 
-function decoded(told: StreamEventsResponse | EncodedMessage): StreamEventsResponse {
-  return told instanceof EncodedMessage ? StreamEventsResponse.decode(told.bytes) : told;
+/** The messages of a stream, one by one. */
+async function* listening(streams: Streams, wanted: Wanted, signal: AbortSignal): AsyncGenerator<StreamEventsResponse> {
+  for await (const told of streams.stream(wanted, signal)) {
+    if ('event' in told) yield told;
+    else for (const { bytes } of told) yield StreamEventsResponse.decode(bytes);
+  }
 }
 
 /** Streams of a process of its own, with the time that its tail has. */
@@ -184,8 +187,8 @@ test.serial('a stream says that it is alive, ends when it is old, and all end wh
   const { tail, streams } = await openProcess({ heartbeatMs: 50, ageMs: 400 });
   t.teardown(() => tail.stop());
   const kinds: (string | undefined)[] = [];
-  for await (const told of streams.stream(everything(user), new AbortController().signal)) {
-    kinds.push(decoded(told).event?.$case);
+  for await (const told of listening(streams, everything(user), new AbortController().signal)) {
+    kinds.push(told.event?.$case);
   }
   t.is(kinds[0], 'hello');
   t.is(kinds.at(-1), 'reconnect');
@@ -194,11 +197,11 @@ test.serial('a stream says that it is alive, ends when it is old, and all end wh
 
   const other = await openProcess();
   t.teardown(() => other.tail.stop());
-  const iterator = other.streams.stream(everything(user), new AbortController().signal)[Symbol.asyncIterator]();
+  const iterator = listening(other.streams, everything(user), new AbortController().signal);
   await iterator.next();
   const next = iterator.next();
   other.streams.stop();
-  t.is(decoded((await next).value!).event?.$case, 'reconnect');
+  t.is((await next).value?.event?.$case, 'reconnect');
   t.true((await iterator.next()).done);
 });
 
@@ -207,7 +210,7 @@ test.serial('a stream whose token expires ends then, and says so before', async 
   t.teardown(() => tail.stop());
   const wanted = { ...everything(randomUUID()), expiresAt: Date.now() + 300 };
   const kinds: (string | undefined)[] = [];
-  for await (const told of streams.stream(wanted, new AbortController().signal)) kinds.push(decoded(told).event?.$case);
+  for await (const told of listening(streams, wanted, new AbortController().signal)) kinds.push(told.event?.$case);
   t.deepEqual(kinds, ['hello', 'reconnect']);
 });
 
@@ -217,12 +220,12 @@ test.serial('who takes nothing costs a MiB at most, and is told all of it later'
   const { tail, streams } = await openProcess();
   t.teardown(() => tail.stop());
   const abort = new AbortController();
-  const iterator = streams.stream(everything(user), abort.signal)[Symbol.asyncIterator]();
+  const iterator = listening(streams, everything(user), abort.signal);
   await iterator.next();
   const first = message(conversation);
   const hearing = iterator.next();
   tail.grown(await store.append([first]));
-  t.is(decoded((await hearing).value!).eventId, first.eventId);
+  t.is((await hearing).value?.eventId, first.eventId);
   const batches = Array.from({ length: 8 }, () =>
     Array.from({ length: 5 }, () => message(conversation, 'x'.repeat(100_000))),
   );
@@ -235,7 +238,7 @@ test.serial('who takes nothing costs a MiB at most, and is told all of it later'
   );
   const told: string[] = [];
   while (told.length < 40) {
-    const { eventId } = decoded((await iterator.next()).value!);
+    const { eventId } = (await iterator.next()).value as StreamEventsResponse;
     if (eventId !== '') told.push(eventId);
   }
   t.deepEqual(
@@ -243,7 +246,7 @@ test.serial('who takes nothing costs a MiB at most, and is told all of it later'
     batches.flat().map(({ eventId }) => eventId),
   );
   abort.abort();
-  await iterator.return?.(undefined);
+  await iterator.return(undefined);
 });
 
 /** What may happen, to one conversation of two people of whom one listens. */
@@ -277,8 +280,7 @@ test.serial('whatever happens, a client that resumes is told exactly what it cou
         const { signal } = abort;
         const { streams } = processes[replica]!;
         reading = (async () => {
-          for await (const each of streams.stream(everything(reader, cursor), signal)) {
-            const { eventId, cursor: next, event } = decoded(each);
+          for await (const { eventId, cursor: next, event } of listening(streams, everything(reader, cursor), signal)) {
             if (event?.$case === 'reset') throw new Error('There was no hole');
             if (signal.aborted) return;
             if (eventId !== '') told.push(eventId);
