@@ -165,7 +165,11 @@ export class Worker {
   async #end(): Promise<void> {
     const { store, owner } = this.#options;
     // What is under way uses what this has.
-    while (this.#inFlight > 0) await this.#sleep(1_000);
+    while (this.#inFlight > 0) {
+      // Word from before is old, and would not let this wait: then nothing could end what is under way.
+      this.#isAwake = false;
+      await this.#sleep(1_000);
+    }
     if (this.#failure instanceof LeaseLost) return;
     if (this.#failure !== undefined) throw this.#failure;
     const isUnfinished = this.#isStopping || this.#waiting.length > 0;
@@ -272,11 +276,8 @@ export class Worker {
     for (const backlog of [...this.#backlogs].filter(isDue)) {
       // Lanes that are well don't wait for those that aren't.
       if (this.#waiting.length > 0 && this.#busyBacklogs.size >= maxInFlight / 2) break;
-      if (
-        this.#busyBacklogs.has(backlog.id) ||
-        (backlog.conversationId !== null && this.#busyLanes.has(backlog.conversationId))
-      )
-        continue;
+      const lane = this.#laneOfBacklog(backlog);
+      if (this.#busyBacklogs.has(backlog.id) || (lane !== undefined && this.#busyLanes.has(lane))) continue;
       if (!this.#take()) return;
       void this.#run(() => this.#workOff(backlog));
     }
@@ -386,7 +387,7 @@ export class Worker {
   /** Sends the next event of a backlog. */
   async #workOff(backlog: Backlog): Promise<void> {
     this.#busyBacklogs.add(backlog.id);
-    let lane = backlog.conversationId ?? undefined;
+    let lane = this.#laneOfBacklog(backlog);
     if (lane !== undefined) this.#busyLanes.add(lane);
     try {
       const next = backlog.kind === 'reset' ? undefined : await this.#nextOf(backlog);
@@ -418,6 +419,13 @@ export class Worker {
       this.#busyBacklogs.delete(backlog.id);
       if (lane !== undefined) this.#busyLanes.delete(lane);
     }
+  }
+
+  /** The lane of a backlog's next event; undefined as long as that has to be read. */
+  #laneOfBacklog(backlog: Backlog): string | undefined {
+    if (backlog.conversationId !== null) return backlog.conversationId;
+    const [next] = this.#backlogs.readOf(backlog);
+    return next === undefined ? undefined : laneOf(next);
   }
 
   /** The first event of a backlog was delivered, or given up. */
