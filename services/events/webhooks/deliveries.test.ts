@@ -432,3 +432,39 @@ test.serial('old attempts are removed, and those of an endpoint beyond what is k
   t.is(await attempts.sweep(new Date(old + 1_000), 100), 1);
   t.is((await attempts.list(id, undefined, 100)).length, 1);
 });
+
+test.serial(
+  'who marks endpoints and who keeps them lock them in one order, so that neither waits for the other',
+  async (t) => {
+    const { db, log, create, conversation, read } = await world(t);
+    const store = openWorkStore(db);
+    await store.mark(1_000);
+    const ids: string[] = [];
+    for (let number = 0; number < 5; number += 1) ids.push((await create(`/${number}`)).id);
+    await log.append([read(await conversation())]);
+    const [{ id: first }] = (await db.sql<{ id: string }>('select id from endpoints order by id limit 1')) as [
+      { id: string },
+    ];
+    // Now it is the last one where the table is read from its beginning.
+    await db.sql('update endpoints set url = url, lease_by = $2 where id = $1', [first, first]);
+    await db.sql('update endpoints set lease_by = $2 where id <> $1', [first, first]);
+    await db.sql('update endpoints set url = url where id = $1', [first]);
+
+    for (const work of [() => store.mark(1_000), () => store.renew(first, ids, 60_000)]) {
+      let waiting: Promise<unknown> | undefined;
+      await db.transaction(async (transaction) => {
+        await transaction.sql('select 1 from endpoints where id = $1 for update', [first]);
+        waiting = work();
+        await eventually(
+          'it waits for the first endpoint',
+          () =>
+            db.sql(`select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`),
+          (rows) => rows.length > 0,
+        );
+        const free = await db.sql('select 1 from endpoints where id <> $1 for update skip locked', [first]);
+        t.is(free.length, ids.length - 1);
+      });
+      await waiting;
+    }
+  },
+);

@@ -46,7 +46,10 @@ const workColumns = `${endpointColumns}, e.failures, e.hold_until as "holdUntil"
 
 export type WorkStore = ReturnType<typeof openWorkStore>;
 
-/** Who works on which endpoints. The owner of a lease is a process, by a UUID of its own. */
+/**
+ * Who works on which endpoints. The owner of a lease is a process, by a UUID of its own. Whoever changes several endpoints locks them in the
+ * order of their ids, so that two don't wait for each other.
+ */
 export function openWorkStore(database: Database) {
   return {
     /**
@@ -73,12 +76,14 @@ export function openWorkStore(database: Database) {
                 select m.user_id from fresh f join members m on m.conversation_id = f.conversation_id
                   where m.to_id is null or m.to_id > $1
                 union select user_id from fresh where user_id is not null
+              ), marked as (
+                select id from endpoints where status = 'active' and user_id in (select user_id from told) order by id for update
               )
-              update endpoints set marked_to = $2,
+              update endpoints e set marked_to = $2,
                   position = case when marked_to <= position then greatest(position, $1) else position end,
                   due_at = greatest(hold_until, least(due_at, $3))
-                where status = 'active' and user_id in (select user_id from told)
-                returning id, lease_by as "leaseBy"`,
+                from marked where e.id = marked.id
+                returning e.id, lease_by as "leaseBy"`,
               [from, to, hubDate()],
             );
         await transaction.sql(`update heads set last_id = $1 where name = 'webhooks'`, [to]);
@@ -113,7 +118,10 @@ export function openWorkStore(database: Database) {
     /** Keeps the endpoints. @returns those that are still this process's, as they are now */
     async renew(owner: string, ids: readonly string[], leaseMs: number): Promise<Work[]> {
       const rows = await database.sql<WorkRow>(
-        `update endpoints e set lease_until = $3 where lease_by = $1 and id = any($2::uuid[]) and status = 'active'
+        `with kept as (
+          select id from endpoints where lease_by = $1 and id = any($2::uuid[]) and status = 'active' order by id for update
+        )
+        update endpoints e set lease_until = $3 from kept where e.id = kept.id
           returning ${workColumns}`,
         [owner, ids, new Date(hubTime() + leaseMs)],
       );
