@@ -19,6 +19,8 @@ export interface Clients {
   failed: Promise<never>;
   /** From now on as fast as it goes. */
   hurry(): void;
+  /** Asks until the answer is one that asking again wouldn't change. `tries` gets what came before it. */
+  insist(userId: string, method: string, at: string, body?: object, tries?: Try[]): Promise<Answered>;
   /** Sends so many messages at once, by several people. Returns their ids at once; the clients go on trying as always. */
   burst(count: number): string[];
   /**
@@ -47,13 +49,20 @@ export interface ClientOptions {
 }
 
 /** What of the answers is used here. */
-interface AnswerBody {
+export interface AnswerBody {
   error_code?: string;
   retry_after?: number;
   user_id?: string;
   token?: string;
   conversation_id?: string;
   file_id?: string;
+}
+
+export interface Answered {
+  /** 0 if there was no answer. */
+  status: number;
+  body: AnswerBody;
+  tried: Try;
 }
 
 interface Lane {
@@ -91,12 +100,6 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
   const late = new AbortController();
   const gaveUp = AbortSignal.any([late.signal, options.signal]);
 
-  interface Answered {
-    status: number;
-    body: AnswerBody;
-    tried: Try;
-  }
-
   async function attempt(userId: string, method: string, at: string, body?: object | Buffer): Promise<Answered> {
     const begun = Date.now();
     const requestId = randomUUID();
@@ -129,7 +132,6 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
     }
   }
 
-  /** Asks until the answer is one that asking again wouldn't change. `tries` gets what came before it. */
   async function insist(userId: string, method: string, at: string, body?: object | Buffer, tries: Try[] = []) {
     for (;;) {
       const answered = await attempt(userId, method, at, body);
@@ -332,6 +334,7 @@ export async function startClients(options: ClientOptions): Promise<Clients> {
     statuses,
     accepted: () => acceptedCount,
     failed: failed.promise,
+    insist,
     hurry() {
       gap = 0;
       nextAt = Date.now();

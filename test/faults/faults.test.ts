@@ -37,8 +37,9 @@ async function processesOn(folder: string): Promise<string[]> {
 }
 
 for (const [engines, seed] of [
-  ['embedded', 12],
-  ['real', 5],
+  // Both strike events, streams of them, and what is behind.
+  ['embedded', 8],
+  ['real', 38],
 ] as const) {
   const declare = engines === 'real' && !realEnginesAreThere ? test.serial.skip : test.serial;
   declare(`faults: ${engines} engines: nothing accepted is lost or doubled, whatever is broken`, async (t) => {
@@ -55,6 +56,8 @@ for (const [engines, seed] of [
     t.true(report.accepted >= 300);
     const ended = report.delivered + report.failed;
     t.true(ended >= report.accepted && ended <= report.accepted + report.abandoned);
+    const { logged, told, openings, sent, notTaken } = report.events;
+    t.true(logged > report.accepted && told > logged && openings > 12 && sent > notTaken && notTaken > 0);
     t.true(report.chats.answered > 0 && report.chats.modelFailed > 0 && report.chats.tasks > 0);
     t.log(report.faults.map(({ kind, targets }) => `${kind}: ${targets.join(' and ')}`).join(', '));
   });

@@ -26,6 +26,9 @@ type Action = (fault: Fault, field: Field) => Promise<void>;
 const actions: Record<FaultKind, Action> = {
   kill,
   'kill two': kill,
+  async restart({ targets }, { system }) {
+    for (const name of targets) await system.restart(name);
+  },
   freeze,
   'freeze two': freeze,
   'kill before the answer': killBeforeTheAnswer,

@@ -81,7 +81,7 @@ export async function connect(url: string): Promise<{ client: pg.Client } & Asyn
   return { client, [Symbol.asyncDispose]: () => client.end().catch(() => {}) };
 }
 
-async function rowsOf<Row>(client: pg.Client, statement: string): Promise<Row[]> {
+export async function rowsOf<Row>(client: pg.Client, statement: string): Promise<Row[]> {
   return (await client.query(statement)).rows as Row[];
 }
 
@@ -233,7 +233,7 @@ function added(one: Audit, next: Audit): Audit {
 }
 
 /** Reads over REST. @returns undefined if there is no such thing for this user */
-function openReader(url: string) {
+export function openReader(url: string) {
   return async <Body>(at: string, token: string): Promise<Body | undefined> => {
     const response = await fetch(`${url}${at}`, {
       headers: { authorization: `Bearer ${token}` },

@@ -2,9 +2,9 @@ import test from 'ava';
 import { makePlan, type Targets } from './plan.ts';
 
 const targets: Targets = {
-  processes: ['gateway', 'auth', 'conversation', 'message', 'file', 'router', 'connectors'],
+  processes: ['gateway', 'auth', 'conversation', 'message', 'file', 'router', 'connectors', 'events'],
   engines: ['kafka', 'postgres', 'minio'],
-  links: ['kafka', 'postgres', 'minio'],
+  links: ['kafka', 'postgres', 'minio', 'streams', 'webhooks'],
   disks: ['kafka', 'postgres'],
 };
 
@@ -15,11 +15,11 @@ test('makePlan: a seed makes the same plan each time, another one another plan',
 });
 
 test('makePlan: deals kinds evenly, and targets within a kind', (t) => {
-  const plan = makePlan({ seed: 1, count: 110, scale: 'long', targets });
+  const plan = makePlan({ seed: 1, count: 120, scale: 'long', targets });
   const kinds = Map.groupBy(plan, ({ kind }) => kind);
   t.deepEqual(
     [...kinds.values()].map((some) => some.length),
-    Array<number>(11).fill(10),
+    Array<number>(12).fill(10),
   );
   const killed = new Set(kinds.get('kill')!.flatMap((fault) => fault.targets));
   t.is(killed.size, targets.processes.length);
@@ -32,5 +32,13 @@ test('makePlan: deals kinds evenly, and targets within a kind', (t) => {
 test('makePlan: leaves out what this machine can not break', (t) => {
   const plan = makePlan({ seed: 1, count: 50, scale: 'tiny', targets: { ...targets, links: [], disks: [] } });
   const kinds = new Set(plan.map(({ kind }) => kind));
-  t.deepEqual([...kinds].toSorted(), ['crash', 'freeze', 'freeze two', 'kill', 'kill before the answer', 'kill two']);
+  t.deepEqual([...kinds].toSorted(), [
+    'crash',
+    'freeze',
+    'freeze two',
+    'kill',
+    'kill before the answer',
+    'kill two',
+    'restart',
+  ]);
 });

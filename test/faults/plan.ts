@@ -8,6 +8,8 @@ export const kinds = [
   'kill',
   /** SIGKILL to two at once. */
   'kill two',
+  /** One process of the hub is stopped in order, and started again. */
+  'restart',
   /** SIGSTOP to one process of the hub, and SIGCONT later. */
   'freeze',
   /** SIGSTOP to two at once. */
@@ -16,13 +18,13 @@ export const kinds = [
   'kill before the answer',
   /** SIGKILL to an engine, which is away for a while. */
   'crash',
-  /** Connections to an engine are closed, and refused. */
+  /** Connections to an engine, of streams of events or to webhooks are closed, and refused. */
   'cut',
-  /** Connections to an engine are slow and narrow. */
+  /** Such connections are slow and narrow. */
   'slow',
-  /** Connections to an engine are reset at the first byte. */
+  /** Such connections are reset at the first byte. */
   'reset',
-  /** Connections to an engine stay, and nothing comes through. */
+  /** Such connections stay, and nothing comes through. */
   'silence',
   /** The disk under an engine is full. */
   'full disk',
@@ -47,7 +49,7 @@ export interface Targets {
   processes: readonly string[];
   /** Those that can be killed and started again. */
   engines: readonly string[];
-  /** Engines with a proxy in front of them. */
+  /** Engines with a proxy in front of them; `streams` and `webhooks`, which are on the way out. */
   links: readonly string[];
   /** Engines, or `files`, whose disk can be filled. */
   disks: readonly string[];
@@ -91,14 +93,14 @@ export function makePlan(options: {
       kind,
       targets: nextTargets.get(kind)!(),
       pause: random.between(...pause),
-      lasts: isKill(kind) ? 0 : random.between(...(kind.startsWith('freeze') ? freeze : away)),
+      lasts: isOver(kind) ? 0 : random.between(...(kind.startsWith('freeze') ? freeze : away)),
     };
   });
 }
 
 /** What is killed is started again by the hub itself: there is nothing to heal. */
-function isKill(kind: FaultKind): boolean {
-  return kind.startsWith('kill');
+function isOver(kind: FaultKind): boolean {
+  return kind.startsWith('kill') || kind === 'restart';
 }
 
 function choicesOf({ processes, engines, links, disks }: Targets): Record<FaultKind, string[][]> {
@@ -107,6 +109,7 @@ function choicesOf({ processes, engines, links, disks }: Targets): Record<FaultK
   return {
     kill: one(processes),
     'kill two': pairs,
+    restart: one(processes),
     freeze: one(processes),
     'freeze two': pairs,
     'kill before the answer': [['gateway']],

@@ -26,6 +26,10 @@ export function printReport(report: RunReport): void {
       `${report.chats.answered} of ${report.chats.written} answered, ${report.chats.accepted} accepted; ${report.chats.tasks} tasks; the model has failed ${report.chats.modelFailed} times`,
     ],
     [
+      'events',
+      `${report.events.logged} in the log, ${report.events.told} told on ${report.events.openings} streams and pages; ${report.events.sent} sent to webhooks, of which ${report.events.notTaken} were not taken and ${report.events.twins} taken again`,
+    ],
+    [
       'strangers',
       `99 % of ${report.strangers.deliveries} deliveries within ${Math.round(report.strangers.p99)} ms, beside people whom a network didn't serve`,
     ],

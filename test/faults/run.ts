@@ -1,19 +1,26 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type pg from 'pg';
 import type { Breach } from './breach.ts';
 import { startChatters, startModel, type ChatObservations } from './chatters.ts';
 import { checkChats } from './checker-chats.ts';
+import { checkEvents } from './checker-events.ts';
+import { checkLog } from './checker-log.ts';
 import { checkTools } from './checker-tools.ts';
 import { check } from './checker.ts';
 import { startClients, type Clients } from './clients.ts';
+import { startFollowers } from './followers.ts';
 import { inject } from './inject.ts';
 import { startInvokers, type Invokers, type ToolObservations } from './invokers.ts';
+import { startMovers } from './movers.ts';
+import { eventFigures, observeEvents, type EventFigures, type EventObservations } from './observe-events.ts';
 import { connect, observe } from './observe.ts';
 import type { Ledger, Observations } from './observations.ts';
 import { describe, makePlan, type Fault, type FaultKind, type Scale } from './plan.ts';
+import { hasEnded, isQuiet, patience, recover, whatIsOpen } from './quiet.ts';
+import { startReceivers } from './receivers.ts';
 import { storiesOf } from './story.ts';
 import { strangers, writeToStrangers, type StrangersReport } from './strangers.ts';
 import { startSystem, type EngineKind, type System } from './system.ts';
+import { startReceiver } from '../webhook-receiver.ts';
 
 export interface RunOptions {
   engines: EngineKind;
@@ -66,6 +73,7 @@ export interface RunReport {
   invocations: { answered: number; seen: number; counted: number; cutOff: number };
   /** With the assistant: messages written, accepted and answered, tries that were told that the model has failed, and tasks. */
   chats: { written: number; accepted: number; answered: number; modelFailed: number; tasks: number };
+  events: EventFigures;
   /** How often each status was answered; 0 is no answer. */
   statuses: Record<string, number>;
   /** Messages that were accepted though the first answer never arrived: told so when they were sent again. */
@@ -84,10 +92,10 @@ export interface RunReport {
 /** Milliseconds. */
 const healLimit = 30_000;
 const takeoverLimit = 10_000;
-/** After this a system that isn't well again is left to the next fault. */
-const patience = 120_000;
 const lookEvery = 50;
 const uploadLifetime = 60_000;
+/** Short, so that followers notice within a few seconds that a stream is dead. */
+const heartbeat = 2_000;
 /** What recovering from a fault takes, to choose the rate by. */
 const usualRecovery = 2_500;
 const users = 10;
@@ -125,8 +133,11 @@ export async function run(options: RunOptions): Promise<RunReport> {
   await using started = new AsyncDisposableStack();
   const model = await startModel(seed);
   started.defer(() => model.stop());
+  const receiver = await startReceiver();
+  started.defer(() => receiver.stop());
   const system = await startSystem({
     engines,
+    receiverPort: Number(new URL(receiver.url).port),
     folder,
     replicas,
     disks: options.disks,
@@ -147,10 +158,17 @@ export async function run(options: RunOptions): Promise<RunReport> {
       ASSISTANT_BASE_URL: model.url,
       ASSISTANT_MODEL: 'unsteady',
       ASSISTANT_TIMEOUT: '2s',
+      EVENT_HEARTBEAT: `${heartbeat}ms`,
+      EVENT_STREAM_AGE: '30s',
+      WEBHOOK_ALLOWED_HOSTS: '127.0.0.1',
       PROVIDER_PROFILES: JSON.stringify(networks),
     },
   });
-  started.defer(() => system.stop());
+  let hasReport = false;
+  started.defer(async () => {
+    if (!hasReport && !signal.aborted) await system.keepLogs(options.keepIn).catch(() => {});
+    await system.stop();
+  });
   const { targets, leftOut } = system;
   for (const reason of leftOut) tell(`Left out: ${reason}`);
   const { faults: count, scale, only } = options;
@@ -167,6 +185,13 @@ export async function run(options: RunOptions): Promise<RunReport> {
   const invokers = await startInvokers({ url: system.url, tokens, administrator, signal: clientSignal });
   started.defer(() => invokers.stop().catch(() => {}));
   const chatters = startChatters({ url: system.url, model, seed, tokens, signal: clientSignal });
+  const { conversations } = clients;
+  const urls = [system.url, system.breakableUrl];
+  const followers = startFollowers({ urls, tokens, conversations, heartbeat, signal: clientSignal });
+  const { url, receiverPort: port } = system;
+  const receivers = await startReceivers({ url, port, receiver, seed, tokens, conversations, signal: clientSignal });
+  const movers = await startMovers(clients, channels[0]!, clientSignal);
+  const allFailed = [clients, invokers, chatters, followers, movers].map(({ failed }) => failed);
   const breaches: Breach[] = [];
   const faulted: Faulted[] = [];
   tell(`Writing to ${strangers} people, some of whom a network doesn't serve`);
@@ -177,28 +202,39 @@ export async function run(options: RunOptions): Promise<RunReport> {
     faulted.push(await goThrough(fault, { system, clients, replicas, signal, tell, breaches }));
   }
 
+  receivers.recover();
   clients.hurry();
   while (clients.accepted() < options.messages) {
-    await Promise.race([sleep(lookEvery, undefined, { signal }), clients.failed, invokers.failed, chatters.failed]);
+    await Promise.race([sleep(lookEvery, undefined, { signal }), ...allFailed]);
   }
-  await Promise.all([clients.stop(), invokers.stop(), chatters.stop()]);
-  const allEnded = await recover(system, Date.now(), signal, isQuiet(system));
-  if (allEnded > healLimit) breaches.push(slow(`not quiet after ${seconds(allEnded)} at the end`));
+  await Promise.all([clients.stop(), movers.stop(), invokers.stop(), chatters.stop()]);
+  const stopped = Date.now();
+  const allEnded = await recover(system, stopped, signal, isQuiet(system));
+  if (allEnded > healLimit) {
+    await using database = await connect(system.databaseUrl);
+    const open = (await whatIsOpen(database.client, system)).join(', ') || 'nothing any more';
+    breaches.push(slow(`not quiet after ${seconds(allEnded)} at the end; under way: ${open}`));
+  }
 
   tell(`Looking at ${clients.journal.messages.length} messages`);
   const observations = await observe(system, clients, new Date(begun));
+  // By now all that is on the bus is in the log, but for webhooks it may just have come there.
+  await recover(system, Date.now(), signal, isQuiet(system));
+  const events = await observeEvents({ system, clients, followers, receivers, movers });
   const tools = await observeTools(system, invokers);
   const chats = await chatters.observe();
   breaches.push(...checkTools(tools), ...checkChats(chats));
+  breaches.push(...checkEvents(events), ...checkLog(events, observations));
   breaches.push(...check(observations, { mayFail: isFinal, uploadLifetime: uploadLifetime * 1.25 + 15_000 }));
   if (breaches.length > 0) {
     await system.keepLogs(options.keepIn);
-    await tellStories(breaches, observations, system, tell);
+    await tellStories(breaches, observations, events, system, tell);
     tell(`Logs are in ${options.keepIn}`);
   }
+  hasReport = true;
   return reportOf(
     { engines, seed, replicas, leftOut },
-    { begun, faulted, clients, observations, tools, chats, strangers: beside, breaches },
+    { begun, faulted, clients, observations, events, tools, chats, strangers: beside, breaches },
   );
 }
 
@@ -246,59 +282,6 @@ function slow(text: string): Breach {
   return { rule: 'slow', text };
 }
 
-type Condition = (client: pg.Client) => Promise<boolean>;
-
-/** Everything that was accepted before a moment has ended. */
-function hasEnded(moment: number): Condition {
-  return async (client) => {
-    const { rows } = await client.query(
-      `select 1 from message.messages where status in ('accepted', 'in_transit') and created_at <= $1 limit 1`,
-      [new Date(moment)],
-    );
-    return rows.length === 0;
-  };
-}
-
-/** Everything has ended, and nothing is left on the bus or to be tidied up. What is to be looked at again is so in turn, every few seconds. */
-function isQuiet({ kafkaBrokers }: System): Condition {
-  // What is done is acknowledged after it: an event may be left on the bus for a moment when everything has ended.
-  const isBusEmpty =
-    kafkaBrokers === undefined
-      ? `not exists (select from bus.progress join bus.partitions using (topic, partition) where next <= last)`
-      : 'true';
-  return async (client) => {
-    const { rows } = await client.query(
-      `select 1 where exists (select from message.messages where status in ('accepted', 'in_transit'))
-      or exists (select from message.outbox) or exists (select from file.removals where due_at < now() - interval '6 seconds')
-      or exists (select from connectors.deliveries where ended_at is null)
-      or exists (select from connectors.parked) or exists (select from connectors.lanes)
-      or exists (select from connectors.requests)
-      or exists (select from tools.reservations) or exists (select from tools.outbox)
-      or exists (select from assistant.turns where ended_at is null)
-      or not (${isBusEmpty})`,
-    );
-    return rows.length === 0;
-  };
-}
-
-/** Waits for a condition, also while the database is away. @returns the milliseconds since `from` */
-async function recover(system: System, from: number, signal: AbortSignal, condition: Condition): Promise<number> {
-  while (Date.now() < from + patience) {
-    try {
-      await using database = await connect(system.databaseUrl);
-      while (Date.now() < from + patience) {
-        if (await condition(database.client)) return Date.now() - from;
-        await sleep(lookEvery, undefined, { signal });
-      }
-    } catch (error) {
-      signal.throwIfAborted();
-      if (Date.now() > from + patience) throw error;
-      await sleep(lookEvery * 4, undefined, { signal });
-    }
-  }
-  return Date.now() - from;
-}
-
 async function observeTools(system: System, invokers: Invokers): Promise<ToolObservations> {
   await using database = await connect(system.databaseUrl);
   return await invokers.observe(database.client);
@@ -307,6 +290,7 @@ async function observeTools(system: System, invokers: Invokers): Promise<ToolObs
 async function tellStories(
   breaches: readonly Breach[],
   observations: Observations,
+  events: EventObservations,
   system: System,
   tell: (line: string) => void,
 ): Promise<void> {
@@ -314,7 +298,7 @@ async function tellStories(
   const byRule = Map.groupBy(breaches, ({ rule }) => rule);
   const chosen = [...byRule.values()].flatMap((some) => some.slice(0, mostStories));
   const ids = [...new Set(chosen.flatMap(({ messageId }) => (messageId === undefined ? [] : [messageId])))];
-  const stories = await storiesOf(ids.slice(0, mostStories * 3), observations, system.logFile);
+  const stories = await storiesOf(ids.slice(0, mostStories * 3), { ...observations, events }, system.logFile);
   for (const [id, story] of stories) tell(`\nMessage ${id}:\n${story}`);
 }
 
@@ -325,13 +309,14 @@ function reportOf(
     faulted: Faulted[];
     clients: Clients;
     observations: Observations;
+    events: EventObservations;
     tools: ToolObservations;
     chats: ChatObservations;
     strangers: StrangersReport;
     breaches: Breach[];
   },
 ): RunReport {
-  const { clients, observations, tools, chats, faulted, breaches } = found;
+  const { clients, observations, events, tools, chats, faulted, breaches } = found;
   const { messages, files } = observations.journal;
   const { ledger, effects } = observations;
   const told = (what: string) => messages.filter((message) => message.told === what).length;
@@ -369,6 +354,7 @@ function reportOf(
         .length,
       tasks: [...chats.tasks.values()].flat().length,
     },
+    events: eventFigures(events),
     statuses: Object.fromEntries([...clients.statuses].toSorted(([one], [other]) => one - other)),
     acceptedUnheard: messages.filter(({ messageId, told, tries }) => {
       const unanswered = tries.find(({ status }) => status === 0);

@@ -1,16 +1,17 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Observations } from './observations.ts';
+import type { EventObservations } from './observe-events.ts';
 
 const mostLines = 200;
 
 /** All that is known of some messages, for whoever looks for what went wrong: one text for each. */
 export async function storiesOf(
   messageIds: readonly string[],
-  observations: Observations,
+  observations: Observations & { events: EventObservations },
   logFile: string,
 ): Promise<Map<string, string>> {
-  const { journal, read, ledger, effects, records } = observations;
+  const { journal, read, ledger, effects, records, events } = observations;
   const of = <Row extends { messageId: string }>(rows: readonly Row[], id: string) =>
     rows.filter((row) => row.messageId === id);
   const requestIds = new Map<string, string>();
@@ -32,6 +33,13 @@ export async function storiesOf(
       ...part('  connectors.deliveries', of(ledger.attempts, id)),
       ...part('  effects', of(effects, id)),
       ...part('  topics', of(records ?? [], id)),
+      ...part(
+        '  events.log',
+        events.log.flatMap((row) => {
+          const said = events.said.get(row.eventId);
+          return said?.subjectId === id ? [{ ...row, said }] : [];
+        }),
+      ),
       '  log',
     ]);
   }

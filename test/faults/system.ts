@@ -26,6 +26,8 @@ export interface SystemOptions {
   diskSize: number;
   /** For all processes of the hub. */
   env: Record<string, string>;
+  /** Where webhooks are received, in this process. */
+  receiverPort: number;
   signal: AbortSignal;
   tell: (line: string) => void;
 }
@@ -34,6 +36,10 @@ export interface SystemOptions {
 export interface System {
   /** Of the gateway. */
   url: string;
+  /** Of the gateway, over connections that can be broken, where any can. */
+  breakableUrl: string;
+  /** Where the hub finds the receiver of webhooks. */
+  receiverPort: number;
   /** Of an administrator of the database, past the proxy. */
   databaseUrl: string;
   kafkaBrokers?: string;
@@ -46,6 +52,8 @@ export interface System {
   /** What can't be broken here, and why, for people. */
   leftOut: string[];
   pids(): Promise<Record<string, number>>;
+  /** Lets a process stop in order, and starts it again. */
+  restart(name: string): Promise<void>;
   engines: Record<string, Engine>;
   links: Record<string, Link>;
   disks: Record<string, Disk>;
@@ -56,6 +64,7 @@ export interface System {
 
 const startLimit = 120_000;
 const pidsLimit = 5_000;
+const restartLimit = 90_000;
 
 /**
  * Starts everything and waits until it is ready.
@@ -85,12 +94,18 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const engines: Record<string, Engine> = {};
   const logs: Record<string, string> = {};
 
+  /** @returns where a port is found over connections that can be broken */
+  async function breakable(name: string, upstream: number): Promise<number> {
+    if (proxy === undefined) return upstream;
+    const [port] = (await freePorts(1)) as [number];
+    links[name] = await proxy.open(name, { port, upstream });
+    return port;
+  }
+
   /** Two ports: where an engine listens, and where the services find it. */
   async function wayTo(name: string): Promise<{ own: number; public: number }> {
-    const [own, listen] = (await freePorts(2)) as [number, number];
-    if (proxy === undefined) return { own, public: own };
-    links[name] = await proxy.open(name, { port: listen, upstream: own });
-    return { own, public: listen };
+    const [own] = (await freePorts(1)) as [number];
+    return { own, public: await breakable(name, own) };
   }
 
   async function keep(name: string, start: () => Promise<KeptServer>): Promise<void> {
@@ -154,6 +169,8 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     env.FILES_DIR = system.filesDir = filesDir;
   }
 
+  const receiverPort = await breakable('webhooks', options.receiverPort);
+
   signal.throwIfAborted();
   const logFile = path.join(folder, 'hub.log');
   const log = await open(logFile, 'a');
@@ -172,10 +189,13 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     return processes;
   };
   const processes = Object.keys(await pids()).toSorted();
+  const breakableUrl = `http://127.0.0.1:${await breakable('streams', Number(new URL(url).port))}`;
 
   const everything = started.move();
   return {
     url,
+    breakableUrl,
+    receiverPort,
     databaseUrl: system.databaseUrl!,
     ...(system.kafkaBrokers === undefined ? {} : { kafkaBrokers: system.kafkaBrokers }),
     ...(system.minio === undefined ? {} : { minio: system.minio }),
@@ -189,6 +209,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     },
     leftOut,
     pids,
+    restart: (name) => hub.ask('restart', name, restartLimit),
     engines,
     links,
     disks,
