@@ -22,6 +22,7 @@ const computing = [
   'test/readme.test.ts',
   'test/deployment.test.ts',
   'test/previous-release.test.ts',
+  'test/tutorial.test.ts',
   'test/flows/large-file.test.ts',
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',
