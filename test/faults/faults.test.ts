@@ -39,7 +39,7 @@ async function processesOn(folder: string): Promise<string[]> {
 for (const [engines, seed] of [
   // Both strike events, streams of them, and what is behind.
   ['embedded', 8],
-  ['real', 38],
+  ['real', 35],
 ] as const) {
   const declare = engines === 'real' && !realEnginesAreThere ? test.serial.skip : test.serial;
   declare(`faults: ${engines} engines: nothing accepted is lost or doubled, whatever is broken`, async (t) => {
