@@ -17,6 +17,7 @@ interface Noted {
 function follow(t: ExecutionContext, { noted = [] as Noted[], page = 1_000, readAgain = 600_000 } = {}) {
   const asked: bigint[] = [];
   const revoked: string[] = [];
+  const disabled: string[] = [];
   const lines: { level: number; msg: string }[] = [];
   const state = { away: false, news: Promise.withResolvers<void>() };
   const log = openLog({
@@ -49,7 +50,13 @@ function follow(t: ExecutionContext, { noted = [] as Noted[], page = 1_000, read
     };
   }
 
-  const standings = followStandings({ changesAfter, onRevoked: (ids) => revoked.push(...ids), log, readAgain });
+  const standings = followStandings({
+    changesAfter,
+    onRevoked: (ids) => revoked.push(...ids),
+    onDisabled: (ids) => disabled.push(...ids),
+    log,
+    readAgain,
+  });
   t.teardown(() => standings.stop());
   const tell = () => {
     state.news.resolve();
@@ -59,7 +66,7 @@ function follow(t: ExecutionContext, { noted = [] as Noted[], page = 1_000, read
     noted.push(...more);
     tell();
   };
-  return { standings, asked, revoked, lines, state, noted, note, tell };
+  return { standings, asked, revoked, disabled, lines, state, noted, note, tell };
 }
 
 test('followStandings: begins with all there is, page by page, and says when it knows them', async (t) => {
@@ -83,7 +90,7 @@ test('followStandings: begins with all there is, page by page, and says when it 
 });
 
 test('followStandings: hears of each change, and of revoked keys', async (t) => {
-  const { standings, revoked, note } = follow(t);
+  const { standings, revoked, disabled, note } = follow(t);
   await standings.coming;
   note({ number: 2n, userId: 'u1', disabled: true }, { number: 3n, keyId: 'k1' });
   await eventually(
@@ -93,6 +100,7 @@ test('followStandings: hears of each change, and of revoked keys', async (t) => 
     1_000,
   );
   t.deepEqual(revoked, ['k1']);
+  t.deepEqual(disabled, ['u1']);
   note({ number: 4n, userId: 'u1', admin: true });
   await eventually(
     'the change',
@@ -100,6 +108,7 @@ test('followStandings: hears of each change, and of revoked keys', async (t) => 
     (found) => found?.disabled === false && found.admin,
     1_000,
   );
+  t.deepEqual(disabled, ['u1']);
 });
 
 test('followStandings: the first calls wait for a second at most', async (t) => {
@@ -109,6 +118,7 @@ test('followStandings: the first calls wait for a second at most', async (t) => 
   const silent = followStandings({
     changesAfter: () => new Promise(() => {}),
     onRevoked: () => {},
+    onDisabled: () => {},
     log: openLog({ name: 'test', format: 'json', level: 'silent' }),
   });
   await silent.coming;
@@ -178,6 +188,7 @@ test('followStandings: stops though it waits, and what answers at once with noth
       return { cursor: cursor || 1n, more: false, standings: [], revokedKeyIds: [] };
     },
     onRevoked: () => {},
+    onDisabled: () => {},
     log: openLog({ name: 'test', format: 'json', level: 'silent' }),
   });
   await sleep(600);

@@ -39,6 +39,8 @@ export interface StandingsOptions {
    */
   changesAfter: (cursor: bigint, signal: AbortSignal) => Promise<Changes>;
   onRevoked: (keyIds: readonly string[]) => void;
+  /** Called with users who are disabled: soon after each was, and again whenever all standings are read. */
+  onDisabled: (userIds: readonly string[]) => void;
   log: Logger;
   /** How often all standings are read again, in milliseconds: those that no valid token needs any more are dropped then. */
   readAgain?: number;
@@ -55,6 +57,7 @@ const pauseAfterShortWaitMs = 250;
 export function followStandings({
   changesAfter,
   onRevoked,
+  onDisabled,
   log,
   readAgain = defaultReadAgainMs,
 }: StandingsOptions): Standings {
@@ -90,6 +93,8 @@ export function followStandings({
       anew?.set(userId, standing);
     }
     onRevoked(changes.revokedKeyIds);
+    const disabled = changes.standings.filter((standing) => standing.disabled).map(({ userId }) => userId);
+    if (disabled.length > 0) onDisabled(disabled);
     const isNews = changes.cursor !== cursor;
     cursor = changes.cursor;
     if (changes.more) return 0;

@@ -32,7 +32,9 @@ export interface Starting {
 
 export type Stoppable = { stop(): unknown } | { close(): unknown };
 
-export type ServiceServeOptions = Partial<Pick<ServeOptions, 'authority' | 'dependencies' | 'optionalDependencies'>>;
+export type ServiceServeOptions = Partial<
+  Pick<ServeOptions, 'authority' | 'dependencies' | 'optionalDependencies' | 'onDisabled'>
+>;
 
 export interface StartOptions {
   /** The service's name, in its token and of its connections. */
@@ -66,7 +68,7 @@ export async function startService(
     own,
     onStop,
     connect: (definition, target, address) => own(connect(definition, { config, target, address, identities })),
-    async serve(services, { authority, dependencies, optionalDependencies } = {}) {
+    async serve(services, { authority, dependencies, ...options } = {}) {
       return own(
         await serve({
           config,
@@ -75,7 +77,7 @@ export async function startService(
           log,
           services,
           dependencies: { ...db.dependencies, ...dependencies },
-          optionalDependencies,
+          ...options,
         }),
       );
     },

@@ -147,7 +147,7 @@ export function openRest(url: string, token?: string, logOf: (requestId: string)
     const headers = headersOf({ headers: Object.fromEntries(new Headers(init.headers)) });
     const isJson = (body === undefined || body === null || typeof body === 'string') && !path.endsWith('/content');
     // A stream of events has no end that could be waited for.
-    const isEndless = /^\/v1\/events(\?|$)/.test(path);
+    const isEndless = /^\/v1\/events(\/by-ticket)?(\?|$)/.test(path);
     if (!isJson || isEndless) return fetch(target, { ...init, headers });
     const given = { ...(body && { body }), headers: Object.fromEntries(headers) };
     const { status, headers: answered, text } = await checked(method, path, given);

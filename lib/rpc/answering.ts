@@ -109,7 +109,7 @@ export function upload(rpc: Rpc, body: DescField, handler: UploadHandler, servin
 /** Serves an RPC whose answer is followed by bytes. */
 export function download(rpc: Rpc, body: DescField, handler: DownloadHandler, serving: Serving): ServerHandler {
   return (call: ServerWritableStream<Decoded, object>) => {
-    const answer = async (request: object, about: Call) => {
+    const answer = async (request: object, about: Omit<StreamCall, 'begin'>) => {
       const initial = initialMetadata(about.requestId);
       const begin = () => call.sendMetadata(initial);
       const { head, body: bytes, place } = await handler(request, { ...about, begin });
@@ -142,7 +142,7 @@ export function stream(
   serving: Serving,
 ): ServerHandler {
   return (call: ServerWritableStream<Decoded, Buffer>) => {
-    const answer = async (request: object, about: Call) => {
+    const answer = async (request: object, about: Omit<StreamCall, 'begin'>) => {
       const begin = () => call.sendMetadata(initialMetadata(about.requestId));
       const messages = handler(request, { ...about, begin });
       await writeMessages(call, messages, serialize, {

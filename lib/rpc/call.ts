@@ -26,7 +26,7 @@ export interface Call<Caller = unknown> {
   address: string;
   /** The URL at which the client reached the gateway, without a slash at the end; undefined if it didn't come through one. */
   origin: string | undefined;
-  /** Aborted when the caller has gone or its deadline has passed. */
+  /** Aborted when the caller has gone, its deadline has passed, or its user was disabled. */
   signal: AbortSignal;
   /** The caller's credentials, to call other services as this caller (`CallOptions` of `client.ts`). Secret. */
   credentials: Credentials;
@@ -37,6 +37,13 @@ export type Credentials = Readonly<Partial<Record<'authorization' | typeof apiKe
 
 /** A call that is answered with a stream. */
 export interface StreamCall<Caller = unknown> extends Call<Caller> {
+  /**
+   * Says for which user a public call is, by what its request shows. It ends when that user is disabled, as the calls of users do by
+   * themselves.
+   *
+   * @throws HubError if the user is disabled now
+   */
+  isFor(userId: string): void;
   /** Sends the initial metadata now, before the first message. */
   begin(): void;
 }
@@ -136,7 +143,7 @@ type Ending = { answer: object } | { failure: HubError };
 
 /** The request of a call, or a function that waits for it. */
 type Request = { there: Decoded } | { coming: () => Promise<Decoded | undefined> };
-type Handle = (request: object, about: Call) => Promise<object>;
+type Handle = (request: object, about: Omit<StreamCall, 'begin'>) => Promise<object>;
 
 /**
  * Handles a call with what every call needs: authentication and access, a place, validation, a deadline, an error boundary, metrics and a
@@ -203,6 +210,18 @@ async function outcomeOf(
   });
   let caller: Identity | undefined;
   let release = () => {};
+  let unwatch = () => {};
+  const disabled = Promise.withResolvers<never>();
+  // Whoever waits for the call hears of it.
+  disabled.promise.catch(() => {});
+
+  function isFor(userId: string): void {
+    unwatch();
+    unwatch = callers.watch(userId, (why) => {
+      disabled.reject(why);
+      abort.abort(why);
+    });
+  }
 
   async function work(): Promise<object> {
     caller = await callers.identify(metadata, rpc, () => {
@@ -210,6 +229,8 @@ async function outcomeOf(
       return places.take('unknown', context.client);
     });
     context.client = clientBehind(caller, metadata, address);
+    // A short call ends soon by itself.
+    if (caller?.kind === 'user' && rpc.kind !== 'short') isFor(caller.userId);
     const decoded = 'there' in given ? given.there : await first(given.coming);
     // A call that was cancelled meanwhile, or whose deadline has passed, takes no place.
     abort.signal.throwIfAborted();
@@ -232,6 +253,7 @@ async function outcomeOf(
       origin: isTrusted ? originOf(metadata) : undefined,
       signal: abort.signal,
       credentials: credentialsIn(metadata),
+      isFor,
     });
   }
 
@@ -248,12 +270,18 @@ async function outcomeOf(
   try {
     // First, since it costs least.
     places.requireRoom(rpc.kind);
-    return { outcome: { answer: await untilDeadline(context.deadline as number, abort, work()) }, caller };
+    return {
+      outcome: {
+        answer: await untilDeadline(context.deadline as number, abort, Promise.race([work(), disabled.promise])),
+      },
+      caller,
+    };
   } catch (error) {
     return { outcome: { failure: refusal(error, rpc, abort.signal, log) }, caller };
   } finally {
     isOver = true;
     release();
+    unwatch();
   }
 }
 

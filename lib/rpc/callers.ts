@@ -24,6 +24,8 @@ export interface Callers {
    * @param enter is called before an API key is looked up, and what it returns after that; it may refuse the look-up by throwing
    */
   identify(metadata: Metadata, rule: AccessRule, enter: () => () => void): Promise<Identity | undefined>;
+  /** Calls `end` once the user is disabled, until the function that is returned is called. @throws HubError if the user is disabled now */
+  watch(userId: string, end: (why: HubError) => void): () => void;
   stop(): Promise<void>;
 }
 
@@ -33,13 +35,25 @@ export function openCallers({
   identities,
   authority,
   log,
+  onDisabled = () => {},
 }: {
   identities: Identities;
   authority: Authority;
   log: Logger;
+  /** Called with users who are disabled, each more than once. */
+  onDisabled?: ((userIds: readonly string[]) => void) | undefined;
 }): Callers {
   const apiKeys = rememberApiKeys(authority.exchange);
-  const standings = followStandings({ changesAfter: authority.changesAfter, onRevoked: apiKeys.forget, log });
+  const watched = new Map<string, Set<(why: HubError) => void>>();
+  const standings = followStandings({
+    changesAfter: authority.changesAfter,
+    onRevoked: apiKeys.forget,
+    onDisabled(userIds) {
+      for (const userId of userIds) for (const end of watched.get(userId) ?? []) end(invalidToken());
+      onDisabled(userIds);
+    },
+    log,
+  });
 
   /** The caller with the user's current rights, which may differ from those in the token. */
   function asOfNow(caller: Identity): Identity {
@@ -72,6 +86,16 @@ export function openCallers({
           : caller.kind === 'user' && (access === 'USER' || caller.admin);
       if (!allowed) throw new HubError('PERMISSION_DENIED', 'ACCESS_DENIED', 'Access denied: this call is not for you');
       return caller;
+    },
+
+    watch(userId, end) {
+      if (standings.of(userId)?.disabled === true) throw invalidToken();
+      const ends = watched.get(userId) ?? new Set();
+      watched.set(userId, ends.add(end));
+      return () => {
+        ends.delete(end);
+        if (ends.size === 0 && watched.get(userId) === ends) watched.delete(userId);
+      };
     },
 
     async stop() {

@@ -247,6 +247,8 @@ export interface ServeOptions {
    */
   optionalDependencies?: Readonly<Record<string, () => boolean>>;
   clientLimits?: Partial<ClientLimits>;
+  /** Called with users who are disabled, soon after each was and now and then after that. Their long calls are ended anyhow. */
+  onDisabled?: (userIds: readonly string[]) => void;
 }
 
 export interface RunningServer {
@@ -274,6 +276,7 @@ export async function serve({
   dependencies,
   optionalDependencies = {},
   clientLimits = {},
+  onDisabled,
 }: ServeOptions): Promise<RunningServer> {
   const transport = openTransport(config);
   // grpc-js would write plain text to standard error. Failed calls have log lines of our own, so its lines are only for debugging.
@@ -287,7 +290,7 @@ export async function serve({
   boundResets(server, log);
   boundTimeouts(server);
   closeGracefully(server);
-  const callers = openCallers({ identities, authority, log });
+  const callers = openCallers({ identities, authority, log, onDisabled });
   const serving: Serving = {
     callers,
     log,

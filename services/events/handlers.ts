@@ -41,8 +41,9 @@ export function openHandlers(options: HandlerOptions): Handlers<EventsServiceSer
       return streams.stream(wantedOf(request, caller.userId, tokenExpiry(credentials.authorization)), signal);
     },
 
-    async *streamEventsByTicket({ ticket, ...request }, { signal }: StreamCall) {
+    async *streamEventsByTicket({ ticket, ...request }, { signal, isFor }: StreamCall) {
       const userId = await tickets.use(ticket);
+      isFor(userId);
       yield* streams.stream(wantedOf(request, userId, undefined), signal);
     },
 

@@ -106,10 +106,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       ageMs: config.EVENT_STREAM_AGE,
     });
     const handlers = openHandlers({ streams, tickets: openTickets(db), typing, store, conversations });
-    const server = await serve([
-      service(EventsServiceService, handlers),
-      service(WebhooksServiceService, webhooks.handlers, webhooks.checks),
-    ]);
+    const server = await serve(
+      [service(EventsServiceService, handlers), service(WebhooksServiceService, webhooks.handlers, webhooks.checks)],
+      { onDisabled: webhooks.disabled },
+    );
     // Before the server stops, so that streams can say that they end.
     onStop(() => streams.stop());
     return server;

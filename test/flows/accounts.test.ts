@@ -12,8 +12,8 @@ const mesh = opened(
   () =>
     startMesh({
       bus: 'embedded',
-      services: ['auth', 'conversation'],
-      env: { SEED_USERS: '3', LOGIN_FAILURES: '3', TRUST_PROXY: '1' },
+      services: ['auth', 'conversation', 'events'],
+      env: { SEED_USERS: '3', LOGIN_FAILURES: '3', TRUST_PROXY: '1', WEBHOOK_ALLOWED_HOSTS: '127.0.0.1' },
     }),
   (mesh) => mesh.stop(),
 );
@@ -286,6 +286,42 @@ test.serial('who is disabled or demoted is so at once, whatever was issued befor
   t.is((await anonymous().refused(401, 'POST', '/auth/refresh', refresh)).code, 'UNAUTHORIZED');
   await boss.ok(200, 'PATCH', target, { status: 'active' });
   await within2s('the key works again', () => program.call('GET', '/users/me'), 200);
+});
+
+test.serial('of who is disabled the streams end, and the webhooks are paused', async (t) => {
+  const boss = await admin();
+  const { account, tokens } = await newcomer();
+  const { client } = openRest(mesh.url, tokens.access_token);
+  const url = 'http://127.0.0.1:9/hook';
+  const { webhook_id } = (await client.webhooks.createWebhook({ url })).webhook!;
+  const statusOf = async (token: string) =>
+    (await openRest(mesh.url, token).client.webhooks.getWebhook({ webhook_id }))!.status;
+  t.is(await statusOf(tokens.access_token), 'active');
+  const { ticket } = await client.events.createTicket();
+  const told: string[] = [];
+  const streams = [client.events.streamEvents({}), client.events.streamEventsByTicket({ ticket })].map(
+    async (stream) => {
+      for await (const { hello } of stream) if (hello !== undefined) told.push('hello');
+    },
+  );
+  const ended = Promise.allSettled(streams);
+  await eventually(
+    'both have begun',
+    () => told.length,
+    (count) => count === 2,
+  );
+
+  await boss.ok(200, 'PATCH', `/admin/users/${account.id}`, { status: 'disabled' });
+  // Nothing else ends them: neither is due to end, and the token is good for much longer.
+  for (const outcome of await ended) t.like(outcome, { status: 'rejected', reason: { code: 'TOKEN_INVALID' } });
+  await boss.ok(200, 'PATCH', `/admin/users/${account.id}`, { status: 'active' });
+  const login = { email: account.email, password };
+  const again = await anonymous().ok<Tokens>(200, 'POST', '/auth/login', login);
+  await eventually(
+    'the webhook is paused',
+    () => statusOf(again.access_token),
+    (status) => status === 'paused',
+  );
 });
 
 test.serial('administration: users are listed, changed, and what was changed is taken down', async (t) => {

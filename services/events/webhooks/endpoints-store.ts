@@ -140,6 +140,16 @@ export function openEndpointsStore(database: Database) {
       );
     },
 
+    /** Pauses all endpoints of these users. @returns the ids of those that were active */
+    async pauseAllOf(userIds: readonly string[]): Promise<string[]> {
+      const rows = await database.sql<{ id: string }>(
+        `update endpoints set status = 'paused', due_at = null, updated_at = $2
+          where user_id = any($1::uuid[]) and status = 'active' returning id`,
+        [userIds, hubDate()],
+      );
+      return rows.map(({ id }) => id);
+    },
+
     /** Goes on from where it stopped, or with `skip` from the end of the log. Does nothing to one that is active, unless it skips. */
     async resume(userId: string, id: string, skip: boolean): Promise<Endpoint> {
       return database.transaction(async (transaction) => {

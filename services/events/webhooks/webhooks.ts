@@ -3,8 +3,9 @@ import { WebhookPauseReason } from '#gen/chat4all/events/v1/events.ts';
 import type { WebhooksServiceService } from '#gen/chat4all/events/v1/webhooks.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Database } from '#lib/database.ts';
+import { maxTimerMs } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
-import { sweep } from '#lib/loop.ts';
+import { repeat, sweep } from '#lib/loop.ts';
 import type { Endpoints } from '#lib/public-endpoint.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { LogStore } from '../log/log-store.ts';
@@ -35,6 +36,8 @@ export interface WebhooksOptions {
 }
 
 export interface Webhooks extends Pick<Deliveries, 'grown' | 'heard' | 'stop'> {
+  /** Users were disabled: their webhooks are paused. May be told more than once. */
+  disabled(userIds: readonly string[]): void;
   handlers: Handlers<WebhooksServiceService>;
   checks: Checks<WebhooksServiceService>;
 }
@@ -77,23 +80,32 @@ export function openWebhooks(options: WebhooksOptions): Webhooks {
     attempts.sweep(new Date(hubTime() - retention), most),
   );
 
+  const ofUsers = openEndpointsStore(database);
+  function changed(endpointId: string): void {
+    deliveries.heard(endpointId);
+    // What is lost, the process that works on it finds when it renews its lease.
+    processes.webhook(endpointId).catch(() => {});
+  }
+  let disabledIds: string[] = [];
+  const pausing = repeat('Pausing the webhooks of users who were disabled', logger, async () => {
+    const some = disabledIds;
+    if (some.length > 0) for (const endpointId of await ofUsers.pauseAllOf(some)) changed(endpointId);
+    // Others may have come meanwhile.
+    disabledIds = disabledIds.slice(some.length);
+    return maxTimerMs;
+  });
+
   return {
-    handlers: webhookHandlers({
-      endpoints: openEndpointsStore(database),
-      attempts,
-      log,
-      sender,
-      changed(endpointId) {
-        deliveries.heard(endpointId);
-        // What is lost, the process that works on it finds when it renews its lease.
-        processes.webhook(endpointId).catch(() => {});
-      },
-    }),
+    disabled(userIds) {
+      disabledIds = [...disabledIds, ...userIds];
+      pausing.wake();
+    },
+    handlers: webhookHandlers({ endpoints: ofUsers, attempts, log, sender, changed }),
     checks: webhookChecks(endpoints),
     grown: deliveries.grown,
     heard: deliveries.heard,
     async stop() {
-      await Promise.all([deliveries.stop(), sweeping.stop()]);
+      await Promise.all([deliveries.stop(), sweeping.stop(), pausing.stop()]);
       await sender.close();
     },
   };
