@@ -50,7 +50,8 @@ export class Services {
    *
    * Whatever is not answered with 2xx within 15 s has failed, and is tried again for three days, after pauses that grow from 5 s to 4 h. The
    * later events of its conversation wait. An endpoint that answers 410 is disabled. One for which everything has failed for three days is
-   * paused, and its owner is told by the event `webhook_paused`.
+   * paused, and its owner is told by the event `webhook_paused`. The webhooks of a user who is disabled are paused, too; once active again, the
+   * user resumes them.
    */
   readonly webhooks: WebhooksService;
   /**

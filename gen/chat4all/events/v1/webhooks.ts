@@ -28,7 +28,7 @@ export const WebhookStatus = {
   WEBHOOK_STATUS_UNSPECIFIED: 0,
   /** WEBHOOK_STATUS_ACTIVE - Events are sent. */
   WEBHOOK_STATUS_ACTIVE: 1,
-  /** WEBHOOK_STATUS_PAUSED - Events wait: its owner, or three days of failures, have paused it. */
+  /** WEBHOOK_STATUS_PAUSED - Events wait: its owner has paused it, or three days of failures have, or an administrator who has disabled the owner. */
   WEBHOOK_STATUS_PAUSED: 2,
   /** WEBHOOK_STATUS_DISABLED - Its endpoint has answered 410 (Gone). Events wait. */
   WEBHOOK_STATUS_DISABLED: 3,
@@ -2045,7 +2045,8 @@ export const ReplayWebhookResponse: MessageFns<ReplayWebhookResponse> = {
  *
  * Whatever is not answered with 2xx within 15 s has failed, and is tried again for three days, after pauses that grow from 5 s to 4 h. The
  * later events of its conversation wait. An endpoint that answers 410 is disabled. One for which everything has failed for three days is
- * paused, and its owner is told by the event `webhook_paused`.
+ * paused, and its owner is told by the event `webhook_paused`. The webhooks of a user who is disabled are paused, too; once active again, the
+ * user resumes them.
  */
 export type WebhooksServiceService = typeof WebhooksServiceService;
 export const WebhooksServiceService = {

@@ -7,7 +7,7 @@ import type * as codes from '../../../codes.ts';
 export const WebhookStatus = {
   /** Events are sent. */
   WEBHOOK_STATUS_ACTIVE: 'active',
-  /** Events wait: its owner, or three days of failures, have paused it. */
+  /** Events wait: its owner has paused it, or three days of failures have, or an administrator who has disabled the owner. */
   WEBHOOK_STATUS_PAUSED: 'paused',
   /** Its endpoint has answered 410 (Gone). Events wait. */
   WEBHOOK_STATUS_DISABLED: 'disabled',
@@ -270,7 +270,8 @@ export type ReplayWebhookCode = 'CURSOR_INVALID' | 'DATABASE_UNAVAILABLE' | 'EVE
  *
  * Whatever is not answered with 2xx within 15 s has failed, and is tried again for three days, after pauses that grow from 5 s to 4 h. The
  * later events of its conversation wait. An endpoint that answers 410 is disabled. One for which everything has failed for three days is
- * paused, and its owner is told by the event `webhook_paused`.
+ * paused, and its owner is told by the event `webhook_paused`. The webhooks of a user who is disabled are paused, too; once active again, the
+ * user resumes them.
  */
 export class WebhooksService {
   readonly #caller: Caller;
