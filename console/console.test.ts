@@ -6,7 +6,7 @@ import { opened } from '../test/opened.ts';
 
 /** The console as the gateway serves it, in a browser. `npm run console:build` makes what is tested. */
 
-const inBrowser = chromiumIsThere ? test : test.skip;
+const inBrowser = chromiumIsThere ? test.serial : test.skip;
 const [mesh] = openedMeshes(['embedded']);
 const browser = opened(openBrowser, (browser) => browser.close());
 

@@ -1,7 +1,7 @@
 import { render } from 'preact';
 import { messages } from './messages/part.ts';
 import { startColours } from './shell/colours.ts';
-import { Console, startTitle } from './shell/console.tsx';
+import { Console, startParts } from './shell/console.tsx';
 import { startLive } from './shell/live.ts';
 import type { Part } from './shell/parts.ts';
 import { startRouter } from './shell/router.ts';
@@ -12,7 +12,7 @@ const parts: readonly Part[] = [messages];
 
 startColours();
 startRouter();
-startTitle(parts);
+startParts(parts);
 startLive();
 render(<Console parts={parts} />, document.getElementById('console')!);
 void startSession();

@@ -25,18 +25,27 @@ export async function shows(page: Page, text: string): Promise<void> {
 }
 
 /** Fills the field with that label. */
-export async function fill(page: Page, label: string, value: string): Promise<void> {
-  await page.locator(`aria/${label}`).fill(value);
+export function fill(page: Page, label: string, value: string): Promise<void> {
+  return doing(page, `fill ${label}`, () => page.locator(`::-p-aria([name="${label}"][role="textbox"])`).fill(value));
 }
 
 /** Presses the button with that name. */
-export async function press(page: Page, name: string): Promise<void> {
-  await page.locator(`::-p-aria([name="${name}"][role="button"])`).click();
+export function press(page: Page, name: string): Promise<void> {
+  return doing(page, `press ${name}`, () => page.locator(`::-p-aria([name="${name}"][role="button"])`).click());
 }
 
 /** Follows the link with that name. */
-export async function follow(page: Page, name: string): Promise<void> {
-  await page.locator(`::-p-aria([name="${name}"][role="link"])`).click();
+export function follow(page: Page, name: string): Promise<void> {
+  return doing(page, `follow ${name}`, () => page.locator(`::-p-aria([name="${name}"][role="link"])`).click());
+}
+
+/** Does something on a page; if that can't be done, the error says what, and what is on the page. */
+async function doing(page: Page, what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    throw new Error(`Can't ${what} on the page\n${(await textOf(page)).slice(0, 2_000)}`, { cause: error });
+  }
 }
 
 /** Opens the console as somebody who logs in. @param view the path below `/console` that is asked for */

@@ -12,12 +12,18 @@ import { upload } from './uploads.ts';
 const mostBytes = 65_536;
 const encoder = new TextEncoder();
 
+const channelsName = (conversation: string) => nameOfMine(`channels.${conversation}`);
+
+/** The channels that were chosen last for a conversation; all of them until then. */
+export function chosenChannels(conversation: string): string[] {
+  return (kept.get(channelsName(conversation)) as string[] | undefined) ?? [...knownChannels];
+}
+
 /** Where one writes. What is typed is kept until it is sent. */
 export function Composer({ conversation, sent }: { conversation: string; sent: () => void }) {
   const draftName = nameOfMine(`draft.${conversation}`);
-  const channelsName = nameOfMine(`channels.${conversation}`);
   const text = useSignal((kept.get(draftName) as string | undefined) ?? '');
-  const channels = useSignal((kept.get(channelsName) as string[] | undefined) ?? [...knownChannels]);
+  const channels = useSignal(chosenChannels(conversation));
   const field = useRef<HTMLTextAreaElement>(null);
   const chooser = useRef<HTMLInputElement>(null);
   // The bytes are counted only where there may be too many: a character has three of them at the most for each unit of its text.
@@ -62,7 +68,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
                 channels.value = knownChannels.filter((each) =>
                   each === channel ? checked : channels.value.includes(each),
                 );
-                kept.set(channelsName, channels.value);
+                kept.set(channelsName(conversation), channels.value);
               }}
             />
             {channelTitle(channel)}
@@ -74,6 +80,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
       <button
         type="button"
         class="button plain icon"
+        disabled={channels.value.length === 0}
         aria-label="Attach files"
         onClick={() => chooser.current?.click()}
       >
@@ -104,6 +111,12 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
           kept.set(draftName, currentTarget.value === '' ? undefined : currentTarget.value);
           fit(currentTarget);
           if (currentTarget.value !== '') tellTyping(conversation);
+        }}
+        onPaste={(event) => {
+          const files = [...(event.clipboardData?.files ?? [])];
+          if (files.length === 0 || channels.value.length === 0) return;
+          event.preventDefault();
+          for (const file of files) upload(conversation, channels.value, file);
         }}
         onKeyDown={(event) => {
           // While a word is being composed, Enter ends that.

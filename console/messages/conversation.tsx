@@ -6,7 +6,7 @@ import { BackIcon, CloseIcon, DownIcon, FileIcon, PersonIcon } from '../shell/ic
 import { epoch, isLive, onEvent } from '../shell/live.ts';
 import { urlOf } from '../shell/router.ts';
 import { client, me } from '../shell/session.ts';
-import { Composer } from './composer.tsx';
+import { chosenChannels, Composer } from './composer.tsx';
 import { known, loadOne, noteRead, titleOf, type Known } from './conversations.ts';
 import { sizeOf } from './files.ts';
 import { MessageItem, MissingItem, WaitingItem } from './message.tsx';
@@ -53,7 +53,18 @@ export function Conversation({ id }: { id: string }) {
   if (error.value !== undefined) return <Failed what="the conversation" error={error.value} again={load} />;
   if (found === undefined) return <Loading what="the conversation" />;
   return (
-    <section class="conversation" aria-label={titleOf(found.conversation)} key={id}>
+    <section
+      class="conversation"
+      aria-label={titleOf(found.conversation)}
+      key={id}
+      onDragOver={(event) => event.preventDefault()}
+      onDrop={(event) => {
+        event.preventDefault();
+        const channels = chosenChannels(id);
+        if (channels.length === 0) return;
+        for (const file of event.dataTransfer?.files ?? []) upload(id, channels, file);
+      }}
+    >
       <Header known={found} />
       <MessageList known={found} timeline={timeline} />
     </section>
@@ -85,6 +96,8 @@ function Header({ known: { conversation } }: { known: Known }) {
   );
 }
 
+/** So many messages that came since one read last need not fit onto the page. */
+const manyUnread = 5;
 /** For how long something has to be seen to count as read, in milliseconds. */
 const readAfter = 400;
 
@@ -97,29 +110,34 @@ function MessageList({ known: found, timeline }: { known: Known; timeline: Timel
   const newest = timeline.newest.value;
   const waiting = useComputed(() => outbox.value.filter(({ request }) => request.conversation_id === id)).value;
   const own = uploads.value.filter((each) => each.conversation === id);
-  const count = (newest ?? 0) + waiting.length;
+  const { oldest } = timeline;
+  /** How many messages there are at the hub: those that wait are behind them. */
+  const stored = Math.max(0, (newest ?? 0) - oldest + 1);
+  const count = stored + waiting.length;
   /** Up to which message one had read when the conversation was opened: the line is above what was new then. */
   const readBefore = useMemo(() => known.peek().get(id)?.read.get(me()) ?? 0, [id, found.isSummed]);
 
   const list = useVirtualList({
     count,
     scroller: () => scroller.current,
-    keyOf: (index) =>
-      index < (newest ?? 0) ? timeline.keyOf(index + 1) : waiting[index - (newest ?? 0)]!.request.message_id,
+    keyOf: (index) => (index < stored ? timeline.keyOf(oldest + index) : waiting[index - stored]!.request.message_id),
     estimate: () => 72,
   });
   const items = list.getVirtualItems();
-  const first = (items[0]?.index ?? 0) + 1;
-  const last = Math.min((items.at(-1)?.index ?? 0) + 1, newest ?? 0);
+  const first = oldest + (items[0]?.index ?? 0);
+  const last = Math.min(oldest + (items.at(-1)?.index ?? -1), newest ?? 0);
 
   const isPlaced = useRef(false);
   useEffect(() => {
     if (newest === undefined || isPlaced.current) return;
     isPlaced.current = true;
-    list.scrollToEnd();
+    // Where there is more than can be seen at once, one reads on where one was.
+    if (readBefore > 0 && newest - readBefore > manyUnread)
+      list.scrollToIndex(Math.max(0, readBefore - oldest), { align: 'start' });
+    else list.scrollToEnd();
   }, [newest === undefined]);
   useEffect(() => {
-    if (newest !== undefined && last > 0 && isPlaced.current) timeline.need(first, last);
+    if (newest !== undefined && last >= first && isPlaced.current) timeline.need(first, last);
   }, [first, last, newest]);
 
   useReading(id, timeline, scroller);
@@ -131,7 +149,7 @@ function MessageList({ known: found, timeline }: { known: Known; timeline: Timel
       <Failed what="the messages" error={timeline.error.value} again={() => void timeline.begin()} />
     );
   }
-  const below = newest - (list.range === null ? newest : Math.min(newest, list.range.endIndex + 1));
+  const isBelow = list.range !== null && list.range.endIndex < count - 1;
   return (
     <>
       <div class="scroller" ref={scroller} tabIndex={0} role="region" aria-label="Messages">
@@ -143,11 +161,11 @@ function MessageList({ known: found, timeline }: { known: Known; timeline: Timel
         <div
           class="all"
           role="feed"
-          aria-busy={timeline.at(last) === undefined && last > 0}
+          aria-busy={last >= oldest && timeline.at(last) === undefined}
           style={{ height: `${list.getTotalSize()}px` }}
         >
           {items.map((item) => {
-            const seq = item.index + 1;
+            const seq = oldest + item.index;
             const message = timeline.at(seq);
             const entry = seq > newest ? waiting[seq - newest - 1] : undefined;
             const before = timeline.at(seq - 1);
@@ -161,7 +179,7 @@ function MessageList({ known: found, timeline }: { known: Known; timeline: Timel
                 ref={list.measureElement}
                 style={{ transform: `translateY(${item.start}px)` }}
               >
-                {isNewDay && (seq === 1 || before !== undefined) && <p class="day">{dayOf(message.created_at)}</p>}
+                {isNewDay && (seq === oldest || before !== undefined) && <p class="day">{dayOf(message.created_at)}</p>}
                 {seq === readBefore + 1 && readBefore > 0 && seq <= newest && message?.from !== me() && (
                   <p class="new-line">New</p>
                 )}
@@ -182,7 +200,7 @@ function MessageList({ known: found, timeline }: { known: Known; timeline: Timel
             );
           })}
         </div>
-        {below > 0 && !list.isAtEnd() && (
+        {isBelow && !list.isAtEnd() && (
           <button type="button" class="button to-end" onClick={() => list.scrollToEnd()}>
             <DownIcon />
             To the newest
@@ -219,18 +237,29 @@ function readersOf(read: ReadonlyMap<string, number>, sender: string, seq: numbe
 function useReading(id: string, timeline: Timeline, scroller: { current: HTMLElement | null }): void {
   useEffect(() => {
     let seen = 0;
+    /** What the hub knows. */
+    let told = known.peek().get(id)?.read.get(me()) ?? 0;
+    let isTelling = false;
     const look = () => {
       const box = scroller.current?.getBoundingClientRect();
       if (box === undefined || document.visibilityState !== 'visible') return;
       for (const item of scroller.current!.querySelectorAll<HTMLElement>('.item')) {
         const { top } = item.getBoundingClientRect();
-        const seq = Number(item.dataset['index']) + 1;
+        const seq = timeline.oldest + Number(item.dataset['index']);
         if (top < box.bottom && top > box.top - box.height && timeline.at(seq) !== undefined)
           seen = Math.max(seen, seq);
       }
-      if (seen <= (known.peek().get(id)?.read.get(me()) ?? 0)) return;
+      if (seen <= told || isTelling) return;
       noteRead(id, me(), seen);
-      client.message.markRead({ conversation_id: id, seq: seen }).catch(() => {});
+      isTelling = true;
+      client.message
+        .markRead({ conversation_id: id, seq: seen })
+        .then(
+          ({ seq }) => (told = seq),
+          // It is told again.
+          () => {},
+        )
+        .finally(() => (isTelling = false));
     };
     const timer = setInterval(look, readAfter);
     return () => clearInterval(timer);

@@ -48,8 +48,20 @@ const pageSize = 50;
 /** How many conversations are summed up at once. */
 const atOnce = 6;
 
-/** Loads the next page of the list, or the first one anew. @throws what the client throws */
+/** Why the list could not be loaded. */
+export const listError = signal<unknown>(undefined);
+
+/** Loads the next page of the list, or the first one anew. */
 export async function load({ anew = false } = {}): Promise<void> {
+  listError.value = undefined;
+  try {
+    await loadPage(anew);
+  } catch (error) {
+    listError.value = error;
+  }
+}
+
+async function loadPage(anew: boolean): Promise<void> {
   const offset = anew ? 0 : known.peek().size;
   const page = await client.conversation.listConversations({ limit: pageSize, offset });
   total.value = page.total;

@@ -1,26 +1,22 @@
 import { Empty, Failed, Loading } from '../shell/components.tsx';
 import { me } from '../shell/session.ts';
 import { urlOf } from '../shell/router.ts';
-import { inOrder, titleOf, total, unreadOf, type Known } from './conversations.ts';
+import { inOrder, listError, load, titleOf, total, unreadOf, type Known } from './conversations.ts';
 import { nameOf } from './people.ts';
 import { briefTime, fullTime } from './times.ts';
 
 /** The conversations, the one with the newest activity first. */
 export function ConversationList({
   chosen,
-  error,
-  load,
 }: {
   /** The id of the one that is shown. */
   chosen: string | undefined;
-  /** Why the list could not be loaded. */
-  error: unknown;
-  load: (how: { anew: boolean }) => void;
 }) {
+  const error = listError.value;
   const conversations = inOrder.value;
   if (conversations.length === 0) {
     if (error !== undefined) {
-      return <Failed what="your conversations" error={error} again={() => load({ anew: true })} />;
+      return <Failed what="your conversations" error={error} again={() => void load({ anew: true })} />;
     }
     if (total.value === undefined) return <Loading what="your conversations" />;
     return (
@@ -39,7 +35,7 @@ export function ConversationList({
         ))}
       </ul>
       {conversations.length < (total.value ?? 0) && (
-        <button type="button" class="button plain more" onClick={() => load({ anew: false })}>
+        <button type="button" class="button plain more" onClick={() => void load()}>
           Show more
         </button>
       )}

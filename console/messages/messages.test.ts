@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import test from 'ava';
+import pg from 'pg';
 import type { Page } from 'puppeteer-core';
 import { accessibilityProblems, chromiumIsThere, openBrowser, patience } from '../../test/browser.ts';
 import { fill, follow, logIn, press, shows, textOf } from '../../test/console.ts';
@@ -11,7 +12,7 @@ import { opened } from '../../test/opened.ts';
 
 /** Messages, as people use them in a browser. `npm run console:build` makes what is tested. */
 
-const inBrowser = chromiumIsThere ? test : test.skip;
+const inBrowser = chromiumIsThere ? test.serial : test.skip;
 const [mesh] = openedMeshes(['embedded'], { people: 12 });
 const browser = opened(openBrowser, (browser) => browser.close());
 
@@ -31,6 +32,26 @@ async function hasTicks(page: Page, text: string, wanted: readonly string[]): Pr
 async function write(page: Page, text: string): Promise<void> {
   await fill(page, 'Message', text);
   await page.keyboard.press('Enter');
+}
+
+/** Fills a conversation with delivered messages from 1 on, as if they had been sent. */
+async function fillConversation(id: string, sender: Person, recipient: Person, count: number): Promise<void> {
+  const database = new pg.Client(mesh!.databaseUrl('message'));
+  await database.connect();
+  try {
+    await database.query(
+      `insert into messages (message_id, conversation_id, seq, sender_id, sender_username, recipient_ids, channels, payload_type,
+          payload_text, priority, status, fingerprint, created_at, updated_at, deliver_by, expires_at, history)
+        select gen_random_uuid(), $1::uuid, n, $2::uuid, $3, array[$4::uuid], array['whatsapp'], 'text',
+            'Message ' || n || repeat(' and so on', n % 17), 'normal', 'delivered', sha256(n::text::bytea), at, at, at, at,
+            jsonb_build_array(jsonb_build_object('status', 'delivered', 'at', at, 'note', ''))
+          from generate_series(1, $5::int) as n, lateral (select now() - ($5 - n) * interval '10 minutes' as at) as t`,
+      [id, sender.userId, sender.username, recipient.userId, count],
+    );
+    await database.query('insert into conversation_heads (conversation_id, last_seq) values ($1, $2)', [id, count]);
+  } finally {
+    await database.end();
+  }
 }
 
 /** Whether a page is without problems, in light and in dark. */
@@ -64,7 +85,7 @@ inBrowser(
     await shows(two.page, 'Hello, user2');
     await two.page.locator('.conversation-entry').click();
     await shows(one.page, 'Read');
-    await two.page.locator('aria/Message[role="textbox"]').fill('And hello');
+    await fill(two.page, 'Message', 'And hello');
     await shows(one.page, 'user2 is writing…');
     await press(two.page, 'Send');
     await shows(one.page, 'And hello');
@@ -164,7 +185,7 @@ inBrowser(
     await hasTicks(page, 'note.txt', ['delivered', 'delivered']);
 
     // Slow enough to be interrupted.
-    const network = { offline: false, latency: 20, download: -1, upload: 2_000_000 };
+    const network = { offline: false, latency: 20, download: -1, upload: 1_000_000 };
     await page.emulateNetworkConditions(network);
     await attach('Files to send', large);
     await page.waitForSelector('.upload progress');
@@ -197,3 +218,66 @@ inBrowser(
     t.is(await readFile(small, 'utf8'), 'bytes of a note');
   },
 );
+
+inBrowser(
+  'ten thousand messages: any part is shown, reading is not disturbed by what comes, and a phone has room for it',
+  async (t) => {
+    const [writer, reader] = mesh!.people.slice(8, 10) as [Person, Person];
+    const id = await openConversation([writer, reader]);
+    await fillConversation(id, writer, reader, 10_000);
+    const context = await browser.openContext();
+    t.teardown(() => context.close());
+    const { page, complaints } = await logIn(context, mesh!.url, reader.username, {
+      view: `/messages/${id}`,
+      size: { width: 390, height: 800 },
+    });
+    await shows(page, 'Message 10000');
+    const count = () => page.$$eval('.item', (items) => items.length);
+    t.true((await count()) < 60, `${await count()} are on the page`);
+    const scrollTo = (part: number) =>
+      page.$eval('.scroller', (scroller, part) => void (scroller.scrollTop = scroller.scrollHeight * part), part);
+    await scrollTo(0);
+    await shows(page, 'Message 1 and so on');
+    await scrollTo(0.5);
+    await shows(page, 'Message 50');
+    const place = () =>
+      page.$$eval('.item', (items) => {
+        const top = items.find((item) => item.getBoundingClientRect().top > 100)!;
+        return `${top.querySelector('.text')!.textContent} ${Math.round(top.getBoundingClientRect().top)}`;
+      });
+    const before = await eventually('the list is at rest', place, (found) => found.startsWith('Message'));
+    await send(writer, id, { payload: { type: 'text', text: 'Something new' } });
+    await shows(page, 'To the newest');
+    t.is(await place(), before);
+    t.deepEqual(await accessible(page), []);
+    await press(page, 'To the newest');
+    await shows(page, 'Something new');
+    const [wide, seen] = (await page.evaluate('[document.documentElement.scrollWidth, innerWidth]')) as [
+      number,
+      number,
+    ];
+    t.true(wide <= seen);
+    t.deepEqual(complaints, []);
+  },
+);
+
+inBrowser('the gateway restarts: the page says so, and goes on where it was', async (t) => {
+  const [writer, reader] = mesh!.people.slice(10, 12) as [Person, Person];
+  const id = await openConversation([writer, reader]);
+  const context = await browser.openContext();
+  t.teardown(() => context.close());
+  const { page } = await logIn(context, mesh!.url, reader.username, { view: `/messages/${id}` });
+  await send(writer, id, { payload: { type: 'text', text: 'Before' } });
+  await shows(page, 'Before');
+  const { port } = mesh!.gateway;
+  await mesh!.gateway.stop();
+  await shows(page, 'No connection to the hub.');
+  await write(page, 'Meanwhile');
+  await shows(page, 'Not sent yet');
+  t.deepEqual(await accessible(page), []);
+  await mesh!.startGateway({ PORT: String(port) });
+  await hasTicks(page, 'Meanwhile', ['delivered', 'delivered']);
+  await send(writer, id, { payload: { type: 'text', text: 'Afterwards' } });
+  await shows(page, 'Afterwards');
+  t.false((await textOf(page)).includes('No connection'));
+});

@@ -67,15 +67,15 @@ export function noteArrived(id: string): boolean {
   return waits;
 }
 
-/** Finds what was not accepted before a reload, and sends it. @returns ends that */
-export function startOutbox(): () => void {
+/** Finds what was not accepted before a reload, and sends it. Called once. */
+export function startOutbox(): void {
   const found = kept
     .names(nameOfMine('outbox.'))
     .map((name) => kept.get(name) as Waiting)
     .toSorted((a, b) => (a.written_at < b.written_at ? -1 : 1));
   outbox.value = found;
   // Whenever the hub can be reached again, or somebody has logged in again.
-  return effect(() => {
+  effect(() => {
     if (isReachable.value && standing.value === 'in') {
       for (const id of new Set(outbox.peek().map(({ request }) => request.conversation_id))) void work(id);
     }
@@ -109,13 +109,30 @@ async function work(conversation: string): Promise<void> {
           continue;
         }
         const wait = error instanceof RefusedError ? Math.max(pause, (error.retryAfter ?? 0) * 1_000) : pause;
-        await new Promise((resolve) => setTimeout(resolve, wait));
+        await pauseOrReach(wait);
         pause = Math.min(2 * pause, longestPause);
       }
     }
   } finally {
     sending.delete(conversation);
   }
+}
+
+/** Waits for so many milliseconds, or until the hub can be reached again. */
+function pauseOrReach(wait: number): Promise<void> {
+  return new Promise((resolve) => {
+    let was = isReachable.peek();
+    const stop = isReachable.subscribe((is) => {
+      if (is && !was) end();
+      was = is;
+    });
+    const timer = setTimeout(end, wait);
+    function end() {
+      clearTimeout(timer);
+      stop();
+      resolve();
+    }
+  });
 }
 
 function find(id: string): Waiting | undefined {

@@ -13,6 +13,8 @@ export class Timeline {
   readonly conversation: string;
   /** The position of the newest message, 0 without one; undefined until it is known. */
   readonly newest = signal<number | undefined>(undefined);
+  /** The position of the oldest message that is still there. */
+  oldest = 1;
   /** Changes with everything that is shown: the messages are too many to be copied for each change. */
   readonly version = signal(0);
   /** Why something could not be loaded. */
@@ -49,8 +51,10 @@ export class Timeline {
         conversation_id: this.conversation,
         limit: pageSize,
       });
-      this.newest.value = Math.max(this.newest.peek() ?? 0, messages[0]?.seq ?? total);
+      const newest = messages[0]?.seq ?? 0;
+      this.oldest = Math.max(1, newest - total + 1);
       this.#take(messages);
+      this.newest.value = Math.max(this.newest.peek() ?? 0, newest);
     });
   }
 

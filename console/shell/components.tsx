@@ -1,4 +1,4 @@
-import { signal, type Signal } from '@preact/signals';
+import { signal, useSignal, type Signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useId, useMemo, useRef } from 'preact/hooks';
 import { fieldErrors, wordsFor } from './errors.ts';
@@ -101,12 +101,22 @@ export function Failure({ of: { error }, fields = [] }: { of: Action; fields?: r
   );
 }
 
-/** Says that something loads. It appears after a moment: what is quick needs no words. */
+/** Milliseconds after which loading is called slow. */
+const slow = 5_000;
+
+/** Says that something loads. It appears after a moment (components.css): what is quick needs no words. */
 export function Loading({ what }: { what: string }) {
+  const isSlow = useSignal(false);
+  useEffect(() => {
+    const timer = setTimeout(() => (isSlow.value = true), slow);
+    return () => clearTimeout(timer);
+  }, []);
   return (
-    <div class="state" role="status">
+    <div class="state loading" role="status">
       <div class="busy" aria-hidden="true" />
-      <p>Loading {what}…</p>
+      <p>
+        Loading {what}…{isSlow.value && ' This takes longer than usual.'}
+      </p>
     </div>
   );
 }

@@ -1,4 +1,4 @@
-import { effect } from '@preact/signals';
+import { effect, untracked } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { colours, switchColours } from './colours.ts';
 import { Empty, Loading } from './components.tsx';
@@ -44,10 +44,11 @@ function Frame({ parts }: { parts: readonly Part[] }) {
         Skip the navigation
       </a>
       <nav aria-label="Parts of the console">
-        {parts.map(({ name: own, title, Icon }) => (
+        {parts.map(({ name: own, title, Icon, unseen }) => (
           <a key={own} href={urlOf(own)} aria-current={own === name ? 'page' : undefined}>
             <Icon />
             {title}
+            <Unseen count={unseen?.() ?? 0} />
           </a>
         ))}
         <span class="spring" />
@@ -79,15 +80,38 @@ function Frame({ parts }: { parts: readonly Part[] }) {
   );
 }
 
+function Unseen({ count }: { count: number }) {
+  if (count === 0) return null;
+  return (
+    <span class="badge">
+      {count > 99 ? '99+' : count}
+      <span class="hidden-text"> unread</span>
+    </span>
+  );
+}
+
 function skip(event: MouseEvent) {
   event.preventDefault();
   document.getElementById('part')?.focus();
 }
 
-/** Names the page after what it shows. Called once. */
-export function startTitle(parts: readonly Part[]): void {
+/** Starts the parts once somebody has logged in, and names the page after what it shows. Called once. */
+export function startParts(parts: readonly Part[]): void {
+  let isStarted = false;
+  effect(() => {
+    if (standing.value !== 'in' || isStarted) return;
+    isStarted = true;
+    untracked(() => {
+      for (const part of parts) part.start?.();
+    });
+  });
   effect(() => {
     const part = parts.find(({ name }) => name === path.value[0]);
-    document.title = part === undefined || standing.value !== 'in' ? 'Chat4All' : `${part.title} · Chat4All`;
+    if (part === undefined || standing.value !== 'in') {
+      document.title = 'Chat4All';
+      return;
+    }
+    const unseen = parts.reduce((sum, { unseen }) => sum + (unseen?.() ?? 0), 0);
+    document.title = `${unseen > 0 ? `(${unseen}) ` : ''}${part.title} · Chat4All`;
   });
 }

@@ -18,4 +18,8 @@ export interface Part {
   title: string;
   Icon: ComponentType;
   View: ComponentType<{ path: readonly string[] }>;
+  /** Called once somebody has logged in: what goes on whichever part is shown. */
+  start?(): void;
+  /** How much in it waits to be seen; read while the navigation is drawn. */
+  unseen?(): number;
 }
