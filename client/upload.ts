@@ -82,7 +82,8 @@ const usualPatience = 300_000;
 const mostRounds = 3;
 /** The timeout for a chunk in milliseconds: a minute, and the time it takes at 32 kB/s. */
 const chunkTimeout = (bytes: number) => 60_000 + bytes / 32;
-const hashedAtOnce = 4 * 2 ** 20;
+/** Bytes: a page can do something else after each of them, some milliseconds later. */
+const hashedAtOnce = 2 ** 20;
 
 /** Uploads a file: `Client.uploadFile`. */
 export async function uploadFile(

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import axe from 'axe-core';
-import puppeteer, { type Browser, type BrowserContext, type Page } from 'puppeteer-core';
+import puppeteer, { type Browser, type BrowserContext, type CDPSession, type Page } from 'puppeteer-core';
 import { placeOnPath } from '../dev/engines/install.ts';
 
 /** Tests in a real browser: Chromium, headless, driven over its own protocol. */
@@ -33,6 +33,8 @@ export async function openBrowser(): Promise<TestBrowser> {
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-sync', '--disable-background-networking'],
     timeout: 60_000,
     protocolTimeout: 120_000,
+    // What pages send and get is not told to the test: a file would be copied to it, chunk by chunk.
+    networkEnabled: false,
   });
   return {
     openContext: () => browser.createBrowserContext(),
@@ -61,6 +63,20 @@ export async function openPage(context: BrowserContext, size = { width: 1280, he
     if (type === 'error' || type === 'warn') complaints.push(`${type}: ${message.text()}`);
   });
   return { page, complaints };
+}
+
+/** What changes the network of a page. */
+const networks = new WeakMap<Page, CDPSession>();
+
+/** Lets a page have a worse network, or none. @param upload bytes per second; 0 is none, not given is all that there is */
+export async function setNetwork(page: Page, { upload = -1 }: { upload?: number } = {}): Promise<void> {
+  let session = networks.get(page);
+  if (session === undefined) {
+    networks.set(page, (session = await page.createCDPSession()));
+    await session.send('Network.enable', { maxPostDataSize: 1 });
+  }
+  const conditions = { offline: upload === 0, latency: 0, downloadThroughput: -1, uploadThroughput: upload };
+  await session.send('Network.emulateNetworkConditions', conditions);
 }
 
 /** What axe finds wrong with a page as it is now, a line each. */

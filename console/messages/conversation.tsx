@@ -18,6 +18,9 @@ import { whoWrites } from './typing.ts';
 import { cancel, hasFile, pause, resume, upload, uploads } from './uploads.ts';
 import { useVirtualList } from './virtual.ts';
 
+/** Characters of a message that are read out when it comes. */
+const saidAtOnce = 300;
+
 /** A conversation: its messages, and where one writes. */
 export function Conversation({ id }: { id: string }) {
   const error = useSignal<unknown>(undefined);
@@ -28,7 +31,19 @@ export function Conversation({ id }: { id: string }) {
     if (known.peek().get(id) === undefined) loadOne(id).catch((failure: unknown) => (error.value = failure));
     void timeline.begin();
   };
-  useEffect(() => onEvent((event) => timeline.apply(event)), [timeline]);
+  /** What has come since, for those who hear the page. */
+  const said = useSignal('');
+  useEffect(
+    () =>
+      onEvent((event) => {
+        timeline.apply(event);
+        const message = event.message_accepted?.message;
+        if (message?.conversation_id !== id || message.from === me()) return;
+        const { type, text, filename } = message.payload;
+        said.value = `${message.sender.username}: ${type === 'file' ? filename : text.slice(0, saidAtOnce)}`;
+      }),
+    [timeline],
+  );
   useEffect(() => {
     if (isLive.value) load();
   }, [timeline, isLive.value]);
@@ -66,6 +81,9 @@ export function Conversation({ id }: { id: string }) {
       }}
     >
       <Header known={found} />
+      <p class="hidden-text" role="status">
+        {said}
+      </p>
       <MessageList known={found} timeline={timeline} />
     </section>
   );

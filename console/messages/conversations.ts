@@ -121,6 +121,14 @@ function furthest(read: ReadonlyMap<string, number>, user: string, seq: number):
   return (read.get(user) ?? 0) >= seq ? read : new Map(read).set(user, seq);
 }
 
+/** The id of the conversation with just this person, if it is in the list: a second one would only divide what they say. */
+export function privateWith(user: string): string | undefined {
+  return inOrder
+    .peek()
+    .map(({ conversation }) => conversation)
+    .find(({ type, members }) => type === 'private' && members.length === 2 && members.includes(user))?.conversation_id;
+}
+
 /** Takes a conversation out of the list: one has left it. */
 export function forget(id: string): void {
   const rest = new Map(known.peek());

@@ -14,6 +14,7 @@ export function Members({ conversation: id }: { conversation: string }) {
   const leaving = useAction();
   const adding = useAction();
   const name = useSignal('');
+  const isSure = useSignal(false);
   if (found === undefined) return null;
   const { conversation, read, last } = found;
   const leave = () =>
@@ -71,9 +72,26 @@ export function Members({ conversation: id }: { conversation: string }) {
           </form>
         )}
         <div>
-          <button type="button" class="button danger" disabled={leaving.isRunning.value} onClick={() => void leave()}>
-            Leave the conversation
-          </button>
+          {isSure.value ? (
+            <div class="notice warn" role="alert">
+              <span>You will get no more of it, and can’t come back by yourself.</span>
+              <button
+                type="button"
+                class="button danger"
+                disabled={leaving.isRunning.value}
+                onClick={() => void leave()}
+              >
+                Leave
+              </button>
+              <button type="button" class="button" onClick={() => (isSure.value = false)}>
+                Stay
+              </button>
+            </div>
+          ) : (
+            <button type="button" class="button danger" onClick={() => (isSure.value = true)}>
+              Leave the conversation
+            </button>
+          )}
           <Failure of={leaving} />
         </div>
       </div>

@@ -4,7 +4,7 @@ import path from 'node:path';
 import test from 'ava';
 import pg from 'pg';
 import type { Page } from 'puppeteer-core';
-import { accessibilityProblems, chromiumIsThere, openBrowser, patience } from '../../test/browser.ts';
+import { accessibilityProblems, chromiumIsThere, openBrowser, patience, setNetwork } from '../../test/browser.ts';
 import { fill, follow, logIn, press, shows, textOf } from '../../test/console.ts';
 import { eventually } from '../../test/eventually.ts';
 import { everyMessage, openConversation, openedMeshes, send, type Person } from '../../test/flows/meshes.ts';
@@ -39,6 +39,7 @@ async function fillConversation(id: string, sender: Person, recipient: Person, c
   const database = new pg.Client(mesh!.databaseUrl('message'));
   await database.connect();
   try {
+    await database.query('set search_path to message');
     await database.query(
       `insert into messages (message_id, conversation_id, seq, sender_id, sender_username, recipient_ids, channels, payload_type,
           payload_text, priority, status, fingerprint, created_at, updated_at, deliver_by, expires_at, history)
@@ -145,11 +146,11 @@ inBrowser('what is written while the hub is away survives a reload, and is sent 
     ({ length }) => length === 1,
   );
   await answers.detach();
-  await page.setOfflineMode(true);
+  await setNetwork(page, { upload: 0 });
   await write(page, 'Written without a connection');
   await fill(page, 'Message', 'Not even sent');
   await shows(page, 'Not sent yet');
-  await page.setOfflineMode(false);
+  await setNetwork(page);
   await page.reload();
   await hasTicks(page, 'Written without a connection', ['delivered', 'delivered']);
   await hasTicks(page, 'Sent, but was it heard?', ['delivered', 'delivered']);
@@ -185,8 +186,7 @@ inBrowser(
     await hasTicks(page, 'note.txt', ['delivered', 'delivered']);
 
     // Slow enough to be interrupted.
-    const network = { offline: false, latency: 20, download: -1, upload: 1_000_000 };
-    await page.emulateNetworkConditions(network);
+    await setNetwork(page, { upload: 1_000_000 });
     await attach('Files to send', large);
     await page.waitForSelector('.upload progress');
     await press(page, 'Pause holiday.bin');
@@ -194,7 +194,7 @@ inBrowser(
     t.deepEqual(await accessible(page), []);
     await page.reload();
     await shows(page, 'Choose the file again to go on');
-    await page.emulateNetworkConditions(null);
+    await setNetwork(page);
     await attach('Choose holiday.bin again', large);
     await hasTicks(page, 'holiday.bin', ['delivered', 'delivered']);
     t.deepEqual(complaints, []);

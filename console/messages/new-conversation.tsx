@@ -1,10 +1,9 @@
 import { useSignal } from '@preact/signals';
-import { isRefused } from '#client';
 import { Failure, Field, useAction } from '../shell/components.tsx';
 import { BackIcon } from '../shell/icons.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
 import { account, client } from '../shell/session.ts';
-import { add } from './conversations.ts';
+import { add, privateWith } from './conversations.ts';
 import { learn } from './people.ts';
 
 /** Somebody is named whom the hub does not know. */
@@ -29,6 +28,11 @@ export function NewConversation() {
           return users[0].user_id;
         }),
       );
+      const earlier = isGroup ? undefined : privateWith(found[0]!);
+      if (earlier !== undefined) {
+        goTo(urlOf('messages', earlier), { replace: true });
+        return;
+      }
       const conversation = await client.conversation.createConversation({
         type: isGroup ? 'group' : 'private',
         members: [account.value!.id, ...found],
@@ -65,9 +69,7 @@ export function NewConversation() {
           wrong={error.value instanceof UnknownPerson ? `There is nobody called ${error.value.message}.` : undefined}
         />
         {isGroup && <Field label="Name of the group" value={title} hint="It may be left empty." />}
-        {error.value !== undefined && !(error.value instanceof UnknownPerson) && (
-          <Failure of={action} fields={isRefused(error.value, 'INVALID_ARGUMENT') ? [] : []} />
-        )}
+        {!(error.value instanceof UnknownPerson) && <Failure of={action} />}
         <div>
           <button class="button main" disabled={action.isRunning.value || others.length === 0}>
             {isGroup ? 'Create the group' : 'Begin'}
