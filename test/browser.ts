@@ -79,14 +79,21 @@ export async function setNetwork(page: Page, { upload = -1 }: { upload?: number 
   await session.send('Network.emulateNetworkConditions', conditions);
 }
 
-/** What axe finds wrong with a page as it is now, a line each. */
+/** What axe finds wrong with a page as it is now, in light and in dark, a line each. */
 export async function accessibilityProblems(page: Page): Promise<string[]> {
-  // Its policy lets no text become a script of the page: the debugger's own way in is not the page's.
+  const found: string[] = [];
+  // The debugger's own way in is not the page's, whose policy lets no text become a script.
   await page.evaluate(axe.source);
-  const { violations } = (await page.evaluate('axe.run({ resultTypes: ["violations"] })')) as {
-    violations: { id: string; help: string; nodes: { html: string; failureSummary?: string }[] }[];
-  };
-  return violations.flatMap(({ id, help, nodes }) =>
-    nodes.map(({ html, failureSummary }) => `${id}: ${help}: ${html.slice(0, 200)} ${failureSummary ?? ''}`),
-  );
+  for (const value of ['light', 'dark']) {
+    await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }]);
+    const { violations } = (await page.evaluate('axe.run({ resultTypes: ["violations"] })')) as {
+      violations: { id: string; help: string; nodes: { html: string; failureSummary?: string }[] }[];
+    };
+    for (const { id, help, nodes } of violations) {
+      for (const { html, failureSummary = '' } of nodes) {
+        found.push(`${value} ${page.url()} ${id}: ${help}: ${html.slice(0, 200)} ${failureSummary}`);
+      }
+    }
+  }
+  return found;
 }

@@ -26,6 +26,8 @@ const computing = [
   'test/flows/large-file.test.ts',
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',
+  'console/messages/messages.test.ts',
+  'console/shell/session.test.ts',
   'test/flows/refusals.test.ts',
   'test/access.test.ts',
   'test/architecture.test.ts',

@@ -55,16 +55,6 @@ async function fillConversation(id: string, sender: Person, recipient: Person, c
   }
 }
 
-/** Whether a page is without problems, in light and in dark. */
-async function accessible(page: Page): Promise<string[]> {
-  const found: string[] = [];
-  for (const value of ['light', 'dark']) {
-    await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }]);
-    found.push(...(await accessibilityProblems(page)).map((line) => `${value} ${page.url()} ${line}`));
-  }
-  return found;
-}
-
 inBrowser(
   'two browsers: what one writes the other sees at once, the ticks follow, and who reads and writes is told',
   async (t) => {
@@ -95,10 +85,10 @@ inBrowser(
     await one.page.locator('.message .details').click();
     await shows(one.page, 'user2 over WhatsApp: Delivered');
     await shows(one.page, 'Accepted');
-    t.deepEqual(await accessible(one.page), []);
+    t.deepEqual(await accessibilityProblems(one.page), []);
     await one.page.goBack();
     await one.page.waitForSelector('.side', { hidden: true });
-    t.deepEqual(await accessible(two.page), []);
+    t.deepEqual(await accessibilityProblems(two.page), []);
     t.deepEqual([...one.complaints, ...two.complaints], []);
   },
 );
@@ -122,7 +112,7 @@ inBrowser('texts: markup, right to left, emoji, long words and 64 KiB are shown 
   );
   const [wide, seen] = (await page.evaluate('[document.documentElement.scrollWidth, innerWidth]')) as [number, number];
   t.true(wide <= seen, `${wide} of ${seen}`);
-  t.deepEqual(await accessible(page), []);
+  t.deepEqual(await accessibilityProblems(page), []);
   t.deepEqual(complaints, []);
 });
 
@@ -191,7 +181,7 @@ inBrowser(
     await page.waitForSelector('.upload progress');
     await press(page, 'Pause holiday.bin');
     await shows(page, 'Paused');
-    t.deepEqual(await accessible(page), []);
+    t.deepEqual(await accessibilityProblems(page), []);
     await page.reload();
     await shows(page, 'Choose the file again to go on');
     await setNetwork(page);
@@ -249,7 +239,7 @@ inBrowser(
     await send(writer, id, { payload: { type: 'text', text: 'Something new' } });
     await shows(page, 'To the newest');
     t.is(await place(), before);
-    t.deepEqual(await accessible(page), []);
+    t.deepEqual(await accessibilityProblems(page), []);
     await press(page, 'To the newest');
     await shows(page, 'Something new');
     const [wide, seen] = (await page.evaluate('[document.documentElement.scrollWidth, innerWidth]')) as [
@@ -274,7 +264,7 @@ inBrowser('the gateway restarts: the page says so, and goes on where it was', as
   await shows(page, 'No connection to the hub.');
   await write(page, 'Meanwhile');
   await shows(page, 'Not sent yet');
-  t.deepEqual(await accessible(page), []);
+  t.deepEqual(await accessibilityProblems(page), []);
   await mesh!.startGateway({ PORT: String(port) });
   await hasTicks(page, 'Meanwhile', ['delivered', 'delivered']);
   await send(writer, id, { payload: { type: 'text', text: 'Afterwards' } });

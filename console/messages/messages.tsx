@@ -21,7 +21,7 @@ export function Messages({ path: [id, beside] }: { path: readonly string[] }) {
     <div class={columns.join(' ')}>
       <section class="list" aria-label="Conversations">
         <header class="row apart">
-          <h1>Messages</h1>
+          <h2 class="part-title">Messages</h2>
           <a class="button icon" href={urlOf('messages', 'new')} aria-label="New conversation">
             <AddIcon />
           </a>

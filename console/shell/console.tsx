@@ -9,7 +9,7 @@ import { goTo, path, urlOf } from './router.ts';
 import { account, isReachable, logOut, standing } from './session.ts';
 
 /** Views that are there for whoever is not logged in only. */
-const doors = new Set(['login', 'register', 'forgotten', 'reset']);
+const doors = new Set(['login', 'register', 'forgotten']);
 
 /** The whole console: the door, or the frame with one of its parts. */
 export function Console({ parts }: { parts: readonly Part[] }) {
@@ -22,7 +22,8 @@ export function Console({ parts }: { parts: readonly Part[] }) {
       </Empty>
     );
   }
-  if (standing.value === 'out') return <Door />;
+  // The link of a mail works whoever is logged in here.
+  if (standing.value === 'out' || path.value[0] === 'reset') return <Door />;
   return (
     <>
       <Frame parts={parts} />
@@ -67,7 +68,10 @@ function Frame({ parts }: { parts: readonly Part[] }) {
       </div>
       <main id="part" tabIndex={-1}>
         {part !== undefined ? (
-          <part.View path={rest} />
+          <>
+            <h1 class="hidden-text">{part.title}</h1>
+            <part.View path={rest} />
+          </>
         ) : (
           !isElsewhere && (
             <Empty title="There is nothing here">

@@ -6,6 +6,7 @@ import type { ComponentType } from 'preact';
  * 1. `console/<part>/part.ts` exports a `Part`, and `console/main.tsx` has it in its list, which is the order of the navigation.
  * 2. Its view gets the segments of the path behind its own. It leads elsewhere by links to `urlOf(…)` or by `goTo(…)` (router.ts), so that
  *    each of its views has a URL that survives a reload.
+ *    The frame has the heading of the first level, which nobody sees: those of a part begin with `h2` (`part-title`).
  * 3. Its styles are in a file of its own, which `console/main.css` imports, and are made of the properties in tokens.css. What several parts
  *    show alike is in components.tsx and components.css.
  * 4. It calls the hub by `client` (session.ts), for the user `account`. It hears of what happens by `onEvent` (live.ts), shows failures with

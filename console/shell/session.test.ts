@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import test from 'ava';
-import { chromiumIsThere, openBrowser, openPage } from '../../test/browser.ts';
+import { accessibilityProblems, chromiumIsThere, openBrowser, openPage } from '../../test/browser.ts';
 import { fill, follow, logIn, press, shows, textOf } from '../../test/console.ts';
 import { eventually } from '../../test/eventually.ts';
 import { openConversation, openedMeshes, send, type Person } from '../../test/flows/meshes.ts';
@@ -24,7 +24,7 @@ inBrowser('tabs share a session: a new one needs no login, and renewing in all o
   await two.page.goto(`${mesh!.url}/console/messages/${id}`);
   await shows(two.page, 'Write the first one.');
   const refreshed = () => mesh!.gateway.lines.filter((line) => line.includes('/api/v1/auth/refresh')).length;
-  await eventually('tokens were renewed several times', refreshed, (count) => count >= 3, 40_000);
+  t.true((await eventually('tokens were renewed', refreshed, (count) => count >= 3, 40_000)) >= 3);
   await send(user2, id, { payload: { type: 'text', text: 'Still there?' } });
   await Promise.all([one, two].map(({ page }) => shows(page, 'Still there?')));
   await press(two.page, 'Log out');
@@ -51,6 +51,7 @@ inBrowser('a session that ends: the login comes over the page, and what was type
   });
   t.is(ended.status, 200);
   await shows(page, 'Your login has ended');
+  t.deepEqual(await accessibilityProblems(page), []);
   await fill(page, 'Password', 'password123');
   await press(page, 'Log in');
   await page.waitForSelector('dialog', { hidden: true });
@@ -70,6 +71,7 @@ inBrowser('register, wrong password, forgotten password: each says what is wrong
   await fill(page, 'Password', 'too-simple');
   await press(page, 'Create the account');
   await page.waitForSelector('[aria-invalid=true][type=password]');
+  t.deepEqual(await accessibilityProblems(page), []);
   await fill(page, 'Password', 'Engine-1843');
   await press(page, 'Create the account');
   await shows(page, 'No conversations yet');
@@ -78,10 +80,12 @@ inBrowser('register, wrong password, forgotten password: each says what is wrong
   await fill(page, 'Password', 'Engine-1844');
   await press(page, 'Log in');
   await shows(page, 'The name or the password is wrong.');
+  t.deepEqual(await accessibilityProblems(page), []);
   await follow(page, 'Forgotten the password?');
   await fill(page, 'Email', 'ada@example.com');
   await press(page, 'Send the link');
   await shows(page, 'a mail with a link is on its way');
+  t.deepEqual(await accessibilityProblems(page), []);
   const link = await eventually(
     'the mail',
     () => linkIn(mesh!.mailDir),
@@ -89,6 +93,7 @@ inBrowser('register, wrong password, forgotten password: each says what is wrong
   );
   await page.goto(`${mesh!.url}/console/reset?token=${link!}`);
   await fill(page, 'New password', 'Engine-1845');
+  t.deepEqual(await accessibilityProblems(page), []);
   await press(page, 'Change the password');
   await shows(page, 'The password is changed.');
   t.false(page.url().includes('token'));
