@@ -5,7 +5,7 @@ import { wordsFor } from '../shell/errors.ts';
 import { BackIcon, CloseIcon, DownIcon, FileIcon, PersonIcon } from '../shell/icons.tsx';
 import { epoch, isLive, onEvent } from '../shell/live.ts';
 import { urlOf } from '../shell/router.ts';
-import { client, me } from '../shell/session.ts';
+import { client, isReachable, me } from '../shell/session.ts';
 import { chosenChannels, Composer } from './composer.tsx';
 import { known, loadOne, noteRead, titleOf, type Known } from './conversations.ts';
 import { sizeOf } from './files.ts';
@@ -48,6 +48,9 @@ export function Conversation({ id }: { id: string }) {
     if (isLive.value) load();
   }, [timeline, isLive.value]);
   useEffect(() => {
+    if (isReachable.value && (error.peek() !== undefined || timeline.error.peek() !== undefined)) load();
+  }, [isReachable.value]);
+  useEffect(() => {
     if (epoch.value > 0) void timeline.reset();
   }, [epoch.value]);
   useEffect(() => {
@@ -65,8 +68,10 @@ export function Conversation({ id }: { id: string }) {
     return () => clearTimeout(timer);
   }, [timeline]);
 
-  if (error.value !== undefined) return <Failed what="the conversation" error={error.value} again={load} />;
-  if (found === undefined) return <Loading what="the conversation" />;
+  if (found === undefined) {
+    if (error.value === undefined) return <Loading what="the conversation" />;
+    return <Failed what="the conversation" error={error.value} again={load} />;
+  }
   return (
     <section
       class="conversation"

@@ -24,9 +24,9 @@ async function ticksOf(page: Page, text: string): Promise<string[]> {
   )) as string[];
 }
 
-async function hasTicks(page: Page, text: string, wanted: readonly string[]): Promise<void> {
+async function hasTicks(page: Page, text: string, wanted: readonly string[], limit = patience): Promise<void> {
   const isIt = (found: string[]) => found.join() === wanted.join();
-  await eventually(`the ticks of ${text}`, () => ticksOf(page, text), isIt, patience);
+  await eventually(`the ticks of ${text}`, () => ticksOf(page, text), isIt, limit);
 }
 
 async function write(page: Page, text: string): Promise<void> {
@@ -166,7 +166,7 @@ inBrowser(
     const small = path.join(folder, 'note.txt');
     await writeFile(small, 'bytes of a note');
     const large = path.join(folder, 'holiday.bin');
-    await writeFile(large, Buffer.alloc(60_000_000, 7));
+    await writeFile(large, Buffer.alloc(40_000_000, 7));
     const { page, complaints } = await logIn(context, mesh!.url, writer.username, { view: `/messages/${id}` });
     const attach = async (label: string, file: string) => {
       const input = (await page.waitForSelector(`input[type=file][aria-label="${label}"]`))!;
@@ -186,7 +186,7 @@ inBrowser(
     await shows(page, 'Choose the file again to go on');
     await setNetwork(page);
     await attach('Choose holiday.bin again', large);
-    await hasTicks(page, 'holiday.bin', ['delivered', 'delivered']);
+    await hasTicks(page, 'holiday.bin', ['delivered', 'delivered'], 60_000);
     t.deepEqual(complaints, []);
 
     const other = await browser.openContext();
