@@ -52,7 +52,11 @@ export function openHandlers(options: HandlerOptions): Handlers<EventsServiceSer
     },
 
     async listEvents({ limit = defaultLimit, wait, ...request }, { caller, signal }: UserCall) {
-      const wanted = wantedOf({ ...request, ephemeral: false, lastEventId: '' }, caller.userId, undefined);
+      const wanted = wantedOf(
+        { ...request, ephemeral: false, presenceConversationIds: [], lastEventId: '' },
+        caller.userId,
+        undefined,
+      );
       const waitMs = wait === undefined ? 0 : Number(wait.seconds) * 1_000 + wait.nanos / 1_000_000;
       return streams.list(wanted, { limit, waitMs }, signal);
     },
@@ -67,12 +71,14 @@ export function openHandlers(options: HandlerOptions): Handlers<EventsServiceSer
 
 /** @throws HubError INVALID_ARGUMENT `CURSOR_INVALID` */
 function wantedOf(request: StreamEventsRequest, userId: string, expiresAt: number | undefined): Wanted {
-  const { cursor, lastEventId, conversationIds, types, ephemeral } = request;
+  const { cursor, lastEventId, conversationIds, presenceConversationIds, types, ephemeral } = request;
   const behind = lastEventId === '' ? cursor : lastEventId;
   return {
     userId,
     cursor: behind === '' ? undefined : readCursor(behind),
-    conversationIds,
+    // A UUID may be written in upper case; ours are not.
+    conversationIds: conversationIds.map((id) => id.toLowerCase()),
+    presenceIds: presenceConversationIds.map((id) => id.toLowerCase()),
     types: fieldsOf(types),
     ephemeral,
     expiresAt,

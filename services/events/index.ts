@@ -11,6 +11,7 @@ import { allowedHosts, laptopHosts, openEndpoints } from '#lib/public-endpoint.t
 import { serviceAddress } from '#lib/rpc/client.ts';
 import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
+import { openPresence } from './ephemeral/presence.ts';
 import { openTyping } from './ephemeral/typing.ts';
 import { openHandlers } from './handlers.ts';
 import { openLogStore } from './log/log-store.ts';
@@ -63,8 +64,9 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
 
     await writing.makePartitions();
     own(keepPartitions({ store: writing, log, retention: config.EVENT_RETENTION }));
-    const tail = own(await startTail({ store, log }));
     const processes = own(openProcesses(appending));
+    const presence = own(openPresence({ processes, store }));
+    const tail = own(await startTail({ store, log, membersChanged: presence.membersChanged }));
     const typing = openTyping({ processes, tail });
     const heardGrown = (head?: number) => {
       tail.grown(head);
@@ -93,14 +95,20 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       keepAlive: true,
     };
     const onNotification = (payload?: string) => {
-      if (payload === undefined) heardGrown();
-      else hear(payload, { grown: heardGrown, typing: typing.heard, webhook: webhooks.heard });
+      if (payload === undefined) {
+        heardGrown();
+        presence.missed();
+      } else {
+        const { heard } = presence;
+        hear(payload, { grown: heardGrown, typing: typing.heard, presence: heard, webhook: webhooks.heard });
+      }
     };
     own(await listen(listening, eventsNotification, onNotification, log));
     await startSequencing({ bus, store: writing, conversations, grown });
     const streams = openStreams({
       store,
       tail,
+      presence,
       maxStreams: config.EVENT_STREAMS,
       heartbeatMs: config.EVENT_HEARTBEAT,
       ageMs: config.EVENT_STREAM_AGE,

@@ -236,6 +236,33 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     t.is((await davi.rest.refused(404, 'POST', nowhere, { json: {} })).error_code, 'CONVERSATION_NOT_FOUND');
   });
 
+  test(`${bus}: who is present in a conversation is told to its members who ask for it`, async (t) => {
+    const [ana, bia, caio, davi] = mesh.people as [Person, Person, Person, Person];
+    const conversation = await openConversation([ana, bia, caio]);
+    const asked = { presence_conversation_ids: [conversation] };
+    const [own, stranger] = [await listen(t, ana, asked), await listen(t, davi, asked)];
+    await own.until('presence', (told) => told.presence !== undefined);
+    const other = await listen(t, bia, { ephemeral: true });
+    const isThere = (told: Told) => told.presence?.user_ids.includes(bia.userId) === true;
+    const { cursor } = await own.until('bia is present', isThere);
+    t.is(cursor, '');
+    const message = await send(ana, conversation);
+    for (const each of [own, other]) {
+      await each.until('the message', (told) => told.message_accepted?.message?.message_id === message);
+    }
+    const presences = own.all.flatMap(({ presence }) => presence ?? []);
+    t.true(
+      presences.every(({ conversation_id: id, user_ids: ids }) => id === conversation && !ids.includes(ana.userId)),
+    );
+    t.false([...other.all, ...stranger.all].some(({ presence }) => presence !== undefined));
+
+    const tooMany = Array.from({ length: 21 }, () => conversation).join('&presence_conversation_ids=');
+    for (const wrong of ['x', tooMany]) {
+      const path = `/v1/events?presence_conversation_ids=${wrong}`;
+      t.deepEqual(Object.keys((await ana.rest.refused(400, 'GET', path)).field_errors!), ['presence_conversation_ids']);
+    }
+  });
+
   test(`${bus}: how far people have read moves on, never back, and is counted in lists`, async (t) => {
     const [ana, bia, caio] = mesh.people as [Person, Person, Person];
     const conversation = await openConversation([ana, bia, caio]);

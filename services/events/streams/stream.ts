@@ -3,6 +3,7 @@ import { hubDate, hubTime } from '#lib/clock.ts';
 import { HubError } from '#lib/errors.ts';
 import { gauge } from '#lib/metrics.ts';
 import { EncodedMessage } from '#lib/rpc/writing.ts';
+import type { Presence } from '../ephemeral/presence.ts';
 import type { Entry, Head, LogStore } from '../log/log-store.ts';
 import { cursorText, whyReset, type Cursor, type ResetReason as Reason } from './cursor.ts';
 import type { Tail } from './tail.ts';
@@ -17,6 +18,8 @@ export interface Wanted {
   /** The numbers of the fields of the events' types; all if empty. */
   types: readonly number[];
   ephemeral: boolean;
+  /** In which conversations who is present is told. */
+  presenceIds: readonly string[];
   /** When the caller's token expires, by the hub's time, in milliseconds; undefined if it doesn't. */
   expiresAt: number | undefined;
 }
@@ -51,6 +54,7 @@ export interface Page {
 export interface StreamsOptions {
   store: Pick<LogStore, 'head' | 'page'>;
   tail: Tail;
+  presence: Pick<Presence, 'enter' | 'watch'>;
   /** Streams that this process may have, in all. */
   maxStreams: number;
   /** The period of heartbeats (± 20 %, at random) and the age at which a stream ends (± 10 %), in milliseconds. */
@@ -76,7 +80,8 @@ const reasons: Record<Reason, ResetReason> = {
 };
 
 /** Streams of events: each reads the log from its cursor to the end, and is pushed what comes then. */
-export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: StreamsOptions): Streams {
+export function openStreams(options: StreamsOptions): Streams {
+  const { store, tail, presence, maxStreams, heartbeatMs, ageMs } = options;
   const counts = new Map<string, number>();
   let total = 0;
   const all = new Set<Stream>();
@@ -134,8 +139,10 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
       const { epoch } = head;
       const { position, reset } = beginning(wanted, head);
       const endsAt = Math.min(hubTime() + around(ageMs, 0.1), wanted.expiresAt ?? Infinity);
-      const stream = new Stream({ wanted, store, tail, epoch, position, signal });
+      const stream = new Stream({ wanted, store, tail, presence, epoch, position, signal });
       all.add(stream);
+      const leave = presence.enter(wanted.userId);
+      let backInMs = 0;
       try {
         const period = { seconds: BigInt(Math.floor(heartbeatMs / 1_000)), nanos: (heartbeatMs % 1_000) * 1_000_000 };
         yield aboutStream(stream.cursor, { $case: 'hello', value: { heartbeat: period } });
@@ -144,6 +151,7 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
           const untilEnd = isStopping ? 0 : endsAt - hubTime();
           if (untilEnd <= 0) {
             const afterMs = Math.floor(Math.random() * reconnectWithinMs);
+            backInMs = afterMs;
             yield aboutStream(stream.cursor, { $case: 'reconnect', value: { afterMs } });
             return;
           }
@@ -155,6 +163,7 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
       } finally {
         stream.stop();
         all.delete(stream);
+        leave(backInMs);
       }
     },
 
@@ -182,9 +191,10 @@ export function openStreams({ store, tail, maxStreams, heartbeatMs, ageMs }: Str
           return { events, cursor: cursorText({ epoch, position: after }), more };
         }
         const stream = new Stream({
-          wanted: { ...wanted, ephemeral: false },
+          wanted: { ...wanted, ephemeral: false, presenceIds: [] },
           store,
           tail,
+          presence,
           epoch,
           position: after,
           signal,
@@ -235,7 +245,7 @@ function decoded({ id, body }: Entry, epoch: number): StreamEventsResponse {
   return { ...StreamEventsResponse.decode(body), cursor: cursorText({ epoch, position: id }) };
 }
 
-interface StreamOptions extends Pick<StreamsOptions, 'store' | 'tail'> {
+interface StreamOptions extends Pick<StreamsOptions, 'store' | 'tail' | 'presence'> {
   wanted: Wanted;
   epoch: number;
   position: number;
@@ -256,6 +266,7 @@ class Stream {
   /** The id of the last event that was handed out, or was passed over. */
   #position: number;
   #following: Disposable | undefined;
+  #watching: Disposable | undefined;
   #waiting: Entry[] = [];
   #waitingBytes = 0;
   /** By what each is about: a newer one replaces an older one that nobody has taken. */
@@ -308,6 +319,8 @@ class Stream {
   stop(): void {
     this.#following?.[Symbol.dispose]();
     this.#following = undefined;
+    this.#watching?.[Symbol.dispose]();
+    this.#watching = undefined;
   }
 
   /** A page of the log; undefined if it has nothing for this stream, or once that follows the tail. */
@@ -333,16 +346,25 @@ class Stream {
   }
 
   #follow(): void {
-    const { wanted, tail } = this.#options;
+    const { wanted, tail, presence } = this.#options;
     this.#following = tail.follow({
       userId: wanted.userId,
       push: (entry) => this.#push(entry),
       pushEphemeral: (conversationId, about, message) => {
-        if (!wanted.ephemeral || !this.#isOf(conversationId)) return;
-        this.#ephemeral.set(about, message);
-        this.#wake();
+        if (wanted.ephemeral && this.#isOf(conversationId)) this.#pushEphemeral(about, message);
       },
     });
+    if (wanted.presenceIds.length === 0) return;
+    this.#watching = presence.watch({
+      userId: wanted.userId,
+      conversationIds: wanted.presenceIds,
+      tell: (conversationId, message) => this.#pushEphemeral(`presence ${conversationId}`, message),
+    });
+  }
+
+  #pushEphemeral(about: string, message: StreamEventsResponse): void {
+    this.#ephemeral.set(about, message);
+    this.#wake();
   }
 
   #isOf(conversationId: string | null): boolean {

@@ -8,6 +8,7 @@ import { openLog } from '#lib/log.ts';
 import { eventually } from '../../../test/eventually.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
+import { openPresence } from '../ephemeral/presence.ts';
 import { openLogStore, type NewEntry } from '../log/log-store.ts';
 import { database } from '../store.ts';
 import { createdEntry } from '../wire.ts';
@@ -63,7 +64,9 @@ async function* listening(streams: Streams, wanted: Wanted, signal: AbortSignal)
 /** Streams of a process of its own, with the time that its tail has. */
 async function openProcess(options: { heartbeatMs?: number; ageMs?: number; maxStreams?: number } = {}) {
   const tail = await startTail({ store, log });
-  const streams = openStreams({ store, tail, maxStreams: 100, heartbeatMs: 60_000, ageMs: 600_000, ...options });
+  const presence = openPresence({ processes: { presence: async () => {} }, store });
+  const usual = { maxStreams: 100, heartbeatMs: 60_000, ageMs: 600_000 };
+  const streams = openStreams({ store, tail, presence, ...usual, ...options });
   return { tail, streams };
 }
 
@@ -73,6 +76,7 @@ const everything = (userId: string, cursor?: Cursor): Wanted => ({
   conversationIds: [],
   types: [],
   ephemeral: false,
+  presenceIds: [],
   expiresAt: undefined,
 });
 

@@ -106,9 +106,12 @@ const pollEveryMs = 5_000;
 export async function startTail({
   store,
   log,
+  membersChanged = () => {},
 }: {
   store: Pick<LogStore, 'head' | 'after' | 'membershipsOf'>;
   log: Logger;
+  /** Called when somebody has joined or left a conversation. */
+  membersChanged?: (conversationId: string) => void;
 }): Promise<Tail> {
   let position = (await store.head()).lastId;
   let known = position;
@@ -146,6 +149,7 @@ export async function startTail({
         for (const follower of audience.followers) follower.push(entry);
       }
       for (const who of leaves) change(who, { id, conversationId, joins: false });
+      if (joins.length > 0 || leaves.length > 0) membersChanged(conversationId);
     }
     position = id;
   }

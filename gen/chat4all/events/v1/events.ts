@@ -119,6 +119,11 @@ export interface StreamEventsRequest {
   ephemeral: boolean;
   /** Over HTTP the header Last-Event-ID, which a browser sends when it opens the stream anew: it counts before `cursor`. */
   lastEventId: string;
+  /**
+   * In which conversations to tell who is present, now and when that changes: of 20 at most. Only of those that the caller is a member of, and
+   * that have 50 members at most.
+   */
+  presenceConversationIds: string[];
 }
 
 /** The same, with a ticket. */
@@ -135,6 +140,11 @@ export interface StreamEventsByTicketRequest {
   ephemeral: boolean;
   /** Over HTTP the header Last-Event-ID: it counts before `cursor`. */
   lastEventId: string;
+  /**
+   * In which conversations to tell who is present, now and when that changes: of 20 at most. Only of those that the caller is a member of, and
+   * that have 50 members at most.
+   */
+  presenceConversationIds: string[];
 }
 
 /** Something that has happened, or something about the stream itself. */
@@ -188,6 +198,9 @@ export interface StreamEventsResponse {
     | //
     /** Somebody is writing. Ephemeral. */
     { $case: "typing"; value: Typing }
+    | //
+    /** Who is present in a conversation. Ephemeral. */
+    { $case: "presence"; value: Presence }
     | undefined;
 }
 
@@ -305,6 +318,21 @@ export interface Typing {
   forMs: number;
 }
 
+/**
+ * Who is present in a conversation: who has a stream of events open. It is told soon after the stream has begun, and after each change, always with
+ * all who are present.
+ *
+ * A change is told when it has lasted for 2 s, together with others of the same conversation. Who loses the connection has 3 s more to come back.
+ * Where much waits to be sent, it is left out, and told as it is once that has been sent. To conversations that have grown beyond 50 members it says
+ * once that nobody is present, and nothing more.
+ */
+export interface Presence {
+  /** UUID of the conversation. */
+  conversationId: string;
+  /** User ids of the members who are present, without the caller's. */
+  userIds: string[];
+}
+
 /** Whose ticket: the caller's. */
 export interface CreateTicketRequest {
 }
@@ -356,7 +384,7 @@ export interface SendTypingResponse {
 }
 
 function createBaseStreamEventsRequest(): StreamEventsRequest {
-  return { cursor: "", conversationIds: [], types: [], ephemeral: false, lastEventId: "" };
+  return { cursor: "", conversationIds: [], types: [], ephemeral: false, lastEventId: "", presenceConversationIds: [] };
 }
 
 export const StreamEventsRequest: MessageFns<StreamEventsRequest> = {
@@ -375,6 +403,9 @@ export const StreamEventsRequest: MessageFns<StreamEventsRequest> = {
     }
     if (message.lastEventId !== "") {
       writer.uint32(42).string(message.lastEventId);
+    }
+    for (const v of message.presenceConversationIds) {
+      writer.uint32(50).string(v!);
     }
     return writer;
   },
@@ -442,6 +473,14 @@ export const StreamEventsRequest: MessageFns<StreamEventsRequest> = {
             message.lastEventId = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.presenceConversationIds.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -464,12 +503,21 @@ export const StreamEventsRequest: MessageFns<StreamEventsRequest> = {
     message.types = object.types?.map((e) => e) || [];
     message.ephemeral = object.ephemeral ?? false;
     message.lastEventId = object.lastEventId ?? "";
+    message.presenceConversationIds = object.presenceConversationIds?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseStreamEventsByTicketRequest(): StreamEventsByTicketRequest {
-  return { ticket: "", cursor: "", conversationIds: [], types: [], ephemeral: false, lastEventId: "" };
+  return {
+    ticket: "",
+    cursor: "",
+    conversationIds: [],
+    types: [],
+    ephemeral: false,
+    lastEventId: "",
+    presenceConversationIds: [],
+  };
 }
 
 export const StreamEventsByTicketRequest: MessageFns<StreamEventsByTicketRequest> = {
@@ -491,6 +539,9 @@ export const StreamEventsByTicketRequest: MessageFns<StreamEventsByTicketRequest
     }
     if (message.lastEventId !== "") {
       writer.uint32(50).string(message.lastEventId);
+    }
+    for (const v of message.presenceConversationIds) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -566,6 +617,14 @@ export const StreamEventsByTicketRequest: MessageFns<StreamEventsByTicketRequest
             message.lastEventId = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.presenceConversationIds.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -589,6 +648,7 @@ export const StreamEventsByTicketRequest: MessageFns<StreamEventsByTicketRequest
     message.types = object.types?.map((e) => e) || [];
     message.ephemeral = object.ephemeral ?? false;
     message.lastEventId = object.lastEventId ?? "";
+    message.presenceConversationIds = object.presenceConversationIds?.map((e) => e) || [];
     return message;
   },
 };
@@ -647,6 +707,9 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
         break;
       case "typing":
         Typing.encode(message.event.value, writer.uint32(242).fork()).join();
+        break;
+      case "presence":
+        Presence.encode(message.event.value, writer.uint32(250).fork()).join();
         break;
     }
     return writer;
@@ -796,6 +859,14 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
             message.event = { $case: "typing", value: Typing.decode(reader, reader.uint32()) };
             continue;
           }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.event = { $case: "presence", value: Presence.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -892,6 +963,12 @@ export const StreamEventsResponse: MessageFns<StreamEventsResponse> = {
       case "typing": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "typing", value: Typing.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "presence": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "presence", value: Presence.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1842,6 +1919,73 @@ export const Typing: MessageFns<Typing> = {
     message.conversationId = object.conversationId ?? "";
     message.userId = object.userId ?? "";
     message.forMs = object.forMs ?? 0;
+    return message;
+  },
+};
+
+function createBasePresence(): Presence {
+  return { conversationId: "", userIds: [] };
+}
+
+export const Presence: MessageFns<Presence> = {
+  encode(message: Presence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.conversationId !== "") {
+      writer.uint32(10).string(message.conversationId);
+    }
+    for (const v of message.userIds) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Presence {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePresence();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.userIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Presence>): Presence {
+    return Presence.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Presence>): Presence {
+    const message = createBasePresence();
+    message.conversationId = object.conversationId ?? "";
+    message.userIds = object.userIds?.map((e) => e) || [];
     return message;
   },
 };

@@ -58,6 +58,11 @@ export type StreamEventsRequest = {
   ephemeral?: boolean;
   /** Over HTTP the header Last-Event-ID, which a browser sends when it opens the stream anew: it counts before `cursor`. */
   last_event_id?: string;
+  /**
+   * In which conversations to tell who is present, now and when that changes: of 20 at most. Only of those that the caller is a member of, and
+   * that have 50 members at most.
+   */
+  presence_conversation_ids?: string[];
 };
 
 /** The same, with a ticket. */
@@ -74,6 +79,11 @@ export type StreamEventsByTicketRequest = {
   ephemeral?: boolean;
   /** Over HTTP the header Last-Event-ID: it counts before `cursor`. */
   last_event_id?: string;
+  /**
+   * In which conversations to tell who is present, now and when that changes: of 20 at most. Only of those that the caller is a member of, and
+   * that have 50 members at most.
+   */
+  presence_conversation_ids?: string[];
 };
 
 /** Something that has happened, or something about the stream itself. */
@@ -111,6 +121,8 @@ export type StreamEventsResponse = {
   webhook_paused: WebhookPaused;
   /** Somebody is writing. Ephemeral. */
   typing: Typing;
+  /** Who is present in a conversation. Ephemeral. */
+  presence: Presence;
 }>;
 
 /** The stream has begun. Its cursor is where it goes on from. */
@@ -224,6 +236,21 @@ export type Typing = {
   user_id: string;
   /** For how many milliseconds to show it, if nothing else comes before. */
   for_ms: number;
+};
+
+/**
+ * Who is present in a conversation: who has a stream of events open. It is told soon after the stream has begun, and after each change, always with
+ * all who are present.
+ *
+ * A change is told when it has lasted for 2 s, together with others of the same conversation. Who loses the connection has 3 s more to come back.
+ * Where much waits to be sent, it is left out, and told as it is once that has been sent. To conversations that have grown beyond 50 members it says
+ * once that nobody is present, and nothing more.
+ */
+export type Presence = {
+  /** UUID of the conversation. */
+  conversation_id: string;
+  /** User ids of the members who are present, without the caller's. */
+  user_ids: string[];
 };
 
 /** Whose ticket: the caller's. */
