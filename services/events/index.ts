@@ -14,7 +14,7 @@ import { serviceSettings, startService } from '#lib/start.ts';
 import { openPresence } from './ephemeral/presence.ts';
 import { openTyping } from './ephemeral/typing.ts';
 import { openHandlers } from './handlers.ts';
-import { openLogStore } from './log/log-store.ts';
+import { openLogStore, type Appended } from './log/log-store.ts';
 import { keepPartitions } from './log/retention.ts';
 import { startSequencing } from './log/sequencing.ts';
 import { eventsNotification, hear, openProcesses } from './processes.ts';
@@ -72,9 +72,10 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
       tail.grown(head);
       webhooks.grown();
     };
-    const grown = (head: number) => {
-      heardGrown(head);
-      processes.grown(head);
+    const grown = (appended: Appended) => {
+      tail.appended(appended);
+      webhooks.grown();
+      processes.grown(appended.head);
     };
     const webhooks = own(
       openWebhooks({

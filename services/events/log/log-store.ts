@@ -36,6 +36,14 @@ export interface Head {
   epoch: number;
 }
 
+/** What has become of events that were to be appended. */
+export interface Appended {
+  /** The id of the last event of the log. */
+  head: number;
+  /** Those that were not in the log before, the last of them at its end. */
+  entries: Entry[];
+}
+
 /** Which part of the log somebody wants to read. */
 export interface PageRequest {
   userId: string;
@@ -70,13 +78,13 @@ const maxPageBytes = 1024 * 1024;
  */
 export function openLogStore(database: Database) {
   /** Appends entries that don't depend on each other's memberships. */
-  async function appendTogether(transaction: SqlTransaction, entries: readonly NewEntry[]): Promise<void> {
+  async function appendTogether(transaction: SqlTransaction, entries: readonly NewEntry[]): Promise<Appended> {
     const rows = entries.map((entry, place) => ({ ...entry, place, body: Buffer.from(entry.body) }));
     const memberships = entries.flatMap(({ eventId, joins = [], leaves = [] }) => [
       ...joins.map((userId) => ({ eventId, userId, joins: true })),
       ...leaves.map((userId) => ({ eventId, userId, joins: false })),
     ]);
-    await transaction.sql(
+    const placed = await transaction.sql<{ place: number | null; last_id: bigint }>(
       `with given as (
         select * from unnest($1::int[], $2::uuid[], $3::uuid[], $4::uuid[], $5::smallint[], $6::bytea[])
           as g (place, event_id, conversation_id, user_id, type, body)
@@ -90,6 +98,8 @@ export function openLogStore(database: Database) {
         insert into log (id, day, event_id, conversation_id, user_id, type, body)
           select last_id + number, day, event_id, conversation_id, user_id, type, body from fresh order by number
           returning id, event_id, conversation_id
+      ), head as (
+        update heads set last_id = last_id + (select count(*) from placed) where name = 'log' returning last_id
       ), changes as (
         select p.id, p.conversation_id, m.user_id, m.joins from placed p
           join unnest($7::uuid[], $8::uuid[], $9::boolean[]) as m (event_id, user_id, joins) using (event_id)
@@ -102,22 +112,31 @@ export function openLogStore(database: Database) {
         update members m set to_id = c.id from changes c
           where not c.joins and m.user_id = c.user_id and m.conversation_id = c.conversation_id and m.to_id is null
       )
-      update heads set last_id = last_id + (select count(*) from placed) where name = 'log'`,
+      select f.place, head.last_id from head left join fresh f on true order by f.number`,
       [
         ...columns(rows, ['place', 'eventId', 'conversationId', 'userId', 'type', 'body']),
         ...columns(memberships, ['eventId', 'userId', 'joins']),
       ],
     );
+    const fresh = placed.filter(({ place }) => place !== null);
+    const head = Number(placed[0]!.last_id);
+    const first = head - fresh.length + 1;
+    return {
+      head,
+      entries: fresh.map(({ place }, index) => {
+        const { type, conversationId, userId, body } = rows[place!]!;
+        return { id: first + index, type, conversationId, userId, body };
+      }),
+    };
   }
 
   return {
-    /** Appends events in their order. @returns the head of the log then */
-    async append(entries: readonly NewEntry[]): Promise<number> {
+    /** Appends events, at least one, in their order. */
+    async append(entries: readonly NewEntry[]): Promise<Appended> {
       return database.transaction(async (transaction) => {
         void transaction.sql(`update heads set day = greatest(day, ${today}) where name = 'log'`);
-        for (const some of apart(entries)) await appendTogether(transaction, some);
-        const [head] = await transaction.sql<{ last_id: bigint }>(`select last_id from heads where name = 'log'`);
-        return Number(head!.last_id);
+        const appended = await Promise.all(apart(entries).map((some) => appendTogether(transaction, some)));
+        return { head: appended.at(-1)!.head, entries: appended.flatMap((each) => each.entries) };
       });
     },
 

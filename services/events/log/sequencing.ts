@@ -6,14 +6,14 @@ import { hubTime } from '#lib/clock.ts';
 import { counter } from '#lib/metrics.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import { createdEntry, entryOf } from '../wire.ts';
-import type { LogStore, NewEntry } from './log-store.ts';
+import type { Appended, LogStore, NewEntry } from './log-store.ts';
 
 export interface SequencingOptions {
   bus: Bus;
   store: Pick<LogStore, 'append' | 'knownConversations' | 'adopt'>;
   conversations: Pick<Connection<typeof ConversationServiceService>, 'getConversations'>;
-  /** Called when the log has grown, with the id of its last event. */
-  grown: (head: number) => void;
+  /** Called when the log has grown. */
+  grown: (appended: Appended) => void;
 }
 
 /** The shortest time between two rounds: what comes meanwhile is appended by one transaction. */
@@ -65,10 +65,10 @@ export async function startSequencing({ bus, store, conversations, grown }: Sequ
     const entries = events.map(entryOf);
     const unknown = await missing(entries);
     const first = await introduce(unknown);
-    const head = await store.append([...first, ...entries]);
+    const done = await store.append([...first, ...entries]);
     for (const id of unknown) known.set(id, true);
     appended.inc(entries.length);
-    grown(head);
+    grown(done);
   }
 
   return bus.consume({

@@ -228,12 +228,12 @@ test.serial('who takes nothing costs a MiB at most, and is told all of it later'
   await iterator.next();
   const first = message(conversation);
   const hearing = iterator.next();
-  tail.grown(await store.append([first]));
+  tail.appended(await store.append([first]));
   t.is((await hearing).value?.eventId, first.eventId);
   const batches = Array.from({ length: 8 }, () =>
     Array.from({ length: 5 }, () => message(conversation, 'x'.repeat(100_000))),
   );
-  for (const batch of batches) tail.grown(await store.append(batch));
+  for (const batch of batches) tail.appended(await store.append(batch));
   const { lastId } = await store.head();
   await eventually(
     'the tail has read all',
@@ -275,9 +275,12 @@ test.serial('whatever happens, a client that resumes is told exactly what it cou
       let reading = Promise.resolve();
 
       async function append(entry: NewEntry, isSeen: boolean): Promise<void> {
-        const head = await store.append([entry]);
+        const appended = await store.append([entry]);
         if (isSeen) expected.push(entry.eventId);
-        for (const { tail } of processes) tail.grown(head);
+        // One process has appended it, the other one is told of it.
+        const [writer, reading] = processes as [(typeof processes)[0], (typeof processes)[0]];
+        writer.tail.appended(appended);
+        reading.tail.grown(appended.head);
       }
       function connect(): void {
         abort = new AbortController();

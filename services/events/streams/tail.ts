@@ -1,7 +1,7 @@
 import { EventType, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
-import type { Entry, LogStore, Membership } from '../log/log-store.ts';
+import type { Appended, Entry, LogStore, Membership } from '../log/log-store.ts';
 import { fieldOf } from '../wire.ts';
 
 /** A stream that is told events as they are read from the end of the log. */
@@ -81,6 +81,8 @@ export interface Tail {
   readonly position: number;
   /** The log has grown up to an id; without one, it may have grown. */
   grown(head?: number): void;
+  /** This process has appended to the log. What follows on what was read needs no reading. */
+  appended(appended: Appended): void;
   /**
    * Loads what a user may see, and keeps it up to date until the result is disposed of. Streams of one user share it.
    *
@@ -156,18 +158,25 @@ export async function startTail({
 
   const reading = repeat('Reading the log of events', log, async () => {
     const entries = await store.after(position, pageSize);
-    for (const entry of entries) tell(entry);
+    // Some of them may have been told meanwhile.
+    for (const entry of entries) if (entry.id > position) tell(entry);
     return entries.length > 0 || known > position ? 0 : pollEveryMs;
   });
+
+  function grown(head?: number): void {
+    if (head !== undefined && head <= position) return;
+    known = Math.max(known, head ?? 0);
+    reading.wake();
+  }
 
   return {
     get position() {
       return position;
     },
-    grown(head) {
-      if (head !== undefined && head <= position) return;
-      known = Math.max(known, head ?? 0);
-      reading.wake();
+    grown,
+    appended({ head, entries }) {
+      if (entries[0]?.id === position + 1) entries.forEach(tell);
+      grown(head);
     },
     async prepare(userId) {
       let audience = audiences.get(userId);

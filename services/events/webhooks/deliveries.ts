@@ -38,6 +38,8 @@ const claimedAtOnce = 16;
 const markedAtOnce = 5_000;
 /** The shortest time between two looks at the log. */
 const markPauseMs = 50;
+/** While there is no active endpoint, processes look this seldom: that there is one, they are told. In milliseconds. */
+const restMs = 5_000;
 /** Of what other processes work on, so many are told them at once. Of the others they hear when they renew their leases. */
 const toldAtOnce = 50;
 /** What is under way when the process stops may go on for so long. */
@@ -51,10 +53,16 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
   const workers = new Map<string, { worker: Worker; ended: Promise<void> }>();
   let free = maxRequests;
   let isStopping = false;
+  /** Whether there may be an active endpoint, and how often it was heard of one. */
+  let mayHaveSome = true;
+  let heardOf = 0;
+  const pause = () => (mayHaveSome ? schedule.pollMs : Math.max(schedule.pollMs, restMs));
 
   const marking = repeat('Looking for events for webhooks', logger, async () => {
+    const heardBefore = heardOf;
     const marked = await store.mark(markedAtOnce);
     if (marked === undefined) return schedule.pollMs;
+    mayHaveSome = marked.any || heardOf !== heardBefore;
     const elsewhere: string[] = [];
     for (const { id, leaseBy } of marked.endpoints) {
       const own = workers.get(id);
@@ -63,7 +71,7 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
     }
     if (marked.endpoints.length > elsewhere.length) claiming.wake();
     await Promise.all(elsewhere.slice(0, toldAtOnce).map((id) => processes.webhook(id)));
-    return marked.more ? 0 : schedule.pollMs;
+    return marked.more ? 0 : pause();
   });
 
   const claiming = repeat('Taking up webhooks', logger, async () => {
@@ -71,7 +79,7 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
     if (room <= 0 || isStopping) return schedule.pollMs;
     const claimed = await store.claim(owner, room, schedule.leaseMs);
     for (const { work, backlogs } of claimed) begin(new Worker({ ...options, owner, work, backlogs, ...places }));
-    return claimed.length === room ? 0 : schedule.pollMs;
+    return claimed.length === room ? 0 : pause();
   });
 
   const renewing = repeat('Keeping webhooks', logger, async () => {
@@ -134,6 +142,7 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
   let timer: NodeJS.Timeout | undefined;
   return {
     grown() {
+      if (!mayHaveSome) return;
       timer ??= setTimeout(() => {
         timer = undefined;
         marking.wake();
@@ -141,6 +150,9 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
     },
 
     heard(endpointId) {
+      heardOf += 1;
+      mayHaveSome = true;
+      marking.wake();
       if (workers.has(endpointId)) renewing.wake();
       claiming.wake();
     },

@@ -8,7 +8,7 @@ import type { Logger } from '#lib/log.ts';
 import { repeat, sweep } from '#lib/loop.ts';
 import type { Endpoints } from '#lib/public-endpoint.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
-import type { LogStore } from '../log/log-store.ts';
+import type { Appended, LogStore } from '../log/log-store.ts';
 import type { Processes } from '../processes.ts';
 import { webhookPausedEntry } from '../wire.ts';
 import { openAttemptsStore } from './attempts-store.ts';
@@ -24,8 +24,8 @@ export interface WebhooksOptions {
   log: LogStore;
   /** Appends to the log. */
   writing: Pick<LogStore, 'append'>;
-  /** Called when the log has grown, with the id of its last event. */
-  grown(head: number): void;
+  /** Called when the log has grown. */
+  grown(appended: Appended): void;
   processes: Pick<Processes, 'webhook'>;
   /** Where endpoints may be. */
   endpoints: Endpoints;

@@ -58,6 +58,11 @@ export function openWorkStore(database: Database) {
      * @param most so many events at most
      */
     async mark(most: number): Promise<Marked | undefined> {
+      const [seen] = await database.sql<{ same: boolean; any: boolean }>(
+        `select w.last_id = h.last_id as same, exists (select from endpoints where status = 'active') as any
+          from heads w, heads h where w.name = 'webhooks' and h.name = 'log'`,
+      );
+      if (seen?.same === true) return { to: 0, more: false, any: seen.any, endpoints: [] };
       return database.transaction(async (transaction) => {
         const [heads] = await transaction.sql<{ from: bigint; to: bigint; any: boolean }>(
           `select w.last_id as from, h.last_id as to, exists (select from endpoints where status = 'active') as any
@@ -66,7 +71,7 @@ export function openWorkStore(database: Database) {
         if (heads === undefined) return undefined;
         const [from, end] = [Number(heads.from), Number(heads.to)];
         const to = heads.any && end > from ? Math.min(end, from + most) : end;
-        if (from === end) return { to: end, more: false, endpoints: [] };
+        if (from === end) return { to: end, more: false, any: heads.any, endpoints: [] };
         const endpoints = !heads.any
           ? []
           : await transaction.sql<{ id: string; leaseBy: string | null }>(
@@ -87,7 +92,7 @@ export function openWorkStore(database: Database) {
               [from, to, hubDate()],
             );
         await transaction.sql(`update heads set last_id = $1 where name = 'webhooks'`, [to]);
-        return { to, more: to < end, endpoints };
+        return { to, more: to < end, any: heads.any, endpoints };
       });
     },
 
@@ -211,6 +216,8 @@ export interface Marked {
   /** Up to where the log was looked at. */
   to: number;
   more: boolean;
+  /** Whether there is any active endpoint. */
+  any: boolean;
   /** For which there may be some, and which process works on each. */
   endpoints: { id: string; leaseBy: string | null }[];
 }
