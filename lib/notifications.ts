@@ -2,6 +2,9 @@ import pg from 'pg';
 import { mayConnect } from './connections.ts';
 import type { Logger } from './log.ts';
 
+/** What LISTEN may take where `connection` says nothing of it: a server that is frozen must not leave us without notifications for good. */
+const queryTimeoutMs = 5_000;
+
 /**
  * LISTENs on a channel of PostgreSQL, over a connection of its own that is reopened when it is lost. Calls `wake` with the payload of each
  * notification, and without a payload whenever notifications may have been missed.
@@ -17,7 +20,7 @@ export async function listen(
   let timer: NodeJS.Timeout | undefined;
 
   async function connect(): Promise<void> {
-    const next = new pg.Client(connection);
+    const next = new pg.Client({ query_timeout: queryTimeoutMs, ...connection });
     client = next;
     next.on('error', (error) => log.debug({ err: error }, 'notifications were interrupted'));
     next.on('end', again);

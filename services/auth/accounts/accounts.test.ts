@@ -243,9 +243,10 @@ test('login: an unknown email and a wrong password get the same answer after the
     said.add(one.said).add(other.said);
   }
   t.deepEqual([...said], ['UNAUTHENTICATED INVALID_CREDENTIALS The email or the password is wrong']);
-  const median = (times: number[]) => times.toSorted((a, b) => a - b)[4]!;
-  const ratio = median(known) / median(unknown);
-  t.true(ratio > 0.75 && ratio < 1.33, `${median(known)} ms and ${median(unknown)} ms`);
+  // The shortest times are what the work takes; the others have waited for other programs as well.
+  const [ofKnown, ofUnknown] = [Math.min(...known), Math.min(...unknown)];
+  const ratio = ofKnown / ofUnknown;
+  t.true(ratio > 0.75 && ratio < 1.33, `${ofKnown} ms and ${ofUnknown} ms`);
 });
 
 test('login: a password that is longer than bcrypt reads is wrong, though its beginning is right', async (t) => {

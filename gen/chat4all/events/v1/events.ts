@@ -349,7 +349,7 @@ export interface CreateTicketResponse {
 export interface ListEventsRequest {
   /** Events behind this one are listed. Empty: none, but the cursor of now. */
   cursor: string;
-  /** How many to return at most: 1 to 500, 100 if not said. There are fewer where they would have more than 3 MiB together. */
+  /** How many to return at most: 1 to 500, 100 if not said. There are fewer where they would have more than 1 MiB together. */
   limit:
     | number
     | undefined;

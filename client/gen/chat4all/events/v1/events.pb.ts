@@ -268,7 +268,7 @@ export type CreateTicketResponse = {
 export type ListEventsRequest = {
   /** Events behind this one are listed. Empty: none, but the cursor of now. */
   cursor?: string;
-  /** How many to return at most: 1 to 500, 100 if not said. There are fewer where they would have more than 3 MiB together. */
+  /** How many to return at most: 1 to 500, 100 if not said. There are fewer where they would have more than 1 MiB together. */
   limit?: number | null;
   /** How long to wait for an event where there is none: 0 to 25 s; not at all if not said. */
   wait?: string | null;
