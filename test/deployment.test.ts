@@ -220,6 +220,7 @@ real(
     buildImage(image);
     t.deepEqual((await readdir(image)).toSorted(), [
       'bin',
+      'console',
       'gateway',
       'gen',
       'lib',
@@ -318,6 +319,7 @@ real(
     const shared = await send(sender, conversation, { payload: { type: 'file', file_id: fileId } });
     t.is((await ended(reader, shared)).status, 'delivered');
     t.is((await download(reader, fileId)).sha256, await content.sha256());
-    for (const page of ['/docs', '/redoc', '/openapi.json']) t.is((await fetch(`${url}${page}`)).status, 200, page);
+    for (const page of ['/docs', '/redoc', '/openapi.json', '/console/'])
+      t.is((await fetch(`${url}${page}`)).status, 200, page);
   },
 );
