@@ -8,6 +8,9 @@ import { eventFor } from './fixtures.ts';
 const topics = process.argv.slice(2);
 const log = openLog({ name: 'contract-stopped', format: 'json', level: 'silent' });
 
+// Ends it if something else keeps it, and by itself keeps it no longer.
+setTimeout(() => process.exit(1), 90_000).unref();
+
 async function stopInTheMiddle(topic: string, after: number): Promise<void> {
   const bus = await openBus(loadConfig(busSettings), { log, clientId: 'contract-stopped' });
   const calls = [

@@ -121,7 +121,7 @@ export function stoppingContract(test: TestFn, { shared }: Engines): void {
     });
     t.teardown(() => void child.kill('SIGKILL'));
     child.disconnect();
-    // Nothing ends it but that it has nothing left to do.
+    // It has nothing left to do.
     t.deepEqual(await once(child, 'exit'), [0, null]);
   });
 
