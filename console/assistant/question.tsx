@@ -1,0 +1,56 @@
+import { clockTime, fullTime } from '../shell/times.ts';
+import type { Chat } from './chat.ts';
+import { changeQuestion, removeQuestion, type Question } from './questions.ts';
+
+/** What the user has asked. It is only ever text. */
+export function QuestionItem({ text, at }: { text: string; at: string }) {
+  return (
+    <article class="message mine" aria-label="Your message">
+      <p class="text" dir="auto">
+        {text}
+      </p>
+      <footer>
+        <time dateTime={at} title={fullTime(at)}>
+          {clockTime(at)}
+        </time>
+      </footer>
+    </article>
+  );
+}
+
+/** A question that is not in the history yet. */
+export function WaitingItem({ question, chat }: { question: Question; chat: Chat }) {
+  const { key, message, asked_at, state, reason } = question;
+  const isBeingSent = state === 'accepted' || (chat.turn !== undefined && chat.turn.id === undefined);
+  return (
+    <article class={`message mine ${state}`} aria-label="Your message">
+      <p class="text" dir="auto">
+        {message}
+      </p>
+      <footer>
+        {state === 'waiting' && !isBeingSent && <span>Not sent yet.{reason !== undefined && ` ${reason}`}</span>}
+        <time dateTime={asked_at} title={fullTime(asked_at)}>
+          {clockTime(asked_at)}
+        </time>
+      </footer>
+      {state === 'refused' && (
+        <div class="notice bad" role="alert">
+          <span>{reason}</span>
+          <button
+            type="button"
+            class="button"
+            onClick={() => {
+              changeQuestion(key, { state: 'waiting', asked_at: new Date().toISOString() });
+              void chat.work();
+            }}
+          >
+            Send again
+          </button>
+          <button type="button" class="button plain" onClick={() => removeQuestion(key)}>
+            Discard
+          </button>
+        </div>
+      )}
+    </article>
+  );
+}
