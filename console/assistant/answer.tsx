@@ -56,7 +56,9 @@ export function AnswerItem({
           }}
         />
       ))}
-      {turn !== undefined && approvals.length === 0 && <UnderWay last={pieces.at(-1)} seen={turn.seen} isLost={turn.isLost} />}
+      {turn !== undefined && approvals.length === 0 && (
+        <UnderWay last={pieces.at(-1)} seen={turn.seen} isLost={turn.isLost} />
+      )}
       {shown !== undefined && (
         <>
           <Note row={shown} chat={chat} />

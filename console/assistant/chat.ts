@@ -192,7 +192,7 @@ export class Chat {
             changeQuestion(next.key, { state: 'refused', reason: wordsFor(error) });
             continue;
           }
-          if (error instanceof RefusedError) changeQuestion(next.key, { reason: wordsFor(error) });
+          changeQuestion(next.key, { reason: error instanceof RefusedError ? wordsFor(error) : '' });
           await pauseOrReach(Math.max(pause, error instanceof RefusedError ? (error.retryAfter ?? 0) * 1_000 : 0));
           pause = Math.min(2 * pause, longestPause);
         }

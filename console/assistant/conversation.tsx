@@ -196,6 +196,9 @@ function Exchange({ chat }: { chat: Chat }) {
   /** What was pressed may go away with that: the focus goes to where one writes. */
   const goOn = () => field.current?.focus();
   const isBegun = turn?.id !== undefined;
+  /** A question that is sent again says so itself, and an answer that is to be replaced stays until the other one has begun. */
+  const isAwaited =
+    turn?.replaces === undefined && questions.every(({ state, reason }) => state !== 'waiting' || reason === undefined);
   const isShown = (answer: number | undefined) => rows.some(({ id }) => id === answer);
   const waiting = questions.filter(({ answer }) => answer === undefined || !isShown(answer));
   const last = rows.at(-1);
@@ -243,7 +246,7 @@ function Exchange({ chat }: { chat: Chat }) {
           {waiting.map((question) => (
             <Waiting key={question.key} question={question} chat={chat} />
           ))}
-          {turn !== undefined && !isShown(turn.id) && (isBegun || turn.replaces === undefined) && (
+          {turn !== undefined && !isShown(turn.id) && (isBegun || isAwaited) && (
             <li key={turn.id ?? 'begun'}>
               <AnswerItem chat={chat} row={undefined} turn={turn} isLast grown={keepPlace} goOn={goOn} />
             </li>

@@ -21,14 +21,15 @@ export function QuestionItem({ text, at }: { text: string; at: string }) {
 /** A question that is not in the history yet. */
 export function WaitingItem({ question, chat }: { question: Question; chat: Chat }) {
   const { key, message, asked_at, state, reason } = question;
-  const isBeingSent = state === 'accepted' || (chat.turn !== undefined && chat.turn.id === undefined);
+  // What is sent for the first time is mostly accepted at once.
+  const isFirstTry = reason === undefined && chat.turn !== undefined && chat.turn.id === undefined;
   return (
     <article class={`message mine ${state}`} aria-label="Your message">
       <p class="text" dir="auto">
         {message}
       </p>
       <footer>
-        {state === 'waiting' && !isBeingSent && <span>Not sent yet.{reason !== undefined && ` ${reason}`}</span>}
+        {state === 'waiting' && !isFirstTry && <span>Not sent yet. {reason}</span>}
         <time dateTime={asked_at} title={fullTime(asked_at)}>
           {clockTime(asked_at)}
         </time>
@@ -40,7 +41,7 @@ export function WaitingItem({ question, chat }: { question: Question; chat: Chat
             type="button"
             class="button"
             onClick={() => {
-              changeQuestion(key, { state: 'waiting', asked_at: new Date().toISOString() });
+              changeQuestion(key, { state: 'waiting', reason: undefined, asked_at: new Date().toISOString() });
               void chat.work();
             }}
           >

@@ -20,6 +20,7 @@ export interface Question {
   asked_at: string;
   /** `waiting` to be sent, or to be sent again; `accepted`, but not in the history that is shown; `refused`, with the reason. */
   state: 'waiting' | 'accepted' | 'refused';
+  /** Why it was refused, or not taken the last time that it was sent: empty where the hub was not reached. */
   reason?: string;
   /** The id of its answer, once it is accepted. */
   answer?: number;
