@@ -431,7 +431,8 @@ export class Chat {
     this.#followed.set(message_id, { pieces: turn.pieces, finish_reason });
     this.said.value = status === 'stopped' ? 'The answer is stopped.' : response.slice(0, saidAtOnce);
     this.#endTurn();
-    // Beside the answer, the history has those in whose place it came.
+    // What was asked for before has it under way. Beside it, the history has the answers in whose place it came.
+    this.#taken = this.#asked + 1;
     this.#refresh().catch(() => {});
   }
 
