@@ -226,6 +226,14 @@ function Exchange({ chat }: { chat: Chat }) {
       </li>,
     ];
   });
+  for (const question of waiting) items.push(<Waiting key={question.key} question={question} chat={chat} />);
+  if (turn !== undefined && !isShown(turn.id) && (isBegun || isAwaited)) {
+    items.push(
+      <li key={turn.id ?? 'begun'}>
+        <AnswerItem chat={chat} row={undefined} turn={turn} isLast grown={keepPlace} goOn={goOn} />
+      </li>,
+    );
+  }
   return (
     <>
       <div class="scroller" ref={scroller} tabIndex={0} role="region" aria-label="What was said" onScroll={look}>
@@ -240,18 +248,8 @@ function Exchange({ chat }: { chat: Chat }) {
           </button>
         )}
         <Failure of={earlier} />
-        {items.length === 0 && waiting.length === 0 && turn === undefined && <Greeting chat={chat} goOn={goOn} />}
-        <ol class="exchange">
-          {items}
-          {waiting.map((question) => (
-            <Waiting key={question.key} question={question} chat={chat} />
-          ))}
-          {turn !== undefined && !isShown(turn.id) && (isBegun || isAwaited) && (
-            <li key={turn.id ?? 'begun'}>
-              <AnswerItem chat={chat} row={undefined} turn={turn} isLast grown={keepPlace} goOn={goOn} />
-            </li>
-          )}
-        </ol>
+        {items.length === 0 && <Greeting chat={chat} goOn={goOn} />}
+        <ol class="exchange">{items}</ol>
         {isBelow.value && (
           <button type="button" class="button to-end" onClick={toEnd}>
             <DownIcon />
