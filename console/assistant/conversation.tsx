@@ -202,6 +202,7 @@ function Exchange({ chat }: { chat: Chat }) {
   const isShown = (answer: number | undefined) => rows.some(({ id }) => id === answer);
   const waiting = questions.filter(({ answer }) => answer === undefined || !isShown(answer));
   const last = rows.at(-1);
+  // In one list: an answer stays the same element from its beginning to its place in the history.
   const items = rows.flatMap((row) => {
     if (isBegun && row.id === turn.replaces) return [];
     if (row.role === 'user') {
