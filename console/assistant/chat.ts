@@ -472,7 +472,8 @@ export class Chat {
 
   /** Shows what the answer under way says, together with what comes right behind it. */
   #changed(): void {
-    this.#gathering ??= setTimeout(() => {
+    if (this.#gathering !== undefined) return;
+    this.#gathering = setTimeout(() => {
       this.#gathering = undefined;
       this.progress.value += 1;
     }, gathering);
