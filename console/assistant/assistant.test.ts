@@ -314,6 +314,8 @@ inBrowser(
     const left = () =>
       page.$eval('.scroller', (scroller) => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight);
     await eventually('the end is seen', left, (pixels) => pixels < 2);
+    await page.setViewport({ ...size, height: 500 });
+    await eventually('the end is seen beside a keyboard', left, (pixels) => pixels < 2);
     const [wide, seen] = (await page.evaluate('[document.documentElement.scrollWidth, innerWidth]')) as [
       number,
       number,

@@ -190,7 +190,13 @@ function Exchange({ chat }: { chat: Chat }) {
     // A tool call that is opened makes it longer. That event does not bubble.
     const box = scroller.current!;
     box.addEventListener('toggle', look, true);
-    return () => box.removeEventListener('toggle', look, true);
+    // A phone's keyboard takes room.
+    const resizes = new ResizeObserver(keepPlace);
+    resizes.observe(box);
+    return () => {
+      box.removeEventListener('toggle', look, true);
+      resizes.disconnect();
+    };
   }, [chat]);
 
   /** What was pressed may go away with that: the focus goes to where one writes. */
