@@ -27,6 +27,7 @@ const computing = [
   'test/flows/load.test.ts',
   'console/messages/messages.test.ts',
   'console/shell/session.test.ts',
+  'console/assistant/assistant.test.ts',
   'test/flows/refusals.test.ts',
   'test/access.test.ts',
   'test/architecture.test.ts',

@@ -1,5 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
+import { fitHeight } from '../shell/components.tsx';
 import { AttachIcon, SendIcon } from '../shell/icons.tsx';
 import { nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
@@ -31,7 +32,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
   const isEmpty = text.value.trim() === '';
 
   useEffect(() => {
-    fit(field.current);
+    fitHeight(field.current);
     if (matchMedia('(hover: hover)').matches) field.current?.focus();
   }, [conversation]);
 
@@ -45,7 +46,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
     text.value = '';
     kept.set(draftName, undefined);
     sent();
-    requestAnimationFrame(() => fit(field.current));
+    requestAnimationFrame(() => fitHeight(field.current));
   };
 
   return (
@@ -57,7 +58,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
         submit();
       }}
     >
-      <fieldset class="channels">
+      <fieldset class="options">
         <legend class="hidden-text">Send over</legend>
         {knownChannels.map((channel) => (
           <label key={channel}>
@@ -109,7 +110,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
         onInput={({ currentTarget }) => {
           text.value = currentTarget.value;
           kept.set(draftName, currentTarget.value === '' ? undefined : currentTarget.value);
-          fit(currentTarget);
+          fitHeight(currentTarget);
           if (currentTarget.value !== '') tellTyping(conversation);
         }}
         onPaste={(event) => {
@@ -130,11 +131,4 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
       </button>
     </form>
   );
-}
-
-/** Lets the field grow with its text, as far as its style allows. */
-function fit(field: HTMLTextAreaElement | null): void {
-  if (field === null) return;
-  field.style.height = 'auto';
-  field.style.height = `${field.scrollHeight + 2}px`;
 }

@@ -13,7 +13,7 @@ import { MessageItem, MissingItem, WaitingItem } from './message.tsx';
 import { onAccepted, outbox } from './outbox.ts';
 import { nameOf } from './people.ts';
 import { Timeline } from './timeline.ts';
-import { areSameDay, dayOf } from './times.ts';
+import { areSameDay, dayOf } from '../shell/times.ts';
 import { whoWrites } from './typing.ts';
 import { cancel, hasFile, pause, resume, upload, uploads } from './uploads.ts';
 import { useVirtualList } from './virtual.ts';

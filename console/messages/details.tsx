@@ -9,7 +9,7 @@ import { TickIcon } from './message.tsx';
 import { nameOf } from './people.ts';
 import { Side } from './side.tsx';
 import { channelTitle, statusWords } from './ticks.ts';
-import { fullTime } from './times.ts';
+import { fullTime } from '../shell/times.ts';
 
 /** A message's history, and its ledger: what became of each delivery. */
 export function Details({ conversation, id }: { conversation: string; id: string }) {

@@ -3,7 +3,7 @@ import { me } from '../shell/session.ts';
 import { urlOf } from '../shell/router.ts';
 import { inOrder, listError, load, titleOf, total, unreadOf, type Known } from './conversations.ts';
 import { nameOf } from './people.ts';
-import { briefTime, fullTime } from './times.ts';
+import { briefTime, fullTime } from '../shell/times.ts';
 
 /** The conversations, the one with the newest activity first. */
 export function ConversationList({

@@ -9,7 +9,7 @@ import { download, sizeOf } from './files.ts';
 import { discard, sendAgain, type Waiting } from './outbox.ts';
 import { channelStates, channelTitle, statusWords } from './ticks.ts';
 import type { Timeline } from './timeline.ts';
-import { clockTime, fullTime } from './times.ts';
+import { clockTime, fullTime } from '../shell/times.ts';
 
 /** One message of a conversation. What somebody has written is only ever text. */
 

@@ -13,7 +13,7 @@ import { NewConversation } from './new-conversation.tsx';
  */
 export function Messages({ path: [id, beside] }: { path: readonly string[] }) {
   const columns = [
-    'messages',
+    'messages panes',
     ...(id === undefined ? [] : ['with-conversation']),
     ...(beside === undefined ? [] : ['with-side']),
   ];

@@ -2,7 +2,8 @@ import { effect, signal } from '@preact/signals';
 import { RefusedError } from '#client';
 import type { SendMessageRequest } from '#client/message';
 import { wordsFor } from '../shell/errors.ts';
-import { client, isReachable, LoggedOutError, me, nameOfMine, standing } from '../shell/session.ts';
+import { newId } from '../shell/ids.ts';
+import { client, isReachable, LoggedOutError, me, nameOfMine, pauseOrReach, standing } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
 
 /**
@@ -118,23 +119,6 @@ async function work(conversation: string): Promise<void> {
   }
 }
 
-/** Waits for so many milliseconds, or until the hub can be reached again. */
-function pauseOrReach(wait: number): Promise<void> {
-  return new Promise((resolve) => {
-    let was = isReachable.peek();
-    const stop = isReachable.subscribe((is) => {
-      if (is && !was) end();
-      was = is;
-    });
-    const timer = setTimeout(end, wait);
-    function end() {
-      clearTimeout(timer);
-      stop();
-      resolve();
-    }
-  });
-}
-
 function find(id: string): Waiting | undefined {
   return outbox.peek().find(({ request }) => request.message_id === id);
 }
@@ -148,13 +132,4 @@ function change(id: string, changes: Partial<Waiting>): void {
 function remove(id: string): void {
   outbox.value = outbox.peek().filter(({ request }) => request.message_id !== id);
   kept.set(keptName(id), undefined);
-}
-
-/** A UUID of version 4. Browsers have `randomUUID` only with TLS or on localhost. */
-export function newId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
 }

@@ -1,9 +1,10 @@
 import { signal } from '@preact/signals';
 import type { UploadMemory } from '#client';
 import { wordsFor } from '../shell/errors.ts';
+import { newId } from '../shell/ids.ts';
 import { client, nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
-import { newId, send } from './outbox.ts';
+import { send } from './outbox.ts';
 
 /**
  * Files on their way to the hub. A file whose upload is complete is sent as a message. After a reload the browser does not give the file back:

@@ -182,3 +182,10 @@ export function Dialog({
     </dialog>
   );
 }
+
+/** Lets the field grow with its text, as far as its style allows. */
+export function fitHeight(field: HTMLTextAreaElement | null): void {
+  if (field === null) return;
+  field.style.height = 'auto';
+  field.style.height = `${field.scrollHeight + 2}px`;
+}

@@ -38,3 +38,16 @@ export const SendIcon = icon('M4 12l16-8-6 16-3-6z');
 export const FileIcon = icon('M6 3h8l4 4v14H6z', 'M14 3v4h4');
 export const DetailsIcon = icon('M12 11v6', 'M12 7.5v.01', 'M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18');
 export const DownIcon = icon('M12 5v14', 'M6 13l6 6 6-6');
+export const TasksIcon = icon(
+  'M4 6l1.5 1.5L8 5',
+  'M4 13l1.5 1.5L8 12',
+  'M11 6.5h9',
+  'M11 13.5h9',
+  'M11 20h9',
+  'M5 20h1',
+);
+export const StopIcon = icon('M7 7h10v10H7z');
+export const AgainIcon = icon('M20 12a8 8 0 1 1-2.3-5.7', 'M20 3v4h-4');
+export const ToolIcon = icon('M14 6a4 4 0 0 1 5-1l-3 3 1 2 2 1 3-3a4 4 0 0 1-6 5l-8 8-3-3 8-8a4 4 0 0 1 1-4z');
+export const EditIcon = icon('M4 20l1-4L16 5l3 3L8 19z');
+export const DeleteIcon = icon('M5 7h14', 'M9 7V4h6v3', 'M7 7l1 13h8l1-13');

@@ -8,7 +8,7 @@ import type { ComponentType } from 'preact';
  *    each of its views has a URL that survives a reload.
  *    The frame has the heading of the first level, which nobody sees: those of a part begin with `h2` (`part-title`).
  * 3. Its styles are in a file of its own, which `console/main.css` imports, and are made of the properties in tokens.css. What several parts
- *    show alike is in components.tsx and components.css.
+ *    show alike is in components.tsx and components.css, and conversations of all kinds in conversations.css.
  * 4. It calls the hub by `client` (session.ts), for the user `account`. It hears of what happens by `onEvent` (live.ts), shows failures with
  *    `wordsFor` (errors.ts), and keeps what must survive a reload in `kept` under `nameOfMine(…)`.
  * 5. It imports `../shell`, `#client` and its framework: no other part, which the lint checks.

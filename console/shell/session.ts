@@ -217,3 +217,23 @@ export async function logOut(): Promise<void> {
 export function nameOfMine(name: string): string {
   return `of.${me()}.${name}`;
 }
+
+/** Whether a call can succeed, as far as is known. */
+const canCall = computed(() => isReachable.value && standing.value === 'in');
+
+/** Waits for so many milliseconds, or until the hub can be reached again and somebody is logged in. */
+export function pauseOrReach(wait: number): Promise<void> {
+  return new Promise((resolve) => {
+    let could = canCall.peek();
+    const stop = canCall.subscribe((can) => {
+      if (can && !could) end();
+      could = can;
+    });
+    const timer = setTimeout(end, wait);
+    function end() {
+      clearTimeout(timer);
+      stop();
+      resolve();
+    }
+  });
+}
