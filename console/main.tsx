@@ -1,4 +1,5 @@
 import { render } from 'preact';
+import { dashboard } from './dashboard/part.ts';
 import { messages } from './messages/part.ts';
 import { startColours } from './shell/colours.ts';
 import { Console, startParts } from './shell/console.tsx';
@@ -8,7 +9,7 @@ import { startRouter } from './shell/router.ts';
 import { startSession } from './shell/session.ts';
 
 /** The parts, in the order of the navigation. */
-const parts: readonly Part[] = [messages];
+const parts: readonly Part[] = [messages, dashboard];
 
 startColours();
 startRouter();
