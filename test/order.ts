@@ -27,6 +27,7 @@ const computing = [
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',
   'console/messages/messages.test.ts',
+  'console/dashboard/dashboard.test.ts',
   'console/shell/session.test.ts',
   'test/flows/refusals.test.ts',
   'test/access.test.ts',

@@ -1,12 +1,12 @@
 import type { Balance, GetAuditResponse } from '#client/operations';
 import { urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
+import { auditOf } from './audit.ts';
 import { Mark, Table, Title } from './fields.tsx';
 import { countOf, durationOf, fullTime, numberOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 import { chosenOf, Choices } from './paging.tsx';
 
-const hour = 3_600_000;
 const spans = [
   ['1', 'An hour'],
   ['24', 'A day'],
@@ -14,52 +14,13 @@ const spans = [
   ['720', '30 days'],
 ] as const;
 
-/** How many parts of a period are read at the most: each takes the hub up to 8 s. */
-const mostParts = 20;
-
-/** Puts the books of a part and those of the part behind it together. What is now is that of the later one. */
-export function addUp(earlier: GetAuditResponse, later: GetAuditResponse): GetAuditResponse {
-  return {
-    ...later,
-    from: earlier.from,
-    balanced: earlier.balanced && later.balanced,
-    messages: sum(earlier.messages, later.messages),
-    deliveries: sum(earlier.deliveries, later.deliveries),
-    mismatched: [...earlier.mismatched, ...later.mismatched],
-    mismatched_total: earlier.mismatched_total + later.mismatched_total,
-    overdue: earlier.overdue + later.overdue,
-    gaps: [...earlier.gaps, ...later.gaps],
-    gaps_total: earlier.gaps_total + later.gaps_total,
-    oldest_in_flight: earlier.oldest_in_flight ?? later.oldest_in_flight,
-    removed_before: earlier.removed_before,
-  };
-}
-
-function sum(a: Balance, b: Balance): Balance {
-  return {
-    accepted: a.accepted + b.accepted,
-    delivered: a.delivered + b.delivered,
-    failed: a.failed + b.failed,
-    in_flight: a.in_flight + b.in_flight,
-  };
-}
-
-async function audit(hours: number, signal: AbortSignal): Promise<GetAuditResponse> {
-  const to = new Date().toISOString();
-  let from: string | null = new Date(Date.parse(to) - hours * hour).toISOString();
-  let books: GetAuditResponse | undefined;
-  for (let part = 0; part < mostParts && from !== null; part += 1) {
-    const next: GetAuditResponse = await client.operations.getAudit({ from, to }, { signal });
-    books = books === undefined ? next : addUp(books, next);
-    from = next.next;
-  }
-  return books!;
-}
-
 /** What was accepted, against what has become of it; for administrators. */
 export function Books() {
   const hours = Number(chosenOf('hours', spans));
-  const books = useLoaded((signal) => audit(hours, signal), [hours]);
+  const books = useLoaded(
+    (signal) => auditOf((period) => client.operations.getAudit(period, { signal }), hours),
+    [hours],
+  );
   return (
     <>
       <Title

@@ -16,6 +16,8 @@ const states = [
 
 /** How many a single call replays at the most. */
 const mostReplayed = 500;
+/** Earlier than any: the API wants to be told which ones, and these are all. */
+const beginning = '1970-01-01T00:00:00Z';
 
 /** `/console/dashboard/dead-letters`: events that could not be handled, for administrators; `/<id>`: one of them. */
 export function DeadLetters({ path: [id] }: { path: readonly string[] }) {
@@ -86,7 +88,7 @@ function DeadLetterList() {
                     type="button"
                     class="button"
                     onClick={() =>
-                      (asked.value = { limit: mostReplayed, ...(message === '' ? {} : { message_id: message }) })
+                      (asked.value = { limit: mostReplayed, ...(message === '' ? { from: beginning } : { message_id: message }) })
                     }
                   >
                     Replay all {message !== '' && 'of this message '}that wait

@@ -162,7 +162,7 @@ export function PlanView() {
       {isCancelling.value && current !== null && (
         <Confirm
           title={`Cancel ${wordOf(current.plan)}?`}
-          verb="Cancel the plan"
+          verb="Cancel it"
           isDangerous
           work={cancel}
           close={() => (isCancelling.value = false)}
