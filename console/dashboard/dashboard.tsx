@@ -51,6 +51,11 @@ export function Dashboard({ path: [name, ...rest] }: { path: readonly string[] }
   useEffect(() => {
     if (name === undefined) goTo(urlOf('dashboard', everybodys[0]!.name), { replace: true });
   }, [name]);
+  const place = [name, ...rest].join('/');
+  useEffect(() => {
+    // What scrolls is the same for all views.
+    document.getElementById('part')?.scrollTo(0, 0);
+  }, [place]);
   const isTheirs = administrators.some((each) => each.name === name);
   const view = [...everybodys, ...(isAdmin.value ? administrators : [])].find((each) => each.name === name);
   return (

@@ -124,7 +124,9 @@ function Sums({ of: { days, by_day, by_tool, total_tokens, total_invocations } }
     <>
       <section class="panel stack">
         <div class="row apart">
-          <h3>By day</h3>
+          <h3>
+            By day <span class="quiet small">(in UTC)</span>
+          </h3>
           <p class="quiet">
             {countOf(total_tokens, 'token')} in {countOf(total_invocations, 'call')}
           </p>
