@@ -3,7 +3,6 @@ import { useId } from 'preact/hooks';
 import { isRefused } from '#client';
 import type { GetProfileResponse, Profile } from '#client/connectors';
 import { Failure, useAction, type Action } from '../shell/components.tsx';
-import { fieldErrors } from '../shell/errors.ts';
 import { client } from '../shell/session.ts';
 import { Mark, Title } from './fields.tsx';
 import { countOf, durationOf, fullTime, numberOf } from './formats.ts';
@@ -219,7 +218,6 @@ function Numbers({
   const transient = useSignal(percentOf(transient_errors));
   const lost = useSignal(percentOf(lost_answers));
   const final = useSignal(percentOf(final_errors));
-  const wrong = (field: string) => wrongIn(action.error.value, field);
   const submit = () =>
     save({
       rate_limit: Number(rate.value),
@@ -238,19 +236,19 @@ function Numbers({
       }}
     >
       <div class="numbers">
-        <NumberField label="Requests a second" hint="0 is no limit." value={rate} wrong={wrong('rate_limit')} />
-        <NumberField label="Half are answered within, ms" value={half} wrong={wrong('latency.p50_ms')} />
+        <NumberField label="Requests a second" hint="0 is no limit." value={rate} wrong={action.wrong('rate_limit')} />
+        <NumberField label="Half are answered within, ms" value={half} wrong={action.wrong('latency.p50_ms')} />
         <NumberField
           label="All but one in a hundred within, ms"
           hint="0: all alike."
           value={most}
-          wrong={wrong('latency.p99_ms') ?? wrong('latency')}
+          wrong={action.wrong('latency.p99_ms') ?? action.wrong('latency')}
         />
-        <NumberField label="Fail for the moment, %" value={transient} isShare wrong={wrong('transient_errors')} />
-        <NumberField label="Answers lost, %" value={lost} isShare wrong={wrong('lost_answers')} />
-        <NumberField label="Refused for good, %" value={final} isShare wrong={wrong('final_errors')} />
+        <NumberField label="Fail for the moment, %" value={transient} isShare wrong={action.wrong('transient_errors')} />
+        <NumberField label="Answers lost, %" value={lost} isShare wrong={action.wrong('lost_answers')} />
+        <NumberField label="Refused for good, %" value={final} isShare wrong={action.wrong('final_errors')} />
       </div>
-      <Failure of={action} fields={fields.flatMap((field) => [field, `profile.${field}`])} />
+      <Failure of={action} fields={fields} />
       <div>
         <button class="button main" disabled={action.isRunning.value}>
           Save
@@ -258,12 +256,6 @@ function Numbers({
       </div>
     </form>
   );
-}
-
-/** The hub names a field as it was sent, or by its whole path. */
-function wrongIn(error: unknown, field: string): string | undefined {
-  const errors = fieldErrors(error);
-  return errors[field] ?? errors[`profile.${field}`];
 }
 
 function percentOf(share: number): string {

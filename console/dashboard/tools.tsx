@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { useRef } from 'preact/hooks';
-import { isRefused } from '#client';
+import { isRefused, RefusedError } from '#client';
 import type { InvokeToolCode, InvokeToolResponse, Tool } from '#client/tools';
 import { Empty, Failure, useAction } from '../shell/components.tsx';
 import { urlOf } from '../shell/router.ts';
@@ -178,7 +178,7 @@ function Refusal({ of: action }: { of: ReturnType<typeof useAction> }) {
       </p>
     );
   }
-  const own = isRefused(value) ? words[value.code as InvokeToolCode] : undefined;
+  const own = value instanceof RefusedError ? words[value.code as InvokeToolCode] : undefined;
   if (own === undefined) return <Failure of={action} fields={['input']} />;
   const wait = isRefused(value, 'CIRCUIT_OPEN') ? value.retryAfter : undefined;
   return (
