@@ -86,7 +86,8 @@ function Audited({ books }: { books: GetAuditResponse }) {
               'Nothing is on its way'
             ) : (
               <>
-                {durationOf(books.oldest_in_flight.age_ms)}: message <MessageLink id={books.oldest_in_flight.message_id} />
+                {durationOf(books.oldest_in_flight.age_ms)}: message{' '}
+                <MessageLink id={books.oldest_in_flight.message_id} />
               </>
             )}
           </dd>

@@ -45,7 +45,13 @@ export function DayChart({
         <span>{compactOf(end / 2)}</span>
         <span>0</span>
       </div>
-      <svg class="days" role="img" aria-label={words} viewBox={`0 0 ${days.length} ${height}`} preserveAspectRatio="none">
+      <svg
+        class="days"
+        role="img"
+        aria-label={words}
+        viewBox={`0 0 ${days.length} ${height}`}
+        preserveAspectRatio="none"
+      >
         {[0, height / 2, height].map((y) => (
           <line key={y} class="grid" x1="0" x2={days.length} y1={y} y2={y} />
         ))}

@@ -185,7 +185,9 @@ inBrowser('who registers makes a key, chooses a plan, tries a tool out, and find
   t.deepEqual(bars, [[1, '42']]);
   await page.locator('.chart summary').click();
   t.deepEqual(await page.$$eval('.chart td', (cells) => cells.map((cell) => cell.textContent)), ['42']);
-  const byTool = await page.$$eval('[data-tool="text-stats"] .number', (cells) => cells.map((cell) => cell.textContent));
+  const byTool = await page.$$eval('[data-tool="text-stats"] .number', (cells) =>
+    cells.map((cell) => cell.textContent),
+  );
   t.deepEqual(byTool, ['42', '1']);
   await shows(page, 'Succeeded');
   t.deepEqual(await accessibilityProblems(page), []);
@@ -227,7 +229,11 @@ inBrowser('who registers makes a key, chooses a plan, tries a tool out, and find
   await shows(page, 'No API keys');
   await eventually(
     'the key is refused',
-    () => withKey.tool.listTools().then(() => 200, ({ status }: { status: number }) => status),
+    () =>
+      withKey.tool.listTools().then(
+        () => 200,
+        ({ status }: { status: number }) => status,
+      ),
     (status) => status === 401,
   );
 
@@ -402,7 +408,9 @@ inBrowser('an administrator changes networks, users and tools, and finds it amon
 
   await follow(page, 'Changes');
   await shows(page, 'Deleted a tool');
-  const changes = await page.$$eval('.table tbody tr td:nth-child(2)', (cells) => cells.map((cell) => cell.textContent));
+  const changes = await page.$$eval('.table tbody tr td:nth-child(2)', (cells) =>
+    cells.map((cell) => cell.textContent),
+  );
   t.deepEqual(changes, [
     'Deleted a tool',
     'Changed a tool',

@@ -54,8 +54,8 @@ function DeadLetterList() {
         Dead letters
       </Title>
       <p class="quiet">
-        Events that could not be handled. Nothing of them is lost: once the cause is gone, they are replayed, and what was delivered
-        is not delivered again.
+        Events that could not be handled. Nothing of them is lost: once the cause is gone, they are replayed, and what
+        was delivered is not delivered again.
       </p>
       <div class="row apart">
         <Choices label="State" name="state" choices={states} />
@@ -88,7 +88,10 @@ function DeadLetterList() {
                     type="button"
                     class="button"
                     onClick={() =>
-                      (asked.value = { limit: mostReplayed, ...(message === '' ? { from: beginning } : { message_id: message }) })
+                      (asked.value = {
+                        limit: mostReplayed,
+                        ...(message === '' ? { from: beginning } : { message_id: message }),
+                      })
                     }
                   >
                     Replay all {message !== '' && 'of this message '}that wait
@@ -147,7 +150,15 @@ function MessageField() {
   );
 }
 
-function Row({ of: letter, isChosen, choose }: { of: DeadLetter; isChosen: boolean; choose: (isChosen: boolean) => void }) {
+function Row({
+  of: letter,
+  isChosen,
+  choose,
+}: {
+  of: DeadLetter;
+  isChosen: boolean;
+  choose: (isChosen: boolean) => void;
+}) {
   const { id, failed_at, reason, attempts, message_id, channel, topic, group } = letter;
   return (
     <tr>
@@ -205,14 +216,16 @@ function Replay({
 }) {
   return (
     <Confirm
-      title={request.ids === undefined ? 'Replay all that wait?' : `Replay ${countOf(request.ids.length, 'dead letter')}?`}
+      title={
+        request.ids === undefined ? 'Replay all that wait?' : `Replay ${countOf(request.ids.length, 'dead letter')}?`
+      }
       verb="Replay"
       work={async () => done(await client.operations.replayDeadLetters(request))}
       close={close}
     >
       <p>
-        Deliveries that failed begin again, with a new deadline. If their cause is not gone, they fail again, and there are new dead
-        letters.
+        Deliveries that failed begin again, with a new deadline. If their cause is not gone, they fail again, and there
+        are new dead letters.
       </p>
       {request.ids === undefined && <p>At most {mostReplayed} are replayed at once, the oldest first.</p>}
     </Confirm>
@@ -224,7 +237,9 @@ export function resultWords({ replayed, messages, settled, open, remaining }: Re
   return [
     `${countOf(replayed, 'dead letter')} replayed: ${countOf(messages, 'message')} ${messages === 1 ? 'begins' : 'begin'} again.`,
     ...(settled > 0 ? [`${countOf(settled, 'other has', 'others have')} nothing left to do.`] : []),
-    ...(open > 0 ? [`${countOf(open, 'is', 'are')} of messages that are still open: replay them when these have ended.`] : []),
+    ...(open > 0
+      ? [`${countOf(open, 'is', 'are')} of messages that are still open: replay them when these have ended.`]
+      : []),
     ...(remaining > 0 ? [`${countOf(remaining, 'still waits', 'still wait')}.`] : []),
   ].join(' ');
 }

@@ -33,7 +33,8 @@ export function Keys() {
         API keys
       </Title>
       <p class="quiet">
-        A program sends one as <code>X-API-Key</code>, and may do what you may; save for keys, logging out, and administration.
+        A program sends one as <code>X-API-Key</code>, and may do what you may; save for keys, logging out, and
+        administration.
       </p>
       <Shown of={keys} what="your API keys">
         {(found) => {
@@ -46,7 +47,10 @@ export function Keys() {
                   <p>Make one for each program, so that you can revoke it alone.</p>
                 </Empty>
               ) : (
-                <Table label="API keys" heads={['Name', 'Begins with', 'State', 'Made', 'Last used', 'Expires', 'Actions']}>
+                <Table
+                  label="API keys"
+                  heads={['Name', 'Begins with', 'State', 'Made', 'Last used', 'Expires', 'Actions']}
+                >
                   {listed.slice(0, mostShown.value).map((key) => (
                     <Row key={key.id} of={key} revoke={() => (revoked.value = key)} />
                   ))}

@@ -49,7 +49,8 @@ export function Networks() {
     <>
       <Title>Networks</Title>
       <p class="quiet">
-        Simulated networks behave as they are told, so that one sees what the hub makes of a bad one. A change acts within a second.
+        Simulated networks behave as they are told, so that one sees what the hub makes of a bad one. A change acts
+        within a second.
       </p>
       {networks.map(([channel, title]) => (
         <Network key={channel} channel={channel} title={title} />
@@ -169,7 +170,8 @@ interface Fact {
 
 /** What a profile says, in words. */
 export function factsOf(profile: Known, now = Date.now()): Fact[] {
-  const { rate_limit, latency, transient_errors, lost_answers, final_errors, outages, receipts, record, exceptions } = profile;
+  const { rate_limit, latency, transient_errors, lost_answers, final_errors, outages, receipts, record, exceptions } =
+    profile;
   const facts: Fact[] = [];
   for (const { from, to, repeat_ms } of outages) {
     const [start, end] = [Date.parse(from), Date.parse(to)];
@@ -226,7 +228,15 @@ function Numbers({
       lost_answers: Number(lost.value) / 100,
       final_errors: Number(final.value) / 100,
     });
-  const fields = ['rate_limit', 'latency', 'latency.p50_ms', 'latency.p99_ms', 'transient_errors', 'lost_answers', 'final_errors'];
+  const fields = [
+    'rate_limit',
+    'latency',
+    'latency.p50_ms',
+    'latency.p99_ms',
+    'transient_errors',
+    'lost_answers',
+    'final_errors',
+  ];
   return (
     <form
       class="stack"
@@ -244,7 +254,12 @@ function Numbers({
           value={most}
           wrong={action.wrong('latency.p99_ms') ?? action.wrong('latency')}
         />
-        <NumberField label="Fail for the moment, %" value={transient} isShare wrong={action.wrong('transient_errors')} />
+        <NumberField
+          label="Fail for the moment, %"
+          value={transient}
+          isShare
+          wrong={action.wrong('transient_errors')}
+        />
         <NumberField label="Answers lost, %" value={lost} isShare wrong={action.wrong('lost_answers')} />
         <NumberField label="Refused for good, %" value={final} isShare wrong={action.wrong('final_errors')} />
       </div>

@@ -50,7 +50,8 @@ export function PlanMeter({ subscription }: { subscription: Subscription | null 
           {numberOf(tokens_used)} of {countOf(token_limit, 'token')} used
         </span>
         <span>
-          {numberOf(tokens_remaining)} left{subscription.status === 'active' && ` until ${dateOf(subscription.period_end)}`}
+          {numberOf(tokens_remaining)} left
+          {subscription.status === 'active' && ` until ${dateOf(subscription.period_end)}`}
         </span>
       </p>
     </div>
@@ -91,7 +92,11 @@ export function PlanView() {
       <Shown of={subscription} what="your plan">
         {(found) => (
           <section class="panel stack" aria-label="Your plan">
-            {found === null ? <p>You have no plan so far. It takes one to use the tools.</p> : <PlanMeter subscription={found} />}
+            {found === null ? (
+              <p>You have no plan so far. It takes one to use the tools.</p>
+            ) : (
+              <PlanMeter subscription={found} />
+            )}
             {found?.status === 'active' && (
               <div>
                 <button type="button" class="button" onClick={() => (isCancelling.value = true)}>
@@ -151,8 +156,9 @@ export function PlanView() {
           close={() => (wanted.value = undefined)}
         >
           <p>
-            It costs {priceOf(wanted.value.price_monthly)} a month, and acts at once: {countOf(wanted.value.token_limit, 'token')} in
-            each period.{isUsable && ` The ${countOf(current.tokens_used, 'token')} of this period stay counted.`}
+            It costs {priceOf(wanted.value.price_monthly)} a month, and acts at once:{' '}
+            {countOf(wanted.value.token_limit, 'token')} in each period.
+            {isUsable && ` The ${countOf(current.tokens_used, 'token')} of this period stay counted.`}
           </p>
           {isUsable && current.tokens_used >= wanted.value.token_limit && (
             <p class="notice warn">You have used more than that already: nothing is left until the period ends.</p>
@@ -168,12 +174,11 @@ export function PlanView() {
           close={() => (isCancelling.value = false)}
         >
           <p>
-            It can be used until {dateOf(current.period_end)}. After that the tools take no calls of yours, until you choose a plan
-            again.
+            It can be used until {dateOf(current.period_end)}. After that the tools take no calls of yours, until you
+            choose a plan again.
           </p>
         </Confirm>
       )}
     </>
   );
 }
-

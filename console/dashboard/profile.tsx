@@ -90,7 +90,12 @@ function Password({ email }: { email: string | undefined }) {
           <p>A link to choose a new one is sent to {email}. All your sessions end with the old one, this one too.</p>
           <Failure of={action} fields={[]} />
           <div class="row">
-            <button type="button" class="button" disabled={action.isRunning.value || isSent.value} onClick={() => void ask()}>
+            <button
+              type="button"
+              class="button"
+              disabled={action.isRunning.value || isSent.value}
+              onClick={() => void ask()}
+            >
               Send me the link
             </button>
             <span role="status" class="quiet">

@@ -21,7 +21,10 @@ export function ToolAdmin() {
     (signal) =>
       listOrSearch(
         (page) =>
-          client.toolAdmin.listAllTools({ ...page, ...(state === 'all' ? {} : { is_active: state === 'active' }) }, { signal }),
+          client.toolAdmin.listAllTools(
+            { ...page, ...(state === 'all' ? {} : { is_active: state === 'active' }) },
+            { signal },
+          ),
         ({ name, description, api_endpoint }) => `${name} ${description} ${api_endpoint}`,
       ),
     [state, wordsSearched(), pageAsked().offset],

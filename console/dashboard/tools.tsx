@@ -18,10 +18,11 @@ export function Tools({ path: [id] }: { path: readonly string[] }) {
 
 function ToolList() {
   const tools = useLoaded(
-    (signal) => listOrSearch(
-      (page) => client.tool.listTools(page, { signal }),
-      ({ name, description }) => `${name} ${description}`,
-    ),
+    (signal) =>
+      listOrSearch(
+        (page) => client.tool.listTools(page, { signal }),
+        ({ name, description }) => `${name} ${description}`,
+      ),
     [wordsSearched(), pageAsked().offset],
   );
   return (
@@ -144,14 +145,18 @@ function Form({ tool: { id, description } }: { tool: Tool }) {
       </form>
       <div role="status">
         {isStopped.value && (
-          <p class="notice warn">You did not wait for the answer. The tool may still work, and what it uses is counted.</p>
+          <p class="notice warn">
+            You did not wait for the answer. The tool may still work, and what it uses is counted.
+          </p>
         )}
         {result.value !== undefined && (
           <p class="row apart">
             <span>
               Answered after {durationOf(result.value.duration_ms)}, for {countOf(result.value.tokens_used, 'token')}.
             </span>
-            <a href={`${urlOf('dashboard', 'usage')}?${new URLSearchParams({ tool: id }).toString()}`}>Usage of this tool</a>
+            <a href={`${urlOf('dashboard', 'usage')}?${new URLSearchParams({ tool: id }).toString()}`}>
+              Usage of this tool
+            </a>
           </p>
         )}
       </div>
@@ -173,7 +178,9 @@ function Refusal({ of: action }: { of: ReturnType<typeof useAction> }) {
   if (isRefused(value, 'SUBSCRIPTION_REQUIRED', 'TOKEN_LIMIT_EXCEEDED')) {
     return (
       <p class="notice warn" role="alert">
-        {value.code === 'SUBSCRIPTION_REQUIRED' ? 'It takes a plan to use tools.' : 'All tokens of this period are used.'}
+        {value.code === 'SUBSCRIPTION_REQUIRED'
+          ? 'It takes a plan to use tools.'
+          : 'All tokens of this period are used.'}
         <a href={urlOf('dashboard', 'plan')}>Choose a plan</a>
       </p>
     );

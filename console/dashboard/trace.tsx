@@ -15,7 +15,10 @@ export function Trace({ path: [id] }: { path: readonly string[] }) {
   return (
     <>
       <Title>Trace</Title>
-      <p class="quiet">Where the hub has sent the copies of a message, and what the networks have made of them. Its content is not shown.</p>
+      <p class="quiet">
+        Where the hub has sent the copies of a message, and what the networks have made of them. Its content is not
+        shown.
+      </p>
       <form
         class="row"
         onSubmit={(event) => {
@@ -87,7 +90,9 @@ function Traced({ id }: { id: string }) {
               {letters === 0 ? (
                 'None'
               ) : (
-                <a href={`${urlOf('dashboard', 'dead-letters')}?${new URLSearchParams({ state: 'all', message: id }).toString()}`}>
+                <a
+                  href={`${urlOf('dashboard', 'dead-letters')}?${new URLSearchParams({ state: 'all', message: id }).toString()}`}
+                >
                   {numberOf(letters)}
                 </a>
               )}
@@ -102,7 +107,9 @@ function Traced({ id }: { id: string }) {
                   </th>
                   <td>{channel}</td>
                   <td>{topic}</td>
-                  <Ended attempt={attempts.find((each) => each.recipient_id === recipient_id && each.channel === channel)} />
+                  <Ended
+                    attempt={attempts.find((each) => each.recipient_id === recipient_id && each.channel === channel)}
+                  />
                 </tr>
               ))}
             </Table>

@@ -34,7 +34,8 @@ export function Usage() {
     [start_date],
   );
   const calls = useLoaded(
-    (signal) => client.usage.listUsage({ ...page, start_date, ...(tool === undefined ? {} : { tool_id: tool }) }, { signal }),
+    (signal) =>
+      client.usage.listUsage({ ...page, start_date, ...(tool === undefined ? {} : { tool_id: tool }) }, { signal }),
     [start_date, tool, page.offset],
   );
   const refresh = () => {
@@ -113,7 +114,11 @@ export function Usage() {
 
 const outcomes = { success: 'Succeeded', error: 'Failed', timeout: 'Timed out' };
 
-function Sums({ of: { days, by_day, by_tool, total_tokens, total_invocations } }: { of: GetUsageSummaryResponse & { days: readonly string[] } }) {
+function Sums({
+  of: { days, by_day, by_tool, total_tokens, total_invocations },
+}: {
+  of: GetUsageSummaryResponse & { days: readonly string[] };
+}) {
   const isTokens = chosenOf('of', measures) === 'tokens';
   const valueOf = ({ tokens_used, invocation_count }: { tokens_used: number; invocation_count: number }) =>
     isTokens ? tokens_used : invocation_count;
@@ -131,12 +136,20 @@ function Sums({ of: { days, by_day, by_tool, total_tokens, total_invocations } }
             {countOf(total_tokens, 'token')} in {countOf(total_invocations, 'call')}
           </p>
         </div>
-        <DayChart days={days.map((date) => ({ date, value: known.get(date) ?? 0 }))} of={isTokens ? 'tokens' : 'calls'} />
+        <DayChart
+          days={days.map((date) => ({ date, value: known.get(date) ?? 0 }))}
+          of={isTokens ? 'tokens' : 'calls'}
+        />
       </section>
       {tools.length > 0 && (
         <section class="panel stack">
           <h3>By tool</h3>
-          <ToolTable tools={tools} most={most} valueOf={valueOf} linkOf={(id) => urlWith({ tool: id, page: undefined })} />
+          <ToolTable
+            tools={tools}
+            most={most}
+            valueOf={valueOf}
+            linkOf={(id) => urlWith({ tool: id, page: undefined })}
+          />
         </section>
       )}
     </>

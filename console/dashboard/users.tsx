@@ -123,7 +123,12 @@ function Asked({ of: { user, to }, change, close }: { of: Change; change: () => 
             'Within two seconds, nothing is accepted any more of this user: no login, no token, no API key.',
             true,
           ]
-        : [`Enable ${user.username}?`, 'Enable', 'This user may log in again. Webhooks stay paused until they are resumed.', false];
+        : [
+            `Enable ${user.username}?`,
+            'Enable',
+            'This user may log in again. Webhooks stay paused until they are resumed.',
+            false,
+          ];
   return (
     <Confirm title={title} verb={verb} isDangerous={isDangerous} work={change} close={close}>
       <p>{words}</p>

@@ -115,7 +115,10 @@ function NewWebhook({ close, done }: { close: () => void; done: (id: string, sec
   const action = useAction();
   const submit = () =>
     action.run(async () => {
-      const { webhook, secret } = await client.webhooks.createWebhook({ url: url.value.trim(), types: [...types.value] });
+      const { webhook, secret } = await client.webhooks.createWebhook({
+        url: url.value.trim(),
+        types: [...types.value],
+      });
       done(webhook!.webhook_id, secret);
     });
   return (
@@ -298,7 +301,9 @@ function Actions({ of: webhook, changed }: { of: Webhook; changed: () => void })
           type="button"
           class="button"
           disabled={isRunning}
-          onClick={() => run(async () => (ping.value = (await client.webhooks.pingWebhook({ webhook_id })) ?? undefined))}
+          onClick={() =>
+            run(async () => (ping.value = (await client.webhooks.pingWebhook({ webhook_id })) ?? undefined))
+          }
         >
           Ping
         </button>
