@@ -18,8 +18,15 @@ export async function findSubscription(signal: AbortSignal): Promise<Subscriptio
 }
 
 /** What is left of the plan. */
-export function PlanMeter({ subscription }: { subscription: Subscription | null }) {
-  const link = <a href={urlOf('dashboard', 'plan')}>Plans</a>;
+export function PlanMeter({
+  subscription,
+  isElsewhere = false,
+}: {
+  subscription: Subscription | null;
+  /** Whether it is shown in another view than the one with the plans. */
+  isElsewhere?: boolean;
+}) {
+  const link = isElsewhere && <a href={urlOf('dashboard', 'plan')}>Plans</a>;
   if (subscription === null) {
     return (
       <p class="row apart">

@@ -54,7 +54,7 @@ export function Usage() {
       </Title>
       <section class="panel" aria-label="Plan">
         <Shown of={subscription} what="your plan">
-          {(found) => <PlanMeter subscription={found} />}
+          {(found) => <PlanMeter subscription={found} isElsewhere />}
         </Shown>
       </section>
       <div class="row apart">
