@@ -1,5 +1,6 @@
 import { render } from 'preact';
 import { assistant } from './assistant/part.ts';
+import { dashboard } from './dashboard/part.ts';
 import { messages } from './messages/part.ts';
 import { startColours } from './shell/colours.ts';
 import { Console, startParts } from './shell/console.tsx';
@@ -9,7 +10,7 @@ import { startRouter } from './shell/router.ts';
 import { startSession } from './shell/session.ts';
 
 /** The parts, in the order of the navigation. */
-const parts: readonly Part[] = [messages, assistant];
+const parts: readonly Part[] = [messages, assistant, dashboard];
 
 startColours();
 startRouter();

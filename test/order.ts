@@ -26,6 +26,7 @@ const computing = [
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',
   'console/messages/messages.test.ts',
+  'console/dashboard/dashboard.test.ts',
   'console/shell/session.test.ts',
   'console/assistant/assistant.test.ts',
   'test/flows/refusals.test.ts',

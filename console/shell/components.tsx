@@ -169,6 +169,12 @@ export function Dialog({
         event.preventDefault();
         close?.();
       }}
+      onClose={({ currentTarget }) => {
+        // Browsers close it all the same where Escape is pressed twice.
+        if (!currentTarget.isConnected) return;
+        if (close === undefined) currentTarget.showModal();
+        else close();
+      }}
     >
       <div class="row apart">
         <h2 id={id}>{title}</h2>

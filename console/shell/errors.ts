@@ -10,7 +10,9 @@ export function wordsFor(error: unknown): string {
     if (error.details.length > 0) {
       return error.details.map(({ field, message }) => `${field}: ${message}`).join('. ');
     }
-    return error.message.endsWith('.') ? error.message : `${error.message}.`;
+    // Behind the sentence stands its code, for programs.
+    const sentence = error.message.replace(/ \(\d+ \w+\)$/, '');
+    return sentence.endsWith('.') ? sentence : `${sentence}.`;
   }
   if (error instanceof ConnectionError) return 'The hub can’t be reached. Check the connection, then try again.';
   if (error instanceof DOMException && error.name === 'TimeoutError') return 'The hub took too long. Try again.';

@@ -1,5 +1,5 @@
 import { computed, signal } from '@preact/signals';
-import { createClient, isRefused, RefusedError } from '#client';
+import { createClient, RefusedError } from '#client';
 import type { GetAccountResponse } from '#client/account';
 import { kept, keptInTab } from './storage.ts';
 
@@ -206,7 +206,7 @@ export async function logOut(): Promise<void> {
     if (refresh_token !== undefined) await client.account.logout({ refresh_token }, { timeout: 3_000 });
   } catch (error) {
     // The hub forgets the session by itself in the end.
-    if (!isRefused(error)) console.warn('The hub was not told of the logout');
+    if (!(error instanceof RefusedError)) console.warn('The hub was not told of the logout');
   }
   for (const name of kept.names(`of.${id}.`)) kept.set(name, undefined);
   tell({ type: 'ended', user: id });

@@ -1,4 +1,3 @@
-import pg from 'pg';
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
 import type { BusEvent } from '#lib/bus/bus.ts';
@@ -9,6 +8,7 @@ import { eventually } from '../eventually.ts';
 import { opened } from '../opened.ts';
 import { openRest, type MessageDetails, type Problem, type Rest } from '../rest.ts';
 import {
+  breakTable,
   deliveryLine,
   deliveryLines,
   ended,
@@ -58,23 +58,6 @@ interface Audit {
 }
 
 const meshes = openedMeshes(['embedded', 'kafka'], { people: 3 });
-
-/** Makes a table refuse rows, in a way that no repetition mends, until what is returned is called. */
-async function breakTable(mesh: FlowMesh, table: string, condition: string): Promise<() => Promise<void>> {
-  const name = `broken_${uuid().slice(0, 8)}`;
-  const run = async (statement: string) => {
-    const client = new pg.Client(mesh.adminDatabaseUrl);
-    await client.connect();
-    await client.query(statement);
-    await client.end();
-  };
-  const [schema] = table.split('.');
-  await run(`
-    create function ${schema}.${name}() returns trigger language plpgsql as $$ begin raise 'broken on purpose'; end $$;
-    create trigger ${name} before insert or update on ${table} for each row when (${condition})
-      execute function ${schema}.${name}()`);
-  return () => run(`drop trigger ${name} on ${table}; drop function ${schema}.${name}`);
-}
 
 /** Publishes on the bus of a mesh, as if it came from one of its services. */
 async function publish(mesh: FlowMesh, topic: string, event: BusEvent): Promise<void> {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { v4 as uuid } from 'uuid';
 import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { RefusedError } from '../../client/client.ts';
@@ -152,4 +153,21 @@ export function deliveryLines(mesh: Mesh, messageId: string): string[] {
 /** The line that a mock connector writes when it delivers. */
 export function deliveryLine(messageId: string, recipientId: string, network: string): string {
   return `INFO: Mensagem ${messageId} enviada para o usuário ${recipientId} no ${network}`;
+}
+
+/** Makes a table refuse rows, in a way that no repetition mends, until what is returned is called. */
+export async function breakTable(mesh: FlowMesh, table: string, condition: string): Promise<() => Promise<void>> {
+  const name = `broken_${uuid().slice(0, 8)}`;
+  const run = async (statement: string) => {
+    const client = new pg.Client(mesh.adminDatabaseUrl);
+    await client.connect();
+    await client.query(statement);
+    await client.end();
+  };
+  const [schema] = table.split('.');
+  await run(`
+    create function ${schema}.${name}() returns trigger language plpgsql as $$ begin raise 'broken on purpose'; end $$;
+    create trigger ${name} before insert or update on ${table} for each row when (${condition})
+      execute function ${schema}.${name}()`);
+  return () => run(`drop trigger ${name} on ${table}; drop function ${schema}.${name}`);
 }
