@@ -65,3 +65,18 @@ inBrowser(
     await context.close();
   },
 );
+
+inBrowser('pages that are left hold no connection, and follow the events again on the way back', async (t) => {
+  const [user1, user2] = mesh!.people as [Person, Person];
+  const context = await browser.openContext();
+  const { page } = await logIn(context, mesh!.url, 'user1');
+  // Browsers open six connections to a server, and may keep a page that is left as it is.
+  for (let count = 0; count < 10; count += 1) await page.goto(`${mesh!.url}/console/messages?${count}`);
+  await page.goto('about:blank');
+  await page.goBack();
+  const id = await openConversation([user2, user1]);
+  await send(user2, id, { payload: { type: 'text', text: 'While you were away' } });
+  await shows(page, 'While you were away');
+  t.true(page.url().endsWith('?9'), page.url());
+  await context.close();
+});

@@ -71,4 +71,7 @@ export function startLive(): void {
     if (document.visibilityState === 'visible') start();
     else unseen = setTimeout(stop, unseenLimit);
   });
+  // A page that is left may be kept for the way back, with its stream open: after six of them nothing would be loaded any more.
+  window.addEventListener('pagehide', stop);
+  window.addEventListener('pageshow', start);
 }
