@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { accessibilityProblems, chromiumIsThere, openBrowser } from '../test/browser.ts';
 import { logIn, press, shows, textOf } from '../test/console.ts';
@@ -71,7 +72,11 @@ inBrowser('pages that are left hold no connection, and follow the events again o
   const context = await browser.openContext();
   const { page } = await logIn(context, mesh!.url, 'user1');
   // Browsers open six connections to a server, and may keep a page that is left as it is.
-  for (let count = 0; count < 10; count += 1) await page.goto(`${mesh!.url}/console/messages?${count}`);
+  for (let count = 0; count < 10; count += 1) {
+    await page.goto(`${mesh!.url}/console/messages?${count}`);
+    // It has its stream by then.
+    await sleep(700);
+  }
   await page.goto('about:blank');
   await page.goBack();
   const id = await openConversation([user2, user1]);
