@@ -4,7 +4,7 @@ import { Metadata } from '@grpc/grpc-js';
 import { v4 as uuid } from 'uuid';
 import { clientOf, type Networks } from '../client-address.ts';
 import { requestIdPattern, withContext, type CallContext } from '../context.ts';
-import { within } from '../deadline.ts';
+import { maxTimerMs, within } from '../deadline.ts';
 import { errorKinds, HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
@@ -211,16 +211,18 @@ async function outcomeOf(
   let caller: Identity | undefined;
   let release = () => {};
   let unwatch = () => {};
-  const disabled = Promise.withResolvers<never>();
-  // Whoever waits for the call hears of it.
-  disabled.promise.catch(() => {});
+  const ended = Promise.withResolvers<never>();
+
+  /** Fails the call before its work is done, and aborts the signal of its handler. */
+  function end(why: HubError): void {
+    ended.reject(why);
+    abort.abort(why);
+  }
 
   function isFor(userId: string): void {
+    if (isOver) return;
     unwatch();
-    unwatch = callers.watch(userId, (why) => {
-      disabled.reject(why);
-      abort.abort(why);
-    });
+    unwatch = callers.watch(userId, end);
   }
 
   async function work(): Promise<object> {
@@ -267,19 +269,18 @@ async function outcomeOf(
     }
   }
 
+  const tooLate = () =>
+    end(new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline'));
+  const timer = setTimeout(tooLate, Math.min((context.deadline as number) - Date.now(), maxTimerMs));
   try {
     // First, since it costs least.
     places.requireRoom(rpc.kind);
-    return {
-      outcome: {
-        answer: await untilDeadline(context.deadline as number, abort, Promise.race([work(), disabled.promise])),
-      },
-      caller,
-    };
+    return { outcome: { answer: await Promise.race([work(), ended.promise]) }, caller };
   } catch (error) {
     return { outcome: { failure: refusal(error, rpc, abort.signal, log) }, caller };
   } finally {
     isOver = true;
+    clearTimeout(timer);
     release();
     unwatch();
   }
@@ -394,13 +395,4 @@ function originOf(metadata: Metadata): string | undefined {
 function withoutRepeats(found: readonly FieldViolation[], reported: readonly FieldViolation[]): FieldViolation[] {
   const named = new Set(reported.map((violation) => violation.field));
   return found.filter((violation) => !named.has(violation.field));
-}
-
-/** Fails a call at its deadline, and aborts the signal of its handler. */
-function untilDeadline<T>(deadline: number, abort: AbortController, work: Promise<T>): Promise<T> {
-  return within(deadline - Date.now(), work, () => {
-    const error = new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline');
-    abort.abort(error);
-    return error;
-  });
 }

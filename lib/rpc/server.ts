@@ -108,8 +108,8 @@ type CallOfStream = StreamCall<any>;
  * that, since Node's HTTP/2 client ends a stream before it resets it: so a handler that needs all bytes must know how many there are. A
  * download returns its first message and the bytes that follow it.
  *
- * Any other stream is an async iterable of messages, or of arrays of encoded ones: the next is requested when the connection has taken the last. If the caller
- * goes or its deadline passes, no more messages are requested, and the signal is aborted.
+ * Any other stream is an async iterable of messages, or of arrays of encoded ones: the next is requested when the connection has taken the
+ * last. If the caller goes, its deadline passes or its user is disabled, no more messages are requested, and the signal is aborted.
  */
 export type Handlers<D> = {
   [K in keyof D]: D[K] extends UnaryMethod<infer Request, infer Response>
