@@ -1,7 +1,7 @@
 import { useSignal, type Signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useId, useRef } from 'preact/hooks';
-import { Dialog, Failure, useAction } from '../shell/components.tsx';
+import { Dialog, Failure, Labelled, useAction } from '../shell/components.tsx';
 import { BackIcon } from '../shell/icons.tsx';
 
 /** What several views of the dashboard are made of. */
@@ -63,37 +63,24 @@ export function LinesField({
   required?: boolean;
   changed?: (value: string) => void;
 }) {
-  const id = useId();
-  const notes = [hint === undefined ? [] : `${id}-hint`, wrong === undefined ? [] : `${id}-wrong`].flat().join(' ');
   return (
-    <div class="field">
-      <label for={id}>{label}</label>
-      <textarea
-        id={id}
-        class={isCode ? 'input code' : 'input'}
-        rows={rows}
-        required={required}
-        spellcheck={!isCode}
-        dir={isCode ? 'ltr' : 'auto'}
-        value={value.value}
-        onInput={({ currentTarget }) => {
-          value.value = currentTarget.value;
-          changed?.(currentTarget.value);
-        }}
-        aria-invalid={wrong !== undefined}
-        aria-describedby={notes === '' ? undefined : notes}
-      />
-      {hint !== undefined && (
-        <span class="hint" id={`${id}-hint`}>
-          {hint}
-        </span>
+    <Labelled label={label} hint={hint} wrong={wrong}>
+      {(attributes) => (
+        <textarea
+          {...attributes}
+          class={isCode ? 'input code' : 'input'}
+          rows={rows}
+          required={required}
+          spellcheck={!isCode}
+          dir={isCode ? 'ltr' : 'auto'}
+          value={value.value}
+          onInput={({ currentTarget }) => {
+            value.value = currentTarget.value;
+            changed?.(currentTarget.value);
+          }}
+        />
       )}
-      {wrong !== undefined && (
-        <span class="wrong" id={`${id}-wrong`}>
-          {wrong}
-        </span>
-      )}
-    </div>
+    </Labelled>
   );
 }
 

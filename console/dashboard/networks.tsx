@@ -1,8 +1,7 @@
 import { useSignal, type Signal } from '@preact/signals';
-import { useId } from 'preact/hooks';
 import { isRefused } from '#client';
 import type { GetProfileResponse, Profile } from '#client/connectors';
-import { Failure, useAction, type Action } from '../shell/components.tsx';
+import { Failure, Labelled, useAction, type Action } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
 import { Mark, Title } from './fields.tsx';
 import { countOf, durationOf, fullTime, numberOf } from './formats.ts';
@@ -291,34 +290,21 @@ function NumberField({
   /** Whether it is in percent. */
   isShare?: boolean;
 }) {
-  const id = useId();
-  const notes = [hint === undefined ? [] : `${id}-hint`, wrong === undefined ? [] : `${id}-wrong`].flat().join(' ');
   return (
-    <div class="field">
-      <label for={id}>{label}</label>
-      <input
-        id={id}
-        class="input"
-        type="number"
-        min={0}
-        max={isShare ? 100 : undefined}
-        step={isShare ? 'any' : 1}
-        required
-        value={value.value}
-        onInput={({ currentTarget }) => (value.value = currentTarget.value)}
-        aria-invalid={wrong !== undefined}
-        aria-describedby={notes === '' ? undefined : notes}
-      />
-      {hint !== undefined && (
-        <span class="hint" id={`${id}-hint`}>
-          {hint}
-        </span>
+    <Labelled label={label} hint={hint} wrong={wrong}>
+      {(attributes) => (
+        <input
+          {...attributes}
+          class="input"
+          type="number"
+          min={0}
+          max={isShare ? 100 : undefined}
+          step={isShare ? 'any' : 1}
+          required
+          value={value.value}
+          onInput={({ currentTarget }) => (value.value = currentTarget.value)}
+        />
       )}
-      {wrong !== undefined && (
-        <span class="wrong" id={`${id}-wrong`}>
-          {wrong}
-        </span>
-      )}
-    </div>
+    </Labelled>
   );
 }

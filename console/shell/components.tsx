@@ -25,21 +25,48 @@ export function Field({
   required?: boolean;
   readOnly?: boolean;
 }) {
+  return (
+    <Labelled label={label} hint={hint} wrong={wrong}>
+      {(attributes) => (
+        <input
+          // What is allowed beside each `type` is declared of each apart.
+          {...(input as object)}
+          {...attributes}
+          class="input"
+          value={value.value}
+          onInput={(event) => (value.value = event.currentTarget.value)}
+        />
+      )}
+    </Labelled>
+  );
+}
+
+/** What surrounds an input: its label, a hint, and what is wrong with it. `children` makes the input, with these attributes. */
+export function Labelled({
+  label,
+  hint,
+  wrong,
+  children,
+}: {
+  label: string;
+  hint?: string | undefined;
+  wrong?: string | undefined;
+  children: (attributes: {
+    id: string;
+    'aria-invalid': boolean;
+    'aria-describedby': string | undefined;
+  }) => ComponentChildren;
+}) {
   const id = useId();
   const notes = [hint === undefined ? [] : `${id}-hint`, wrong === undefined ? [] : `${id}-wrong`].flat().join(' ');
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <input
-        // What is allowed beside each `type` is declared of each apart.
-        {...(input as object)}
-        id={id}
-        class="input"
-        value={value.value}
-        onInput={(event) => (value.value = event.currentTarget.value)}
-        aria-invalid={wrong !== undefined}
-        aria-describedby={notes === '' ? undefined : notes}
-      />
+      {children({
+        id,
+        'aria-invalid': wrong !== undefined,
+        'aria-describedby': notes === '' ? undefined : notes,
+      })}
       {hint !== undefined && (
         <span class="hint" id={`${id}-hint`}>
           {hint}

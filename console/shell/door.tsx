@@ -23,8 +23,6 @@ export function Door() {
   );
 }
 
-const codes = { refused: 'The name or the password is wrong.' };
-
 function LoginForm({ name: fixedName }: { name?: string }) {
   const name = useSignal(fixedName ?? '');
   const password = useSignal('');
@@ -57,7 +55,7 @@ function LoginForm({ name: fixedName }: { name?: string }) {
       <Field label="Password" value={password} type="password" autocomplete="current-password" required />
       {action.error.value instanceof WrongCredentials ? (
         <p class="notice bad" role="alert">
-          {codes.refused}
+          The name or the password is wrong.
         </p>
       ) : (
         <Failure of={action} />
