@@ -370,13 +370,14 @@ test('a provider that falls silent, before its answer or in the middle, is PROVI
 });
 
 test('a reader that takes its time is no silence of the provider', async (t) => {
-  const { provider } = await openBoth(t, saying('Hello there'), { timeout: 200 });
+  // Long enough that a busy machine doesn't make the provider look silent.
+  const timeout = 3_000;
+  const { provider } = await openBoth(t, saying('Hello there'), { timeout });
   let text = '';
   for await (const event of provider.complete(hello, new AbortController().signal)) {
-    if (event.kind === 'text') {
-      text += event.delta;
-      await sleep(300);
-    }
+    if (event.kind !== 'text') continue;
+    if (text === '') await sleep(1.5 * timeout);
+    text += event.delta;
   }
   t.is(text, 'Hello there');
 });
