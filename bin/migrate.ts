@@ -29,7 +29,13 @@ const role = (name: string) => `chat4all_${name}`;
 const settingsFor = (some: typeof owners): Settings => ({
   DATABASE_URL: postgresUrl().describe('PostgreSQL URL of a role that may make roles, and schemas in this database'),
   ...Object.fromEntries(
-    some.map(({ name }) => [passwordVariable(name), secret().describe(`the password of the role ${role(name)}`)]),
+    some.map(({ name }) => {
+      const password = `the password of the role ${role(name)}`;
+      return [
+        passwordVariable(name),
+        secret().describe(name === 'bus' ? `${password}; not with KAFKA_BROKERS` : password),
+      ];
+    }),
   ),
   ...engineSettings,
 });

@@ -6,15 +6,18 @@ import { generateKeys } from '#lib/identity.ts';
 import { serviceNames as names } from '../services/names.ts';
 import { makeKeyFolder, rotateKeys, withKeys } from './key-folder.ts';
 
-/**
- * Makes secrets for all that docker-compose.yml starts. Whoever has them has the hub: they are kept where only the administrator reads.
- *
- *     node bin/secrets.ts >> .env                       passwords and keys: those that aren't in its own environment yet
- *     node bin/secrets.ts keys <folder>                 keys in files, which may be replaced while all runs: those that
- *                                                       aren't there yet
- *     node bin/secrets.ts rotate <folder> <service>…    replaces the keys of services in such a folder
- *                         [--trust 24h]                 how long the old ones are believed
- */
+/** Makes secrets for all that docker-compose.yml starts. Whoever has them has the hub: they are kept where only the administrator reads. */
+
+const usage = `node bin/secrets.ts [keys <folder> | rotate <folder> <service>…] [options]
+
+  node bin/secrets.ts >> .env                       passwords and keys for docker-compose.yml: those that aren't in its own
+                                                    environment yet
+  node bin/secrets.ts keys <folder>                 keys in files, which may be replaced while all runs: those that aren't
+                                                    there yet
+  node bin/secrets.ts rotate <folder> <service>…    replaces the keys of services in such a folder
+
+  --trust <time>                                    how long the old ones are believed: 30m, 24h (the default) or 7d
+  --help`;
 
 const password = () => randomBytes(24).toString('base64url');
 /** Longer than any process takes to notice a changed file, in milliseconds. */
@@ -58,16 +61,17 @@ function refuse(message: string): void {
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { trust: { type: 'string', default: '24h' } },
+  options: { trust: { type: 'string', default: '24h' }, help: { type: 'boolean', default: false } },
 });
 const [command, folder, ...services] = positionals;
 const trustFor = duration({ min: 0, max: maxRetentionMs }).safeParse(values.trust);
 const unknown = services.filter((name) => !names.includes(name));
 
-if (command === undefined) await printSecrets();
+if (values.help) console.log(usage);
+else if (command === undefined) await printSecrets();
 else if (command === 'keys' && folder !== undefined) await makeKeyFolder(folder, names);
 else if (command !== 'rotate' || folder === undefined || services.length === 0) {
-  refuse('Usage: node bin/secrets.ts [keys <folder> | rotate <folder> <service>… [--trust 24h]]');
+  refuse(usage);
 } else if (unknown.length > 0) refuse(`There is no service ${unknown.join(', ')}. There are: ${names.join(', ')}`);
 else if (!trustFor.success) refuse('--trust must be a whole number with a unit: 30m, 24h or 7d');
 else {

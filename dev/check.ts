@@ -8,8 +8,10 @@ import { readRoutes } from '../gateway/rules/bindings.ts';
 import { documentOf } from '../gateway/own-routes.ts';
 import { checkApi } from './client/package.ts';
 import { buildConsole, consoleFiles } from './console.ts';
+import { checkDocuments } from './documents.ts';
 import { generate, made, testProtos } from './generate.ts';
 import { checkLicences } from './licences.ts';
+import { checkPages } from './reference/pages.ts';
 
 /** `npm run check`: all static checks. Each says what to do if it fails. */
 const checks: [name: string, run: () => Promise<void>][] = [
@@ -24,6 +26,8 @@ const checks: [name: string, run: () => Promise<void>][] = [
   ['buf breaking, against main or the commit before', breaking],
   ['generated code (npm run generate mends it)', compareGenerated],
   ['API of the client (npm run generate writes client/api.md)', async () => checkApi()],
+  ['reference pages and .env.example (npm run generate writes them)', checkPages],
+  ['links of documents, marks of their shell blocks', async () => checkDocuments()],
   ['files of the console (npm run console:build writes them)', compareConsole],
   ['OpenAPI', lintOpenApi],
   ['licences of dependencies (npm run licences writes the list)', async () => checkLicences()],

@@ -82,4 +82,7 @@ function buf(...args: string[]): void {
 if (import.meta.main) {
   await generate('.');
   writeApi();
+  // Loaded only now: it reads what was just generated.
+  const { writePages } = await import('./reference/pages.ts');
+  await writePages();
 }

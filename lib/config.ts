@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { isNetwork } from './client-address.ts';
 
@@ -35,14 +36,19 @@ export function duration(limits: { min?: number; max: number }) {
       return Number.parseInt(text, 10) * unitMilliseconds[unit];
     })
     .refine((value) => value >= (limits.min ?? 1), `must be at least ${durationText(limits.min ?? 1)}`)
-    .refine((value) => value <= limits.max, `must be at most ${durationText(limits.max)}`);
+    .refine((value) => value <= limits.max, `must be at most ${durationText(limits.max)}`)
+    .register(values, { are: `${durationText(limits.min ?? 1)} to ${durationText(limits.max)}` });
 }
+
+/** Words for the values that a setting may have, for its documentation. */
+const values = z.registry<{ are: string }>();
 
 /** Ten years in milliseconds: the maximum of all retention settings. */
 export const maxRetentionMs = 3_660 * unitMilliseconds.d;
 
 /** Formats milliseconds as a setting is written: in the largest unit that gives a whole number. */
 function durationText(milliseconds: number): string {
+  if (milliseconds === 0) return '0s';
   const [unit, size] = Object.entries(unitMilliseconds).findLast(([, each]) => milliseconds % each === 0)!;
   return `${milliseconds / size}${unit}`;
 }
@@ -53,7 +59,8 @@ export function integer(limits: { min: number; max: number }) {
     .string()
     .regex(/^\d+$/, 'must be a whole number')
     .transform(Number)
-    .refine((value) => value >= limits.min && value <= limits.max, `must be from ${limits.min} to ${limits.max}`);
+    .refine((value) => value >= limits.min && value <= limits.max, `must be from ${limits.min} to ${limits.max}`)
+    .register(values, { are: `${limits.min} to ${limits.max}` });
 }
 
 /** A list of texts, separated by commas; at least one. */
@@ -61,7 +68,8 @@ export function list() {
   return z
     .string()
     .transform(itemsOf)
-    .refine((items) => items.length > 0, 'must name at least one');
+    .refine((items) => items.length > 0, 'must name at least one')
+    .register(values, { are: 'list' });
 }
 
 function itemsOf(text: string): string[] {
@@ -103,12 +111,14 @@ const secretParts = z.registry<{ in: (text: string) => readonly string[] }>();
 
 /** A password or a key. Well-known or easily guessed ones are refused unless LAPTOP_MODE is on. */
 export function secret() {
-  return text().register(secretParts, { in: (value) => [value] });
+  return text()
+    .register(values, { are: 'secret' })
+    .register(secretParts, { in: (value) => [value] });
 }
 
 /** A list of passwords or keys, separated by commas; at least one. */
 export function secrets() {
-  return list().register(secretParts, { in: itemsOf });
+  return list().register(values, { are: 'list of secrets' }).register(secretParts, { in: itemsOf });
 }
 
 /** The URL of a PostgreSQL. A password in it is checked as `secret` checks one. */
@@ -119,6 +129,7 @@ export function postgresUrl() {
       (url) => /^postgres(ql)?:$/.test(URL.parse(url)?.protocol ?? ''),
       'must be postgres://role:password@host:port/database',
     )
+    .register(values, { are: 'URL with a secret' })
     .register(secretParts, { in: passwordIn });
 }
 
@@ -132,6 +143,52 @@ export const laptopSettings = {
 /** A TCP port; 0 takes a free one. */
 export function port() {
   return integer({ min: 0, max: 65_535 });
+}
+
+/** A setting, as its documentation shows it. */
+export interface ShownSetting {
+  /** Which values it may have, in a word or two. */
+  values: string;
+  /** Its default as it would be written; undefined where there is none. */
+  standard: string | undefined;
+  isRequired: boolean;
+  description: string;
+}
+
+/**
+ * A setting for its documentation.
+ *
+ * @throws Error if it has no description, or a default that can't be written as text
+ */
+export function shownSetting(name: string, schema: z.ZodType): ShownSetting {
+  if (!schema.description) throw new Error(`${name} has no description`);
+  return {
+    values: valuesOf(schema),
+    standard: standardOf(name, schema),
+    isRequired: !schema.safeParse(undefined).success,
+    description: schema.description,
+  };
+}
+
+function valuesOf(schema: z.core.$ZodType): string {
+  const are = values.get(schema)?.are;
+  if (are !== undefined) return are;
+  if (schema instanceof z.ZodEnum) return schema.options.join(', ');
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) return valuesOf(schema.unwrap());
+  if (schema instanceof z.ZodPipe) return valuesOf(schema.in);
+  return 'text';
+}
+
+function standardOf(name: string, schema: z.ZodType): string | undefined {
+  const standard: unknown = schema.safeParse(undefined).data;
+  if (standard === undefined) return undefined;
+  let inner: z.core.$ZodType = schema;
+  while (inner instanceof z.ZodPipe) inner = inner.in;
+  const declared: unknown = inner instanceof z.ZodDefault ? inner.def.defaultValue : standard;
+  const texts = [String(declared), ...(typeof declared === 'number' ? [durationText(declared)] : [])];
+  const written = texts.find((each) => isDeepStrictEqual(schema.safeParse(each).data, standard));
+  if (written === undefined) throw new Error(`${name} has a default that can't be written as text`);
+  return written;
 }
 
 /**

@@ -90,6 +90,26 @@ export function sharedGauge<Label extends string>(name: string, help: string, la
   return shown;
 }
 
+/** A metric for its documentation. */
+export interface DeclaredMetric {
+  type: string;
+  help: string;
+  labels: readonly string[];
+}
+
+/**
+ * A metric that the code loaded so far declares, by its name without the prefix.
+ *
+ * @throws Error if there is none
+ */
+export function declaredMetric(name: string): DeclaredMetric {
+  const metric = register.getSingleMetric(prefix + name);
+  if (metric === undefined) throw new Error(`There is no metric ${prefix}${name}`);
+  // What each kind has, and the types leave out.
+  const { type, help, labelNames } = metric as unknown as { type: string; help: string; labelNames: string[] };
+  return { type, help, labels: labelNames };
+}
+
 /** Sets a value of a gauge. */
 export type Tell = <Label extends string>(gauge: Gauge<Label>, labels: Record<Label, string>, value: number) => void;
 

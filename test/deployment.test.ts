@@ -70,9 +70,11 @@ test('docker-compose.yml: runs every service, with its own password and key and 
     gateway['BACKENDS']!.split(/,\s*/).toSorted(),
     [...serviceNames.map((name) => `chat4all.${name}.v1=${name}:50051`), 'chat4all.account.v1=auth:50051'].toSorted(),
   );
-  const shown = [...textOf('README.md').matchAll(/(chat4all\.\w+\.v1)=127\.0\.0\.1:50\d{3}/g)].map(([, name]) => name!);
+  const shown = [...textOf('docs/howto-processes.md').matchAll(/(chat4all\.\w+\.v1)=127\.0\.0\.1:50\d{3}/g)].map(
+    ([, name]) => name!,
+  );
   const entries = gateway['BACKENDS']!.split(/,\s*/).map((entry) => entry.split('=')[0]!);
-  t.deepEqual([...new Set(shown)].toSorted(), entries.toSorted(), 'README.md, services one by one');
+  t.deepEqual([...new Set(shown)].toSorted(), entries.toSorted(), 'docs/howto-processes.md');
   const inGateway = Object.values(gateway).flatMap(variablesIn);
   t.deepEqual(
     inGateway.filter(({ name }) => secrets.includes(name)),

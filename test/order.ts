@@ -19,9 +19,8 @@ const waiting = [
   'dev/supervisor.test.ts',
 ];
 const computing = [
-  'test/readme.test.ts',
+  'test/documents.test.ts',
   'test/deployment.test.ts',
-  'test/tutorial.test.ts',
   'test/flows/large-file.test.ts',
   'test/flows/files.test.ts',
   'test/flows/load.test.ts',

@@ -4,30 +4,35 @@ import path from 'node:path';
 
 const root = path.resolve(import.meta.dirname, '..');
 
-/** The blocks of shell in a text in Markdown. */
-export function blocksIn(text: string): string[] {
-  return [...text.matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, block]) => block!);
+/** A block of shell that is run by a test: `sh run`, or `sh run fails` for one that shows how something is refused. */
+export interface ShownBlock {
+  text: string;
+  fails: boolean;
+}
+
+/** The blocks of shell in a text in Markdown that are to be run. Those that are only shown are `sh shown`. */
+export function blocksIn(text: string): ShownBlock[] {
+  const found = text.matchAll(/^```sh run( fails)?\n([^]*?)^```$/gm);
+  return [...found].map(([, fails, block]) => ({ text: block!, fails: fails !== undefined }));
 }
 
 /** One script of all blocks: it ends at the first command that fails, or where none does that should. */
-function scriptOf(run: readonly string[], refused: RegExp | undefined): string {
+function scriptOf(run: readonly ShownBlock[]): string {
   return [
     // A command in $(…) or in front of a pipe that fails is a failure, and so is an answer that says one.
     'set -euo pipefail; shopt -s inherit_errexit',
     'curl() { command curl --fail-with-body "$@"; }',
-    ...run.flatMap((block, index) => {
+    ...run.flatMap(({ text, fails }, index) => {
       const echo = `echo; echo "=== ${index}"`;
-      if (refused?.test(block) !== true) return [echo, block];
-      return [echo, `set +e; ( set -e\n${block})`, 'code=$?; set -e; [ $code -ne 0 ]'];
+      if (!fails) return [echo, text];
+      return [echo, `set +e; ( set -e\n${text})`, 'code=$?; set -e; [ $code -ne 0 ]'];
     }),
     'echo; echo "=== end"',
   ].join('\n');
 }
 
 export interface Shown {
-  blocks: readonly string[];
-  /** Blocks that show how the hub refuses something, by a word of theirs. */
-  refused?: RegExp;
+  blocks: readonly ShownBlock[];
   /** What is another here than it says there: ports above all. */
   here: (script: string) => string;
   /** Where it runs. */
@@ -45,9 +50,9 @@ export interface Shown {
  * @returns the exit code, what was written, and the block that was run last
  */
 export async function runShown(shown: Shown): Promise<{ code: unknown; output: string; last: string }> {
-  const { blocks, refused, here, folder, programs = [], limit } = shown;
+  const { blocks, here, folder, programs = [], limit } = shown;
   const script = path.join(folder, 'shown.sh');
-  await writeFile(script, here(scriptOf(blocks, refused)));
+  await writeFile(script, here(scriptOf(blocks)));
   const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
     const env = {
       ...process.env,
@@ -63,5 +68,5 @@ export async function runShown(shown: Shown): Promise<{ code: unknown; output: s
     );
   });
   const lastBlock = Number(/=== (\d+)\n(?![^]*=== )/.exec(output)?.[1] ?? -1);
-  return { code, output, last: blocks[lastBlock] ?? '' };
+  return { code, output, last: blocks[lastBlock]?.text ?? '' };
 }

@@ -79,6 +79,21 @@ const ofTokens: readonly KnownProblem[] = [
 ];
 const ofApiKeys = problem(401, 'API_KEY_INVALID', 'the API key is not valid');
 
+/** All problems that belong to no single RPC; one that several kinds of requests have stands there several times. */
+export const generalProblems: readonly KnownProblem[] = [
+  ofFields,
+  ofPaths,
+  ...ofBodies.json,
+  ...ofBodies.bytes,
+  ...ofTokens,
+  ofApiKeys,
+  ...ofCalls,
+  ...ownProblems,
+  preconditionFailed,
+  problem(404, 'ROUTE_NOT_FOUND', 'there is nothing at this path'),
+  problem(405, 'METHOD_NOT_ALLOWED', 'there is nothing at this path with this method'),
+];
+
 /** Codes that belong to no endpoint: nothing is there, or nothing with that method. */
 export const ofNoEndpoint: readonly string[] = ['ROUTE_NOT_FOUND', 'METHOD_NOT_ALLOWED'];
 
