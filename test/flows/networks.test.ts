@@ -9,7 +9,7 @@ import {
   type Rest,
   type Token,
 } from '../rest.ts';
-import { ended, openConversation, openedMeshes, send, type FlowMesh, type Person } from './meshes.ts';
+import { ended, openConversation, openedMeshes, send, sendPatiently, type FlowMesh, type Person } from './meshes.ts';
 
 // However slow the machine is: this is not about how soon a message is delivered.
 const env = { ADMIN_USERS: 'user5', DELIVERY_DEADLINE: '2m' };
@@ -215,7 +215,7 @@ for (const mesh of meshes) {
     const admin = await loginAsAdmin(mesh);
     await behave(t, admin, 'whatsapp', { rate_limit: 10, record: true });
     const ids = await Promise.all([user2, user3].map((other) => openConversation([user1, other])));
-    const sent = await Promise.all(Array.from({ length: 30 }, (_, index) => send(user1, ids[index % 2]!)));
+    const sent = await Promise.all(Array.from({ length: 30 }, (_, index) => sendPatiently(user1, ids[index % 2]!)));
     for (const messageId of sent) t.is((await ended(user1, messageId, 60_000)).status, 'delivered');
     const { effects } = await admin.get<EffectPage>('/v1/admin/effects?channel=whatsapp&limit=100');
     const own = effects.filter(({ conversation_id: id }) => ids.includes(id));

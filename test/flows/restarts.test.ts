@@ -12,6 +12,8 @@ import { ended, everyDeliveryLine, everyMessage, messageOf, openConversation, ty
 /** Long enough that nothing fails in this time, whatever restarts. */
 const env = { DELIVERY_DEADLINE: '3m', MAX_OPEN_UPLOADS: '10000' };
 const testLimit = 240_000;
+/** Milliseconds between two rounds of a person's calls: the processes that start need most of the processors. */
+const pace = 200;
 
 const root = openedFolder('chat4all-restarts-');
 
@@ -73,7 +75,7 @@ async function startLoad(people: readonly Person[]): Promise<Load> {
       await call(person, 'GET /v1/users/me');
       await call(person, 'POST /v1/conversations', { type: 'private', members: [person.userId, friend.userId] });
       await call(person, 'POST /v1/files/initiate', { filename: 'photo.jpg', file_size: 7 });
-      await sleep(20);
+      await sleep(pace);
     }
   }
 
