@@ -135,6 +135,7 @@ const expected: Record<string, Access | readonly string[]> = {
   '/chat4all.tools.v1.UsageService/ListUsage': 'USER',
   '/chat4all.tools.v1.UsageService/GetUsageSummary': 'USER',
   '/chat4all.tools.v1.SubscriptionService/ListPlans': 'USER',
+  '/chat4all.tools.v1.SubscriptionService/ListSubscriptions': 'USER',
   '/chat4all.tools.v1.SubscriptionService/GetSubscription': 'USER',
   '/chat4all.tools.v1.SubscriptionService/Subscribe': 'USER',
   '/chat4all.tools.v1.SubscriptionService/CancelSubscription': 'USER',

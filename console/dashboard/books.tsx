@@ -1,9 +1,10 @@
 import type { Balance, GetAuditResponse } from '#client/operations';
 import { urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { auditOf } from './audit.ts';
 import { Mark, Table, Title } from './fields.tsx';
-import { countOf, durationOf, fullTime, numberOf } from './formats.ts';
+import { countOf, durationOf, numberOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 import { chosenOf, Choices } from './paging.tsx';
 

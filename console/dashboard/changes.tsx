@@ -1,8 +1,8 @@
 import { Empty } from '../shell/components.tsx';
 import { urlOf } from '../shell/router.ts';
 import { client, me } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Table, Title } from './fields.tsx';
-import { fullTime } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 import { chosenOf, Choices, pageAsked, Pages } from './paging.tsx';
 

@@ -3,8 +3,9 @@ import type { DeadLetter, ReplayDeadLettersRequest, ReplayDeadLettersResponse } 
 import { Empty, Failure, Field, useAction } from '../shell/components.tsx';
 import { goTo, query, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Confirm, Json, Mark, Table, Title } from './fields.tsx';
-import { countOf, fullTime } from './formats.ts';
+import { countOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 import { chosenOf, Choices, pageAsked, Pages, urlWith } from './paging.tsx';
 

@@ -1,31 +1,29 @@
-/** Times, days and numbers as people read them, in the language of their browser. */
+import { formatOf } from '../shell/times.ts';
 
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
-const date = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' });
-const shortDay = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', timeZone: 'UTC' });
-const longDay = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeZone: 'UTC' });
-const number = new Intl.NumberFormat();
-const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
-const price = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+/** Days and numbers as people read them, in the language of their browser. */
 
-/** @param time RFC 3339 */
-export function fullTime(time: string): string {
-  return full.format(new Date(time));
-}
+const date = formatOf(() => new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' }));
+const shortDay = formatOf(
+  () => new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', timeZone: 'UTC' }),
+);
+const longDay = formatOf(() => new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeZone: 'UTC' }));
+const number = formatOf(() => new Intl.NumberFormat());
+const compact = formatOf(() => new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 }));
+const price = formatOf(() => new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
 
 /** The day of a time, where the browser is. @param time RFC 3339 */
 export function dateOf(time: string): string {
-  return date.format(new Date(time));
+  return date(new Date(time));
 }
 
 /** A day without its year. @param day of UTC, as the hub counts them: `2026-11-29` */
 export function shortDayOf(day: string): string {
-  return shortDay.format(new Date(day));
+  return shortDay(new Date(day));
 }
 
 /** @param day of UTC: `2026-11-29` */
 export function longDayOf(day: string): string {
-  return longDay.format(new Date(day));
+  return longDay(new Date(day));
 }
 
 const dayLength = 86_400_000;
@@ -38,17 +36,17 @@ export function lastDays(count: number, now = Date.now()): string[] {
 }
 
 export function numberOf(value: number): string {
-  return number.format(value);
+  return number(value);
 }
 
 /** A number in few characters: 12,300 is 12.3K. */
 export function compactOf(value: number): string {
-  return compact.format(value);
+  return compact(value);
 }
 
 /** The hub has no currency: a price is a number. */
 export function priceOf(value: number): string {
-  return price.format(value);
+  return price(value);
 }
 
 /** A duration in words. @param ms milliseconds */

@@ -2,8 +2,9 @@ import { useSignal } from '@preact/signals';
 import type { ApiKey, CreateApiKeyResponse } from '#client/account';
 import { Dialog, Empty, Failure, Field, useAction } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Confirm, Mark, Secret, Table, Title } from './fields.tsx';
-import { dateOf, fullTime } from './formats.ts';
+import { dateOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 
 /** How many keys are shown at once: the API lists all of them. */

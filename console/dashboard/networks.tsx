@@ -3,8 +3,9 @@ import { isRefused } from '#client';
 import type { GetProfileResponse, Profile } from '#client/connectors';
 import { Failure, Labelled, useAction, type Action } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Mark, Title } from './fields.tsx';
-import { countOf, durationOf, fullTime, numberOf } from './formats.ts';
+import { countOf, durationOf, numberOf } from './formats.ts';
 import { Shown, useLoaded, type Loaded } from './loaded.tsx';
 
 type Known = GetProfileResponse['profile'];

@@ -1,5 +1,4 @@
 import { useSignal } from '@preact/signals';
-import { isRefused } from '#client';
 import type { Plan, Subscription } from '#client/tools';
 import { urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
@@ -9,12 +8,8 @@ import { Shown, useLoaded } from './loaded.tsx';
 
 /** The subscription; null for somebody who never had one. */
 export async function findSubscription(signal: AbortSignal): Promise<Subscription | null> {
-  try {
-    return await client.subscription.getSubscription({}, { signal });
-  } catch (error) {
-    if (isRefused(error, 'NOT_FOUND')) return null;
-    throw error;
-  }
+  const [subscription] = await client.subscription.listSubscriptions({}, { signal });
+  return subscription ?? null;
 }
 
 /** What is left of the plan. */

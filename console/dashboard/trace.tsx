@@ -5,8 +5,9 @@ import type { GetRouteResponse } from '#client/router';
 import { Field } from '../shell/components.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Mark, Table, Title } from './fields.tsx';
-import { fullTime, numberOf } from './formats.ts';
+import { numberOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 
 /** `/console/dashboard/trace`: asks for a message; `/<id>`: where its copies went, and what became of each; for administrators. */

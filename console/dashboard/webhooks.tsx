@@ -6,8 +6,9 @@ import { Dialog, Empty, Failure, Field, useAction } from '../shell/components.ts
 import { onEvent } from '../shell/live.ts';
 import { goTo, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
+import { fullTime } from '../shell/times.ts';
 import { Confirm, Mark, Secret, Table, Title } from './fields.tsx';
-import { dateOf, durationOf, fullTime, wordOf } from './formats.ts';
+import { dateOf, durationOf, wordOf } from './formats.ts';
 import { Shown, useLoaded } from './loaded.tsx';
 
 const eventTypes = Object.values(EventType);

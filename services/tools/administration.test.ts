@@ -277,6 +277,7 @@ test('a subscription: created, changed, cancelled and taken back at once; its id
   const { userId, subscriptions } = await clients();
   t.is((await refusal(t, subscriptions.getSubscription({}))).reason, 'SUBSCRIPTION_NOT_FOUND');
   t.is((await refusal(t, subscriptions.cancelSubscription({}))).reason, 'SUBSCRIPTION_NOT_FOUND');
+  t.deepEqual((await subscriptions.listSubscriptions({})).subscriptions, []);
   const first = (await subscriptions.subscribe({ plan: free })).subscription!;
   t.like(first, {
     plan: free,
@@ -298,6 +299,7 @@ test('a subscription: created, changed, cancelled and taken back at once; its id
   });
   t.deepEqual((await subscriptions.cancelSubscription({})).subscription, over);
   t.deepEqual((await subscriptions.getSubscription({})).subscription, over);
+  t.deepEqual((await subscriptions.listSubscriptions({})).subscriptions, [over]);
   t.deepEqual((await subscriptions.subscribe({ plan: pro })).subscription, second);
   // Another process may have told the same.
   const versions = new Map(

@@ -113,6 +113,11 @@ export function subscriptionHandlers({
       return { plans: planNames.map((name) => planMessage(plans[name])) };
     },
 
+    async listSubscriptions(_request, { caller }: UserCall) {
+      const subscription = await subscriptions.find(caller.userId);
+      return { subscriptions: subscription === undefined ? [] : [subscriptionMessage(subscription, plans)] };
+    },
+
     async getSubscription(_request, { caller }: UserCall) {
       const subscription = await subscriptions.find(caller.userId);
       if (subscription === undefined) throw subscriptionNotFound();

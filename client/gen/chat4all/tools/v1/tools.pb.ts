@@ -237,6 +237,15 @@ export type Subscription = {
 };
 
 /** No fields: the credentials identify the caller. */
+export type ListSubscriptionsRequest = Record<string, never>;
+
+/** The caller's subscriptions. */
+export type ListSubscriptionsResponse = {
+  /** One, also if it is cancelled or has expired, or none. */
+  subscriptions: Subscription[];
+};
+
+/** No fields: the credentials identify the caller. */
 export type GetSubscriptionRequest = Record<string, never>;
 
 /** The caller's subscription. */
@@ -395,6 +404,9 @@ export type GetUsageSummaryCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 /** The error codes of `listPlans`. */
 export type ListPlansCode = 'UNAVAILABLE' | codes.EnvelopedCode;
 
+/** The error codes of `listSubscriptions`. */
+export type ListSubscriptionsCode = 'UNAVAILABLE' | codes.EnvelopedCode;
+
 /** The error codes of `getSubscription`. */
 export type GetSubscriptionCode = 'NOT_FOUND' | 'UNAVAILABLE' | codes.EnvelopedCode;
 
@@ -476,6 +488,11 @@ export class SubscriptionService {
   /** The plans, the smallest first. */
   listPlans(request: ListPlansRequest = {}, options?: CallOptions): Reply<Plan[], ListPlansCode> {
     return this.#caller.reply<Plan[]>({ verb: 'GET', path: '/api/v1/subscriptions/plans', isRepeatable: true, isEnveloped: true }, request, options);
+  }
+
+  /** The caller's subscription as a list: empty for somebody who was never subscribed, which is no error here. */
+  listSubscriptions(request: ListSubscriptionsRequest = {}, options?: CallOptions): Reply<Subscription[], ListSubscriptionsCode> {
+    return this.#caller.reply<Subscription[]>({ verb: 'GET', path: '/api/v1/subscriptions', isRepeatable: true, isEnveloped: true }, request, options);
   }
 
   /** Returns the caller's subscription, also if it is cancelled or has expired. */
