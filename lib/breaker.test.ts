@@ -1,13 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { register } from 'prom-client';
 import { Breaker } from './breaker.ts';
 import { HubError } from './errors.ts';
 
 const away = () => new HubError('UNAVAILABLE', 'STORE_UNAVAILABLE', 'The store is away', { retryAfter: 2 });
 
 /** Something that answers, or fails, or hangs; and a breaker in front of it. */
-function prepare(pauseMs: number, minSpanMs = 0) {
-  const breaker = new Breaker('STORE_UNAVAILABLE', { pauseMs, minSpanMs });
+function prepare(pauseMs: number, minSpanMs = 0, name = 'test') {
+  const breaker = new Breaker({ name, reason: 'STORE_UNAVAILABLE', pauseMs, minSpanMs });
   const thing = {
     asked: 0,
     answer: async (): Promise<string> => 'here',
@@ -72,4 +73,24 @@ test('Breaker: failures that all come at once are a moment of load, and none if 
   await sleep(20);
   await goingOn.break();
   t.true(goingOn.asked < 10);
+});
+
+test('Breaker: a metric says how many of a name are open', async (t) => {
+  const shown = async () => {
+    const { values } = await register.getSingleMetric('chat4all_breaker_open')!.get();
+    return values.find(({ labels }) => labels['breaker'] === 'counted')?.value;
+  };
+  const [first, second] = [prepare(0, 0, 'counted'), prepare(0, 0, 'counted')];
+  t.is(await shown(), 0);
+  await first.break();
+  await first.break();
+  await second.break();
+  t.is(await shown(), 2);
+  first.answer = async () => 'here';
+  await first.ask();
+  await first.ask();
+  t.is(await shown(), 1);
+  second.answer = async () => 'here';
+  await second.ask();
+  t.is(await shown(), 0);
 });

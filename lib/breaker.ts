@@ -1,4 +1,11 @@
 import { HubError } from './errors.ts';
+import { gauge } from './metrics.ts';
+
+const openBreakers = gauge(
+  'breaker_open',
+  'How many circuit breakers are open: work behind them fails at once, until the other side has answered again',
+  ['breaker'],
+);
 
 /** A failure of work that was never sent, so that it certainly has no effect. Other failures leave that open. */
 export class NotTried extends HubError {}
@@ -8,14 +15,24 @@ export class Answered extends HubError {}
 
 /** This many failures in a row open the breaker, unless all of them came within `minSpanMs`: that may be a short burst of load. */
 const maxFailures = 5;
-/** While the breaker is open, one call is let through every `pauseMs`. */
-const defaults = { minSpanMs: 2_000, pauseMs: 1_000 };
+
+export interface BreakerOptions {
+  /** For metrics. */
+  name: string;
+  /** The reason of the HubErrors that count as failures. */
+  reason: string;
+  /** 2,000 by default. */
+  minSpanMs?: number;
+  /** While the breaker is open, one call is let through this often; every 1,000 ms by default. */
+  pauseMs?: number;
+}
 
 /**
  * A circuit breaker: after five failures in a row over at least two seconds it opens, and all work fails at once with the last error. One
  * call a second is let through to find out whether the other side is back.
  */
 export class Breaker {
+  readonly #name: string;
   readonly #reason: string;
   readonly #minSpanMs: number;
   readonly #pauseMs: number;
@@ -25,11 +42,12 @@ export class Breaker {
   #away: HubError | undefined;
   #nextTry = 0;
 
-  /** @param reason the reason of the HubErrors that count as failures */
-  constructor(reason: string, { minSpanMs = defaults.minSpanMs, pauseMs = defaults.pauseMs } = {}) {
+  constructor({ name, reason, minSpanMs = 2_000, pauseMs = 1_000 }: BreakerOptions) {
+    this.#name = name;
     this.#reason = reason;
     this.#minSpanMs = minSpanMs;
     this.#pauseMs = pauseMs;
+    openBreakers.inc({ breaker: name }, 0);
   }
 
   /** @throws what `work` throws; NotTried, UNAVAILABLE with the reason, if the breaker is open and `work` was not called */
@@ -57,6 +75,7 @@ export class Breaker {
 
   #works(): void {
     this.#failures = 0;
+    if (this.#away !== undefined) openBreakers.dec({ breaker: this.#name });
     this.#away = undefined;
   }
 
@@ -65,7 +84,10 @@ export class Breaker {
     if (this.#failures === 0) this.#failingSince = now;
     this.#failures += 1;
     if (this.#failures < maxFailures || now - this.#failingSince < this.#minSpanMs) return;
-    if (this.#away === undefined) this.#nextTry = now + this.#pauseMs;
+    if (this.#away === undefined) {
+      this.#nextTry = now + this.#pauseMs;
+      openBreakers.inc({ breaker: this.#name });
+    }
     this.#away = error;
   }
 }

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { TLSSocket } from 'node:tls';
 import { Migration } from '@mikro-orm/migrations';
 import test, { type ExecutionContext } from 'ava';
+import { register } from 'prom-client';
 import { createAuthority, writeCertificates, type Issued } from '../test/certificates.ts';
 import { openHarness } from '../test/harness.ts';
 import { opened, openedTogether } from '../test/opened.ts';
@@ -80,6 +81,37 @@ test('transaction: a statement that nobody waits for and that fails fails all of
   t.like(await t.throwsAsync(failed), { code: '23505' });
   t.deepEqual(await database.sql('select * from failing'), []);
   t.deepEqual(await database.sql('select 1 as one'), [{ one: 1 }]);
+});
+
+test('metrics say how long statements wait for a connection, and how long they take, in transactions too', async (t) => {
+  const one = openDatabase(
+    { schema: 'of_metrics', entities: [], migrations: [] },
+    { url: harness.databaseUrl('message'), poolSize: 1, name: 'test' },
+  );
+  t.teardown(() => one.close());
+  const shown = async (metric: string) => {
+    const { values } = await register.getSingleMetric(`chat4all_${metric}`)!.get();
+    const ofSchema = values.filter(({ labels }) => labels['schema'] === 'of_metrics');
+    const valueOf = (what: string) =>
+      ofSchema.find((value) => (value as { metricName?: string }).metricName === `chat4all_${metric}_${what}`)?.value;
+    return { count: valueOf('count'), sum: valueOf('sum')! };
+  };
+  let waiting: Promise<unknown> | undefined;
+  await one.transaction(async ({ sql }) => {
+    waiting = one.sql('select 1');
+    await sql('select pg_sleep(0.1)');
+  });
+  await waiting;
+  const [waits, statements] = [
+    await shown('database_pool_wait_seconds'),
+    await shown('database_statement_duration_seconds'),
+  ];
+  t.is(waits.count, 2);
+  t.true(waits.sum >= 0.1, 'the one waited for the other to sleep');
+  t.is(statements.count, 4, 'begin, sleep, commit, and the one that waited');
+  t.true(statements.sum >= 0.1);
+  await t.throwsAsync(one.sql('select 1 / 0'));
+  t.is((await shown('database_statement_duration_seconds')).count, 5);
 });
 
 test('errors of the statement itself pass as they are', async (t) => {

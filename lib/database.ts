@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream';
-import { types, type CustomTypesConfig, type Pool, type PoolClient } from 'pg';
+import { types, type CustomTypesConfig, type PoolClient, type QueryConfig } from 'pg';
 import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
 import { Breaker } from './breaker.ts';
 import { integer, postgresUrl } from './config.ts';
@@ -10,7 +10,7 @@ import { appliedMigrations, noneIfMissing, requireFitting, type AppliedMigration
 import { within } from './deadline.ts';
 import { engineSettings } from './engines.ts';
 import { HubError } from './errors.ts';
-import { counter } from './metrics.ts';
+import { counter, durationHistogram } from './metrics.ts';
 
 /** Settings of a process that has a database. */
 export const databaseSettings = {
@@ -75,6 +75,17 @@ const statementsSent = counter(
   'SQL statements sent, with those that begin and end transactions, without those on entities',
 );
 
+const poolWait = durationHistogram(
+  'database_pool_wait_seconds',
+  'How long a statement or transaction waits for a connection of its pool, a new one included, without those on entities',
+  ['schema'],
+);
+const statementDuration = durationHistogram(
+  'database_statement_duration_seconds',
+  'From the sending of an SQL statement to its answer, those of transactions and the waits for locks included',
+  ['schema'],
+);
+
 /**
  * In milliseconds. A hung connection fails after its timeout, and the transaction of a frozen process is aborted, which releases its locks.
  */
@@ -100,28 +111,56 @@ export function openDatabase(
 
   const forget = mayConnect(options.poolSize);
   const pool = () => orm.em.getConnection().getNativeClient();
+  const labels = { schema: definition.schema };
+  async function timed<T>(histogram: typeof poolWait, work: () => Promise<T>): Promise<T> {
+    const began = performance.now();
+    try {
+      return await work();
+    } finally {
+      histogram.observe(labels, (performance.now() - began) / 1_000);
+    }
+  }
+  async function connect(): Promise<PoolClient> {
+    const from = await pool();
+    return timed(poolWait, () => from.connect());
+  }
+  const query = (client: PoolClient, config: string | QueryConfig) =>
+    timed(statementDuration, () => client.query(config));
   const prepared = new Map<string, string>();
-  async function run(client: Pool | PoolClient, statement: string, values: readonly unknown[] = []) {
+  async function run(client: PoolClient, statement: string, values: readonly unknown[] = []) {
     let name = prepared.get(statement);
     if (name === undefined) prepared.set(statement, (name = `s${prepared.size}`));
     statementsSent.inc();
-    return (await client.query({ name, text: statement, values: [...values], types: columnTypes })).rows;
+    return (await query(client, { name, text: statement, values: [...values], types: columnTypes })).rows;
+  }
+  /** As `query` of the pool does it: a connection on which a statement has failed isn't used again. */
+  async function runAlone(statement: string, values?: readonly unknown[]) {
+    const client = await connect();
+    let failure: Error | undefined;
+    try {
+      return await run(client, statement, values);
+    } catch (error) {
+      failure = error as Error;
+      throw error;
+    } finally {
+      client.release(failure);
+    }
   }
 
-  const breaker = new Breaker(awayReason);
+  const breaker = new Breaker({ name: `${definition.schema}.database`, reason: awayReason });
   const throughBreaker = <T>(work: () => Promise<T>) => breaker.run(() => guarded(work));
   let isToBeChecked = false;
   async function checkSchema(): Promise<void> {
-    const rows = await guarded(async () => run(await pool(), appliedMigrations).catch(noneIfMissing));
+    const rows = await guarded(() => runAlone(appliedMigrations).catch(noneIfMissing));
     requireFitting(definition, rows as AppliedMigration[]);
     isToBeChecked = false;
   }
   return {
-    sql: (statement, values) => throughBreaker(async () => run(await pool(), statement, values)),
+    sql: (statement, values) => throughBreaker(() => runAlone(statement, values)),
     entities: (work) => throughBreaker(() => work(orm.em.fork())),
     transaction: (work) =>
       throughBreaker(async () => {
-        const client = await (await pool()).connect();
+        const client = await connect();
         let broken: Error | undefined;
         const sent: Promise<unknown>[] = [];
         const send = <T>(ask: () => Promise<T>): Promise<T> => {
@@ -134,14 +173,14 @@ export function openDatabase(
         };
         try {
           statementsSent.inc(2);
-          void send(() => client.query('begin'));
+          void send(() => query(client, 'begin'));
           const later: (() => void)[] = [];
           const result = await work({
             sql: (statement, values) => send(() => run(client, statement, values)),
             afterCommit: (work) => void later.push(work),
           });
           // In a failed transaction, commit rolls back.
-          void send(() => client.query('commit'));
+          void send(() => query(client, 'commit'));
           await Promise.all(sent);
           for (const each of later) each();
           return result;

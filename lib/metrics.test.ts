@@ -4,6 +4,7 @@ import test from 'ava';
 import { AggregatorRegistry, register } from 'prom-client';
 import { observed } from './bus/observed.ts';
 import type { Bus, ConsumeOptions } from './bus/bus.ts';
+import { eventually } from '../test/eventually.ts';
 import { counter, sample, serveMetrics, sharedGauge } from './metrics.ts';
 import { readinessOf, type PartsHealth, type Readiness } from './readiness.ts';
 import { StartError } from './starting.ts';
@@ -39,6 +40,15 @@ test('metrics are there as Prometheus reads them, those of Node too, and nothing
   t.regex(text, /^process_resident_memory_bytes \d+/m);
   t.is((await fetch(`${url}/`)).status, 404);
   t.is((await fetch(`${url}/metrics`, { method: 'POST' })).status, 405);
+});
+
+test('they say whether the process is ready', async (t) => {
+  await eventually(
+    'a look has been taken',
+    () => lines('ready'),
+    (shown) => shown.includes('chat4all_ready 1'),
+  );
+  t.pass();
 });
 
 test.serial('beside them: /live as long as it goes on, and /ready if all works that is needed', async (t) => {
@@ -141,6 +151,7 @@ test('observed: a bus counts what is published, handled, tried in vain and given
     'chat4all_bus_publish_failures_total{topic="away"} 1',
     'chat4all_bus_handled_total{topic="fruit",group="eaters"} 3',
     'chat4all_bus_rounds_total{topic="fruit",group="eaters"} 1',
+    'chat4all_bus_round_duration_seconds_count{topic="fruit",group="eaters"} 2',
     'chat4all_bus_failures_total{topic="fruit",group="eaters"} 1',
     'chat4all_bus_dead_letters_total{topic="fruit",group="eaters"} 1',
     'chat4all_bus_lag_events{topic="fruit",group="eaters",partition="0"} 7',
@@ -157,7 +168,7 @@ test('docs/operating.md: whatever it says to watch is there under that name', (t
   const sources = globSync('{lib,services,gateway}/**/*.ts', { cwd: root }).filter(
     (file) => !file.endsWith('.test.ts'),
   );
-  const declarations = /\b(?:counter|gauge|sharedGauge|durationHistogram)\(\s*'(\w+)'/g;
+  const declarations = /\b(?:counter|gauge|sharedGauge|durationHistogram|ageHistogram|sizeHistogram)\(\s*'(\w+)'/g;
   const declared = new Set(sources.flatMap((file) => [...read(file).matchAll(declarations)].map(([, name]) => name!)));
   const guide = read('docs/operating.md');
   const [, watched] = /^## What to watch\n([^]*?)^## /m.exec(guide)!;

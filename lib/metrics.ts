@@ -28,6 +28,9 @@ const prefix = 'chat4all_';
 
 /** In seconds, from an answer out of a cache to the longest deadline. */
 const durations = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+/** In seconds, from a message that meets nothing on its way to one that has waited past the usual deadline. */
+const ages = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60];
+const sizes = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
 
 /** The possible values of each label. */
 export type LabelValues<Label extends string> = Readonly<Record<Label, readonly string[]>>;
@@ -74,6 +77,16 @@ export function durationHistogram<Label extends string>(name: string, help: stri
   return new Histogram({ name: prefix + name, help, labelNames, buckets: durations });
 }
 
+/** A histogram of how old something is when a stage has handled it, in seconds. */
+export function ageHistogram<Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) {
+  return new Histogram({ name: prefix + name, help, labelNames, buckets: ages });
+}
+
+/** A histogram of how many items are handled together. */
+export function sizeHistogram<Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) {
+  return new Histogram({ name: prefix + name, help, labelNames, buckets: sizes });
+}
+
 /**
  * A gauge of something that all processes measure alike, such as the rows of a table. Monitors take the maximum over processes: a sum would
  * count it once per process.
@@ -110,6 +123,14 @@ export function declaredMetric(name: string): DeclaredMetric {
   return { type, help, labels: labelNames };
 }
 
+const ready = gauge(
+  'ready',
+  'Whether /ready of this process answers that it and what it needs work: 1 if so, otherwise 0',
+);
+const readyName = `${prefix}ready`;
+// Until the first look it would show 0.
+ready.remove();
+
 /** Sets a value of a gauge. */
 export type Tell = <Label extends string>(gauge: Gauge<Label>, labels: Record<Label, string>, value: number) => void;
 
@@ -118,6 +139,8 @@ const sampling = {
   /** Values that take longer than this are missing until the next sample. */
   timeoutMs: 2_000,
 };
+/** A process that doesn't know by then isn't ready. Less than what a sample may take. */
+const readyWithinMs = 1_500;
 
 const samplers = new Set<{ look: () => Promise<void> }>();
 let isServed = false;
@@ -186,6 +209,8 @@ export async function serveMetrics(
   const ofWorkers = new AggregatorRegistry();
   if (cluster.isWorker) {
     collectDefaultMetrics();
+    // It is the primary that says this, of all of them.
+    register.removeSingleMetric(readyName);
     return undefined;
   }
   const pages = new Map<string, () => Promise<{ status?: number; type?: string; body: string }>>([
@@ -193,7 +218,9 @@ export async function serveMetrics(
       '/metrics',
       async () => {
         const hasWorkers = Object.keys(cluster.workers ?? {}).length > 0;
-        const body = await (hasWorkers ? ofWorkers.clusterMetrics() : register.metrics());
+        const body = hasWorkers
+          ? `${await ofWorkers.clusterMetrics()}\n${await register.getSingleMetricAsString(readyName)}\n`
+          : await register.metrics();
         return { type: register.contentType, body };
       },
     ],
@@ -233,6 +260,13 @@ export async function serveMetrics(
     throw listenFailure(error as Error, { host: 'METRICS_HOST', port: 'METRICS_PORT' }, { host, port: at });
   }
   collectDefaultMetrics();
+  sample(async (tell) => {
+    const isReady = await within(readyWithinMs, watched.readiness(), () => new Error('no answer')).then(
+      ({ status }) => status === 'ready',
+      () => false,
+    );
+    tell(ready, {}, Number(isReady));
+  });
   if (!isServed) {
     isServed = true;
     const lookAtAll = () => void Promise.all([...samplers].map(({ look }) => look()));

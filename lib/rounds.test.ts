@@ -1,5 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import test from 'ava';
+import { register } from 'prom-client';
 import { currentContext, withContext } from './context.ts';
 import { HubError, TimedOut } from './errors.ts';
 import { Rounds } from './rounds.ts';
@@ -12,7 +13,7 @@ test('one alone is worked on at once, and what comes meanwhile is the next round
       rounds.push([...items]);
       return new Promise((resolve) => ends.push(() => resolve(items.map((item) => `did ${item}`))));
     },
-    { items: 3 },
+    { name: 'test', items: 3 },
   );
   const results = [1, 2, 3, 4, 5].map((item) => work.do(item));
   t.deepEqual(rounds, [[1]]);
@@ -38,7 +39,7 @@ test('a round that fails has failed for all that are in it, and for nobody else'
       if (items.includes(3)) throw new Error('no');
       return items;
     },
-    { items: 2 },
+    { name: 'test', items: 2 },
   );
   const outcomes = await Promise.allSettled([1, 2, 3, 4, 5].map((item) => work.do(item)));
   t.deepEqual(
@@ -52,7 +53,7 @@ test('work that throws before it begins is a failure like others', async (t) => 
     () => {
       throw new Error('no');
     },
-    { items: 2 },
+    { name: 'test', items: 2 },
   );
   await t.throwsAsync(work.do(1), { message: 'no' });
   await t.throwsAsync(work.do(2), { message: 'no' });
@@ -66,7 +67,7 @@ test('a round has no more than its sizes may come to, and what is larger by itse
       await turn();
       return items;
     },
-    { items: 10, size: { of: (item) => item, max: 10 } },
+    { name: 'test', items: 10, size: { of: (item) => item, max: 10 } },
   );
   await Promise.all([1, 4, 6, 1, 20, 2, 8].map((item) => work.do(item)));
   t.deepEqual(rounds, [[1], [4, 6], [1], [20], [2, 8]]);
@@ -84,7 +85,7 @@ test('rounds may run at once, and nothing is done twice', async (t) => {
       running -= 1;
       return items;
     },
-    { items: 2, atOnce: 2 },
+    { name: 'test', items: 2, atOnce: 2 },
   );
   t.deepEqual(await Promise.all([1, 2, 3, 4, 5].map((item) => work.do(item))), [1, 2, 3, 4, 5]);
   t.deepEqual(new Set(rounds.flat()), new Set([1, 2, 3, 4, 5]));
@@ -101,7 +102,7 @@ test('an error that may be of one item is that of those that fail alone, too', a
       if (items.some((item) => item % 4 === 3)) throw wrong;
       return items;
     },
-    { items: 8, mayBeOfOneItem: (error) => error === wrong },
+    { name: 'test', items: 8, mayBeOfOneItem: (error) => error === wrong },
   );
   const outcomes = await Promise.allSettled([0, 1, 2, 3, 4, 5, 6, 7, 8].map((item) => work.do(item)));
   const failed = outcomes.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []));
@@ -117,7 +118,7 @@ test('a round of one belongs to the call that asks for it, and a round of severa
       await turn();
       return items;
     },
-    { items: 2 },
+    { name: 'test', items: 2 },
   );
   const asked = [1, 2, 3, 4].map((item) => withContext({ requestId: `call ${item}` }, () => work.do(item)));
   await Promise.all([...asked, work.do(5)]);
@@ -135,7 +136,7 @@ test('a round that took too long is done again in halves, and the next ones are 
       if (items.length > 2) throw new TimedOut('UNAVAILABLE', 'AWAY', 'It took too long');
       return items;
     },
-    { items: 8 },
+    { name: 'test', items: 8 },
   );
   const numbers = Array.from({ length: 17 }, (_, index) => index);
   t.deepEqual(await Promise.all(numbers.map((item) => work.do(item))), numbers);
@@ -144,6 +145,7 @@ test('a round that took too long is done again in halves, and the next ones are 
   t.true(sizes.length < 24, sizes.join());
 
   const never = new Rounds<number, number>(() => Promise.reject(new TimedOut('UNAVAILABLE', 'AWAY', 'Never')), {
+    name: 'test',
     items: 4,
   });
   for (const { status } of await Promise.allSettled([1, 2, 3].map((item) => never.do(item)))) t.is(status, 'rejected');
@@ -152,6 +154,7 @@ test('a round that took too long is done again in halves, and the next ones are 
 test('what would wait beyond the limits is refused at once, and room is made by what is done', async (t) => {
   const ends: (() => void)[] = [];
   const work = new Rounds<number, number>((items) => new Promise((resolve) => ends.push(() => resolve(items))), {
+    name: 'test',
     items: 2,
     size: { of: (item) => item, max: 10 },
     waiting: { items: 3, size: 20 },
@@ -187,7 +190,7 @@ test('what waits beyond its deadline is not begun', async (t) => {
       await end.promise;
       return items;
     },
-    { items: 10 },
+    { name: 'test', items: 10 },
   );
   const first = work.do(1);
   const late = withContext({ requestId: 'late', deadline: Date.now() - 1 }, () => work.do(2));
@@ -196,4 +199,18 @@ test('what waits beyond its deadline is not begun', async (t) => {
   t.is(((await t.throwsAsync(late)) as HubError).kind, 'DEADLINE_EXCEEDED');
   t.deepEqual(await Promise.all([first, inTime]), [1, 3]);
   t.deepEqual(rounds, [[1], [3]]);
+});
+
+test('a metric says how many items the rounds of a name have', async (t) => {
+  const work = new Rounds<number, number>(async (items) => items, { name: 'counted', items: 3 });
+  const shown = async (what: string) => {
+    const { values } = await register.getSingleMetric('chat4all_round_items')!.get();
+    const ofName = values.filter(({ labels }) => labels['of'] === 'counted');
+    return ofName.find((value) => (value as { metricName?: string }).metricName === `chat4all_round_items_${what}`)
+      ?.value;
+  };
+  t.is(await shown('count'), 0);
+  await Promise.all([1, 2, 3, 4, 5].map((item) => work.do(item)));
+  t.is(await shown('count'), 3, 'one item, then three, then one');
+  t.is(await shown('sum'), 5);
 });

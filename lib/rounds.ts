@@ -1,5 +1,8 @@
 import { currentContext, withContext, withoutContext, type CallContext } from './context.ts';
 import { HubError, TimedOut } from './errors.ts';
+import { sizeHistogram } from './metrics.ts';
+
+const roundItems = sizeHistogram('round_items', 'Items that are worked on together, in one round', ['of']);
 
 /** Work that waits for the next round. */
 interface Waiting<Item, Result> {
@@ -11,6 +14,8 @@ interface Waiting<Item, Result> {
 }
 
 export interface RoundLimits<Item> {
+  /** What the items are, for metrics: the same for rounds that run beside each other. */
+  name: string;
   /** The maximum number of items of a round. */
   items: number;
   /** The maximum that the sizes of a round's items may add up to. A larger item has a round of its own. Not limited by default. */
@@ -50,6 +55,7 @@ export class Rounds<Item, Result> {
     this.#work = work;
     this.#limits = limits;
     this.#maxItems = limits.items;
+    roundItems.zero({ of: limits.name });
     const { items, size, waiting } = limits;
     this.#maxWaiting = {
       items: waiting?.items ?? maxWaitingRounds * items,
@@ -108,6 +114,7 @@ export class Rounds<Item, Result> {
   }
 
   async #settle(round: readonly Waiting<Item, Result>[]): Promise<void> {
+    roundItems.observe({ of: this.#limits.name }, round.length);
     try {
       const work = () => this.#work(round.map(({ item }) => item));
       const [first, ...others] = round;

@@ -6,7 +6,7 @@ import { code, madeOf, prose, table } from './markdown.ts';
 /** docs/reference-metrics.md, of the metrics as they are declared next to what they measure. */
 
 const root = path.resolve(import.meta.dirname, '../..');
-const declaration = /\b(?:counter|gauge|sharedGauge|durationHistogram)\(\s*'(\w+)'/g;
+const declaration = /\b(?:counter|gauge|sharedGauge|durationHistogram|ageHistogram|sizeHistogram)\(\s*'(\w+)'/g;
 
 /** Where a metric is declared, and which processes have it then. */
 const places: readonly [folder: RegExp, processes: string][] = [
@@ -16,6 +16,8 @@ const places: readonly [folder: RegExp, processes: string][] = [
   [/^lib\/bus\/kafka/, 'who publishes or consumes, over Kafka'],
   [/^lib\/bus\//, 'who publishes or consumes'],
   [/^lib\/(database|connections)/, 'every service'],
+  [/^lib\/(breaker|rounds)/, 'every service that has some'],
+  [/^lib\/metrics/, 'all'],
 ];
 
 /** @returns docs/reference-metrics.md */
@@ -37,7 +39,7 @@ export async function metricsPage(): Promise<string> {
 ${madeOf('the declarations of the metrics')}
 
 Each process serves these for Prometheus at \`/metrics\` on \`METRICS_PORT\`, if that is set, and Node's own beside them (\`process_…\`, \`nodejs_…\`). Which port
-each process has, and what to alert on: [what to watch](operating.md#what-to-watch). Histograms are in seconds, and have \`_bucket\`, \`_sum\` and
+each process has, and what to alert on: [what to watch](operating.md#what-to-watch). Histograms have \`_bucket\`, \`_sum\` and
 \`_count\`. Counters whose labels have values that are known beforehand begin with 0 for each of them.
 
 ${table(['metric', 'kind', 'labels', 'what it says', 'processes'], rows)}

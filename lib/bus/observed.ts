@@ -1,4 +1,4 @@
-import { beginAtZero, counter, sample, sharedGauge } from '../metrics.ts';
+import { beginAtZero, counter, durationHistogram, sample, sharedGauge } from '../metrics.ts';
 import type { Bus } from './bus.ts';
 
 const published = counter('bus_published_total', 'Events stored on a topic', ['topic']);
@@ -6,6 +6,10 @@ const publications = counter('bus_publishes_total', 'Calls that stored events on
 const unpublished = counter('bus_publish_failures_total', 'Publications that failed', ['topic']);
 const consumed = counter('bus_handled_total', 'Events that a group has handled', ['topic', 'group']);
 const rounds = counter('bus_rounds_total', 'Rounds of events that a group has handled', ['topic', 'group']);
+const took = durationHistogram('bus_round_duration_seconds', 'How long a group works on a round of events', [
+  'topic',
+  'group',
+]);
 const failed = counter('bus_failures_total', 'Rounds of events that were tried and failed', ['topic', 'group']);
 const deadLettered = counter('bus_dead_letters_total', 'Events that a group has given up', ['topic', 'group']);
 const behind = sharedGauge('bus_lag_events', 'Events on a topic that a group has not handled', [
@@ -36,16 +40,20 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
     async consume(options) {
       const { topics, group, handle, onDeadLetter } = options;
       for (const each of [consumed, rounds, failed, deadLettered]) beginAtZero(each, { topic: topics, group: [group] });
+      for (const topic of topics) took.zero({ topic, group });
       const consumer = await bus.consume({
         ...options,
         async handle(events) {
           // All events of a round are of one topic.
           const labels = { topic: events[0]!.topic, group };
+          const began = performance.now();
           try {
             await handle(events);
           } catch (error) {
             failed.inc(labels);
             throw error;
+          } finally {
+            took.observe(labels, (performance.now() - began) / 1_000);
           }
           rounds.inc(labels);
           consumed.inc(labels, events.length);

@@ -3,15 +3,26 @@ import { withContext } from '#lib/context.ts';
 import { within } from '#lib/deadline.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
-import { beginAtZero, counter } from '#lib/metrics.ts';
+import { ageHistogram, beginAtZero, counter, durationHistogram } from '#lib/metrics.ts';
 import type { Connector, DeliveryToMake } from './connector.ts';
 import { afterFailure, expired, failed, type Result, type Round } from './delivery.ts';
 
 const attemptsMade = counter('delivery_attempts_total', 'How often a network was tried', ['channel']);
 
+const attemptDuration = durationHistogram('delivery_attempt_duration_seconds', 'What a network takes to answer', [
+  'channel',
+]);
+const attemptedAge = ageHistogram(
+  'delivery_attempted_age_seconds',
+  'From the acceptance of a message to the first attempt of a delivery, without replays',
+  ['channel'],
+);
+
 /** A delivery with all that an attempt needs. */
 export interface Job extends Round {
   delivery: DeliveryToMake;
+  /** When its message was accepted, if its event says so. */
+  acceptedAt?: Date | undefined;
   /** UUID that identifies the delivery to the network. */
   idempotencyKey: string;
   /** How often it has been tried before. */
@@ -39,6 +50,8 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
   const { name: channel, title } = connector;
 
   beginAtZero(attemptsMade, { channel: [channel] });
+  attemptDuration.zero({ channel });
+  attemptedAge.zero({ channel });
 
   async function ask({ delivery, idempotencyKey, replay }: Job): Promise<'taken' | void> {
     const calledOff = new AbortController();
@@ -61,6 +74,10 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
     if (hubTime() >= deadline.getTime()) return expired(job.attempts, job.error, hubDate());
     const attempts = job.attempts + 1;
     attemptsMade.inc({ channel });
+    if (attempts === 1 && job.replay === 0 && job.acceptedAt !== undefined) {
+      attemptedAge.observe({ channel }, (hubTime() - job.acceptedAt.getTime()) / 1_000);
+    }
+    const began = performance.now();
     try {
       const taken = await ask(job);
       if (taken === 'taken') return { happening: 'take', attempts };
@@ -77,6 +94,8 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
         log[attempts === 1 ? 'warn' : 'debug'](line, `${title} could not take a message; trying again`);
       }
       return result;
+    } finally {
+      attemptDuration.observe({ channel }, (performance.now() - began) / 1_000);
     }
   }
 

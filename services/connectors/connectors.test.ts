@@ -207,6 +207,7 @@ function requested(given: Partial<DeliveryRequested> = {}, channel = 'net'): Rec
   const { content: _, ...sample } = sampleDelivery();
   const request: DeliveryRequested = {
     ...sample,
+    acceptedAt: undefined,
     channel,
     payload: {
       type: PayloadType.PAYLOAD_TYPE_TEXT,

@@ -122,7 +122,7 @@ async function deliverBatch(
 function deliveriesIn(events: readonly ReceivedEvent[], channel: string): Asked[] {
   const found = new Map<string, Asked>();
   for (const event of events) {
-    const { deliveries, replay } = readRequested(event, channel);
+    const { deliveries, replay, acceptedAt } = readRequested(event, channel);
     const request = { id: event.id, value: event.value, callId: event.requestId };
     for (const { delivery, idempotencyKey } of deliveries) {
       const { conversationId, recipientId } = delivery;
@@ -130,6 +130,7 @@ function deliveriesIn(events: readonly ReceivedEvent[], channel: string): Asked[
       if (known !== undefined && known.replay >= replay) continue;
       found.set(idOf(delivery), {
         delivery,
+        acceptedAt,
         idempotencyKey,
         replay,
         attempts: 0,

@@ -97,6 +97,7 @@ function openChannel(t: ExecutionContext, answer: Answer) {
     const { content: _, ...sample } = sampleDelivery();
     const request: DeliveryRequested = {
       ...sample,
+      acceptedAt: undefined,
       channel,
       payload: {
         type: PayloadType.PAYLOAD_TYPE_TEXT,

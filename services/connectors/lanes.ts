@@ -105,7 +105,10 @@ export function startLanes(options: LanesOptions): Lanes {
     return !stopping.signal.aborted && claim !== undefined && performance.now() < claim.until - leaseMargin;
   };
 
-  const settling = new Rounds<Settlement | { released: LaneKey; dueAt: Date }, void>(settle, { items: recordedAtOnce });
+  const settling = new Rounds<Settlement | { released: LaneKey; dueAt: Date }, void>(settle, {
+    name: 'connectors.settled',
+    items: recordedAtOnce,
+  });
 
   async function settle(items: readonly (Settlement | { released: LaneKey; dueAt: Date })[]): Promise<void[]> {
     const settlements = items.filter((item) => 'parked' in item);
@@ -156,7 +159,7 @@ export function startLanes(options: LanesOptions): Lanes {
       const loaded = new Map((await store.reloadLanes(lanes, owner, lease)).map((lane) => [laneId(lane), lane]));
       return lanes.map((lane) => loaded.get(laneId(lane)));
     },
-    { items: 50 },
+    { name: 'connectors.reloaded', items: 50 },
   );
 
   /** Retries to record a result as long as this process has the lane. @returns whether it is recorded */

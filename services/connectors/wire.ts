@@ -23,7 +23,7 @@ const maxRecipients = 100;
 export function readRequested(
   { id, key, type, value }: Pick<ReceivedEvent, 'id' | 'key' | 'type' | 'value'>,
   channel: string,
-): { deliveries: { delivery: DeliveryToMake; idempotencyKey: string }[] } & Round {
+): { deliveries: { delivery: DeliveryToMake; idempotencyKey: string }[]; acceptedAt: Date | undefined } & Round {
   if (type !== requested) throw unreadable(`its type is ${type}`);
   let event: DeliveryRequested;
   try {
@@ -31,7 +31,7 @@ export function readRequested(
   } catch (error) {
     throw unreadable(`it is no ${requested}`, error);
   }
-  const { messageId, conversationId, seq, senderId, deliverBy, replay } = event;
+  const { messageId, conversationId, seq, senderId, deliverBy, replay, acceptedAt } = event;
   // An event in the older format for a single delivery has the delivery's id.
   const isForOne = event.recipientIds.length === 0;
   const recipientIds = isForOne ? [event.recipientId] : event.recipientIds;
@@ -49,17 +49,16 @@ export function readRequested(
     delivery: { messageId, conversationId, seq, senderId, recipientId, content, priority, deliverBy },
     idempotencyKey: isForOne ? id : uuidOf(recipientId, id),
   }));
-  return { deliveries, replay };
+  return { deliveries, replay, acceptedAt };
 }
 
 /** A parked delivery with all that an attempt needs. */
 export function jobOf(parked: ParkedDelivery): Job {
   const { request, recipientId, conversationId, channel, replay, attempts, error, idempotencyKey } = parked;
   const event = { id: request.id, key: conversationId, type: requested, value: request.value };
-  const { delivery } = readRequested(event, channel).deliveries.find(
-    (each) => each.delivery.recipientId === recipientId,
-  )!;
-  return { delivery, idempotencyKey, replay, attempts, error, callId: request.callId };
+  const { deliveries, acceptedAt } = readRequested(event, channel);
+  const { delivery } = deliveries.find((each) => each.delivery.recipientId === recipientId)!;
+  return { delivery, acceptedAt, idempotencyKey, replay, attempts, error, callId: request.callId };
 }
 
 function contentOf({ payload }: DeliveryRequested): DeliveryToMake['content'] {

@@ -318,7 +318,7 @@ test.serial(
 );
 
 test.serial('begin: what the store was never asked for leaves nothing to be removed', async (t) => {
-  const breaker = new Breaker('STORE_UNAVAILABLE', { minSpanMs: 0, pauseMs: 60_000 });
+  const breaker = new Breaker({ name: 'test', reason: 'STORE_UNAVAILABLE', minSpanMs: 0, pauseMs: 60_000 });
   let asked = 0;
   const storage: Storage = {
     ...disk,

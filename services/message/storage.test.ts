@@ -178,7 +178,10 @@ test.serial('0005-less-to-write: messages of before are read as they were, end, 
 
   const at = later(5);
   const reports = [bia, caio].map((recipientId): Report => ({ ...(ended(recipientId) as object), at }) as Report);
-  t.deepEqual(await store.applyReports(new Map([[open.messageId, reports]])), { unknown: [], ended: ['delivered'] });
+  t.deepEqual(await store.applyReports(new Map([[open.messageId, reports]])), {
+    unknown: [],
+    ended: [{ status: 'delivered', acceptedAt: open.createdAt, replay: 0 }],
+  });
   t.deepEqual(await historyOf(open), [...before, ['delivered', at]]);
   t.is(await store.expire(late.expiresAt, 'too late', 10), 1, 'what was open is listed as open');
   t.deepEqual(

@@ -5,14 +5,20 @@ import { PayloadType } from '#gen/chat4all/message/v1/message.ts';
 import { DeliveryRequested } from '#gen/chat4all/router/v1/events.ts';
 import { eventTypes, groups, topics } from '#gen/events.ts';
 import type { Bus, BusEvent, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
-import { hubDate } from '#lib/clock.ts';
+import { hubDate, hubTime } from '#lib/clock.ts';
 import { withContext } from '#lib/context.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
+import { ageHistogram } from '#lib/metrics.ts';
 import type { Connection } from '#lib/rpc/client.ts';
 import { isUuid } from '#lib/uuid.ts';
 import { decide, requestsFor, type Request, type Route } from './router.ts';
 import { keyOf, type Store } from './store.ts';
+
+const routedAge = ageHistogram(
+  'message_routed_age_seconds',
+  'From the acceptance of a message to its routing, without replays',
+);
 
 const missingFile = 'The file is not in the store';
 
@@ -70,6 +76,11 @@ export function routing({ store, files, publish, log }: RoutingOptions) {
         else if (route.rejectedReason === missingFile) log.error({ reason: route.rejectedReason }, 'rejected');
         else log.warn({ reason: route.rejectedReason }, 'rejected');
       });
+    }
+
+    for (const { message } of routed) {
+      const { acceptedAt, replay } = message;
+      if (acceptedAt !== undefined && replay === 0) routedAge.observe((hubTime() - acceptedAt.getTime()) / 1_000);
     }
 
     const requests = routed.flatMap((each) => requestsFor(each.route).map((request) => ({ ...each, request })));
@@ -202,7 +213,7 @@ function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEven
  * connectors understand.
  */
 function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipientIds, channel }: Request): BusEvent {
-  const { messageId, conversationId, seq, senderId, payload, priority, deliverBy, replay } = message;
+  const { messageId, conversationId, seq, senderId, payload, priority, deliverBy, replay, acceptedAt } = message;
   const [first] = recipientIds;
   const isForOne = recipientIds.length === 1;
   return {
@@ -222,6 +233,7 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
       deliverBy,
       replay,
       recipientIds: isForOne ? [] : [...recipientIds],
+      acceptedAt,
     }).finish(),
     requestId: cause.requestId,
   };

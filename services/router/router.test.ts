@@ -142,6 +142,7 @@ test('routing: says that a message is routed before it asks for its deliveries, 
         deliverBy: message.deliverBy,
         replay: 0,
         recipientIds,
+        acceptedAt: message.acceptedAt,
       },
     ]);
   }

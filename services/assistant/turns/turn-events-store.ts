@@ -37,7 +37,7 @@ export function openTurnEvents(db: Database): TurnEvents {
       await insertEvents(db, events);
       return events.map(() => undefined);
     },
-    { items: eventsAtOnce },
+    { name: 'assistant.events_written', items: eventsAtOnce },
   );
 
   const reading = new Rounds<{ messageId: bigint; after: number }, Reading>(
@@ -67,7 +67,7 @@ export function openTurnEvents(db: Database): TurnEvents {
         return { state: found[0]?.state ?? undefined, events, isCut: events.length === eventsAtOnce };
       });
     },
-    { items: turnsAtOnce },
+    { name: 'assistant.events_read', items: turnsAtOnce },
   );
   return {
     append: (event) => writing.do(event),

@@ -18,7 +18,7 @@ export function openKeyExchange(store: {
       const byHash = new Map(found.map((key) => [key.keyHash.toString('latin1'), key]));
       return hashes.map((keyHash) => byHash.get(keyHash.toString('latin1')));
     },
-    { items: maxKeysAtOnce },
+    { name: 'auth.api_keys', items: maxKeysAtOnce },
   );
 
   return async (keyHash) => {

@@ -6,6 +6,7 @@ import type { Database } from '#lib/database.ts';
 import { maxTimerMs } from '#lib/deadline.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, sweep } from '#lib/loop.ts';
+import { counter } from '#lib/metrics.ts';
 import type { Endpoints } from '#lib/public-endpoint.ts';
 import type { Checks, Handlers } from '#lib/rpc/server.ts';
 import type { Appended, LogStore } from '../log/log-store.ts';
@@ -45,6 +46,10 @@ export interface Webhooks extends Pick<Deliveries, 'grown' | 'heard' | 'stop'> {
 /** Ids of events that tell of a pause are made in here, so that the same pause has the same id. */
 const pauseNamespace = '6f1d9a54-0c52-4b0e-9d0a-2f7b8f0c3e61';
 
+const paused = counter('webhook_pauses_total', 'Webhooks that were paused, since their endpoint fails or is gone', {
+  reason: ['failing', 'gone'],
+});
+
 const sweepBatch = 1_000;
 const sweepEveryMs = 60_000;
 
@@ -60,10 +65,11 @@ export function openWebhooks(options: WebhooksOptions): Webhooks {
     const reason = isFailing
       ? WebhookPauseReason.WEBHOOK_PAUSE_REASON_FAILING
       : WebhookPauseReason.WEBHOOK_PAUSE_REASON_GONE;
-    const paused = { webhookId, url, reason, failingSince: isFailing ? (failingSince ?? undefined) : undefined };
+    const pause = { webhookId, url, reason, failingSince: isFailing ? (failingSince ?? undefined) : undefined };
     // One event, though the process may be killed before the endpoint is paused, and another one tell it again.
     const eventId = uuidOf(`${webhookId} ${why} ${updatedAt.getTime()}`, pauseNamespace);
-    options.grown(await writing.append([webhookPausedEntry(eventId, userId, hubDate(), paused)]));
+    options.grown(await writing.append([webhookPausedEntry(eventId, userId, hubDate(), pause)]));
+    paused.inc({ reason: why });
     logger.warn({ endpoint: webhookId, why }, 'A webhook does not work: nothing is sent to it any more');
   }
 

@@ -111,9 +111,9 @@ function refusalOf(what: string, cause: unknown): ConfigError {
 
 /** The store behind circuit breakers. Writing has its own, since a full store can still read and remove. */
 function withBreakers(storage: Storage): Storage {
-  const breaker = () => new Breaker('STORE_UNAVAILABLE');
+  const breaker = (of: string) => new Breaker({ name: `file.store.${of}`, reason: 'STORE_UNAVAILABLE' });
   // Removing has its own as well: a key that can't be removed is retried for ever, and says nothing about the store.
-  const [writing, other, removing] = [breaker(), breaker(), breaker()];
+  const [writing, other, removing] = [breaker('write'), breaker('read'), breaker('remove')];
   return {
     ...storage,
     open: (...given) => writing.run(() => storage.open(...given)),

@@ -37,6 +37,7 @@ type Outcome = 'new' | 'known' | 'busy';
 /** Stores accepted messages: those that come at the same time with one statement, and so with one commit. */
 export function openAcceptance(database: Database) {
   const rounds = new Rounds<Kept, Outcome>((messages) => insert(database, messages), {
+    name: 'message.accepted',
     items: maxMessagesInRound,
     size: { of: ({ event }) => event.length, max: maxBytesInRound },
     atOnce: concurrentRounds,

@@ -7,7 +7,8 @@ import type { Bus, ConsumeOptions, ReceivedEvent } from '#lib/bus/bus.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../../test/eventually.ts';
 import { consumeReports, startSweep } from './events.ts';
-import type { Report, Status } from '../message.ts';
+import type { Report } from '../message.ts';
+import type { Ended } from './settlement-store.ts';
 import type { Store } from './store.ts';
 
 function recordingLog() {
@@ -21,7 +22,7 @@ const unused = async () => {
 };
 
 /** The consumer of reports before a store that answers so, and what it gave that store. */
-async function reporting(answer: { unknown: string[]; ended: Status[] } = { unknown: [], ended: [] }) {
+async function reporting(answer: { unknown: string[]; ended: Ended[] } = { unknown: [], ended: [] }) {
   const { lines, log } = recordingLog();
   const applied: ReadonlyMap<string, readonly Report[]>[] = [];
   const store = {

@@ -5,7 +5,7 @@ import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, sweep, type Loop } from '#lib/loop.ts';
-import { counter } from '#lib/metrics.ts';
+import { ageHistogram, counter } from '#lib/metrics.ts';
 import type { Report } from '../message.ts';
 import type { Relay } from '../outbox/relay.ts';
 import type { Store } from './store.ts';
@@ -16,6 +16,12 @@ const reportIntervalMs = 100;
 const endedMessages = counter('messages_ended_total', 'Messages that were delivered or failed, replays included', {
   status: ['delivered', 'failed'],
 });
+const endedAge = ageHistogram(
+  'message_ended_age_seconds',
+  'From the acceptance of a message to the record that it was delivered or has failed, without replays',
+  ['status'],
+);
+for (const status of ['delivered', 'failed']) endedAge.zero({ status });
 const expiredMessages = counter('messages_expired_total', 'Messages that failed because their time was over');
 
 export interface SettlingOptions {
@@ -42,7 +48,10 @@ export function consumeReports({ bus, store, relay, log }: SettlingOptions & { b
         ),
       );
       relay.wake();
-      for (const status of ended) endedMessages.inc({ status });
+      for (const { status, acceptedAt, replay } of ended) {
+        endedMessages.inc({ status });
+        if (replay === 0) endedAge.observe({ status }, (hubTime() - acceptedAt.getTime()) / 1_000);
+      }
       if (unknown.length > 0) log.error({ unknown }, 'Reports of messages that were never accepted here');
     },
   });

@@ -22,7 +22,7 @@ export function openMemberships(
       const found = new Map(memberships.map(({ conversationId, memberIds }) => [conversationId, memberIds]));
       return ids.map((id) => found.get(id));
     },
-    { items: maxConversationsInRound, atOnce: concurrentRounds },
+    { name: 'message.memberships', items: maxConversationsInRound, atOnce: concurrentRounds },
   );
   return {
     async of(conversationId) {

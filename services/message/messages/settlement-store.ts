@@ -3,10 +3,17 @@ import { columns, type Database, type SqlTransaction } from '#lib/database.ts';
 import { deliveriesOf, hasEnded, settle, type DeliveryState, type Report, type Status } from '../message.ts';
 import { changeEvent } from './wire.ts';
 
-/** The result of applying reports: the ids of unknown messages, and the final status of each message that ended. */
+/** The result of applying reports: the ids of unknown messages, and the messages that ended. */
 interface Applied {
   unknown: string[];
-  ended: Status[];
+  ended: Ended[];
+}
+
+/** A message that has ended. */
+export interface Ended {
+  status: Status;
+  acceptedAt: Date;
+  replay: number;
 }
 
 /** Applies reports to accepted messages, and ends those whose deadline has passed. */
@@ -102,16 +109,17 @@ async function reportedDeliveries(
 /**
  * Applies reports to messages that the transaction has locked. The changes of all messages are sent together with the commit.
  *
- * @returns the final status of each message that ended
+ * @returns the messages that ended
  */
 function write(
   transaction: SqlTransaction,
   messages: readonly MessageRow[],
   reported: ReadonlyMap<string, readonly DeliveryState[]>,
   reportsOf: (messageId: string) => readonly Report[],
-): Status[] {
+): Ended[] {
   const deliveries: (DeliveryState & { messageId: string })[] = [];
   const moved: { messageId: string; status: Status; at: Date; steps: string }[] = [];
+  const ended: Ended[] = [];
   const over: { messageId: string; expiresAt: Date }[] = [];
   const changes: OutboxEvent[] = [];
   for (const row of messages) {
@@ -125,6 +133,7 @@ function write(
     const last = settlement.history.at(-1);
     if (last !== undefined) {
       moved.push({ messageId, status: last.status, at: last.at, steps: JSON.stringify(settlement.history) });
+      if (hasEnded(last.status)) ended.push({ status: last.status, acceptedAt: row.created_at, replay });
     }
     if (settlement.deliveries.length > 0 || last !== undefined) {
       const { conversation_id: conversationId, seq } = row;
@@ -171,5 +180,5 @@ function write(
     );
   }
   addToOutbox(transaction, changes);
-  return moved.map(({ status }) => status).filter(hasEnded);
+  return ended;
 }

@@ -284,7 +284,10 @@ test('applyReports: ledger, history and status follow, and a repetition changes 
   const reports = new Map([
     [messageId, [{ kind: 'routed', at: new Date(), replay: 0 } as const, ended(bia), ended(caio, 'blocked')]],
   ]);
-  t.deepEqual(await store.applyReports(reports), { unknown: [], ended: ['failed'] });
+  t.deepEqual(await store.applyReports(reports), {
+    unknown: [],
+    ended: [{ status: 'failed', acceptedAt: message.createdAt, replay: 0 }],
+  });
   const after = await store.find(messageId);
   t.is(after?.status, 'failed');
   t.deepEqual(

@@ -83,7 +83,7 @@ export function openCatalog(db: Database) {
       const found = new Map(rows.map((row) => [row.id, storedTool(row)]));
       return ids.map((id) => found.get(id.toLowerCase()));
     },
-    { items: maxLookedUp },
+    { name: 'tools.catalog', items: maxLookedUp },
   );
 
   const audit = (transaction: SqlTransaction, action: AdminChange['action'], target: string, actor: Actor) =>

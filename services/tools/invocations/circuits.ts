@@ -1,7 +1,13 @@
 import { circuitBreaker, CircuitState, ConsecutiveBreaker, handleWhen } from 'cockatiel';
 import { BoundedMap } from '#lib/bounded-map.ts';
 import type { HubError } from '#lib/errors.ts';
+import { counter } from '#lib/metrics.ts';
 import { circuitOpen } from '../tools.ts';
+
+const opened = counter(
+  'tool_circuits_opened_total',
+  'How often the circuit of a tool opened: it failed again and again, and was not called for a while',
+);
 
 /** Consecutive failures that open the circuit of a tool. */
 const maxFailures = 5;
@@ -37,7 +43,10 @@ function openCircuit(reset: number, isFailure: (error: unknown) => boolean): Cir
     breaker: new ConsecutiveBreaker(maxFailures),
   });
   let openedAt = 0;
-  policy.onBreak(() => (openedAt = Date.now()));
+  policy.onBreak(() => {
+    openedAt = Date.now();
+    opened.inc();
+  });
 
   function refusal(): HubError | undefined {
     const left = openedAt + reset - Date.now();

@@ -89,6 +89,7 @@ export function openLedger(db: Database, { plans, period, lifetime }: LedgerOpti
   const lanes = Array.from({ length: laneCount }, (_, lane) => {
     const part = (firstPart + lane) % partCount;
     return new Rounds<Entry, Outcome>((entries) => db.transaction((transaction) => write(transaction, entries, part)), {
+      name: 'tools.usage',
       items: maxEntriesInRound,
     });
   });

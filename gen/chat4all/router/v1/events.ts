@@ -46,6 +46,8 @@ export interface DeliveryRequested {
    * the recipient.
    */
   recipientIds: string[];
+  /** When the message was accepted. Missing in an event of an earlier router. */
+  acceptedAt: Date | undefined;
 }
 
 function createBaseDeliveryRequested(): DeliveryRequested {
@@ -61,6 +63,7 @@ function createBaseDeliveryRequested(): DeliveryRequested {
     deliverBy: undefined,
     replay: 0,
     recipientIds: [],
+    acceptedAt: undefined,
   };
 }
 
@@ -101,6 +104,9 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
     }
     for (const v of message.recipientIds) {
       writer.uint32(90).string(v!);
+    }
+    if (message.acceptedAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.acceptedAt), writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -206,6 +212,14 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
             message.recipientIds.push(reader.string());
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.acceptedAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -236,6 +250,7 @@ export const DeliveryRequested: MessageFns<DeliveryRequested> = {
     message.deliverBy = object.deliverBy ?? undefined;
     message.replay = object.replay ?? 0;
     message.recipientIds = object.recipientIds?.map((e) => e) || [];
+    message.acceptedAt = object.acceptedAt ?? undefined;
     return message;
   },
 };
