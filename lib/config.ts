@@ -63,6 +63,24 @@ export function integer(limits: { min: number; max: number }) {
     .register(values, { are: `${limits.min} to ${limits.max}` });
 }
 
+/** A number from 0 to 1. */
+export function ratio() {
+  return z
+    .string()
+    .regex(/^(0|1|[01]?\.\d+)$/, 'must be a number from 0 to 1, such as 0.01')
+    .transform(Number)
+    .refine((value) => value <= 1, 'must be from 0 to 1')
+    .register(values, { are: '0 to 1' });
+}
+
+/** An http or https URL. */
+export function httpUrl() {
+  return z
+    .string()
+    .refine((url) => /^https?:$/.test(URL.parse(url)?.protocol ?? ''), 'must be http://host:port, or https')
+    .register(values, { are: 'URL' });
+}
+
 /** A list of texts, separated by commas; at least one. */
 export function list() {
   return z

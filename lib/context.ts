@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Span } from '@opentelemetry/api';
 
 /** A valid request id from a client. */
 export const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/;
@@ -17,7 +18,16 @@ export interface CallContext {
   isDeadlineOurs?: boolean;
 }
 
+/** The spans of the work that is being done, where it is traced (`lib/tracing.ts`). */
+export interface ActiveSpans {
+  /** What new spans are below. */
+  span: Span;
+  /** Where the work serves several traces: the span of each of them, by trace id. */
+  ofTraces?: ReadonlyMap<string, Span>;
+}
+
 const storage = new AsyncLocalStorage<CallContext>();
+const spans = new AsyncLocalStorage<ActiveSpans>();
 
 /** Runs `work` with `context` as the current one. */
 export function withContext<T>(context: CallContext, work: () => T): T {
@@ -26,10 +36,20 @@ export function withContext<T>(context: CallContext, work: () => T): T {
 
 /** Runs `work` without a context: it serves several calls or events, not only the current one. */
 export function withoutContext<T>(work: () => T): T {
-  return storage.exit(work);
+  return storage.exit(() => spans.exit(work));
 }
 
 /** The context of the current call or event, if there is one. */
 export function currentContext(): CallContext | undefined {
   return storage.getStore();
+}
+
+/** Runs `work` below these spans. */
+export function withActiveSpans<T>(active: ActiveSpans, work: () => T): T {
+  return spans.run(active, work);
+}
+
+/** The spans of the current work; undefined if it is not traced. */
+export function activeSpans(): ActiveSpans | undefined {
+  return spans.getStore();
 }

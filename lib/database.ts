@@ -11,6 +11,7 @@ import { within } from './deadline.ts';
 import { engineSettings } from './engines.ts';
 import { HubError } from './errors.ts';
 import { counter, durationHistogram } from './metrics.ts';
+import { inSpan } from './tracing.ts';
 
 /** Settings of a process that has a database. */
 export const databaseSettings = {
@@ -131,7 +132,9 @@ export function openDatabase(
     let name = prepared.get(statement);
     if (name === undefined) prepared.set(statement, (name = `s${prepared.size}`));
     statementsSent.inc();
-    return (await query(client, { name, text: statement, values: [...values], types: columnTypes })).rows;
+    const config = { name, text: statement, values: [...values], types: columnTypes };
+    const attributes = { 'db.system.name': 'postgresql', 'db.query.text': statement };
+    return inSpan('PostgreSQL', { kind: 'client', attributes }, async () => (await query(client, config)).rows);
   }
   /** As `query` of the pool does it: a connection on which a statement has failed isn't used again. */
   async function runAlone(statement: string, values?: readonly unknown[]) {

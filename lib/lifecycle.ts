@@ -15,6 +15,7 @@ import { logSettings, openLog, type Logger } from './log.ts';
 import { metricsSettings, serveMetrics } from './metrics.ts';
 import { readinessOf, type PartsHealth } from './readiness.ts';
 import { ending, StartError } from './starting.ts';
+import { startTracing, tracingSettings } from './tracing.ts';
 import { unknownSettings } from './unknown-settings.ts';
 
 /** Settings of every process. */
@@ -99,6 +100,8 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
     process.exit(1);
   };
 
+  // Several services in one process can't be told apart by their process.
+  const traces = startTracing(own, all.length === 1 ? all[0]!.definition.name : 'chat4all', log);
   let running: Promise<Running>[][];
   let stopping: number | undefined;
   let areAllReady = false;
@@ -124,6 +127,9 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
       for (const each of started.flat()) each.retire();
       if (started.flat().length > 0) await sleep(noticeFor);
       for (const group of started) await Promise.all(group.map((each) => each.stop()));
+      await (
+        await traces
+      )();
     } catch (error) {
       fail(error, 'failed to stop in order');
     }
@@ -137,6 +143,7 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
   running = configured.map((group) =>
     group.map(async ({ definition, config, log }) => {
       try {
+        await traces;
         const started = await definition.start(config, log);
         if (stopping === undefined) log.info({ port: started.port }, 'ready');
         return started;
@@ -172,7 +179,13 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
 
 function configure(definition: ProcessDefinition) {
   try {
-    const settings = { ...definition.settings, ...logSettings, ...lifecycleSettings, ...metricsSettings };
+    const settings = {
+      ...definition.settings,
+      ...logSettings,
+      ...lifecycleSettings,
+      ...metricsSettings,
+      ...tracingSettings,
+    };
     const config = loadConfig(settings, environmentOf(definition.name));
     return {
       definition,

@@ -2,7 +2,7 @@ import { promisify } from 'node:util';
 import { pino, type DestinationStream, type Logger } from 'pino';
 import pretty from 'pino-pretty';
 import { z } from 'zod';
-import { currentContext } from './context.ts';
+import { activeSpans, currentContext } from './context.ts';
 
 export type { Logger } from 'pino';
 
@@ -143,7 +143,7 @@ function escaped(char: string): string {
   return short.length > 1 ? short : `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
-/** Opens a log. Each line has the request id and the message id of its context (`lib/context.ts`). */
+/** Opens a log. Each line has the request id and the message id of its context (`lib/context.ts`), and the ids of its trace and span. */
 export function openLog({ name, format = defaultFormat(), level, destination }: LogOptions): Logger {
   const stream =
     format === 'json'
@@ -166,9 +166,12 @@ export function openLog({ name, format = defaultFormat(), level, destination }: 
       mixin() {
         const context = currentContext();
         if (context === undefined) return {};
-        return context.messageId === undefined
-          ? { request_id: context.requestId }
-          : { request_id: context.requestId, message_id: context.messageId };
+        const { traceId, spanId } = activeSpans()?.span.spanContext() ?? {};
+        return {
+          request_id: context.requestId,
+          ...(context.messageId !== undefined && { message_id: context.messageId }),
+          ...(traceId !== undefined && { trace_id: traceId, span_id: spanId }),
+        };
       },
     },
     stream,

@@ -1,6 +1,15 @@
-import { currentContext, withContext, withoutContext, type CallContext } from './context.ts';
+import {
+  activeSpans,
+  currentContext,
+  withActiveSpans,
+  withContext,
+  withoutContext,
+  type ActiveSpans,
+  type CallContext,
+} from './context.ts';
 import { HubError, TimedOut } from './errors.ts';
 import { sizeHistogram } from './metrics.ts';
+import { inBatch } from './tracing.ts';
 
 const roundItems = sizeHistogram('round_items', 'Items that are worked on together, in one round', ['of']);
 
@@ -9,6 +18,7 @@ interface Waiting<Item, Result> {
   item: Item;
   size: number;
   context: CallContext | undefined;
+  spans: ActiveSpans | undefined;
   resolve: (result: Result) => void;
   reject: (error: unknown) => void;
 }
@@ -78,7 +88,7 @@ export class Rounds<Item, Result> {
       return Promise.reject(new HubError('UNAVAILABLE', 'OVERLOADED', message, { retryAfter: 1 }));
     }
     const { promise, resolve, reject } = Promise.withResolvers<Result>();
-    this.#waiting.push({ item, size, context: currentContext(), resolve, reject });
+    this.#waiting.push({ item, size, context: currentContext(), spans: activeSpans(), resolve, reject });
     this.#waitingSize += size;
     if (this.#running < (this.#limits.atOnce ?? 1)) void withoutContext(() => this.#run());
     return promise;
@@ -117,9 +127,7 @@ export class Rounds<Item, Result> {
     roundItems.observe({ of: this.#limits.name }, round.length);
     try {
       const work = () => this.#work(round.map(({ item }) => item));
-      const [first, ...others] = round;
-      const isOfOneCall = others.length === 0 && first?.context !== undefined;
-      const results = await (isOfOneCall ? withContext(first.context!, work) : work());
+      const results = await inContextOf(this.#limits.name, round, work);
       for (const [index, { resolve }] of round.entries()) resolve(results[index] as Result);
       this.#maxItems = Math.min(this.#limits.items, 2 * this.#maxItems);
     } catch (error) {
@@ -143,4 +151,23 @@ function isInTime<Item, Result>({ context, reject }: Waiting<Item, Result>): boo
   if (context?.deadline === undefined || Date.now() < context.deadline) return true;
   reject(new HubError('DEADLINE_EXCEEDED', 'DEADLINE_EXCEEDED', 'The call took longer than its deadline'));
   return false;
+}
+
+/** Does the work of a round: for one call in its context, for several in none. */
+function inContextOf<Item, Result>(
+  name: string,
+  round: readonly Waiting<Item, Result>[],
+  work: () => Promise<readonly Result[]>,
+) {
+  const [first, ...others] = round;
+  if (others.length > 0 || first?.context === undefined) {
+    return inBatch(
+      `round of ${name}`,
+      round.flatMap(({ spans }) => spans?.span.spanContext() ?? []),
+      work,
+    );
+  }
+  const { context, spans } = first;
+  const inContext = () => withContext(context, work);
+  return spans === undefined ? inContext() : withActiveSpans(spans, inContext);
 }

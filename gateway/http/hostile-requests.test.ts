@@ -8,7 +8,7 @@ import { trailersFor } from '../calls/call.ts';
 import { hubDialect } from '../dialects/hub/dialect.ts';
 import { safeFilename } from '../calls/download-head.ts';
 import { grpcGatewayDialect } from '../dialects/grpc-gateway/dialect.ts';
-import { requestIdOf } from './request-details.ts';
+import { requestIdOf } from '#lib/tracing.ts';
 import { hasTarget, targetOf } from './request-target.ts';
 import { boundaryIn } from './multipart-form.ts';
 import { judge } from './preconditions.ts';
@@ -168,7 +168,8 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
   'boundary of a form': (text) => boundaryIn(`multipart/form-data; ${text}`),
   'accept-encoding': (text) => codingFor(text, ['br', 'gzip']),
   'content-type': (text) => [mediaType(text), isJson(text), isJson(`application/${text}`)],
-  'x-request-id': (text) => requestIdOf({ 'x-request-id': text }),
+  'x-request-id': (text) => requestIdOf(text, undefined),
+  traceparent: (text) => requestIdOf(undefined, text),
   'grpc-timeout': (text) =>
     outcome(() => [hub.timeoutOf({ 'grpc-timeout': text }, 1), strict.timeoutOf({ 'grpc-timeout': text }, 1)]),
   authorization: (text) => outcome(() => hub.metadataOf(requestWith('authorization', text), answer)),

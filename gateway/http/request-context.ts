@@ -3,10 +3,11 @@ import type { Request, RequestHandler, Response } from 'express';
 import { withContext } from '#lib/context.ts';
 import type { Logger } from '#lib/log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '#lib/metrics.ts';
+import { beginWork, requestIdOf } from '#lib/tracing.ts';
 import type { Callers } from './callers.ts';
 import type { Cors } from './cors.ts';
 import { canonicalHeader, valuesOf } from './headers.ts';
-import { requestIdOf, type RequestDetails } from './request-details.ts';
+import type { RequestDetails } from './request-details.ts';
 import { requireHost, targetOf } from './request-target.ts';
 import { Problem } from './problem.ts';
 
@@ -71,9 +72,13 @@ export function requestContext({
 }: RequestContextOptions): RequestHandler {
   return (request, response, next) => {
     const began = performance.now();
-    const requestId = requestIdOf(request.headers);
+    const { traceparent, 'x-request-id': givenId } = request.headers;
+    const requestId = requestIdOf(givenId, traceparent);
     response.setHeader('X-Request-ID', requestId);
     const context = { requestId };
+    const traced = beginWork(requestId, request.method, { kind: 'server', traceparent, isFirst: true });
+    const within = (work: () => void) =>
+      traced === undefined ? withContext(context, work) : traced.run(() => withContext(context, work));
     const { pathname } = targetOf(request.url);
     const caller = callers.of(request);
     (response.locals as RequestDetails).caller = caller;
@@ -90,14 +95,19 @@ export function requestContext({
       callers.answered(caller, line.status, line.user);
       // Health checks are no news, and refused requests are logged together.
       const level = watched.has(pathname) || (response.locals as RequestDetails).isRefused === true ? 'debug' : 'info';
-      withContext(context, () => log[level](line, 'http'));
+      within(() => log[level](line, 'http'));
+      traced?.end(`${request.method} ${route}`, {
+        'http.request.method': request.method,
+        'http.route': route,
+        'http.response.status_code': line.status,
+      });
     });
     markSafe(response);
     if (isBehindProxy && request.protocol === 'https')
       response.setHeader('Strict-Transport-Security', 'max-age=31536000');
     cors.mark(request, response);
     if (open.stopping) closeAfter(response);
-    withContext(context, () => {
+    within(() => {
       check(request);
       next();
     });

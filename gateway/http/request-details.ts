@@ -1,13 +1,5 @@
-import { randomUUID } from 'node:crypto';
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
-import { requestIdPattern } from '#lib/context.ts';
+import type { ServerResponse } from 'node:http';
 import type { Caller } from './callers.ts';
-
-/** The client's own request id if it is usable, else a new one. */
-export function requestIdOf(headers: IncomingHttpHeaders): string {
-  const given = headers['x-request-id'];
-  return typeof given === 'string' && requestIdPattern.test(given) ? given : randomUUID();
-}
 
 /** The id of the request that is being answered: its answer carries it from the start. */
 export function requestIdIn(response: ServerResponse): string | undefined {

@@ -17,6 +17,8 @@ export interface BusEvent {
   value: Uint8Array;
   /** Request id of the call that caused the event. */
   requestId: string;
+  /** The `traceparent` (W3C Trace Context) of the span that published it, if its request is traced and the engine keeps headers. */
+  traceparent?: string;
   /** Only among dead letters: where the event comes from and why it is there. */
   deadLetter?: DeadLetter;
   /** Only when publishing: the event was on a topic before, perhaps from another program, and may be as large as the engine allows. */

@@ -4,6 +4,7 @@ import type { BusEvent, DeadLetter, ReceivedEvent } from './bus.ts';
 /** An event as a record of Kafka: its value and key as they are, the rest in headers. */
 export function toMessage(event: BusEvent) {
   const headers: Record<string, string> = { id: event.id, type: event.type, request_id: event.requestId };
+  if (event.traceparent !== undefined) headers['traceparent'] = event.traceparent;
   if (event.deadLetter !== undefined) headers['dead_letter'] = JSON.stringify(event.deadLetter);
   const { buffer, byteOffset, byteLength } = event.value;
   return { key: event.key, value: Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength), headers };
@@ -12,6 +13,7 @@ export function toMessage(event: BusEvent) {
 export function toEvent(topic: string, partition: number, message: KafkaMessage): ReceivedEvent {
   const header = (name: string) => message.headers?.[name]?.toString();
   const deadLetter = readDeadLetter(header('dead_letter'));
+  const traceparent = header('traceparent');
   return {
     id: header('id') ?? '',
     type: header('type') ?? '',
@@ -21,6 +23,7 @@ export function toEvent(topic: string, partition: number, message: KafkaMessage)
     requestId: header('request_id') ?? '',
     topic,
     partition,
+    ...(traceparent === undefined ? {} : { traceparent }),
     ...(deadLetter === undefined ? {} : { deadLetter }),
   };
 }

@@ -1,4 +1,5 @@
 import { beginAtZero, counter, durationHistogram, sample, sharedGauge } from '../metrics.ts';
+import { handling, publishing } from '../tracing.ts';
 import type { Bus } from './bus.ts';
 
 const published = counter('bus_published_total', 'Events stored on a topic', ['topic']);
@@ -19,7 +20,7 @@ const behind = sharedGauge('bus_lag_events', 'Events on a topic that a group has
 ]);
 
 /**
- * The same bus with metrics.
+ * The same bus with metrics and traces.
  *
  * @param topics the topics that are known to be published on
  */
@@ -29,7 +30,7 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
     ...bus,
     async publish(topic, events) {
       try {
-        await bus.publish(topic, events);
+        await publishing(`send ${topic}`, events, (marked) => bus.publish(topic, marked));
       } catch (error) {
         unpublished.inc({ topic });
         throw error;
@@ -48,7 +49,7 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
           const labels = { topic: events[0]!.topic, group };
           const began = performance.now();
           try {
-            await handle(events);
+            await handling(`process ${labels.topic}`, events, () => handle(events));
           } catch (error) {
             failed.inc(labels);
             throw error;

@@ -1,20 +1,20 @@
 import { performance } from 'node:perf_hooks';
 import type { DescField, DescMethod } from '@bufbuild/protobuf';
 import { Metadata } from '@grpc/grpc-js';
-import { v4 as uuid } from 'uuid';
 import { clientOf, type Networks } from '../client-address.ts';
-import { requestIdPattern, withContext, type CallContext } from '../context.ts';
+import type { CallContext } from '../context.ts';
 import { maxTimerMs, within } from '../deadline.ts';
 import { errorKinds, HubError, invalidFields, type FieldViolation } from '../errors.ts';
 import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '../metrics.ts';
 import { minBodyRate, minDownloadRate, type RateFloorOptions } from '../rate-floor.ts';
+import { requestIdOf, withTracedContext } from '../tracing.ts';
 import { apiKeyHeader, type AccessRule, type Callers } from './callers.ts';
 import { isWithoutPlace, placeRefusals, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
 import { malformedRequest } from './refusing.ts';
-import { validate } from './schema.ts';
+import { rpcAttributes, validate } from './schema.ts';
 import { decodeViolations } from './status.ts';
 
 /** What a handler learns about its call. */
@@ -158,11 +158,18 @@ export async function handleCall(
 ): Promise<Outcome> {
   const began = performance.now();
   inFlight.inc();
+  const [traceparent] = call.metadata.get('traceparent');
   const context: CallContext = {
-    requestId: requestIdOf(call.metadata),
+    requestId: requestIdOf(call.metadata.get(requestIdKey)[0], traceparent),
     ...deadlineOf(call.getDeadline(), rpc.timeout ?? serving.defaultDeadline),
   };
-  return withContext(context, async () => {
+  const span = {
+    kind: 'server',
+    traceparent,
+    isFirst: traceparent === undefined,
+    attributes: rpcAttributes(rpc.name),
+  } as const;
+  return withTracedContext(context, rpc.name, span, async () => {
     const { outcome, caller } = await outcomeOf(rpc, serving, call, given, handler, context);
     const failure = 'failure' in outcome ? outcome.failure : undefined;
     const code = failure?.kind ?? 'OK';
@@ -354,11 +361,6 @@ export function initialMetadata(requestId: string): Metadata {
   const metadata = new Metadata();
   metadata.set(requestIdKey, requestId);
   return metadata;
-}
-
-function requestIdOf(metadata: Metadata): string {
-  const [given] = metadata.get(requestIdKey);
-  return typeof given === 'string' && requestIdPattern.test(given) ? given : uuid();
 }
 
 function deadlineOf(given: Date | number, fallback: number): Pick<CallContext, 'deadline' | 'isDeadlineOurs'> {

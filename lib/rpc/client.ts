@@ -5,11 +5,12 @@ import { currentContext } from '../context.ts';
 import { unlessAborted } from '../deadline.ts';
 import { HubError, type ErrorKind } from '../errors.ts';
 import type { Identities } from '../identity.ts';
+import { currentTraceparent, inSpan } from '../tracing.ts';
 import { onBehalfKey, type Credentials } from './call.ts';
 import { openClient } from './grpc-client.ts';
 import type { MethodDefinition, Methods } from './methods.ts';
 import { connectionOptions, isAddress, Reach, targetOf } from './reach.ts';
-import { method, timeoutOf } from './schema.ts';
+import { method, rpcAttributes, timeoutOf } from './schema.ts';
 import { fromServiceError, hasDetails, wideTrailersKey } from './status.ts';
 import { openTransport, type transportSettings } from './transport.ts';
 
@@ -61,7 +62,8 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
     const description = method(rpc.path);
     const isRepeatable = description.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN;
     const timeoutMs = timeoutOf(description) ?? defaultTimeoutMs;
-    const call = async (request: unknown, { signal, credentials }: CallOptions = {}): Promise<unknown> => {
+    const name = rpc.path.slice(1);
+    const ask = async (request: unknown, { signal, credentials }: CallOptions): Promise<unknown> => {
       const metadata = new Metadata();
       const shown = credentials ?? { authorization: `Bearer ${await identities.serviceToken(target)}` };
       for (const [key, value] of Object.entries(shown)) metadata.set(key, value);
@@ -69,6 +71,8 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
       const context = currentContext();
       if (context !== undefined) metadata.set('x-request-id', context.requestId);
       if (context?.client !== undefined) metadata.set(onBehalfKey, context.client);
+      const traceparent = currentTraceparent();
+      if (traceparent !== undefined) metadata.set('traceparent', traceparent);
       const [own, given] = [Date.now() + timeoutMs, (context?.deadline ?? Infinity) - deadlineMarginMs];
       const deadline = Math.min(own, given);
       // Then our own timeout has passed, not the caller's deadline: the other service is too slow.
@@ -100,6 +104,8 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
         throw isServiceError(error) ? translated(error, target, isOurs) : error;
       }
     };
+    const call = (request: unknown, options: CallOptions = {}) =>
+      inSpan(name, { kind: 'client', attributes: rpcAttributes(name) }, () => ask(request, options));
     return [key, call] as const;
   });
   return { ...Object.fromEntries(methods), close: () => client.close() } as Connection<D>;

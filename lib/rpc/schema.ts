@@ -268,3 +268,12 @@ function hasUuidRule(field: DescField): boolean {
   const strings = type?.case === 'repeated' ? type.value?.items?.type : type;
   return strings?.case === 'string' && strings.value?.wellKnown?.case === 'uuid';
 }
+
+/**
+ * The attributes of an RPC's spans, by OpenTelemetry's semantic conventions.
+ *
+ * @param name `<service>/<method>`
+ */
+export function rpcAttributes(name: string) {
+  return { 'rpc.system.name': 'grpc', 'rpc.method': name };
+}

@@ -1,9 +1,9 @@
 import { hubDate, hubTime, ownTimeOf } from '#lib/clock.ts';
-import { withContext } from '#lib/context.ts';
 import { within } from '#lib/deadline.ts';
 import { HubError } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { ageHistogram, beginAtZero, counter, durationHistogram } from '#lib/metrics.ts';
+import { withTracedContext } from '#lib/tracing.ts';
 import type { Connector, DeliveryToMake } from './connector.ts';
 import { afterFailure, expired, failed, type Result, type Round } from './delivery.ts';
 
@@ -101,7 +101,9 @@ export function attempting({ connector, log, timeout }: AttemptOptions): Attempt
 
   return (job) => {
     const { messageId, recipientId, deliverBy } = job.delivery;
-    return withContext({ requestId: job.callId, messageId, deadline: ownTimeOf(deliverBy) }, async () => {
+    const context = { requestId: job.callId, messageId, deadline: ownTimeOf(deliverBy) };
+    const attributes = { 'messaging.message.id': messageId };
+    return withTracedContext(context, `deliver ${channel}`, { kind: 'client', attributes }, async () => {
       const result = await tryOnce(job);
       if (result.happening === 'fail') {
         const { attempts, error: reason } = result.outcome;

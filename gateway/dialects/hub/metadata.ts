@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from '
 import { isIP } from 'node:net';
 import type { Request } from 'express';
 import { wideTrailersKey } from '#lib/rpc/status.ts';
+import { currentTraceparent } from '#lib/tracing.ts';
 import { credentialsOf } from '../../http/credentials.ts';
 import { Problem } from '../../http/problem.ts';
 import type { CallMetadata } from '../../grpc/metadata.ts';
@@ -10,7 +11,7 @@ import { AllowList, isText } from '../allow-list.ts';
 const metadataPrefix = 'grpc-metadata-';
 /** Metadata that only the gateway itself sends to backends. */
 const allowed = new AllowList(
-  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only|x-wide-trailers)$/,
+  /^(authorization|x-api-key|x-request-id|x-forwarded-(for|host|proto)|x-field-violations-bin|x-body-hand-over|x-head-only|x-wide-trailers|traceparent)$/,
   'refused',
 );
 
@@ -39,6 +40,8 @@ export function metadataOf(request: IncomingMessage, requestId: string): CallMet
   if (apiKey !== undefined) metadata['x-api-key'] = credential('X-API-Key', apiKey);
   metadata['x-request-id'] = requestId;
   metadata[wideTrailersKey] = '1';
+  const traceparent = currentTraceparent();
+  if (traceparent !== undefined) metadata['traceparent'] = traceparent;
   // X-Forwarded-For of a trusted proxy may hold any text.
   if (ip !== undefined && isIP(ip) !== 0) metadata['x-forwarded-for'] = ip;
   if (host !== undefined && hostPattern.test(host)) metadata['x-forwarded-host'] = host;

@@ -10,6 +10,7 @@ import {
 import { toolContent } from '../provider/tool-content.ts';
 import type { Tool, ToolOutcome, ToolSet } from '../toolbox/toolbox.ts';
 import { unlessAborted } from '#lib/deadline.ts';
+import { inSpan, type SpanOptions } from '#lib/tracing.ts';
 import { eachUnlessAborted } from './aborting.ts';
 import { argumentsOf, maxJsonDepth, isShallow, storable, storableText } from './tool-arguments.ts';
 import { definitionsOf, nameTools } from './tool-names.ts';
@@ -135,7 +136,7 @@ class Agent {
     while (this.#state === 'calling' || this.#state === 'acting') {
       try {
         this.#options.signal.throwIfAborted();
-        if (this.#state === 'calling') await this.#callModel();
+        if (this.#state === 'calling') await inSpan('chat', this.#spanOfModel(), () => this.#callModel());
         else await this.#callTools();
       } catch (error) {
         this.#interrupt(error);
@@ -190,6 +191,12 @@ class Agent {
       default:
         return { ...progress, state: 'stopped' };
     }
+  }
+
+  /** By OpenTelemetry's semantic conventions for generative AI. */
+  #spanOfModel(): SpanOptions {
+    const { model } = this.#options.provider;
+    return { kind: 'client', attributes: { 'gen_ai.operation.name': 'chat', 'gen_ai.request.model': model } };
   }
 
   async #callModel(): Promise<void> {
@@ -323,10 +330,11 @@ class Agent {
     const began = performance.now();
     let outcome: ToolOutcome;
     try {
-      outcome = await unlessAborted(
-        signal,
+      const attributes = { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': call.toolName };
+      const asked = inSpan('execute_tool', { attributes }, () =>
         toolSet.call({ server, name, arguments: call.arguments, callId: call.id }, signal),
       );
+      outcome = await unlessAborted(signal, asked);
     } catch (error) {
       watch.end(error);
       throw error;

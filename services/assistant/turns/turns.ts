@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { v4 as uuid } from 'uuid';
 import { ChatResponse } from '#gen/chat4all/assistant/v1/assistant.ts';
-import { withContext } from '#lib/context.ts';
+import { withTracedContext } from '#lib/tracing.ts';
 import { waitAtMost } from '#lib/deadline.ts';
 import { HubError } from '#lib/errors.ts';
 import { repeat } from '#lib/loop.ts';
@@ -64,7 +64,8 @@ export function openTurns(options: TurnsOptions) {
     live.set(turn.messageId, worked);
     turnsRunning.inc();
     const context = { requestId: asker.requestId, client: asker.userId };
-    void withContext(context, () => new Work(options, owner, worked, turn, asker).run(bill)).finally(() => {
+    const run = () => new Work(options, owner, worked, turn, asker).run(bill);
+    void withTracedContext(context, 'assistant turn', {}, run).finally(() => {
       live.delete(turn.messageId);
       turnsRunning.dec();
       worked.close();

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { backoffMs } from '#lib/backoff.ts';
 import { hubTime } from '#lib/clock.ts';
-import { withContext } from '#lib/context.ts';
+import { inSpan, withTracedContext } from '#lib/tracing.ts';
 import { HubError, isTransient } from '#lib/errors.ts';
 import { counter, durationHistogram } from '#lib/metrics.ts';
 import { EndpointRefused, type Endpoints } from '#lib/public-endpoint.ts';
@@ -119,7 +119,9 @@ export function openInvocations(options: InvocationOptions): Invocations {
     try {
       answer = await circuit.run(() => {
         if ('destination' in located) {
-          return upstream.ask(located.destination, { body, requestId, signal: stopping.signal });
+          const { destination } = located;
+          const question = { body, requestId, signal: stopping.signal };
+          return inSpan('POST', { kind: 'client' }, () => upstream.ask(destination, question));
         }
         const shown = toolUnavailable("The tool's host can't be found", { cause: located.error });
         throw new ToolFailure('error', shown);
@@ -156,9 +158,8 @@ export function openInvocations(options: InvocationOptions): Invocations {
     async invoke(invocation) {
       const release = places.take('long', invocation.userId);
       // Without its caller's deadline: what the call has used is counted, whoever still waits for it.
-      const running = withContext({ requestId: invocation.requestId, client: invocation.userId }, () =>
-        run(invocation),
-      ).finally(release);
+      const context = { requestId: invocation.requestId, client: invocation.userId };
+      const running = withTracedContext(context, 'invoke tool', {}, () => run(invocation)).finally(release);
       const ended = running.catch(() => {}).finally(() => underWay.delete(ended));
       underWay.add(ended);
       return running;
