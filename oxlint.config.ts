@@ -20,6 +20,7 @@ const homes: Record<string, readonly string[]> = {
   undici: ['lib/pinned-connections'],
   cockatiel: ['services/tools'],
   'prom-client': ['lib/metrics'],
+  '@opentelemetry/*': ['lib/tracing'],
   openai: ['services/assistant'],
   '@modelcontextprotocol/*': ['services/assistant'],
   preact: ['console'],
@@ -116,6 +117,11 @@ const areas: Area[] = [
     never: [noService, noGateway, noDomainTypes],
   },
   { name: 'lib/metrics', files: ['lib/metrics.ts'], never: [noService, noGateway, noDomainTypes] },
+  {
+    name: 'lib/tracing',
+    files: ['lib/tracing.ts', 'lib/context.ts'],
+    never: [noService, noGateway, noDomainTypes],
+  },
   {
     name: 'bin',
     files: ['bin/**'],

@@ -203,7 +203,7 @@ function standardOf(name: string, schema: z.ZodType): string | undefined {
   let inner: z.core.$ZodType = schema;
   while (inner instanceof z.ZodPipe) inner = inner.in;
   const declared: unknown = inner instanceof z.ZodDefault ? inner.def.defaultValue : standard;
-  const texts = [String(declared), ...(typeof declared === 'number' ? [durationText(declared)] : [])];
+  const texts = [String(declared), ...(Number.isInteger(declared) ? [durationText(declared as number)] : [])];
   const written = texts.find((each) => isDeepStrictEqual(schema.safeParse(each).data, standard));
   if (written === undefined) throw new Error(`${name} has a default that can't be written as text`);
   return written;

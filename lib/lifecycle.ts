@@ -19,7 +19,10 @@ import { startTracing, tracingSettings } from './tracing.ts';
 import { unknownSettings } from './unknown-settings.ts';
 
 /** Settings of every process. */
-export const lifecycleSettings = {
+export const processSettings = {
+  ...logSettings,
+  ...metricsSettings,
+  ...tracingSettings,
   ...laptopSettings,
   SHUTDOWN_TIMEOUT: duration({ max: 300_000 })
     .default(10_000)
@@ -179,13 +182,7 @@ export async function runProcess(...groups: readonly (readonly ProcessDefinition
 
 function configure(definition: ProcessDefinition) {
   try {
-    const settings = {
-      ...definition.settings,
-      ...logSettings,
-      ...lifecycleSettings,
-      ...metricsSettings,
-      ...tracingSettings,
-    };
+    const settings = { ...definition.settings, ...processSettings };
     const config = loadConfig(settings, environmentOf(definition.name));
     return {
       definition,

@@ -116,6 +116,8 @@ export const settingNames: readonly string[] = [
   'METRICS_HOST',
   'METRICS_PORT',
   'MIN_CHUNK_SIZE',
+  'OTEL_EXPORTER_OTLP_ENDPOINT',
+  'OTEL_TRACES_SAMPLER_ARG',
   'PLANS_FILE',
   'PLAN_PERIOD',
   'PORT',

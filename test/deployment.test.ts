@@ -8,9 +8,7 @@ import test from 'ava';
 import { validate } from 'dockerfile-utils';
 import { Networks } from '#lib/client-address.ts';
 import { loadConfig } from '#lib/config.ts';
-import { lifecycleSettings } from '#lib/lifecycle.ts';
-import { logSettings } from '#lib/log.ts';
-import { metricsSettings } from '#lib/metrics.ts';
+import { processSettings } from '#lib/lifecycle.ts';
 import { serverSettings } from '#lib/rpc/server.ts';
 import { startPostgres } from '../dev/engines/postgres.ts';
 import { freePorts } from '../dev/ports.ts';
@@ -98,7 +96,7 @@ test('docker-compose.yml: passes on what an operator chooses in .env, to each pr
     const file = name === 'gateway' ? 'gateway/index.ts' : `services/${name}/index.ts`;
     const { settings } = (await import(path.join(import.meta.dirname, '..', file))) as { settings: object };
     const { environment = {} } = compose.services[name]!;
-    const read = Object.keys({ ...settings, ...logSettings, ...lifecycleSettings, ...metricsSettings });
+    const read = Object.keys({ ...settings, ...processSettings });
     const missing = read.filter((each) => !(each in environment));
     const others = Object.values(notChosen);
     t.deepEqual(

@@ -3,9 +3,7 @@ import path from 'node:path';
 import test from 'ava';
 import type { z } from 'zod';
 import { ConfigError, loadConfig } from '#lib/config.ts';
-import { lifecycleSettings } from '#lib/lifecycle.ts';
-import { logSettings } from '#lib/log.ts';
-import { metricsSettings } from '#lib/metrics.ts';
+import { processSettings } from '#lib/lifecycle.ts';
 import { settingNames } from '#lib/setting-names.ts';
 import { variablesIn } from './deployment.ts';
 import { serviceNames } from './harness.ts';
@@ -24,7 +22,7 @@ async function declarations(): Promise<Map<string, z.ZodType[]>> {
   const modules: { settings: Record<string, z.ZodType> }[] = await Promise.all(
     files.map((file) => import(path.join(root, file))),
   );
-  const all = [logSettings, lifecycleSettings, metricsSettings, ...modules.map(({ settings }) => settings)];
+  const all = [processSettings, ...modules.map(({ settings }) => settings)];
   const entries = all.flatMap((settings) => Object.entries<z.ZodType>(settings));
   return new Map(
     [...Map.groupBy(entries, ([name]) => name)].map(([name, some]) => [name, some.map(([, schema]) => schema)]),

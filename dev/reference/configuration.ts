@@ -4,9 +4,7 @@ import type { z } from 'zod';
 import { busSettings } from '#lib/bus/open.ts';
 import { shownSetting, type Settings } from '#lib/config.ts';
 import { databaseSettings } from '#lib/database.ts';
-import { lifecycleSettings } from '#lib/lifecycle.ts';
-import { logSettings } from '#lib/log.ts';
-import { metricsSettings } from '#lib/metrics.ts';
+import { processSettings } from '#lib/lifecycle.ts';
 import { serverSettings } from '#lib/rpc/server.ts';
 import { transportSettings } from '#lib/rpc/transport.ts';
 import { settings as migrateSettings } from '../../bin/migrate.ts';
@@ -20,20 +18,18 @@ import { code, madeOf, prose, table } from './markdown.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
 
-const everyProcess: Settings = { ...logSettings, ...metricsSettings, ...lifecycleSettings };
-
 /** What each process reads, by its name: in the order in which npm start has the services. */
 async function processes(): Promise<Map<string, Settings>> {
   const services = await Promise.all(
     serviceNames.map(async (name): Promise<[string, Settings]> => {
       const { settings } = (await import(path.join(root, `services/${name}/index.ts`))) as { settings: Settings };
-      return [name, { ...settings, ...everyProcess }];
+      return [name, { ...settings, ...processSettings }];
     }),
   );
   return new Map([
     ['npm start', startSettings],
     ['npm run migrate', migrateSettings],
-    ['gateway', { ...gatewaySettings, ...everyProcess }],
+    ['gateway', { ...gatewaySettings, ...processSettings }],
     ...services,
   ]);
 }
@@ -86,14 +82,14 @@ async function sections(): Promise<Section[]> {
     {
       title: 'npm start',
       note: 'It reads a file `.env` in the project folder, and hands all that it reads on to the processes that it starts.',
-      names: Object.keys(startSettings).filter((name) => !(name in everyProcess)),
+      names: Object.keys(startSettings).filter((name) => !(name in processSettings)),
     },
     {
       title: 'Engines',
       note: 'Without these npm start brings a PostgreSQL of its own, which is the bus, too, and keeps files in a folder.',
       names: Object.keys({ ...databaseSettings, ...busSettings, ...storageSettings }).filter((name) => !isOwn(name)),
     },
-    { title: 'Logs, metrics, and the end of a process', names: Object.keys(everyProcess) },
+    { title: 'Logs, metrics, traces, and the end of a process', names: Object.keys(processSettings) },
     {
       title: 'TLS between services and gateway',
       note: 'All three for each process, or none.',

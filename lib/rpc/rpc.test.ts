@@ -524,7 +524,7 @@ test('GRPC_CONNECTION_AGE: connections are made anew, and no call is lost, howev
   let calls = 0;
   const until = performance.now() + 3_000;
   const goOn = async (ask: () => Promise<unknown>) => {
-    for (; performance.now() < until; calls += 1) await ask();
+    for (; performance.now() < until || calls < 100; calls += 1) await ask();
   };
   const by = (asking: Client) => () =>
     new Promise((resolve, reject) => {
@@ -547,7 +547,6 @@ test('GRPC_CONNECTION_AGE: connections are made anew, and no call is lost, howev
   await isClosed;
   t.deepEqual(order, [['goaway', http2.constants.NGHTTP2_NO_ERROR], ['trailers', '0']]); // prettier-ignore
   t.is(handled, calls + 1, 'none was handled twice');
-  t.true(calls > 100, `${calls}`);
 });
 
 test('a service that is not there is UNAVAILABLE in our own words, and found again when it is back', async (t) => {
