@@ -84,7 +84,7 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     const sent = await Promise.all(Array.from({ length: 20 }, () => send(user1, conversation)));
     for (const id of sent) await ended(user1, id);
     const shared = exporter.getFinishedSpans().filter(({ links }) => links.length > 1);
-    t.true(shared.some(({ name }) => name === 'round'));
+    t.true(shared.some(({ name }) => name === 'round of message.accepted'));
     t.true(shared.some(({ name }) => name === 'process message_processing together'));
     const known = new Set(exporter.getFinishedSpans().map((span) => span.spanContext().spanId));
     for (const { links, parentSpanContext } of shared) {
