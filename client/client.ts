@@ -24,6 +24,7 @@ export { ConnectionError, isRefused, outcomeOf, RefusedError } from './errors.ts
 export type { Detail, Outcome, Problem, Reply } from './errors.ts';
 export type { ChunkBody, ChunkReply, ChunkRequest, DownloadRequest } from './files.ts';
 export type { FollowRequest } from './follow.ts';
+export { checksumOf } from './upload.ts';
 export type { UploadBegun, UploadFileCode, UploadMemory, UploadOptions, UploadProgress } from './upload.ts';
 export { b64Decode, b64Encode } from './wire.ts';
 

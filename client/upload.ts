@@ -66,6 +66,8 @@ export interface UploadOptions {
   direct?: boolean;
   /** Lets an interrupted upload resume when the same file is uploaded again, even after a crash. */
   memory?: UploadMemory;
+  /** Computes the checksum of the file; `checksumOf` by default, which a page may also run in a worker. */
+  checksum?(file: Blob, signal: AbortSignal): Promise<string>;
   /** Milliseconds for which transient failures are retried; five minutes by default. */
   patience?: number;
   onBegin?(begun: UploadBegun): void;
@@ -126,7 +128,8 @@ class Upload {
   async run(): Promise<CompleteUploadResponse> {
     this.#signal.throwIfAborted();
     // Reads the whole file while the chunks are being sent.
-    const checksum = this.#hash();
+    const { checksum: compute = checksumOf } = this.#options;
+    const checksum = compute(this.#file, this.#signal);
     checksum.catch(() => {});
     const file_id = await this.#begin();
     try {
@@ -219,15 +222,6 @@ class Upload {
     await this.#client.uploadChunk({ file_id, chunk_id, content_digest }, bytes, options);
   }
 
-  async #hash(): Promise<string> {
-    const hash = beginSha256();
-    for (let at = 0; at < this.#file.size; at += hashedAtOnce) {
-      hash.update(new Uint8Array(await this.#file.slice(at, at + hashedAtOnce).arrayBuffer()));
-      this.#signal.throwIfAborted();
-    }
-    return [...hash.digest()].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-  }
-
   /** Forgets an upload that can't be completed any more, and ends it, since each user may have only so many open ones. */
   async #forgetIfLost(error: unknown, file_id: string): Promise<void> {
     const hasChanged = error instanceof DOMException && error.name === 'NotReadableError';
@@ -267,6 +261,20 @@ class Upload {
   #tell(phase: UploadProgress['phase'], done: number): void {
     this.#options.onProgress?.({ phase, done, total: this.#file.size });
   }
+}
+
+/**
+ * The SHA-256 of a file in hexadecimal digits. It is read bit by bit, never held whole.
+ *
+ * @throws the reason of the signal, or a DOMException called NotReadableError if the file changes meanwhile
+ */
+export async function checksumOf(file: Blob, signal?: AbortSignal): Promise<string> {
+  const hash = beginSha256();
+  for (let at = 0; at < file.size; at += hashedAtOnce) {
+    hash.update(new Uint8Array(await file.slice(at, at + hashedAtOnce).arrayBuffer()));
+    signal?.throwIfAborted();
+  }
+  return [...hash.digest()].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 /** Whether an attempt may succeed later. That includes chunks that were damaged on the way, or arrived too slowly. */

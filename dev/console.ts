@@ -9,16 +9,26 @@ const root = path.resolve(import.meta.dirname, '..');
 export const consoleFiles = 'console/dist';
 
 /**
- * Bundles the console: one script and one style sheet, whose names have a hash of their content, and the page that loads them.
+ * Bundles the console: a script, a style sheet and the script of a worker, whose names have a hash of their content, and the page that
+ * loads them.
  *
  * @param folder where to; emptied before
  */
 export async function buildConsole(folder: string): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
+  const worker = await bundle('console/messages/checksum-worker.ts', folder);
+  const script = await bundle('console/main.tsx', folder, { checksumWorkerUrl: `/console/assets/${worker}` });
+  const style = await bundle('console/main.css', folder);
+  const template = readFileSync(path.join(root, 'console/index.html'), 'utf8');
+  writeFileSync(path.join(folder, 'index.html'), template.replace('{{style}}', style).replace('{{script}}', script));
+}
+
+/** @param texts by the names that stand for them in the source. @returns the name of the bundle in the folder of assets */
+async function bundle(source: string, folder: string, texts: Readonly<Record<string, string>> = {}): Promise<string> {
   const { metafile } = await build({
     absWorkingDir: root,
-    entryPoints: ['console/main.tsx', 'console/main.css'],
+    entryPoints: [source],
     outdir: path.join(folder, 'assets'),
     entryNames: '[name]-[hash]',
     bundle: true,
@@ -28,17 +38,13 @@ export async function buildConsole(folder: string): Promise<void> {
     charset: 'utf8',
     legalComments: 'none',
     tsconfig: path.join(root, 'console/tsconfig.json'),
+    define: Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, JSON.stringify(text)])),
     metafile: true,
     logLevel: 'warning',
   });
-  const nameOf = (extension: string) => {
-    const names = Object.keys(metafile.outputs).filter((name) => name.endsWith(extension));
-    if (names.length !== 1) throw new Error(`There must be one ${extension} file, not ${names.join(', ')}`);
-    return path.basename(names[0]!);
-  };
-  const template = readFileSync(path.join(root, 'console/index.html'), 'utf8');
-  const page = template.replace('{{style}}', nameOf('.css')).replace('{{script}}', nameOf('.js'));
-  writeFileSync(path.join(folder, 'index.html'), page);
+  const names = Object.keys(metafile.outputs);
+  if (names.length !== 1) throw new Error(`${source} must become one file, not ${names.join(', ')}`);
+  return path.basename(names[0]!);
 }
 
 if (import.meta.main) await buildConsole(path.join(root, consoleFiles));

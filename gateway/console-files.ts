@@ -9,7 +9,10 @@ const contentTypes: Readonly<Record<string, string>> = {
   '.js': 'text/javascript; charset=utf-8',
 };
 
-/** What the page of the console may do: load its own files, call this server, and set no text as HTML or script. */
+/**
+ * What the page of the console may do: load its own files, call this server, and set no text as HTML or script. Its one policy of Trusted
+ * Types makes the URL of its worker, and no HTML.
+ */
 const headers = {
   'Content-Security-Policy': [
     "default-src 'none'",
@@ -21,10 +24,16 @@ const headers = {
     "form-action 'none'",
     "frame-ancestors 'none'",
     "require-trusted-types-for 'script'",
-    "trusted-types 'none'",
+    'trusted-types checksum-worker',
   ].join('; '),
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Permissions-Policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
+};
+
+const assetHeaders = {
+  'Cache-Control': 'public, max-age=31536000, immutable',
+  // Of a worker: it loads nothing and calls nobody.
+  'Content-Security-Policy': "default-src 'none'",
 };
 
 /**
@@ -56,6 +65,6 @@ export class ConsoleFiles {
   async asset(response: ServerResponse, name: string): Promise<void> {
     const asset = this.#assets.get(name);
     if (asset === undefined) throw new Problem(404, 'ROUTE_NOT_FOUND', 'There is nothing at this path');
-    await answerFixed(response, asset, { 'Cache-Control': 'public, max-age=31536000, immutable' });
+    await answerFixed(response, asset, assetHeaders);
   }
 }

@@ -5,7 +5,8 @@ import { wordsFor } from '../shell/errors.ts';
 import { AgainIcon, BackIcon, ToolIcon } from '../shell/icons.tsx';
 import { clockTime, fullTime } from '../shell/times.ts';
 import { blocksOf } from './blocks.ts';
-import { piecesOf, type Chat, type Piece, type ShownCall, type Turn } from './chat.ts';
+import type { Chat } from './chat.ts';
+import { piecesOf, type Piece, type ShownCall, type Turn } from './turn.ts';
 import { approves } from './composer.tsx';
 
 /** An answer: under way, or as the history has it. What a model or a tool says is only ever text. */

@@ -1,50 +1,16 @@
 import { signal } from '@preact/signals';
 import { isRefused, RefusedError } from '#client';
-import type { Answer, Approval, ChatResponse, HistoryMessage, ToolCall } from '#client/assistant';
+import type { Answer, Approval, ChatResponse, HistoryMessage } from '#client/assistant';
 import { wordsFor } from '../shell/errors.ts';
 import { goTo, path, urlOf } from '../shell/router.ts';
-import { client, LoggedOutError, me, pauseOrReach } from '../shell/session.ts';
+import { client, me, pauseOrReach } from '../shell/session.ts';
 import { loadNewest } from './conversations.ts';
+import { firstPause, follow, isPassing, longestPause } from './following.ts';
 import { addQuestion, changeQuestion, findQuestions, questions, removeQuestion, type Question } from './questions.ts';
-
-/** A part of an answer: some text, or the call of a tool. */
-export type Piece = { kind: 'text'; text: string } | { kind: 'call'; call: ShownCall };
-
-export interface ShownCall extends ToolCall {
-  /** Whether its result has not come yet. */
-  isRunning: boolean;
-}
-
-/** An answer under way. */
-export interface Turn {
-  /** Its id in the history; undefined until it has begun. */
-  id: number | undefined;
-  /** The id of the answer in whose place it comes. */
-  replaces: number | undefined;
-  pieces: Piece[];
-  /** The tool calls that wait for the user. */
-  approvals: Approval[];
-  /** The number of its last event that has come. */
-  seen: number;
-  /** Whether nothing comes because the connection is lost. */
-  isLost: boolean;
-  /** Whether the user has decided, or wants it to end, and the hub has not answered that. */
-  isAsked: boolean;
-}
-
-/** What is known of an answer beyond its history, because it was followed here. */
-interface Followed {
-  /** In the order in which they came: the history has the text and the calls apart. */
-  pieces: readonly Piece[];
-  finish_reason?: Answer['finish_reason'];
-  /** Why it has failed. */
-  error?: unknown;
-}
+import { newTurn, piecesOf, takeNote, type Followed, type Turn } from './turn.ts';
 
 /** Messages that are loaded at once. */
 const pageSize = 40;
-/** Between two tries to reach the hub, in milliseconds. */
-const [firstPause, longestPause] = [1_000, 15_000];
 /** For how long pieces of text are gathered before they are shown, in milliseconds. */
 const gathering = 16;
 /** Characters of an answer that are read out when it is complete. */
@@ -307,106 +273,43 @@ export class Chat {
   }
 
   /**
-   * Follows an answer until it ends or waits for the user, however often the connection is lost.
+   * Follows an answer until it ends or waits for the user.
    *
    * @throws what the client throws if nothing has come of the answer
    */
-  async #follow(
+  #follow(
     turn: Turn,
-    first: AsyncIterable<ChatResponse>,
+    events: AsyncIterable<ChatResponse>,
     begun?: (conversation: number, answer: number) => void,
   ): Promise<void> {
-    const { signal } = this.#aborter;
-    let events = first;
-    for (let pause = firstPause; ;) {
-      let failure: unknown;
-      const { seen } = turn;
-      try {
-        for await (const event of events) {
-          turn.isLost = false;
-          pause = firstPause;
-          if (event.type === 'start') begun?.(event.data.conversation_id, event.data.message_id);
-          this.#take(turn, event);
-          // It was left before its question was accepted.
-          if (!this.#isOpen) this.#leave();
-        }
-      } catch (error) {
-        if (signal.aborted) return;
-        if (turn.id === undefined || (events === first && turn.seen === seen && !isPassing(error))) throw error;
-        failure = error;
-      }
-      if (signal.aborted || this.turn !== turn) return;
-      // Whatever has become of the stream: the history says what has become of the answer.
-      try {
-        if (await this.#endByHistory(turn, failure)) return;
-        turn.isLost = false;
-      } catch (error) {
-        if (!isPassing(error)) throw error;
-        failure = error;
-        turn.isLost = !(error instanceof LoggedOutError);
-      }
-      this.#changed();
-      if (failure === undefined && turn.approvals.length > 0) {
-        turn.isAsked = false;
-        return;
-      }
-      await pauseOrReach(pause);
-      if (signal.aborted) return;
-      pause = Math.min(2 * pause, longestPause);
-      events = this.#eventsBehind(turn.seen);
-    }
+    return follow(turn, events, {
+      signal: this.#aborter.signal,
+      take: (event) => {
+        if (event.type === 'start') begun?.(event.data.conversation_id, event.data.message_id);
+        this.#take(turn, event);
+        // It was left before its question was accepted.
+        if (!this.#isOpen) this.#leave();
+      },
+      rest: () => this.#eventsBehind(turn.seen),
+      isOver: async (failure) => this.turn !== turn || this.#endByHistory(turn, failure),
+      changed: () => this.#changed(),
+    });
   }
 
-  /** Takes note of an event. */
   #take(turn: Turn, event: ChatResponse): void {
     // Two streams may tell the same.
     if (event.id <= turn.seen && event.type !== 'start') return;
-    const { pieces } = turn;
-    switch (event.type) {
-      case 'start':
-        // All of it is told, and may have been told before.
-        turn.pieces = [];
-        turn.approvals = [];
-        turn.id = event.data.message_id;
-        this.said.value = 'The assistant is answering.';
-        this.version.value += 1;
-        break;
-      case 'text': {
-        const last = pieces.at(-1);
-        if (last?.kind === 'text') last.text += event.data.delta;
-        else pieces.push({ kind: 'text', text: event.data.delta });
-        break;
-      }
-      case 'tool_call':
-        turn.approvals = turn.approvals.filter(({ id }) => id !== event.data.id);
-        turn.isAsked = false;
-        pieces.push({
-          kind: 'call',
-          call: { ...event.data, result: null, is_error: false, duration_ms: 0, isRunning: true },
-        });
-        break;
-      case 'tool_result': {
-        const { data } = event;
-        turn.pieces = pieces.map((piece) =>
-          piece.kind === 'call' && piece.call.id === data.id
-            ? { kind: 'call', call: { ...piece.call, ...data, isRunning: false } }
-            : piece,
-        );
-        break;
-      }
-      case 'approval':
-        turn.approvals = [...turn.approvals.filter(({ id }) => id !== event.data.id), event.data];
-        this.said.value = `The assistant asks whether it may call ${event.data.name}.`;
-        break;
-      case 'finish':
-        if (event.data.approvals.length > 0) turn.approvals = event.data.approvals;
-        else this.#finish(turn, event.data, 'completed');
-        break;
-      case 'stopped':
-        this.#finish(turn, event.data, 'stopped');
-        break;
+    takeNote(turn, event);
+    if (event.type === 'start') {
+      this.said.value = 'The assistant is answering.';
+      this.version.value += 1;
+    } else if (event.type === 'approval') {
+      this.said.value = `The assistant asks whether it may call ${event.data.name}.`;
+    } else if (event.type === 'stopped') {
+      this.#finish(turn, event.data, 'stopped');
+    } else if (event.type === 'finish' && event.data.approvals.length === 0) {
+      this.#finish(turn, event.data, 'completed');
     }
-    turn.seen = event.id;
     this.#changed();
   }
 
@@ -450,16 +353,7 @@ export class Chat {
   #beginTurn(known: Partial<Turn>): Turn {
     if (this.#aborter.signal.aborted) this.#aborter = new AbortController();
     this.failure.value = undefined;
-    this.turn = {
-      id: undefined,
-      replaces: undefined,
-      pieces: [],
-      approvals: [],
-      seen: 0,
-      isLost: false,
-      isAsked: false,
-      ...known,
-    };
+    this.turn = newTurn(known);
     this.version.value += 1;
     return this.turn;
   }
@@ -505,30 +399,6 @@ export class Chat {
     if (questions.peek().some((each) => chats.get(nameOf(each)) === this && each.state === 'waiting')) return;
     for (const [name, chat] of chats) if (chat === this) chats.delete(name);
   }
-}
-
-/** Whether a call may succeed a moment later. */
-function isPassing(error: unknown): boolean {
-  return !(error instanceof RefusedError) || error.status >= 500 || error.status === 429;
-}
-
-/** The parts of an answer in the history, which does not say what came between what: the calls stand before the text. */
-export function piecesOf({ content, tool_calls, status }: HistoryMessage, followed?: Followed): readonly Piece[] {
-  const pieces = followed?.pieces ?? [];
-  const said = pieces.map((piece) => (piece.kind === 'text' ? piece.text : '')).join('');
-  const shown = new Map(tool_calls.map((call) => [call.id, { ...call, isRunning: isRunning(call, status) }]));
-  const isSame = said === content && pieces.filter(({ kind }) => kind === 'call').length === shown.size;
-  if (isSame) {
-    return pieces.map((piece) =>
-      piece.kind === 'call' ? { kind: 'call', call: shown.get(piece.call.id) ?? piece.call } : piece,
-    );
-  }
-  const calls = [...shown.values()].map((call): Piece => ({ kind: 'call', call }));
-  return content === '' ? calls : [...calls, { kind: 'text', text: content }];
-}
-
-function isRunning({ result, is_error }: ToolCall, status: HistoryMessage['status']): boolean {
-  return status === 'streaming' && result === null && !is_error;
 }
 
 /** The conversations that are shown, or in which a question waits: by their ids, or by the key of the question that begins one. */

@@ -1,6 +1,6 @@
 import { computed, signal, useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import { fitHeight } from '../shell/components.tsx';
+import { Form, fitHeight } from '../shell/components.tsx';
 import { SendIcon, StopIcon } from '../shell/icons.tsx';
 import { account, nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
@@ -65,14 +65,7 @@ export function Composer({
   };
 
   return (
-    <form
-      class="composer"
-      aria-label="Ask the assistant"
-      onSubmit={(event) => {
-        event.preventDefault();
-        submit();
-      }}
-    >
+    <Form class="composer" aria-label="Ask the assistant" submit={submit}>
       <div class="options">
         <label>
           <input
@@ -118,6 +111,6 @@ export function Composer({
       >
         {isUnderWay ? <StopIcon /> : <SendIcon />}
       </button>
-    </form>
+    </Form>
   );
 }

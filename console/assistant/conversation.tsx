@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
-import { Dialog, Failed, Failure, Field, Loading, useAction } from '../shell/components.tsx';
+import { Dialog, Failed, Failure, Field, Form, Loading, useAction } from '../shell/components.tsx';
 import { wordsFor } from '../shell/errors.ts';
 import { BackIcon, DeleteIcon, DownIcon, EditIcon } from '../shell/icons.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
@@ -95,18 +95,13 @@ function Retitle({ id, title, close }: { id: number; title: string; close: () =>
     });
   return (
     <Dialog title="Change the title" close={close}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form submit={submit}>
         <Field label="Title" value={value} autocomplete="off" required wrong={action.wrong('title')} />
         <Failure of={action} fields={['title']} />
         <button class="button main" disabled={action.isRunning.value}>
           Change
         </button>
-      </form>
+      </Form>
     </Dialog>
   );
 }

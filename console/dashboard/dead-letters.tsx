@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import type { DeadLetter, ReplayDeadLettersRequest, ReplayDeadLettersResponse } from '#client/operations';
-import { Empty, Failure, Field, useAction } from '../shell/components.tsx';
+import { Empty, Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { goTo, query, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
 import { fullTime } from '../shell/times.ts';
@@ -137,17 +137,16 @@ function DeadLetterList() {
 function MessageField() {
   const id = useSignal(query.value.get('message') ?? '');
   return (
-    <form
+    <Form
       class="row"
-      onSubmit={(event) => {
-        event.preventDefault();
+      submit={() => {
         const wanted = id.value.trim();
         goTo(urlWith({ message: wanted === '' ? undefined : wanted, page: undefined }));
       }}
     >
       <Field label="Of the message" value={id} placeholder="Id" autocomplete="off" autocapitalize="none" />
       <button class="button end">Show</button>
-    </form>
+    </Form>
   );
 }
 
@@ -177,7 +176,7 @@ function Row({
           <time dateTime={failed_at}>{fullTime(failed_at)}</time>
         </a>
       </td>
-      <td>
+      <td class="free">
         {reason} <span class="quiet small">({countOf(attempts, 'attempt')})</span>
       </td>
       <td class="id">

@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import type { ApiKey, CreateApiKeyResponse } from '#client/account';
-import { Dialog, Empty, Failure, Field, useAction } from '../shell/components.tsx';
+import { Dialog, Empty, Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
 import { fullTime } from '../shell/times.ts';
 import { Confirm, Mark, Secret, Table, Title } from './fields.tsx';
@@ -154,12 +154,7 @@ function NewKey({ close, done }: { close: () => void; done: (key: CreateApiKeyRe
     });
   return (
     <Dialog title="New key" close={close}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form submit={submit}>
         <Field label="Name" value={name} required hint="What it is for." wrong={action.wrong('name')} />
         <Field
           label="Last day"
@@ -174,7 +169,7 @@ function NewKey({ close, done }: { close: () => void; done: (key: CreateApiKeyRe
             Make the key
           </button>
         </div>
-      </form>
+      </Form>
     </Dialog>
   );
 }

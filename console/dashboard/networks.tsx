@@ -1,7 +1,7 @@
 import { useSignal, type Signal } from '@preact/signals';
 import { isRefused } from '#client';
 import type { GetProfileResponse, Profile } from '#client/connectors';
-import { Failure, Labelled, useAction, type Action } from '../shell/components.tsx';
+import { Failure, Form, Labelled, type Action, useAction } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
 import { fullTime } from '../shell/times.ts';
 import { Mark, Title } from './fields.tsx';
@@ -238,13 +238,7 @@ function Numbers({
     'final_errors',
   ];
   return (
-    <form
-      class="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        submit();
-      }}
-    >
+    <Form class="stack" submit={submit}>
       <div class="numbers">
         <NumberField label="Requests a second" hint="0 is no limit." value={rate} wrong={action.wrong('rate_limit')} />
         <NumberField label="Half are answered within, ms" value={half} wrong={action.wrong('latency.p50_ms')} />
@@ -269,7 +263,7 @@ function Numbers({
           Save
         </button>
       </div>
-    </form>
+    </Form>
   );
 }
 

@@ -1,5 +1,5 @@
 import { useSignal } from '@preact/signals';
-import { Failure, Field, useAction } from '../shell/components.tsx';
+import { Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { account, client, logOut, requestPasswordReset } from '../shell/session.ts';
 import { Title } from './fields.tsx';
 import { dateOf } from './formats.ts';
@@ -50,13 +50,7 @@ function NameForm() {
       said.value = 'Saved.';
     });
   return (
-    <form
-      class="stack narrow"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void submit();
-      }}
-    >
+    <Form class="stack narrow" submit={submit}>
       <Field label="Name" value={name} autocomplete="name" required wrong={action.wrong('name')} />
       <Failure of={action} fields={['name']} />
       <div class="row">
@@ -67,7 +61,7 @@ function NameForm() {
           {said}
         </span>
       </div>
-    </form>
+    </Form>
   );
 }
 

@@ -1,7 +1,7 @@
 import { useSignal } from '@preact/signals';
 import { isRefused } from '#client';
 import type { ManagedTool } from '#client/tools';
-import { Dialog, Empty, Failure, Field, useAction } from '../shell/components.tsx';
+import { Dialog, Empty, Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { client } from '../shell/session.ts';
 import { Confirm, LinesField, Mark, Table, Title } from './fields.tsx';
 import { dateOf } from './formats.ts';
@@ -149,12 +149,7 @@ function ToolForm({ tool, close, done }: { tool: ManagedTool | null; close: () =
   const isTaken = isRefused(action.error.value, 'TOOL_NAME_TAKEN');
   return (
     <Dialog title={tool === null ? 'New tool' : `Change ${tool.name}`} close={close}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form submit={submit}>
         <Field
           label="Name"
           value={name}
@@ -177,7 +172,7 @@ function ToolForm({ tool, close, done }: { tool: ManagedTool | null; close: () =
             {tool === null ? 'Add the tool' : 'Save'}
           </button>
         </div>
-      </form>
+      </Form>
     </Dialog>
   );
 }

@@ -2,7 +2,7 @@ import { useSignal } from '@preact/signals';
 import { useRef } from 'preact/hooks';
 import { isRefused, RefusedError } from '#client';
 import type { InvokeToolCode, InvokeToolResponse, Tool } from '#client/tools';
-import { Empty, Failure, useAction } from '../shell/components.tsx';
+import { Empty, Failure, Form, useAction } from '../shell/components.tsx';
 import { urlOf } from '../shell/router.ts';
 import { client, nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
@@ -66,7 +66,7 @@ function TryOut({ id }: { id: string }) {
     <>
       <Title back={{ url: urlOf('dashboard', 'tools'), title: 'the tools' }}>{tool.value.value?.name ?? 'Tool'}</Title>
       <Shown of={tool} what="the tool">
-        {(found) => <Form tool={found} />}
+        {(found) => <TryOutForm tool={found} />}
       </Shown>
     </>
   );
@@ -90,7 +90,7 @@ function readInput(text: string): Record<string, unknown> {
   return input as Record<string, unknown>;
 }
 
-function Form({ tool: { id, description } }: { tool: Tool }) {
+function TryOutForm({ tool: { id, description } }: { tool: Tool }) {
   const draftName = nameOfMine(`tool.${id}`);
   const input = useSignal((kept.get(draftName) as string | undefined) ?? firstInput);
   const result = useSignal<InvokeToolResponse | undefined>(undefined);
@@ -114,13 +114,7 @@ function Form({ tool: { id, description } }: { tool: Tool }) {
   return (
     <>
       <p dir="auto">{description}</p>
-      <form
-        class="stack"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form class="stack" submit={submit}>
         <LinesField
           label="Input"
           value={input}
@@ -142,7 +136,7 @@ function Form({ tool: { id, description } }: { tool: Tool }) {
           )}
         </div>
         {!(error.value instanceof WrongInput) && <Refusal of={action} />}
-      </form>
+      </Form>
       <div role="status">
         {isStopped.value && (
           <p class="notice warn">

@@ -2,7 +2,7 @@ import { useSignal } from '@preact/signals';
 import { isRefused } from '#client';
 import type { Attempt } from '#client/connectors';
 import type { GetRouteResponse } from '#client/router';
-import { Field } from '../shell/components.tsx';
+import { Field, Form } from '../shell/components.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
 import { fullTime } from '../shell/times.ts';
@@ -20,10 +20,9 @@ export function Trace({ path: [id] }: { path: readonly string[] }) {
         Where the hub has sent the copies of a message, and what the networks have made of them. Its content is not
         shown.
       </p>
-      <form
+      <Form
         class="row"
-        onSubmit={(event) => {
-          event.preventDefault();
+        submit={() => {
           goTo(urlOf('dashboard', 'trace', wanted.value.trim()));
         }}
       >
@@ -38,7 +37,7 @@ export function Trace({ path: [id] }: { path: readonly string[] }) {
           />
         </div>
         <button class="button main end">Trace it</button>
-      </form>
+      </Form>
       {id !== undefined && <Traced id={id} key={id} />}
     </>
   );
@@ -135,7 +134,7 @@ function Ended({ attempt }: { attempt: Attempt | undefined }) {
   const { delivered, error, attempts, ended_at } = attempt;
   return (
     <>
-      <td>
+      <td class="free">
         <Mark is={delivered ? 'good' : 'bad'}>{delivered ? 'Delivered' : 'Failed'}</Mark>
         {error !== '' && <span class="quiet small"> {error}</span>}
       </td>

@@ -90,7 +90,7 @@ export function Usage() {
                       <td>
                         <time dateTime={timestamp}>{fullTime(timestamp)}</time>
                       </td>
-                      <td>
+                      <td class="free">
                         <a href={urlWith({ tool: tool_id, page: undefined })} dir="auto">
                           {tool_name}
                         </a>

@@ -76,7 +76,7 @@ function Row({ of: user, ask }: { of: UserAccount; ask: (to: Change['to']) => vo
         <br />
         <span class="quiet small">{username}</span>
       </th>
-      <td>{email ?? ''}</td>
+      <td class="free">{email ?? ''}</td>
       <td>{role === 'admin' ? 'Administrator' : 'User'}</td>
       <td>
         <Mark is={status === 'active' ? 'good' : 'bad'}>{wordOf(status)}</Mark>

@@ -2,7 +2,7 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { EventType } from '#client/events';
 import type { Webhook, WebhookAttempt } from '#client/webhooks';
-import { Dialog, Empty, Failure, Field, useAction } from '../shell/components.tsx';
+import { Dialog, Empty, Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { onEvent } from '../shell/live.ts';
 import { goTo, urlOf } from '../shell/router.ts';
 import { client } from '../shell/session.ts';
@@ -124,12 +124,7 @@ function NewWebhook({ close, done }: { close: () => void; done: (id: string, sec
     });
   return (
     <Dialog title="New webhook" close={close}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form submit={submit}>
         <Field
           label="URL"
           value={url}
@@ -160,7 +155,7 @@ function NewWebhook({ close, done }: { close: () => void; done: (id: string, sec
             Make the webhook
           </button>
         </div>
-      </form>
+      </Form>
     </Dialog>
   );
 }
@@ -260,7 +255,7 @@ function Attempts({
             <td>
               <Mark is={outcome === 'delivered' ? 'good' : 'bad'}>{outcomes[outcome]}</Mark>
             </td>
-            <td>
+            <td class="free">
               {status_code !== 0 && status_code}
               {error !== '' && <span class="quiet small"> {error}</span>}
             </td>

@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
-import { fitHeight } from '../shell/components.tsx';
+import { Form, fitHeight } from '../shell/components.tsx';
 import { AttachIcon, SendIcon } from '../shell/icons.tsx';
 import { nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
@@ -50,14 +50,7 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
   };
 
   return (
-    <form
-      class="composer"
-      aria-label="Write a message"
-      onSubmit={(event) => {
-        event.preventDefault();
-        submit();
-      }}
-    >
+    <Form class="composer" aria-label="Write a message" submit={submit}>
       <fieldset class="options">
         <legend class="hidden-text">Send over</legend>
         {knownChannels.map((channel) => (
@@ -129,6 +122,6 @@ export function Composer({ conversation, sent }: { conversation: string; sent: (
       <button class="button main icon" aria-label="Send" disabled={isEmpty || isTooLong || channels.value.length === 0}>
         <SendIcon />
       </button>
-    </form>
+    </Form>
   );
 }

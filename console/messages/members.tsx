@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { isRefused } from '#client';
-import { Failure, Field, useAction } from '../shell/components.tsx';
+import { Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
 import { client, me } from '../shell/session.ts';
 import { add, forget, known } from './conversations.ts';
@@ -51,13 +51,7 @@ export function Members({ conversation: id }: { conversation: string }) {
           })}
         </ul>
         {conversation.type === 'group' && (
-          <form
-            class="stack"
-            onSubmit={(event) => {
-              event.preventDefault();
-              void include();
-            }}
-          >
+          <Form class="stack" submit={include}>
             <Field label="Add somebody" value={name} placeholder="Username" autocapitalize="none" required />
             {isRefused(adding.error.value, 'INVALID_ARGUMENT') ? (
               <p class="notice bad" role="alert">
@@ -69,7 +63,7 @@ export function Members({ conversation: id }: { conversation: string }) {
             <button class="button" disabled={adding.isRunning.value}>
               Add
             </button>
-          </form>
+          </Form>
         )}
         <div>
           {isSure.value ? (

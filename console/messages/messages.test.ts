@@ -168,6 +168,8 @@ inBrowser(
     const large = path.join(folder, 'holiday.bin');
     await writeFile(large, Buffer.alloc(40_000_000, 7));
     const { page, complaints } = await logIn(context, mesh!.url, writer.username, { view: `/messages/${id}` });
+    const workers: string[] = [];
+    page.on('workercreated', (worker) => workers.push(worker.url()));
     const attach = async (label: string, file: string) => {
       const input = (await page.waitForSelector(`input[type=file][aria-label="${label}"]`))!;
       await (input as unknown as { uploadFile(file: string): Promise<void> }).uploadFile(file);
@@ -187,6 +189,8 @@ inBrowser(
     await setNetwork(page);
     await attach('Choose holiday.bin again', large);
     await hasTicks(page, 'holiday.bin', ['delivered', 'delivered'], 60_000);
+    // Its checksum is computed beside the page, once for each time that it was chosen.
+    t.is(workers.filter((url) => /\/checksum-worker-\w+\.js$/.test(url)).length, 3, workers.join());
     t.deepEqual(complaints, []);
 
     const other = await browser.openContext();

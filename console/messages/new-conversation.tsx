@@ -1,5 +1,5 @@
 import { useSignal } from '@preact/signals';
-import { Failure, Field, useAction } from '../shell/components.tsx';
+import { Failure, Field, Form, useAction } from '../shell/components.tsx';
 import { BackIcon } from '../shell/icons.tsx';
 import { goTo, urlOf } from '../shell/router.ts';
 import { account, client } from '../shell/session.ts';
@@ -51,13 +51,7 @@ export function NewConversation() {
         </a>
         <h2 id="new-conversation">New conversation</h2>
       </header>
-      <form
-        class="stack"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form class="stack" submit={submit}>
         <Field
           label="With whom"
           value={names}
@@ -75,7 +69,7 @@ export function NewConversation() {
             {isGroup ? 'Create the group' : 'Begin'}
           </button>
         </div>
-      </form>
+      </Form>
     </section>
   );
 }

@@ -8,13 +8,17 @@ const names = signal<ReadonlyMap<string, string>>(new Map());
 const pageSize = 100;
 const mostPages = 10;
 let listing: Promise<void> | undefined;
+/** Whether the list was asked for, and what it says is known. */
+const isListed = signal(false);
 
-/** The name of a user. It is asked for when it is not known. */
+/** The name of a user. It is asked for when it is not known; until then it is three dots. */
 export function nameOf(user: string): string {
   const known = names.value.get(user);
   if (known !== undefined) return known;
-  listing ??= list().catch(() => void (listing = undefined));
-  return user.slice(0, 8);
+  listing ??= list()
+    .catch(() => void (listing = undefined))
+    .finally(() => (isListed.value = true));
+  return isListed.value ? user.slice(0, 8) : '…';
 }
 
 /** Takes note of a name that the hub has told beside something else. */

@@ -4,6 +4,7 @@ import { wordsFor } from '../shell/errors.ts';
 import { newId } from '../shell/ids.ts';
 import { client, nameOfMine } from '../shell/session.ts';
 import { kept } from '../shell/storage.ts';
+import { checksumInWorker } from './checksums.ts';
 import { send } from './outbox.ts';
 
 /**
@@ -115,6 +116,7 @@ async function run(id: string, file: File, signal: AbortSignal): Promise<void> {
       memory: memoryOf(id),
       parallel,
       signal,
+      checksum: checksumInWorker,
       contentType: file.type || 'application/octet-stream',
       onProgress: ({ phase, done }) => change(id, { state: phase, done }),
     });

@@ -115,6 +115,30 @@ export function useAction(): Action {
   }, []);
 }
 
+/** A form whose page does what it is for, mostly as an action, and stays. */
+export function Form({
+  submit,
+  children,
+  ...attributes
+}: {
+  submit: () => void | Promise<void>;
+  class?: string;
+  'aria-label'?: string;
+  children: ComponentChildren;
+}) {
+  return (
+    <form
+      {...attributes}
+      onSubmit={(event) => {
+        event.preventDefault();
+        void submit();
+      }}
+    >
+      {children}
+    </form>
+  );
+}
+
 /** What went wrong, as far as no field says it. */
 export function Failure({ of: { error }, fields = [] }: { of: Action; fields?: readonly string[] }) {
   const { value } = error;

@@ -1,6 +1,6 @@
 import { useSignal } from '@preact/signals';
 import { isRefused } from '#client';
-import { Dialog, Failure, Field, useAction } from './components.tsx';
+import { Dialog, Failure, Field, Form, useAction } from './components.tsx';
 import { MessagesIcon } from './icons.tsx';
 import { goTo, path, query, urlOf } from './router.ts';
 import { account, logIn, logOut, register, requestPasswordReset, resetPassword } from './session.ts';
@@ -38,12 +38,7 @@ function LoginForm({ name: fixedName }: { name?: string }) {
       }
     });
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        void submit();
-      }}
-    >
+    <Form submit={submit}>
       <Field
         label="Username or email"
         value={name}
@@ -63,7 +58,7 @@ function LoginForm({ name: fixedName }: { name?: string }) {
       <button class="button main" disabled={action.isRunning.value}>
         {action.isRunning.value ? 'Logging in…' : 'Log in'}
       </button>
-    </form>
+    </Form>
   );
 }
 
@@ -117,12 +112,7 @@ function Register() {
   return (
     <div class="stack">
       <h1>Create an account</h1>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void submit();
-        }}
-      >
+      <Form submit={submit}>
         <Field label="Name" value={name} autocomplete="name" required wrong={action.wrong('name')} />
         <Field label="Email" value={email} type="email" autocomplete="email" required wrong={action.wrong('email')} />
         <Field
@@ -146,7 +136,7 @@ function Register() {
         <button class="button main" disabled={action.isRunning.value}>
           {action.isRunning.value ? 'Creating the account…' : 'Create the account'}
         </button>
-      </form>
+      </Form>
       <p class="small">
         <a href={urlOf('login')}>I have an account</a>
       </p>
@@ -171,12 +161,7 @@ function Forgotten() {
           If there is an account with this email, a mail with a link is on its way.
         </p>
       ) : (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            void submit();
-          }}
-        >
+        <Form submit={submit}>
           <Field
             label="Email"
             value={email}
@@ -190,7 +175,7 @@ function Forgotten() {
           <button class="button main" disabled={action.isRunning.value}>
             Send the link
           </button>
-        </form>
+        </Form>
       )}
       <p class="small">
         <a href={urlOf('login')}>Back to the login</a>
@@ -218,12 +203,7 @@ function Reset() {
           The password is changed. Log in with it.
         </p>
       ) : (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            void submit();
-          }}
-        >
+        <Form submit={submit}>
           <Field
             label="New password"
             value={password}
@@ -237,7 +217,7 @@ function Reset() {
           <button class="button main" disabled={action.isRunning.value}>
             Change the password
           </button>
-        </form>
+        </Form>
       )}
       <p class="small">
         <a href={urlOf('login')}>Back to the login</a>
