@@ -59,10 +59,28 @@ inBrowser(
     await shows(page, 'Just now');
 
     t.deepEqual(await accessibilityProblems(page), []);
-    t.deepEqual(complaints, []);
+    for (const [view, words] of [
+      ['/messages/new', 'With whom'],
+      [`/messages/${id}/people`, 'Leave the conversation'],
+      ['/nowhere', 'There is nothing here'],
+    ] as const) {
+      await page.goto(`${mesh!.url}/console${view}`);
+      await shows(page, words);
+      t.deepEqual(await accessibilityProblems(page), []);
+    }
     await press(page, 'Log out');
     await shows(page, 'Forgotten the password?');
     t.false((await textOf(page)).includes('Just now'));
+    for (const [view, words] of [
+      ['/login', 'Create an account'],
+      ['/forgotten', 'Send the link'],
+      ['/reset', 'Change the password'],
+    ] as const) {
+      await page.goto(`${mesh!.url}/console${view}`);
+      await shows(page, words);
+      t.deepEqual(await accessibilityProblems(page), []);
+    }
+    t.deepEqual(complaints, []);
     await context.close();
   },
 );
