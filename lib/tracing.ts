@@ -3,6 +3,7 @@ import {
   diag,
   DiagLogLevel,
   isSpanContextValid,
+  isValidTraceId,
   ROOT_CONTEXT,
   SpanKind,
   SpanStatusCode,
@@ -31,9 +32,9 @@ import type { Logger } from './log.ts';
 /**
  * Traces of OpenTelemetry: one for each request, through HTTP, gRPC, PostgreSQL and the bus.
  *
- * A trace is known by its request id, which goes wherever the work goes, also through outboxes and tables. The trace id is the request id
- * where that is a UUID or a trace id, else a hash of it; the id of the first span is made of it, too; and the trace id decides whether the
- * trace is sampled. So work that waits in a table needs no columns for its trace, and all processes decide alike.
+ * A trace is known by its request id, which goes wherever the work goes, also through outboxes and tables. The trace id is what the request
+ * id begins with where that is a UUID or a trace id, else a hash of it; the id of the first span is made of it, too; and the trace id decides
+ * whether the trace is sampled. So work that waits in a table needs no columns for its trace, and all processes decide alike.
  */
 
 /** Settings of every process's traces. Their names are those of OpenTelemetry. */
@@ -141,10 +142,11 @@ export async function openTracing(options: {
   };
 }
 
-/** The id of a request: the caller's own if it is usable, else the id of the caller's trace, else a new one. */
+/** The id of a request: the caller's own if it is usable, else the ids of the caller's trace and span, else a new one. */
 export function requestIdOf(given: unknown, traceparent: unknown): string {
   if (typeof given === 'string' && requestIdPattern.test(given)) return given;
-  return read(traceparent)?.traceId ?? randomUUID();
+  const caller = read(traceparent);
+  return caller === undefined ? randomUUID() : `${caller.traceId}-${caller.spanId}`;
 }
 
 /** A piece of work on a request, with a span of its own. */
@@ -212,7 +214,11 @@ export interface TracedEvent {
  * Handles events. Each that is traced gets a span in its own trace; what is done for several events together is in a span that is linked to
  * these.
  */
-export async function handling<T>(name: string, events: readonly TracedEvent[], work: () => Promise<T>): Promise<T> {
+export async function handlingEvents<T>(
+  name: string,
+  events: readonly TracedEvent[],
+  work: () => Promise<T>,
+): Promise<T> {
   if (tracing === undefined) return work();
   const ofTraces = new Map<string, Span>();
   for (const { requestId, traceparent } of events) {
@@ -236,7 +242,7 @@ export async function handling<T>(name: string, events: readonly TracedEvent[], 
  *
  * @param work is given the events with the `traceparent` that consumers should see
  */
-export async function publishing<E extends TracedEvent, T>(
+export async function publishingEvents<E extends TracedEvent, T>(
   name: string,
   events: readonly E[],
   work: (events: readonly E[]) => Promise<T>,
@@ -325,15 +331,16 @@ function linksTo(spans: readonly SpanContext[]): Link[] {
   return spans.map((context) => ({ context }));
 }
 
-const uuidOrTraceId = /^[\da-f]{8}(-?)[\da-f]{4}\1[\da-f]{4}\1[\da-f]{4}\1[\da-f]{12}$/i;
+const withTraceId = /^([\da-f]{32})(?:-[\da-f]{16})?$|^([\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12})$/i;
 
 function hashOf(requestId: string): string {
   return createHash('sha256').update(requestId).digest('hex');
 }
 
 function traceIdOf(requestId: string): string {
-  const known = uuidOrTraceId.test(requestId) ? requestId.replaceAll('-', '').toLowerCase() : undefined;
-  return known !== undefined && /[^0]/.test(known) ? known : hashOf(requestId).slice(0, 32);
+  const [, traceId, uuid] = withTraceId.exec(requestId) ?? [];
+  const known = (traceId ?? uuid?.replaceAll('-', ''))?.toLowerCase();
+  return known !== undefined && isValidTraceId(known) ? known : hashOf(requestId).slice(0, 32);
 }
 
 /** The first span of the trace of a request. */
@@ -342,11 +349,11 @@ function firstOf(requestId: string): SpanContext {
   return { traceId: traceIdOf(requestId), spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true };
 }
 
-const version0 = /^(?!ff)[\da-f]{2}-([\da-f]{32})-([\da-f]{16})-[\da-f]{2}(-|$)/;
+const traceparentPattern = /^(?!ff)[\da-f]{2}-([\da-f]{32})-([\da-f]{16})-[\da-f]{2}(-|$)/;
 
 /** Reads a `traceparent` (W3C Trace Context, 3.2). */
 function read(traceparent: unknown): SpanContext | undefined {
-  const [, traceId, spanId] = typeof traceparent === 'string' ? (version0.exec(traceparent) ?? []) : [];
+  const [, traceId, spanId] = typeof traceparent === 'string' ? (traceparentPattern.exec(traceparent) ?? []) : [];
   if (traceId === undefined || spanId === undefined) return undefined;
   const found = { traceId, spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true };
   return isSpanContextValid(found) ? found : undefined;

@@ -1,5 +1,5 @@
 import { beginAtZero, counter, durationHistogram, sample, sharedGauge } from '../metrics.ts';
-import { handling, publishing } from '../tracing.ts';
+import { handlingEvents, publishingEvents } from '../tracing.ts';
 import type { Bus } from './bus.ts';
 
 const published = counter('bus_published_total', 'Events stored on a topic', ['topic']);
@@ -30,7 +30,7 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
     ...bus,
     async publish(topic, events) {
       try {
-        await publishing(`send ${topic}`, events, (marked) => bus.publish(topic, marked));
+        await publishingEvents(`send ${topic}`, events, (marked) => bus.publish(topic, marked));
       } catch (error) {
         unpublished.inc({ topic });
         throw error;
@@ -49,7 +49,7 @@ export function observed(bus: Bus, topics: readonly string[] = []): Bus {
           const labels = { topic: events[0]!.topic, group };
           const began = performance.now();
           try {
-            await handling(`process ${labels.topic}`, events, () => handle(events));
+            await handlingEvents(`process ${labels.topic}`, events, () => handle(events));
           } catch (error) {
             failed.inc(labels);
             throw error;

@@ -38,7 +38,8 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     const json = messageOf(user1, conversation);
     const headers = { traceparent: `00-${traceId}-${parent}-01` };
     const answer = await user1.rest.call('POST', '/v1/messages', { json, headers });
-    t.is(answer.requestId, traceId);
+    const requestId = `${traceId}-${parent}`;
+    t.is(answer.requestId, requestId);
     await ended(user1, json.message_id);
 
     const attempt = await eventually(
@@ -75,7 +76,7 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     }
     for (const span of attempt) t.is(wayUp(span, attempt).at(-1), 'POST /v1/messages', span.name);
     const lines = mesh.services.message!.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-    t.true(lines.some((line) => line['trace_id'] === traceId && line['request_id'] === traceId));
+    t.true(lines.some((line) => line['trace_id'] === traceId && line['request_id'] === requestId));
   });
 
   test.serial(`${mesh.bus}: what is done for several messages at once is linked to the trace of each`, async (t) => {
