@@ -67,7 +67,12 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const consumers = await Promise.all(
       connectors.map((connector) => consumeDeliveries({ bus, connector, store, log, timeout, atOnce, loads })),
     );
-    onStop(watchParked(store));
+    onStop(
+      watchParked(
+        store,
+        connectors.map(({ name }) => name),
+      ),
+    );
     onStop(async () => void (await Promise.all(consumers.map((consumer) => consumer.stop()))));
 
     return server;

@@ -38,10 +38,11 @@ const waitingAge = sharedGauge('deliveries_waiting_age_seconds', 'Since when the
   'channel',
 ]);
 
-/** Shows the parked deliveries as metrics. @returns a function that ends that */
-export function watchParked(store: Pick<Store, 'backlog'>): () => void {
+/** Shows the parked deliveries of these channels, and of others that have some, as metrics. @returns a function that ends that */
+export function watchParked(store: Pick<Store, 'backlog'>, channels: readonly string[]): () => void {
   return sample(async (tell) => {
-    for (const { channel, waiting: count, age } of await store.backlog()) {
+    const none = channels.map((channel) => ({ channel, waiting: 0, age: 0 }));
+    for (const { channel, waiting: count, age } of [...none, ...(await store.backlog())]) {
       tell(waiting, { channel }, count);
       tell(waitingAge, { channel }, age);
     }

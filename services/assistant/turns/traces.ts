@@ -7,6 +7,7 @@ const toolTime = durationHistogram('assistant_tool_duration_seconds', 'Calls of 
 const tokensUsed = counter('assistant_tokens_total', 'Tokens that the model has read and written', {
   direction: ['input', 'output'],
 });
+for (const histogram of [modelTime, toolTime]) for (const outcome of ['success', 'error']) histogram.zero({ outcome });
 export const turnsEnded = counter('assistant_turns_total', 'Answers, by how they ended', {
   outcome: ['stop', 'length', 'max_steps', 'waiting', 'stopped', 'failed', 'lost'],
 });
