@@ -13,6 +13,7 @@ import {
   postgresUrl,
   secret,
   secrets,
+  shownSetting,
   text,
   type Settings,
 } from './config.ts';
@@ -198,5 +199,32 @@ test('flag: true or false, and nothing that looks like it', (t) => {
     TRUE: undefined,
     1: undefined,
     yes: undefined,
+  });
+});
+
+test('shownSetting: values, default and description, as somebody would write them', (t) => {
+  const shown = (schema: z.ZodType) => shownSetting('SETTING', schema.describe('what it is'));
+  const base = { isRequired: false, standard: undefined, description: 'what it is' };
+  t.deepEqual(shown(duration({ min: 0, max: 3_600_000 }).default(90_000)), {
+    ...base,
+    values: '0s to 1h',
+    standard: '90s',
+  });
+  t.deepEqual(shown(integer({ min: 1, max: 5 }).default(3)), { ...base, values: '1 to 5', standard: '3' });
+  t.deepEqual(shown(flag().optional()), { ...base, values: 'true, false' });
+  t.deepEqual(shown(z.enum(['one', 'each'])), { ...base, values: 'one, each', isRequired: true });
+  t.deepEqual(shown(networks().default(['10.0.0.1', '::1'])), { ...base, values: 'list', standard: '10.0.0.1,::1' });
+  t.deepEqual(shown(secret()), { ...base, values: 'secret', isRequired: true });
+  t.deepEqual(shown(secrets()), { ...base, values: 'list of secrets', isRequired: true });
+  const moved = text()
+    .default('here')
+    .transform((place) => `/${place}`);
+  t.deepEqual(shown(moved), { ...base, values: 'text', standard: 'here' });
+});
+
+test('shownSetting: a setting without a description is an error, and so is a default that cannot be written', (t) => {
+  t.throws(() => shownSetting('SETTING', text()), { message: 'SETTING has no description' });
+  t.throws(() => shownSetting('SETTING', integer({ min: 1, max: 5 }).default(7).describe('too much')), {
+    message: "SETTING has a default that can't be written as text",
   });
 });

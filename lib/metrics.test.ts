@@ -5,7 +5,7 @@ import { AggregatorRegistry, register } from 'prom-client';
 import { observed } from './bus/observed.ts';
 import type { Bus, ConsumeOptions } from './bus/bus.ts';
 import { eventually } from '../test/eventually.ts';
-import { counter, sample, serveMetrics, sharedGauge } from './metrics.ts';
+import { counter, declaredMetric, sample, serveMetrics, sharedGauge } from './metrics.ts';
 import { readinessOf, type PartsHealth, type Readiness } from './readiness.ts';
 import { StartError } from './starting.ts';
 
@@ -160,6 +160,18 @@ test('observed: a bus counts what is published, handled, tried in vain and given
   }
   await consumer.stop();
   t.deepEqual(await lines('bus_lag_events'), []);
+});
+
+test('declaredMetric: says what was declared', (t) => {
+  counter('test_declared_total', 'What is counted', ['kind', 'end']);
+  t.deepEqual(declaredMetric('test_declared_total'), {
+    type: 'counter',
+    help: 'What is counted',
+    labels: ['kind', 'end'],
+  });
+  t.throws(() => declaredMetric('test_undeclared_total'), {
+    message: 'There is no metric chat4all_test_undeclared_total',
+  });
 });
 
 test('docs/operating.md: whatever it says to watch is there under that name', (t) => {

@@ -118,6 +118,8 @@ page('README.md', async (t, document) => {
   const { output } = await follow(t, document);
   t.regex(output, /"status": ?"accepted"/);
   t.regex(output, /^Whatever you like$/m);
+  t.regex(output, /"words": ?2/);
+  t.regex(output, /call Ada/);
   t.regex(output, /^accepted$/m);
 });
 

@@ -198,8 +198,8 @@ export async function configurationPage(): Promise<string> {
 as this page. What stands in the environment beats the file; an empty value counts as not set. A process doesn't start
 without the settings that it requires; \`npm start\` sets those of its processes by itself.
 
-Lengths of time are whole numbers with a unit: \`500ms\`, \`30s\`, \`15m\`, \`24h\`, \`7d\`. Lists have commas. A process with unusable settings names all of
-them at once, without their values; a service or the gateway then ends with [exit code 78](operating.md#what-a-start-checks-and-how-it-ends). A variable
+Lengths of time are whole numbers with a unit: \`500ms\`, \`30s\`, \`15m\`, \`24h\`, \`7d\`. Lists have commas. A service or the gateway whose settings
+are unusable names all of them at once, without their values, and ends with [exit code 78](operating.md#what-a-start-checks-and-how-it-ends). A variable
 with the name of a service and two underscores before it (\`MESSAGE__LOG_LEVEL=debug\`, \`GATEWAY__LOG_LEVEL=warn\`) is for that one alone.`,
       ...parts,
       '',
