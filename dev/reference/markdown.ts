@@ -20,7 +20,7 @@ export function prose(text: string): string {
 
 function marked(text: string): string {
   const marks =
-    /https?:\/\/[^\s;,)]+(?=[\s;,)]|$)|\{"[^;]*\}|[\w./]*[<[{][\w |<>=:/?@.\][-]+[>}\]]\S*|\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?:=\w+)?\b/g;
+    /https?:\/\/[^\s;,)]+(?=[\s;,)]|$)|\{"[^;]*\}|[\w./]*[<[{][\w |<>=:/?@.\][-]+[>}\]][^\s,;)]*|\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?:=\w+)?\b/g;
   return text.replaceAll(marks, (found) => `\`${found}\``);
 }
 
