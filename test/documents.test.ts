@@ -194,6 +194,13 @@ page('docs/tutorial-know-at-once.md', async (t, document) => {
     t.regex(output, line);
 });
 
+page('docs/howto-administration.md', async (t, document) => {
+  const { output } = await follow(t, document);
+  t.regex(output, /"status": ?"disabled"/);
+  t.regex(output, /"is_active": ?false/);
+  t.regex(output, /"action": ?"tool\.update"/);
+});
+
 page('docs/howto-audit.md', async (t, document) => {
   const { output } = await follow(t, document);
   t.regex(output, /balanced: true/);
