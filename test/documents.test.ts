@@ -60,6 +60,8 @@ async function follow(
 ): Promise<{ output: string; folder: string }> {
   t.timeout(limit + 60_000);
   const folder = await mkdtemp(path.join(place.folder, 'page-'));
+  // As in the folder of the clone, where the reader is.
+  await mkdir(path.join(folder, '.chat4all'));
   const { code, output, last } = await runShown({
     blocks: blocksIn(await readFile(path.join(root, document), 'utf8')),
     here: (script) =>
