@@ -33,3 +33,10 @@ test('problemsOf: the README has no more than 250 lines', (t) => {
   t.deepEqual(problems({ 'README.md': 'a\n'.repeat(250) }), []);
   t.is(problems({ 'README.md': 'a\n'.repeat(251) }).length, 1);
 });
+
+test('problemsOf: the index of a folder names each of its pages', (t) => {
+  const index = '[one](one.md), [more](more/README.md)';
+  t.deepEqual(problems({ 'docs/README.md': index, 'docs/one.md': '', 'docs/two.md': '', 'docs/more/README.md': '' }), [
+    "docs/two.md: docs/README.md doesn't name it",
+  ]);
+});

@@ -7,7 +7,7 @@ const root = path.resolve(import.meta.dirname, '..');
 const written = ['*.md', 'docs/**/*.md', 'client/*.md'];
 const readmeLines = 250;
 
-/** @throws Error naming each link that leads nowhere, each block that isn't marked, and a README that is too long */
+/** @throws Error naming each link that leads nowhere, each page that no index names, each block that isn't marked, and a README that is too long */
 export function checkDocuments(): void {
   const files = globSync(written, { cwd: root });
   const documents = new Map(files.map((file) => [file, readFileSync(path.join(root, file), 'utf8')]));
@@ -23,10 +23,14 @@ export function checkDocuments(): void {
  */
 export function problemsOf(documents: ReadonlyMap<string, string>, exists: (file: string) => boolean): string[] {
   const anchors = new Map([...documents].map(([file, text]) => [file, anchorsOf(text)]));
-  return [...documents].flatMap(([file, text]) => {
+  const hidden = [...documents.keys()]
+    .filter((file) => documents.has(indexOf(file) ?? ''))
+    .filter((file) => !linksIn(documents.get(indexOf(file)!)!).some((link) => targetOf(indexOf(file)!, link) === file))
+    .map((file) => `${file}: ${indexOf(file)} doesn't name it`);
+  const inFiles = [...documents].flatMap(([file, text]) => {
     const links = linksIn(text).flatMap((link) => {
-      const [to = '', anchor] = link.split('#');
-      const target = to === '' ? file : path.posix.join(path.posix.dirname(file), decodeURI(to));
+      const [, anchor] = link.split('#');
+      const target = targetOf(file, link);
       if (target.startsWith('..') || !exists(target)) return [`${file}: there is no ${link}`];
       const known = anchors.get(target);
       if (anchor === undefined || known === undefined || known.has(anchor)) return [];
@@ -40,6 +44,19 @@ export function problemsOf(documents: ReadonlyMap<string, string>, exists: (file
       file === 'README.md' && lines > readmeLines ? [`${file} has ${lines} lines, more than ${readmeLines}`] : [];
     return [...links, ...unmarked, ...long];
   });
+  return [...inFiles, ...hidden];
+}
+
+/** The index that has to name a page, if there is one. */
+function indexOf(file: string): string | undefined {
+  const index = path.posix.join(path.posix.dirname(file), 'README.md');
+  return file.startsWith('docs/') && file !== index ? index : undefined;
+}
+
+/** The file that a link in a document leads to. */
+function targetOf(file: string, link: string): string {
+  const [to = ''] = link.split('#');
+  return to === '' ? file : path.posix.join(path.posix.dirname(file), decodeURI(to));
 }
 
 /** Relative links of a text, without what is code. */
