@@ -149,6 +149,9 @@ test('workers: metrics are those of all, added up', async (t) => {
     (by) => Object.values(by).reduce((sum, count) => sum + count, 0) >= 30,
   );
   t.deepEqual(counted, { [found]: found === 404 ? 30 : 20, ...(found !== 404 && { 404: 10 }) });
+  const { text } = await exchange(metrics, 'GET /metrics');
+  t.is(text.match(/^# TYPE chat4all_ready gauge$/gm)?.length, 1, 'whether it is ready, the first process says, once');
+  t.is(text.match(/^chat4all_ready [01]$/gm)?.length, 1);
   if (!isLinux) return;
   // Of one worker they would be fewer: with it go its own.
   const [first] = await workersOf(pid);
