@@ -6,6 +6,7 @@ import { Ajv } from 'ajv';
 import addFormats from 'ajv-formats';
 import test from 'ava';
 import { validate } from 'dockerfile-utils';
+import { parse } from 'yaml';
 import { Networks } from '#lib/client-address.ts';
 import { loadConfig } from '#lib/config.ts';
 import { processSettings } from '#lib/lifecycle.ts';
@@ -35,7 +36,7 @@ const dockerfile = textOf('Dockerfile');
 const stages = stagesOf(dockerfile);
 const hubServices = Object.entries(compose.services).filter(([, { image }]) => image === 'chat4all');
 
-test('docker-compose.yml: is what the schema of the Compose specification allows', (t) => {
+test('docker-compose*.yml: are what the schema of the Compose specification allows', (t) => {
   const ajv = new Ajv({ strict: false, allErrors: true });
   addFormats.default(ajv);
   // It names its own dialect (draft 7, which ajv takes by default) by a URL that nobody else uses.
@@ -45,6 +46,8 @@ test('docker-compose.yml: is what the schema of the Compose specification allows
   >;
   const isRight = ajv.compile(schema);
   t.true(isRight(compose), ajv.errorsText(isRight.errors));
+  const replicas: unknown = parse(textOf('docker-compose.replicas.yml'), { merge: true });
+  t.true(isRight(replicas), ajv.errorsText(isRight.errors));
 });
 
 test('docker-compose.yml: runs every service, with its own password and key and no more', (t) => {
@@ -87,7 +90,7 @@ const notChosen: Readonly<Record<string, RegExp>> = {
   'PostgreSQL is told how many connections it gets': /^DATABASE_POOL$/,
   'a file that has to be mounted, too':
     /^(GRPC_TLS_|PROVIDER_PROFILES$|PLANS_FILE$|ASSISTANT_MCP_FILE$|DESCRIPTOR_SET$)/,
-  'stop_grace_period is as long as they take together': /^(SHUTDOWN_|HTTP_DRAIN$|GRPC_DRAIN$)/,
+  'stop_grace_period is as long as they take together': /^SHUTDOWN_/,
   'for laptops, and for those who look for faults': /^(LAPTOP_MODE|GRPC_CHANNELZ|DEMO_TOOLS_URL)$/,
 };
 
@@ -227,6 +230,7 @@ real(
       'node_modules',
       'package-lock.json',
       'package.json',
+      'sbom.cdx.json',
       'services',
       'third_party',
     ]);

@@ -141,3 +141,8 @@ export function run(folder: string, command: readonly string[], environment: Rec
     },
   };
 }
+
+/** What the project depends on, with its versions: what only a laptop needs isn't in the image. */
+export function dependenciesOf(): Record<string, string> {
+  return (JSON.parse(textOf('package.json')) as { dependencies: Record<string, string> }).dependencies;
+}

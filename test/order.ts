@@ -46,6 +46,8 @@ export const alone: readonly string[] = [
   'test/flows/hostile-crowd.test.ts',
   // Its bounds of time are those of the release, and can't be mended.
   'test/previous-release.test.ts',
+  // Up to thirty containers.
+  'test/containers/containers.test.ts',
 ];
 
 /** Below the root of the project. */

@@ -23,7 +23,8 @@ export interface Kafka extends Server {
 }
 
 const version = '4.1.0';
-const home = engineHome('kafka', version);
+/** The folder with its jars, once it is installed. */
+export const kafkaHome = engineHome('kafka', version);
 const leastJava = 17;
 /** What the machine must have for it. */
 export const kafkaNeeds = `Java ${leastJava} or later (java) and, to be downloaded, Maven (mvn) on the PATH`;
@@ -37,7 +38,7 @@ const startedMessage = 'Kafka Server started';
 
 /** Whether `startKafka` can work on this machine: it needs Java 17 and, for the first time, Maven. */
 export function kafkaAvailable(): boolean {
-  if (!existsSync(home) && !isOnPath('mvn')) return false;
+  if (!existsSync(kafkaHome) && !isOnPath('mvn')) return false;
   const { stderr, status } = spawnSync('java', ['-version'], { encoding: 'utf8', timeout: 10_000 });
   if (status !== 0) return false;
   return Number(/version "(\d+)/.exec(stderr)?.[1] ?? 0) >= leastJava;
@@ -63,7 +64,13 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const logging = path.join(dataDir, 'log4j2.properties');
   await writeFile(logging, loggingProperties);
 
-  const java = ['-Xmx384m', '-XX:+UseSerialGC', `-Dlog4j2.configurationFile=${logging}`, '-cp', path.join(home, '*')];
+  const java = [
+    '-Xmx384m',
+    '-XX:+UseSerialGC',
+    `-Dlog4j2.configurationFile=${logging}`,
+    '-cp',
+    path.join(kafkaHome, '*'),
+  ];
   if (!existsSync(path.join(dataDir, 'topics', 'meta.properties'))) {
     await format({ java, configuration, signal: options.signal });
   }
@@ -123,7 +130,7 @@ logger.server.level=INFO
 
 /** Fetches Kafka's jars with Maven, unless they are there: what the first `startKafka` on a machine does. */
 export async function installKafka({ log, signal }: InstallOptions = {}): Promise<void> {
-  await installOnce(home, async (unfinished) => {
+  await installOnce(kafkaHome, async (unfinished) => {
     log?.(`Downloading Kafka ${version} with Maven: about 54 MB, only this once.`);
     const pom = path.join(unfinished, 'pom.xml');
     await writeFile(pom, pomXml);

