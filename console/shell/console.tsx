@@ -74,9 +74,12 @@ function Frame({ parts }: { parts: readonly Part[] }) {
           </>
         ) : (
           !isElsewhere && (
-            <Empty title="There is nothing here">
-              <a href={urlOf()}>Go to the beginning</a>
-            </Empty>
+            <>
+              <h1 class="hidden-text">Chat4All</h1>
+              <Empty title="There is nothing here">
+                <a href={urlOf()}>Go to the beginning</a>
+              </Empty>
+            </>
           )
         )}
       </main>
