@@ -72,7 +72,7 @@ const Endpoint = defineEntity({
     holdUntil: p.datetime(3).nullable(),
     epoch: p.bigint('number'),
     position: p.bigint('number'),
-    markedTo: p.bigint('number'),
+    markedTo: p.bigint('number').nullable(),
     dueAt: p.datetime(3).nullable(),
     leaseBy: p.uuid().nullable(),
     leaseUntil: p.datetime(3).nullable(),

@@ -20,7 +20,7 @@ export class Webhooks extends Migration {
         hold_until timestamptz(3),
         epoch bigint not null,
         position bigint not null,
-        marked_to bigint not null,
+        marked_to bigint,
         due_at timestamptz(3),
         lease_by uuid,
         lease_until timestamptz(3),

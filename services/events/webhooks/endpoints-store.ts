@@ -61,11 +61,11 @@ export function openEndpointsStore(database: Database) {
       return database.transaction(async (transaction) => {
         // One after the other, so that they are counted right.
         void transaction.sql('select pg_advisory_xact_lock(hashtextextended($1, 0))', [userId]);
-        // The log is looked at in any case: an event may come just before this is visible to others.
+        // Without a mark, so that the log is looked at in any case: an event may come just before this is visible to others.
         const [endpoint] = await transaction.sql<Endpoint>(
           `insert into endpoints as e (id, user_id, url, types, conversation_ids, secret, status, created_at, updated_at, failures,
               epoch, position, marked_to, due_at)
-            select $1, $2, $3, $4, $5, $6, 'active', $7, $7, 0, h.epoch, h.last_id, h.last_id + 1, $7
+            select $1, $2, $3, $4, $5, $6, 'active', $7, $7, 0, h.epoch, h.last_id, null, $7
               from heads h where h.name = 'log' and (select count(*) from endpoints where user_id = $2) < $8
             returning ${endpointColumns}`,
           [
@@ -159,7 +159,7 @@ export function openEndpointsStore(database: Database) {
         const [resumed] = await transaction.sql<Endpoint>(
           `update endpoints e set status = 'active', failures = 0, failing_since = null, hold_until = null,
               position = case when $3 then h.last_id else e.position end, epoch = case when $3 then h.epoch else e.epoch end,
-              marked_to = h.last_id + 1, due_at = $2, updated_at = $2, lease_by = null, lease_until = null
+              marked_to = null, due_at = $2, updated_at = $2, lease_by = null, lease_until = null
             from heads h where e.id = $1 and h.name = 'log' returning ${endpointColumns}`,
           [id, hubDate(), skip],
         );

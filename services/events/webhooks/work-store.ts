@@ -9,8 +9,11 @@ export interface Work extends Endpoint, Standing {
   /** All up to there was delivered, given up or left out, but for what stands in backlogs. */
   position: number;
   epoch: number;
-  /** There may be something for it up to there; beyond that nobody has looked, and between there and `position` there is nothing. */
-  markedTo: number;
+  /**
+   * There may be something for it up to there; beyond that nobody has looked, and between there and `position` there is nothing. Null if
+   * nobody has looked since it was created or resumed: there may be something anywhere.
+   */
+  markedTo: number | null;
 }
 
 /**
@@ -174,10 +177,16 @@ export function openWorkStore(database: Database) {
       });
     },
 
-    /** Gives an endpoint back. @param nextAt when there is something to do for it, if nothing comes before */
-    async release(owner: string, id: string, readTo: number, nextAt: Date | null): Promise<void> {
+    /**
+     * Gives an endpoint back.
+     *
+     * @param readTo up to where the log was read: if there is a mark beyond that, there is something to do at once. Null if it was not read
+     * to its end yet
+     * @param nextAt when there is something to do for it, if nothing comes before
+     */
+    async release(owner: string, id: string, readTo: number | null, nextAt: Date | null): Promise<void> {
       await database.sql(
-        `update endpoints set lease_by = null, lease_until = null,
+        `update endpoints set lease_by = null, lease_until = null, marked_to = coalesce(marked_to, $3),
             due_at = case when marked_to > $3 then greatest(hold_until, $5) else $4 end
           where id = $2 and lease_by = $1`,
         [owner, id, readTo, nextAt, hubDate()],
@@ -198,7 +207,7 @@ export function openWorkStore(database: Database) {
     async reset(owner: string, id: string, at: { epoch: number; position: number }, told: Backlog): Promise<void> {
       await database.transaction(async (transaction) => {
         const own = await transaction.sql(
-          `update endpoints set epoch = $3, position = $4 where id = $2 and lease_by = $1 returning id`,
+          `update endpoints set epoch = $3, position = $4, marked_to = $4 where id = $2 and lease_by = $1 returning id`,
           [owner, id, at.epoch, at.position],
         );
         if (own.length === 0) return;
@@ -223,11 +232,16 @@ export interface Marked {
 }
 
 /** bigint columns come as bigint. */
-type WorkRow = Omit<Work, 'position' | 'epoch' | 'markedTo'> & { position: bigint; epoch: bigint; markedTo: bigint };
+type WorkRow = Omit<Work, 'position' | 'epoch' | 'markedTo'> & {
+  position: bigint;
+  epoch: bigint;
+  markedTo: bigint | null;
+};
 type BacklogRow = Omit<Backlog, 'after' | 'upTo'> & { endpointId: string; after: bigint; upTo: bigint | null };
 
 function workOf(row: WorkRow): Work {
-  return { ...row, position: Number(row.position), epoch: Number(row.epoch), markedTo: Number(row.markedTo) };
+  const markedTo = row.markedTo === null ? null : Number(row.markedTo);
+  return { ...row, position: Number(row.position), epoch: Number(row.epoch), markedTo };
 }
 
 function backlogOf({ endpointId: _, ...row }: BacklogRow): Backlog {

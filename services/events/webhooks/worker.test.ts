@@ -37,9 +37,16 @@ const delivered: Sent = {
 };
 
 /** A worker on a log that has these events. What it sends waits until `answer` is called for it, or for `abort` where it is broken off. */
-function start(entries: readonly Entry[], backlogs: readonly Backlog[] = [], position = 0) {
+function start(
+  entries: readonly Entry[],
+  {
+    backlogs = [],
+    position = 0,
+    lastId = () => entries.at(-1)!.id,
+    markedTo = lastId(),
+  }: { backlogs?: readonly Backlog[]; position?: number; lastId?: () => number; markedTo?: number | null } = {},
+) {
   const requests: PromiseWithResolvers<Sent>[] = [];
-  const lastId = entries.at(-1)!.id;
   const work: Work = {
     id: uuid(),
     userId: uuid(),
@@ -57,7 +64,7 @@ function start(entries: readonly Entry[], backlogs: readonly Backlog[] = [], pos
     holdUntil: null,
     epoch,
     position,
-    markedTo: lastId,
+    markedTo,
   };
   const options: WorkerOptions = {
     work,
@@ -70,7 +77,7 @@ function start(entries: readonly Entry[], backlogs: readonly Backlog[] = [], pos
       reset: async () => {},
     },
     log: {
-      head: async () => ({ lastId, removedTo: 0, epoch }),
+      head: async () => ({ lastId: lastId(), removedTo: 0, epoch }),
       page: async ({ after, upTo }) => ({
         entries: entries.filter(({ id }) => id > after && id <= upTo),
         removedTo: 0,
@@ -111,6 +118,23 @@ test('a worker that has lost its lease waits for all that is under way, and keep
   t.is(requests.length, 3);
 });
 
+test('what comes while the log is looked at for the first time is delivered', async (t) => {
+  let looks = 0;
+  const { worker, ended, requests, sending } = start([entry(1, uuid())], {
+    markedTo: null,
+    lastId() {
+      looks += 1;
+      // The worker looks whether it is the same log, and then for events: just behind that look there is one.
+      if (looks === 2) void Promise.resolve().then(() => worker.marked(1));
+      return looks <= 2 ? 0 : 1;
+    },
+  });
+  await Promise.race([sending(1), ended]);
+  t.is(requests.length, 1);
+  requests[0]!.resolve(delivered);
+  await ended;
+});
+
 test('a replay whose next event has to wait for another one of its conversation waits without work', async (t) => {
   const conversationId = uuid();
   const replay: Backlog = {
@@ -125,7 +149,10 @@ test('a replay whose next event has to wait for another one of its conversation 
     // It comes up once the event behind it is being sent.
     nextAt: new Date(Date.now() + 50),
   };
-  const { ended, requests, sending } = start([entry(1, conversationId), entry(2, conversationId)], [replay], 1);
+  const { ended, requests, sending } = start([entry(1, conversationId), entry(2, conversationId)], {
+    backlogs: [replay],
+    position: 1,
+  });
   await sending(1);
   const due = Date.now() + 100;
   while (Date.now() < due) await turn();

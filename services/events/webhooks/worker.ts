@@ -65,9 +65,10 @@ export class Worker {
   #work: Work;
   /** Up to where the log was read. */
   #readTo: number;
-  /** There may be something new up to there, and there was a look up to there. */
+  /** There may be something new up to there. */
   #markedTo: number;
-  #lookedTo: number;
+  /** Nobody has read the log yet: there may be something new whatever is marked. */
+  #isUnread: boolean;
   readonly #waiting: Entry[] = [];
   /** By lane, the id of the event that is being sent, without those of backlogs. */
   readonly #sending = new Map<string, number>();
@@ -92,8 +93,8 @@ export class Worker {
     this.#work = options.work;
     this.id = options.work.id;
     this.#readTo = options.work.position;
-    this.#lookedTo = options.work.position;
-    this.#markedTo = options.work.markedTo;
+    this.#markedTo = options.work.markedTo ?? 0;
+    this.#isUnread = options.work.markedTo === null;
     this.#leasedUntil = performance.now() + options.schedule.leaseMs;
     for (const backlog of options.backlogs) this.#backlogs.add(backlog);
   }
@@ -108,7 +109,7 @@ export class Worker {
   renewed(work: Work, asked: number): void {
     const { failures, failingSince, holdUntil, position } = this.#work;
     this.#work = { ...work, failures, failingSince, holdUntil, position };
-    this.#markedTo = Math.max(this.#markedTo, work.markedTo);
+    this.#markedTo = Math.max(this.#markedTo, work.markedTo ?? 0);
     this.#leasedUntil = asked + this.#options.schedule.leaseMs;
     this.wake();
   }
@@ -172,11 +173,11 @@ export class Worker {
     }
     if (this.#failure instanceof LeaseLost) return;
     if (this.#failure !== undefined) throw this.#failure;
-    const isUnfinished = this.#isStopping || this.#waiting.length > 0;
+    const isUnfinished = this.#isStopping || this.#waiting.length > 0 || this.#isUnread;
     const times = [...this.#backlogs].map(({ nextAt }) => nextAt.getTime());
     if (isUnfinished) times.push(hubTime());
     const next = times.length === 0 ? null : new Date(Math.max(Math.min(...times), this.#heldUntil()));
-    await store.release(owner, this.id, isUnfinished ? this.#position() : this.#lookedTo, next);
+    await store.release(owner, this.id, this.#isUnread ? null : this.#readTo, next);
   }
 
   /** Whether anything can be done without waiting for longer than a lease lasts. */
@@ -197,9 +198,11 @@ export class Worker {
   }
 
   #mayRead(): boolean {
-    return (
-      this.#markedTo > this.#lookedTo && this.#waiting.length < maxWaiting && this.#backlogs.laneCount < maxBacklogs
-    );
+    return this.#isMarked() && this.#waiting.length < maxWaiting && this.#backlogs.laneCount < maxBacklogs;
+  }
+
+  #isMarked(): boolean {
+    return this.#isUnread || this.#markedTo > this.#readTo;
   }
 
   #heldUntil(): number {
@@ -220,7 +223,7 @@ export class Worker {
       ({ kind, after }) =>
         kind === 'conversation' && whyReset({ epoch: head.epoch, position: after }, head) !== undefined,
     );
-    if ((reason !== undefined && (reason !== 'expired' || this.#markedTo > this.#lookedTo)) || isExpired) {
+    if ((reason !== undefined && (reason !== 'expired' || this.#isMarked())) || isExpired) {
       await this.#reset(head);
     }
     this.#work = { ...this.#work, epoch: head.epoch };
@@ -244,12 +247,12 @@ export class Worker {
     this.#waiting.length = 0;
     this.#backlogs.add(backlog);
     this.#readTo = lastId;
-    this.#lookedTo = Math.max(lastId, this.#markedTo);
+    this.#markedTo = lastId;
+    this.#isUnread = false;
   }
 
   async #read(log: Pick<LogStore, 'head' | 'page'>): Promise<void> {
     const { userId, conversationIds, types } = this.#work;
-    const wanted = this.#markedTo;
     const { lastId: upTo, epoch } = await log.head();
     const { entries, removedTo, more } = await log.page({
       userId,
@@ -266,7 +269,8 @@ export class Worker {
     // A lane with a backlog is read for that, from the first of its events that waits.
     this.#waiting.push(...entries.filter((entry) => this.#backlogs.ofLane(laneOf(entry)) === undefined));
     this.#readTo = more ? entries.at(-1)!.id : upTo;
-    this.#lookedTo = more ? this.#readTo : Math.max(upTo, wanted);
+    // What is marked later than this is beyond it.
+    if (!more) this.#isUnread = false;
     this.#isDirty = true;
   }
 
