@@ -258,15 +258,10 @@ export async function publishingEvents<E extends TracedEvent, T>(
   return ending(spans, () => work(marked));
 }
 
-/** The span of the current work; undefined if that is not traced. */
-export function currentSpan(): SpanContext | undefined {
-  return activeSpans()?.span.spanContext();
-}
-
 /** The `traceparent` of calls that the current work makes; undefined if that is not traced. */
 export function currentTraceparent(): string | undefined {
   if (tracing === undefined) return undefined;
-  const span = currentSpan();
+  const span = activeSpans()?.span.spanContext();
   if (span !== undefined) return written(span);
   const requestId = currentContext()?.requestId;
   return requestId !== undefined && tracing.isSampled(traceIdOf(requestId)) ? written(firstOf(requestId)) : undefined;

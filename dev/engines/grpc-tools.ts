@@ -15,7 +15,7 @@ const tools = Object.entries(modules).map(([name, [module, version]]) => ({
 
 const buildLimit = 10 * 60_000;
 
-/** The gRPC tools of the README: grpcurl and ghz, in the versions that it names. */
+/** The gRPC tools of docs/tutorial-grpc.md: grpcurl and ghz, in the versions that it names. */
 export const grpcTools = {
   name: 'grpcurl and ghz',
   /** What the machine must have for them. */

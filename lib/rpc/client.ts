@@ -104,8 +104,8 @@ export function connect<D extends Record<string, MethodDefinition<unknown, unkno
         throw isServiceError(error) ? translated(error, target, isOurs) : error;
       }
     };
-    const call = (request: unknown, options: CallOptions = {}) =>
-      inSpan(name, { kind: 'client', attributes: rpcAttributes(name) }, () => ask(request, options));
+    const span = { kind: 'client', attributes: rpcAttributes(name) } as const;
+    const call = (request: unknown, options: CallOptions = {}) => inSpan(name, span, () => ask(request, options));
     return [key, call] as const;
   });
   return { ...Object.fromEntries(methods), close: () => client.close() } as Connection<D>;
