@@ -8,7 +8,8 @@ const homes: Record<string, readonly string[]> = {
   express: ['gateway', 'gateway/http', 'gateway/dialects'],
   'content-disposition': ['gateway/calls'],
   minio: ['storage'],
-  '@mikro-orm/*': ['lib/database', 'store', 'migrations'],
+  '@mikro-orm/*': ['lib/database', 'entities', 'migrations'],
+  kysely: ['lib/database'],
   pg: ['lib/database', 'lib/bus'],
   kafkajs: ['lib/bus'],
   jose: ['lib/identity'],
@@ -202,6 +203,12 @@ const areas: Area[] = [
   {
     name: 'store',
     files: rooms.flatMap((room) => [`${room}/store.ts`, `${room}/*-store.ts`]),
+    never: [onlyOwnService, noService, noGateway],
+  },
+  { name: 'entities', files: ['services/*/entities.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'entities',
+    files: ['services/connectors/simulation/entities.ts'],
     never: [onlyOwnService, noService, noGateway],
   },
   {

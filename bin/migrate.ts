@@ -75,10 +75,7 @@ async function migrate(): Promise<void> {
 
 /** @throws ConfigError or StartError, as a service does at its start */
 async function awaitDatabase(url: string, patienceMs: number): Promise<void> {
-  const database = openDatabase(
-    { schema: 'public', entities: [], migrations: [] },
-    { url, poolSize: 1, name: 'migrate' },
-  );
+  const database = openDatabase({ schema: 'public', migrations: [] }, { url, poolSize: 1, name: 'migrate' });
   const log = openLog({ name: 'migrate', level: 'info' });
   try {
     const what = `PostgreSQL at ${placeOf(url)}`;

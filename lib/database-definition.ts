@@ -1,11 +1,16 @@
 import type { Constructor, EntitySchema } from '@mikro-orm/core';
 import type { Migration } from '@mikro-orm/migrations';
+import type { MikroORM } from '@mikro-orm/postgresql';
+import type { Pool } from 'pg';
+
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- a schema is invariant in its entity
+export type Entities = readonly EntitySchema<any>[];
 
 /** The tables of a service, in a schema of its own that only its own role may use. */
 export interface DatabaseDefinition {
   schema: string;
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a schema is invariant in its entity
-  entities: readonly EntitySchema<any>[];
+  /** Imports the entities. Only a process that migrates, or uses an entity manager, loads them and MikroORM. */
+  entities?: () => Promise<{ entities: Entities }>;
   /** In the order in which they run. */
   migrations: readonly SchemaMigration[];
 }
@@ -31,13 +36,27 @@ export function connectionTo(url: string, options: object = {}) {
   return { clientUrl: url, driverOptions: { ...options, connectionString: url } };
 }
 
-export function ormOptions(definition: DatabaseDefinition, url: string, options: object = {}) {
+/** The options of a MikroORM for `definition`, without those of its connection. */
+export async function ormOptions(definition: DatabaseDefinition) {
+  const { entities = [] } = (await definition.entities?.()) ?? {};
   return {
-    ...connectionTo(url, options),
     schema: definition.schema,
-    entities: [...definition.entities],
+    entities: [...entities],
     discovery: { warnWhenNoEntities: false },
     migrations: { tableName: 'migrations', snapshot: false },
     logger: () => {},
   };
+}
+
+/** Loads MikroORM and the entities, for work with them on the connections of `pool`. `url` is that of the pool. */
+export async function openEntities(
+  definition: DatabaseDefinition,
+  { url, pool }: { url: string; pool: Pool },
+): Promise<MikroORM> {
+  const [orm, { PostgresDialect }, options] = await Promise.all([
+    import('@mikro-orm/postgresql'),
+    import('kysely'),
+    ormOptions(definition),
+  ]);
+  return new orm.MikroORM({ ...options, clientUrl: url, driverOptions: new PostgresDialect({ pool }) });
 }

@@ -20,12 +20,13 @@ export async function migrateDatabase(definition: DatabaseDefinition, options: {
     import('@mikro-orm/migrations'),
     Promise.all(definition.migrations.map(async ({ name, load }) => ({ name, class: await load() }))),
   ]);
-  const shared = ormOptions(definition, options.url, {
-    application_name: `migrate ${definition.schema}`,
-    options: `-c search_path=${definition.schema} -c lock_timeout=${locking.limitMs}`,
-  });
+  const shared = await ormOptions(definition);
   const orm = new MikroORM({
     ...shared,
+    ...connectionTo(options.url, {
+      application_name: `migrate ${definition.schema}`,
+      options: `-c search_path=${definition.schema} -c lock_timeout=${locking.limitMs}`,
+    }),
     pool: { min: 0, max: 2 },
     extensions: [Migrator],
     migrations: { ...shared.migrations, migrationsList, allOrNothing: false },
@@ -65,7 +66,8 @@ async function retryLocks(work: () => Promise<void>): Promise<void> {
 /** The SQL that would turn the actual schema into the one that the entities describe; empty if they agree. Triggers are not compared. */
 export async function schemaDrift(definition: DatabaseDefinition, options: { url: string }): Promise<string> {
   const orm = new MikroORM({
-    ...ormOptions(definition, options.url),
+    ...(await ormOptions(definition)),
+    ...connectionTo(options.url),
     schemaGenerator: { ignoreTriggers: true },
   });
   try {

@@ -11,7 +11,7 @@ const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(
   () =>
     openDatabase(
-      { schema: 'conversation', entities: [], migrations: [] },
+      { schema: 'conversation', migrations: [] },
       { url: harness.databaseUrl('conversation'), poolSize: 3, name: 'test' },
     ),
   (database) => database.close(),

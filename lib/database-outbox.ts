@@ -1,4 +1,3 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Bus, BusEvent } from './bus/bus.ts';
 import { columns, type Database, type SqlTransaction } from './database.ts';
 import type { Logger } from './log.ts';
@@ -19,24 +18,8 @@ export interface OutboxEntry extends OutboxEvent {
   row: bigint;
 }
 
-const tableName = 'outbox_events';
-
-/** The entity of the outbox's table. Its migration is `outboxTable`. */
-export function outboxEntity() {
-  return defineEntity({
-    name: 'OutboxEvent',
-    tableName,
-    properties: {
-      id: p.bigint('number').primary().autoincrement(),
-      topic: p.text(),
-      eventId: p.uuid(),
-      type: p.text(),
-      key: p.text(),
-      value: p.blob(),
-      requestId: p.text(),
-    },
-  });
-}
+/** Its entity is in lib/database-outbox-entity.ts. */
+export const tableName = 'outbox_events';
 
 /** SQL that makes the table of an outbox, in the schema of the service. */
 export function outboxTable(): string {

@@ -19,7 +19,7 @@ import { HubError, TimedOut } from './errors.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const open = (url: string, poolSize = 3): Database =>
-  openDatabase({ schema: 'message', entities: [], migrations: [] }, { url, poolSize, name: 'test' });
+  openDatabase({ schema: 'message', migrations: [] }, { url, poolSize, name: 'test' });
 const [database, admin] = openedTogether<Database>([
   { open: () => open(harness.databaseUrl('message')), close: (database) => database.close() },
   { open: () => open(harness.adminDatabaseUrl), close: (database) => database.close() },
@@ -85,7 +85,7 @@ test('transaction: a statement that nobody waits for and that fails fails all of
 
 test('metrics say how long statements wait for a connection, and how long they take, in transactions too', async (t) => {
   const one = openDatabase(
-    { schema: 'of_metrics', entities: [], migrations: [] },
+    { schema: 'of_metrics', migrations: [] },
     { url: harness.databaseUrl('message'), poolSize: 1, name: 'test' },
   );
   t.teardown(() => one.close());
@@ -171,7 +171,7 @@ function migration(name: string, statements: readonly string[], more: { needs?: 
 
 /** A service of the schema that this file has, whose code knows these migrations. */
 function knowing(migrations: readonly SchemaMigration[]) {
-  const definition = { schema: 'message', entities: [], migrations };
+  const definition = { schema: 'message', migrations };
   const url = harness.databaseUrl('message');
   return {
     migrate: () => migrateDatabase(definition, { url }),
@@ -256,14 +256,14 @@ test('requireSchema: code of before goes on, until something is taken away that 
 
 test('requireSchema: where the database is away, ping asks it', async (t) => {
   const away = openDatabase(
-    { schema: 'message', entities: [], migrations: [migration('never', [])] },
+    { schema: 'message', migrations: [migration('never', [])] },
     { url: 'postgres://nobody@127.0.0.1:1/nothing', poolSize: 1, name: 'test' },
   );
   await t.notThrowsAsync(away.requireSchema());
   await t.throwsAsync(away.ping(), { instanceOf: HubError });
   await away.close();
   const there = openDatabase(
-    { schema: 'message', entities: [], migrations: [migration('never', [])] },
+    { schema: 'message', migrations: [migration('never', [])] },
     { url: harness.databaseUrl('message'), poolSize: 1, name: 'test' },
   );
   await t.notThrowsAsync(there.ping(), 'it was not asked for');

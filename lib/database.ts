@@ -1,10 +1,10 @@
 import type { Writable } from 'node:stream';
-import { types, type CustomTypesConfig, type PoolClient, type QueryConfig } from 'pg';
-import { MikroORM, type EntityManager } from '@mikro-orm/postgresql';
+import { Pool, types, type CustomTypesConfig, type PoolClient, type QueryConfig } from 'pg';
+import type { EntityManager, MikroORM } from '@mikro-orm/postgresql';
 import { Breaker } from './breaker.ts';
 import { integer, postgresUrl } from './config.ts';
 import { mayConnect } from './connections.ts';
-import { ormOptions, type DatabaseDefinition } from './database-definition.ts';
+import { openEntities, type DatabaseDefinition } from './database-definition.ts';
 import { awayReason, guarded, unavailable } from './database-errors.ts';
 import { appliedMigrations, noneIfMissing, requireFitting, type AppliedMigration } from './database-version.ts';
 import { within } from './deadline.ts';
@@ -44,7 +44,7 @@ export interface SqlTransaction {
  * `DATABASE_UNAVAILABLE`: after some time at once (circuit breaker). Lost connections are reopened.
  */
 export interface Database extends SqlTransaction {
-  /** Runs `work` with an entity manager of its own. */
+  /** Runs `work` with an entity manager of its own. The first call loads MikroORM, so it is for what is asked for rarely. */
   entities<T>(work: (em: EntityManager) => Promise<T>): Promise<T>;
   /** Runs `work` in one transaction; rolls back if it throws. */
   transaction<T>(work: (transaction: SqlTransaction) => Promise<T>): Promise<T>;
@@ -97,21 +97,23 @@ export function openDatabase(
   definition: DatabaseDefinition,
   options: { url: string; poolSize: number; name: string },
 ): Database {
-  const orm = new MikroORM({
-    ...ormOptions(definition, options.url, {
-      application_name: options.name,
-      pipeline: true,
-      connectionTimeoutMillis: limits.connect,
-      statement_timeout: limits.statement,
-      query_timeout: limits.statement + 1_000,
-      idle_in_transaction_session_timeout: limits.idleInTransaction,
-      options: `-c search_path=${definition.schema}`,
-    }),
-    pool: { min: 0, max: options.poolSize, idleTimeoutMillis: 60_000 },
+  const pool = new Pool({
+    connectionString: options.url,
+    application_name: options.name,
+    pipeline: true,
+    connectionTimeoutMillis: limits.connect,
+    statement_timeout: limits.statement,
+    query_timeout: limits.statement + 1_000,
+    idle_in_transaction_session_timeout: limits.idleInTransaction,
+    options: `-c search_path=${definition.schema}`,
+    max: options.poolSize,
+    idleTimeoutMillis: 60_000,
   });
-
+  // A connection that is lost fails the statements on it, and is not used again. Without a listener the error would end the process.
+  pool.on('error', () => {});
+  pool.on('connect', (client) => void client.on('error', () => {}));
   const forget = mayConnect(options.poolSize);
-  const pool = () => orm.em.getConnection().getNativeClient();
+  let orm: Promise<MikroORM> | undefined;
   const labels = { schema: definition.schema };
   async function timed<T>(histogram: typeof poolWait, work: () => Promise<T>): Promise<T> {
     const began = performance.now();
@@ -121,10 +123,7 @@ export function openDatabase(
       histogram.observe(labels, (performance.now() - began) / 1_000);
     }
   }
-  async function connect(): Promise<PoolClient> {
-    const from = await pool();
-    return timed(poolWait, () => from.connect());
-  }
+  const connect = (): Promise<PoolClient> => timed(poolWait, () => pool.connect());
   const query = (client: PoolClient, config: string | QueryConfig) =>
     timed(statementDuration, () => client.query(config));
   const prepared = new Map<string, string>();
@@ -160,7 +159,11 @@ export function openDatabase(
   }
   return {
     sql: (statement, values) => throughBreaker(() => runAlone(statement, values)),
-    entities: (work) => throughBreaker(() => work(orm.em.fork())),
+    entities: (work) =>
+      throughBreaker(async () => {
+        orm ??= openEntities(definition, { url: options.url, pool });
+        return work((await orm).em.fork());
+      }),
     transaction: (work) =>
       throughBreaker(async () => {
         const client = await connect();
@@ -205,11 +208,11 @@ export function openDatabase(
     },
     ping: () =>
       guarded(async () => {
-        const asked = isToBeChecked ? checkSchema() : (await pool()).query('select 1');
+        const asked = isToBeChecked ? checkSchema() : pool.query('select 1');
         await within<unknown>(2_000, asked, () => unavailable(new Error('no answer within 2 s')));
       }),
     async close() {
-      await orm.close(true);
+      await pool.end();
       forget();
     },
   };

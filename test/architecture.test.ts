@@ -3,8 +3,10 @@ import { globSync, readFileSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 import test from 'ava';
+import { serviceNames } from '../services/names.ts';
 import { alone, first, testFiles } from './order.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -87,6 +89,10 @@ const forbidden: [file: string, specifier: string, reason: string][] = [
   ['lib/bus/x.ts', '@mikro-orm/postgresql', '@mikro-orm/* lives in'],
   ['services/message/x.ts', 'kafkajs', 'kafkajs lives in'],
   ['services/message/store.ts', 'pg', 'pg lives in'],
+  ['services/message/store.ts', 'kysely', 'kysely lives in'],
+  ['services/message/store.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/auth/accounts/users-store.ts', '@mikro-orm/core', '@mikro-orm/* lives in'],
+  ['services/auth/entities.ts', '../message/entities.ts', 'a service imports itself'],
   ['services/message/x.ts', 'bcrypt', 'bcrypt lives in'],
   ['services/message/x.ts', 'piscina', 'piscina lives in'],
   ['services/message/x.ts', 'nodemailer', 'nodemailer lives in'],
@@ -120,7 +126,8 @@ const allowed: [file: string, specifier: string][] = [
   ['lib/rpc/x.ts', '#gen/chat4all/identity/v1/identity.ts'],
   ['lib/bus/x.ts', 'kafkajs'],
   ['lib/database.ts', '@mikro-orm/postgresql'],
-  ['services/message/store.ts', '@mikro-orm/core'],
+  ['lib/database-definition.ts', 'kysely'],
+  ['services/message/entities.ts', '@mikro-orm/core'],
   ['services/message/migrations/x.ts', '@mikro-orm/migrations'],
   ['services/message/message.ts', '#lib/errors.ts'],
   ['services/message/message.ts', 'node:crypto'],
@@ -133,17 +140,15 @@ const allowed: [file: string, specifier: string][] = [
   ['services/auth/logins/x.ts', '../accounts/accounts.ts'],
   ['lib/pinned-connections.ts', 'undici'],
   ['services/tools/invocations/x.ts', 'cockatiel'],
-  ['services/auth/accounts/users-store.ts', '@mikro-orm/core'],
   ['services/file/storage/x.ts', 'minio'],
   ['services/assistant/provider/x.ts', 'openai'],
   ['services/assistant/toolbox/x.ts', '@modelcontextprotocol/client'],
-  ['services/assistant/turns/turns-store.ts', '@mikro-orm/core'],
   ['services/assistant/turns/x.ts', '../provider/provider.ts'],
   ['services/connectors/whatsapp/index.ts', '../connector.ts'],
   ['services/connectors/whatsapp/index.ts', '../simulation/mock-connector.ts'],
   ['services/connectors/index.ts', './simulation/registration.ts'],
   ['services/connectors/simulation/registration.ts', '../connector.ts'],
-  ['services/connectors/simulation/store.ts', '@mikro-orm/core'],
+  ['services/connectors/simulation/entities.ts', '@mikro-orm/core'],
   ['services/connectors/simulation/migrations/x.ts', '@mikro-orm/migrations'],
   ['gateway/x.ts', 'express'],
   ['gateway/x.ts', './calls/rpc-routes.ts'],
@@ -240,6 +245,27 @@ test('lint: process.env is read in lib/config only', async (t) => {
 test('lint: a promise that nobody waits for is found', async (t) => {
   const found = await lint(new Map([['lib/x.ts', 'async function f(): Promise<void> {}\nf();\n']]));
   t.true(found.get('lib/x.ts')?.some((finding) => finding.includes('no-floating-promises')));
+});
+
+test('a service that starts does not load MikroORM: its memory and most of its time would be for that', async (t) => {
+  const services = serviceNames.map((name) => pathToFileURL(join(root, `services/${name}/index.ts`)).href);
+  const program = `
+    import { registerHooks } from 'node:module';
+    const loaded = [];
+    registerHooks({ load: (url, context, next) => (loaded.push(url), next(url, context)) });
+    for (const url of ${JSON.stringify(services)}) await import(url);
+    console.log(JSON.stringify(loaded));`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program], {
+    cwd: root,
+    maxBuffer: 64 * 1024 * 1024,
+    timeout: loadLimit,
+  });
+  const loaded = JSON.parse(stdout) as string[];
+  t.true(loaded.some((url) => url.endsWith('/lib/database.ts')));
+  t.deepEqual(
+    loaded.filter((url) => /\/node_modules\/(@mikro-orm|kysely)\//.test(url)),
+    [],
+  );
 });
 
 /** Loads test files without running anything in them. @returns a line for each thing that they open */

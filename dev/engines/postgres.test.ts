@@ -142,10 +142,7 @@ async function startAndDie(): Promise<number> {
 }
 
 async function query({ adminUrl }: { adminUrl: string }, statement: string) {
-  const database = openDatabase(
-    { schema: 'public', entities: [], migrations: [] },
-    { url: adminUrl, poolSize: 1, name: 'test' },
-  );
+  const database = openDatabase({ schema: 'public', migrations: [] }, { url: adminUrl, poolSize: 1, name: 'test' });
   try {
     return await database.sql(statement);
   } finally {

@@ -1,35 +1,19 @@
 import type { Database } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
-import { ApiKeyEntity, apiKeyQueries } from './api-keys/api-keys-store.ts';
-import { AuditEventEntity, auditQueries } from './accounts/audit-store.ts';
-import { failureQueries, LoginFailureEntity } from './logins/failures-store.ts';
+import { apiKeyQueries } from './api-keys/api-keys-store.ts';
+import { auditQueries } from './accounts/audit-store.ts';
+import { failureQueries } from './logins/failures-store.ts';
 import { keyOwnerQueries } from './api-keys/key-owners-store.ts';
-import { MailEntity, mailQueries } from './mails/mails-store.ts';
-import { RegistrationEntity, registrationQueries } from './accounts/registrations-store.ts';
-import { resetQueries, ResetRequestEntity, ResetTokenEntity } from './mails/resets-store.ts';
+import { mailQueries } from './mails/mails-store.ts';
+import { registrationQueries } from './accounts/registrations-store.ts';
+import { resetQueries } from './mails/resets-store.ts';
 import { seedQueries } from './accounts/seeds-store.ts';
-import { AuthSessionEntity, RefreshTokenEntity, sessionQueries } from './sessions/sessions-store.ts';
-import { StandingEntity, TokenLifetimeEntity } from './standings/standings-store.ts';
-import { UserCountEntity, UserEntity, userQueries, UserSubscriptionEntity } from './accounts/users-store.ts';
+import { sessionQueries } from './sessions/sessions-store.ts';
+import { userQueries } from './accounts/users-store.ts';
 
 export const database: DatabaseDefinition = {
   schema: 'auth',
-  entities: [
-    UserEntity,
-    UserCountEntity,
-    AuthSessionEntity,
-    RefreshTokenEntity,
-    LoginFailureEntity,
-    ApiKeyEntity,
-    ResetRequestEntity,
-    ResetTokenEntity,
-    MailEntity,
-    AuditEventEntity,
-    UserSubscriptionEntity,
-    StandingEntity,
-    TokenLifetimeEntity,
-    RegistrationEntity,
-  ],
+  entities: () => import('./entities.ts'),
   migrations: [
     { name: '0001-users', load: async () => (await import('./migrations/0001-users.ts')).Users },
     {

@@ -23,7 +23,10 @@ import { openStore, tables } from './store.ts';
 /** The tables of the connectors and of the simulated networks; migrations run in the order of their names. */
 export const database: DatabaseDefinition = {
   ...tables,
-  entities: [...tables.entities, ...simulationTables.entities],
+  async entities() {
+    const [own, simulation] = await Promise.all([import('./entities.ts'), import('./simulation/entities.ts')]);
+    return { entities: [...own.entities, ...simulation.entities] };
+  },
   migrations: [...tables.migrations, ...simulationTables.migrations].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
 };
 

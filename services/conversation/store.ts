@@ -1,47 +1,14 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v7 as orderedUuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import { columns as byColumn, type Database } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
-import { addToOutbox, outboxEntity } from '#lib/database-outbox.ts';
+import { addToOutbox } from '#lib/database-outbox.ts';
 import { conversationNotFound, type Activity, type ConversationKind } from './conversation.ts';
 import { createdEvent, joinedEvent, leftEvent, type Addition } from './wire.ts';
 
-const ConversationEntity = defineEntity({
-  name: 'Conversation',
-  tableName: 'conversations',
-  checks: [{ name: 'conversations_type_check', expression: `type in ('private', 'group')` }],
-  properties: {
-    id: p.uuid().primary(),
-    type: p.text().$type<ConversationKind>(),
-    name: p.text(),
-    description: p.text(),
-    createdAt: p.datetime(3),
-    lastActivityAt: p.datetime(3),
-  },
-});
-
-const MemberEntity = defineEntity({
-  name: 'Member',
-  tableName: 'members',
-  checks: [{ name: 'members_status_check', expression: `status in ('active', 'left')` }],
-  indexes: [
-    { name: 'members_active_user_index', properties: ['userId', 'conversationId'], where: `status = 'active'` },
-  ],
-  properties: {
-    conversationId: () =>
-      p.manyToOne(ConversationEntity).fieldName('conversation_id').mapToPk().primary().deleteRule('cascade'),
-    userId: p.uuid().primary(),
-    position: p.smallint(),
-    status: p.text().$type<'active' | 'left'>(),
-    joinedAt: p.datetime(3),
-    leftAt: p.datetime(3).nullable(),
-  },
-});
-
 export const database: DatabaseDefinition = {
   schema: 'conversation',
-  entities: [ConversationEntity, MemberEntity, outboxEntity()],
+  entities: () => import('./entities.ts'),
   migrations: [
     {
       name: '0001-conversations',

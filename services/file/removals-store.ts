@@ -1,18 +1,4 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, SqlTransaction } from '#lib/database.ts';
-
-export const RemovalEntity = defineEntity({
-  name: 'Removal',
-  tableName: 'removals',
-  properties: {
-    storageKey: p.text().primary(),
-    dueAt: p.datetime(3),
-    again: p.boolean().default(false),
-    heldBy: p.uuid().nullable(),
-    heldUntil: p.datetime(3).nullable(),
-    attempts: p.integer().default(0),
-  },
-});
 
 /** A removal that a process has claimed. */
 export interface Removal {

@@ -1,84 +1,15 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
-import { addToOutbox, outboxEntity } from '#lib/database-outbox.ts';
+import { addToOutbox } from '#lib/database-outbox.ts';
 import type { File, Status } from './file.ts';
-import { openRemovals, remove, RemovalEntity, type Lease } from './removals-store.ts';
+import { openRemovals, remove, type Lease } from './removals-store.ts';
 import { openShares } from './shares-store.ts';
 import { completedEvent } from './wire.ts';
 
-const ContentEntity = defineEntity({
-  name: 'Content',
-  tableName: 'contents',
-  properties: {
-    checksum: p.text().primary(),
-    storageKey: p.text(),
-    size: p.bigint('number'),
-    createdAt: p.datetime(3),
-  },
-});
-
-const FileEntity = defineEntity({
-  name: 'FileMetadata',
-  tableName: 'files',
-  checks: [{ name: 'files_status_check', expression: `status in ('initiated', 'in_progress', 'completed', 'failed')` }],
-  indexes: [
-    { name: 'files_open_owner_index', properties: ['ownerId'], where: `status in ('initiated', 'in_progress')` },
-    { name: 'files_open_index', properties: ['updatedAt'], where: `status in ('initiated', 'in_progress')` },
-  ],
-  properties: {
-    fileId: p.uuid().primary(),
-    ownerId: p.uuid(),
-    filename: p.text(),
-    fileSize: p.bigint('number'),
-    contentType: p.text(),
-    expectedChecksum: p.text().nullable(),
-    chunkSize: p.integer(),
-    chunkCount: p.integer(),
-    status: p.text().$type<Status>(),
-    error: p.text(),
-    uploadId: p.text().nullable(),
-    checksum: () =>
-      p
-        .manyToOne(ContentEntity)
-        .fieldName('checksum')
-        .mapToPk()
-        .nullable()
-        .deleteRule('no action')
-        .index('files_checksum_index'),
-    completingBy: p.uuid().nullable(),
-    completingUntil: p.datetime(3).nullable(),
-    createdAt: p.datetime(3),
-    updatedAt: p.datetime(3),
-  },
-});
-
-const ChunkEntity = defineEntity({
-  name: 'FileChunk',
-  tableName: 'chunks',
-  properties: {
-    fileId: () => p.manyToOne(FileEntity).fieldName('file_id').mapToPk().primary().deleteRule('cascade'),
-    chunkId: p.integer().primary(),
-    size: p.bigint('number'),
-    uploadedAt: p.datetime(3),
-  },
-});
-
-const ShareEntity = defineEntity({
-  name: 'Share',
-  tableName: 'shares',
-  properties: {
-    fileId: () => p.manyToOne(FileEntity).fieldName('file_id').mapToPk().primary(),
-    conversationId: p.uuid().primary(),
-    /** When it was last sent there. */
-    sharedAt: p.datetime(3).index('shares_shared_at_index'),
-  },
-});
-
 export const database: DatabaseDefinition = {
   schema: 'file',
-  entities: [ContentEntity, FileEntity, ChunkEntity, ShareEntity, RemovalEntity, outboxEntity()],
+  entities: () => import('./entities.ts'),
   migrations: [
     { name: '0001-files', load: async () => (await import('./migrations/0001-files.ts')).Files },
     {

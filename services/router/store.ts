@@ -1,26 +1,10 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database } from '#lib/database.ts';
 import type { DatabaseDefinition } from '#lib/database-definition.ts';
-import type { Route, Target } from './router.ts';
-
-const RouteEntity = defineEntity({
-  name: 'Route',
-  tableName: 'routes',
-  properties: {
-    messageId: p.uuid().primary(),
-    replay: p.integer().primary(),
-    conversationId: p.uuid(),
-    recipientIds: p.array().columnType('uuid[]'),
-    channels: p.array(),
-    routedAt: p.datetime(3),
-    rejectedReason: p.text().nullable(),
-    targets: p.json<Target[]>().nullable(),
-  },
-});
+import type { Route } from './router.ts';
 
 export const database: DatabaseDefinition = {
   schema: 'router',
-  entities: [RouteEntity],
+  entities: () => import('./entities.ts'),
   migrations: [
     { name: '0001-routes', load: async () => (await import('./migrations/0001-routes.ts')).Routes },
     {
@@ -62,7 +46,8 @@ export function openStore(db: Database) {
 
     /** The decision for the last round of a message. */
     async find(messageId: string): Promise<Route | undefined> {
-      const found = await db.entities((em) => em.findOne(RouteEntity, { messageId }, { orderBy: { replay: 'desc' } }));
+      const { Route: entity } = await import('./entities.ts');
+      const found = await db.entities((em) => em.findOne(entity, { messageId }, { orderBy: { replay: 'desc' } }));
       return (found as Route | null) ?? undefined;
     },
   };

@@ -1,4 +1,3 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import {
   conversationNotFound,
@@ -8,60 +7,6 @@ import {
   type Step,
   type StoredError,
 } from './conversation.ts';
-
-const ConversationEntity = defineEntity({
-  name: 'Conversation',
-  tableName: 'conversations',
-  indexes: [{ name: 'conversations_user_id_updated_at_id_index', properties: ['userId', 'updatedAt', 'id'] }],
-  properties: {
-    id: p.bigint('bigint').primary().autoincrement(),
-    userId: p.uuid(),
-    /** The user's number. */
-    numId: p.bigint('bigint'),
-    title: p.text(),
-    messageCount: p.integer(),
-    createdAt: p.datetime(3),
-    updatedAt: p.datetime(3),
-  },
-});
-
-const MessageEntity = defineEntity({
-  name: 'Message',
-  tableName: 'messages',
-  checks: [
-    { name: 'messages_role_check', expression: `role in ('user', 'assistant')` },
-    { name: 'messages_status_check', expression: `status in ('completed', 'stopped', 'failed', 'streaming')` },
-    {
-      name: 'messages_finish_reason_check',
-      expression: `finish_reason in ('stop', 'length', 'max_steps', 'stopped')`,
-    },
-  ],
-  indexes: [
-    { name: 'messages_conversation_id_id_index', properties: ['conversationId', 'id'] },
-    { name: 'messages_replaced_by_index', properties: ['replacedBy'], where: 'replaced_by is not null' },
-  ],
-  properties: {
-    id: p.bigint('bigint').primary().autoincrement(),
-    conversationId: () => p.manyToOne(ConversationEntity).fieldName('conversation_id').mapToPk().deleteRule('cascade'),
-    role: p.text().$type<Role>(),
-    content: p.text(),
-    status: p.text().$type<MessageStatus>(),
-    createdAt: p.datetime(3),
-    /** Of an answer the message that it answers. */
-    replyTo: p.bigint('bigint').nullable(),
-    /** The answer that took its place. */
-    replacedBy: p.bigint('bigint').nullable(),
-    steps: p.json().$type<readonly Step[]>().nullable(),
-    model: p.text().nullable(),
-    inputTokens: p.integer().nullable(),
-    outputTokens: p.integer().nullable(),
-    finishReason: p.text().$type<FinishReason>().nullable(),
-    error: p.json().$type<StoredError>().nullable(),
-  },
-});
-
-export const conversationEntities = [ConversationEntity, MessageEntity];
-export { MessageEntity };
 
 export interface Conversation {
   id: bigint;

@@ -1,12 +1,5 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v5 as namedUuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
-
-export const MessageNamespaceEntity = defineEntity({
-  name: 'MessageNamespace',
-  tableName: 'message_namespaces',
-  properties: { id: p.uuid().primary() },
-});
 
 /**
  * Names the message that a call of the assistant sends, by the id of that call (UUID version 5): a call that is made once more sends

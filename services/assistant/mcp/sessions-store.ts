@@ -1,4 +1,3 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Database } from '#lib/database.ts';
 
@@ -7,50 +6,6 @@ export interface StoredMessage {
   jsonrpc: '2.0';
   [member: string]: unknown;
 }
-
-const McpSessionEntity = defineEntity({
-  name: 'McpSession',
-  tableName: 'mcp_sessions',
-  indexes: [{ name: 'mcp_sessions_user_id_used_at_index', properties: ['userId', 'usedAt'] }],
-  properties: {
-    id: p.uuid().primary(),
-    userId: p.uuid(),
-    server: p.text(),
-    /** The client's `initialize` request, from which any process can tell what was agreed. */
-    initialize: p.json().columnType('json').$type<StoredMessage>(),
-    createdAt: p.datetime(3),
-    usedAt: p.datetime(3).index(),
-  },
-});
-
-const McpEventEntity = defineEntity({
-  name: 'McpEvent',
-  tableName: 'mcp_events',
-  indexes: [{ name: 'mcp_events_session_id_stream_id_id_index', properties: ['sessionId', 'streamId', 'id'] }],
-  properties: {
-    id: p.bigint('bigint').primary().autoincrement(),
-    sessionId: () => p.manyToOne(McpSessionEntity).fieldName('session_id').mapToPk().deleteRule('cascade'),
-    streamId: p.uuid(),
-    /** Null for an event without a message, which only says where the stream begins. */
-    message: p.json().columnType('json').$type<StoredMessage>().nullable(),
-    isLast: p.boolean(),
-    createdAt: p.datetime(3).index(),
-  },
-});
-
-const McpReplyEntity = defineEntity({
-  name: 'McpReply',
-  tableName: 'mcp_replies',
-  indexes: [{ name: 'mcp_replies_session_id_created_at_index', properties: ['sessionId', 'createdAt'] }],
-  properties: {
-    id: p.bigint('bigint').primary().autoincrement(),
-    sessionId: () => p.manyToOne(McpSessionEntity).fieldName('session_id').mapToPk().deleteRule('cascade'),
-    message: p.json().columnType('json').$type<StoredMessage>(),
-    createdAt: p.datetime(3).index(),
-  },
-});
-
-export const mcpSessionEntities = [McpSessionEntity, McpEventEntity, McpReplyEntity];
 
 export interface McpSession {
   id: string;

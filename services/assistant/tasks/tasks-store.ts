@@ -1,31 +1,6 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { hubDate } from '#lib/clock.ts';
 import type { Database } from '#lib/database.ts';
 import { taskLimits, taskNotFound, tooManyTasks, type Task, type TaskChange, type TaskOrder } from './tasks.ts';
-
-export const TaskEntity = defineEntity({
-  name: 'Task',
-  tableName: 'tasks',
-  uniques: [{ name: 'tasks_user_id_call_id_unique', properties: ['userId', 'callId'] }],
-  indexes: [
-    { name: 'tasks_user_id_created_at_id_index', properties: ['userId', 'createdAt', 'id'] },
-    { name: 'tasks_user_id_updated_at_id_index', properties: ['userId', 'updatedAt', 'id'] },
-    { name: 'tasks_user_id_title_key_id_index', properties: ['userId', 'titleKey', 'id'] },
-  ],
-  properties: {
-    id: p.bigint('bigint').primary().autoincrement(),
-    userId: p.uuid(),
-    title: p.text(),
-    /** By what titles are sorted: without regard to letter case. */
-    titleKey: p.text().collation('C'),
-    description: p.text().nullable(),
-    completed: p.boolean(),
-    createdAt: p.datetime(3),
-    updatedAt: p.datetime(3),
-    /** Of a task that was made by a tool: the id of the call, so that a repeated one makes no other task. */
-    callId: p.text().nullable(),
-  },
-});
 
 export type Tasks = ReturnType<typeof openTasks>;
 

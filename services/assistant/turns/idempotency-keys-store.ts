@@ -1,22 +1,6 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { SqlTransaction } from '#lib/database.ts';
 import { HubError } from '#lib/errors.ts';
 import type { MessageStatus } from '../conversations/conversation.ts';
-import { MessageEntity } from '../conversations/conversations-store.ts';
-
-export const IdempotencyKeyEntity = defineEntity({
-  name: 'IdempotencyKey',
-  tableName: 'idempotency_keys',
-  properties: {
-    userId: p.uuid().primary(),
-    key: p.text().primary(),
-    /** A hash of the request that the key came with. */
-    fingerprint: p.text(),
-    /** The answer to that request. */
-    messageId: () => p.manyToOne(MessageEntity).fieldName('message_id').mapToPk().deleteRule('cascade').index(),
-    createdAt: p.datetime(3).index(),
-  },
-});
 
 /** The header Idempotency-Key of a request. */
 export interface IdempotencyKey {

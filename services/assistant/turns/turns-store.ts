@@ -1,70 +1,11 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import type { FinishReason, MessageStatus, StoredError } from '../conversations/conversation.ts';
-import {
-  MessageEntity,
-  messageColumns,
-  storedMessage,
-  type Message,
-  type MessageRow,
-} from '../conversations/conversations-store.ts';
+import { messageColumns, storedMessage, type Message, type MessageRow } from '../conversations/conversations-store.ts';
 import type { Progress } from './agent.ts';
-import { deleteOldKeys, IdempotencyKeyEntity } from './idempotency-keys-store.ts';
+import { deleteOldKeys } from './idempotency-keys-store.ts';
 import { openTurnBeginnings, type TurnBeginningsOptions } from './turn-beginnings-store.ts';
 import { eventsOf, insertEvents, openTurnEvents, type Reading, type StoredEvent } from './turn-events-store.ts';
 import type { TurnState } from './turn.ts';
-
-const TurnEntity = defineEntity({
-  name: 'Turn',
-  tableName: 'turns',
-  checks: [
-    {
-      name: 'turns_state_check',
-      expression: `state in ('calling', 'acting', 'waiting', 'completed', 'stopped', 'failed')`,
-    },
-  ],
-  uniques: [{ name: 'turns_conversation_id_unique', properties: ['conversationId'], where: 'ended_at is null' }],
-  indexes: [
-    { name: 'turns_user_id_began_at_index', properties: ['userId', 'beganAt'] },
-    { name: 'turns_lease_until_index', properties: ['leaseUntil'], where: 'ended_at is null' },
-    { name: 'turns_ended_at_index', properties: ['endedAt'] },
-  ],
-  properties: {
-    messageId: () =>
-      p
-        .manyToOne(MessageEntity)
-        .fieldName('message_id')
-        .mapToPk()
-        .deleteRule('cascade')
-        .updateRule('no action')
-        .primary(),
-    conversationId: p.bigint('bigint'),
-    userId: p.uuid(),
-    state: p.text().$type<TurnState>(),
-    approveTools: p.boolean(),
-    /** The process that works on it: UUID. None while it waits for the user. */
-    owner: p.uuid().nullable(),
-    leaseUntil: p.datetime(3).nullable(),
-    isStopAsked: p.boolean(),
-    beganAt: p.datetime(3),
-    /** Milliseconds that it has worked, without what it has waited for the user. */
-    activeMs: p.integer(),
-    endedAt: p.datetime(3).nullable(),
-  },
-});
-
-const TurnEventEntity = defineEntity({
-  name: 'TurnEvent',
-  tableName: 'turn_events',
-  properties: {
-    messageId: () => p.manyToOne(TurnEntity).fieldName('message_id').mapToPk().primary().deleteRule('cascade'),
-    number: p.bigint('bigint').primary(),
-    /** A ChatResponse. */
-    event: p.blob(),
-  },
-});
-
-export const turnEntities = [TurnEntity, TurnEventEntity, IdempotencyKeyEntity];
 
 /** How a turn has ended. */
 export interface Ending {

@@ -1,23 +1,8 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { Role, UserStatus } from './accounts.ts';
 import { recordStandingChange } from '../standings/standings.ts';
-
-export const AuditEventEntity = defineEntity({
-  name: 'AuditEvent',
-  tableName: 'audit_events',
-  indexes: [{ properties: ['at', 'id'] }, { properties: ['actorId', 'at'] }, { properties: ['action', 'at'] }],
-  properties: {
-    id: p.uuid().primary(),
-    actorId: p.uuid(),
-    action: p.text(),
-    target: p.uuid(),
-    at: p.datetime(3),
-    requestId: p.text(),
-  },
-});
 
 /** What an administrator has changed. */
 export interface AuditEvent {
@@ -92,9 +77,10 @@ export function auditQueries(db: Database) {
       offset: number;
     }): Promise<[AuditEvent[], number]> {
       const { actorId, action, limit, offset } = page;
+      const { AuditEvent: entity } = await import('../entities.ts');
       return db.entities((em) =>
         em.findAndCount(
-          AuditEventEntity,
+          entity,
           { ...(actorId === undefined ? {} : { actorId }), ...(action === undefined ? {} : { action }) },
           { orderBy: { at: 'desc', id: 'desc' }, limit, offset },
         ),

@@ -1,19 +1,7 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { RegistrationLimit } from './accounts.ts';
-
-export const RegistrationEntity = defineEntity({
-  name: 'Registration',
-  tableName: 'registrations',
-  indexes: [{ properties: ['address', 'registeredAt'] }],
-  properties: {
-    id: p.uuid().primary(),
-    address: p.text(),
-    registeredAt: p.datetime(3).index(),
-  },
-});
 
 /** The queries about registrations, which an address may only ask for so often. */
 export function registrationQueries(db: Database) {

@@ -1,53 +1,5 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database } from '#lib/database.ts';
 import type { Account, Role, Subscription, UserStatus } from './accounts.ts';
-
-export const UserEntity = defineEntity({
-  name: 'User',
-  tableName: 'users',
-  checks: [
-    { name: 'users_username_check', expression: 'username = lower(username)' },
-    { name: 'users_email_check', expression: 'email_key = lower(email) and num_nulls(email, email_key) in (0, 2)' },
-    { name: 'users_role_check', expression: `role in ('user', 'admin')` },
-    { name: 'users_status_check', expression: `status in ('active', 'disabled')` },
-  ],
-  indexes: [{ properties: ['createdAt', 'id'] }, { properties: ['role', 'createdAt', 'id'] }],
-  properties: {
-    id: p.uuid().primary(),
-    /** A short name for the id, in the order of registration. PostgreSQL gives it. */
-    numId: p.bigint('bigint').autoincrement().unique(),
-    username: p.text().collation('C').unique(),
-    passwordHash: p.text().lazy(),
-    createdAt: p.datetime(3),
-    name: p.text().nullable(),
-    email: p.text().collation('C').nullable(),
-    /** The email in lower case, which no two users have in common. */
-    emailKey: p.text().collation('C').nullable().unique(),
-    role: p.text().default('user'),
-    /** What processes of the version before roles go by; `role` says the same. */
-    isAdmin: p.boolean().default(false),
-    status: p.text().default('active'),
-  },
-});
-
-/** Kept by triggers of `users`. */
-export const UserCountEntity = defineEntity({
-  name: 'UserCount',
-  tableName: 'user_counts',
-  properties: { name: p.text().primary(), total: p.bigint() },
-});
-
-export const UserSubscriptionEntity = defineEntity({
-  name: 'UserSubscription',
-  tableName: 'user_subscriptions',
-  properties: {
-    userId: () =>
-      p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').updateRule('no action').primary(),
-    plan: p.text(),
-    expiresAt: p.datetime(3).nullable(),
-    version: p.bigint(),
-  },
-});
 
 export interface User {
   id: string;
@@ -152,7 +104,8 @@ export function userQueries(db: Database) {
     },
 
     async findUser(id: string): Promise<User | undefined> {
-      return (await db.entities((em) => em.findOne(UserEntity, { id }))) ?? undefined;
+      const [found] = await this.lookupUsers([id], []);
+      return found;
     },
 
     /** A page of users by username, and how many match in all. No `username` matches everybody. */

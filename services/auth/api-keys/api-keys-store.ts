@@ -1,25 +1,6 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database, SqlTransaction } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import { recordStandingChange } from '../standings/standings.ts';
-import { UserEntity } from '../accounts/users-store.ts';
-
-export const ApiKeyEntity = defineEntity({
-  name: 'ApiKey',
-  tableName: 'api_keys',
-  indexes: [{ properties: ['userId', 'createdAt', 'id'] }],
-  properties: {
-    id: p.uuid().primary(),
-    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade'),
-    keyHash: p.blob().unique(),
-    keyPrefix: p.text(),
-    name: p.text(),
-    createdAt: p.datetime(3),
-    lastUsedAt: p.datetime(3).nullable(),
-    expiresAt: p.datetime(3).nullable().index(),
-    revokedAt: p.datetime(3).nullable().index(),
-  },
-});
 
 /** An API key, without what it is. */
 export interface ApiKey {

@@ -1,20 +1,7 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { FailureLimit, FilledLimits, LoginPair } from '../auth.ts';
-
-export const LoginFailureEntity = defineEntity({
-  name: 'LoginFailure',
-  tableName: 'login_failures',
-  indexes: [{ properties: ['username', 'address', 'failedAt'] }, { properties: ['address', 'failedAt'] }],
-  properties: {
-    id: p.uuid().primary(),
-    username: p.text().collation('C'),
-    address: p.text(),
-    failedAt: p.datetime(3).index(),
-  },
-});
 
 /** The queries about logins that failed. */
 export function failureQueries(db: Database) {

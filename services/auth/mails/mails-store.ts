@@ -1,22 +1,4 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database } from '#lib/database.ts';
-import { UserEntity } from '../accounts/users-store.ts';
-
-export const MailEntity = defineEntity({
-  name: 'Mail',
-  tableName: 'mails',
-  properties: {
-    id: p.uuid().primary(),
-    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
-    recipient: p.text(),
-    subject: p.text(),
-    body: p.text(),
-    createdAt: p.datetime(3),
-    giveUpAt: p.datetime(3),
-    nextTryAt: p.datetime(3).index(),
-    tries: p.integer().default(0),
-  },
-});
 
 /** A mail that waits to be sent. */
 export interface WaitingMail {

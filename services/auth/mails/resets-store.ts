@@ -1,38 +1,7 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import { v4 as uuid } from 'uuid';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { LoginPair } from '../auth.ts';
-import { UserEntity } from '../accounts/users-store.ts';
-
-export const ResetRequestEntity = defineEntity({
-  name: 'ResetRequest',
-  tableName: 'reset_requests',
-  indexes: [
-    { properties: ['emailKey', 'requestedAt'] },
-    { properties: ['address', 'requestedAt'] },
-    { properties: ['pending', 'requestedAt'] },
-  ],
-  properties: {
-    id: p.uuid().primary(),
-    emailKey: p.text().collation('C'),
-    address: p.text(),
-    requestedAt: p.datetime(3),
-    pending: p.boolean(),
-  },
-});
-
-export const ResetTokenEntity = defineEntity({
-  name: 'ResetToken',
-  tableName: 'reset_tokens',
-  properties: {
-    tokenHash: p.blob().primary(),
-    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
-    createdAt: p.datetime(3),
-    expiresAt: p.datetime(3).index(),
-    usedAt: p.datetime(3).nullable(),
-  },
-});
 
 /** How many requests for a mail count, within how many milliseconds. */
 export interface ResetLimits {

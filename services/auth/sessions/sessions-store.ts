@@ -1,36 +1,7 @@
-import { defineEntity, p } from '@mikro-orm/core';
 import type { Database } from '#lib/database.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import type { LoginPair } from '../auth.ts';
 import type { RefreshState } from './sessions.ts';
-import { UserEntity } from '../accounts/users-store.ts';
-
-export const AuthSessionEntity = defineEntity({
-  name: 'AuthSession',
-  tableName: 'auth_sessions',
-  properties: {
-    id: p.uuid().primary(),
-    userId: () => p.manyToOne(UserEntity).fieldName('user_id').mapToPk().deleteRule('cascade').index(),
-    createdAt: p.datetime(3),
-    expiresAt: p.datetime(3).index(),
-    /** Set if it is kept for longer than until it expires, so that its refresh tokens are recognized for a while. */
-    keptUntil: p.datetime(3).nullable().index(),
-    /** Set if it was ended before it expired. */
-    endedAt: p.datetime(3).nullable(),
-  },
-});
-
-export const RefreshTokenEntity = defineEntity({
-  name: 'RefreshToken',
-  tableName: 'refresh_tokens',
-  properties: {
-    tokenHash: p.blob().primary(),
-    sessionId: () => p.manyToOne(AuthSessionEntity).fieldName('session_id').mapToPk().deleteRule('cascade').index(),
-    createdAt: p.datetime(3),
-    expiresAt: p.datetime(3).index(),
-    usedAt: p.datetime(3).nullable(),
-  },
-});
 
 export interface Session {
   /** UUID. */
