@@ -12,6 +12,7 @@ const maxLingerBytes = 64 * 1024 * 1024;
 const maxLingerMs = 5_000;
 
 const continued = new WeakSet<IncomingMessage>();
+const isRead = Symbol('isRead');
 
 /** Whether a client sends the body only when it is told to. One of HTTP/1.0 never is: it wouldn't understand that (RFC 9110, 10.1.1). */
 export function waitsForBody({ headers: { expect }, httpVersion }: IncomingMessage): boolean {
@@ -24,6 +25,13 @@ export function askForBody(response: ServerResponse): void {
   if (!waitsForBody(request) || continued.has(request) || response.headersSent) return;
   continued.add(request);
   response.writeContinue();
+}
+
+/** Notes that all of the body has been read, although the request may not be marked as complete yet. */
+export function bodyIsRead(request: IncomingMessage & { [isRead]?: true }): void {
+  request[isRead] = true;
+  // So that its end is noticed, too.
+  request.resume();
 }
 
 /** Sends an answer that is complete as it is, and lets the client read it whatever is left of the request's body. */
@@ -57,9 +65,9 @@ export function sendWhole(
 }
 
 /** How many bytes of the body are still to come, as far as the request says so. */
-function unreadBytes(request: IncomingMessage): number {
+function unreadBytes(request: IncomingMessage & { [isRead]?: true }): number {
+  if (request.complete || request[isRead] === true) return 0;
   const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
-  if (request.complete) return 0;
   return encoding === undefined ? Number(length ?? 0) : Infinity;
 }
 

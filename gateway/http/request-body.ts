@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { RateFloor, type RateFloorOptions } from '#lib/rate-floor.ts';
 import type { Admission } from './admission.ts';
-import { askForBody } from './lingering-close.ts';
+import { askForBody, bodyIsRead } from './lingering-close.ts';
 import { Problem } from './problem.ts';
 
 /**
@@ -20,11 +20,13 @@ export async function readBody(
   if (length === undefined && request.headers['transfer-encoding'] === undefined) return Buffer.alloc(0);
   if (Number(length) > limit) throw tooLarge();
   askForBody(response);
-  // Most bodies come in one packet with the head of their request, and are there as soon as that has been read.
+  // Most bodies come in one packet with the head of their request. Node has such a body before the next tick, but marks the request
+  // complete only after it.
   await new Promise((resolve) => process.nextTick(resolve));
-  if (request.complete) {
-    if (request.readableLength > limit) throw tooLarge();
-    return (request.read() as Buffer | null) ?? Buffer.alloc(0);
+  if (request.readableLength === Number(length)) {
+    const body = (request.read() as Buffer | null) ?? Buffer.alloc(0);
+    bodyIsRead(request);
+    return body;
   }
   if (request.destroyed) throw incomplete();
   return new Promise((resolve, reject) => {
