@@ -144,7 +144,11 @@ const areas: Area[] = [
     files: ['services/connectors/*.ts'],
     never: [onlyOwnFolder, noService, noGateway, noSimulation],
   },
-  { name: 'services', files: ['services/connectors/index.ts'], never: [onlyOwnFolder, noService, noGateway] },
+  {
+    name: 'services',
+    files: ['services/connectors/{index,database}.ts'],
+    never: [onlyOwnFolder, noService, noGateway],
+  },
   {
     name: 'connector',
     files: ['services/connectors/*/**'],

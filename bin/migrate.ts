@@ -17,8 +17,8 @@ import { serviceNames } from '../services/names.ts';
 
 const definitions: { name: string; database: DatabaseDefinition }[] = [];
 for (const name of serviceNames) {
-  const service: { database?: DatabaseDefinition } = await import(`../services/${name}/index.ts`);
-  if (service.database !== undefined) definitions.push({ name, database: service.database });
+  const { database }: { database: DatabaseDefinition } = await import(`../services/${name}/database.ts`);
+  definitions.push({ name, database });
 }
 
 const bus = { name: 'bus', schema: 'bus' };

@@ -10,9 +10,15 @@ const root = path.resolve(import.meta.dirname, '..');
 /**
  * The size of V8's semi-space in MiB, up to 16 by default: how much is allocated before new objects are garbage-collected. For files a small
  * one is better: buffers that have been passed on are freed sooner, which halves the CPU time of an upload. For messages a large one is
- * better: with 1 MiB the gateway spends a third of its CPU time on garbage collection. `both` is between the two.
+ * better: with 1 MiB the gateway spends a third of its CPU time on garbage collection. Services that are no part of a message's way do
+ * with less, which makes their processes some 25 MiB smaller. All in one process, it is as for messages.
  */
-const semiSpace = { files: '--max-semi-space-size=1', both: '--max-semi-space-size=8' };
+const semiSpaceMiB = { file: 1, auth: 2, tools: 2, assistant: 2, default: 8 };
+
+function semiSpaceOf(service: string): string {
+  const sizes: Record<string, number> = semiSpaceMiB;
+  return `--max-semi-space-size=${sizes[service] ?? semiSpaceMiB.default}`;
+}
 // kafkajs computes a timeout in the past now and then, which Node 24 reports and treats as none.
 const forKafka = ['--disable-warning=TimeoutNegativeWarning'];
 
@@ -110,7 +116,7 @@ export function childDefinitions({
   const definition = ({ name, service, env: own }: Part): ChildDefinition => ({
     name,
     command: [
-      ...(service === 'gateway' ? [semiSpace.both] : service === 'file' ? [semiSpace.files] : []),
+      semiSpaceOf(service),
       ...(service === 'gateway'
         ? [path.join(root, 'gateway/main.ts')]
         : [...forKafka, path.join(root, 'services/main.ts'), service]),
@@ -147,7 +153,12 @@ function allInOne(parts: readonly Part[], shared: NodeJS.ProcessEnv): ChildDefin
   const services = parts.map(({ service }) => service).filter((service) => service !== 'gateway');
   return {
     name: 'hub',
-    command: [semiSpace.both, ...forKafka, path.join(root, 'dev/all-in-one.ts'), ...services],
+    command: [
+      `--max-semi-space-size=${semiSpaceMiB.default}`,
+      ...forKafka,
+      path.join(root, 'dev/all-in-one.ts'),
+      ...services,
+    ],
     env: { ...Object.fromEntries(own), ...shared },
   };
 }

@@ -37,18 +37,13 @@ export function outboxTable(): string {
 /** Adds events, in order, in the transaction of the change that they are about. The commit waits for it, so the caller needn't. */
 export function addToOutbox(transaction: SqlTransaction, events: readonly OutboxEvent[]): void {
   if (events.length === 0) return;
-  const rows = events.map((event) => ({ ...event, value: asBuffer(event.value) }));
   void transaction.sql(
     `insert into ${tableName} (topic, event_id, type, key, value, request_id)
       select topic, event_id, type, key, value, request_id
         from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::text[]) with ordinality
           as given (topic, event_id, type, key, value, request_id, place) order by place`,
-    columns(rows, ['topic', 'id', 'type', 'key', 'value', 'requestId']),
+    columns(events, ['topic', 'id', 'type', 'key', 'value', 'requestId']),
   );
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** A larger event is read alone. */

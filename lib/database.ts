@@ -11,6 +11,7 @@ import { within } from './deadline.ts';
 import { engineSettings } from './engines.ts';
 import { HubError } from './errors.ts';
 import { counter, durationHistogram } from './metrics.ts';
+import { withArrays } from './sql-arrays.ts';
 import { inSpan } from './tracing.ts';
 
 /** Settings of a process that has a database. */
@@ -131,7 +132,7 @@ export function openDatabase(
     let name = prepared.get(statement);
     if (name === undefined) prepared.set(statement, (name = `s${prepared.size}`));
     statementsSent.inc();
-    const config = { name, text: statement, values: [...values], types: columnTypes };
+    const config = { name, text: statement, values: withArrays(values), types: columnTypes };
     const attributes = { 'db.system.name': 'postgresql', 'db.query.text': statement };
     return inSpan('PostgreSQL', { kind: 'client', attributes }, async () => (await query(client, config)).rows);
   }

@@ -5,7 +5,7 @@ import { openDatabase } from '#lib/database.ts';
 import { openLog } from '#lib/log.ts';
 import { openConversations } from '../services/assistant/conversations/conversations-store.ts';
 import type { Prompt, Provider, ProviderError, ProviderEvent } from '../services/assistant/provider/provider.ts';
-import { database } from '../services/assistant/store.ts';
+import { database } from '../services/assistant/database.ts';
 import type { Tool, Toolbox, ToolCaller, ToolOutcome } from '../services/assistant/toolbox/toolbox.ts';
 import { openTurns, type Turns, type TurnsOptions } from '../services/assistant/turns/turns.ts';
 import { openTurnsStore, type TurnsStore } from '../services/assistant/turns/turns-store.ts';

@@ -21,7 +21,6 @@ export { serviceNames };
 
 interface ProcessModule {
   settings: Settings;
-  database?: DatabaseDefinition;
   start(config: Config<Settings>, log: Logger): Promise<Running>;
 }
 
@@ -437,8 +436,7 @@ function nameBucket(databaseName: string): FileStore {
 async function prepare(url: string): Promise<void> {
   await provisionDatabase(url, { schema: 'bus', role: 'chat4all_bus', password: rolePassword });
   for (const name of serviceNames) {
-    const { database } = await loadService(name);
-    if (database === undefined) continue;
+    const { database } = (await import(`../services/${name}/database.ts`)) as { database: DatabaseDefinition };
     await provisionDatabase(url, { schema: database.schema, role: `chat4all_${name}`, password: rolePassword });
     await migrateDatabase(database, { url: withRole(url, name) });
   }

@@ -55,7 +55,7 @@ const harness = opened(openHarness, (harness) => harness.stop());
 
 /** Makes the tables of a service anew, up to a migration. @returns what there is then */
 async function catalogueUpTo(name: string, last: string | undefined): Promise<Catalogue> {
-  const { database } = (await import(`../services/${name}/index.ts`)) as { database: DatabaseDefinition };
+  const { database } = (await import(`../services/${name}/database.ts`)) as { database: DatabaseDefinition };
   const { schema, migrations } = database;
   const client = new pg.Client({ connectionString: harness.adminDatabaseUrl });
   await client.connect();

@@ -15,7 +15,7 @@ const harness = opened(openHarness, (harness) => harness.stop());
 
 for (const name of serviceNames) {
   test(`${name}: its entities describe what its migrations make`, async (t) => {
-    const { database } = (await import(`../services/${name}/index.ts`)) as { database: DatabaseDefinition };
+    const { database } = (await import(`../services/${name}/database.ts`)) as { database: DatabaseDefinition };
     t.is(await schemaDrift(database, { url: harness.databaseUrl(name) }), '');
   });
 }

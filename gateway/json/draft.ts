@@ -1,5 +1,6 @@
 import { ScalarType } from '@bufbuild/protobuf';
-import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { WireType, type BinaryWriter } from '@bufbuild/protobuf/wire';
+import { written } from '#lib/encode.ts';
 import { scalarWires, zeroScalar } from './scalars.ts';
 import type { Field, MessageType, ValueType } from './schema.ts';
 import { isObjectInJson } from './well-known.ts';
@@ -33,20 +34,9 @@ export function holderOf(fields: readonly Field[], draft: Draft): Draft {
   return here;
 }
 
-/** A writer whose buffer has grown as large as messages are: to let a new one grow costs as much as to write a message. */
-let grownWriter: BinaryWriter | undefined;
-/** The writer of a message with more bytes than this is not kept, nor is its buffer. */
-const maxKeptBytes = 64 * 1024;
-
 /** The bytes of a message. */
 export function writeDraft(draft: Draft): Uint8Array {
-  const writer = grownWriter ?? new BinaryWriter();
-  // One that has thrown holds half a message: it is not used again.
-  grownWriter = undefined;
-  writeFields(writer, draft);
-  const bytes = writer.finish();
-  if (bytes.length <= maxKeptBytes) grownWriter = writer;
-  return bytes;
+  return written((writer) => writeFields(writer, draft));
 }
 
 function writeFields(writer: BinaryWriter, draft: Draft): void {

@@ -5,6 +5,7 @@ import { child, root, step, type Place, type Reading } from './reading.ts';
 import type { Json, Scalar } from './scalars.ts';
 import { Fault, messageType, type EnumNames, type Field, type MessageType, type ValueType } from './schema.ts';
 import { isObjectInJson, maxDepth, wellKnownTypes } from './well-known.ts';
+import { encode } from '#lib/encode.ts';
 
 /** How a dialect reads JSON: where proto3 JSON leaves a choice, and where the dialect is more lenient or stricter. */
 export interface JsonReader {
@@ -178,7 +179,7 @@ export class RequestJson {
       depth + 1,
     );
     const bytes = value instanceof Map ? writeDraft(value) : (value as Uint8Array | undefined);
-    return Any.encode({ typeUrl: url as string, value: Buffer.from(bytes ?? []) }).finish();
+    return encode(Any, { typeUrl: url as string, value: Buffer.from(bytes ?? []) });
   }
 }
 

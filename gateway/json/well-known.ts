@@ -15,6 +15,7 @@ import { FieldMask } from '#gen/google/protobuf/field_mask.ts';
 import { Timestamp } from '#gen/google/protobuf/timestamp.ts';
 import { Fault, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarFromJson, scalarFromText, scalarWires, zeroJson, type Json, type Scalar } from './scalars.ts';
+import { encode } from '#lib/encode.ts';
 
 /** The JSON form of a message type for which proto3 JSON has a form of its own. */
 export interface WellKnownType {
@@ -94,7 +95,7 @@ function timestampFromText(text: string): Uint8Array | Fault {
   const offset = (Number(zoneHour) * 60 + Number(zoneMinute)) * (sign === '-' ? -60_000 : 60_000);
   const utc = local - offset;
   if (utc < earliest || utc > latest) return fault;
-  return Timestamp.encode({ seconds: BigInt(utc / 1000), nanos: Number(digits.padEnd(9, '0')) }).finish();
+  return encode(Timestamp, { seconds: BigInt(utc / 1000), nanos: Number(digits.padEnd(9, '0')) });
 }
 
 const timestamp: WellKnownType = {
@@ -118,10 +119,10 @@ function durationFromText(text: string): Uint8Array | Fault {
   }
   const nanos = Number((match[3] ?? '').padEnd(9, '0'));
   const negative = match[1] === '-';
-  return Duration.encode({
+  return encode(Duration, {
     seconds: negative ? -seconds : seconds,
     nanos: negative && nanos !== 0 ? -nanos : nanos,
-  }).finish();
+  });
 }
 
 const durationType: WellKnownType = {
@@ -156,7 +157,7 @@ function fieldMaskFromText(text: string): Uint8Array | Fault {
 
 /** The bytes of a google.protobuf.FieldMask. */
 export function fieldMaskOf(paths: string[]): Uint8Array {
-  return FieldMask.encode({ paths }).finish();
+  return encode(FieldMask, { paths });
 }
 
 const fieldMask: WellKnownType = {

@@ -5,6 +5,7 @@ import { isAway } from '../database-errors.ts';
 import type { Logger } from '../log.ts';
 import { listen } from '../notifications.ts';
 import { retryUntilDone } from '../retry.ts';
+import { withArrays } from '../sql-arrays.ts';
 import type { Bus, Consumer } from './bus.ts';
 import { consumeTopic, type TopicConsumer } from './postgres-consumer.ts';
 import { firstOf, makeTables, schema } from './postgres-tables.ts';
@@ -65,8 +66,8 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
   async function query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
     let name = names.get(text);
     if (name === undefined) names.set(text, (name = `bus${names.size}`));
-    return (await pool.query<Row>({ name, text, values }).catch((error: unknown) => Promise.reject(unavailable(error))))
-      .rows;
+    const config = { name, text, values: withArrays(values) };
+    return (await pool.query<Row>(config).catch((error: unknown) => Promise.reject(unavailable(error)))).rows;
   }
 
   let stopped = false;
@@ -113,7 +114,7 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
           run.map(({ id }) => id),
           run.map(({ type }) => type),
           run.map(({ key }) => key),
-          run.map(({ value }) => Buffer.from(value.buffer, value.byteOffset, value.byteLength)),
+          run.map(({ value }) => value),
           run.map(({ requestId }) => requestId),
           run.map(({ deadLetter }) => (deadLetter === undefined ? null : JSON.stringify(deadLetter))),
         ],

@@ -4,6 +4,7 @@ import { BadRequest, ErrorInfo, RetryInfo } from '#gen/google/rpc/error_details.
 import { Status } from '#gen/google/rpc/status.ts';
 import type { Any } from '#gen/google/protobuf/any.ts';
 import { HubError, type ErrorKind, type FieldViolation } from '../errors.ts';
+import { encode } from '../encode.ts';
 
 /** The `domain` of our ErrorInfo. */
 const domain = 'chat4all';
@@ -63,7 +64,7 @@ const trailerNames = 'grpc-message'.length + detailsKey.length + 2 * 32;
 export function toStatus(error: HubError, takesWide = false): Partial<StatusObject> {
   const shownStatus = tell(error, takesWide ? wide : narrow);
   const metadata = new Metadata();
-  metadata.set(detailsKey, Buffer.from(Status.encode(shownStatus).finish()));
+  metadata.set(detailsKey, encode(Status, shownStatus));
   return { code: shownStatus.code, details: shownStatus.message, metadata };
 }
 
@@ -73,11 +74,11 @@ export function toStatusMessage(error: HubError): Status {
 }
 
 function tell({ kind, reason, message: text, fields, retryAfter }: HubError, room: Room): Status {
-  const details: Any[] = [pack('google.rpc.ErrorInfo', ErrorInfo.encode({ reason, domain, metadata: {} }).finish())];
+  const details: Any[] = [pack('google.rpc.ErrorInfo', encode(ErrorInfo, { reason, domain, metadata: {} }))];
   if (retryAfter !== undefined) {
     const seconds = Math.floor(retryAfter);
     const retryDelay = { seconds: BigInt(seconds), nanos: Math.round((retryAfter - seconds) * 1e9) };
-    details.push(pack('google.rpc.RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
+    details.push(pack('google.rpc.RetryInfo', encode(RetryInfo, { retryDelay })));
   }
   const whole: Status = { code: status[kind], message: cut(text, room.message), details };
   if (fields.length === 0) return whole;
@@ -99,11 +100,7 @@ function tell({ kind, reason, message: text, fields, retryAfter }: HubError, roo
 
 /** The size of an error in the trailers. */
 function sizeOf(shownStatus: Status): number {
-  return (
-    trailerNames +
-    encodeURI(shownStatus.message).length +
-    Math.ceil((Status.encode(shownStatus).finish().length * 4) / 3)
-  );
+  return trailerNames + encodeURI(shownStatus.message).length + Math.ceil((encode(Status, shownStatus).length * 4) / 3);
 }
 
 /** The beginning of a text that has at maxBytes `maxBytes` percent-encoded. */
@@ -161,14 +158,14 @@ function howManyFit(fields: readonly FieldViolation[], maxBytes: number): number
 
 /** Encodes wrong fields as google.rpc.BadRequest. */
 export function encodeViolations(fields: readonly FieldViolation[]): Uint8Array {
-  return BadRequest.encode({
+  return encode(BadRequest, {
     fieldViolations: fields.map(({ field, description, rule = '' }) => ({
       field,
       description,
       reason: rule.toUpperCase(),
       localizedMessage: undefined,
     })),
-  }).finish();
+  });
 }
 
 /** Decodes google.rpc.BadRequest. */

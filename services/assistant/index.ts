@@ -12,7 +12,7 @@ import { openConversations } from './conversations/conversations-store.ts';
 import { assistantChecks, assistantFinds, assistantHandlers } from './handlers.ts';
 import { mcpSettings, openMcp } from './mcp/open.ts';
 import { openProvider, providerSettings } from './provider/open.ts';
-import { database } from './store.ts';
+import { database } from './database.ts';
 import { openStreams } from './streams.ts';
 import { taskChecks, taskFinds, taskHandlers } from './tasks/task-handlers.ts';
 import { openTasks } from './tasks/tasks-store.ts';
@@ -20,8 +20,6 @@ import { observed } from './turns/traces.ts';
 import { openTurns } from './turns/turns.ts';
 import { openTurnsStore } from './turns/turns-store.ts';
 import { lease } from './turns/work.ts';
-
-export { database };
 
 const second = 1_000;
 

@@ -16,7 +16,8 @@ import { openHandlers } from './handlers.ts';
 import { settings } from './index.ts';
 import { openLogins } from './logins/logins.ts';
 import { openPasswords } from './logins/passwords.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 import { openTokens } from './sessions/tokens.ts';
 import { openTurns } from './logins/turns.ts';
 

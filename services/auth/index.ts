@@ -26,13 +26,12 @@ import { openResets } from './mails/resets.ts';
 import { appoint, seedAdmin, seedKnownUsers } from './accounts/seeds.ts';
 import { openStandingFeed } from './standings/standing-feed.ts';
 import { openStandings } from './standings/standings.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 import { startSweeping } from './sweeping.ts';
 import { openTokens } from './sessions/tokens.ts';
 import { openTurns } from './logins/turns.ts';
 import { openUserAdminHandlers, userAdminChecks } from './accounts/user-admin-handlers.ts';
-
-export { database };
 
 const hour = 3_600_000;
 

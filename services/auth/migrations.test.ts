@@ -5,7 +5,8 @@ import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { migrateDatabase, schemaDrift } from '#lib/database-migrations.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 
 const hub = opened(openHarness, (hub) => hub.stop());
 const db = opened(

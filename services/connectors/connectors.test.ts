@@ -26,13 +26,14 @@ import { delivering, giveUp } from './events.ts';
 import { installedConnectors } from './installed.ts';
 import { receiving } from './receipts.ts';
 import { Slots } from './slots.ts';
-import { openStore, tables, type Store } from './store.ts';
+import { database as definition } from './database.ts';
+import { openStore, type Store } from './store.ts';
 
 const installed = await installedConnectors();
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
 const db = opened(
-  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'connectors test' }),
+  () => openDatabase(definition, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'connectors test' }),
   (db) => db.close(),
 );
 const store = openStore(db);

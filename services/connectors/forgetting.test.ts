@@ -7,12 +7,12 @@ import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { forgetDeliveries } from './forgetting.ts';
 import { forgetEffects } from './simulation/registration.ts';
-import { tables } from './store.ts';
+import { database as definition } from './database.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
 const db = opened(
-  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 3, name: 'forgetting test' }),
+  () => openDatabase(definition, { url: harness.databaseUrl('connectors'), poolSize: 3, name: 'forgetting test' }),
   (db) => db.close(),
 );
 

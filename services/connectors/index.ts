@@ -2,13 +2,13 @@ import { ConnectorsServiceService } from '#gen/chat4all/connectors/v1/connectors
 import { topics } from '#gen/events.ts';
 import { busSettings, openBus } from '#lib/bus/open.ts';
 import { duration, integer, type Config } from '#lib/config.ts';
-import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { effectSettings } from '#lib/forgetting.ts';
 import type { Running } from '#lib/lifecycle.ts';
 import type { Logger } from '#lib/log.ts';
 import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
 import { tellsLater } from './connector.ts';
+import { database } from './database.ts';
 import { consumeDeliveries } from './events.ts';
 import { forgetDeliveries } from './forgetting.ts';
 import { watchParked } from './lanes.ts';
@@ -17,18 +17,7 @@ import { handlers } from './handlers.ts';
 import { installedConnectors } from './installed.ts';
 import { receiving } from './receipts.ts';
 import { findSimulated, simulationSettings, startSimulation } from './simulation/registration.ts';
-import { simulationTables } from './simulation/store.ts';
-import { openStore, tables } from './store.ts';
-
-/** The tables of the connectors and of the simulated networks; migrations run in the order of their names. */
-export const database: DatabaseDefinition = {
-  ...tables,
-  async entities() {
-    const [own, simulation] = await Promise.all([import('./entities.ts'), import('./simulation/entities.ts')]);
-    return { entities: [...own.entities, ...simulation.entities] };
-  },
-  migrations: [...tables.migrations, ...simulationTables.migrations].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
-};
+import { openStore } from './store.ts';
 
 export const settings = {
   ...serviceSettings,

@@ -17,12 +17,13 @@ import { sampleDelivery } from './contract.ts';
 import { delivering } from './events.ts';
 import { startLanes } from './lanes.ts';
 import { Slots } from './slots.ts';
-import { openStore, tables, type Store } from './store.ts';
+import { database as definition } from './database.ts';
+import { openStore, type Store } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'connectors', format: 'json', level: 'silent' });
 const db = opened(
-  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'lanes test' }),
+  () => openDatabase(definition, { url: harness.databaseUrl('connectors'), poolSize: 8, name: 'lanes test' }),
   (db) => db.close(),
 );
 const store = openStore(db);

@@ -4,11 +4,12 @@ import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { nextState, type Happening, type State } from './delivery.ts';
-import { openStore, tables } from './store.ts';
+import { database as definition } from './database.ts';
+import { openStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const db = opened(
-  () => openDatabase(tables, { url: harness.databaseUrl('connectors'), poolSize: 4, name: 'states test' }),
+  () => openDatabase(definition, { url: harness.databaseUrl('connectors'), poolSize: 4, name: 'states test' }),
   (db) => db.close(),
 );
 const store = openStore(db);

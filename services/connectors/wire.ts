@@ -10,6 +10,7 @@ import type { Job } from './attempt.ts';
 import type { DeliveryToMake } from './connector.ts';
 import type { DeliveryKey, EndedDelivery, FailedAttempt, Round } from './delivery.ts';
 import type { ParkedDelivery } from './lanes-store.ts';
+import { encode } from '#lib/encode.ts';
 
 const requested = eventTypes.DeliveryRequested;
 
@@ -85,7 +86,7 @@ function unreadable(what: string, cause?: unknown): HubError {
 
 /** The value of a DeliveryEnded event. */
 export function encodeEnded({ messageId, recipientId, channel, ...outcome }: EndedDelivery): Uint8Array {
-  return DeliveryEnded.encode({
+  return encode(DeliveryEnded, {
     messageId,
     recipientId,
     channel,
@@ -94,11 +95,11 @@ export function encodeEnded({ messageId, recipientId, channel, ...outcome }: End
     error: outcome.error,
     at: outcome.endedAt,
     replay: outcome.replay,
-  }).finish();
+  });
 }
 
 /** The value of a DeliveryAttempted event. */
 export function encodeAttempted(tried: DeliveryKey & FailedAttempt & Round): Uint8Array {
   const { nextAt: nextAttemptAt, ...attempt } = tried;
-  return DeliveryAttempted.encode({ ...attempt, nextAttemptAt }).finish();
+  return encode(DeliveryAttempted, { ...attempt, nextAttemptAt });
 }

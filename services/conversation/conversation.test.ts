@@ -13,7 +13,8 @@ import { eventually } from '../../test/eventually.ts';
 import { openHarness, type TestUser } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { chooseMembers, latestActivity, possibleUsers } from './conversation.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 
 const { CONVERSATION_TYPE_PRIVATE: privately, CONVERSATION_TYPE_GROUP: group } = ConversationType;
 const seeds = 200;

@@ -11,9 +11,8 @@ import { service } from '#lib/rpc/server.ts';
 import { serviceSettings, startService } from '#lib/start.ts';
 import { followActivity } from './events.ts';
 import { openChecks, openHandlers } from './handlers.ts';
-import { database, openStore } from './store.ts';
-
-export { database };
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 
 export const settings = {
   ...serviceSettings,

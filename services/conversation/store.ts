@@ -1,22 +1,9 @@
 import { v7 as orderedUuid } from 'uuid';
 import { hubDate } from '#lib/clock.ts';
 import { columns as byColumn, type Database } from '#lib/database.ts';
-import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { addToOutbox } from '#lib/database-outbox.ts';
 import { conversationNotFound, type Activity, type ConversationKind } from './conversation.ts';
 import { createdEvent, joinedEvent, leftEvent, type Addition } from './wire.ts';
-
-export const database: DatabaseDefinition = {
-  schema: 'conversation',
-  entities: () => import('./entities.ts'),
-  migrations: [
-    {
-      name: '0001-conversations',
-      load: async () => (await import('./migrations/0001-conversations.ts')).Conversations,
-    },
-    { name: '0002-outbox', load: async () => (await import('./migrations/0002-outbox.ts')).Outbox },
-  ],
-};
 
 export interface Conversation {
   /** UUID. */

@@ -8,6 +8,7 @@ import { eventTypes, topics } from '#gen/events.ts';
 import type { OutboxEvent } from '#lib/database-outbox.ts';
 import type { ConversationKind } from './conversation.ts';
 import type { Conversation } from './store.ts';
+import { encode } from '#lib/encode.ts';
 
 export function kindOf(type: ConversationType): ConversationKind | undefined {
   if (type === ConversationType.CONVERSATION_TYPE_PRIVATE) return 'private';
@@ -25,7 +26,7 @@ export function toMessage({ id, type, name, description, createdAt, memberIds }:
 }
 
 export function createdEvent(conversation: Conversation, requestId: string): OutboxEvent {
-  const value = ConversationCreated.encode({ conversation: toMessage(conversation) }).finish();
+  const value = encode(ConversationCreated, { conversation: toMessage(conversation) });
   // There is only one such event of a conversation, so it has the id of the conversation.
   return { ...about(conversation.id, requestId), id: conversation.id, type: eventTypes.ConversationCreated, value };
 }
@@ -37,12 +38,12 @@ export interface Addition {
 }
 
 export function joinedEvent(id: string, addition: Addition & { at: Date }, requestId: string): OutboxEvent {
-  const value = MemberJoined.encode({ conversationId: id, ...addition }).finish();
+  const value = encode(MemberJoined, { conversationId: id, ...addition });
   return { ...about(id, requestId), type: eventTypes.MemberJoined, value };
 }
 
 export function leftEvent(id: string, who: { userId: string; at: Date }, requestId: string): OutboxEvent {
-  const value = MemberLeft.encode({ conversationId: id, ...who }).finish();
+  const value = encode(MemberLeft, { conversationId: id, ...who });
   return { ...about(id, requestId), type: eventTypes.MemberLeft, value };
 }
 

@@ -18,13 +18,11 @@ import { openLogStore, type Appended } from './log/log-store.ts';
 import { keepPartitions } from './log/retention.ts';
 import { startSequencing } from './log/sequencing.ts';
 import { eventsNotification, hear, openProcesses } from './processes.ts';
-import { database } from './store.ts';
+import { database } from './database.ts';
 import { openStreams } from './streams/stream.ts';
 import { startTail } from './streams/tail.ts';
 import { openTickets } from './streams/tickets-store.ts';
 import { openWebhooks } from './webhooks/webhooks.ts';
-
-export { database };
 
 const day = 86_400_000;
 

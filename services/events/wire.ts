@@ -8,6 +8,7 @@ import { eventTypes } from '#gen/events.ts';
 import type { ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate } from '#lib/clock.ts';
 import type { NewEntry } from './log/log-store.ts';
+import { encode } from '#lib/encode.ts';
 
 /** The numbers of the fields of `StreamEventsResponse.event` that stand in the log. */
 export const fieldOf: Record<Exclude<EventType, EventType.EVENT_TYPE_UNSPECIFIED | EventType.UNRECOGNIZED>, number> = {
@@ -110,7 +111,7 @@ function about(eventId: string, conversationId: string) {
 }
 
 function encoded(type: keyof typeof fieldOf, eventId: string, at: Date, event: What): Pick<NewEntry, 'type' | 'body'> {
-  const body = StreamEventsResponse.encode({ cursor: '', eventId, at, event }).finish();
+  const body = encode(StreamEventsResponse, { cursor: '', eventId, at, event });
   return { type: fieldOf[type], body };
 }
 

@@ -17,10 +17,9 @@ import { startLapsing, startRemoving, startSweep } from './cleaning.ts';
 import type { Limits } from './file.ts';
 import { openHandlers } from './handlers.ts';
 import { openStorage, storageEngine, storageSettings } from './storage/open.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 import { openUploads } from './uploads.ts';
-
-export { database };
 
 const mebibyte = 1024 ** 2;
 const hour = 3_600_000;

@@ -1,30 +1,10 @@
 import { hubDate } from '#lib/clock.ts';
 import type { Database, SqlTransaction } from '#lib/database.ts';
-import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { addToOutbox } from '#lib/database-outbox.ts';
 import type { File, Status } from './file.ts';
 import { openRemovals, remove, type Lease } from './removals-store.ts';
 import { openShares } from './shares-store.ts';
 import { completedEvent } from './wire.ts';
-
-export const database: DatabaseDefinition = {
-  schema: 'file',
-  entities: () => import('./entities.ts'),
-  migrations: [
-    { name: '0001-files', load: async () => (await import('./migrations/0001-files.ts')).Files },
-    {
-      name: '0002-removals-again',
-      load: async () => (await import('./migrations/0002-removals-again.ts')).RemovalsAgain,
-    },
-    { name: '0003-removals-held', load: async () => (await import('./migrations/0003-removals-held.ts')).RemovalsHeld },
-    { name: '0004-lapsed-shares', load: async () => (await import('./migrations/0004-lapsed-shares.ts')).LapsedShares },
-    {
-      name: '0005-removals-by-earlier-code',
-      load: async () => (await import('./migrations/0005-removals-by-earlier-code.ts')).RemovalsByEarlierCode,
-    },
-    { name: '0006-outbox', load: async () => (await import('./migrations/0006-outbox.ts')).Outbox },
-  ],
-};
 
 /** A new file. */
 export type NewFile = Omit<File, 'status' | 'error' | 'uploadId' | 'checksum' | 'completingUntil' | 'updatedAt'>;

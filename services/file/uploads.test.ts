@@ -14,7 +14,8 @@ import type { File } from './file.ts';
 import { openDiskStorage } from './storage/disk.ts';
 import { unavailable } from './storage/failures.ts';
 import type { Storage } from './storage/storage.ts';
-import { database, openStore, type NewFile, type Store } from './store.ts';
+import { database } from './database.ts';
+import { openStore, type NewFile, type Store } from './store.ts';
 import { openUploads } from './uploads.ts';
 
 const hub = opened(openHarness, (hub) => hub.stop());

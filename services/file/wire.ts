@@ -10,6 +10,7 @@ import {
   type InitiateUploadResponse,
 } from '#gen/chat4all/file/v1/file.ts';
 import type { File, Progress, Status } from './file.ts';
+import { encode } from '#lib/encode.ts';
 
 const statuses: Record<Status, FileStatus> = {
   initiated: FileStatus.FILE_STATUS_INITIATED,
@@ -93,7 +94,7 @@ export function completedEvent(file: {
     id: randomUUID(),
     type: eventTypes.FileCompleted,
     key: fileId,
-    value: FileCompleted.encode({ fileId, fileSize: size, ...about }).finish(),
+    value: encode(FileCompleted, { fileId, fileSize: size, ...about }),
     requestId: currentContext()?.requestId ?? fileId,
   };
 }

@@ -27,9 +27,7 @@ import { publishAgain, startDeadLetters, startForgetting, watchDeadLetters } fro
 import { operationChecks, operationHandlers } from './operations/handlers.ts';
 import { startRelay } from './outbox/relay.ts';
 import { openOutbox, outboxNotification } from './outbox/store.ts';
-import { database } from './store.ts';
-
-export { database };
+import { database } from './database.ts';
 
 export const settings = {
   ...serviceSettings,

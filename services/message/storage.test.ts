@@ -10,7 +10,7 @@ import { balances, openAudit } from './operations/audit.ts';
 import { fingerprintOf, timesOf, type Draft, type Report } from './message.ts';
 import { openOutbox } from './outbox/store.ts';
 import { openStore } from './messages/store.ts';
-import { database as definition } from './store.ts';
+import { database as definition } from './database.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const open = (poolSize: number) =>

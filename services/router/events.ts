@@ -14,6 +14,7 @@ import type { Connection } from '#lib/rpc/client.ts';
 import { isUuid } from '#lib/uuid.ts';
 import { decide, requestsFor, type Request, type Route } from './router.ts';
 import { keyOf, type Store } from './store.ts';
+import { encode } from '#lib/encode.ts';
 
 const routedAge = ageHistogram(
   'message_routed_age_seconds',
@@ -193,7 +194,7 @@ function decisionEvent(cause: ReceivedEvent, { messageId, routedAt: at, rejected
     id: idOf(`${messageId}/routed`, replay),
     type: eventTypes.MessageRouted,
     key: cause.key,
-    value: MessageRouted.encode({ messageId, at, replay }).finish(),
+    value: encode(MessageRouted, { messageId, at, replay }),
     requestId: cause.requestId,
   };
 }
@@ -203,7 +204,7 @@ function rejectedEvent(cause: ReceivedEvent, rejected: MessageRejected): BusEven
     id: idOf(`${rejected.messageId}/rejected`, rejected.replay),
     type: eventTypes.MessageRejected,
     key: cause.key,
-    value: MessageRejected.encode(rejected).finish(),
+    value: encode(MessageRejected, rejected),
     requestId: cause.requestId,
   };
 }
@@ -221,7 +222,7 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
     id: idOf(isForOne ? `${messageId}/${first}/${channel}` : `${messageId}/${channel}/${first}`, replay),
     type: eventTypes.DeliveryRequested,
     key: cause.key,
-    value: DeliveryRequested.encode({
+    value: encode(DeliveryRequested, {
       messageId,
       conversationId,
       seq,
@@ -234,7 +235,7 @@ function requestEvent(cause: ReceivedEvent, message: MessageAccepted, { recipien
       replay,
       recipientIds: isForOne ? [] : [...recipientIds],
       acceptedAt,
-    }).finish(),
+    }),
     requestId: cause.requestId,
   };
 }

@@ -16,7 +16,8 @@ import { openHarness } from '../../test/harness.ts';
 import { opened } from '../../test/opened.ts';
 import { rejection, routing, type Files } from './events.ts';
 import { copiesOf, decide, requestsFor } from './router.ts';
-import { database, openStore } from './store.ts';
+import { database } from './database.ts';
+import { openStore } from './store.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const log = openLog({ name: 'router', format: 'json', level: 'silent' });

@@ -33,12 +33,10 @@ import { openMetering } from './usage/metering.ts';
 import { openOutbox } from './outbox.ts';
 import { readPlans } from './subscriptions/plans.ts';
 import { seed } from './catalog/seeds.ts';
-import { database } from './store.ts';
+import { database } from './database.ts';
 import { openSubscriptions } from './subscriptions/subscriptions.ts';
 import { openUpstream, ToolFailure } from './invocations/upstream.ts';
 import { openUsage } from './usage/usage.ts';
-
-export { database };
 
 const second = 1_000;
 const day = 86_400_000;

@@ -9,7 +9,7 @@ import type { NewMessage } from '../../services/message/messages/acceptance-stor
 import { balances, openAudit } from '../../services/message/operations/audit.ts';
 import { fingerprintOf, timesOf, type Draft } from '../../services/message/message.ts';
 import { openStore } from '../../services/message/messages/store.ts';
-import { database as definition } from '../../services/message/store.ts';
+import { database as definition } from '../../services/message/database.ts';
 import { percentiles, type Percentiles } from './percentiles.ts';
 
 /** What the message service's tables cost when there is a lot in them. */

@@ -3,6 +3,7 @@ import { Duration } from '#gen/google/protobuf/duration.ts';
 import { scalarFromJson, type Scalar } from '../../json/scalars.ts';
 import { Fault, type EnumNames, type ValueType } from '../../json/schema.ts';
 import { fieldMaskOf, namesInMask, wellKnownTypes, wrapped, wrappedScalars } from '../../json/well-known.ts';
+import { encode } from '#lib/encode.ts';
 
 /** Values from paths, queries and JSON to the letter, as grpc-gateway's runtime reads them: by the rules of Go's strconv and time. */
 
@@ -150,5 +151,5 @@ function goDuration(text: string): Uint8Array | Fault {
   }
   if (nanos >= 2n ** 63n) return fault;
   if (match[1] === '-') nanos = -nanos;
-  return Duration.encode({ seconds: nanos / second, nanos: Number(nanos % second) }).finish();
+  return encode(Duration, { seconds: nanos / second, nanos: Number(nanos % second) });
 }

@@ -8,7 +8,7 @@ import { openDatabase } from '#lib/database.ts';
 import { openLog } from '#lib/log.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 import { conformanceServer } from '../../../test/conformance-server.ts';
 import { openEndpoint } from './endpoint.ts';
 import { openMcpSessions } from './sessions-store.ts';

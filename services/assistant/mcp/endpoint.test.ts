@@ -10,7 +10,7 @@ import { openLog } from '#lib/log.ts';
 import { eventually } from '../../../test/eventually.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 import { openTasks } from '../tasks/tasks-store.ts';
 import type { ToolCaller } from '../toolbox/toolbox.ts';
 import { conformanceServer } from '../../../test/conformance-server.ts';

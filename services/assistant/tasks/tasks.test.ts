@@ -3,7 +3,7 @@ import test from 'ava';
 import { openDatabase } from '#lib/database.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 import { openTasks } from './tasks-store.ts';
 import { taskProblems, type SortOrder, type TaskFilter, type TaskSort } from './tasks.ts';
 

@@ -6,6 +6,7 @@ import type { Message } from '../conversations/conversations-store.ts';
 import { answerMessage, approvalMessage, toolCallMessage } from '../conversations/wire.ts';
 import type { AgentEvent } from './agent.ts';
 import type { StoredEvent } from './turn-events-store.ts';
+import { encode } from '#lib/encode.ts';
 
 export type EventOf = NonNullable<ChatResponse['event']>;
 
@@ -47,7 +48,7 @@ export function waitingEvent(answer: Omit<Ended, 'state' | 'finishReason' | 'err
 
 /** An event as it is kept. */
 export function encoded(messageId: bigint, number: number, event: EventOf): StoredEvent {
-  return { messageId, number, event: ChatResponse.encode({ id: BigInt(number), event }).finish() };
+  return { messageId, number, event: encode(ChatResponse, { id: BigInt(number), event }) };
 }
 
 /** Whether an event says that the answer waits for the user. */

@@ -14,7 +14,8 @@ import {
   usernamesFor,
   usernameViolations,
 } from './accounts.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 /** One after another: hashing keeps every core busy, and what is done at once would wait for it. */
 const test = ava.serial;

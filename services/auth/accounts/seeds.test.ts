@@ -5,7 +5,8 @@ import { AuthServiceService } from '#gen/chat4all/auth/v1/auth.ts';
 import { openDatabase } from '#lib/database.ts';
 import { openHarness, type StartedProcess } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 /** One after another: each test starts services on the same users. */
 const test = ava.serial;

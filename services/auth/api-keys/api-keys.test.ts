@@ -8,7 +8,8 @@ import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { isActive } from './api-keys.ts';
 import { openStandings } from '../standings/standings.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 const test = ava.serial;
 

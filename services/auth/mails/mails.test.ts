@@ -10,7 +10,8 @@ import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { openMails, type Mails } from './mails.ts';
 import { openSmtpPost } from './post.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 const test = ava.serial;
 

@@ -7,7 +7,8 @@ import { HubError } from '#lib/errors.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { hashOf } from './opaque-tokens.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 /** One after another: hashing keeps every core busy, and what is done at once would wait for it. */
 const test = ava.serial;

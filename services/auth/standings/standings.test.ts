@@ -16,7 +16,8 @@ import { openKeyExchange } from '../api-keys/key-exchange.ts';
 import { hashOf, newToken } from '../sessions/opaque-tokens.ts';
 import { openStandingFeed } from './standing-feed.ts';
 import { recordStandingChange, openStandings } from './standings.ts';
-import { database, openStore } from '../store.ts';
+import { database } from '../database.ts';
+import { openStore } from '../store.ts';
 
 /** One after another: what is promised within a time is not to wait for the other tests. */
 const test = ava.serial;

@@ -3,7 +3,7 @@ import { openDatabase } from '#lib/database.ts';
 import { migrateDatabase, schemaDrift } from '#lib/database-migrations.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
-import { database } from '../index.ts';
+import { database } from '../database.ts';
 import { emptyProfile } from './profile.ts';
 import { openSimulationStore } from './store.ts';
 

@@ -10,7 +10,8 @@ import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import type { DeliveryToMake, Receipt } from '../connector.ts';
 import { connectorContract, sampleDelivery } from '../contract.ts';
-import { database, settings } from '../index.ts';
+import { database } from '../database.ts';
+import { settings } from '../index.ts';
 import { mockConnector } from './mock-connector.ts';
 import {
   emptyProfile,

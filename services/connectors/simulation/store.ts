@@ -1,21 +1,6 @@
 import type { Database } from '#lib/database.ts';
-import type { DatabaseDefinition } from '#lib/database-definition.ts';
 import { deleteOld } from '#lib/forgetting.ts';
 import { emptyProfile, type OwedReceipt, type Profile } from './profile.ts';
-
-/** The tables of the simulated networks, in the connectors' schema. */
-export const simulationTables: Pick<DatabaseDefinition, 'migrations'> = {
-  migrations: [
-    {
-      name: '0002-simulated-networks',
-      load: async () => (await import('./migrations/0002-simulated-networks.ts')).SimulatedNetworks,
-    },
-    {
-      name: '0007-receipts-of-rounds',
-      load: async () => (await import('./migrations/0007-receipts-of-rounds.ts')).ReceiptsOfRounds,
-    },
-  ],
-};
 
 /** A request to accept a message, as a simulated network sees it. */
 export interface TakeRequest {

@@ -11,7 +11,7 @@ import { eventually } from '../../../test/eventually.ts';
 import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { openLogStore } from '../log/log-store.ts';
-import { database } from '../store.ts';
+import { database } from '../database.ts';
 import { createdEntry } from '../wire.ts';
 import { openPresence, type Presence } from './presence.ts';
 

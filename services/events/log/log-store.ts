@@ -10,7 +10,7 @@ export interface NewEntry {
   /** The number of its field in `StreamEventsResponse.event`. */
   type: number;
   /** A StreamEventsResponse without its cursor. */
-  body: Uint8Array;
+  body: Buffer;
   /** Who may see the events of the conversation from this one on, and who may up to this one. */
   joins?: readonly string[];
   leaves?: readonly string[];
@@ -79,7 +79,7 @@ const maxPageBytes = 1024 * 1024;
 export function openLogStore(database: Database) {
   /** Appends entries that don't depend on each other's memberships. */
   async function appendTogether(transaction: SqlTransaction, entries: readonly NewEntry[]): Promise<Appended> {
-    const rows = entries.map((entry, place) => ({ ...entry, place, body: Buffer.from(entry.body) }));
+    const rows = entries.map((entry, place) => ({ ...entry, place }));
     const memberships = entries.flatMap(({ eventId, joins = [], leaves = [] }) => [
       ...joins.map((userId) => ({ eventId, userId, joins: true })),
       ...leaves.map((userId) => ({ eventId, userId, joins: false })),

@@ -7,6 +7,7 @@ import type { Presence } from '../ephemeral/presence.ts';
 import type { Entry, Head, LogStore } from '../log/log-store.ts';
 import { cursorText, whyReset, type Cursor, type ResetReason as Reason } from './cursor.ts';
 import type { Tail } from './tail.ts';
+import { encode } from '#lib/encode.ts';
 
 /** What a client wants to be told. */
 export interface Wanted {
@@ -94,7 +95,7 @@ export function openStreams(options: StreamsOptions): Streams {
     const now = performance.now();
     if (beat.cursor !== cursor || now - beat.at > beatEveryMs / 2) {
       const message = aboutStream(cursor, { $case: 'heartbeat', value: {} });
-      beat = { cursor, at: now, told: [new EncodedMessage(StreamEventsResponse.encode(message).finish())] };
+      beat = { cursor, at: now, told: [new EncodedMessage(encode(StreamEventsResponse, message))] };
     }
     return beat.told;
   }
@@ -235,9 +236,10 @@ function resetMessage(cursor: string, reason: Reason): StreamEventsResponse {
 
 /** An event of the log with its cursor. */
 function encoded({ id, body }: Entry, epoch: number): EncodedMessage {
-  const cursor = StreamEventsResponse.encode(
+  const cursor = encode(
+    StreamEventsResponse,
     StreamEventsResponse.fromPartial({ cursor: cursorText({ epoch, position: id }) }),
-  ).finish();
+  );
   return new EncodedMessage(cursor, body);
 }
 

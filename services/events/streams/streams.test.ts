@@ -3,6 +3,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { openDatabase } from '#lib/database.ts';
+import { encode } from '#lib/encode.ts';
 import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../../test/eventually.ts';
@@ -10,7 +11,7 @@ import { openHarness } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { openPresence } from '../ephemeral/presence.ts';
 import { openLogStore, type NewEntry } from '../log/log-store.ts';
-import { database } from '../store.ts';
+import { database } from '../database.ts';
 import { createdEntry } from '../wire.ts';
 import { cursorText, readCursor, whyReset, type Cursor } from './cursor.ts';
 import { openStreams, type Streams, type Wanted } from './stream.ts';
@@ -30,7 +31,7 @@ type Event = NonNullable<StreamEventsResponse['event']>;
 
 function entry(conversationId: string | null, type: number, event: Event, more: Partial<NewEntry> = {}): NewEntry {
   const eventId = randomUUID();
-  const body = StreamEventsResponse.encode({ cursor: '', eventId, at: new Date(0), event }).finish();
+  const body = encode(StreamEventsResponse, { cursor: '', eventId, at: new Date(0), event });
   return { eventId, conversationId, userId: null, type, body, ...more };
 }
 

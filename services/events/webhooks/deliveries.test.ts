@@ -3,6 +3,7 @@ import test, { type ExecutionContext } from 'ava';
 import { v4 as uuid } from 'uuid';
 import { EventType, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { openDatabase } from '#lib/database.ts';
+import { encode } from '#lib/encode.ts';
 import { openLog } from '#lib/log.ts';
 import { openEndpoints, laptopHosts } from '#lib/public-endpoint.ts';
 import { eventually } from '../../../test/eventually.ts';
@@ -10,7 +11,7 @@ import { openHarness } from '../../../test/harness.ts';
 import { startReceiver, type Receiver } from '../../../test/webhook-receiver.ts';
 import { openLogStore, type NewEntry } from '../log/log-store.ts';
 import { openProcesses } from '../processes.ts';
-import { database } from '../store.ts';
+import { database } from '../database.ts';
 import { fieldOf } from '../wire.ts';
 import { openAttemptsStore } from './attempts-store.ts';
 import { openEndpointsStore } from './endpoints-store.ts';
@@ -57,7 +58,7 @@ async function world(t: ExecutionContext) {
       event: { $case: 'messageRead', value: { conversationId, userId, seq } },
     });
     const type = fieldOf[EventType.EVENT_TYPE_MESSAGE_READ];
-    return { eventId, conversationId, userId: null, type, body: StreamEventsResponse.encode(event).finish() };
+    return { eventId, conversationId, userId: null, type, body: encode(StreamEventsResponse, event) };
   }
 
   return {
@@ -213,7 +214,7 @@ test.serial('the work of a process that was killed is taken over once its lease 
   const one = await conversation();
   await log.append([read(one), read(one)]);
   // A process that takes the work, and is heard of no more.
-  const [taken] = await openWorkStore(db).claim(uuid(), 1, 1_500);
+  const [taken] = await openWorkStore(db).claim(1, 1_500);
   t.is(taken?.work.id, id);
   const began = performance.now();
   replica();
@@ -446,11 +447,12 @@ test.serial(
       { id: string },
     ];
     // Now it is the last one where the table is read from its beginning.
-    await db.sql('update endpoints set url = url, lease_by = $2 where id = $1', [first, first]);
-    await db.sql('update endpoints set lease_by = $2 where id <> $1', [first, first]);
+    await db.sql('update endpoints set url = url, lease_by = id where id = $1', [first]);
+    await db.sql('update endpoints set lease_by = id where id <> $1', [first]);
     await db.sql('update endpoints set url = url where id = $1', [first]);
 
-    for (const work of [() => store.mark(1_000), () => store.renew(first, ids, 60_000)]) {
+    const held = ids.map((id) => ({ id, lease: id }));
+    for (const work of [() => store.mark(1_000), () => store.renew(held, 60_000)]) {
       let waiting: Promise<unknown> | undefined;
       await db.transaction(async (transaction) => {
         await transaction.sql('select 1 from endpoints where id = $1 for update', [first]);

@@ -1,4 +1,3 @@
-import { v4 as uuid } from 'uuid';
 import { isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat } from '#lib/loop.ts';
@@ -49,7 +48,6 @@ const working = gauge('webhook_endpoints_in_work', 'Endpoints of webhooks that t
 
 export function openDeliveries(options: DeliveriesOptions): Deliveries {
   const { store, schedule, processes, logger, maxRequests = 64 } = options;
-  const owner = uuid();
   const workers = new Map<string, { worker: Worker; ended: Promise<void> }>();
   let free = maxRequests;
   let isStopping = false;
@@ -64,10 +62,10 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
     if (marked === undefined) return schedule.pollMs;
     mayHaveSome = marked.any || heardOf !== heardBefore;
     const elsewhere: string[] = [];
-    for (const { id, leaseBy } of marked.endpoints) {
+    for (const { id, lease } of marked.endpoints) {
       const own = workers.get(id);
-      if (own !== undefined) own.worker.marked(marked.to);
-      else if (leaseBy !== null && leaseBy !== owner) elsewhere.push(id);
+      if (own !== undefined && own.worker.lease === lease) own.worker.marked(marked.to);
+      else if (lease !== null) elsewhere.push(id);
     }
     if (marked.endpoints.length > elsewhere.length) claiming.wake();
     await Promise.all(elsewhere.slice(0, toldAtOnce).map((id) => processes.webhook(id)));
@@ -77,8 +75,8 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
   const claiming = repeat('Taking up webhooks', logger, async () => {
     const room = Math.min(maxWorkers - workers.size, claimedAtOnce);
     if (room <= 0 || isStopping) return schedule.pollMs;
-    const claimed = await store.claim(owner, room, schedule.leaseMs);
-    for (const { work, backlogs } of claimed) begin(new Worker({ ...options, owner, work, backlogs, ...places }));
+    const claimed = await store.claim(room, schedule.leaseMs);
+    for (const { work, backlogs } of claimed) begin(new Worker({ ...options, work, backlogs, ...places }));
     return claimed.length === room ? 0 : pause();
   });
 
@@ -86,17 +84,9 @@ export function openDeliveries(options: DeliveriesOptions): Deliveries {
     const asked = performance.now();
     const before = [...workers.values()].map(({ worker }) => worker);
     if (before.length > 0) {
-      const kept = new Map(
-        (
-          await store.renew(
-            owner,
-            before.map(({ id }) => id),
-            schedule.leaseMs,
-          )
-        ).map((work) => [work.id, work]),
-      );
+      const kept = new Map((await store.renew(before, schedule.leaseMs)).map((work) => [work.lease, work]));
       for (const worker of before) {
-        const work = kept.get(worker.id);
+        const work = kept.get(worker.lease);
         if (work === undefined) worker.lost();
         else worker.renewed(work, asked);
       }

@@ -2,6 +2,7 @@ import { fromBinary, ScalarType, toJson, type DescEnum, type DescField, type Des
 import { reflect, type ReflectMessage } from '@bufbuild/protobuf/reflect';
 import { StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { registry } from '#lib/rpc/schema.ts';
+import { encode } from '#lib/encode.ts';
 
 /** An event as a webhook is sent it. */
 export interface Payload {
@@ -17,7 +18,7 @@ const responseType = registry.getMessage('chat4all.events.v1.StreamEventsRespons
 
 /** The event of a StreamEventsResponse. `data` is what `GET /v1/events` has for it. */
 export function payloadOf(event: StreamEventsResponse): Payload {
-  const message = reflect(responseType, fromBinary(responseType, StreamEventsResponse.encode(event).finish()));
+  const message = reflect(responseType, fromBinary(responseType, encode(StreamEventsResponse, event)));
   const [kind] = responseType.oneofs.map((oneof) => message.oneofCase(oneof));
   return payload(event.eventId, (kind?.name ?? 'unknown').replace('_', '.'), event.at ?? new Date(0), jsonOf(message));
 }

@@ -6,12 +6,13 @@ import { ConversationType } from '#gen/chat4all/conversation/v1/conversation.ts'
 import { EventType, StreamEventsResponse } from '#gen/chat4all/events/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import { openDatabase } from '#lib/database.ts';
+import { encode } from '#lib/encode.ts';
 import { eventually } from '../../../test/eventually.ts';
 import { openHarness, type TestUser } from '../../../test/harness.ts';
 import { opened } from '../../../test/opened.ts';
 import { startReceiver, type Receiver } from '../../../test/webhook-receiver.ts';
 import { openLogStore, type NewEntry } from '../log/log-store.ts';
-import { database } from '../store.ts';
+import { database } from '../database.ts';
 import { fieldOf } from '../wire.ts';
 
 /** Through REST, on a service that knows nothing of being tested. */
@@ -65,9 +66,7 @@ function entry(
   about: Partial<Pick<NewEntry, 'conversationId' | 'userId' | 'joins' | 'leaves'>>,
 ): NewEntry {
   const eventId = uuid();
-  const body = StreamEventsResponse.encode(
-    StreamEventsResponse.fromPartial({ eventId, at: new Date(), event }),
-  ).finish();
+  const body = encode(StreamEventsResponse, StreamEventsResponse.fromPartial({ eventId, at: new Date(), event }));
   return { eventId, conversationId: null, userId: null, type: fieldOf[type], body, ...about };
 }
 

@@ -4,8 +4,16 @@ import { endpointColumns, type Endpoint } from './endpoints-store.ts';
 import type { Standing } from './standing.ts';
 import { insertAttempts, type Attempt } from './attempts-store.ts';
 
-/** An endpoint that a process works on. */
-export interface Work extends Endpoint, Standing {
+/** The right to work on an endpoint until it ends, or the endpoint is changed. */
+export interface Lease {
+  /** Of the endpoint. */
+  id: string;
+  /** UUID: each claim has another one. */
+  lease: string;
+}
+
+/** An endpoint that a worker works on. */
+export interface Work extends Endpoint, Standing, Lease {
   /** All up to there was delivered, given up or left out, but for what stands in backlogs. */
   position: number;
   epoch: number;
@@ -36,22 +44,22 @@ export interface Backlog {
   nextAt: Date;
 }
 
-/** What a process has found out about an endpoint that it works on. */
+/** What a worker has found out about its endpoint. */
 export interface Progress extends Standing {
-  id: string;
   position: number;
   backlogs: readonly Backlog[];
   removedBacklogIds: readonly string[];
   attempts: readonly Attempt[];
 }
 
-const workColumns = `${endpointColumns}, e.failures, e.hold_until as "holdUntil", e.position, e.epoch, e.marked_to as "markedTo"`;
+const workColumns = `${endpointColumns}, e.lease_by as lease, e.failures, e.hold_until as "holdUntil", e.position, e.epoch, e.marked_to as "markedTo"`;
 
 export type WorkStore = ReturnType<typeof openWorkStore>;
 
 /**
- * Who works on which endpoints. The owner of a lease is a process, by a UUID of its own. Whoever changes several endpoints locks them in the
- * order of their ids, so that two don't wait for each other.
+ * Who works on which endpoints. A lease belongs to one claim: a worker whose endpoint was changed meanwhile, and claimed again, records
+ * nothing any more, even if both workers are of one process. Whoever changes several endpoints locks them in the order of their ids, so that
+ * two don't wait for each other.
  */
 export function openWorkStore(database: Database) {
   return {
@@ -77,7 +85,7 @@ export function openWorkStore(database: Database) {
         if (from === end) return { to: end, more: false, any: heads.any, endpoints: [] };
         const endpoints = !heads.any
           ? []
-          : await transaction.sql<{ id: string; leaseBy: string | null }>(
+          : await transaction.sql<{ id: string; lease: string | null }>(
               `with fresh as (
                 select conversation_id, user_id, max(id) as id from log where id > $1 and id <= $2 group by conversation_id, user_id
               ), told as (
@@ -91,7 +99,7 @@ export function openWorkStore(database: Database) {
                   position = case when marked_to <= position then greatest(position, $1) else position end,
                   due_at = greatest(hold_until, least(due_at, $3))
                 from marked where e.id = marked.id
-                returning e.id, lease_by as "leaseBy"`,
+                returning e.id, lease_by as lease`,
               [from, to, hubDate()],
             );
         await transaction.sql(`update heads set last_id = $1 where name = 'webhooks'`, [to]);
@@ -100,15 +108,15 @@ export function openWorkStore(database: Database) {
     },
 
     /** Takes endpoints on which there is something to do, and that nobody works on: the longest due first. */
-    async claim(owner: string, most: number, leaseMs: number): Promise<{ work: Work; backlogs: Backlog[] }[]> {
+    async claim(most: number, leaseMs: number): Promise<{ work: Work; backlogs: Backlog[] }[]> {
       const rows = await database.sql<WorkRow>(
         `with due as (
           select id from endpoints where status = 'active' and due_at <= $1 and (lease_until is null or lease_until < $1)
             order by due_at limit $2 for update skip locked
         )
-        update endpoints e set lease_by = $3, lease_until = $4 from due where e.id = due.id
+        update endpoints e set lease_by = gen_random_uuid(), lease_until = $3 from due where e.id = due.id
           returning ${workColumns}`,
-        [hubDate(), most, owner, new Date(hubTime() + leaseMs)],
+        [hubDate(), most, new Date(hubTime() + leaseMs)],
       );
       if (rows.length === 0) return [];
       const backlogs = await database.sql<BacklogRow>(
@@ -123,28 +131,28 @@ export function openWorkStore(database: Database) {
       }));
     },
 
-    /** Keeps the endpoints. @returns those that are still this process's, as they are now */
-    async renew(owner: string, ids: readonly string[], leaseMs: number): Promise<Work[]> {
+    /** Renews leases. @returns the endpoints whose leases were not lost, as they are now */
+    async renew(held: readonly Lease[], leaseMs: number): Promise<Work[]> {
       const rows = await database.sql<WorkRow>(
         `with kept as (
-          select id from endpoints where lease_by = $1 and id = any($2::uuid[]) and status = 'active' order by id for update
+          select id from endpoints where id = any($1::uuid[]) and lease_by = any($2::uuid[]) and status = 'active' order by id for update
         )
         update endpoints e set lease_until = $3 from kept where e.id = kept.id
           returning ${workColumns}`,
-        [owner, ids, new Date(hubTime() + leaseMs)],
+        [...columns(held, ['id', 'lease']), new Date(hubTime() + leaseMs)],
       );
       return rows.map(workOf);
     },
 
-    /** Records what was done. @returns whether the endpoint was still the process's own; if not, nothing was recorded */
-    async record(owner: string, progress: Progress): Promise<boolean> {
-      const { id, position, failures, failingSince, holdUntil, removedBacklogIds, attempts } = progress;
+    /** Records what was done. @returns false if the lease is lost; then nothing was recorded */
+    async record({ id, lease }: Lease, progress: Progress): Promise<boolean> {
+      const { position, failures, failingSince, holdUntil, removedBacklogIds, attempts } = progress;
       const backlogs = progress.backlogs.map((backlog) => ({ ...backlog, endpointId: id }));
       return database.transaction(async (transaction) => {
         const own = await transaction.sql(
           `update endpoints set position = greatest(position, $3), failures = $4, failing_since = $5, hold_until = $6
             where id = $2 and lease_by = $1 returning id`,
-          [owner, id, position, failures, failingSince, holdUntil],
+          [lease, id, position, failures, failingSince, holdUntil],
         );
         if (own.length === 0) return false;
         if (backlogs.length > 0) {
@@ -184,31 +192,31 @@ export function openWorkStore(database: Database) {
      * to its end yet
      * @param nextAt when there is something to do for it, if nothing comes before
      */
-    async release(owner: string, id: string, readTo: number | null, nextAt: Date | null): Promise<void> {
+    async release({ id, lease }: Lease, readTo: number | null, nextAt: Date | null): Promise<void> {
       await database.sql(
         `update endpoints set lease_by = null, lease_until = null, marked_to = coalesce(marked_to, $3),
             due_at = case when marked_to > $3 then greatest(hold_until, $5) else $4 end
           where id = $2 and lease_by = $1`,
-        [owner, id, readTo, nextAt, hubDate()],
+        [lease, id, readTo, nextAt, hubDate()],
       );
     },
 
-    /** Stops an endpoint that doesn't work. @returns whether it was still the process's own, and active */
-    async stop(owner: string, id: string, status: 'paused' | 'disabled'): Promise<boolean> {
+    /** Stops an endpoint that doesn't work. @returns false if the lease is lost, or the endpoint isn't active */
+    async stop({ id, lease }: Lease, status: 'paused' | 'disabled'): Promise<boolean> {
       const rows = await database.sql(
         `update endpoints set status = $3, due_at = null, lease_by = null, lease_until = null, updated_at = $4
           where id = $2 and lease_by = $1 and status = 'active' returning id`,
-        [owner, id, status, hubDate()],
+        [lease, id, status, hubDate()],
       );
       return rows.length > 0;
     },
 
     /** Begins anew at the end of a log: what an endpoint had to be sent before is lost, and it is told so. */
-    async reset(owner: string, id: string, at: { epoch: number; position: number }, told: Backlog): Promise<void> {
+    async reset({ id, lease }: Lease, at: { epoch: number; position: number }, told: Backlog): Promise<void> {
       await database.transaction(async (transaction) => {
         const own = await transaction.sql(
           `update endpoints set epoch = $3, position = $4, marked_to = $4 where id = $2 and lease_by = $1 returning id`,
-          [owner, id, at.epoch, at.position],
+          [lease, id, at.epoch, at.position],
         );
         if (own.length === 0) return;
         void transaction.sql('delete from backlogs where endpoint_id = $1', [id]);
@@ -227,8 +235,8 @@ export interface Marked {
   more: boolean;
   /** Whether there is any active endpoint. */
   any: boolean;
-  /** For which there may be some, and which process works on each. */
-  endpoints: { id: string; leaseBy: string | null }[];
+  /** For which there may be some, each with the lease under which it is worked on, if any. */
+  endpoints: { id: string; lease: string | null }[];
 }
 
 /** bigint columns come as bigint. */

@@ -49,6 +49,7 @@ function start(
   const requests: PromiseWithResolvers<Sent>[] = [];
   const work: Work = {
     id: uuid(),
+    lease: uuid(),
     userId: uuid(),
     url: 'http://127.0.0.1/',
     types: [],
@@ -69,7 +70,6 @@ function start(
   const options: WorkerOptions = {
     work,
     backlogs,
-    owner: uuid(),
     store: {
       record: async () => true,
       release: async () => {},

@@ -14,8 +14,6 @@ import type { Backlog, Work, WorkStore } from './work-store.ts';
 export interface WorkerOptions {
   work: Work;
   backlogs: readonly Backlog[];
-  /** The process that has the lease. */
-  owner: string;
   store: Pick<WorkStore, 'record' | 'release' | 'stop' | 'reset'>;
   log: Pick<LogStore, 'head' | 'page'>;
   sender: Sender;
@@ -61,6 +59,7 @@ class LeaseLost extends Error {}
  */
 export class Worker {
   readonly id: string;
+  readonly lease: string;
   readonly #options: WorkerOptions;
   #work: Work;
   /** Up to where the log was read. */
@@ -92,6 +91,7 @@ export class Worker {
     this.#options = options;
     this.#work = options.work;
     this.id = options.work.id;
+    this.lease = options.work.lease;
     this.#readTo = options.work.position;
     this.#markedTo = options.work.markedTo ?? 0;
     this.#isUnread = options.work.markedTo === null;
@@ -164,7 +164,7 @@ export class Worker {
   }
 
   async #end(): Promise<void> {
-    const { store, owner } = this.#options;
+    const { store } = this.#options;
     // What is under way uses what this has.
     while (this.#inFlight > 0) {
       // Word from before is old, and would not let this wait: then nothing could end what is under way.
@@ -177,7 +177,7 @@ export class Worker {
     const times = [...this.#backlogs].map(({ nextAt }) => nextAt.getTime());
     if (isUnfinished) times.push(hubTime());
     const next = times.length === 0 ? null : new Date(Math.max(Math.min(...times), this.#heldUntil()));
-    await store.release(owner, this.id, this.#isUnread ? null : this.#readTo, next);
+    await store.release(this.#work, this.#isUnread ? null : this.#readTo, next);
   }
 
   /** Whether anything can be done without waiting for longer than a lease lasts. */
@@ -230,7 +230,7 @@ export class Worker {
   }
 
   async #reset({ epoch, lastId }: { epoch: number; lastId: number }): Promise<void> {
-    const { store, owner } = this.#options;
+    const { store } = this.#options;
     const backlog: Backlog = {
       id: orderedUuid(),
       kind: 'reset',
@@ -242,7 +242,7 @@ export class Worker {
       failingSince: null,
       nextAt: hubDate(),
     };
-    await store.reset(owner, this.id, { epoch, position: lastId }, backlog);
+    await store.reset(this.#work, { epoch, position: lastId }, backlog);
     this.#backlogs.clear();
     this.#waiting.length = 0;
     this.#backlogs.add(backlog);
@@ -502,11 +502,11 @@ export class Worker {
     const { giveUpMs } = this.#options.schedule;
     const isFailing = failingSince !== null && hubTime() - failingSince.getTime() >= giveUpMs;
     if (!isGone && !isFailing) return;
-    const { store, owner } = this.#options;
+    const { store } = this.#options;
     // What was done counts before the lease is given up.
     await this.#record();
     await this.#options.stopped(this.#work, isGone ? 'gone' : 'failing', failingSince);
-    await store.stop(owner, this.id, isGone ? 'disabled' : 'paused');
+    await store.stop(this.#work, isGone ? 'disabled' : 'paused');
     this.lost();
   }
 
@@ -517,7 +517,7 @@ export class Worker {
   }
 
   async #recordNow(): Promise<void> {
-    const { store, owner } = this.#options;
+    const { store } = this.#options;
     if (this.#failure !== undefined) return;
     const { failures, failingSince, holdUntil } = this.#work;
     const changes = this.#backlogs.takeChanges();
@@ -525,8 +525,8 @@ export class Worker {
     this.#attempts = [];
     this.#isDirty = false;
     this.#recordedAt = performance.now();
-    const progress = { id: this.id, position: this.#position(), failures, failingSince, holdUntil };
-    const isOwn = await store.record(owner, { ...progress, ...changes, attempts });
+    const progress = { position: this.#position(), failures, failingSince, holdUntil };
+    const isOwn = await store.record(this.#work, { ...progress, ...changes, attempts });
     if (!isOwn) this.lost();
   }
 

@@ -88,7 +88,7 @@ export function openAcceptance(database: Database) {
      *   `CONVERSATION_BUSY` if others were writing to the conversation for 2 s
      */
     async append(message: NewMessage): Promise<boolean> {
-      const event = Buffer.from(acceptedEventOf({ ...message, replay: 0 }));
+      const event = acceptedEventOf({ ...message, replay: 0 });
       const outcome = await keep({ ...message, event });
       if (outcome === 'new') return true;
       if (await accepted(message.messageId, message.fingerprint)) return false;

@@ -9,7 +9,7 @@ import { fingerprintOf, timesOf, type Draft, type Report } from '../message.ts';
 import { openOutbox, type Lease } from '../outbox/store.ts';
 import type { NewMessage } from './acceptance-store.ts';
 import { openStore } from './store.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

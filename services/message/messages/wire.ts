@@ -17,6 +17,7 @@ import type { OutboxEvent } from '#lib/database-outbox.ts';
 import type { Content, DeliveryState, Draft, Priority, Settlement, Status } from '../message.ts';
 import type { ReadPosition } from './reads-store.ts';
 import type { MessageDetails, StoredMessage } from './store.ts';
+import { encode } from '#lib/encode.ts';
 
 const statuses: Record<Status, MessageStatus> = {
   accepted: MessageStatus.MESSAGE_STATUS_ACCEPTED,
@@ -97,8 +98,8 @@ export function messageOf(message: StoredMessage, readBy = 0): Message {
 export function acceptedEventOf(
   message: Omit<StoredMessage, 'seq' | 'status' | 'updatedAt'>,
   only: readonly DeliveryTarget[] = [],
-): Uint8Array {
-  return MessageAccepted.encode({
+): Buffer {
+  return encode(MessageAccepted, {
     messageId: message.messageId,
     conversationId: message.conversationId,
     seq: 0n,
@@ -112,12 +113,12 @@ export function acceptedEventOf(
     replay: message.replay,
     only: [...only],
     senderUsername: message.senderUsername,
-  }).finish();
+  });
 }
 
 /** Appends the position to an encoded MessageAccepted: concatenated encodings of protobuf messages are merged into one message. */
 export function withSeq(event: Uint8Array, seq: bigint): Uint8Array {
-  return Buffer.concat([event, MessageAccepted.encode(MessageAccepted.create({ seq })).finish()]);
+  return Buffer.concat([event, encode(MessageAccepted, MessageAccepted.create({ seq }))]);
 }
 
 /** What a settlement has changed of a message that was as `before` says. */
@@ -129,7 +130,7 @@ export function changeEvent(
   const { status, at, note } = history.at(-1) ?? { status: before.status, at: before.updatedAt, note: '' };
   const changed = deliveries.map(deliveryOf);
   const latest = changed.reduce((latest, { updatedAt }) => (updatedAt! > latest ? updatedAt! : latest), at);
-  const value = MessageChanged.encode({
+  const value = encode(MessageChanged, {
     messageId,
     conversationId,
     seq,
@@ -138,7 +139,7 @@ export function changeEvent(
     deliveries: changed,
     at: latest,
     replay,
-  }).finish();
+  });
   // Reports come in rounds: then no call is the one that they come from.
   const requestId = currentContext()?.requestId ?? messageId;
   return {
@@ -158,7 +159,7 @@ export function readEvent(conversationId: string, { userId, seq, at }: ReadPosit
     id: randomUUID(),
     type: eventTypes.MessageRead,
     key: conversationId,
-    value: MessageRead.encode({ conversationId, userId, seq: BigInt(seq), at }).finish(),
+    value: encode(MessageRead, { conversationId, userId, seq: BigInt(seq), at }),
     requestId,
   };
 }

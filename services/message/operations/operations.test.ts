@@ -15,7 +15,7 @@ import { fingerprintOf, timesOf, type Draft, type Report } from '../message.ts';
 import { openOutbox } from '../outbox/store.ts';
 import type { NewMessage } from '../messages/acceptance-store.ts';
 import { openStore } from '../messages/store.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

@@ -14,7 +14,7 @@ import { openOutbox, outboxNotification, type Outbox } from './store.ts';
 import { startRelay, type Relay } from './relay.ts';
 import type { NewMessage } from '../messages/acceptance-store.ts';
 import { openStore } from '../messages/store.ts';
-import { database as definition } from '../store.ts';
+import { database as definition } from '../database.ts';
 
 const harness = opened(openHarness, (harness) => harness.stop());
 const database = opened(

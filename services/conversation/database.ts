@@ -1,0 +1,13 @@
+import type { DatabaseDefinition } from '#lib/database-definition.ts';
+
+export const database: DatabaseDefinition = {
+  schema: 'conversation',
+  entities: () => import('./entities.ts'),
+  migrations: [
+    {
+      name: '0001-conversations',
+      load: async () => (await import('./migrations/0001-conversations.ts')).Conversations,
+    },
+    { name: '0002-outbox', load: async () => (await import('./migrations/0002-outbox.ts')).Outbox },
+  ],
+};
