@@ -57,6 +57,18 @@ export function isQuiet(system: System): Condition {
   return async (client) => (await whatIsOpen(client, system)).length === 0;
 }
 
+/**
+ * When the last of what receivers of webhooks failed to take is sent again: each failure doubles the pause, so that may be minutes after they
+ * are well. In milliseconds since the epoch, by the database's clock; 0 if nothing waits.
+ */
+export async function lastRetry(client: pg.Client): Promise<number> {
+  const { rows } = await client.query<{ at: number }>(
+    `select coalesce(extract(epoch from greatest((select max(next_at) from events.backlogs),
+        (select max(hold_until) from events.endpoints where status = 'active'))) * 1000, 0)::float8 as at`,
+  );
+  return rows[0]!.at;
+}
+
 /** Waits for a condition, also while the database is away. @returns the milliseconds since `from` */
 export async function recover(
   system: System,

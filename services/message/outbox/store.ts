@@ -136,7 +136,11 @@ export function openOutbox(database: Database) {
 
     /** Releases the relay's lease, so that another process needn't wait for its end. */
     async releaseLease(owner: string): Promise<void> {
-      await database.sql(`update leases set expires_at = now() where name = 'relay' and owner = $1`, [owner]);
+      // The column has whole milliseconds: rounded up, now would be in the future.
+      await database.sql(
+        `update leases set expires_at = now() - interval '1 millisecond' where name = 'relay' and owner = $1`,
+        [owner],
+      );
     },
   };
 }
