@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { accessibilityProblems, chromiumIsThere, openBrowser, openPage } from '../../test/browser.ts';
 import { fill, follow, logIn, press, shows, textOf } from '../../test/console.ts';
@@ -29,6 +30,38 @@ inBrowser('tabs share a session: a new one needs no login, and renewing in all o
   await Promise.all([one, two].map(({ page }) => shows(page, 'Still there?')));
   await press(two.page, 'Log out');
   await shows(one.page, 'Forgotten the password?');
+});
+
+inBrowser('logging out in one tab ends the session of another one that is just renewing it', async (t) => {
+  const context = await browser.openContext();
+  t.teardown(() => context.close());
+  const one = await logIn(context, mesh!.url, 'user1');
+  const two = await openPage(context);
+  await two.page.goto(`${mesh!.url}/console/messages`);
+  await shows(two.page, 'Log out');
+  // The answer to a renewal is kept back until the other tab has logged out, and so is the page that begins anew.
+  const devtools = await one.page.createCDPSession();
+  const paused: { requestId: string; isAnswer: boolean }[] = [];
+  devtools.on('Fetch.requestPaused', ({ requestId, responseStatusCode }) => {
+    paused.push({ requestId, isAnswer: responseStatusCode !== undefined });
+  });
+  await devtools.send('Fetch.enable', {
+    patterns: [
+      { urlPattern: '*/api/v1/auth/refresh', requestStage: 'Response' },
+      { urlPattern: `${mesh!.url}/console`, resourceType: 'Document', requestStage: 'Request' },
+    ],
+  });
+  const held = (isAnswer: boolean) => paused.filter((each) => each.isAnswer === isAnswer);
+  const some = (found: readonly unknown[]) => found.length > 0;
+  const [renewal] = await eventually('it renews', () => held(true), some, 40_000);
+  await press(two.page, 'Log out');
+  const [page] = await eventually('it begins anew', () => held(false), some, 20_000);
+  await devtools.send('Fetch.continueRequest', { requestId: renewal!.requestId });
+  // What came for the user is dealt with.
+  await sleep(200);
+  await devtools.send('Fetch.continueRequest', { requestId: page!.requestId });
+  await Promise.all([one, two].map(({ page }) => shows(page, 'Forgotten the password?')));
+  for (const { page } of [one, two]) t.notRegex(await textOf(page), /Log out/);
 });
 
 inBrowser('a session that ends: the login comes over the page, and what was typed is there behind it', async (t) => {

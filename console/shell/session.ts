@@ -50,6 +50,8 @@ export class LoggedOutError extends Error {
 }
 
 let tokens: Tokens | undefined;
+/** The page is about to begin anew without this user. Until it does, nothing that comes for the user is kept, or told other tabs. */
+let isLeaving = false;
 /** The token that the client was given last: if it asks again, the hub has refused that one. */
 let given: string | undefined;
 
@@ -74,6 +76,8 @@ async function watchedFetch(target: string | URL | Request, init?: RequestInit):
 async function accessToken(): Promise<string> {
   if (tokens === undefined || standing.peek() === 'expired') throw new LoggedOutError();
   if (tokens.access === given) await renew(given);
+  // Another tab may have logged out meanwhile.
+  if (isLeaving) throw new LoggedOutError();
   given = tokens.access;
   return given;
 }
@@ -84,6 +88,7 @@ export const client = createClient({ token: accessToken, fetch: watchedFetch });
 const stranger = createClient({ fetch: watchedFetch });
 
 function keep(newest: Tokens): void {
+  if (isLeaving) return;
   if (tokens !== undefined && (newest.user !== tokens.user || newest.number <= tokens.number)) return;
   tokens = newest;
   keptInTab.set('tokens', newest);
@@ -108,6 +113,7 @@ async function renew(refused: string): Promise<void> {
     if (tokens === undefined || tokens.access !== refused) return;
     try {
       const { access_token, refresh_token } = await stranger.account.refreshTokens({ refresh_token: tokens.refresh });
+      if (isLeaving) return;
       keep({ ...tokens, access: access_token, refresh: refresh_token, number: tokens.number + 1 });
       tell({ type: 'tokens', tokens });
     } catch (error) {
@@ -128,13 +134,14 @@ function expire(): void {
 
 /** Forgets all of this user, and begins anew: nothing of it stays in memory. */
 function leave(): void {
+  isLeaving = true;
   keptInTab.set('tokens', undefined);
   location.assign('/console');
 }
 
 channel?.addEventListener('message', ({ data }: MessageEvent<Told>) => {
   if (data.type === 'ask') {
-    if (tokens !== undefined && standing.peek() === 'in') tell({ type: 'tokens', tokens });
+    if (tokens !== undefined && standing.peek() === 'in' && !isLeaving) tell({ type: 'tokens', tokens });
   } else if (data.type === 'tokens') {
     // A tab where nobody is logged in, or whose session has ended, takes part when it is reloaded.
     if (tokens !== undefined || standing.peek() === 'starting') keep(data.tokens);
