@@ -1,6 +1,6 @@
 /**
- * Arrays as parameters of statements, for pg. By itself pg quotes every item, and writes bytes as hexadecimal digits whose backslashes it
- * doubles: PostgreSQL and Node would spend more time on that than on anything else about a statement with hundreds of rows.
+ * Arrays as parameters of statements, for pg. By itself pg quotes every item, and writes bytes as hexadecimal digits, which PostgreSQL has to
+ * read again: a tenth of what PostgreSQL does for a message.
  *
  * Arrays of bytes go in PostgreSQL's binary format of arrays, the others as text in which only what needs it is quoted (PostgreSQL, 8.15.6).
  */
@@ -32,7 +32,7 @@ function textOf(item: unknown): string | undefined {
   }
   if (item === null || item === undefined) return 'NULL';
   if (typeof item === 'number' || typeof item === 'bigint' || typeof item === 'boolean') return String(item);
-  // Beyond these years JavaScript writes them in a way of its own.
+  // For times before 1970 and after the year 9999 pg has forms of its own.
   if (item instanceof Date && item.getTime() >= 0 && item.getUTCFullYear() <= 9999) return item.toISOString();
   return undefined;
 }

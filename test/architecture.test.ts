@@ -247,7 +247,7 @@ test('lint: a promise that nobody waits for is found', async (t) => {
   t.true(found.get('lib/x.ts')?.some((finding) => finding.includes('no-floating-promises')));
 });
 
-test('a service that starts does not load MikroORM: its memory and most of its time would be for that', async (t) => {
+test('a service that starts does not load MikroORM, which would take a third of the time', async (t) => {
   const services = serviceNames.map((name) => pathToFileURL(join(root, `services/${name}/index.ts`)).href);
   const program = `
     import { registerHooks } from 'node:module';

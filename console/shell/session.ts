@@ -76,8 +76,6 @@ async function watchedFetch(target: string | URL | Request, init?: RequestInit):
 async function accessToken(): Promise<string> {
   if (tokens === undefined || standing.peek() === 'expired') throw new LoggedOutError();
   if (tokens.access === given) await renew(given);
-  // Another tab may have logged out meanwhile.
-  if (isLeaving) throw new LoggedOutError();
   given = tokens.access;
   return given;
 }
@@ -88,7 +86,6 @@ export const client = createClient({ token: accessToken, fetch: watchedFetch });
 const stranger = createClient({ fetch: watchedFetch });
 
 function keep(newest: Tokens): void {
-  if (isLeaving) return;
   if (tokens !== undefined && (newest.user !== tokens.user || newest.number <= tokens.number)) return;
   tokens = newest;
   keptInTab.set('tokens', newest);
@@ -113,7 +110,8 @@ async function renew(refused: string): Promise<void> {
     if (tokens === undefined || tokens.access !== refused) return;
     try {
       const { access_token, refresh_token } = await stranger.account.refreshTokens({ refresh_token: tokens.refresh });
-      if (isLeaving) return;
+      // Another tab may have logged out meanwhile.
+      if (isLeaving) throw new LoggedOutError();
       keep({ ...tokens, access: access_token, refresh: refresh_token, number: tokens.number + 1 });
       tell({ type: 'tokens', tokens });
     } catch (error) {
@@ -140,8 +138,9 @@ function leave(): void {
 }
 
 channel?.addEventListener('message', ({ data }: MessageEvent<Told>) => {
+  if (isLeaving) return;
   if (data.type === 'ask') {
-    if (tokens !== undefined && standing.peek() === 'in' && !isLeaving) tell({ type: 'tokens', tokens });
+    if (tokens !== undefined && standing.peek() === 'in') tell({ type: 'tokens', tokens });
   } else if (data.type === 'tokens') {
     // A tab where nobody is logged in, or whose session has ended, takes part when it is reloaded.
     if (tokens !== undefined || standing.peek() === 'starting') keep(data.tokens);

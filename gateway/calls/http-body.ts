@@ -1,4 +1,5 @@
-import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { written } from '#lib/encode.ts';
 import type { Binding } from '../rules/bindings.ts';
 
 /** A google.api.HttpBody: a body of any type, which travels as it is. */
@@ -22,10 +23,10 @@ export function readHttpBody(bytes: Uint8Array): HttpBody {
 }
 
 export function writeHttpBody({ contentType, data }: HttpBody): Uint8Array {
-  const writer = new BinaryWriter();
-  if (contentType !== '') writer.tag(1, WireType.LengthDelimited).string(contentType);
-  if (data.length > 0) writer.tag(2, WireType.LengthDelimited).bytes(data);
-  return writer.finish();
+  return written((writer) => {
+    if (contentType !== '') writer.tag(1, WireType.LengthDelimited).string(contentType);
+    if (data.length > 0) writer.tag(2, WireType.LengthDelimited).bytes(data);
+  });
 }
 
 /** The HttpBody that an answer is, or is to show a field of; undefined if it is of another type. */

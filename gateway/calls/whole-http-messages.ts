@@ -1,4 +1,5 @@
-import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { written } from '#lib/encode.ts';
 
 /*
  * HTTP requests and answers as messages (chat4all.http.v1).
@@ -20,22 +21,21 @@ export interface WholeRequest {
 }
 
 export function writeRequest({ method, path, query, headers, body }: WholeRequest): Buffer {
-  const writer = new BinaryWriter();
-  const text = (number: number, value: string) => {
-    if (value !== '') writer.tag(number, WireType.LengthDelimited).string(value);
-  };
-  text(1, method);
-  text(2, path);
-  text(3, query);
-  for (const [name, value] of headers) {
-    writer.tag(4, WireType.LengthDelimited).fork();
-    text(1, name);
-    text(2, value);
-    writer.join();
-  }
-  if (body.length > 0) writer.tag(5, WireType.LengthDelimited).bytes(body);
-  const { buffer, byteOffset, byteLength } = writer.finish();
-  return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
+  return written((writer) => {
+    const text = (number: number, value: string) => {
+      if (value !== '') writer.tag(number, WireType.LengthDelimited).string(value);
+    };
+    text(1, method);
+    text(2, path);
+    text(3, query);
+    for (const [name, value] of headers) {
+      writer.tag(4, WireType.LengthDelimited).fork();
+      text(1, name);
+      text(2, value);
+      writer.join();
+    }
+    if (body.length > 0) writer.tag(5, WireType.LengthDelimited).bytes(body);
+  });
 }
 
 /** A part of an answer. */

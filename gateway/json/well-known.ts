@@ -8,14 +8,14 @@ import {
   type JsonValue,
 } from '@bufbuild/protobuf';
 import { ListValueSchema, StructSchema, ValueSchema } from '@bufbuild/protobuf/wkt';
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
 // As fast as a loop by hand, and twice as fast as protobuf-es: answers are full of times.
 import { Duration } from '#gen/google/protobuf/duration.ts';
 import { FieldMask } from '#gen/google/protobuf/field_mask.ts';
 import { Timestamp } from '#gen/google/protobuf/timestamp.ts';
 import { Fault, type Field, type MessageType, type ValueType } from './schema.ts';
 import { scalarFromJson, scalarFromText, scalarWires, zeroJson, type Json, type Scalar } from './scalars.ts';
-import { encode } from '#lib/encode.ts';
+import { encode, written } from '#lib/encode.ts';
 
 /** The JSON form of a message type for which proto3 JSON has a form of its own. */
 export interface WellKnownType {
@@ -48,9 +48,7 @@ export const wrappedScalars: ReadonlyMap<string, ScalarType> = new Map([
 export function wrapped(scalar: ScalarType, value: Scalar | Fault): Uint8Array | Fault {
   if (value instanceof Fault) return value;
   const { wire, write } = scalarWires[scalar];
-  const writer = new BinaryWriter();
-  write(writer.tag(1, wire), value as never);
-  return writer.finish();
+  return written((writer) => write(writer.tag(1, wire), value as never));
 }
 
 function wrapper(scalar: ScalarType): WellKnownType {
