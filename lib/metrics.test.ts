@@ -125,7 +125,7 @@ test('observed: a bus counts what is published, handled, tried in vain and given
       return { stop: async () => {} };
     },
     probe: async () => {},
-    lag: async () => [{ partition: 0, events: 7 }],
+    lag: async () => [{ partition: 0, events: 7, next: 3 }],
     stop: async () => {},
   } satisfies Bus);
   const event = { id: '1', type: 't', key: 'k', value: Buffer.alloc(0), requestId: 'r', topic: 'fruit', partition: 0 };

@@ -153,8 +153,11 @@ export function requestIdOf(given: unknown, traceparent: unknown): string {
 export interface TracedWork {
   /** Runs a part of it: spans that begin in there are below its own. */
   run<T>(work: () => T): T;
-  /** @param name the span's final name */
-  end(name: string, attributes: Attributes): void;
+  /**
+   * @param name the span's final name
+   * @param failure of the work itself, not of what it was asked for: a reason or a code
+   */
+  end(name: string, attributes: Attributes, failure?: string): void;
 }
 
 /**
@@ -168,9 +171,9 @@ export function beginWork(requestId: string, name: string, options: EntryOptions
   return (
     span && {
       run: (work) => withActiveSpans({ span }, work),
-      end(finalName, attributes) {
+      end(finalName, attributes, failure) {
         span.updateName(finalName);
-        span.setAttributes(attributes);
+        describe(span, attributes, failure);
         span.end();
       },
     }
@@ -187,6 +190,12 @@ export async function withTracedContext<T>(
   const span = beginEntry(context.requestId, name, options);
   if (span === undefined) return withContext(context, work);
   return ending([span], () => withActiveSpans({ span }, () => withContext(context, work)));
+}
+
+/** Adds to the current span what is known at its end. @param failure as in `TracedWork.end`; what throws has failed anyway */
+export function describeSpan(attributes: Attributes, failure?: string): void {
+  const active = activeSpans();
+  if (active !== undefined) describe(active.span, attributes, failure);
 }
 
 /** Runs a part of the current work in a span of its own, if that work is traced. */
@@ -296,12 +305,22 @@ function startSpan(
   return tracer.startSpan(name, { kind: kinds[kind], attributes, links }, above);
 }
 
+function describe(span: Span, attributes: Attributes, failure: string | undefined): void {
+  span.setAttributes(attributes);
+  if (failure === undefined) return;
+  span.setAttribute('error.type', failure);
+  span.setStatus({ code: SpanStatusCode.ERROR });
+}
+
 /** Does work, and ends its spans with it. */
 async function ending<T>(spans: readonly Span[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    for (const span of spans) span.setStatus({ code: SpanStatusCode.ERROR, message: reasonOf(error) });
+    for (const span of spans) {
+      span.setAttribute('error.type', reasonOf(error));
+      span.setStatus({ code: SpanStatusCode.ERROR, message: reasonOf(error) });
+    }
     throw error;
   } finally {
     for (const span of spans) span.end();

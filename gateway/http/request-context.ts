@@ -96,11 +96,16 @@ export function requestContext({
       // Health checks are no news, and refused requests are logged together.
       const level = watched.has(pathname) || (response.locals as RequestDetails).isRefused === true ? 'debug' : 'info';
       within(() => log[level](line, 'http'));
-      traced?.end(`${request.method} ${route}`, {
-        'http.request.method': request.method,
-        'http.route': route,
-        'http.response.status_code': line.status,
-      });
+      traced?.end(
+        `${request.method} ${route}`,
+        {
+          'http.request.method': request.method,
+          'http.route': route,
+          'http.response.status_code': line.status,
+        },
+        // What a client did wrong is no failure of a server: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+        line.status >= 500 ? String(line.status) : undefined,
+      );
     });
     markSafe(response);
     if (isBehindProxy && request.protocol === 'https')

@@ -81,8 +81,8 @@ export interface ConsumeOptions {
   retry?: Backoff & { attempts: number };
   /**
    * The minimum time between the starts of two rounds, in milliseconds; 30 by default. After a quiet moment an event is handled at once;
-   * while more come, they are handled together, at hardly more than the cost of one. For effects that nobody waits for choose more, 1,000
-   * at most.
+   * while more come, they are handled together, at hardly more than the cost of one. A full round is followed by the next one at once, so
+   * that this limits no throughput. For effects that nobody waits for choose more, 1,000 at most.
    */
   interval?: number;
   /** The maximum number of events in a round; 200 by default. Together they have 1 MiB at most, unless a single one is larger. */
@@ -99,6 +99,8 @@ export interface Lag {
   partition: number;
   /** Events published and not yet acknowledged. */
   events: number;
+  /** The offset of the first of them, or that of the next event if there are none. It only grows. */
+  next: number;
 }
 
 export interface Bus {

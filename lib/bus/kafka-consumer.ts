@@ -284,16 +284,16 @@ export async function consumeTopic({
       timer = setTimeout(goOn, pause);
       return;
     }
-    const batches = takeRound();
+    const { batches, isFull } = takeRound();
     if (batches.length === 0) return fetchOn();
-    begin(batches);
+    begin(batches, isFull);
     goOn();
   }
 
   /** The partition that the next round begins with, so that each is the first in turn. */
   let turn = 0;
   /** Takes the first messages of all partitions that nothing is being done with, then the second ones, up to the limits of a round. */
-  function takeRound(): KafkaBatch[] {
+  function takeRound(): { batches: KafkaBatch[]; isFull: boolean } {
     const ready = [...works.values()].filter(({ partition, messages }) => messages.length > 0 && !busy.has(partition));
     turn += 1;
     const inTurn = ready.map((_, index) => ({ work: ready[(index + turn) % ready.length]!, count: 0 }));
@@ -314,7 +314,7 @@ export async function consumeTopic({
         return true;
       });
     }
-    return inTurn
+    const batches = inTurn
       .filter(({ count }) => count > 0)
       .map(({ work, count }) => {
         const messages = work.messages.splice(0, count);
@@ -322,6 +322,7 @@ export async function consumeTopic({
         const received = messages.map((message) => toEvent(topic, partition, message));
         return { partition, events: received, lost: lost.signal, work, messages };
       });
+    return { batches, isFull: events >= batchSize };
   }
 
   const handleRound = roundHandler<KafkaBatch>({
@@ -342,7 +343,7 @@ export async function consumeTopic({
     },
   });
 
-  function begin(batches: readonly KafkaBatch[]): void {
+  function begin(batches: readonly KafkaBatch[], isFull: boolean): void {
     const round = handleRound(batches);
     for (const [index, batch] of batches.entries()) {
       const { partition } = batch;
@@ -357,7 +358,7 @@ export async function consumeTopic({
         });
       busy.set(partition, done);
     }
-    pace.begin(round.triedTogether);
+    pace.begin(round.triedTogether, isFull);
   }
 
   function handled({ work, messages }: KafkaBatch): void {

@@ -164,7 +164,7 @@ export function openKafkaBus({ brokers, access, partitions, clientId, log }: Kaf
         return ends
           .map(({ partition, high, low }) => {
             const position = Math.max(positions.get(partition) ?? 0, Number(low));
-            return { partition, events: Math.max(0, Number(high) - position) };
+            return { partition, events: Math.max(0, Number(high) - position), next: position };
           })
           .sort((a, b) => a.partition - b.partition);
       });

@@ -8,12 +8,16 @@ const maxDelayMs = 200;
 /**
  * Decides when a consumer may begin its next round: at once after a pause without events; while events keep coming, once per interval, and
  * not before the last round is over, unless that takes long. So events are handled together, at hardly more than the cost of one.
+ *
+ * After a full round, which has left events behind, the next one begins as soon as that one is over: otherwise the interval would limit how
+ * many events a second are handled at most, and a consumer with less would fall behind for ever.
  */
 export class Pace {
   readonly #interval: number;
   readonly #changed: () => void;
   #began = -Infinity;
   #running: Promise<void> | undefined;
+  #wasFull = false;
 
   /** @param changed called when the next round may begin earlier than `wait` said */
   constructor(interval = defaultIntervalMs, changed: () => void) {
@@ -23,6 +27,7 @@ export class Pace {
 
   /** Milliseconds until the next round may begin. */
   wait(): number {
+    if (this.#running === undefined && this.#wasFull) return 0;
     const shortest = this.#running === undefined ? this.#interval : Math.max(this.#interval, maxDelayMs);
     return Math.max(0, this.#began + shortest - performance.now());
   }
@@ -30,12 +35,19 @@ export class Pace {
   /** Restarts the interval without a round: there were no events. */
   rest(): void {
     this.#began = performance.now();
+    // While a round runs, its events are not to be had.
+    if (this.#running === undefined) this.#wasFull = false;
   }
 
-  /** A round has begun; it is over when `round` settles. */
-  begin(round: Promise<void>): void {
-    this.rest();
+  /**
+   * A round has begun; it is over when `round` settles.
+   *
+   * @param isFull whether it has as many events as a round may have
+   */
+  begin(round: Promise<void>, isFull: boolean): void {
+    this.#began = performance.now();
     this.#running = round;
+    this.#wasFull = isFull;
     void round.then(() => {
       if (this.#running !== round) return;
       this.#running = undefined;

@@ -203,7 +203,7 @@ export function consumeTopic({
     }
     together += some.length;
     void round.triedTogether.then(() => (together -= some.length));
-    pace.begin(round.triedTogether);
+    pace.begin(round.triedTogether, isFull);
   }
 
   /** Releases a claim. The events that are left go to the next claim of the partition. */

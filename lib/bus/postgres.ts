@@ -188,16 +188,18 @@ export async function openPostgresBus({ url, partitions, clientId, log }: Postgr
       checkName('group', group);
       const work = async () => {
         await makeTopic(topic);
-        return query<{ partition: number; events: string }>(
-          `select p.partition, p.last + 1 - coalesce(g.next, ${firstOf('p')}) as events
-             from partitions p left join progress g
-               on g.topic = p.topic and g.partition = p.partition and g.consumer_group = $2
+        return query<{ partition: number; events: string; next: string }>(
+          `select p.partition, p.last + 1 - g.next as events, g.next from partitions p
+             cross join lateral (
+               select coalesce((select next from progress where topic = p.topic and partition = p.partition and consumer_group = $2),
+                 ${firstOf('p')}) as next
+             ) as g
             where p.topic = $1 order by p.partition`,
           [topic, group],
         );
       };
       const rows = await answersWithin(5_000, work());
-      return rows.map(({ partition, events }) => ({ partition, events: Number(events) }));
+      return rows.map(({ partition, events, next }) => ({ partition, events: Number(events), next: Number(next) }));
     },
 
     async stop() {

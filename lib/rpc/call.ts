@@ -4,12 +4,12 @@ import { Metadata } from '@grpc/grpc-js';
 import { clientOf, type Networks } from '../client-address.ts';
 import type { CallContext } from '../context.ts';
 import { maxTimerMs, within } from '../deadline.ts';
-import { errorKinds, HubError, invalidFields, type FieldViolation } from '../errors.ts';
+import { errorKinds, HubError, invalidFields, type ErrorKind, type FieldViolation } from '../errors.ts';
 import type { Identity, UserIdentity } from '../identity.ts';
 import type { Logger } from '../log.ts';
 import { beginAtZero, counter, durationHistogram, gauge } from '../metrics.ts';
 import { minBodyRate, minDownloadRate, type RateFloorOptions } from '../rate-floor.ts';
-import { requestIdOf, withTracedContext } from '../tracing.ts';
+import { describeSpan, requestIdOf, withTracedContext } from '../tracing.ts';
 import { apiKeyHeader, type AccessRule, type Callers } from './callers.ts';
 import { isWithoutPlace, placeRefusals, type Places } from './places.ts';
 import { tooSlow } from './raw-body.ts';
@@ -122,6 +122,13 @@ const handled = counter(
 );
 const handling = durationHistogram('rpc_duration_seconds', 'From the first byte of an RPC to its answer', ['rpc']);
 const inFlight = gauge('rpc_in_flight', 'RPCs being answered');
+/** The codes that are a failure of the server rather than of its caller: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/ */
+const failuresOfServers: ReadonlySet<ErrorKind> = new Set([
+  'DEADLINE_EXCEEDED',
+  'UNIMPLEMENTED',
+  'INTERNAL',
+  'UNAVAILABLE',
+]);
 
 /** Makes the counter of an RPC's calls begin at 0, so that a monitor sees the first call as an increase. */
 export function beginCounting(rpc: string): void {
@@ -174,6 +181,8 @@ export async function handleCall(
     const failure = 'failure' in outcome ? outcome.failure : undefined;
     const code = failure?.kind ?? 'OK';
     const isRefused = failure !== undefined && isWithoutPlace(failure);
+    const isOfServer = failure !== undefined && failuresOfServers.has(failure.kind);
+    describeSpan({ 'rpc.response.status_code': code }, isOfServer ? failure.reason : undefined);
     const took = performance.now() - began;
     inFlight.dec();
     handled.inc({ ...(isRefused ? { reason: failure.reason } : {}), rpc: rpc.name, code });

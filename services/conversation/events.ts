@@ -23,7 +23,7 @@ export interface Following {
 const backoff = { firstMs: 1_000, maxMs: 1_000, jitter: 0 };
 const stopLimitMs = 2_000;
 /** Nobody waits for the order of conversations, and each message changes it: so many changes are written together. */
-const activityIntervalMs = 1_000;
+const activityRounds = { interval: 1_000, batchSize: 1_000 };
 
 /**
  * Follows accepted messages, so that the conversation with the newest message is listed first. Only that order, and the events about changes,
@@ -45,7 +45,7 @@ export async function followActivity({ openBus, store, log }: ActivityOptions): 
     await bus.consume({
       topics: [topics.messageProcessing],
       group: groups.conversation,
-      interval: activityIntervalMs,
+      ...activityRounds,
       handle: async (events) => store.recordActivity(latestActivity(events.flatMap(activityOf))),
     });
   }

@@ -65,7 +65,7 @@ export async function start(config: Config<typeof settings>, log: Logger): Promi
     const deadline = config.DELIVERY_DEADLINE;
     const channels = own(watchChannels({ connectors, log }));
     const relay = own(startRelay({ outbox: openOutbox(background), bus, log }));
-    own(startSweep({ store: backgroundStore, relay, log, deadline }));
+    own(startSweep({ bus, store: backgroundStore, relay, log, deadline }));
     const listening = {
       connectionString: config.DATABASE_URL,
       application_name: 'message listens',

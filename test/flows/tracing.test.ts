@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { InMemorySpanExporter, SimpleSpanProcessor, type ReadableSpan } from '@opentelemetry/sdk-trace';
-import { SpanKind } from '@opentelemetry/api';
+import { SpanKind, SpanStatusCode } from '@opentelemetry/api';
 import test from 'ava';
 import { v4 as uuid } from 'uuid';
 import { loadConfig } from '#lib/config.ts';
@@ -29,7 +29,9 @@ function wayUp(span: ReadableSpan, spans: readonly ReadableSpan[]): string[] {
   return [span.name, ...(parent === undefined ? [] : wayUp(parent, spans))];
 }
 
-for (const mesh of openedMeshes(['embedded', 'kafka'])) {
+const meshes = openedMeshes(['embedded', 'kafka']);
+
+for (const mesh of meshes) {
   const [user1, user2] = mesh.people as [Person, Person];
 
   test.serial(`${mesh.bus}: a message is one trace, from the client's own span to the delivery and back`, async (t) => {
@@ -42,11 +44,18 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     t.is(answer.requestId, requestId);
     await ended(user1, json.message_id);
 
-    const attempt = await eventually(
+    await eventually(
       'the delivery is told',
-      () => spansOf(traceId),
-      (spans) => spans.some(({ name }) => name === 'process message_status'),
+      () => spansOf(traceId).map(({ name }) => name),
+      (names) => names.includes('process message_status'),
     );
+    // A span whose parent hasn't ended seems to be the first one.
+    await eventually(
+      'all that it led to has ended, and is below the first span',
+      () => spansOf(traceId).map((span, _, spans) => wayUp(span, spans).at(-1)),
+      (firsts) => firsts.every((name) => name === 'POST /v1/messages'),
+    );
+    const attempt = spansOf(traceId);
     const named = (name: string) => attempt.find((span) => span.name === name)!;
     const first = named('POST /v1/messages');
     t.is(first.parentSpanContext?.spanId, parent);
@@ -74,7 +83,6 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
         'POST /v1/messages',
       ]);
     }
-    for (const span of attempt) t.is(wayUp(span, attempt).at(-1), 'POST /v1/messages', span.name);
     const lines = mesh.services.message!.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
     t.true(lines.some((line) => line['trace_id'] === traceId && line['request_id'] === requestId));
   });
@@ -95,6 +103,35 @@ for (const mesh of openedMeshes(['embedded', 'kafka'])) {
     }
   });
 }
+
+test.serial('what has failed is an error in its trace, and what a client got wrong is none', async (t) => {
+  const [mesh] = meshes as [(typeof meshes)[number]];
+  const [user1, user2] = mesh.people as [Person, Person];
+  const conversation = await openConversation([user1, user2]);
+  const names = ['POST /v1/messages', 'chat4all.message.v1.MessageService/SendMessage'];
+  const sendTraced = async (conversationId: string) => {
+    const traceId = uuid().replaceAll('-', '');
+    const json = messageOf(user1, conversationId);
+    const headers = { traceparent: `00-${traceId}-00f067aa0ba902b7-01` };
+    const { status } = await user1.rest.call('POST', '/v1/messages', { json, headers });
+    const spans = await eventually(
+      'both spans have ended',
+      () => names.map((name) => spansOf(traceId).find((span) => span.name === name)),
+      (found) => found.every((span) => span !== undefined),
+    );
+    const [http, rpc] = spans.map((span) => ({ status: span!.status.code, error: span!.attributes['error.type'] }));
+    return { status, http, rpc, code: spans[1]!.attributes['rpc.response.status_code'] };
+  };
+  const none = { status: SpanStatusCode.UNSET, error: undefined };
+  t.deepEqual(await sendTraced(uuid()), { status: 404, http: none, rpc: none, code: 'NOT_FOUND' });
+  await mesh.services.conversation!.stop();
+  t.deepEqual(await sendTraced(conversation), {
+    status: 503,
+    http: { status: SpanStatusCode.ERROR, error: '503' },
+    rpc: { status: SpanStatusCode.ERROR, error: 'SERVICE_UNAVAILABLE' },
+    code: 'UNAVAILABLE',
+  });
+});
 
 test.serial('a client with a request id of its own has a trace by that, linked to its span', async (t) => {
   const requestId = `order-${uuid()}`;

@@ -99,6 +99,34 @@ export function roundsContract(test: TestFn, { shared }: Engines): void {
     t.true(rounds <= most, `${rounds} rounds, ${most} expected at most`);
   });
 
+  test('consume: what a round has no room for comes in the next one at once', async (t) => {
+    const bus = await open(t, shared());
+    const topic = await newTopic(bus);
+    const [batchSize, interval, count] = [20, 1_000, 400];
+    const published = eventsFor(
+      Array.from({ length: 64 }, () => randomUUID()),
+      count,
+    );
+    await bus.publish(topic, published);
+    const seen = collector();
+    let begun = 0;
+    let rounds = 0;
+    await bus.consume({
+      topics: [topic],
+      group: 'readers',
+      batchSize,
+      interval,
+      async handle(events) {
+        if (rounds++ === 0) begun = performance.now();
+        seen.add(events);
+      },
+    });
+    await seen.until(count);
+    const took = performance.now() - begun;
+    t.true(rounds >= count / batchSize);
+    t.true(took < ((rounds - 1) * interval) / 2, `${rounds} rounds in ${Math.round(took)} ms`);
+  });
+
   test('consume: a round has no more than 1 MiB, and what is larger comes alone', async (t) => {
     const bus = await open(t, shared());
     const topic = await newTopic(bus);

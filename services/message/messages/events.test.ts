@@ -1,18 +1,25 @@
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { register } from 'prom-client';
 import { v4 as uuid } from 'uuid';
 import { DeliveryAttempted, DeliveryEnded, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
-import type { Bus, ConsumeOptions, ReceivedEvent } from '#lib/bus/bus.ts';
+import type { Bus, ConsumeOptions, Lag, ReceivedEvent } from '#lib/bus/bus.ts';
+import { busSettings, openBus } from '#lib/bus/open.ts';
+import { loadConfig } from '#lib/config.ts';
+import { openDatabase } from '#lib/database.ts';
+import { HubError } from '#lib/errors.ts';
 import { openLog } from '#lib/log.ts';
 import { eventually } from '../../../test/eventually.ts';
+import { openHarness } from '../../../test/harness.ts';
+import { opened } from '../../../test/opened.ts';
+import { database as definition } from '../database.ts';
 import { consumeReports, startSweep } from './events.ts';
-import type { Report } from '../message.ts';
+import { fingerprintOf, timesOf, type Draft, type Report } from '../message.ts';
 import type { Ended } from './settlement-store.ts';
-import type { Store } from './store.ts';
+import { openStore, type Store } from './store.ts';
 
 function recordingLog() {
-  const lines: { level: number; msg: string; unknown?: string[]; expired?: number }[] = [];
+  const lines: { level: number; msg: string; unknown?: string[]; expired?: number; reports?: number }[] = [];
   const destination = { write: (line: string) => void lines.push(JSON.parse(line)) };
   return { lines, log: openLog({ name: 'message', format: 'json', level: 'info', destination }) };
 }
@@ -144,7 +151,8 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   } as Store;
   const before = { expired: await counted('messages_expired_total'), ended: await counted('messages_ended_total') };
   const began = Date.now();
-  const sweep = startSweep({ relay: { wake() {} }, store, log, deadline: 30_000 });
+  const relay = { wake() {}, requireBus() {} };
+  const sweep = startSweep({ bus: { lag: async () => [] }, relay, store, log, deadline: 30_000 });
   await eventually(
     'it has come back after a pause',
     () => calls.length,
@@ -167,4 +175,145 @@ test('startSweep: fails what is late with the deadline as its reason, full batch
   );
   t.is((await counted('messages_expired_total')) - before.expired, 1_003);
   t.is((await counted('messages_ended_total')) - before.ended, 1_003);
+});
+
+/** A sweep that finds something late at once, before a bus that answers so: when it let that fail, and how often it asked. */
+function sweeping(t: ExecutionContext, lag: () => Lag[], { requireBus = () => {}, stallTimeout = 30_000 } = {}) {
+  const { lines, log } = recordingLog();
+  const seen = { swept: [] as Date[], asked: 0 };
+  const store = {
+    async adoptOpen() {},
+    async expire(now: Date) {
+      seen.swept.push(now);
+      return 0;
+    },
+    nextExpiry: async () => new Date(Date.now() - 1),
+  } as unknown as Store;
+  const bus = {
+    async lag() {
+      seen.asked += 1;
+      return lag();
+    },
+  };
+  const relay = { wake() {}, requireBus };
+  const sweep = startSweep({ bus, relay, store, log, deadline: 30_000, stallTimeout });
+  t.teardown(() => sweep.stop());
+  return Object.assign(seen, { lines });
+}
+
+const isThere = (found: unknown[]) => found.length > 0;
+
+test('startSweep: what is late fails once the reports are applied that were on the bus then, whatever has come behind them', async (t) => {
+  const bus = { next: 10, end: 40 };
+  const seen = sweeping(t, () => [
+    { partition: 0, next: 7, events: 0 },
+    { partition: 1, next: bus.next, events: bus.end - bus.next },
+  ]);
+  await eventually('it has looked', () => seen.asked, (asked) => asked >= 1); // prettier-ignore
+  const looked = Date.now();
+  for (const next of [20, 39]) {
+    Object.assign(bus, { next, end: 100 + next });
+    const { asked } = seen;
+    await eventually('it has looked again', () => seen.asked, (now) => now >= asked + 2); // prettier-ignore
+    t.deepEqual(seen.swept, []);
+  }
+  bus.next = 40;
+  const [upTo] = await eventually('it goes on', () => seen.swept, isThere);
+  t.true(upTo!.getTime() <= looked, 'what became late while it waited has to wait, too');
+});
+
+test('startSweep: while the bus is away, what is late fails without its reports', async (t) => {
+  const away = () => {
+    throw new HubError('UNAVAILABLE', 'BUS_UNAVAILABLE', 'away');
+  };
+  const [known, found] = [sweeping(t, () => [], { requireBus: away }), sweeping(t, away)];
+  await eventually('it fails at once', () => known.swept, isThere);
+  t.is(known.asked, 0);
+  await eventually('it fails when the bus does not answer', () => found.swept, isThere);
+});
+
+test('startSweep: a standstill of the reports does not keep messages open for ever', async (t) => {
+  const began = performance.now();
+  const { swept, lines } = sweeping(t, () => [{ partition: 0, next: 3, events: 4 }], { stallTimeout: 500 });
+  await eventually('it goes on', () => swept, isThere);
+  t.true(performance.now() - began >= 500);
+  t.like(lines, [{ level: 40, reports: 4 }]);
+});
+
+const harness = opened(openHarness, (harness) => harness.stop());
+const database = opened(
+  () => openDatabase(definition, { url: harness.databaseUrl('message'), poolSize: 3, name: 'test' }),
+  (database) => database.close(),
+);
+const bus = opened(
+  () =>
+    openBus(loadConfig(busSettings, { BUS_DATABASE_URL: harness.databaseUrl('bus') }), {
+      clientId: 'test',
+      log: openLog({ name: 'test', format: 'json', level: 'silent' }),
+    }),
+  (bus) => bus.stop(),
+);
+
+test('startSweep: what was delivered while the service stood still is delivered, though its deadline has passed', async (t) => {
+  const store = openStore(database);
+  const recipientId = uuid();
+  const createdAt = new Date(Date.now() - 60_000);
+  const accept = async (): Promise<string> => {
+    const draft: Draft = {
+      messageId: uuid(),
+      conversationId: uuid(),
+      senderId: uuid(),
+      to: [],
+      channels: ['whatsapp'],
+      content: { type: 'text', text: 'Olá', fileId: '' },
+      priority: 'normal',
+    };
+    await store.append({
+      ...draft,
+      channels: ['whatsapp'],
+      senderUsername: 'ana',
+      recipientIds: [recipientId],
+      fingerprint: fingerprintOf(draft),
+      createdAt,
+      ...timesOf(createdAt, 30_000),
+      requestId: 'request',
+    });
+    return draft.messageId;
+  };
+  const [delivered, forgotten] = [await accept(), await accept()];
+  const status = MessageStatus.MESSAGE_STATUS_DELIVERED;
+  const value = DeliveryEnded.encode(
+    DeliveryEnded.create({
+      messageId: delivered,
+      recipientId,
+      channel: 'whatsapp',
+      status,
+      attempts: 1,
+      at: createdAt,
+    }),
+  ).finish();
+  await bus.publish('message_status', [event('chat4all.message.v1.DeliveryEnded', value)]);
+  const statuses = () =>
+    Promise.all([delivered, forgotten].map(async (messageId) => (await store.find(messageId))!.status));
+
+  const { lines, log } = recordingLog();
+  const relay = { wake() {}, requireBus() {} };
+  let asked = 0;
+  const counting = {
+    lag(topic: string, group: string) {
+      asked += 1;
+      return bus.lag(topic, group);
+    },
+  };
+  const sweep = startSweep({ bus: counting, store, relay, log, deadline: 30_000 });
+  t.teardown(() => sweep.stop());
+  await eventually('it has looked', () => asked, (times) => times >= 3); // prettier-ignore
+  t.deepEqual(await statuses(), ['accepted', 'accepted']);
+
+  await consumeReports({ bus, store, relay, log });
+  t.deepEqual(await eventually('both have ended', statuses, (found) => !found.includes('accepted')), [
+    'delivered',
+    'failed',
+  ]);
+  t.like(lines, [{ expired: 1 }]);
 });

@@ -1,8 +1,9 @@
 import { DeliveryAttempted, DeliveryEnded, MessageRejected, MessageRouted } from '#gen/chat4all/message/v1/events.ts';
 import { MessageStatus } from '#gen/chat4all/message/v1/message.ts';
 import { eventTypes, groups, topics } from '#gen/events.ts';
-import type { Bus, Consumer, ReceivedEvent } from '#lib/bus/bus.ts';
+import type { Bus, Consumer, Lag, ReceivedEvent } from '#lib/bus/bus.ts';
 import { hubDate, hubTime } from '#lib/clock.ts';
+import { isTransient } from '#lib/errors.ts';
 import type { Logger } from '#lib/log.ts';
 import { repeat, sweep, type Loop } from '#lib/loop.ts';
 import { ageHistogram, counter } from '#lib/metrics.ts';
@@ -90,28 +91,81 @@ const sweepEveryMs = 250;
 const sweepBatch = 500;
 /** The tolerated difference between the clocks of processes. */
 const maxClockSkewMs = 10_000;
+/** How soon the sweep looks again whether the reports that it waits for have been applied. */
+const lookAgainMs = 100;
+const defaultStallTimeoutMs = 30_000;
 
-/** Fails open deliveries at the deadline of their message, so that every message ends. */
-export function startSweep({ store, relay, log, deadline }: SettlingOptions & { deadline: number }): Loop {
+export interface SweepOptions extends Omit<SettlingOptions, 'relay'> {
+  bus: Pick<Bus, 'lag'>;
+  relay: Pick<Relay, 'wake' | 'requireBus'>;
+  /** Milliseconds from the acceptance of a message. */
+  deadline: number;
+  /** Milliseconds without an applied report after which the reports that are left are not waited for any more. */
+  stallTimeout?: number;
+}
+
+/**
+ * Tells up to which moment the reports that were on the bus then have been applied: the moment of the first call, once they have; undefined
+ * before. While the bus is away, its reports can't be known, and that moment is now. So it is, too, if nothing is applied for too long.
+ */
+function watchReports({ bus, relay, log, stallTimeout = defaultStallTimeoutMs }: SweepOptions) {
+  let awaited: { at: Date; ends: ReadonlyMap<number, number>; left: number; movedAt: number } | undefined;
+
+  return async (): Promise<Date | undefined> => {
+    const now = hubDate();
+    let lags: Lag[];
+    try {
+      relay.requireBus();
+      lags = await bus.lag(topics.messageStatus, groups.message);
+    } catch (error) {
+      if (!isTransient(error)) throw error;
+      awaited = undefined;
+      return now;
+    }
+    const { at, ends } = (awaited ??= {
+      at: now,
+      ends: new Map(lags.map(({ partition, next, events }) => [partition, next + events])),
+      left: Infinity,
+      movedAt: performance.now(),
+    });
+    const left = lags.reduce((sum, { partition, next }) => sum + Math.max(0, (ends.get(partition) ?? 0) - next), 0);
+    if (left < awaited.left) awaited = { at, ends, left, movedAt: performance.now() };
+    const isStalled = performance.now() - awaited.movedAt > stallTimeout;
+    if (left > 0 && !isStalled) return undefined;
+    if (left > 0) log.warn({ reports: left }, 'Reports are not applied: messages fail at their deadline without them');
+    awaited = undefined;
+    return at;
+  };
+}
+
+/**
+ * Fails open deliveries at the deadline of their message, so that every message ends. What the reports say that are on the bus by then comes
+ * first: after a standstill of this service they tell of messages that were delivered meanwhile.
+ */
+export function startSweep(options: SweepOptions): Loop {
+  const { store, relay, log, deadline } = options;
   const minPauseMs = Math.min(sweepEveryMs, deadline / 40);
   // A message that is accepted during the pause expires later than that.
   const maxPauseMs = deadline / 4;
   const reason = `Not delivered within ${deadline / 1000} s`;
   // The previous version, which may run until this one starts, doesn't add its messages to `open_messages`.
   let adopted = false;
+  const appliedUpTo = watchReports(options);
   return repeat('The sweep for messages whose time is over', log, async () => {
     if (!adopted) await store.adoptOpen(deadline + maxClockSkewMs);
     adopted = true;
-    const expired = await store.expire(hubDate(), reason, sweepBatch);
+    const next = (await store.nextExpiry())?.getTime() ?? Infinity;
+    if (next > hubTime()) return Math.min(Math.max(next - hubTime(), minPauseMs), maxPauseMs);
+    const upTo = await appliedUpTo();
+    if (upTo === undefined) return lookAgainMs;
+    const expired = await store.expire(upTo, reason, sweepBatch);
     if (expired > 0) {
       relay.wake();
       log.warn({ expired }, 'Messages failed at their deadline');
       expiredMessages.inc(expired);
       endedMessages.inc({ status: 'failed' }, expired);
     }
-    if (expired === sweepBatch) return 0;
-    const next = (await store.nextExpiry())?.getTime() ?? Infinity;
-    return Math.min(Math.max(next - hubTime(), minPauseMs), maxPauseMs);
+    return expired === sweepBatch ? 0 : minPauseMs;
   });
 }
 
