@@ -145,6 +145,7 @@ export function printEngine(report: EngineReport, users: number): void {
     if (run.via !== 'rest') continue;
     judge(`accept p95, ${run.name}:`, run.acceptMs.p95, goals.acceptP95Ms);
     judge(`accepted to delivered p99, ${run.name}:`, run.acceptToDeliveredMs.p99, goals.deliveredP99Ms);
+    judge(`answered to seen as delivered p99, ${run.name}:`, run.acceptToSeenMs.p99, goals.deliveredP99Ms);
   }
 }
 

@@ -16,8 +16,8 @@ export interface SequencingOptions {
   grown: (appended: Appended) => void;
 }
 
-/** The shortest time between two rounds: what comes meanwhile is appended by one transaction. */
-const intervalMs = 30;
+/** What comes between two rounds is appended by one transaction. */
+const rounds = { interval: 30, batchSize: 500 };
 const maxKnown = 100_000;
 /** A conversation that is younger than this when it is first heard of is told as a new one. */
 const newForMs = 3_600_000;
@@ -74,7 +74,7 @@ export async function startSequencing({ bus, store, conversations, grown }: Sequ
   return bus.consume({
     topics: [topics.messageChanges, topics.conversationChanges, topics.fileChanges],
     group: groups.events,
-    interval: intervalMs,
+    ...rounds,
     handle,
   });
 }
