@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { Problem } from '../http/problem.ts';
-import { maxValues, outlineOf } from '../json/json-values.ts';
+import { beginsWithBracket, maxValues, outlineOf } from '../json/json-values.ts';
 import { isObjectInJson } from '../json/well-known.ts';
 import type { Binding } from '../rules/bindings.ts';
 
@@ -10,17 +10,19 @@ const maxDepth = 10_000;
 /**
  * Parses the JSON of a body. Whole numbers that a double can't hold are bigints.
  *
+ * @param isAll whether there may be nothing behind a list or object that it begins with; what is there is ignored if not
  * @returns the value, and how many members its objects have in the text, repeated ones included
  * @throws Problem 400 `MALFORMED_JSON` if it is not JSON, 413 if it holds too many values
  */
-export function parseJson(body: Buffer): { value: unknown; members: number } {
-  if (!isUtf8(body)) throw new Problem(400, 'MALFORMED_JSON', 'The body is not valid UTF-8');
-  const { depth, members, values, hasLongNumber } = outlineOf(body);
+export function parseJson(body: Buffer, isAll = true): { value: unknown; members: number } {
+  const { depth, members, values, hasLongNumber, end } = outlineOf(body);
+  const json = isAll || !beginsWithBracket(body) ? body : body.subarray(0, end);
+  if (!isUtf8(json)) throw new Problem(400, 'MALFORMED_JSON', 'The body is not valid UTF-8');
   if (depth > maxDepth) throw new Problem(400, 'MALFORMED_JSON', nestedTooDeeply);
   if (values > maxValues) {
     throw new Problem(413, 'PAYLOAD_TOO_LARGE', `The body must not hold more than ${maxValues} values`);
   }
-  return { value: parsed(body.toString(), hasLongNumber), members };
+  return { value: parsed(json.toString(), hasLongNumber), members };
 }
 
 /** @throws Problem 400 if JSON that stands for a whole message is no object, though the message has no other form */

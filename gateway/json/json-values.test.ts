@@ -1,7 +1,9 @@
 import test, { type ExecutionContext } from 'ava';
+import fc from 'fast-check';
 import { registry } from '../../test/echo-backend.ts';
 import { grpcGatewayBodies } from '../dialects/grpc-gateway/bodies.ts';
 import { parseJson } from '../dialects/json-body.ts';
+import type { Binding } from '../rules/bindings.ts';
 import { firstValue, membersIn, maxValues, outlineOf } from './json-values.ts';
 import { Problem } from '../http/problem.ts';
 import { child, Reading, root } from './reading.ts';
@@ -98,6 +100,37 @@ serial('large: only the first value of a body is looked at', (t) => {
   const { result, took } = timed(() => firstValue(Buffer.from(times('1 ', enough))));
   t.is(result?.toString(), '1');
   t.true(took < patience.milliseconds, `${took} ms`);
+});
+
+test('a body: of a list or object all is read up to its end, whatever is behind it, and as if that had been cut off before', (t) => {
+  const part = { body: 'a field' } as unknown as Binding;
+  const answerTo = (read: () => unknown) => {
+    try {
+      return read();
+    } catch (error) {
+      return (error as Problem).message;
+    }
+  };
+  const asItIs = (body: Buffer) =>
+    answerTo(() => (grpcGatewayBodies.json(body, undefined, part) as { value: unknown }).value);
+  const cutOff = (body: Buffer) => answerTo(() => streamedValue(firstValue(body) as Buffer));
+  const behind = fc.oneof(fc.constantFrom('', ' ', '}', '{"a":1}', '\\', '"', '\u00ff'), fc.string());
+  const structure = fc
+    .oneof(fc.array(fc.jsonValue()), fc.dictionary(fc.string(), fc.jsonValue()))
+    .map((value) => JSON.stringify(value));
+  fc.assert(
+    fc.property(structure, behind, (text, more) => {
+      t.deepEqual(asItIs(Buffer.from(text + more)), streamedValue(Buffer.from(text)));
+    }),
+  );
+  const bytes = fc.array(fc.constantFrom(...Buffer.from('{}[]",:\\ a1'), 0xff), { maxLength: 12 });
+  fc.assert(
+    fc.property(fc.constantFrom('{', '[', '{"a":', '["\\'), bytes, (begin, rest) => {
+      const body = Buffer.concat([Buffer.from(begin), Buffer.from(rest)]);
+      t.deepEqual(asItIs(body), cutOff(body));
+    }),
+    { numRuns: 2_000 },
+  );
 });
 
 test('large: a long path names what holds a value, and is not repeated for each of the values below', (t) => {

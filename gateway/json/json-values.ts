@@ -99,6 +99,11 @@ export class JsonValues {
   }
 }
 
+/** Whether a body begins with a list or an object, whose end `outlineOf` finds. */
+export function beginsWithBracket(body: Buffer): boolean {
+  return body[0] === openObject || body[0] === openList;
+}
+
 /** The first value in a body, and nothing if it holds none. */
 export function firstValue(body: Buffer): Buffer | undefined {
   const values = new JsonValues(Infinity);
@@ -121,14 +126,19 @@ export interface Outline {
   values: number;
   /** Whether a number has more digits in a row than JSON.parse is sure to keep. */
   hasLongNumber: boolean;
+  /** Where the first list or object ends; without one that ends, the length. What is behind it is not counted. */
+  end: number;
 }
 
 /** Digits that every double can hold. */
 const safeDigits = 15;
 
-/** Goes over JSON once, however long its texts are and however deep it nests. Of what is no JSON it says something, too. */
+/**
+ * Goes over JSON once, however long its texts are and however deep it nests, up to the end of its first value. Of what is no JSON it says
+ * something, too.
+ */
 export function outlineOf(json: Buffer): Outline {
-  const { length } = json;
+  let { length } = json;
   let [depth, deepest, members, values, digits] = [0, 0, 0, 1, 0];
   let hasLongNumber = false;
   for (let at = 0; at < length; at++) {
@@ -152,6 +162,7 @@ export function outlineOf(json: Buffer): Outline {
       case closeList:
       case closeObject:
         depth -= 1;
+        if (depth === 0) length = at + 1;
         break;
       case comma:
         values += 1;
@@ -161,7 +172,7 @@ export function outlineOf(json: Buffer): Outline {
         break;
     }
   }
-  return { depth: deepest, members, values, hasLongNumber };
+  return { depth: deepest, members, values, hasLongNumber, end: length };
 }
 
 /** How many members the objects in a parsed value have, on all levels. */

@@ -1,6 +1,6 @@
 import { isForm } from '../../http/media-type.ts';
 import { Problem } from '../../http/problem.ts';
-import { firstValue, membersIn } from '../../json/json-values.ts';
+import { beginsWithBracket, firstValue, membersIn } from '../../json/json-values.ts';
 import type { BodyReader } from '../dialect.ts';
 import { parseJson, requireObject } from '../json-body.ts';
 
@@ -8,7 +8,8 @@ import { parseJson, requireObject } from '../json-body.ts';
 export const grpcGatewayBodies: BodyReader = {
   check() {},
   json(body, _contentType, binding) {
-    const json = firstValue(body);
+    // Most bodies are an object, which need not be gone over twice to find its end.
+    const json = beginsWithBracket(body) ? body : firstValue(body);
     if (json === undefined || json.length === 0) return undefined;
     const value = parseOnce(json);
     requireObject(value, binding);
@@ -19,7 +20,7 @@ export const grpcGatewayBodies: BodyReader = {
 };
 
 function parseOnce(json: Buffer): unknown {
-  const { value, members } = parseJson(json);
+  const { value, members } = parseJson(json, false);
   // JSON.parse keeps the last member of those that have the same name.
   if (membersIn(value) === members) return value;
   throw new Problem(400, 'MALFORMED_JSON', 'The body has an object in which a member is given twice');
