@@ -86,6 +86,8 @@ export async function measureEvents({ folder, profile, signal }: EventsOptions):
   const hub = await startHub(folder, env, signal);
   started.defer(() => hub.remote.stop());
   const database = new pg.Client({ connectionString: hub.databaseUrl });
+  // It is lost where the hub is stopped first.
+  database.on('error', () => {});
   await database.connect();
   started.defer(() => database.end());
   const file = path.join(import.meta.dirname, 'listeners.ts');
@@ -135,9 +137,12 @@ export async function measureEvents({ folder, profile, signal }: EventsOptions):
   // Last, since all that it has missed stands before the events service then.
   const { events } = await hub.remote.ask('pids', undefined, 5_000);
   process.kill(events!, 'SIGSTOP');
-  started.defer(() => void process.kill(events!, 'SIGCONT'));
-  const without = await run('without events', { to: 'pairs', rate, seconds: length.steady });
-  process.kill(events!, 'SIGCONT');
+  let without: EventsRun;
+  try {
+    without = await run('without events', { to: 'pairs', rate, seconds: length.steady });
+  } finally {
+    process.kill(events!, 'SIGCONT');
+  }
 
   if (profile !== undefined) {
     const pids = await hub.remote.ask('pids', undefined, 5_000);
