@@ -57,6 +57,8 @@ export interface Database extends SqlTransaction {
    */
   requireSchema(): Promise<void>;
   /**
+   * Asks nothing if the database has answered within the last second.
+   *
    * @throws HubError UNAVAILABLE if the database doesn't answer within 2 s
    * @throws SchemaMismatch if `requireSchema` would
    */
@@ -92,6 +94,8 @@ const statementDuration = durationHistogram(
  * In milliseconds. A hung connection fails after its timeout, and the transaction of a frozen process is aborted, which releases its locks.
  */
 const limits = { connect: 3_000, statement: 8_000, idleInTransaction: 10_000 };
+/** How long an answer shows that the database is there. */
+const knownForMs = 1_000;
 
 /** Opens a service's database. The first statement connects. */
 export function openDatabase(
@@ -125,8 +129,13 @@ export function openDatabase(
     }
   }
   const connect = (): Promise<PoolClient> => timed(poolWait, () => pool.connect());
-  const query = (client: PoolClient, config: string | QueryConfig) =>
-    timed(statementDuration, () => client.query(config));
+  /** By performance.now(). */
+  let answeredAt = -Infinity;
+  async function query(client: PoolClient, config: string | QueryConfig) {
+    const answer = await timed(statementDuration, () => client.query(config));
+    answeredAt = performance.now();
+    return answer;
+  }
   const prepared = new Map<string, string>();
   async function run(client: PoolClient, statement: string, values: readonly unknown[] = []) {
     let name = prepared.get(statement);
@@ -209,6 +218,7 @@ export function openDatabase(
     },
     ping: () =>
       guarded(async () => {
+        if (!isToBeChecked && performance.now() - answeredAt < knownForMs) return;
         const asked = isToBeChecked ? checkSchema() : pool.query('select 1');
         await within<unknown>(2_000, asked, () => unavailable(new Error('no answer within 2 s')));
       }),

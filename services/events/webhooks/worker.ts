@@ -4,7 +4,7 @@ import { hubDate, hubTime } from '#lib/clock.ts';
 import type { Entry, LogStore } from '../log/log-store.ts';
 import { cursorText, whyReset } from '../streams/cursor.ts';
 import { outcomes, type Attempt } from './attempts-store.ts';
-import { Backlogs } from './backlogs.ts';
+import { Backlogs, laneOf, type Standing } from './backlogs.ts';
 import { payloadOf, type Payload } from './payload.ts';
 import type { Schedule } from './schedule.ts';
 import type { Sender, Sent } from './sender.ts';
@@ -36,16 +36,10 @@ const maxWaiting = 50;
 const maxWaitingOfLane = 16;
 /** With so many backlogs of conversations the log is not read on, until there are fewer. */
 const maxBacklogs = 100;
-const backlogPageSize = 20;
 /** Between two records of what was done: what comes after the last one is sent again if the process is killed. */
 const recordEveryMs = 200;
 /** After so long an endpoint makes room, if others wait. */
 const maxAgeMs = 60_000;
-
-/** Events of a lane are sent one after the other: those of a conversation, or those of the user that belong to none. */
-function laneOf({ conversationId, userId }: Entry): string {
-  return (conversationId ?? userId)!;
-}
 
 /** A lease was lost: somebody else works on the endpoint, or it was changed. */
 class LeaseLost extends Error {}
@@ -280,7 +274,7 @@ export class Worker {
     for (const backlog of [...this.#backlogs].filter(isDue)) {
       // Lanes that are well don't wait for those that aren't.
       if (this.#waiting.length > 0 && this.#busyBacklogs.size >= maxInFlight / 2) break;
-      const lane = this.#laneOfBacklog(backlog);
+      const lane = this.#backlogs.laneOf(backlog);
       if (this.#busyBacklogs.has(backlog.id) || (lane !== undefined && this.#busyLanes.has(lane))) continue;
       if (!this.#take()) return;
       void this.#run(() => this.#workOff(backlog));
@@ -337,12 +331,8 @@ export class Worker {
       }
       if (sent.isDelivered) {
         this.#note(payload, sent, { number: 1, outcome: outcomes.delivered, nextAt: null });
-        // The events behind it were put aside meanwhile.
-        const backlog = this.#backlogs.ofLane(lane);
-        if (backlog !== undefined) {
-          backlog.after = Math.max(backlog.after, entry.id);
-          this.#backlogs.changed(backlog);
-        }
+        // The events behind it may have been put aside meanwhile.
+        this.#backlogs.delivered(entry);
         return;
       }
       const nextAt = nextAttemptAt(sent, 1, this.#options.schedule);
@@ -356,47 +346,24 @@ export class Worker {
   }
 
   /** Makes a backlog of a lane, from an event on. */
-  #putAside(
-    lane: string,
-    after: number,
-    standing: Pick<Backlog, 'attempts' | 'failingSince' | 'nextAt'> = {
-      attempts: 0,
-      failingSince: null,
-      nextAt: hubDate(),
-    },
-  ): void {
+  #putAside(lane: string, after: number, standing?: Standing): void {
     const sending = this.#sending.get(lane);
-    if (sending !== undefined) after = Math.min(after, sending - 1);
-    let backlog = this.#backlogs.ofLane(lane);
-    if (backlog === undefined) {
-      const conversation = { kind: 'conversation', conversationId: lane, upTo: null, remaining: null } as const;
-      backlog = { id: orderedUuid(), ...conversation, after, ...standing };
-      this.#backlogs.add(backlog);
-    } else {
-      // It was put aside while its event was under way, which is before all others.
-      Object.assign(backlog, { after: Math.min(after, backlog.after), ...standing });
-      this.#backlogs.forgetRead(backlog);
-    }
-    this.#backlogs.changed(backlog);
+    this.#backlogs.putAside(lane, sending === undefined ? after : Math.min(after, sending - 1), standing);
     const others = this.#waiting.filter((entry) => laneOf(entry) !== lane);
     this.#waiting.splice(0, Infinity, ...others);
-    this.#isDirty = true;
-  }
-
-  #removeBacklog(backlog: Backlog): void {
-    this.#backlogs.remove(backlog);
     this.#isDirty = true;
   }
 
   /** Sends the next event of a backlog. */
   async #workOff(backlog: Backlog): Promise<void> {
     this.#busyBacklogs.add(backlog.id);
-    let lane = this.#laneOfBacklog(backlog);
+    let lane = this.#backlogs.laneOf(backlog);
     if (lane !== undefined) this.#busyLanes.add(lane);
     try {
       const next = backlog.kind === 'reset' ? undefined : await this.#nextOf(backlog);
       if (next === undefined && backlog.kind !== 'reset') {
-        this.#removeBacklog(backlog);
+        this.#backlogs.remove(backlog);
+        this.#isDirty = true;
         return;
       }
       if (next !== undefined && lane === undefined) {
@@ -415,9 +382,8 @@ export class Worker {
       const nextAt = sent.isDelivered || isOver ? null : nextAttemptAt(sent, number, this.#options.schedule);
       const outcome = sent.isDelivered ? outcomes.delivered : isOver ? outcomes.givenUp : outcomes.failed;
       this.#note(payload, sent, { number, outcome, nextAt });
-      if (nextAt === null) this.#pass(backlog, next);
-      else Object.assign(backlog, { attempts: number, failingSince, nextAt });
-      this.#backlogs.changed(backlog);
+      if (nextAt === null) this.#backlogs.pass(backlog, next);
+      else this.#backlogs.postpone(backlog, { attempts: number, failingSince, nextAt });
       if (!sent.isDelivered) await this.#judge(sent);
     } finally {
       this.#busyBacklogs.delete(backlog.id);
@@ -425,44 +391,14 @@ export class Worker {
     }
   }
 
-  /** The lane of a backlog's next event; undefined as long as that has to be read. */
-  #laneOfBacklog(backlog: Backlog): string | undefined {
-    if (backlog.conversationId !== null) return backlog.conversationId;
-    const [next] = this.#backlogs.readOf(backlog);
-    return next === undefined ? undefined : laneOf(next);
-  }
-
-  /** The first event of a backlog was delivered, or given up. */
-  #pass(backlog: Backlog, entry: Entry | undefined): void {
-    if (entry === undefined) {
-      this.#removeBacklog(backlog);
-      return;
-    }
-    this.#backlogs.readOf(backlog).shift();
-    const remaining = backlog.remaining === null ? null : backlog.remaining - 1;
-    Object.assign(backlog, { after: entry.id, attempts: 0, failingSince: null, nextAt: hubDate(), remaining });
-    if (remaining === 0) this.#removeBacklog(backlog);
-  }
-
   /** The next event of a backlog; undefined if there is none, up to where the log was read. */
-  async #nextOf(backlog: Backlog): Promise<Entry | undefined> {
-    const { userId, conversationIds, types } = this.#work;
-    for (;;) {
-      const [next] = this.#backlogs.readOf(backlog);
-      if (next !== undefined) return next;
-      const upTo = backlog.upTo ?? this.#readTo;
-      if (backlog.after >= upTo) return undefined;
-      const { entries } = await this.#options.log.page({
-        userId,
-        conversationIds: backlog.kind === 'conversation' ? [backlog.conversationId!] : conversationIds,
-        types,
-        after: backlog.after,
-        upTo,
-        limit: backlogPageSize,
-      });
-      this.#backlogs.read(backlog, entries);
-      if (entries.length === 0) backlog.after = upTo;
-    }
+  #nextOf(backlog: Backlog): Promise<Entry | undefined> {
+    const { userId, types } = this.#work;
+    const conversationIds = backlog.kind === 'conversation' ? [backlog.conversationId!] : this.#work.conversationIds;
+    return this.#backlogs.next(backlog, this.#readTo, async (range) => {
+      const { entries } = await this.#options.log.page({ userId, conversationIds, types, ...range });
+      return entries;
+    });
   }
 
   #eventOf({ id, body }: Entry): StreamEventsResponse {
@@ -484,12 +420,7 @@ export class Worker {
     const { schedule } = this.#options;
     if (sent.isDelivered) {
       // What failed only because nothing went through needn't wait any longer.
-      if (this.#work.failures >= schedule.failuresBeforeHold) {
-        for (const backlog of this.#backlogs) {
-          backlog.nextAt = hubDate();
-          this.#backlogs.changed(backlog);
-        }
-      }
+      if (this.#work.failures >= schedule.failuresBeforeHold) this.#backlogs.hasten();
       this.#work = { ...this.#work, ...wellStanding };
       return;
     }
