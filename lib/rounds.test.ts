@@ -88,7 +88,10 @@ test('rounds may run at once, and nothing is done twice', async (t) => {
     { name: 'test', items: 2, atOnce: 2 },
   );
   t.deepEqual(await Promise.all([1, 2, 3, 4, 5].map((item) => work.do(item))), [1, 2, 3, 4, 5]);
-  t.deepEqual([...new Set(rounds.flat())].toSorted((one, other) => one - other), [1, 2, 3, 4, 5]);
+  t.deepEqual(
+    [...new Set(rounds.flat())].toSorted((one, other) => one - other),
+    [1, 2, 3, 4, 5],
+  );
   t.deepEqual(rounds.slice(0, 2), [[1], [2]]);
 });
 

@@ -108,8 +108,11 @@ export interface SweepOptions extends Omit<SettlingOptions, 'relay'> {
 }
 
 /**
- * Tells up to which moment the reports that were on the bus then have been applied: the moment of the first call, once they have; undefined
- * before. While the bus is away, its reports can't be known, and that moment is now. So it is, too, if nothing is applied for too long.
+ * Makes a function that returns a moment up to which deadlines may be enforced: all reports that were on the bus at that moment have been
+ * applied. As long as they have not, it returns undefined; a later call looks again.
+ *
+ * While the bus is unavailable, nobody can know what is on it, and the function returns the current time. Once no report has been applied
+ * for `stallTimeout`, those that are left are not waited for.
  */
 function watchReports({ bus, relay, log, stallTimeout = defaultStallTimeoutMs }: SweepOptions) {
   let awaited: { at: Date; ends: ReadonlyMap<number, number>; left: number; movedAt: number } | undefined;
