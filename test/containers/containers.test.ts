@@ -184,8 +184,9 @@ real(
     const { url } = gateway;
     const people = await Promise.all(['user1', 'user2', 'user3', 'user4'].map((name) => login(url, name)));
     const [sender, reader] = people as [Person, Person];
-    const conversation = await openConversation([sender, reader]);
-    t.is((await ended(sender, await send(sender, conversation), patience)).status, 'delivered');
+    // Services connect to each other with their first calls, which may be told to try again.
+    const conversation = await patiently(() => openConversation([sender, reader]));
+    t.is((await ended(sender, await sendPatiently(sender, conversation), patience)).status, 'delivered');
 
     const restarts = await restartsOf(t, hub);
     const content = contentOf('containers', 200 * mebibyte);
