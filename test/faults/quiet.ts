@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import { outcomes } from '../../services/events/webhooks/attempts-store.ts';
 import { connect } from './observe.ts';
 import type { System } from './system.ts';
 
@@ -7,6 +8,8 @@ import type { System } from './system.ts';
 const lookEvery = 50;
 /** Milliseconds after which a system that isn't well again is left to the next fault. */
 export const patience = 120_000;
+/** Milliseconds without a delivery after which a webhook that is behind stands still, and those that all of them have at most. */
+const webhookLimits = { stall: 30_000, all: 900_000 };
 
 /** Something that is to be so. */
 export type Condition = (client: pg.Client) => Promise<boolean>;
@@ -52,40 +55,48 @@ export async function whatIsOpen(client: pg.Client, { kafkaBrokers }: System): P
   return questions.map(([name]) => name).filter((name) => rows[0]![name]);
 }
 
-/** Everything has ended, and nothing is left to be done. */
-export function isQuiet(system: System): Condition {
-  return async (client) => (await whatIsOpen(client, system)).length === 0;
+/** Everything has ended, and nothing is left to be done, save for `left`. */
+export function isQuiet(system: System, left: readonly string[] = []): Condition {
+  return async (client) => (await whatIsOpen(client, system)).every((name) => left.includes(name));
 }
 
 /**
- * When the last of what receivers of webhooks failed to take is sent again: each failure doubles the pause, so that may be minutes after they
- * are well. In milliseconds since the epoch, by the database's clock; 0 if nothing waits.
+ * Webhooks have caught up, or stand still. They may be behind by more than they send in minutes: what comes in a hurry at the end has events
+ * for each of them, and what a receiver failed to take is sent again by a schedule that doubles its pauses.
  */
-export async function lastRetry(client: pg.Client): Promise<number> {
-  const { rows } = await client.query<{ at: number }>(
-    `select coalesce(extract(epoch from greatest((select max(next_at) from events.backlogs),
-        (select max(hold_until) from events.endpoints where status = 'active'))) * 1000, 0)::float8 as at`,
-  );
-  return rows[0]!.at;
+export function webhooksRest(since: number): Condition {
+  return async (client) => {
+    const { rows } = await client.query<{ isOpen: boolean; movedAt: number }>(
+      `select (${underWay.webhooks}) as "isOpen",
+          coalesce(extract(epoch from greatest((select max(at) from events.attempts where outcome = $1),
+            (select max(next_at) from events.backlogs),
+            (select max(hold_until) from events.endpoints where status = 'active'))) * 1000, 0)::float8 as "movedAt"`,
+      [outcomes.delivered],
+    );
+    const { isOpen, movedAt } = rows[0]!;
+    const now = Date.now();
+    return !isOpen || now > Math.max(since, movedAt) + webhookLimits.stall || now > since + webhookLimits.all;
+  };
 }
 
-/** Waits for a condition, also while the database is away. @returns the milliseconds since `from` */
+/** Waits for a condition, for `limit` at most, also while the database is away. @returns the milliseconds since `from` */
 export async function recover(
   system: System,
   from: number,
   signal: AbortSignal,
   condition: Condition,
+  limit = patience,
 ): Promise<number> {
-  while (Date.now() < from + patience) {
+  while (Date.now() < from + limit) {
     try {
       await using database = await connect(system.databaseUrl);
-      while (Date.now() < from + patience) {
+      while (Date.now() < from + limit) {
         if (await condition(database.client)) return Date.now() - from;
         await sleep(lookEvery, undefined, { signal });
       }
     } catch (error) {
       signal.throwIfAborted();
-      if (Date.now() > from + patience) throw error;
+      if (Date.now() > from + limit) throw error;
       await sleep(lookEvery * 4, undefined, { signal });
     }
   }

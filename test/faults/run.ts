@@ -15,7 +15,7 @@ import { eventFigures, observeEvents, type EventFigures, type EventObservations 
 import { connect, observe } from './observe.ts';
 import type { Ledger, Observations } from './observations.ts';
 import { describe, makePlan, type Fault, type FaultKind, type Scale } from './plan.ts';
-import { hasEnded, isQuiet, lastRetry, patience, recover, whatIsOpen } from './quiet.ts';
+import { hasEnded, isQuiet, patience, recover, webhooksRest, whatIsOpen } from './quiet.ts';
 import { startReceivers } from './receivers.ts';
 import { storiesOf } from './story.ts';
 import { strangers, writeToStrangers, type StrangersReport } from './strangers.ts';
@@ -209,12 +209,9 @@ export async function run(options: RunOptions): Promise<RunReport> {
   }
   await Promise.all([clients.stop(), movers.stop(), invokers.stop(), chatters.stop()]);
   const stopped = Date.now();
-  let retried = 0;
-  await recover(system, stopped, signal, async (client) => {
-    retried = await lastRetry(client);
-    return true;
-  });
-  const allEnded = await recover(system, Math.max(stopped, retried), signal, isQuiet(system));
+  const othersEnded = await recover(system, stopped, signal, isQuiet(system, ['webhooks']));
+  await recover(system, stopped, signal, webhooksRest(stopped), Infinity);
+  const allEnded = Math.max(othersEnded, await recover(system, Date.now(), signal, isQuiet(system)));
   if (allEnded > healLimit) {
     await using database = await connect(system.databaseUrl);
     const open = (await whatIsOpen(database.client, system)).join(', ') || 'nothing any more';

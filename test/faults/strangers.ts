@@ -4,6 +4,7 @@ import type { Breach } from './breach.ts';
 import type { Clients } from './clients.ts';
 import type { SentMessage } from './journal.ts';
 import { connect } from './observe.ts';
+import { hasEnded, recover } from './quiet.ts';
 import type { Scale } from './plan.ts';
 import type { System } from './system.ts';
 
@@ -81,10 +82,11 @@ export async function writeToStrangers(options: {
     treatment,
     recipients: missed.filter((_, number) => number % treatments.length === index),
   }));
-  await call('PUT', profilePath, { ...profile, exceptions });
   const sent: SentMessage[] = [];
-  try {
-    for (let number = 0; number < conversations * messagesEach; number += 1) {
+
+  /** Writes to all conversations in turn, so many times. */
+  async function write(times: number): Promise<void> {
+    for (let number = 0; number < conversations * times; number += 1) {
       const { id, members } = opened[number % conversations]!;
       const message: SentMessage = {
         messageId: randomUUID(),
@@ -112,7 +114,15 @@ export async function writeToStrangers(options: {
       sent.push(message);
       await sleep(pause, undefined, { signal });
     }
+  }
 
+  // A hub that has just started compiles its code and makes its connections: that is not what others have to do with it.
+  await write(1);
+  await recover(system, Date.now(), signal, hasEnded(Date.now()));
+  sent.length = 0;
+  await call('PUT', profilePath, { ...profile, exceptions });
+  try {
+    await write(messagesEach);
     const expected = sent.reduce(
       (sum, { recipientIds }) => sum + recipientIds.filter((id) => !missed.includes(id)).length,
       0,
