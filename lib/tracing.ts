@@ -192,7 +192,11 @@ export async function withTracedContext<T>(
   return ending([span], () => withActiveSpans({ span }, () => withContext(context, work)));
 }
 
-/** Adds to the current span what is known at its end. @param failure as in `TracedWork.end`; what throws has failed anyway */
+/**
+ * Adds to the current span what is known only at the end of its work.
+ *
+ * @param failure as in `TracedWork.end`, for work that tells of its failure without throwing
+ */
 export function describeSpan(attributes: Attributes, failure?: string): void {
   const active = activeSpans();
   if (active !== undefined) describe(active.span, attributes, failure);
@@ -307,9 +311,12 @@ function startSpan(
 
 function describe(span: Span, attributes: Attributes, failure: string | undefined): void {
   span.setAttributes(attributes);
-  if (failure === undefined) return;
-  span.setAttribute('error.type', failure);
-  span.setStatus({ code: SpanStatusCode.ERROR });
+  if (failure !== undefined) fail(span, failure);
+}
+
+function fail(span: Span, reason: string): void {
+  span.setAttribute('error.type', reason);
+  span.setStatus({ code: SpanStatusCode.ERROR, message: reason });
 }
 
 /** Does work, and ends its spans with it. */
@@ -317,10 +324,7 @@ async function ending<T>(spans: readonly Span[], work: () => Promise<T>): Promis
   try {
     return await work();
   } catch (error) {
-    for (const span of spans) {
-      span.setAttribute('error.type', reasonOf(error));
-      span.setStatus({ code: SpanStatusCode.ERROR, message: reasonOf(error) });
-    }
+    for (const span of spans) fail(span, reasonOf(error));
     throw error;
   } finally {
     for (const span of spans) span.end();

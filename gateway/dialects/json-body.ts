@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { Problem } from '../http/problem.ts';
-import { beginsWithBracket, maxValues, outlineOf } from '../json/json-values.ts';
+import { maxValues, outlineOf } from '../json/json-values.ts';
 import { isObjectInJson } from '../json/well-known.ts';
 import type { Binding } from '../rules/bindings.ts';
 
@@ -10,13 +10,13 @@ const maxDepth = 10_000;
 /**
  * Parses the JSON of a body. Whole numbers that a double can't hold are bigints.
  *
- * @param isAll whether there may be nothing behind a list or object that it begins with; what is there is ignored if not
+ * @param isAll whether the body may hold nothing behind its first list or object; if not, what is there is ignored
  * @returns the value, and how many members its objects have in the text, repeated ones included
  * @throws Problem 400 `MALFORMED_JSON` if it is not JSON, 413 if it holds too many values
  */
 export function parseJson(body: Buffer, isAll = true): { value: unknown; members: number } {
   const { depth, members, values, hasLongNumber, end } = outlineOf(body);
-  const json = isAll || !beginsWithBracket(body) ? body : body.subarray(0, end);
+  const json = isAll ? body : body.subarray(0, end);
   if (!isUtf8(json)) throw new Problem(400, 'MALFORMED_JSON', 'The body is not valid UTF-8');
   if (depth > maxDepth) throw new Problem(400, 'MALFORMED_JSON', nestedTooDeeply);
   if (values > maxValues) {

@@ -35,7 +35,7 @@ export class Pace {
   /** Restarts the interval without a round: there were no events. */
   rest(): void {
     this.#began = performance.now();
-    // While a round runs, its events are not to be had.
+    // While a round is running, its partitions are not free: that nothing was found doesn't mean that nothing is left.
     if (this.#running === undefined) this.#wasFull = false;
   }
 

@@ -54,7 +54,7 @@ export async function measureCrowd(folder: string, seconds: number, signal: Abor
   const file = path.resolve(import.meta.dirname, '../hostile/crowd.ts');
   const crowd = openRemote<typeof crowdCommands>(file, 'inherit', signal);
   started.defer(() => crowd.stop());
-  // Elsewhere they have machines of their own: what they take of this one is what they make the hub do.
+  // In production they have machines of their own. At the lowest priority they slow the hub down only by what they make it do.
   os.setPriority(crowd.pid, os.constants.priority.PRIORITY_LOW);
   await crowd.ask('start', { url: hub.url, grpcPorts: hub.grpcPorts, clients }, startLimit);
   await sleep(settleTime, undefined, { signal });

@@ -8,8 +8,9 @@ import type { System } from './system.ts';
 const lookEvery = 50;
 /** Milliseconds after which a system that isn't well again is left to the next fault. */
 export const patience = 120_000;
-/** Milliseconds without a delivery after which a webhook that is behind stands still, and those that all of them have at most. */
-const webhookLimits = { stall: 30_000, all: 900_000 };
+/** Milliseconds in which all webhooks must have caught up, and those without a delivery after which they count as stalled. */
+export const webhooksLimit = 900_000;
+const webhooksStall = 30_000;
 
 /** Something that is to be so. */
 export type Condition = (client: pg.Client) => Promise<boolean>;
@@ -55,14 +56,14 @@ export async function whatIsOpen(client: pg.Client, { kafkaBrokers }: System): P
   return questions.map(([name]) => name).filter((name) => rows[0]![name]);
 }
 
-/** Everything has ended, and nothing is left to be done, save for `left`. */
-export function isQuiet(system: System, left: readonly string[] = []): Condition {
-  return async (client) => (await whatIsOpen(client, system)).every((name) => left.includes(name));
+/** Everything has ended, and nothing is left to be done, apart from what `ignored` names. */
+export function isQuiet(system: System, ignored: readonly string[] = []): Condition {
+  return async (client) => (await whatIsOpen(client, system)).every((name) => ignored.includes(name));
 }
 
 /**
- * Webhooks have caught up, or stand still. They may be behind by more than they send in minutes: what comes in a hurry at the end has events
- * for each of them, and what a receiver failed to take is sent again by a schedule that doubles its pauses.
+ * Webhooks have caught up, or are stalled. To catch up may take minutes: the messages that clients send in a hurry at the end cause events
+ * for each webhook, and what a receiver failed to take is sent again by a schedule that doubles its pauses.
  */
 export function webhooksRest(since: number): Condition {
   return async (client) => {
@@ -74,8 +75,7 @@ export function webhooksRest(since: number): Condition {
       [outcomes.delivered],
     );
     const { isOpen, movedAt } = rows[0]!;
-    const now = Date.now();
-    return !isOpen || now > Math.max(since, movedAt) + webhookLimits.stall || now > since + webhookLimits.all;
+    return !isOpen || Date.now() > Math.max(since, movedAt) + webhooksStall;
   };
 }
 

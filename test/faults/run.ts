@@ -15,7 +15,7 @@ import { eventFigures, observeEvents, type EventFigures, type EventObservations 
 import { connect, observe } from './observe.ts';
 import type { Ledger, Observations } from './observations.ts';
 import { describe, makePlan, type Fault, type FaultKind, type Scale } from './plan.ts';
-import { hasEnded, isQuiet, patience, recover, webhooksRest, whatIsOpen } from './quiet.ts';
+import { hasEnded, isQuiet, patience, recover, webhooksLimit, webhooksRest, whatIsOpen } from './quiet.ts';
 import { startReceivers } from './receivers.ts';
 import { storiesOf } from './story.ts';
 import { strangers, writeToStrangers, type StrangersReport } from './strangers.ts';
@@ -210,7 +210,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
   await Promise.all([clients.stop(), movers.stop(), invokers.stop(), chatters.stop()]);
   const stopped = Date.now();
   const othersEnded = await recover(system, stopped, signal, isQuiet(system, ['webhooks']));
-  await recover(system, stopped, signal, webhooksRest(stopped), Infinity);
+  await recover(system, stopped, signal, webhooksRest(stopped), webhooksLimit);
   const allEnded = Math.max(othersEnded, await recover(system, Date.now(), signal, isQuiet(system)));
   if (allEnded > healLimit) {
     await using database = await connect(system.databaseUrl);

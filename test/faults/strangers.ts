@@ -116,7 +116,7 @@ export async function writeToStrangers(options: {
     }
   }
 
-  // A hub that has just started compiles its code and makes its connections: that is not what others have to do with it.
+  // A hub that has just started still compiles its code and opens its connections. That must not count as waiting for others.
   await write(1);
   await recover(system, Date.now(), signal, hasEnded(Date.now()));
   sent.length = 0;

@@ -12,8 +12,8 @@ import type { Relay } from '../outbox/relay.ts';
 import type { Store } from './store.ts';
 
 /**
- * A message has at least two reports; one transaction for both is half the work. Under load there are thousands a second, and a transaction
- * waits for the process's other work at each of its steps: so it has many.
+ * A message has at least two reports; one transaction for both is half the work. Under load there are thousands a second, and each statement
+ * of a transaction waits for the other work of the process: so a transaction applies many reports.
  */
 const reportRounds = { interval: 100, batchSize: 1_000 };
 
@@ -128,14 +128,15 @@ function watchReports({ bus, relay, log, stallTimeout = defaultStallTimeoutMs }:
       awaited = undefined;
       return now;
     }
-    const { at, ends } = (awaited ??= {
+    awaited ??= {
       at: now,
       ends: new Map(lags.map(({ partition, next, events }) => [partition, next + events])),
       left: Infinity,
       movedAt: performance.now(),
-    });
+    };
+    const { at, ends } = awaited;
     const left = lags.reduce((sum, { partition, next }) => sum + Math.max(0, (ends.get(partition) ?? 0) - next), 0);
-    if (left < awaited.left) awaited = { at, ends, left, movedAt: performance.now() };
+    if (left < awaited.left) Object.assign(awaited, { left, movedAt: performance.now() });
     const isStalled = performance.now() - awaited.movedAt > stallTimeout;
     if (left > 0 && !isStalled) return undefined;
     if (left > 0) log.warn({ reports: left }, 'Reports are not applied: messages fail at their deadline without them');
@@ -160,8 +161,8 @@ export function startSweep(options: SweepOptions): Loop {
   return repeat('The sweep for messages whose time is over', log, async () => {
     if (!adopted) await store.adoptOpen(deadline + maxClockSkewMs);
     adopted = true;
-    const next = (await store.nextExpiry())?.getTime() ?? Infinity;
-    if (next > hubTime()) return Math.min(Math.max(next - hubTime(), minPauseMs), maxPauseMs);
+    const early = ((await store.nextExpiry())?.getTime() ?? Infinity) - hubTime();
+    if (early > 0) return Math.min(Math.max(early, minPauseMs), maxPauseMs);
     const upTo = await appliedUpTo();
     if (upTo === undefined) return lookAgainMs;
     const expired = await store.expire(upTo, reason, sweepBatch);
